@@ -1,0 +1,104 @@
+"""The command line: parse, call, print."""
+
+import sys
+from typing import Annotated
+
+import typer
+
+from kit.errors import KitError
+
+app = typer.Typer(
+    name="kit",
+    help="Train fold models under a learning-rate policy, score them out of fold, hand in a submission.",
+    no_args_is_help=True,
+    add_completion=False,
+    pretty_exceptions_enable=False,
+    context_settings={"help_option_names": ["-h", "--help"]},
+)
+
+Config = Annotated[str, typer.Argument(metavar="CONFIG", help="A YAML file, like configs/digits.yaml.")]
+Overrides = Annotated[
+    list[str] | None, typer.Option("--set", metavar="KEY=VALUE", help="Override a key: training.epochs=3.")
+]
+Policies = Annotated[
+    list[str] | None,
+    typer.Option("--policy", metavar="NAME", help="A file in configs/policies/, instead of the config's."),
+]
+
+
+@app.command()
+def run(
+    config: Config,
+    overrides: Overrides = None,
+    policy: Policies = None,
+    fold: Annotated[
+        str | None, typer.Option(metavar="0,1", help="Train these folds only, like --set folds.run=[0,1].")
+    ] = None,
+    output: Annotated[str, typer.Option(metavar="DIR", help="Holds runs/, submissions/, cache/.")] = ".",
+    replace: Annotated[
+        bool, typer.Option("--replace", help="Start anew where this experiment was made from another config.")
+    ] = False,
+) -> None:
+    """Train every policy × seed × fold that is not there yet; score; write the submission."""
+    from kit.config import load_experiment
+
+    extra = [f"folds.run=[{fold}]"] if fold is not None else []
+    experiment = load_experiment(config, [*(overrides or []), *extra], policy or [])
+    _explain_broken_imports()
+    from kit.experiment import run
+
+    result = run(experiment, output, replace, say=lambda line: print(line, flush=True))
+    from kit.show import show_result
+
+    show_result(result, experiment.scoring.title)
+
+
+@app.command()
+def grade(
+    submission: Annotated[str, typer.Argument(metavar="SUBMISSION", help="A submission file.")],
+    solution: Annotated[str, typer.Argument(metavar="SOLUTION", help="The test labels.")],
+    config: Annotated[str, typer.Option(metavar="CONFIG", help="Tells the columns and the metric.")],
+    overrides: Overrides = None,
+) -> None:
+    """The competition's metric of a submission, or precisely why it is invalid."""
+    from kit.config import load_experiment
+    from kit.grading import grade
+
+    result = grade(submission, solution, load_experiment(config, overrides or []))
+    print(f"{result.metric} {result.value:.4f} ({result.rows} rows)")
+
+
+@app.command()
+def doctor(
+    output: Annotated[str, typer.Option(metavar="DIR", help="Where runs/ and cache/ will be.")] = ".",
+) -> None:
+    """Check Python, packages, GPU, disk and folders, and say what to do about what is broken."""
+    from kit.doctor import examine
+
+    findings = examine(output)
+    for finding in findings:
+        print(finding)
+    if any(finding.broken for finding in findings):
+        raise typer.Exit(1)
+
+
+def _explain_broken_imports() -> None:
+    """Turns the puzzling errors of a broken set-up into advice, before anything else imports torch."""
+    try:
+        import timm  # noqa: F401  # imports torch and torchvision
+    except (ImportError, RuntimeError, OSError) as error:
+        raise KitError(
+            f"torch, torchvision or timm cannot be imported ({error}); run: python -m kit doctor"
+        ) from error
+
+
+def main() -> None:
+    """Runs the command line; a KitError becomes its lines on stderr and exit code 1."""
+    try:
+        app()
+    except KitError as error:
+        print("\n".join(f"error: {line}" for line in str(error).splitlines()), file=sys.stderr)
+        sys.exit(1)
+    except KeyboardInterrupt:
+        print("interrupted; the same command goes on where it stopped", file=sys.stderr)
+        sys.exit(130)

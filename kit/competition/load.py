@@ -1,0 +1,173 @@
+"""A competition, read and checked whole before anything starts."""
+
+import string
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+import pandas as pd
+
+from kit.competition.config import CompetitionConfig
+from kit.competition.labels import SingleLabel
+from kit.competition.locate import competition_folder, inside
+from kit.competition.tables import need_columns, need_unique, read_table
+from kit.errors import KitError, some
+
+
+@dataclass(frozen=True)
+class Competition:
+    """What training and submitting need of a competition.
+
+    ids, targets  of the training rows; targets are class indices, int64 [rows]
+    test_ids      in the order of the sample submission
+    sample        the sample submission as text, `sample_id` the name of its id column
+    *_paths       of the images, aligned with the ids
+    """
+
+    folder: Path
+    format: SingleLabel
+    ids: list[str]
+    targets: np.ndarray
+    train_paths: list[Path]
+    test_ids: list[str]
+    test_paths: list[Path]
+    sample: pd.DataFrame
+    sample_id: str
+
+    @property
+    def classes(self) -> tuple[str, ...]:
+        return self.format.classes
+
+
+def load_competition(config: CompetitionConfig) -> Competition:
+    """Reads the tables and finds every image; raises KitError, one line that says what to mend."""
+    if config.embedded == "digits":
+        from kit.competition.digits import write_digits
+
+        write_digits(Path(config.path))
+    folder = competition_folder(config.path)
+    train = _train_table(folder, config)
+    format = SingleLabel.of(train[config.label])
+    _check_classes(format, train[config.label], config)
+    sample = _sample(folder, config)
+    test = _test_table(folder, config, sample)
+    return Competition(
+        folder=folder,
+        format=format,
+        ids=train[config.id].tolist(),
+        targets=format.encode(train[config.label].tolist(), "competition.label"),
+        train_paths=_image_paths(folder, train, config.train_images, "competition.train_images"),
+        test_ids=test.index.tolist(),
+        test_paths=_image_paths(folder, test, config.test_images, "competition.test_images"),
+        sample=sample,
+        sample_id=sample_columns(sample, config.id)[0],
+    )
+
+
+def sample_columns(sample: pd.DataFrame, id_column: str) -> tuple[str, str]:
+    """Names of the id and the label column of a submission.
+
+    Raises KitError where the sample is not one id and one label column.
+    """
+    if len(sample.columns) != 2:
+        raise KitError(
+            "competition.sample_submission: a submission of one label a row has two columns (id and label); "
+            f"this one has {len(sample.columns)}: {some(sample.columns)}"
+        )
+    first, second = sample.columns
+    return (second, first) if second == id_column and first != id_column else (first, second)
+
+
+def _train_table(folder: Path, config: CompetitionConfig) -> pd.DataFrame:
+    path = inside(folder, config.train, "competition.train")
+    train = read_table(path, "competition.train")
+    need_columns(train, {"competition.id": config.id, "competition.label": config.label}, path)
+    if train.empty:
+        raise KitError(f"competition.train: {path} has no rows")
+    need_unique(train[config.id], f"competition.train: {path}")
+    unlabelled = train.loc[train[config.label] == "", config.id]
+    if len(unlabelled):
+        raise KitError(
+            f"competition.train: {path}: no label in {len(unlabelled)} of {len(train)} rows "
+            f"(id {some(unlabelled, 5)}); label them or remove the rows"
+        )
+    return train
+
+
+def _check_classes(format: SingleLabel, labels: pd.Series, config: CompetitionConfig) -> None:
+    if len(format.classes) < 2:
+        raise KitError(
+            f"competition.label: column {config.label!r} holds one class only: {format.classes[0]!r}"
+        )
+    if len(format.classes) == len(labels) > 1:
+        raise KitError(
+            f"competition.label: every row of column {config.label!r} has a class of its own; is it the label?"
+        )
+    if "id" in format.classes:
+        raise KitError(
+            "competition.label: a class cannot be called 'id'; prediction files use that column name"
+        )
+
+
+def _sample(folder: Path, config: CompetitionConfig) -> pd.DataFrame:
+    path = inside(folder, config.sample_submission, "competition.sample_submission")
+    sample = read_table(path, "competition.sample_submission")
+    id_column, _ = sample_columns(sample, config.id)
+    need_unique(sample[id_column], f"competition.sample_submission: {path}")
+    return sample
+
+
+def _test_table(folder: Path, config: CompetitionConfig, sample: pd.DataFrame) -> pd.DataFrame:
+    """The test rows, indexed by id, in the order of the sample submission."""
+    id_column, _ = sample_columns(sample, config.id)
+    wanted = sample[id_column]
+    if config.test is None:
+        return pd.DataFrame({config.id: wanted.to_numpy()}, index=wanted.to_numpy())
+    path = inside(folder, config.test, "competition.test")
+    test = read_table(path, "competition.test")
+    need_columns(test, {"competition.id": config.id}, path)
+    need_unique(test[config.id], f"competition.test: {path}")
+    in_sample, in_test = set(wanted), set(test[config.id])
+    extra = [name for name in test[config.id] if name not in in_sample]
+    lacking = [name for name in wanted if name not in in_test]
+    if extra or lacking:
+        said = []
+        if extra:
+            said.append(f"{len(extra)} ids are only in the test table ({some(extra, 5)})")
+        if lacking:
+            said.append(f"{len(lacking)} only in the sample submission ({some(lacking, 5)})")
+        raise KitError(
+            f"competition.test: {path} and {config.sample_submission} disagree: {', '.join(said)}; "
+            "use the files of one download"
+        )
+    return test.set_index(test[config.id]).loc[wanted.tolist()]
+
+
+def _image_paths(folder: Path, table: pd.DataFrame, template: str, key: str) -> list[Path]:
+    """One path a row, each inside the folder and there."""
+    _check_template(template, table, key)
+    paths = [inside(folder, template.format_map(row), key) for row in table.to_dict("records")]
+    missing = [path for path in paths if not path.is_file()]
+    if missing:
+        hint = f"; is {template!r} the right template?" if len(missing) == len(paths) else ""
+        raise KitError(
+            f"{key}: {len(missing)} of {len(paths)} images do not exist ({some(missing, 5)}){hint}"
+        )
+    return paths
+
+
+def _check_template(template: str, table: pd.DataFrame, key: str) -> None:
+    try:
+        fields = {name for _, name, _, _ in string.Formatter().parse(template) if name is not None}
+    except ValueError as error:
+        raise KitError(f"{key}: {template!r} is no template: {error}") from error
+    if not fields:
+        raise KitError(
+            f"{key}: {template!r} names no column, so every row would have one image; try train/{{id}}"
+        )
+    unknown = sorted(fields - set(table.columns))
+    if unknown:
+        raise KitError(
+            f"{key}: {template!r} asks for the column {some(map(repr, unknown))}; the table has "
+            f"{some(table.columns)}"
+        )

@@ -1,0 +1,51 @@
+"""CSV tables as Kaggle gives them, every cell as the text that stands there."""
+
+from pathlib import Path
+
+import pandas as pd
+
+from kit.errors import KitError, some
+
+
+def read_table(path: Path, key: str) -> pd.DataFrame:
+    """A CSV file with every cell as text, so that the ids 007 and 7 differ and a label NA is a label.
+
+    `key` is the place in the config that names the file, for messages. An empty cell is "".
+    """
+    if not path.is_file():
+        raise KitError(f"{key}: {path} does not exist{_siblings(path)}")
+    try:
+        table = pd.read_csv(path, dtype=str, keep_default_na=False, encoding="utf-8-sig", index_col=False)
+        return table.fillna("")  # the cells that a short line lacks
+    except pd.errors.EmptyDataError:
+        raise KitError(f"{key}: {path} is empty; a table needs at least a line of column names") from None
+    except (pd.errors.ParserError, UnicodeDecodeError) as error:
+        raise KitError(
+            f"{key}: {path} is not a CSV table in UTF-8: {' '.join(str(error).split())}"
+        ) from error
+
+
+def need_columns(table: pd.DataFrame, columns: dict[str, str], path: Path) -> None:
+    """Fails unless each of `columns` (key in the config → column name) is in the table."""
+    for key, column in columns.items():
+        if column not in table.columns:
+            raise KitError(f"{key}: {path} has no column {column!r}; it has {some(table.columns)}")
+
+
+def need_unique(values: pd.Series, what: str) -> None:
+    """Fails on an empty or repeated value."""
+    if (empty := values == "").any():
+        lines = [row + 2 for row in range(len(values)) if empty.iloc[row]]
+        raise KitError(f"{what}: {len(lines)} empty ids (line {some(lines, 5)}); every row needs an id")
+    repeated = values[values.duplicated()].unique()
+    if len(repeated):
+        raise KitError(
+            f"{what}: {len(repeated)} ids stand there twice ({some(repeated, 5)}); ids must be unique"
+        )
+
+
+def _siblings(path: Path) -> str:
+    if not path.parent.is_dir():
+        return f", nor does the folder {path.parent}"
+    tables = sorted(file.name for file in path.parent.glob("*.csv"))
+    return f"; tables in that folder: {some(tables)}" if tables else "; that folder holds no .csv file"

@@ -1,0 +1,1 @@
+"""Images → batches: decoding, pixel cache, augmentation, order."""

@@ -1,0 +1,119 @@
+"""Augmentation with albumentations, each sample's draws a function of (seed, epoch, id)."""
+
+import os
+import random
+import warnings
+from typing import Any
+
+import numpy as np
+
+from kit.data.config import DataConfig
+from kit.errors import KitError
+
+os.environ.setdefault("NO_ALBUMENTATIONS_UPDATE", "1")  # or its import asks the network for a newer version
+import albumentations as A
+import cv2
+
+cv2.setNumThreads(0)  # images are small; its threads would fight with the loop's and the workers'
+
+PRESETS: dict[str, list[dict[str, dict[str, Any]]]] = {
+    "none": [],
+    "light": [
+        {"HorizontalFlip": {"p": 0.5}},
+        {"Affine": {"rotate": (-10, 10), "scale": (0.9, 1.1), "translate_percent": (-0.05, 0.05), "p": 0.75}},
+    ],
+    "medium": [
+        {"HorizontalFlip": {"p": 0.5}},
+        {"Affine": {"rotate": (-20, 20), "scale": (0.8, 1.2), "translate_percent": (-0.1, 0.1), "p": 0.75}},
+        {"RandomBrightnessContrast": {"brightness_limit": 0.2, "contrast_limit": 0.2, "p": 0.75}},
+    ],
+    "heavy": [
+        {"HorizontalFlip": {"p": 0.5}},
+        {"Affine": {"rotate": (-30, 30), "scale": (0.7, 1.3), "translate_percent": (-0.15, 0.15), "p": 0.9}},
+        {"RandomBrightnessContrast": {"brightness_limit": 0.3, "contrast_limit": 0.3, "p": 0.9}},
+        {"GaussianBlur": {"blur_limit": (3, 5), "p": 0.2}},
+        {
+            "CoarseDropout": {
+                "num_holes_range": (1, 4),
+                "hole_height_range": (0.1, 0.25),
+                "hole_width_range": (0.1, 0.25),
+                "p": 0.5,
+            }
+        },
+    ],
+}
+
+
+class Augmentation:
+    """Stored pixels → what training sees: uint8 [side, side, channels] → uint8 [size, size, channels].
+
+    After the transforms a random crop of `size` is taken where images are kept larger; with `none` the
+    centre, as in evaluation.
+    """
+
+    def __init__(self, config: DataConfig):
+        steps = PRESETS[config.augment] if isinstance(config.augment, str) else config.augment
+        transforms = [_transform(step, f"data.augment[{place}]") for place, step in enumerate(steps)]
+        if config.stored_size > config.size:
+            crop = A.RandomCrop if steps else A.CenterCrop
+            transforms.append(crop(config.size, config.size))
+        self._compose = A.Compose(transforms) if transforms else None
+        _try_out(self, config)
+
+    def __call__(self, pixels: np.ndarray, seed: int) -> np.ndarray:
+        """The sample under this seed; the same seed gives the same pixels."""
+        if self._compose is None:
+            return pixels
+        # One generator shared by all transforms: `set_random_seed` would give each its own with the same
+        # seed, and then a flip and a rotation of equal probability always come together.
+        generator = np.random.Generator(np.random.Philox(seed))
+        self._compose.set_random_state(generator, random.Random(seed))
+        return self._compose(image=pixels)["image"]
+
+
+def centre(pixels: np.ndarray, size: int) -> np.ndarray:
+    """What evaluation sees: the middle `size` × `size` pixels of [..., side, side, channels]."""
+    start = (pixels.shape[-2] - size) // 2
+    return pixels[..., start : start + size, start : start + size, :]
+
+
+def _transform(step: str | dict[str, dict], place: str) -> A.BasicTransform:
+    if isinstance(step, str):
+        step = {step: {}}
+    if len(step) != 1:
+        raise KitError(
+            f"{place}: one transform an entry, like {{HorizontalFlip: {{p: 0.5}}}}; got {sorted(step)}"
+        )
+    ((name, arguments),) = step.items()
+    kind = getattr(A, name, None)
+    if not (isinstance(kind, type) and issubclass(kind, A.BasicTransform)):
+        raise KitError(f"{place}: {name!r} is no transform of albumentations {A.__version__}")
+    with warnings.catch_warnings():
+        warnings.simplefilter("error", UserWarning)  # it only warns of an argument it does not know
+        try:
+            return kind(**{key: _tuple(value) for key, value in arguments.items()})
+        except (TypeError, ValueError, UserWarning) as error:
+            raise KitError(f"{place}: {name}: {' '.join(str(error).split())[:200]}") from error
+
+
+def _tuple(value: Any) -> Any:
+    """YAML has lists where albumentations wants tuples."""
+    return tuple(_tuple(item) for item in value) if isinstance(value, list) else value
+
+
+def _try_out(augmentation: Augmentation, config: DataConfig) -> None:
+    """Runs it once on noise, so that a list that does not fit fails before the training."""
+    shape = (config.stored_size, config.stored_size, config.channels)
+    noise = np.random.default_rng(0).integers(0, 256, shape, dtype=np.uint8)
+    try:
+        seen = augmentation(noise, 0)
+    except Exception as error:  # transforms raise what they like on pixels they cannot take
+        raise KitError(
+            f"data.augment: fails on a {' × '.join(map(str, shape))} image: {' '.join(str(error).split())[:200]}"
+        ) from error
+    wanted = (config.size, config.size, config.channels)
+    if seen.shape != wanted or seen.dtype != np.uint8:
+        raise KitError(
+            f"data.augment: gives {seen.dtype} {seen.shape}, but training needs uint8 {wanted}; leave out "
+            "Normalize, ToTensorV2 and transforms that change the size"
+        )

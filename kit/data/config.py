@@ -1,0 +1,52 @@
+"""The `data` section."""
+
+from typing import Annotated, Any, ClassVar, Literal
+
+from pydantic import Field, field_validator
+
+from kit.settings import Section
+
+Preset = Literal["none", "light", "medium", "heavy"]
+
+
+class DataConfig(Section):
+    """How an image file becomes the network's input.
+
+    size           side of the square the network sees, in pixels
+    channels       1 (grey), 3 (RGB) or 4 (RGBA); files of another mode are converted
+    resize         `squash` ignores the aspect ratio, `crop` cuts the middle square out, `pad` adds black
+    crop_pct       images are kept at size/crop_pct; evaluation sees the centre, training a random crop
+    interpolation  bicubic, bilinear or nearest, as PIL knows them
+    mean, std      per channel, for pixels from 0 to 1; left out: those of the timm model
+    augment        none, light, medium, heavy, or a list of albumentations: [{HorizontalFlip: {p: 0.5}}]
+    cache          decode once into a file of raw pixels: `auto` where it fits, true or false
+    cache_gb       what fits: at most this many GB (10⁹ bytes), and half of the free disk
+    workers        processes that prepare batches; `auto`: none on a CPU, up to 8 beside a GPU
+    """
+
+    incidental: ClassVar[frozenset[str]] = frozenset({"cache", "cache_gb", "workers"})
+
+    size: Annotated[int, Field(ge=8, le=4096)] = 224
+    channels: Literal[1, 3, 4] = 3
+    resize: Literal["squash", "crop", "pad"] = "squash"
+    crop_pct: Annotated[float, Field(gt=0, le=1)] = 1.0
+    interpolation: Literal["bicubic", "bilinear", "nearest"] = "bicubic"
+    mean: tuple[float, ...] | None = None
+    std: tuple[Annotated[float, Field(gt=0)], ...] | None = None
+    augment: Preset | list[str | dict[str, dict[str, Any]]] = "light"
+    cache: Literal["auto"] | bool = "auto"
+    cache_gb: Annotated[float, Field(gt=0)] = 20.0
+    workers: Literal["auto"] | Annotated[int, Field(ge=0, le=64)] = "auto"
+
+    @field_validator("mean", "std")
+    @classmethod
+    def _one_a_channel(cls, values, info):
+        channels = info.data.get("channels")
+        if values is not None and channels is not None and len(values) != channels:
+            raise ValueError(f"{len(values)} values for {channels} channels")
+        return values
+
+    @property
+    def stored_size(self) -> int:
+        """Side in pixels at which images are kept: size / crop_pct, rounded."""
+        return round(self.size / self.crop_pct)

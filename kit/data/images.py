@@ -1,0 +1,142 @@
+"""A set of images by row: decoded once into a file of raw pixels where that fits, else on demand."""
+
+import json
+import os
+import shutil
+from collections.abc import Callable, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass, field
+from hashlib import sha256
+from pathlib import Path
+
+import numpy as np
+from PIL import Image
+
+from kit.data.config import DataConfig
+from kit.data.decode import DecodeError, Decoder
+from kit.errors import KitError, some
+from kit.files import atomic
+
+Report = Callable[[int, int], None]  # images done, images in all
+
+
+@dataclass
+class ImageSet:
+    """Images in the order of `ids`; `images[row]` is uint8 [side, side, channels].
+
+    Safe to send to worker processes: the pixels on disk are opened anew in each.
+    """
+
+    ids: list[str]
+    paths: list[Path]
+    decoder: Decoder
+    cache: Path | None = None
+    _pixels: np.ndarray | None = field(default=None, repr=False)
+
+    def __len__(self) -> int:
+        return len(self.ids)
+
+    def __getitem__(self, row: int) -> np.ndarray:
+        if self.cache is None:
+            return self.decoder(self.paths[row])
+        if self._pixels is None:
+            self._pixels = np.load(self.cache, mmap_mode="r")
+        return self._pixels[row]
+
+    def __getstate__(self) -> dict:
+        return self.__dict__ | {"_pixels": None}
+
+
+def open_images(
+    ids: Sequence[str],
+    paths: Sequence[Path],
+    config: DataConfig,
+    cache_folder: Path,
+    report: Report = lambda done, total: None,
+) -> ImageSet:
+    """The images of `paths`, every one checked before this returns.
+
+    Raises KitError that names every file that cannot be decoded.
+    """
+    images = ImageSet(list(ids), list(paths), Decoder.of(config))
+    if not len(images):
+        return images
+    if _wants_cache(images, config, cache_folder):
+        target = cache_folder / f"pixels-{_cache_key(images)}.npy"
+        if not target.exists():
+            _fill(images, target, report)
+        images.cache = target
+    else:
+        _for_each(images, _verify, report)
+    return images
+
+
+def content_digest(paths: Sequence[Path], root: Path) -> str:
+    """A digest of which files these are: path below `root` and size in bytes, on any machine the same."""
+    digest = sha256()
+    for path in paths:
+        digest.update(f"{path.relative_to(root).as_posix()}\t{path.stat().st_size}\n".encode())
+    return digest.hexdigest()[:16]
+
+
+def _wants_cache(images: ImageSet, config: DataConfig, folder: Path) -> bool:
+    if config.cache is False:
+        return False
+    if config.cache is True:
+        return True
+    folder.mkdir(parents=True, exist_ok=True)
+    needed = len(images) * images.decoder.side**2 * images.decoder.channels
+    return needed <= min(config.cache_gb * 1e9, shutil.disk_usage(folder).free / 2)
+
+
+def _cache_key(images: ImageSet) -> str:
+    """Depends on each file's path, size and time of change, and on all that the decoder does."""
+    digest = sha256(json.dumps([Decoder.version, vars(images.decoder)], sort_keys=True).encode())
+    for path in images.paths:
+        stat = path.stat()
+        digest.update(f"{path.resolve()}\t{stat.st_size}\t{stat.st_mtime_ns}\n".encode())
+    return digest.hexdigest()[:16]
+
+
+def _fill(images: ImageSet, target: Path, report: Report) -> None:
+    shape = (len(images), images.decoder.side, images.decoder.side, images.decoder.channels)
+    with atomic(target) as temporary:
+        pixels = np.lib.format.open_memmap(temporary, mode="w+", dtype=np.uint8, shape=shape)
+
+        def store(row: int, path: Path) -> None:
+            pixels[row] = images.decoder(path)
+
+        _for_each(images, store, report)
+        pixels.flush()
+        del pixels
+
+
+def _verify(row: int, path: Path) -> None:
+    """Reads the header and, where the format has them, checksums; cheaper than decoding."""
+    try:
+        with Image.open(path) as image:
+            image.verify()
+    except Exception as error:  # PIL's plugins raise what they like on a broken file
+        raise DecodeError("no image, or a broken one") from error
+
+
+def _for_each(images: ImageSet, action: Callable[[int, Path], None], report: Report) -> None:
+    """Runs `action(row, path)` on every image, on all cores; then fails with all bad files at once."""
+
+    def attempt(row: int) -> str | None:
+        try:
+            action(row, images.paths[row])
+        except DecodeError as error:
+            return f"{images.paths[row]} ({error})"
+        return None
+
+    bad = []
+    with ThreadPoolExecutor(os.cpu_count()) as pool:
+        for done, problem in enumerate(pool.map(attempt, range(len(images))), start=1):
+            bad += [problem] if problem else []
+            report(done, len(images))
+    if bad:
+        raise KitError(
+            f"{len(bad)} of {len(images)} images cannot be read: {some(bad, 100)}; mend or remove them and "
+            "their rows"
+        )

@@ -1,0 +1,12 @@
+"""The one error that is meant for the user."""
+
+
+class KitError(Exception):
+    """Something the user can mend. The message is one line: the place, what is wrong, what to do."""
+
+
+def some(items, limit: int = 10) -> str:
+    """`a, b, c and 7 more`: the first `limit` of `items`, for an error message."""
+    items = [str(item) for item in items]
+    shown = ", ".join(items[:limit])
+    return shown if len(items) <= limit else f"{shown} and {len(items) - limit} more"

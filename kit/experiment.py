@@ -1,0 +1,219 @@
+"""Policies × seeds × folds: training what is not there yet, pooling, submitting."""
+
+import platform
+import time
+from collections.abc import Callable
+from dataclasses import dataclass
+from importlib.metadata import version
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pandas as pd
+from accelerate import PartialState
+from safetensors.torch import save_file
+from torch import nn
+
+from kit.competition.locate import Places
+from kit.competition.submission import make_submission, validate_submission, write_submission
+from kit.config import Experiment
+from kit.errors import KitError
+from kit.files import atomic, write_json
+from kit.model.build import build_model
+from kit.model.groups import depth_groups
+from kit.preparation import Prepared, prepare, run_keys, stored_experiment
+from kit.report.curves import draw_curves
+from kit.runs import ExperimentDir, RunDir, RunKey, average, predictions, read_predictions, write_predictions
+from kit.scoring.f1 import argmax, per_class, score
+from kit.settings import fingerprint
+from kit.training.device import make_accelerator
+from kit.training.loop import Fold, Trainer
+
+Say = Callable[[str], None]
+PACKAGES = ("torch", "torchvision", "timm", "albumentations", "accelerate", "numpy", "scikit-learn", "pandas")
+
+
+@dataclass(frozen=True)
+class PolicyResult:
+    """scores      the content of scores.json
+    per_class   precision, recall, F and rows of each class on the pooled OOF
+    submission  the file that was written
+    """
+
+    scores: dict[str, Any]
+    per_class: pd.DataFrame
+    submission: Path
+
+
+@dataclass(frozen=True)
+class Result:
+    """What `run` made: the folder, how many runs were trained now and were there, results by policy."""
+
+    folder: Path
+    trained: int
+    kept: int
+    policies: dict[str, PolicyResult]
+
+
+def run(
+    experiment: Experiment, output: str | Path = ".", replace: bool = False, say: Say = lambda line: None
+) -> Result:
+    """Trains every policy × seed × fold that is not there yet, pools them and writes the submissions.
+
+    output   the folder that holds runs/, submissions/ and cache/
+    replace  starts anew where the experiment of this name was made from another config or other data
+    say      takes lines about what happens
+
+    Raises KitError, before any training, for everything in the config or the data that cannot work.
+    """
+    places = Places(Path(output))
+    folder = ExperimentDir(places.runs / experiment.name)
+    state = PartialState(cpu=experiment.training.device == "cpu")
+    main = state.is_main_process
+    if not main:
+        say = lambda line: None  # noqa: E731
+    with state.main_process_first():
+        prepared = prepare(experiment, folder, places, replace and main, say, shown=main)
+    keys = run_keys(experiment)
+    due = [key for key in keys if folder.run(key).read().get("status") != "finished"]
+    if len(due) < len(keys):
+        say(f"{len(keys) - len(due)} of {len(keys)} runs are finished already")
+    state.wait_for_everyone()  # nobody begins to write before all have seen what is due
+    for key in due:
+        _execute(key, prepared, folder.run(key), say)
+    results = {policy: _pool(policy, prepared, folder, places, main) for policy in experiment.policies}
+    if main and due:
+        draw_curves(folder, experiment.scoring.title)
+    return Result(folder.path, len(due), len(keys) - len(due), results)
+
+
+def _execute(key: RunKey, prepared: Prepared, run: RunDir, say: Say) -> None:
+    """Trains one run, predicts its held-out and test rows, and writes its folder."""
+    experiment, competition = prepared.experiment, prepared.competition
+    accelerator = make_accelerator(experiment.training)
+    depends_on = prepared.dependencies(key)
+    record: dict[str, Any] = {
+        "status": "running",
+        "policy": key.policy,
+        "seed": key.seed,
+        "fold": key.fold,
+        "fingerprint": fingerprint(depends_on),
+        "depends_on": depends_on,
+        "versions": {"python": platform.python_version(), **{name: version(name) for name in PACKAGES}},
+        "device": str(accelerator.device),
+        "processes": accelerator.num_processes,
+        "precision": accelerator.mixed_precision.replace("no", "fp32"),
+    }
+    main = accelerator.is_main_process
+    if main:
+        run.write(record)
+    accelerator.wait_for_everyone()
+    started = time.monotonic()
+    try:
+        trainer = _trainer(key, prepared, run, accelerator)
+        trained = trainer.train(str(key))
+        test = trainer.predict(prepared.test, range(len(prepared.test)))
+    except KitError as error:
+        if main:
+            run.write(record | {"status": "failed", "error": str(error)})
+        raise KitError(f"{key}: {error}") from error
+    held_out = trainer.fold.valid_rows
+    truth = competition.targets[held_out]
+    fold_score = score(truth, argmax(trained.probabilities), experiment.scoring)
+    if main:
+        ids = [competition.ids[row] for row in held_out]
+        write_predictions(predictions(ids, trained.probabilities, competition.classes), run.oof)
+        write_predictions(predictions(competition.test_ids, test, competition.classes), run.test)
+        _save_weights(trained.model, run.weights)
+        record |= {
+            "status": "finished",
+            "initial_weights": trainer.initial_weights,
+            "groups": {group.name: group.n_params for group in trainer.groups},
+            "steps": trained.steps,
+            "seconds": {"training": trained.seconds, "whole": time.monotonic() - started},
+            "images_per_second": trained.images_per_second,
+            "scores": {experiment.scoring.title: fold_score},
+        }
+        run.write(record)
+        run.checkpoint.unlink(missing_ok=True)
+    accelerator.wait_for_everyone()
+    say(
+        f"{key}: {experiment.scoring.title} {fold_score:.4f} ({len(held_out)} rows), "
+        f"{trained.seconds:.1f} s, {trained.images_per_second:.0f} images/s"
+    )
+
+
+def _trainer(key: RunKey, prepared: Prepared, run: RunDir, accelerator) -> Trainer:
+    experiment, competition = prepared.experiment, prepared.competition
+    model = build_model(
+        experiment.model, len(competition.classes), experiment.data.channels, experiment.data.size, key.seed
+    )
+    policy = experiment.policies[key.policy]
+    fold = Fold(
+        images=prepared.train,
+        targets=competition.targets,
+        train_rows=prepared.plan.training_rows(key.fold),
+        valid_rows=prepared.plan.validation_rows(key.fold),
+        classes=competition.classes,
+    )
+    groups = depth_groups(model, policy.groups)
+    return Trainer(model, groups, policy.build(), fold, prepared.recipe, key.seed, accelerator, run)
+
+
+def _save_weights(model: nn.Module, path: Path) -> None:
+    tensors = {name: tensor.detach().cpu().contiguous() for name, tensor in model.state_dict().items()}
+    with atomic(path) as temporary:
+        save_file(tensors, temporary)
+
+
+def _pool(
+    policy: str, prepared: Prepared, folder: ExperimentDir, places: Places, write: bool
+) -> PolicyResult:
+    """Averages a policy's predictions by id over folds and seeds; scores them, writes the submission."""
+    experiment, competition = prepared.experiment, prepared.competition
+    keys = [key for key in run_keys(experiment) if key.policy == policy]
+    oof = average(read_predictions(folder.run(key).oof) for key in keys)
+    oof = oof.loc[[name for name in competition.ids if name in set(oof.index)]]
+    test = average(read_predictions(folder.run(key).test) for key in keys).loc[competition.test_ids]
+    target_of = dict(zip(competition.ids, competition.targets, strict=True))
+    truth = np.array([target_of[name] for name in oof.index])
+    predicted = argmax(oof.to_numpy())
+    table = per_class(truth, predicted, competition.classes, experiment.scoring.beta)
+    scores = {
+        "metric": experiment.scoring.title,
+        "oof": score(truth, predicted, experiment.scoring),
+        "oof_rows": len(oof),
+        "train_rows": len(competition.ids),
+        "runs": [
+            {
+                "seed": key.seed,
+                "fold": key.fold,
+                "score": folder.run(key).read()["scores"][experiment.scoring.title],
+            }
+            for key in keys
+        ],
+        "per_class": table.to_dict("records"),
+    }
+    labels = pd.Series(competition.format.decode(argmax(test.to_numpy())), index=test.index, dtype=object)
+    submission = make_submission(labels, competition.sample, competition.sample_id)
+    path = places.submissions / f"{_submission_name(policy, experiment, folder)}.csv"
+    validate_submission(
+        submission,
+        list(competition.sample.columns),
+        competition.sample_id,
+        competition.test_ids,
+        competition.format,
+        str(path),
+    )
+    if write:
+        write_predictions(oof.astype(np.float32), folder.policy(policy) / "oof.parquet")
+        write_predictions(test.astype(np.float32), folder.policy(policy) / "test.parquet")
+        write_json(folder.policy(policy) / "scores.json", scores)
+        write_submission(submission, path)
+    return PolicyResult(scores, table, path)
+
+
+def _submission_name(policy: str, experiment: Experiment, folder: ExperimentDir) -> str:
+    """<experiment> for the policy it began with, <experiment>-<policy> for those that joined later."""
+    first = next(iter(stored_experiment(folder).policies))
+    return experiment.name if policy == first else f"{experiment.name}-{policy}"

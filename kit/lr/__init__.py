@@ -1,0 +1,12 @@
+"""Learning-rate policies: peak rate × schedule (over time) × profile (over depth). No torch in here.
+
+from kit.lr import Clock, Group, policy
+
+groups = [Group(index=i, count=3, name=name) for i, name in enumerate(["stem", "body", "head"])]
+policy(lr="slice(1e-6, 1e-2)", schedule="one_cycle").rates(Clock(step=0, total_steps=100), groups).lr
+"""
+
+from kit.lr.clock import Clock, Group
+from kit.lr.policies import Policy, PolicyConfig, Rates, policy
+
+__all__ = ["Clock", "Group", "Policy", "PolicyConfig", "Rates", "policy"]

@@ -1,0 +1,42 @@
+"""Where training is in time, and where a group of parameters is in depth."""
+
+from dataclasses import dataclass
+
+
+@dataclass(frozen=True)
+class Clock:
+    """A moment in training.
+
+    step            attempted optimizer updates before this one: 0 … total_steps − 1
+    total_steps     updates of the whole training
+    steps_per_epoch updates of one epoch; the whole training when left out
+    """
+
+    step: int
+    total_steps: int
+    steps_per_epoch: int | None = None
+
+    @property
+    def progress(self) -> float:
+        """step / total_steps, in [0, 1)."""
+        return self.step / self.total_steps
+
+    @property
+    def epoch(self) -> float:
+        """Epochs done, with the fraction of the running one."""
+        return self.step / (self.steps_per_epoch or self.total_steps)
+
+
+@dataclass(frozen=True)
+class Group:
+    """A depth group as policies see it: the parameters at one depth of the network."""
+
+    index: int  # 0 is the stem, count − 1 the head
+    count: int
+    name: str = ""
+    n_params: int = 0
+
+    @property
+    def depth(self) -> float:
+        """0 at the stem, 1 at the head; a single group is all head."""
+        return self.index / (self.count - 1) if self.count > 1 else 1.0

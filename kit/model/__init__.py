@@ -1,0 +1,1 @@
+"""timm models: building them, offline weights, depth groups."""

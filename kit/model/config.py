@@ -1,0 +1,23 @@
+"""The `model` section."""
+
+from typing import Annotated, Any
+
+from pydantic import Field
+
+from kit.settings import Section
+
+
+class ModelConfig(Section):
+    """Which network, and with which weights it starts.
+
+    name     any timm model (`timm.list_models()`)
+    weights  `none`: from scratch; `hub`: timm's pretrained weights, downloaded; else the path of a local
+             weight file (.safetensors, or a state dict that torch loads with weights_only=True)
+    drop     dropout before the classifier, 0 to 1
+    options  further keyword arguments of timm.create_model, e.g. {drop_path_rate: 0.1}
+    """
+
+    name: str = "resnet18"
+    weights: str = "none"
+    drop: Annotated[float, Field(ge=0, lt=1)] = 0.0
+    options: dict[str, Any] = {}

@@ -1,0 +1,112 @@
+"""Depth groups: the parameters of a timm model in the order of depth, from its own `group_matcher`."""
+
+import os
+from collections import Counter, defaultdict
+from dataclasses import dataclass
+from typing import Literal
+
+from timm.models import group_parameters
+from torch import nn
+
+from kit.errors import KitError, some
+from kit.model.weights import classifier_names
+
+Cut = Literal["block", "stage", "coarse"]
+
+
+@dataclass(frozen=True)
+class DepthGroup:
+    """Parameters at one depth of the network; normalisation layers belong to their block."""
+
+    name: str
+    parameters: dict[str, nn.Parameter]
+
+    @property
+    def n_params(self) -> int:
+        return sum(parameter.numel() for parameter in self.parameters.values())
+
+
+def depth_groups(model: nn.Module, cut: Cut = "block") -> list[DepthGroup]:
+    """The model's parameters as ordered groups, stem first, head last.
+
+    block   one group a block: timm's fine grouping, the one of its layer decay
+    stage   one group a stage: timm's coarse grouping; where a model has no stages (ViT), one a block
+    coarse  three groups, as fastai cuts a network: the front half of the stages with the stem, the
+            back half, the head
+
+    Every parameter is in exactly one group. Raises KitError where the model offers no order.
+    """
+    named = dict(model.named_parameters())
+    blocks = _layers(model, coarse=False)
+    layers = blocks if cut == "block" else _stages(blocks, _layers(model, coarse=True))
+    groups = [DepthGroup(_common_name(names), {name: named[name] for name in names}) for names in layers]
+    _check(model, groups, set(named))
+    return _three(groups) if cut == "coarse" else groups
+
+
+def _layers(model: nn.Module, coarse: bool) -> list[list[str]]:
+    kind = type(model).__name__
+    if not hasattr(model, "group_matcher"):
+        raise KitError(
+            f"model: {kind} offers no depth order (it has no group_matcher); choose another timm model"
+        )
+    try:
+        layers = group_parameters(model, model.group_matcher(coarse=coarse))
+    except (AssertionError, NotImplementedError) as error:
+        cut = "stage and coarse groups" if coarse else "block groups"
+        raise KitError(
+            f"model: {kind} offers no {cut} ({error}); choose another cut or timm model"
+        ) from error
+    return [layers[index] for index in sorted(layers)]
+
+
+def _stages(blocks: list[list[str]], coarse: list[list[str]]) -> list[list[str]]:
+    """Whole blocks put together, each in the stage of most of its parameters, so that the cuts nest.
+
+    timm's coarse matchers leave a final norm to the head that its fine ones count to the last block.
+    """
+    stage_of = {name: index for index, names in enumerate(coarse) for name in names}
+    stages = defaultdict(list)
+    for names in blocks:
+        (stage, _), *_ = Counter(stage_of[name] for name in names).most_common(1)
+        stages[stage].extend(names)
+    return [stages[index] for index in sorted(stages)]
+
+
+def _check(model: nn.Module, groups: list[DepthGroup], named: set[str]) -> None:
+    kind = type(model).__name__
+    grouped = [name for group in groups for name in group.parameters]
+    if sorted(grouped) != sorted(named):
+        lost = sorted(named.symmetric_difference(grouped)) or "some twice"
+        raise KitError(f"model: {kind}'s depth order does not hold every parameter once: {some(lost)}")
+    if len(groups) < 2:
+        raise KitError(f"model: {kind}'s depth order has a single group, so there is no depth to speak of")
+    misplaced = [
+        name
+        for head in classifier_names(model)
+        for name in named
+        if name.startswith(f"{head}.") and name not in groups[-1].parameters
+    ]
+    if misplaced:
+        raise KitError(f"model: {kind}'s depth order does not end with its classifier: {some(misplaced)}")
+
+
+def _three(stages: list[DepthGroup]) -> list[DepthGroup]:
+    """Front half of the body (the larger one where it is odd), back half, head."""
+    body, head = stages[:-1], stages[-1]
+    if len(body) < 2:
+        raise KitError("model: too few stages to cut in three; use `groups: block` or `groups: stage`")
+    middle = (len(body) + 1) // 2
+    return [_merge(body[:middle]), _merge(body[middle:]), head]
+
+
+def _merge(groups: list[DepthGroup]) -> DepthGroup:
+    name = groups[0].name if len(groups) == 1 else f"{groups[0].name}…{groups[-1].name}"
+    return DepthGroup(name, {key: value for group in groups for key, value in group.parameters.items()})
+
+
+def _common_name(names: list[str]) -> str:
+    """`layer1.0` for layer1.0.conv1.weight and layer1.0.bn1.bias; strangers (a final norm) are passed over."""
+    modules = [name.rpartition(".")[0] or name for name in names]
+    kin = [module.split(".") for module in modules if module.split(".")[0] == modules[0].split(".")[0]]
+    return ".".join(os.path.commonprefix(kin)) or modules[0]

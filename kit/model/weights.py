@@ -1,0 +1,106 @@
+"""Weight files without a hub: reading them, and finding the model's names for what they hold."""
+
+import pickle
+from pathlib import Path
+
+import torch
+from torch import nn
+
+from kit.errors import KitError, some
+
+Weights = dict[str, torch.Tensor]
+
+
+def read_weights(path: Path) -> Weights:
+    """The tensors of a .safetensors file or of a state dict, by name.
+
+    Checkpoints that keep the state dict under `state_dict` or `model`, and names that begin with
+    `module.`, are understood. Nothing in the file is executed (weights_only=True).
+    """
+    if not path.is_file():
+        raise KitError(f"model.weights: {path} is no file; give `none`, `hub` or the path of a weight file")
+    try:
+        if path.suffix == ".safetensors":
+            from safetensors.torch import load_file
+
+            content = load_file(path)
+        else:
+            content = torch.load(path, map_location="cpu", weights_only=True)
+    except pickle.UnpicklingError as error:
+        raise KitError(
+            f"model.weights: {path} holds more than tensors, so it is not loaded; "
+            "save its state dict: torch.save(model.state_dict(), ...)"
+        ) from error
+    except Exception as error:  # safetensors and torch raise their own kinds for a broken file
+        raise KitError(
+            f"model.weights: {path} is not a weight file ({type(error).__name__}); expected .safetensors "
+            "or a state dict saved with torch.save"
+        ) from error
+    for key in ("state_dict", "model"):
+        if isinstance(content, dict) and isinstance(content.get(key), dict):
+            content = content[key]
+    if not isinstance(content, dict) or not all(
+        isinstance(value, torch.Tensor) for value in content.values()
+    ):
+        raise KitError(f"model.weights: {path} holds no state dict (a mapping from names to tensors)")
+    return {name.removeprefix("module."): tensor for name, tensor in content.items()}
+
+
+def under_names_of(model: nn.Module, weights: Weights, path: Path) -> Weights:
+    """`weights` under the model's own names.
+
+    A file whose names are all the model's is taken as it is. A file from another code base that lists
+    the same tensors in the same order (every shape equal but those of the first convolution and the
+    classifier, which adapt to channels and classes) is paired in order.
+    Anything else is left alone: timm's own filter for the model may still know it.
+    """
+    target = model.state_dict()
+    if len(weights) != len(target) or set(weights) == set(target):
+        return weights
+    heads = classifier_names(model)
+    pairs = list(zip(target.items(), weights.items(), strict=True))
+    odd = [
+        f"{name} {list(tensor.shape)} against {other} {list(given.shape)}"
+        for (name, tensor), (other, given) in pairs
+        if tensor.shape != given.shape and name.rpartition(".")[0] not in (*heads, *first_convolutions(model))
+    ]
+    if odd:
+        if set(weights) & set(target):
+            return weights
+        raise KitError(
+            f"model.weights: {path} is of another architecture: it has as many tensors as the model, but "
+            f"{len(odd)} differ in shape: {some(odd, 3)}"
+        )
+    return {name: given for (name, _), (_, given) in pairs}
+
+
+def classifier_names(model: nn.Module) -> tuple[str, ...]:
+    """The module names of the classifier, as timm's description of the model gives them."""
+    return _module_names(model, "classifier")
+
+
+def first_convolutions(model: nn.Module) -> tuple[str, ...]:
+    """The module names of the convolutions that see the image."""
+    return _module_names(model, "first_conv")
+
+
+def fits_first_convolution(model: nn.Module, weights: Weights) -> bool:
+    """Whether the file's first convolution has the model's number of input channels already."""
+    return all(
+        f"{name}.weight" in weights
+        and weights[f"{name}.weight"].shape == model.get_submodule(name).weight.shape
+        for name in first_convolutions(model)
+    )
+
+
+def _module_names(model: nn.Module, role: str) -> tuple[str, ...]:
+    names = model.pretrained_cfg.get(role) or ()
+    return (names,) if isinstance(names, str) else tuple(names)
+
+
+def classifier_rows(model: nn.Module, weights: Weights) -> int:
+    """How many classes the head in a weight file has; 0 for a file without a head."""
+    for name in classifier_names(model):
+        if f"{name}.weight" in weights:
+            return int(weights[f"{name}.weight"].shape[0])
+    return 0

@@ -1,0 +1,87 @@
+"""One picture of an experiment: the rates each policy realised, by depth, and the score it reached."""
+
+from collections import defaultdict
+from pathlib import Path
+
+import numpy as np
+
+from kit.files import atomic
+from kit.runs import ExperimentDir, RunDir
+
+# Okabe & Ito's colours, told apart by the colour-blind.
+COLOURS = ("#0072B2", "#D55E00", "#009E73", "#CC79A7", "#E69F00", "#56B4E9", "#000000")
+
+
+def draw_curves(folder: ExperimentDir, metric: str) -> Path | None:
+    """Draws curves.png from the finished runs of every policy; None where there is no finished run.
+
+    Left, a panel a policy: the rate of each depth group over the updates (of the first run).
+    Right: the score of the held-out fold after each epoch, mean and range over a policy's runs.
+    """
+    runs = _finished(folder)
+    if not runs:
+        return None
+    from matplotlib.backends.backend_agg import FigureCanvasAgg
+    from matplotlib.figure import Figure
+
+    # Figure without pyplot: no display is asked for and no global state of the user's notebook touched.
+    figure = Figure(figsize=(3.6 * len(runs) + 4.6, 3.8), layout="constrained")
+    FigureCanvasAgg(figure)
+    panels = figure.subplots(1, len(runs) + 1, width_ratios=[3.6] * len(runs) + [4.2], squeeze=False)[0]
+    for column, (policy, members) in enumerate(runs.items()):
+        _draw_rates(panels[column], policy, members[0])
+        if column:
+            panels[column].sharey(panels[0])
+        else:
+            panels[column].set_ylabel("learning rate")
+    _draw_scores(panels[-1], runs, metric)
+    with atomic(folder.curves) as temporary:
+        figure.savefig(temporary, dpi=110)
+    return folder.curves
+
+
+def _finished(folder: ExperimentDir) -> dict[str, list[RunDir]]:
+    runs = defaultdict(list)
+    for path in sorted(folder.path.glob("*/seed*/fold*/run.json")):
+        run = RunDir(path.parent)
+        if (record := run.read()).get("status") == "finished":
+            runs[record["policy"]].append(run)
+    return dict(runs)
+
+
+def _draw_rates(axes, policy: str, run: RunDir) -> None:
+    from matplotlib import colormaps
+
+    with np.load(run.rates) as saved:
+        lr, names = saved["lr"], saved["groups"]
+    for depth in reversed(range(len(names))):  # the head first, so that it is the first line of the legend
+        colour = colormaps["viridis"](0.9 * depth / max(1, len(names) - 1))
+        # Equal rates lie on each other: the deeper a group, the thicker its line, so all can be seen.
+        width = 1.2 + 3.0 * depth / max(1, len(names) - 1)
+        axes.plot(lr[:, depth], color=colour, linewidth=width, label=str(names[depth]))
+    axes.set_yscale("log")
+    axes.set_ylim(bottom=max(lr[lr > 0].min(), lr.max() * 1e-8) / 2 if (lr > 0).any() else None)
+    axes.set_title(policy)
+    axes.set_xlabel("update")
+    axes.grid(alpha=0.25)
+    if len(names) <= 12:
+        axes.legend(fontsize=8, title="depth group", title_fontsize=8, loc="lower left")
+
+
+def _draw_scores(axes, runs: dict[str, list[RunDir]], metric: str) -> None:
+    for (policy, members), colour in zip(runs.items(), COLOURS * len(runs), strict=False):
+        by_epoch = defaultdict(list)
+        for run in members:
+            for line in run.read_history():
+                if "valid_score" in line:
+                    by_epoch[line["epoch"]].append(line["valid_score"])
+        epochs = sorted(by_epoch)
+        scores = [by_epoch[epoch] for epoch in epochs]
+        label = f"{policy} ({len(members)} run{'s' if len(members) > 1 else ''})"
+        axes.plot(epochs, [np.mean(each) for each in scores], color=colour, marker="o", label=label)
+        axes.fill_between(epochs, list(map(min, scores)), list(map(max, scores)), color=colour, alpha=0.15)
+    axes.set_title("held-out fold")
+    axes.set_xlabel("epoch")
+    axes.set_ylabel(metric)
+    axes.grid(alpha=0.25)
+    axes.legend(fontsize=8, loc="lower right")

@@ -1,0 +1,121 @@
+"""The run directory: where everything of an experiment lies, and how predictions are read and pooled.
+
+runs/<experiment>/
+  experiment.yaml   folds.csv   curves.png
+  <policy>/
+    seed<S>/fold<K>/   run.json  history.jsonl  rates.npz  weights.safetensors  oof.parquet  test.parquet
+    oof.parquet  test.parquet  scores.json      pooled over folds and seeds
+"""
+
+import json
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pandas as pd
+
+from kit.files import atomic, write_json
+
+
+@dataclass(frozen=True, order=True)
+class RunKey:
+    """One training: a policy, a seed, a fold."""
+
+    policy: str
+    seed: int
+    fold: int
+
+    def __str__(self) -> str:
+        return f"{self.policy} seed {self.seed} fold {self.fold}"
+
+
+@dataclass(frozen=True)
+class RunDir:
+    """The files of one run."""
+
+    path: Path
+
+    @property
+    def history(self) -> Path:
+        return self.path / "history.jsonl"
+
+    @property
+    def rates(self) -> Path:
+        return self.path / "rates.npz"
+
+    @property
+    def weights(self) -> Path:
+        return self.path / "weights.safetensors"
+
+    @property
+    def checkpoint(self) -> Path:
+        return self.path / "checkpoint.pt"
+
+    @property
+    def oof(self) -> Path:
+        return self.path / "oof.parquet"
+
+    @property
+    def test(self) -> Path:
+        return self.path / "test.parquet"
+
+    def read(self) -> dict[str, Any]:
+        """run.json, or {} where the run has not begun."""
+        path = self.path / "run.json"
+        return json.loads(path.read_text(encoding="utf-8")) if path.is_file() else {}
+
+    def write(self, record: dict[str, Any]) -> None:
+        write_json(self.path / "run.json", record)
+
+    def read_history(self) -> list[dict[str, Any]]:
+        if not self.history.is_file():
+            return []
+        return [json.loads(line) for line in self.history.read_text(encoding="utf-8").splitlines()]
+
+
+@dataclass(frozen=True)
+class ExperimentDir:
+    """The files of one experiment, below runs/."""
+
+    path: Path
+
+    @property
+    def config(self) -> Path:
+        return self.path / "experiment.yaml"
+
+    @property
+    def folds(self) -> Path:
+        return self.path / "folds.csv"
+
+    @property
+    def curves(self) -> Path:
+        return self.path / "curves.png"
+
+    def policy(self, name: str) -> Path:
+        return self.path / name
+
+    def run(self, key: RunKey) -> RunDir:
+        return RunDir(self.policy(key.policy) / f"seed{key.seed}" / f"fold{key.fold}")
+
+
+def predictions(ids: Sequence[str], probabilities: np.ndarray, classes: Sequence[str]) -> pd.DataFrame:
+    """Probabilities [rows, classes] as a frame indexed by id, one float32 column a class."""
+    frame = pd.DataFrame(np.asarray(probabilities, dtype=np.float32), columns=list(classes))
+    return frame.set_index(pd.Index(list(ids), name="id"))
+
+
+def write_predictions(frame: pd.DataFrame, path: Path) -> None:
+    with atomic(path) as temporary:
+        frame.reset_index().to_parquet(temporary, index=False)
+
+
+def read_predictions(path: Path) -> pd.DataFrame:
+    return pd.read_parquet(path).set_index("id")
+
+
+def average(frames: Iterable[pd.DataFrame]) -> pd.DataFrame:
+    """The mean prediction of each id over all frames that hold it, ids in the order they first appear."""
+    stacked = pd.concat([frame.astype(np.float64) for frame in frames])
+    return stacked.groupby(level=0, sort=False).mean().rename_axis("id")

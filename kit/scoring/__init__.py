@@ -1,0 +1,1 @@
+"""F1 and what belongs to it. No torch in here."""

@@ -1,0 +1,19 @@
+"""The state from which a killed run goes on, bit for bit."""
+
+from pathlib import Path
+from typing import Any
+
+import torch
+
+from kit.files import atomic
+
+
+def save_checkpoint(path: Path, state: dict[str, Any]) -> None:
+    """Writes tensors, numbers, strings, lists and dicts; appears whole or not at all."""
+    with atomic(path) as temporary:
+        torch.save(state, temporary)
+
+
+def load_checkpoint(path: Path, device: torch.device) -> dict[str, Any] | None:
+    """The saved state, or None where there is none. Nothing in the file is executed."""
+    return torch.load(path, map_location=device, weights_only=True) if path.is_file() else None

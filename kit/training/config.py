@@ -1,0 +1,80 @@
+"""The `training` and `prediction` sections."""
+
+from typing import Annotated, Any, ClassVar, Literal
+
+from pydantic import Field, model_validator
+
+from kit.settings import Section
+
+
+class OptimizerConfig(Section):
+    """An optimizer of timm (`timm.optim.list_optimizers()`); the policy gives its rates and momentum.
+
+    weight_decay  of weight matrices and filters; biases, norms and other vectors get none
+    options       further keyword arguments, e.g. {betas: [0.9, 0.99], eps: 1e-5}
+    """
+
+    name: str = "adamw"
+    weight_decay: Annotated[float, Field(ge=0)] = 0.01
+    options: dict[str, Any] = {}
+
+
+class TrainingConfig(Section):
+    """How a fold model is trained.
+
+    epochs          passes over the training folds; incomplete batches are dropped
+    batch_size      samples a device and forward pass; an update sees batch_size × accumulate × devices
+    accumulate      forward passes an update
+    precision       auto: bf16 where the device has it natively, fp16 with gradient scaling on other
+                    CUDA devices, fp32 elsewhere
+    clip_grad       largest norm of the gradient; left out: no clipping
+    label_smoothing share of the target spread over all classes
+    class_weights   none, balanced (scikit-learn's formula on the training folds), or {class: weight}
+    mixup, cutmix   alpha of the beta distribution; 0 is off. Both on: one of the two, by chance, a batch
+    ema             decay of an exponential moving average of the weights; the average is what predicts
+    evaluate_every  epochs between scores on the held-out fold, a diagnostic; 0: only at the end
+    log_every       updates between two looks at the loss (a wait for the device each)
+    checkpoint_minutes  between checkpoints from which a killed run goes on
+    device          auto, or cpu
+    deterministic   the same bits in every run on the same machine; false may be faster on a GPU
+    """
+
+    incidental: ClassVar[frozenset[str]] = frozenset(
+        {"evaluate_every", "log_every", "checkpoint_minutes", "device"}
+    )
+
+    epochs: Annotated[int, Field(ge=1)] = 5
+    batch_size: Annotated[int, Field(ge=1)] = 64
+    accumulate: Annotated[int, Field(ge=1)] = 1
+    optimizer: OptimizerConfig = OptimizerConfig()
+    precision: Literal["auto", "fp32", "fp16", "bf16"] = "auto"
+    clip_grad: Annotated[float, Field(gt=0)] | None = None
+    label_smoothing: Annotated[float, Field(ge=0, lt=1)] = 0.0
+    class_weights: Literal["none", "balanced"] | dict[str, Annotated[float, Field(gt=0)]] = "none"
+    mixup: Annotated[float, Field(ge=0)] = 0.0
+    cutmix: Annotated[float, Field(ge=0)] = 0.0
+    ema: Annotated[float, Field(gt=0, lt=1)] | None = None
+    evaluate_every: Annotated[int, Field(ge=0)] = 1
+    log_every: Annotated[int, Field(ge=1)] = 20
+    checkpoint_minutes: Annotated[float, Field(ge=0)] = 10.0
+    device: Literal["auto", "cpu"] = "auto"
+    deterministic: bool = True
+
+    @model_validator(mode="after")
+    def _even_batches_for_mixing(self):
+        if (self.mixup or self.cutmix) and self.batch_size % 2:
+            raise ValueError(f"mixup and cutmix need an even batch_size, not {self.batch_size}")
+        return self
+
+
+class PredictionConfig(Section):
+    """How the trained models predict.
+
+    tta         none, or hflip: the mean of an image's prediction and its mirror's
+    batch_size  images a forward pass; left out: twice the training's
+    """
+
+    incidental: ClassVar[frozenset[str]] = frozenset({"batch_size"})
+
+    tta: Literal["none", "hflip"] = "none"
+    batch_size: Annotated[int, Field(ge=1)] | None = None

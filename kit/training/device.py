@@ -1,0 +1,51 @@
+"""Where and in which precision training runs: accelerate's Accelerator from the config."""
+
+import os
+
+import torch
+from accelerate import Accelerator
+from accelerate.state import AcceleratorState
+from accelerate.utils import GradientAccumulationPlugin
+
+from kit.training.config import TrainingConfig
+
+
+def make_accelerator(config: TrainingConfig) -> Accelerator:
+    """A fresh Accelerator for one run: its count of accumulated batches starts at 0."""
+    os.environ.setdefault("CUBLAS_WORKSPACE_CONFIG", ":4096:8")  # cuBLAS repeats its sums only with this
+    AcceleratorState._reset_state()  # else the precision of an earlier run in this process would stay
+    cpu = config.device == "cpu"
+    accelerator = Accelerator(
+        mixed_precision={"fp32": "no"}.get(precision := resolve_precision(config.precision, cpu), precision),
+        cpu=cpu,
+        gradient_accumulation_plugin=GradientAccumulationPlugin(
+            num_steps=config.accumulate, adjust_scheduler=False, sync_with_dataloader=False
+        ),
+    )
+    if accelerator.device.type == "cuda":
+        torch.backends.cudnn.benchmark = not config.deterministic
+        torch.backends.cudnn.deterministic = config.deterministic
+        torch.use_deterministic_algorithms(config.deterministic, warn_only=True)
+        torch.utils.deterministic.fill_uninitialized_memory = False
+    return accelerator
+
+
+def resolve_precision(setting: str, cpu: bool = False) -> str:
+    """fp32, fp16 or bf16. `auto`: bf16 where the GPU computes in it, fp16 on older ones, fp32 on a CPU."""
+    if setting != "auto":
+        return setting
+    if cpu or not torch.cuda.is_available():
+        return "fp32"
+    return "bf16" if torch.cuda.is_bf16_supported(including_emulation=False) else "fp16"
+
+
+def seed_device(seed: int, device: torch.device) -> None:
+    """Seeds the generators that dropout and drop path draw from.
+
+    Not torch.manual_seed: where CUDA is built in but absent, that formats a traceback at every call.
+    """
+    torch.default_generator.manual_seed(seed)
+    if device.type == "cuda":
+        torch.cuda.manual_seed(seed)
+    elif device.type == "mps":
+        torch.mps.manual_seed(seed)

@@ -1,0 +1,309 @@
+"""The training loop: one policy, one fold, one seed."""
+
+import json
+import time
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+import torch
+from accelerate import Accelerator
+from timm.utils import ModelEmaV3
+from torch import nn
+
+from kit.data.augment import Augmentation
+from kit.data.config import DataConfig
+from kit.data.images import ImageSet
+from kit.data.loading import BatchPlan, training_batches, worker_count
+from kit.errors import KitError
+from kit.files import write_text
+from kit.lr import Policy
+from kit.model.build import Normalisation, weights_digest
+from kit.model.groups import DepthGroup
+from kit.runs import RunDir
+from kit.scoring.config import ScoringConfig
+from kit.scoring.f1 import argmax, score
+from kit.seeds import derive
+from kit.training.checkpoint import load_checkpoint, save_checkpoint
+from kit.training.config import PredictionConfig, TrainingConfig
+from kit.training.device import seed_device
+from kit.training.objective import build_loss, build_mix, class_weights
+from kit.training.optimizer import build_optimizer
+from kit.training.predict import Normalise, predict
+from kit.training.progress import Progress
+from kit.training.rates import RateWriter
+
+
+@dataclass(frozen=True)
+class Fold:
+    """What one fold model trains on and is scored on.
+
+    images      all training images of the competition
+    targets     class index of each image, int64 [images]
+    train_rows  rows that train; valid_rows: rows held out
+    """
+
+    images: ImageSet
+    targets: np.ndarray
+    train_rows: np.ndarray
+    valid_rows: np.ndarray
+    classes: Sequence[str]
+
+
+@dataclass(frozen=True)
+class Recipe:
+    """How to train: the sections of the config that the loop needs."""
+
+    data: DataConfig
+    training: TrainingConfig
+    prediction: PredictionConfig
+    scoring: ScoringConfig
+    normalisation: Normalisation
+
+
+@dataclass(frozen=True)
+class Trained:
+    """model    the weights that count: those of the last step, or their moving average
+    probabilities  of the held-out rows, float32 [valid_rows, classes]
+    """
+
+    model: nn.Module
+    probabilities: np.ndarray
+    steps: int
+    seconds: float
+    images_per_second: float
+
+
+def plan_batches(recipe: Recipe, n_rows: int, seed: int, accelerator: Accelerator | None = None) -> BatchPlan:
+    """The batches of a training on `n_rows` rows. Raises KitError where they do not fill one update."""
+    training = recipe.training
+    processes, rank = (accelerator.num_processes, accelerator.process_index) if accelerator else (1, 0)
+    plan = BatchPlan(seed, training.epochs, n_rows, training.batch_size, training.accumulate, processes, rank)
+    if not plan.steps_per_epoch:
+        raise KitError(
+            f"training.batch_size: one update takes {plan.samples_per_update} samples (batch_size "
+            f"{training.batch_size} × accumulate {training.accumulate} × {processes} devices), but only "
+            f"{n_rows} rows train; lower batch_size"
+        )
+    return plan
+
+
+class Trainer:
+    """One training: `model` under `policy` on `fold`; its files go to `run`.
+
+    Randomness depends on (seed, epoch, sample) and (seed, step) alone, so a run that is killed and
+    started again from its checkpoint ends with the same bits.
+    """
+
+    def __init__(
+        self,
+        model: nn.Module,
+        groups: Sequence[DepthGroup],
+        policy: Policy,
+        fold: Fold,
+        recipe: Recipe,
+        seed: int,
+        accelerator: Accelerator,
+        run: RunDir,
+    ):
+        config, device = recipe.training, accelerator.device
+        self.fold, self.recipe, self.config, self.seed, self.dir = fold, recipe, config, seed, run
+        self.accelerator, self.device = accelerator, device
+        self.groups, self.initial_weights = groups, weights_digest(model)
+        self.plan = plan_batches(recipe, len(fold.train_rows), seed, accelerator)
+        self.normalise = Normalise.of(recipe.normalisation.mean, recipe.normalisation.std, device)
+        weights = class_weights(config, fold.classes, fold.targets[fold.train_rows])
+        self.loss = build_loss(config, weights).to(device)
+        self.mix = build_mix(config, len(fold.classes))
+
+        self.model = model.to(device, memory_format=torch.channels_last)
+        self.ema = ModelEmaV3(self.model, decay=config.ema, use_warmup=True) if config.ema else None
+        optimizer = build_optimizer(config.optimizer, model, groups, device)
+        self.forward, self.optimizer = accelerator.prepare(self.model, optimizer)
+        self.rates = RateWriter(policy, groups, self.plan.total_steps, self.plan.steps_per_epoch)
+        self.losses = torch.zeros(self.plan.total_steps, device=device)  # stays there until looked at
+        self.history: list[dict[str, Any]] = []
+
+    def train(self, title: str = "training", on_step: Callable[[int], None] | None = None) -> Trained:
+        """Trains to the last step, going on from the run's checkpoint where there is one.
+
+        `on_step(step)` is called after each update. Raises KitError for a loss that is not finite and for
+        realised rates that are not the policy's.
+        """
+        first = self._restore()
+        batches = self._batches(first)
+        looked, total, per_epoch = first, self.plan.total_steps, self.plan.steps_per_epoch
+        started = saved = time.monotonic()
+        evaluating = 0.0
+        self.forward.train()
+        with Progress(title, total, first, shown=self.accelerator.is_main_process) as progress:
+            for step in range(first, total):
+                self._update(step, batches)
+                done = step + 1
+                save = time.monotonic() - saved >= 60 * self.config.checkpoint_minutes
+                if save or done % per_epoch == 0 or done - looked >= self.config.log_every:
+                    loss = self._look(looked, done)
+                    looked = done
+                    progress.update(done, f"loss {loss:.3f}")
+                else:
+                    progress.update(done)
+                if self._evaluates_at(done):
+                    began = time.monotonic()
+                    self._score(self.evaluate(), done)
+                    evaluating += time.monotonic() - began
+                if save:
+                    self._save(done)
+                    saved = time.monotonic()
+                if on_step:
+                    on_step(step)
+        seconds = time.monotonic() - started - evaluating
+        probabilities = self.evaluate()
+        self._score(probabilities, total)
+        self.rates.audit(range(total))
+        if self.accelerator.is_main_process:
+            self.rates.save(self.dir.rates)
+        samples = (total - first) * self.plan.samples_per_update
+        return Trained(self._final, probabilities, total, seconds, samples / max(seconds, 1e-9))
+
+    def evaluate(self) -> np.ndarray:
+        """Probabilities of the held-out rows under the weights that count, float32 [valid_rows, classes]."""
+        return self.predict(self.fold.images, self.fold.valid_rows)
+
+    def predict(self, images: ImageSet, rows: Sequence[int]) -> np.ndarray:
+        """Probabilities of some rows of `images` under the weights that count, float32 [rows, classes]."""
+        prediction, data = self.recipe.prediction, self.recipe.data
+        return predict(
+            self._final,
+            images,
+            rows,
+            data.size,
+            self.normalise,
+            self.accelerator,
+            prediction.batch_size or 2 * self.config.batch_size,
+            data.workers,
+            prediction.tta,
+        )
+
+    @property
+    def _final(self) -> nn.Module:
+        return self.ema.module if self.ema else self.model
+
+    def _batches(self, first: int) -> Iterator[tuple[torch.Tensor, torch.Tensor]]:
+        on_gpu = self.device.type == "cuda"
+        rows, data = self.fold.train_rows, self.recipe.data
+        workers = worker_count(data.workers, on_gpu, self.accelerator.num_processes)
+        return training_batches(
+            self.fold.images,
+            rows,
+            self.fold.targets[rows],
+            Augmentation(data),
+            self.plan,
+            first,
+            workers,
+            pin=on_gpu,
+        )
+
+    def _update(self, step: int, batches: Iterator[tuple[torch.Tensor, torch.Tensor]]) -> None:
+        """One optimizer update. Nothing in here waits for the device."""
+        self._seed(step)
+        self.rates.write(step, self.optimizer)
+        for _ in range(self.config.accumulate):
+            pixels, targets = next(batches)
+            inputs, targets = self.normalise(pixels), targets.to(self.device, non_blocking=True)
+            if self.mix:
+                inputs, targets = self.mix(inputs, targets)
+            with self.accelerator.accumulate(self.forward):
+                with self.accelerator.autocast():
+                    loss = self.loss(self.forward(inputs).float(), targets)
+                self.accelerator.backward(loss)
+                self.losses[step] += loss.detach() / self.config.accumulate
+                if self.accelerator.sync_gradients:
+                    if self.config.clip_grad:
+                        self.accelerator.clip_grad_norm_(self.forward.parameters(), self.config.clip_grad)
+                    self.rates.record(step, self.optimizer)
+                self.optimizer.step()
+                self.optimizer.zero_grad()
+        if self.ema:
+            self.ema.update(self.model, step=step)
+
+    def _seed(self, step: int) -> None:
+        """Dropout, drop path and mixing of this step depend on the seed and the step alone."""
+        value = derive("step", self.seed, step, self.plan.rank)
+        seed_device(value, self.device)
+        if self.mix:
+            np.random.seed(value % 2**32)
+
+    def _look(self, first: int, done: int) -> float:
+        """Waits for the device: the mean loss of steps `first` to `done`, checked with the rates and noted."""
+        self.rates.audit(range(first, done))
+        losses = self.losses[first:done].cpu().numpy()
+        if not np.isfinite(losses).all():
+            step = first + int(np.flatnonzero(~np.isfinite(losses))[0])
+            raise KitError(
+                f"the loss is {losses[step - first]} at step {step} of {self.plan.total_steps} (epoch "
+                f"{step / self.plan.steps_per_epoch:.1f}), where the highest rate was {self.rates.lr[step].max():.3g}; "
+                "lower the policy's lr (try a tenth), or set training.clip_grad to 1.0"
+                + (", or training.precision to fp32" if self.accelerator.mixed_precision == "fp16" else "")
+            )
+        mean = float(losses.mean())
+        self._note(step=done, epoch=done / self.plan.steps_per_epoch, loss=mean)
+        return mean
+
+    def _evaluates_at(self, done: int) -> bool:
+        """At the end of every n-th epoch but the last, which is scored after the loop."""
+        steps = self.config.evaluate_every * self.plan.steps_per_epoch
+        return bool(steps) and done % steps == 0 and done < self.plan.total_steps
+
+    def _score(self, probabilities: np.ndarray, done: int) -> None:
+        truth = self.fold.targets[self.fold.valid_rows]
+        likelihood = probabilities[np.arange(len(truth)), truth].astype(np.float64)
+        self._note(
+            step=done,
+            epoch=done / self.plan.steps_per_epoch,
+            valid_score=score(truth, argmax(probabilities), self.recipe.scoring),
+            valid_loss=float(-np.log(likelihood.clip(1e-15)).mean()),
+        )
+
+    def _note(self, **line: float) -> None:
+        self.history.append(line)
+        if self.accelerator.is_main_process:
+            with open(self.dir.history, "a", encoding="utf-8") as file:
+                file.write(json.dumps(line) + "\n")
+
+    def _save(self, done: int) -> None:
+        if not self.accelerator.is_main_process:
+            return
+        scaler = self.accelerator.scaler
+        save_checkpoint(
+            self.dir.checkpoint,
+            {
+                "step": done,
+                "model": self.model.state_dict(),
+                "ema": self.ema.module.state_dict() if self.ema else None,
+                "optimizer": self.optimizer.state_dict(),
+                "scaler": scaler.state_dict() if scaler else None,
+                "losses": self.losses,
+                "lr": torch.from_numpy(self.rates.lr),
+                "momentum": torch.from_numpy(self.rates.momentum),
+                "history": self.history,
+            },
+        )
+
+    def _restore(self) -> int:
+        """Takes up the run's checkpoint; the number of updates done so far."""
+        state = load_checkpoint(self.dir.checkpoint, self.device) or {"step": 0, "history": []}
+        self.history = state["history"]
+        if self.accelerator.is_main_process:
+            write_text(self.dir.history, "".join(json.dumps(line) + "\n" for line in self.history))
+        if state["step"]:
+            self.model.load_state_dict(state["model"])
+            self.optimizer.load_state_dict(state["optimizer"])
+            if self.ema:
+                self.ema.module.load_state_dict(state["ema"])
+            if self.accelerator.scaler:
+                self.accelerator.scaler.load_state_dict(state["scaler"])
+            self.losses.copy_(state["losses"])
+            self.rates.lr[:] = state["lr"].cpu().numpy()
+            self.rates.momentum[:] = state["momentum"].cpu().numpy()
+        return state["step"]
