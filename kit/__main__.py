@@ -1,3 +1,14 @@
-from kit.cli import main
+import sys
 
-main()
+try:
+    from kit.cli import main
+except ModuleNotFoundError as error:  # a machine where nothing is installed yet
+    if (error.name or "").startswith("kit"):
+        raise
+    from kit.doctor import examine
+
+    print(f"{error.name} is not installed; this is what the kit finds:", *examine(), sep="\n", file=sys.stderr)
+    sys.exit(1)
+
+if __name__ == "__main__":
+    main()

@@ -51,9 +51,7 @@ class Experiment(Section):
         return yaml.safe_dump(self.model_dump(mode="json"), sort_keys=False, allow_unicode=True)
 
 
-def load_experiment(
-    path: str | Path, overrides: Sequence[str] = (), policies: Sequence[str] = ()
-) -> Experiment:
+def load_experiment(path: str | Path, overrides: Sequence[str] = (), policies: Sequence[str] = ()) -> Experiment:
     """Reads and validates a config.
 
     path       a YAML file
@@ -126,9 +124,7 @@ def _parse(text: str, source: str) -> Any:
 def _policies(stated: Any, chosen: Sequence[str], config: Path) -> dict[str, Any]:
     """Policies by name with their content, from names or as the config spells them out."""
     if stated is None and not chosen:
-        raise KitError(
-            f"{config}: policies: missing; name one, like `policies: uniform`, or give --policy NAME"
-        )
+        raise KitError(f"{config}: policies: missing; name one, like `policies: uniform`, or give --policy NAME")
     if isinstance(stated, dict):
         inline = stated
     else:
@@ -177,9 +173,7 @@ def _explain(fault: dict[str, Any], content: dict[str, Any]) -> tuple[str, str]:
         close = difflib.get_close_matches(path[-1], known, n=1)
         return (
             key,
-            f"unknown key; did you mean {close[0]}?"
-            if close
-            else f"unknown key; known are {some(known, 20)}",
+            f"unknown key; did you mean {close[0]}?" if close else f"unknown key; known are {some(known, 20)}",
         )
     if fault["type"] == "missing":
         return key, "missing; this key has no default"

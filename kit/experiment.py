@@ -166,9 +166,7 @@ def _save_weights(model: nn.Module, path: Path) -> None:
         save_file(tensors, temporary)
 
 
-def _pool(
-    policy: str, prepared: Prepared, folder: ExperimentDir, places: Places, write: bool
-) -> PolicyResult:
+def _pool(policy: str, prepared: Prepared, folder: ExperimentDir, places: Places, write: bool) -> PolicyResult:
     """Averages a policy's predictions by id over folds and seeds; scores them, writes the submission."""
     experiment, competition = prepared.experiment, prepared.competition
     keys = [key for key in run_keys(experiment) if key.policy == policy]

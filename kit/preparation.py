@@ -126,9 +126,7 @@ def _images(
     part: str, ids: list[str], paths: list[Path], experiment: Experiment, places: Places, shown: bool
 ) -> ImageSet:
     with Progress(f"Decoding {part} images", len(ids), unit="image", shown=shown) as progress:
-        return open_images(
-            ids, paths, experiment.data, places.cache, lambda done, total: progress.update(done)
-        )
+        return open_images(ids, paths, experiment.data, places.cache, lambda done, total: progress.update(done))
 
 
 def _digests(experiment: Experiment, competition: Competition, plan: FoldPlan) -> dict[str, str]:

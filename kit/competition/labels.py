@@ -29,9 +29,7 @@ class SingleLabel:
         if None not in (numbers := [_number(name) for name in self.classes]):
             by_number = {number: place for place, number in enumerate(numbers)}
             if len(by_number) == len(self.classes):
-                index = {
-                    text: by_number[_number(text)] for text in labels if _number(text) in by_number
-                } | index
+                index = {text: by_number[_number(text)] for text in labels if _number(text) in by_number} | index
         unknown = [text for text in dict.fromkeys(labels) if text not in index]
         if unknown:
             raise KitError(

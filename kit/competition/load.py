@@ -96,17 +96,13 @@ def _train_table(folder: Path, config: CompetitionConfig) -> pd.DataFrame:
 
 def _check_classes(format: SingleLabel, labels: pd.Series, config: CompetitionConfig) -> None:
     if len(format.classes) < 2:
-        raise KitError(
-            f"competition.label: column {config.label!r} holds one class only: {format.classes[0]!r}"
-        )
+        raise KitError(f"competition.label: column {config.label!r} holds one class only: {format.classes[0]!r}")
     if len(format.classes) == len(labels) > 1:
         raise KitError(
             f"competition.label: every row of column {config.label!r} has a class of its own; is it the label?"
         )
     if "id" in format.classes:
-        raise KitError(
-            "competition.label: a class cannot be called 'id'; prediction files use that column name"
-        )
+        raise KitError("competition.label: a class cannot be called 'id'; prediction files use that column name")
 
 
 def _sample(folder: Path, config: CompetitionConfig) -> pd.DataFrame:
@@ -150,9 +146,7 @@ def _image_paths(folder: Path, table: pd.DataFrame, template: str, key: str) -> 
     missing = [path for path in paths if not path.is_file()]
     if missing:
         hint = f"; is {template!r} the right template?" if len(missing) == len(paths) else ""
-        raise KitError(
-            f"{key}: {len(missing)} of {len(paths)} images do not exist ({some(missing, 5)}){hint}"
-        )
+        raise KitError(f"{key}: {len(missing)} of {len(paths)} images do not exist ({some(missing, 5)}){hint}")
     return paths
 
 
@@ -162,9 +156,7 @@ def _check_template(template: str, table: pd.DataFrame, key: str) -> None:
     except ValueError as error:
         raise KitError(f"{key}: {template!r} is no template: {error}") from error
     if not fields:
-        raise KitError(
-            f"{key}: {template!r} names no column, so every row would have one image; try train/{{id}}"
-        )
+        raise KitError(f"{key}: {template!r} names no column, so every row would have one image; try train/{{id}}")
     unknown = sorted(fields - set(table.columns))
     if unknown:
         raise KitError(

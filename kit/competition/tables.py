@@ -20,9 +20,7 @@ def read_table(path: Path, key: str) -> pd.DataFrame:
     except pd.errors.EmptyDataError:
         raise KitError(f"{key}: {path} is empty; a table needs at least a line of column names") from None
     except (pd.errors.ParserError, UnicodeDecodeError) as error:
-        raise KitError(
-            f"{key}: {path} is not a CSV table in UTF-8: {' '.join(str(error).split())}"
-        ) from error
+        raise KitError(f"{key}: {path} is not a CSV table in UTF-8: {' '.join(str(error).split())}") from error
 
 
 def need_columns(table: pd.DataFrame, columns: dict[str, str], path: Path) -> None:
@@ -39,9 +37,7 @@ def need_unique(values: pd.Series, what: str) -> None:
         raise KitError(f"{what}: {len(lines)} empty ids (line {some(lines, 5)}); every row needs an id")
     repeated = values[values.duplicated()].unique()
     if len(repeated):
-        raise KitError(
-            f"{what}: {len(repeated)} ids stand there twice ({some(repeated, 5)}); ids must be unique"
-        )
+        raise KitError(f"{what}: {len(repeated)} ids stand there twice ({some(repeated, 5)}); ids must be unique")
 
 
 def _siblings(path: Path) -> str:

@@ -81,9 +81,7 @@ def _transform(step: str | dict[str, dict], place: str) -> A.BasicTransform:
     if isinstance(step, str):
         step = {step: {}}
     if len(step) != 1:
-        raise KitError(
-            f"{place}: one transform an entry, like {{HorizontalFlip: {{p: 0.5}}}}; got {sorted(step)}"
-        )
+        raise KitError(f"{place}: one transform an entry, like {{HorizontalFlip: {{p: 0.5}}}}; got {sorted(step)}")
     ((name, arguments),) = step.items()
     kind = getattr(A, name, None)
     if not (isinstance(kind, type) and issubclass(kind, A.BasicTransform)):

@@ -108,7 +108,6 @@ def _fill(images: ImageSet, target: Path, report: Report) -> None:
 
         _for_each(images, store, report)
         pixels.flush()
-        del pixels
 
 
 def _verify(row: int, path: Path) -> None:

@@ -99,9 +99,7 @@ def _from_hub(config: ModelConfig, options: dict) -> nn.Module:
         ) from error
 
 
-def _load(
-    config: ModelConfig, weights: Weights, blank: nn.Module, n_classes: int, options: dict
-) -> nn.Module:
+def _load(config: ModelConfig, weights: Weights, blank: nn.Module, n_classes: int, options: dict) -> nn.Module:
     """Loads strictly, every key and shape, with the file's own head; a head of another size is then made new.
 
     timm does the loading, with its filters for foreign names, position embeddings and input channels.

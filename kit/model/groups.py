@@ -1,8 +1,8 @@
 """Depth groups: the parameters of a timm model in the order of depth, from its own `group_matcher`."""
 
-import os
 from collections import Counter, defaultdict
 from dataclasses import dataclass
+from itertools import takewhile
 from typing import Literal
 
 from timm.models import group_parameters
@@ -47,16 +47,12 @@ def depth_groups(model: nn.Module, cut: Cut = "block") -> list[DepthGroup]:
 def _layers(model: nn.Module, coarse: bool) -> list[list[str]]:
     kind = type(model).__name__
     if not hasattr(model, "group_matcher"):
-        raise KitError(
-            f"model: {kind} offers no depth order (it has no group_matcher); choose another timm model"
-        )
+        raise KitError(f"model: {kind} offers no depth order (it has no group_matcher); choose another timm model")
     try:
         layers = group_parameters(model, model.group_matcher(coarse=coarse))
     except (AssertionError, NotImplementedError) as error:
         cut = "stage and coarse groups" if coarse else "block groups"
-        raise KitError(
-            f"model: {kind} offers no {cut} ({error}); choose another cut or timm model"
-        ) from error
+        raise KitError(f"model: {kind} offers no {cut} ({error}); choose another cut or timm model") from error
     return [layers[index] for index in sorted(layers)]
 
 
@@ -109,4 +105,5 @@ def _common_name(names: list[str]) -> str:
     """`layer1.0` for layer1.0.conv1.weight and layer1.0.bn1.bias; strangers (a final norm) are passed over."""
     modules = [name.rpartition(".")[0] or name for name in names]
     kin = [module.split(".") for module in modules if module.split(".")[0] == modules[0].split(".")[0]]
-    return ".".join(os.path.commonprefix(kin)) or modules[0]
+    common = takewhile(lambda parts: len(set(parts)) == 1, zip(*kin, strict=False))
+    return ".".join(parts[0] for parts in common)

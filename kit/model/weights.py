@@ -39,9 +39,7 @@ def read_weights(path: Path) -> Weights:
     for key in ("state_dict", "model"):
         if isinstance(content, dict) and isinstance(content.get(key), dict):
             content = content[key]
-    if not isinstance(content, dict) or not all(
-        isinstance(value, torch.Tensor) for value in content.values()
-    ):
+    if not isinstance(content, dict) or not all(isinstance(value, torch.Tensor) for value in content.values()):
         raise KitError(f"model.weights: {path} holds no state dict (a mapping from names to tensors)")
     return {name.removeprefix("module."): tensor for name, tensor in content.items()}
 
@@ -87,8 +85,7 @@ def first_convolutions(model: nn.Module) -> tuple[str, ...]:
 def fits_first_convolution(model: nn.Module, weights: Weights) -> bool:
     """Whether the file's first convolution has the model's number of input channels already."""
     return all(
-        f"{name}.weight" in weights
-        and weights[f"{name}.weight"].shape == model.get_submodule(name).weight.shape
+        f"{name}.weight" in weights and weights[f"{name}.weight"].shape == model.get_submodule(name).weight.shape
         for name in first_convolutions(model)
     )
 

@@ -13,15 +13,11 @@ def score(truth: np.ndarray, predicted: np.ndarray, config: ScoringConfig) -> fl
     from sklearn.metrics import fbeta_score
 
     return float(
-        fbeta_score(
-            truth, predicted, beta=config.beta, average=config.average, zero_division=config.zero_division
-        )
+        fbeta_score(truth, predicted, beta=config.beta, average=config.average, zero_division=config.zero_division)
     )
 
 
-def per_class(
-    truth: np.ndarray, predicted: np.ndarray, classes: Sequence[str], beta: float = 1.0
-) -> pd.DataFrame:
+def per_class(truth: np.ndarray, predicted: np.ndarray, classes: Sequence[str], beta: float = 1.0) -> pd.DataFrame:
     """Precision, recall, F-beta (0 where undefined) and the number of rows of each class, a row a class."""
     from sklearn.metrics import precision_recall_fscore_support
 

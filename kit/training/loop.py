@@ -241,8 +241,9 @@ class Trainer:
         if not np.isfinite(losses).all():
             step = first + int(np.flatnonzero(~np.isfinite(losses))[0])
             raise KitError(
-                f"the loss is {losses[step - first]} at step {step} of {self.plan.total_steps} (epoch "
-                f"{step / self.plan.steps_per_epoch:.1f}), where the highest rate was {self.rates.lr[step].max():.3g}; "
+                f"the loss is {losses[step - first]} at step {step} of {self.plan.total_steps} "
+                f"(epoch {step / self.plan.steps_per_epoch:.1f}), where the highest rate was "
+                f"{self.rates.lr[step].max():.3g}; "
                 "lower the policy's lr (try a tenth), or set training.clip_grad to 1.0"
                 + (", or training.precision to fp32" if self.accelerator.mixed_precision == "fp16" else "")
             )

@@ -52,9 +52,9 @@ def split_for_decay(groups: Sequence[DepthGroup], weight_decay: float, exempt: f
     """Parameter groups with `depth`, `name` and their weight decay, in the order of depth."""
     split = []
     for depth, group in enumerate(groups):
-        plain = {
-            name for name, value in group.parameters.items() if value.ndim <= 1 or name.endswith(".bias")
-        } | (exempt & set(group.parameters))
+        plain = {name for name, value in group.parameters.items() if value.ndim <= 1 or name.endswith(".bias")} | (
+            exempt & set(group.parameters)
+        )
         for decay, names in ((weight_decay, set(group.parameters) - plain), (0.0, plain)):
             if names:
                 members = [value for name, value in group.parameters.items() if name in names]

@@ -23,9 +23,7 @@ class RateWriter:
 
     def __init__(self, policy: Policy, groups: Sequence[DepthGroup], total_steps: int, steps_per_epoch: int):
         self.policy = policy
-        self.groups = [
-            Group(index, len(groups), group.name, group.n_params) for index, group in enumerate(groups)
-        ]
+        self.groups = [Group(index, len(groups), group.name, group.n_params) for index, group in enumerate(groups)]
         self.total_steps, self.steps_per_epoch = total_steps, steps_per_epoch
         self.lr = np.full((total_steps, len(groups)), np.nan)
         self.momentum = np.full(total_steps, np.nan)
@@ -55,9 +53,7 @@ class RateWriter:
             before, rate = self.lr[step, depth], float(group["lr"])
             if not np.isnan(before) and before != rate:
                 name = self.groups[depth].name
-                raise KitError(
-                    f"step {step}: depth group {name} is split in two rates, {before:g} and {rate:g}"
-                )
+                raise KitError(f"step {step}: depth group {name} is split in two rates, {before:g} and {rate:g}")
             self.lr[step, depth] = rate
         first = optimizer.param_groups[0]
         self.momentum[step] = first["betas"][0] if "betas" in first else first.get("momentum", np.nan)
