@@ -132,15 +132,25 @@ def gpu_finding(seen: dict, nvidia_smi: str | None) -> Finding:
     if not seen["gpus"]:
         return Finding("GPU", "none that the kit uses; training runs on the CPU")
     for name, (major, minor) in zip(seen["gpus"], seen["compute"], strict=True):
-        older = [kernel for kernel in seen["kernels"] if kernel.startswith("sm_")]
-        if older and not any(int(kernel[3:].rstrip("abcdef")) // 10 <= major for kernel in older):
+        if seen["kernels"] and not any(_runs_on(kernel, major, minor) for kernel in seen["kernels"]):
             return Finding(
                 "GPU",
-                f"torch has no code for {name} (sm_{major}{minor}; it has {', '.join(older)})",
+                f"torch has no code for {name} (sm_{major}{minor}; it has {', '.join(seen['kernels'])})",
                 True,
                 "choose a newer GPU (on Kaggle: T4 ×2), or an older torch",
             )
     return Finding("GPU", ", ".join(seen["gpus"]))
+
+
+def _runs_on(kernel: str, major: int, minor: int) -> bool:
+    """Whether code for `kernel` runs on a GPU of that compute capability: binaries (sm_75) on later minors
+    of the same major, intermediate code (compute_90) on everything from there on. ROCm's names pass."""
+    kind, _, number = kernel.partition("_")
+    digits = number.rstrip("abcdef")
+    if kind not in ("sm", "compute") or not digits.isdigit():
+        return True
+    code = divmod(int(digits), 10)
+    return code <= (major, minor) and (kind == "compute" or code[0] == major)
 
 
 def _disk(output: Path) -> Finding:

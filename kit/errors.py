@@ -6,7 +6,11 @@ class KitError(Exception):
 
 
 def some(items, limit: int = 10) -> str:
-    """`a, b, c and 7 more`: the first `limit` of `items`, for an error message."""
-    items = [str(item) for item in items]
+    """`a, b, c and 7 more`: the first `limit` of `items` in one line, for an error message."""
+    items = [_short(" ".join(str(item).split())) for item in items]
     shown = ", ".join(items[:limit])
     return shown if len(items) <= limit else f"{shown} and {len(items) - limit} more"
+
+
+def _short(text: str, length: int = 300) -> str:
+    return text if len(text) <= length else f"{text[: length - 1]}…"

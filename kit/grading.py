@@ -11,6 +11,7 @@ from kit.competition.load import sample_columns
 from kit.competition.submission import validate_submission
 from kit.competition.tables import need_columns, need_unique, read_table
 from kit.config import Experiment
+from kit.errors import KitError, some
 from kit.scoring.f1 import score
 
 
@@ -34,14 +35,14 @@ def grade(submission: str | Path, solution: str | Path, experiment: Experiment) 
     truth = read_table(solution, "solution")
     need_columns(truth, {"competition.id": config.id, "competition.label": config.label}, solution)
     need_unique(truth[config.id], str(solution))
-    columns, labels = _expected(config, truth)
+    if truth.empty:
+        raise KitError(f"{solution} has no rows")
+    if (unlabelled := truth.loc[truth[config.label] == "", config.id]).size:
+        raise KitError(f"{solution}: no label for {len(unlabelled)} ids ({some(unlabelled, 5)})")
+    columns, format = _expected(config, truth[config.label])
     id_name, label_name = sample_columns(pd.DataFrame(columns=columns), config.id)
 
-    given, format, ids = (
-        read_table(submission, "submission"),
-        SingleLabel.of(labels),
-        truth[config.id].tolist(),
-    )
+    given, ids = read_table(submission, "submission"), truth[config.id].tolist()
     validate_submission(given, columns, id_name, ids, format, str(submission))
     predicted = given.set_index(id_name).loc[ids, label_name].tolist()
     value = score(
@@ -52,14 +53,16 @@ def grade(submission: str | Path, solution: str | Path, experiment: Experiment) 
     return Grade(experiment.scoring.title, value, len(truth))
 
 
-def _expected(config: CompetitionConfig, truth: pd.DataFrame) -> tuple[list[str], pd.Series]:
-    """The columns of a submission, and all labels that are known."""
-    columns, labels = [config.id, config.label], truth[config.label]
-    sample, train = (Path(config.path) / name for name in (config.sample_submission, config.train))
+def _expected(config: CompetitionConfig, truth: pd.Series) -> tuple[list[str], SingleLabel]:
+    """The columns of a submission, and the classes: the train table's and what else the solution has."""
+    folder = Path(config.path).expanduser()
+    sample, train = folder / config.sample_submission, folder / config.train
+    columns, labels = [config.id, config.label], truth
     if sample.is_file():
         columns = list(read_table(sample, "competition.sample_submission").columns)
     if train.is_file():
         table = read_table(train, "competition.train")
         need_columns(table, {"competition.label": config.label}, train)
-        labels = pd.concat([labels, table[config.label]])
-    return columns, labels
+        known = SingleLabel.of(table[config.label])
+        labels = pd.concat([table[config.label], truth[[not known.has(label) for label in truth]]])
+    return columns, SingleLabel.of(labels)

@@ -41,8 +41,8 @@ def check_folds(config: FoldsConfig, classes: tuple[str, ...], targets: np.ndarr
             f"folds: class {some(map(repr, alone))} has a single row, which {config.k} folds cannot both train "
             "on and score; remove the class, merge it with another, or add images"
         )
-    if config.k > len(targets):
-        raise KitError(f"folds.k: {config.k} folds of {len(targets)} rows; lower k")
+    if config.k > (most := np.bincount(targets).max()):
+        raise KitError(f"folds.k: {config.k} folds, but no class has more than {most} rows; lower k")
     if (beyond := [fold for fold in config.chosen if fold >= config.k]) or not config.chosen:
         raise KitError(f"folds.run: there are folds 0 to {config.k - 1}; got {some(beyond) or 'none'}")
 

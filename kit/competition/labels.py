@@ -1,7 +1,7 @@
 """Label formats: what the label column says → class names and targets. One format so far: one label a row."""
 
 import math
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -20,7 +20,7 @@ class SingleLabel:
     def of(cls, labels: pd.Series) -> "SingleLabel":
         return cls(tuple(sorted(labels.unique(), key=_order(labels.unique()))))
 
-    def encode(self, labels: Iterable[str], what: str) -> np.ndarray:
+    def encode(self, labels: Sequence[str], what: str) -> np.ndarray:
         """Class indices, int64 [rows]. `3`, `03` and `3.0` are one label where all classes are numbers.
 
         Raises KitError that names the labels that are no class; `what` says where they stand.
@@ -38,6 +38,13 @@ class SingleLabel:
             )
         return np.array([index[text] for text in labels], dtype=np.int64)
 
+    def has(self, label: str) -> bool:
+        """Whether `label` is a class, maybe a number spelt otherwise."""
+        try:
+            return bool(self.encode([label], "").size)
+        except KitError:
+            return False
+
     def decode(self, indices: np.ndarray) -> list[str]:
         """Class indices [rows] → labels as the train table spells them."""
         return [self.classes[index] for index in indices]
@@ -50,7 +57,7 @@ def _order(labels: Iterable[str]):
 
 def _number(text: str) -> float | None:
     try:
-        number = float(text)
+        number = float("nan" if "_" in text else text)  # Python reads 1_0 as 10
     except ValueError:
         return None
     return number if math.isfinite(number) else None

@@ -44,7 +44,7 @@ def load_competition(config: CompetitionConfig) -> Competition:
     if config.embedded == "digits":
         from kit.competition.digits import write_digits
 
-        write_digits(Path(config.path))
+        write_digits(Path(config.path).expanduser())
     folder = competition_folder(config.path)
     train = _train_table(folder, config)
     format = SingleLabel.of(train[config.label])
@@ -142,24 +142,39 @@ def _test_table(folder: Path, config: CompetitionConfig, sample: pd.DataFrame) -
 def _image_paths(folder: Path, table: pd.DataFrame, template: str, key: str) -> list[Path]:
     """One path a row, each inside the folder and there."""
     _check_template(template, table, key)
-    paths = [inside(folder, template.format_map(row), key) for row in table.to_dict("records")]
-    missing = [path for path in paths if not path.is_file()]
+    paths = [inside(folder, _Template().vformat(template, (), row), key) for row in table.to_dict("records")]
+    missing = [path for path in paths if not _is_file(path)]
     if missing:
         hint = f"; is {template!r} the right template?" if len(missing) == len(paths) else ""
         raise KitError(f"{key}: {len(missing)} of {len(paths)} images do not exist ({some(missing, 5)}){hint}")
     return paths
 
 
+def _is_file(path: Path) -> bool:
+    try:
+        return path.is_file()
+    except OSError:  # a name longer than the file system takes
+        return False
+
+
+class _Template(string.Formatter):
+    """str.format whose fields are whole column names, `image.name` too."""
+
+    def get_field(self, field_name, args, kwargs):
+        return kwargs[field_name], field_name
+
+
 def _check_template(template: str, table: pd.DataFrame, key: str) -> None:
     try:
         fields = {name for _, name, _, _ in string.Formatter().parse(template) if name is not None}
+        unknown = sorted(fields - set(table.columns))
+        if not unknown:
+            _Template().vformat(template, (), dict.fromkeys(fields, ""))
     except ValueError as error:
-        raise KitError(f"{key}: {template!r} is no template: {error}") from error
-    if not fields:
-        raise KitError(f"{key}: {template!r} names no column, so every row would have one image; try train/{{id}}")
-    unknown = sorted(fields - set(table.columns))
+        raise KitError(f"{key}: {template!r} is no template of text cells: {error}") from error
     if unknown:
         raise KitError(
-            f"{key}: {template!r} asks for the column {some(map(repr, unknown))}; the table has "
-            f"{some(table.columns)}"
+            f"{key}: {template!r} asks for the column {some(map(repr, unknown))}; the table has {some(table.columns)}"
         )
+    if not fields:
+        raise KitError(f"{key}: {template!r} names no column, so every row would have one image; try train/{{id}}")

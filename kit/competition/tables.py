@@ -1,5 +1,6 @@
 """CSV tables as Kaggle gives them, every cell as the text that stands there."""
 
+import warnings
 from pathlib import Path
 
 import pandas as pd
@@ -15,8 +16,12 @@ def read_table(path: Path, key: str) -> pd.DataFrame:
     if not path.is_file():
         raise KitError(f"{key}: {path} does not exist{_siblings(path)}")
     try:
-        table = pd.read_csv(path, dtype=str, keep_default_na=False, encoding="utf-8-sig", index_col=False)
+        with warnings.catch_warnings():
+            warnings.simplefilter("error", pd.errors.ParserWarning)  # it cuts a first line that is too long
+            table = pd.read_csv(path, dtype=str, keep_default_na=False, encoding="utf-8-sig", index_col=False)
         return table.fillna("")  # the cells that a short line lacks
+    except pd.errors.ParserWarning:
+        raise KitError(f"{key}: {path} has more cells in line 2 than there are column names") from None
     except pd.errors.EmptyDataError:
         raise KitError(f"{key}: {path} is empty; a table needs at least a line of column names") from None
     except (pd.errors.ParserError, UnicodeDecodeError) as error:
@@ -33,8 +38,8 @@ def need_columns(table: pd.DataFrame, columns: dict[str, str], path: Path) -> No
 def need_unique(values: pd.Series, what: str) -> None:
     """Fails on an empty or repeated value."""
     if (empty := values == "").any():
-        lines = [row + 2 for row in range(len(values)) if empty.iloc[row]]
-        raise KitError(f"{what}: {len(lines)} empty ids (line {some(lines, 5)}); every row needs an id")
+        rows = [row + 1 for row in range(len(values)) if empty.iloc[row]]
+        raise KitError(f"{what}: no id in {len(rows)} rows (row {some(rows, 5)}); every row needs one")
     repeated = values[values.duplicated()].unique()
     if len(repeated):
         raise KitError(f"{what}: {len(repeated)} ids stand there twice ({some(repeated, 5)}); ids must be unique")

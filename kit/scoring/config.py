@@ -12,7 +12,8 @@ class ScoringConfig(Section):
 
     average        macro, micro or weighted
     beta           1 for F1; F-beta weighs recall beta times as much as precision
-    zero_division  the value of a class that is neither there nor predicted: 0 or 1
+    zero_division  scikit-learn's: the value of an average without any class; with one label a row there
+                   is always one, so 0 and 1 give the same
     """
 
     average: Literal["macro", "micro", "weighted"] = "macro"

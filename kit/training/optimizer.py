@@ -4,7 +4,12 @@ import inspect
 from collections.abc import Sequence
 
 import torch
-from timm.optim import create_optimizer_v2, get_optimizer_class, list_optimizers
+from timm.optim import (
+    create_optimizer_v2,
+    get_optimizer_class,
+    list_optimizers,
+    param_groups_weight_decay,
+)
 from torch import nn
 
 from kit.errors import KitError, some
@@ -19,9 +24,8 @@ def build_optimizer(
 ) -> torch.optim.Optimizer:
     """An optimizer with one or two parameter groups a depth group, each with its `depth` (an index).
 
-    A depth group is split in what decays and what does not (vectors, biases, and what the model itself
-    exempts); both halves carry the same `depth`, so the split never changes a rate. Rates start at 0:
-    the policy writes them before the first step.
+    A depth group is split in what decays and what does not; both halves carry the same `depth`, so the
+    split never changes a rate. Rates start at 0: the policy writes them before the first step.
     """
     if config.name not in list_optimizers():
         raise KitError(
@@ -33,7 +37,7 @@ def build_optimizer(
         options.setdefault("fused", True)
     try:
         return create_optimizer_v2(
-            split_for_decay(groups, config.weight_decay, exempt(model)),
+            split_for_decay(model, groups, config.weight_decay),
             opt=config.name,
             lr=0.0,
             weight_decay=config.weight_decay,
@@ -43,20 +47,22 @@ def build_optimizer(
         raise KitError(f"training.optimizer: {config.name} refuses {options}: {error}") from error
 
 
-def exempt(model: nn.Module) -> frozenset[str]:
-    """Parameters that the model itself keeps from weight decay, like ViT's position embedding."""
-    return frozenset(model.no_weight_decay()) if hasattr(model, "no_weight_decay") else frozenset()
+def undecayed(model: nn.Module) -> frozenset[int]:
+    """The ids of the parameters without weight decay, by timm's rule: vectors, biases, and those that the
+    model itself exempts, like ViT's position embedding."""
+    exempt = model.no_weight_decay() if hasattr(model, "no_weight_decay") else ()
+    parts = param_groups_weight_decay(model, weight_decay=1.0, no_weight_decay_list=exempt)
+    return frozenset(id(value) for part in parts if not part["weight_decay"] for value in part["params"])
 
 
-def split_for_decay(groups: Sequence[DepthGroup], weight_decay: float, exempt: frozenset[str]) -> list[dict]:
+def split_for_decay(model: nn.Module, groups: Sequence[DepthGroup], weight_decay: float) -> list[dict]:
     """Parameter groups with `depth`, `name` and their weight decay, in the order of depth."""
-    split = []
+    plain, split = undecayed(model), []
     for depth, group in enumerate(groups):
-        plain = {name for name, value in group.parameters.items() if value.ndim <= 1 or name.endswith(".bias")} | (
-            exempt & set(group.parameters)
-        )
-        for decay, names in ((weight_decay, set(group.parameters) - plain), (0.0, plain)):
-            if names:
-                members = [value for name, value in group.parameters.items() if name in names]
+        halves = {weight_decay: [], 0.0: []}
+        for value in group.parameters.values():
+            halves[0.0 if id(value) in plain else weight_decay].append(value)
+        for decay, members in halves.items():
+            if members:
                 split.append({"params": members, "weight_decay": decay, "depth": depth, "name": group.name})
     return split

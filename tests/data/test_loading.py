@@ -1,0 +1,208 @@
+"""Order, plan and batches: all of it a function of counters, against slow loops."""
+
+from itertools import chain
+
+import numpy as np
+import pytest
+import torch
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from kit.data import loading
+from kit.data.augment import Augmentation
+from kit.data.config import DataConfig
+from kit.data.decode import Decoder
+from kit.data.images import ImageSet
+from kit.data.loading import BatchPlan, epoch_order, plain_batches, training_batches, worker_count
+from kit.seeds import derive
+
+quick = settings(deadline=None, derandomize=True, max_examples=60)
+seeds = st.integers(0, 2**32)
+plans = st.builds(
+    BatchPlan,
+    seed=seeds,
+    epochs=st.integers(1, 3),
+    n=st.integers(0, 60),
+    batch=st.integers(1, 6),
+    accumulate=st.integers(1, 3),
+)
+
+
+@quick
+@given(seeds, st.integers(0, 1000), st.integers(0, 300))
+def test_epoch_order_is_a_permutation(seed, epoch, n):
+    assert sorted(epoch_order(seed, epoch, n)) == list(range(n))
+
+
+def test_epoch_order_never_changes():
+    """A golden value: were it another one, no earlier experiment could be repeated."""
+    assert epoch_order(7, 2, 10).tolist() == [3, 9, 4, 5, 1, 6, 8, 7, 0, 2]
+
+
+def test_epoch_order_differs_between_epochs_and_seeds():
+    orders = {tuple(epoch_order(seed, epoch, 20)) for seed in range(10) for epoch in range(10)}
+    assert len(orders) == 100
+
+
+@quick
+@given(plans, st.integers(1, 3))
+def test_micro_batches_are_those_of_a_slow_loop(plan, processes):
+    expected: list[list] = [[] for _ in range(processes)]
+    for epoch in range(plan.epochs):
+        left = list(epoch_order(plan.seed, epoch, plan.n))
+        while len(left) >= plan.batch * plan.accumulate * processes:
+            for _ in range(plan.accumulate):
+                for rank in range(processes):
+                    expected[rank].append([(epoch, left.pop(0)) for _ in range(plan.batch)])
+    for rank in range(processes):
+        mine = BatchPlan(plan.seed, plan.epochs, plan.n, plan.batch, plan.accumulate, processes, rank)
+        assert list(mine.micro_batches()) == expected[rank]
+
+
+@quick
+@given(plans)
+def test_epoch_visits_a_sample_at_most_once_and_drops_less_than_an_update(plan):
+    batches = list(plan.micro_batches())
+    assert len(batches) == plan.total_steps * plan.accumulate
+    for epoch in range(plan.epochs):
+        visited = [sample for batch in batches for when, sample in batch if when == epoch]
+        assert len(visited) == len(set(visited))
+        assert set(visited) <= set(range(plan.n))
+        assert 0 <= plan.n - len(visited) < plan.samples_per_update
+
+
+@quick
+@given(plans, st.data())
+def test_later_start_gives_the_tail(plan, data):
+    first = data.draw(st.integers(0, plan.total_steps), label="first_step")
+    assert list(plan.micro_batches(first)) == list(plan.micro_batches())[first * plan.accumulate :]
+
+
+def updates(plan: BatchPlan) -> list[list[tuple[int, int]]]:
+    """The (epoch, sample) pairs of each update: its micro-batches joined."""
+    pairs = list(chain.from_iterable(plan.micro_batches()))
+    mine = plan.batch * plan.accumulate
+    return [pairs[start : start + mine] for start in range(0, len(pairs), mine)]
+
+
+@quick
+@given(seeds, st.integers(0, 60), st.integers(1, 5), st.integers(1, 3), st.integers(1, 4))
+def test_processes_share_the_updates_of_one(seed, n, batch, accumulate, processes):
+    alone = updates(BatchPlan(seed, 2, n, batch * processes, accumulate))
+    ranks = [updates(BatchPlan(seed, 2, n, batch, accumulate, processes, rank)) for rank in range(processes)]
+    together = [list(chain(*shares)) for shares in zip(*ranks, strict=True)]
+    assert [sorted(update) for update in together] == [sorted(update) for update in alone]
+
+
+@quick
+@given(seeds, st.integers(0, 60), st.integers(1, 5), st.integers(1, 4))
+def test_accumulated_updates_are_those_of_a_larger_batch(seed, n, batch, accumulate):
+    assert updates(BatchPlan(seed, 2, n, batch, accumulate)) == updates(BatchPlan(seed, 2, n, batch * accumulate))
+
+
+def test_plan_counts():
+    plan = BatchPlan(seed=0, epochs=3, n=100, batch=4, accumulate=3, processes=2)
+    assert (plan.samples_per_update, plan.steps_per_epoch, plan.total_steps) == (24, 4, 12)
+
+
+N, STORED, SIZE = 14, 12, 8
+
+
+@pytest.fixture(scope="module")
+def images(tmp_path_factory) -> ImageSet:
+    """Fourteen random images, cached at 12 × 12."""
+    path = tmp_path_factory.mktemp("cache") / "pixels.npy"
+    np.save(path, np.random.default_rng(0).integers(0, 256, (N, STORED, STORED, 3), dtype=np.uint8))
+    decoder = Decoder(STORED, 3, "squash", "bicubic")
+    return ImageSet([f"id{row:02d}" for row in range(N)], [], decoder, cache=path)
+
+
+ROWS = np.array([13, 1, 2, 12, 4, 6, 8, 10, 0])  # which train
+TARGETS = np.array([5, 1, 0, 2, 1, 0, 3, 4, 2])
+PLAN = BatchPlan(seed=3, epochs=2, n=len(ROWS), batch=2)
+
+
+def augmentation(augment="medium") -> Augmentation:
+    return Augmentation(DataConfig(size=SIZE, crop_pct=SIZE / STORED, augment=augment))
+
+
+def as_bytes(batches) -> list[tuple[bytes, list[int]]]:
+    return [(pixels.numpy().tobytes(), targets.tolist()) for pixels, targets in batches]
+
+
+def test_batches_hold_the_planned_rows_with_their_targets(images):
+    batches = list(training_batches(images, ROWS, TARGETS, augmentation("none"), PLAN))
+    pairs = list(PLAN.micro_batches())
+    assert len(batches) == len(pairs) == 8
+    for (pixels, targets), batch in zip(batches, pairs, strict=True):
+        assert pixels.dtype == torch.uint8
+        np.testing.assert_array_equal(pixels, [images[ROWS[sample]][2:10, 2:10] for _, sample in batch])
+        assert targets.tolist() == [TARGETS[sample] for _, sample in batch]
+
+
+def test_sample_is_augmented_by_seed_epoch_and_id(images):
+    augment = augmentation()
+    for (pixels, _), batch in zip(
+        training_batches(images, ROWS, TARGETS, augmentation(), PLAN), PLAN.micro_batches(), strict=True
+    ):
+        expected = [
+            augment(images[ROWS[sample]], derive("augment", PLAN.seed, epoch, images.ids[ROWS[sample]]))
+            for epoch, sample in batch
+        ]
+        np.testing.assert_array_equal(pixels, expected)
+
+
+def test_augmentation_does_not_depend_on_where_an_image_stands(images, tmp_path):
+    np.save(tmp_path / "reversed.npy", np.load(images.cache)[::-1])
+    reverse = ImageSet(images.ids[::-1], [], images.decoder, cache=tmp_path / "reversed.npy")
+    there = training_batches(reverse, N - 1 - ROWS, TARGETS, augmentation(), PLAN)
+    assert as_bytes(there) == as_bytes(training_batches(images, ROWS, TARGETS, augmentation(), PLAN))
+
+
+def test_epochs_see_other_pixels_of_the_same_sample(images):
+    seen: dict[int, list[bytes]] = {}
+    plan = BatchPlan(seed=3, epochs=4, n=len(ROWS), batch=3)
+    for (pixels, _), batch in zip(
+        training_batches(images, ROWS, TARGETS, augmentation("heavy"), plan), plan.micro_batches(), strict=True
+    ):
+        for image, (_, sample) in zip(pixels, batch, strict=True):
+            seen.setdefault(sample, []).append(image.numpy().tobytes())
+    assert [len(set(each)) for each in seen.values()] == [4] * len(ROWS)
+
+
+def test_workers_do_not_change_a_byte(images):
+    alone = as_bytes(training_batches(images, ROWS, TARGETS, augmentation(), PLAN))
+    shared = as_bytes(training_batches(images, ROWS, TARGETS, augmentation(), PLAN, workers=2))
+    resumed = as_bytes(training_batches(images, ROWS, TARGETS, augmentation(), PLAN, first_step=5, workers=2))
+    assert shared == alone
+    assert resumed == alone[5:]
+
+
+@pytest.mark.parametrize("workers", [0, 2])
+def test_plain_batches_are_centres_in_order_with_a_smaller_last_one(images, workers):
+    rows = [4, 3, 13, 0, 4, 7, 1]
+    batches = list(plain_batches(images, rows, SIZE, batch=3, workers=workers))
+    assert [len(batch) for batch in batches] == [3, 3, 1]
+    np.testing.assert_array_equal(torch.cat(batches), [images[row][2:10, 2:10] for row in rows])
+
+
+def test_plain_batches_of_no_rows_are_none(images):
+    assert list(plain_batches(images, [], SIZE, batch=3)) == []
+
+
+@pytest.mark.parametrize(
+    ("setting", "on_gpu", "processes", "cores", "workers"),
+    [
+        ("auto", False, 1, 16, 0),
+        ("auto", True, 1, 16, 8),
+        ("auto", True, 1, 4, 4),
+        ("auto", True, 2, 4, 2),
+        ("auto", True, 8, 4, 1),
+        ("auto", True, 1, None, 1),
+        (3, False, 1, 2, 3),
+        (0, True, 1, 16, 0),
+    ],
+)
+def test_worker_count(monkeypatch, setting, on_gpu, processes, cores, workers):
+    monkeypatch.setattr(loading.os, "cpu_count", lambda: cores)
+    assert worker_count(setting, on_gpu, processes) == workers

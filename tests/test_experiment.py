@@ -1,0 +1,315 @@
+"""The whole line: what a run leaves behind, what a second run does, what is refused before training."""
+
+import json
+import shutil
+
+import numpy as np
+import pandas as pd
+import pytest
+from conftest import COLOURS, experiment_content, write_competition
+from PIL import Image
+from sklearn.metrics import f1_score
+
+from kit import run
+from kit.config import validate
+from kit.errors import KitError
+from kit.experiment import Trainer
+from kit.grading import grade
+
+
+def experiment(folder, **sections):
+    return validate(experiment_content(folder, **sections), "test")
+
+
+@pytest.fixture(scope="module")
+def finished(competition, tmp_path_factory):
+    """A finished experiment of two policies and two seeds: (config, output folder, result)."""
+    output = tmp_path_factory.mktemp("finished")
+    policies = {"uniform": {"lr": 1e-2}, "sliced": {"lr": "slice(1e-4, 1e-2)", "groups": "coarse"}}
+    config = experiment(competition, policies=policies, seeds=[0, 1], training={"epochs": 3})
+    return config, output, run(config, output)
+
+
+@pytest.fixture
+def no_training(monkeypatch):
+    def refuse(*_):
+        raise AssertionError("a training began")
+
+    monkeypatch.setattr(Trainer, "train", refuse)
+
+
+def test_the_run_directory_is_the_contract(finished):
+    config, output, _ = finished
+    top = output / "runs" / "tiny"
+    assert {path.name for path in top.iterdir()} == {
+        "experiment.yaml", "folds.csv", "curves.png", "uniform", "sliced",
+    }  # fmt: skip
+    for policy in config.policies:
+        assert {path.name for path in (top / policy).iterdir()} == {
+            "seed0", "seed1", "oof.parquet", "test.parquet", "scores.json",
+        }  # fmt: skip
+        assert {path.name for path in (top / policy / "seed1" / "fold2").iterdir()} == {
+            "run.json", "history.jsonl", "rates.npz", "weights.safetensors", "oof.parquet", "test.parquet",
+        }  # fmt: skip
+
+
+def test_each_training_row_is_predicted_once_by_a_model_that_did_not_see_it(finished, competition):
+    _, output, _ = finished
+    folds = pd.read_csv(output / "runs/tiny/folds.csv").set_index("id")["fold"]
+    assert sorted(folds.index) == sorted(pd.read_csv(competition / "train.csv")["id"])
+    for fold in range(3):
+        oof = pd.read_parquet(output / f"runs/tiny/uniform/seed0/fold{fold}/oof.parquet")
+        assert sorted(oof["id"]) == sorted(folds.index[folds == fold])
+
+
+def test_the_pooled_predictions_are_means_by_id(finished):
+    _, output, _ = finished
+    top = output / "runs/tiny/sliced"
+    classes = sorted(COLOURS)
+    for name in ("oof", "test"):
+        each = pd.concat([pd.read_parquet(path) for path in sorted(top.glob(f"seed*/fold*/{name}.parquet"))])
+        expected = {key: rows[classes].to_numpy(np.float64).mean(0) for key, rows in each.groupby("id")}
+        pooled = pd.read_parquet(top / f"{name}.parquet").set_index("id")
+        assert len(pooled) == len(expected)
+        for key, values in expected.items():
+            np.testing.assert_allclose(pooled.loc[key, classes].to_numpy(np.float64), values, rtol=1e-6)
+
+
+def test_the_scores_are_scikit_learns_on_the_saved_predictions(finished, competition):
+    _, output, result = finished
+    truth = pd.read_csv(competition / "train.csv").set_index("id")["label"]
+    for policy, outcome in result.policies.items():
+        pooled = pd.read_parquet(output / f"runs/tiny/{policy}/oof.parquet").set_index("id")
+        expected = f1_score(truth.loc[pooled.index], pooled.idxmax(axis=1), average="macro")
+        saved = json.loads((output / f"runs/tiny/{policy}/scores.json").read_text())
+        assert outcome.scores["oof"] == saved["oof"] == pytest.approx(expected, abs=1e-12)
+        for each in saved["runs"]:
+            path = output / f"runs/tiny/{policy}/seed{each['seed']}/fold{each['fold']}/oof.parquet"
+            oof = pd.read_parquet(path).set_index("id")
+            expected = f1_score(truth.loc[oof.index], oof.idxmax(axis=1), average="macro")
+            assert each["score"] == pytest.approx(expected, abs=1e-12)
+
+
+def test_colours_are_learned_and_the_submission_is_graded(finished, competition):
+    config, _, result = finished
+    outcome = result.policies["uniform"]
+    assert outcome.scores["oof"] >= 0.9
+    assert outcome.submission.name == "tiny.csv"
+    assert result.policies["sliced"].submission.name == "tiny-sliced.csv"
+    submission = pd.read_csv(outcome.submission)
+    sample = pd.read_csv(competition / "sample_submission.csv")
+    assert list(submission.columns) == list(sample.columns)
+    assert submission["id"].tolist() == sample["id"].tolist()
+    solution = pd.read_csv(competition / "solution.csv")
+    expected = f1_score(solution["label"], submission["label"], average="macro")
+    graded = grade(outcome.submission, competition / "solution.csv", config)
+    assert (graded.metric, graded.rows) == ("macro F1", 9)
+    assert graded.value >= 0.9
+    assert graded.value == pytest.approx(expected)
+
+
+def test_realised_rates_are_kept_with_the_run(finished):
+    _, output, _ = finished
+    with np.load(output / "runs/tiny/sliced/seed0/fold1/rates.npz") as saved:
+        assert saved["lr"].shape == (9, 3)
+        np.testing.assert_allclose(saved["lr"][:, 0] / saved["lr"][:, 2], 1e-2, rtol=1e-9)
+    record = json.loads((output / "runs/tiny/sliced/seed0/fold1/run.json").read_text())
+    assert record["status"] == "finished"
+    assert list(record["groups"])[-1] == "fc"
+    assert record["precision"] == "fp32"
+
+
+def test_runs_of_one_seed_start_from_the_same_weights(finished):
+    _, output, _ = finished
+    records = [json.loads(path.read_text()) for path in (output / "runs/tiny").glob("*/seed*/fold*/run.json")]
+    by_seed = {seed: {r["initial_weights"] for r in records if r["seed"] == seed} for seed in (0, 1)}
+    assert len(by_seed[0]) == len(by_seed[1]) == 1
+    assert by_seed[0] != by_seed[1]
+
+
+def test_the_second_run_trains_nothing(finished, no_training):
+    config, output, first = finished
+    said = []
+    again = run(config, output, say=said.append)
+    assert (again.trained, again.kept) == (0, 12)
+    assert said == ["12 of 12 runs are finished already"]
+    assert again.policies["uniform"].scores == first.policies["uniform"].scores
+
+
+def test_the_same_config_in_a_fresh_folder_gives_the_same_bits(competition, tmp_path):
+    for name in ("a", "b"):
+        run(experiment(competition, folds={"run": [1]}), tmp_path / name)
+    for file in (
+        "uniform/oof.parquet",
+        "uniform/test.parquet",
+        "folds.csv",
+        "uniform/seed0/fold1/weights.safetensors",
+    ):
+        first, second = ((tmp_path / name / "runs/tiny" / file).read_bytes() for name in ("a", "b"))
+        assert first == second, file
+
+
+def test_an_interrupted_experiment_trains_what_is_missing(competition, tmp_path):
+    config = experiment(competition)
+    run(config, tmp_path)
+    whole = (tmp_path / "runs/tiny/uniform/oof.parquet").read_bytes()
+    shutil.rmtree(tmp_path / "runs/tiny/uniform/seed0/fold1")
+    again = run(config, tmp_path)
+    assert (again.trained, again.kept) == (1, 2)
+    assert (tmp_path / "runs/tiny/uniform/oof.parquet").read_bytes() == whole
+
+
+def test_some_folds_give_a_score_of_their_rows(competition, tmp_path):
+    outcome = run(experiment(competition, folds={"run": [0, 2]}), tmp_path).policies["uniform"]
+    assert (outcome.scores["oof_rows"], outcome.scores["train_rows"]) == (24, 36)
+    assert len(outcome.scores["runs"]) == 2
+
+
+def test_a_policy_that_joins_later_has_its_own_submission(competition, tmp_path):
+    short = {"folds": {"run": [0]}, "training": {"epochs": 1}}
+    run(experiment(competition, **short), tmp_path)
+    before = (tmp_path / "submissions/tiny.csv").read_bytes()
+    other = experiment_content(competition, **short) | {"policies": {"late": {"lr": 1e-3}}}
+    result = run(validate(other, "test"), tmp_path)
+    assert result.policies["late"].submission == tmp_path / "submissions/tiny-late.csv"
+    assert (tmp_path / "submissions/tiny.csv").read_bytes() == before
+    assert "uniform:" in (tmp_path / "runs/tiny/experiment.yaml").read_text()
+
+
+class TestChanged:
+    """Under the same name: refused, unless told to replace."""
+
+    @pytest.fixture
+    def output(self, competition, tmp_path):
+        run(experiment(competition, folds={"run": [0]}, training={"epochs": 1}), tmp_path)
+        return tmp_path
+
+    def again(self, competition, output, replace=False, **sections):
+        sections["training"] = {"epochs": 1} | sections.get("training", {})
+        return run(experiment(competition, folds={"run": [0]}, **sections), output, replace)
+
+    def test_config(self, competition, output, no_training):
+        with pytest.raises(KitError, match=r"another config \(training.batch_size: 8 there, 6 here\).*--replace"):
+            self.again(competition, output, training={"batch_size": 6})
+        with pytest.raises(KitError, match=r"another config \(policies.uniform.lr: 0.01 there, 0.02 here\)"):
+            self.again(competition, output, policies={"uniform": {"lr": 0.02, "groups": "stage"}})
+
+    def test_what_cannot_change_a_result_is_no_change(self, competition, output, no_training):
+        result = self.again(competition, output, training={"log_every": 7}, data={"cache": False})
+        assert result.trained == 0
+
+    def test_replace(self, competition, output):
+        assert self.again(competition, output, replace=True, training={"batch_size": 6}).trained == 1
+        assert self.again(competition, output, replace=True, training={"batch_size": 6}).trained == 0
+
+    def test_images(self, competition, output, tmp_path, no_training):
+        changed = tmp_path / "changed"
+        shutil.copytree(competition, changed)
+        Image.new("RGB", (24, 24)).save(changed / "train" / "train000.png")
+        with pytest.raises(KitError, match=r"something else \(images of uniform seed 0 fold 0\)"):
+            self.again(changed, output)
+
+    def test_labels(self, competition, output, tmp_path, no_training):
+        changed = tmp_path / "changed"
+        shutil.copytree(competition, changed)
+        train = pd.read_csv(changed / "train.csv")
+        train.loc[0, "label"] = "red"
+        train.to_csv(changed / "train.csv", index=False)
+        with pytest.raises(KitError, match=r"something else \(labels of uniform seed 0 fold 0\)"):
+            self.again(changed, output)
+
+    def test_a_moved_folder_is_no_change(self, competition, output, tmp_path, no_training):
+        shutil.copytree(competition, tmp_path / "moved")
+        assert self.again(tmp_path / "moved", output).trained == 0
+
+    def test_a_fold_plan_that_was_edited(self, competition, output, no_training):
+        path = output / "runs/tiny/folds.csv"
+        lines = path.read_text().splitlines()
+        lines[1] = lines[1][:-1] + str((int(lines[1][-1]) + 1) % 3)
+        path.write_text("\n".join(lines) + "\n")
+        with pytest.raises(KitError, match=r"something else \(folds of uniform seed 0 fold 0\)"):
+            self.again(competition, output)
+
+    def test_rows(self, competition, output, tmp_path, no_training):
+        more = write_competition(tmp_path / "more", rows=39)
+        with pytest.raises(KitError, match=r"folds.csv is of other rows than the train table \(36 against 39\)"):
+            self.again(more, output)
+
+
+def test_a_failed_run_says_so_and_is_tried_again(competition, tmp_path):
+    wild = {"uniform": {"lr": 1e30, "schedule": "constant"}}
+    with pytest.raises(KitError, match=r"uniform seed 0 fold 0: the loss is (nan|inf) at step"):
+        run(experiment(competition, policies=wild), tmp_path)
+    record = json.loads((tmp_path / "runs/tiny/uniform/seed0/fold0/run.json").read_text())
+    assert record["status"] == "failed"
+    assert "lower the policy's lr" in record["error"]
+    with pytest.raises(KitError, match="the loss is"):
+        run(experiment(competition, policies=wild), tmp_path)
+
+
+def test_a_test_set_of_no_rows_gives_an_empty_submission(tmp_path):
+    folder = write_competition(tmp_path / "data", test_rows=1)
+    for name in ("test.csv", "sample_submission.csv"):
+        header = (folder / name).read_text().splitlines()[0]
+        (folder / name).write_text(header + "\n")
+    result = run(experiment(folder, folds={"run": [0]}, training={"epochs": 1}), tmp_path)
+    assert result.policies["uniform"].submission.read_text() == "id,label\n"
+
+
+def test_images_that_are_no_images_are_all_named_before_training(tmp_path, no_training):
+    folder = write_competition(tmp_path / "data")
+    for name in ("train003", "train030"):
+        (folder / "train" / f"{name}.png").write_text("no image")
+    for cache in (True, False):
+        with pytest.raises(
+            KitError, match=r"2 of 36 images cannot be read: .*train003.png.*train030.png"
+        ) as caught:
+            run(experiment(folder, data={"cache": cache}), tmp_path)
+        assert "\n" not in str(caught.value)
+
+
+@pytest.mark.parametrize(
+    ("sections", "message"),
+    [
+        ({"model": {"name": "resnet19"}}, "model.name: 'resnet19' is not a timm model"),
+        ({"model": {"name": "pit_ti_224"}}, "offers no depth order"),
+        ({"model": {"weights": "missing.pth"}}, "model.weights: missing.pth is no file"),
+        ({"training": {"optimizer": {"name": "adamm"}}}, "training.optimizer.name: timm has no 'adamm'"),
+        ({"training": {"class_weights": {"pink": 2.0}}}, "training.class_weights: 'pink' is no class"),
+        ({"training": {"batch_size": 64}}, "one update takes 64 samples"),
+        ({"data": {"augment": [{"Flipp": {}}]}}, r"data.augment\[0\]: 'Flipp' is no transform"),
+        ({"folds": {"k": 3, "run": [3]}}, "folds.run: there are folds 0 to 2; got 3"),
+        ({"competition": {"label": "class"}}, "competition.label: .* has no column 'class'; it has id, label"),
+        ({"competition": {"train_images": "train/{id}.jpg"}}, "36 of 36 images do not exist"),
+    ],
+)
+def test_what_cannot_work_is_one_line_before_training(competition, tmp_path, no_training, sections, message):
+    with pytest.raises(KitError, match=message) as caught:
+        run(experiment(competition, **sections), tmp_path)
+    assert "\n" not in str(caught.value)
+    assert not (tmp_path / "runs").exists()
+
+
+@pytest.mark.slow
+def test_the_demo_reaches_its_scores(tmp_path):
+    """`make demo`: five folds of ResNet-18 on the digits."""
+    from kit import load_experiment
+
+    digits = load_experiment("configs/digits.yaml", [f"competition.path={tmp_path / 'digits'}"])
+    outcome = run(digits, tmp_path).policies["uniform"]
+    assert outcome.scores["oof"] >= 0.97
+    assert grade(outcome.submission, tmp_path / "digits-solution.csv", digits).value >= 0.97
+
+
+def test_the_threads_pair_on_digits(tmp_path):
+    """One fold, three epochs: uniform 1e-2 is clearly above slice(1e-6, 1e-2) under coarse groups."""
+    from kit import load_experiment
+
+    pair = load_experiment(
+        "configs/digits.yaml",
+        [f"competition.path={tmp_path / 'digits'}", "training.epochs=3", "folds.run=[0]"],
+        ["uniform", "discriminative"],
+    )
+    scores = {name: outcome.scores["oof"] for name, outcome in run(pair, tmp_path).policies.items()}
+    assert scores["uniform"] >= 0.85
+    assert scores["discriminative"] <= scores["uniform"] - 0.05

@@ -1,0 +1,114 @@
+"""Writing, recording and auditing rates."""
+
+import numpy as np
+import pytest
+import timm
+import torch
+
+from kit.errors import KitError
+from kit.lr import Clock, policy
+from kit.model.groups import depth_groups
+from kit.training.config import OptimizerConfig
+from kit.training.optimizer import build_optimizer
+from kit.training.rates import RateWriter
+
+STEPS = 12
+
+
+@pytest.fixture
+def training():
+    model = timm.create_model("test_resnet", num_classes=3)
+    groups = depth_groups(model, "block")
+    optimizer = build_optimizer(OptimizerConfig(), model, groups, torch.device("cpu"))
+    return RateWriter(policy("slice(1e-5, 1e-2)"), groups, STEPS, 4), optimizer
+
+
+def run(writer, optimizer, meddle=lambda step: None):
+    for step in range(STEPS):
+        writer.write(step, optimizer)
+        meddle(step)
+        writer.record(step, optimizer)
+    writer.audit(range(STEPS))
+
+
+def test_what_is_written_is_the_policys_for_both_halves_of_a_split_group(training):
+    writer, optimizer = training
+    for step in range(STEPS):
+        writer.write(step, optimizer)
+        intended = writer.policy.rates(Clock(step, STEPS), writer.groups)
+        for group in optimizer.param_groups:
+            assert group["lr"] == intended.lr[group["depth"]]
+            assert group["betas"] == (intended.momentum, 0.999)
+
+
+def test_the_record_is_the_policys_matrix(training, tmp_path):
+    writer, optimizer = training
+    run(writer, optimizer)
+    expected = [writer.policy.rates(Clock(step, STEPS), writer.groups).lr for step in range(STEPS)]
+    writer.save(tmp_path / "rates.npz")
+    with np.load(tmp_path / "rates.npz") as saved:
+        np.testing.assert_array_equal(saved["lr"], expected)
+        assert saved["momentum"][0] == 0.95
+        assert saved["groups"].tolist() == [group.name for group in writer.groups]
+
+
+def test_sgd_gets_its_momentum():
+    model = timm.create_model("test_resnet", num_classes=3)
+    groups = depth_groups(model, "stage")
+    optimizer = build_optimizer(OptimizerConfig(name="sgd"), model, groups, torch.device("cpu"))
+    writer = RateWriter(policy(1e-2), groups, STEPS, 4)
+    writer.write(3, optimizer)
+    momenta = [group["momentum"] for group in optimizer.param_groups]
+    assert momenta == pytest.approx([0.85] * len(momenta))
+    RateWriter(policy(1e-2, "constant"), groups, STEPS, 4).write(0, optimizer)  # has no momentum of its own
+    assert [group["momentum"] for group in optimizer.param_groups] == momenta
+
+
+def test_an_overwritten_rate_is_found_with_its_step_and_group(training):
+    writer, optimizer = training
+
+    def meddle(step):
+        if step == 7:
+            for group in optimizer.param_groups:
+                if group["depth"] == 2:
+                    group["lr"] *= 2
+
+    with pytest.raises(KitError, match=f"step 7: depth group {writer.groups[2].name} learned at"):
+        run(writer, optimizer, meddle)
+
+
+def test_a_scheduler_that_flattens_the_groups_is_found(training):
+    writer, optimizer = training
+    optimizer.step()
+    flat = torch.optim.lr_scheduler.OneCycleLR(optimizer, max_lr=1e-2, total_steps=STEPS + 1)
+    with pytest.raises(KitError, match=f"step 0: depth group {writer.groups[0].name} learned at"):
+        run(writer, optimizer, lambda step: flat.step())
+
+
+def test_a_group_added_in_mid_run_is_found(training):
+    writer, optimizer = training
+
+    def meddle(step):
+        if step == 5:
+            optimizer.add_param_group({"params": [torch.nn.Parameter(torch.zeros(2))]})
+
+    with pytest.raises(KitError, match="step 5: a parameter group without a depth"):
+        run(writer, optimizer, meddle)
+
+
+def test_a_depth_group_in_two_rates_is_found(training):
+    writer, optimizer = training
+
+    def meddle(step):
+        optimizer.param_groups[1]["lr"] *= 3 if step == 1 else 1
+
+    with pytest.raises(KitError, match=r"step 1: depth group .* is split in two rates"):
+        run(writer, optimizer, meddle)
+
+
+def test_a_step_that_was_never_taken_is_found(training):
+    writer, optimizer = training
+    run(writer, optimizer)
+    writer.lr[4] = np.nan
+    with pytest.raises(KitError, match="step 4: depth group"):
+        writer.audit(range(STEPS))
