@@ -7,7 +7,6 @@ from pathlib import Path
 from typing import Any
 
 import torch
-import yaml
 
 from kit.competition.folds import FoldPlan, check_folds, make_folds, rare_classes, read_folds, write_folds
 from kit.competition.load import Competition, load_competition
@@ -25,6 +24,7 @@ from kit.training.loop import Recipe, plan_batches
 from kit.training.objective import class_weights
 from kit.training.optimizer import build_optimizer
 from kit.training.progress import Progress
+from kit.yamlfile import read_yaml
 
 Say = Callable[[str], None]
 
@@ -183,7 +183,7 @@ def stored_experiment(folder: ExperimentDir) -> Experiment | None:
     """What made the folder: the config with all policies and seeds it was run with; None for a new one."""
     if not folder.config.is_file():
         return None
-    return validate(yaml.safe_load(folder.config.read_text(encoding="utf-8")), str(folder.config))
+    return validate(read_yaml(folder.config), str(folder.config))
 
 
 def _same_rows(folder: ExperimentDir, competition: Competition) -> bool:

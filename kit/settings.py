@@ -2,16 +2,16 @@
 
 import hashlib
 import json
-from typing import Annotated, Any, ClassVar
+from typing import Annotated, Any, ClassVar, get_args
 
-from pydantic import BaseModel, ConfigDict, StringConstraints
+from pydantic import BaseModel, ConfigDict, StringConstraints, field_validator
 
 # Names become folders and file names, so they hold nothing a path could misread.
 Name = Annotated[str, StringConstraints(pattern=r"^[A-Za-z0-9][A-Za-z0-9._-]*$", max_length=80)]
 
 
-class Section(BaseModel):
-    """A frozen section of the configuration: unknown keys and non-finite numbers are errors.
+class Options(BaseModel):
+    """Frozen options: unknown keys and non-finite numbers are errors.
 
     `incidental` names the fields that cannot change a result (where data lies, how many workers);
     they stay out of the fingerprint.
@@ -26,9 +26,25 @@ class Section(BaseModel):
         for name in type(self).model_fields:
             if name in self.incidental:
                 values.pop(name)
-            elif isinstance(getattr(self, name), Section):
+            elif isinstance(getattr(self, name), Options):
                 values[name] = getattr(self, name).canonical()
         return values
+
+
+class Section(Options):
+    """A section of the configuration, or all of it."""
+
+    @field_validator("*", mode="before")
+    @classmethod
+    def _true_is_no_number(cls, value: Any, info) -> Any:
+        """Else YAML's `yes` would be read as 1."""
+        if isinstance(value, bool) and not _takes_bool(cls.model_fields[info.field_name].annotation):
+            raise ValueError("true and false (and yes, no, on, off) are no value here")
+        return value
+
+
+def _takes_bool(annotation: Any) -> bool:
+    return annotation is bool or any(map(_takes_bool, get_args(annotation)))
 
 
 def fingerprint(value: Any) -> str:

@@ -15,7 +15,7 @@ from kit.data.config import DataConfig
 from kit.errors import KitError
 from kit.files import write_text
 from kit.lr.schedules import Constant, Cosine, OneCycle
-from kit.settings import Section, fingerprint
+from kit.settings import Options, fingerprint
 
 CONFIGS = Path(__file__).parents[1] / "configs"
 MINIMAL = "name: tiny\ncompetition: {path: here}\npolicies: {flat: {lr: 1e-2}}\n"
@@ -350,7 +350,7 @@ def test_fault_is_exactly_this_line(sections, line):
         ({"folds": {"run": [1, -2]}}, "folds.run[1] = -2", ["greater than or equal to 0"]),
         ({"seeds": ["a"]}, "seeds[0] = 'a'", ["integer"]),
         ({"seeds": 3}, "seeds = 3", ["expected"]),
-        ({"name": 3}, "name = 3", ["expected string"]),
+        ({"name": 3}, "name = 3", ["expected text"]),
         ({"name": "x" * 90}, "name", ["80 characters"]),
         ({"model": {"options": 3}}, "model.options = 3", ["expected"]),
         ({"scoring": {"average": "samples"}}, "scoring.average = 'samples'", ["'macro', 'micro' or 'weighted'"]),
@@ -575,6 +575,7 @@ INCIDENTAL = {  # where things lie, how fast it goes, what is shown
     "training.log_every": 7,
     "training.checkpoint_minutes": 1,
     "training.device": "auto",
+    "model.weights": "hub",  # what the weights are is digested apart, from the file's content
     "prediction.batch_size": 3,
 }
 DECIDING = {
@@ -596,7 +597,6 @@ DECIDING = {
     "data.std": [0.5, 0.5, 0.5],
     "data.augment": ["HorizontalFlip"],
     "model.name": "resnet18",
-    "model.weights": "hub",
     "model.drop": 0.1,
     "model.options": {"drop_path_rate": 0.1},
     "policies.uniform.lr": 0.02,
@@ -647,12 +647,12 @@ def test_fingerprint_depends_on_what_decides_a_result(key):
     assert with_key(key, DECIDING[key]) != digest()
 
 
-def keys_of(section: Section, prefix: str = ""):
+def keys_of(section: Options, prefix: str = ""):
     for name in type(section).model_fields:
         value = getattr(section, name)
-        if isinstance(value, Section):
+        if isinstance(value, Options):
             yield from keys_of(value, f"{prefix}{name}.")
-        elif isinstance(value, dict) and value and all(isinstance(each, Section) for each in value.values()):
+        elif isinstance(value, dict) and value and all(isinstance(each, Options) for each in value.values()):
             for entry, each in value.items():
                 yield from keys_of(each, f"{prefix}{name}.{entry}.")
         else:

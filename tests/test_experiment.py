@@ -230,6 +230,14 @@ class TestChanged:
         with pytest.raises(KitError, match=r"something else \(folds of uniform seed 0 fold 0\)"):
             self.again(competition, output)
 
+    def test_weights(self, competition, output, tmp_path, no_training):
+        import timm
+        from safetensors.torch import save_file
+
+        save_file(timm.create_model("test_resnet").state_dict(), tmp_path / "weights.safetensors")
+        with pytest.raises(KitError, match=r"something else \(weights of uniform seed 0 fold 0\)"):
+            self.again(competition, output, model={"weights": str(tmp_path / "weights.safetensors")})
+
     def test_rows(self, competition, output, tmp_path, no_training):
         more = write_competition(tmp_path / "more", rows=39)
         with pytest.raises(KitError, match=r"folds.csv is of other rows than the train table \(36 against 39\)"):

@@ -174,7 +174,8 @@ def _check_template(template: str, table: pd.DataFrame, key: str) -> None:
         raise KitError(f"{key}: {template!r} is no template of text cells: {error}") from error
     if unknown:
         raise KitError(
-            f"{key}: {template!r} asks for the column {some(map(repr, unknown))}; the table has {some(table.columns)}"
+            f"{key}: {template!r} asks for the column {some(map(repr, unknown))}; the table has "
+            f"{some(table.columns)}"
         )
     if not fields:
         raise KitError(f"{key}: {template!r} names no column, so every row would have one image; try train/{{id}}")

@@ -53,12 +53,12 @@ class Augmentation:
 
     def __init__(self, config: DataConfig):
         steps = PRESETS[config.augment] if isinstance(config.augment, str) else config.augment
+        _try_out(steps, config)
         transforms = [_transform(step, f"data.augment[{place}]") for place, step in enumerate(steps)]
-        if config.stored_size > config.size:
+        if config.stored_size > config.size:  # a transform that cuts to `size` leaves nothing to crop
             crop = A.RandomCrop if steps else A.CenterCrop
             transforms.append(crop(config.size, config.size))
         self._compose = A.Compose(transforms) if transforms else None
-        _try_out(self, config)
 
     def __call__(self, pixels: np.ndarray, seed: int) -> np.ndarray:
         """The sample under this seed; the same seed gives the same pixels."""
@@ -90,7 +90,7 @@ def _transform(step: str | dict[str, dict], place: str) -> A.BasicTransform:
         warnings.simplefilter("error", UserWarning)  # it only warns of an argument it does not know
         try:
             return kind(**{key: _tuple(value) for key, value in arguments.items()})
-        except (TypeError, ValueError, UserWarning) as error:
+        except (TypeError, ValueError, NotImplementedError, UserWarning) as error:
             raise KitError(f"{place}: {name}: {' '.join(str(error).split())[:200]}") from error
 
 
@@ -99,19 +99,29 @@ def _tuple(value: Any) -> Any:
     return tuple(_tuple(item) for item in value) if isinstance(value, list) else value
 
 
-def _try_out(augmentation: Augmentation, config: DataConfig) -> None:
-    """Runs it once on noise, so that a list that does not fit fails before the training."""
-    shape = (config.stored_size, config.stored_size, config.channels)
-    noise = np.random.default_rng(0).integers(0, 256, shape, dtype=np.uint8)
-    try:
-        seen = augmentation(noise, 0)
-    except Exception as error:  # transforms raise what they like on pixels they cannot take
-        raise KitError(
-            f"data.augment: fails on a {' × '.join(map(str, shape))} image: {' '.join(str(error).split())[:200]}"
-        ) from error
-    wanted = (config.size, config.size, config.channels)
-    if seen.shape != wanted or seen.dtype != np.uint8:
-        raise KitError(
-            f"data.augment: gives {seen.dtype} {seen.shape}, but training needs uint8 {wanted}; leave out "
-            "Normalize, ToTensorV2 and transforms that change the size"
-        )
+def _try_out(steps: list, config: DataConfig) -> None:
+    """Runs every transform once on noise, so that a list that does not fit fails before the training."""
+    side = config.stored_size
+    noise = np.random.default_rng(0).integers(0, 256, (side, side, config.channels), dtype=np.uint8)
+    for number, step in enumerate(steps):
+        place = f"data.augment[{number}]"
+        transform = _transform(step, place)
+        always, transform.p = transform.p == 1, 1.0
+        before = noise
+        try:
+            noise = transform(image=noise)["image"]
+        except Exception as error:  # transforms raise what they like on pixels they cannot take
+            shape = " × ".join(map(str, noise.shape))
+            raise KitError(f"{place}: fails on a {shape} image: {' '.join(str(error).split())[:200]}") from error
+        if noise.dtype != np.uint8 or not (noise.shape == before.shape or always):
+            _refuse(place, noise, before.shape)
+    allowed = ((config.size, config.size, config.channels), (side, side, config.channels))
+    if noise.shape not in allowed:
+        _refuse("data.augment", noise, allowed[0])
+
+
+def _refuse(place: str, seen, wanted: tuple[int, ...]) -> None:
+    raise KitError(
+        f"{place}: gives {seen.dtype} {tuple(seen.shape)}, but training needs uint8 {wanted}; leave out "
+        "Normalize, ToTensorV2 and transforms that change the size"
+    )

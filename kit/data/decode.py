@@ -34,8 +34,8 @@ class Decoder:
         try:
             with Image.open(path) as image:
                 image.draft(None, (2 * self.side, 2 * self.side))  # large JPEGs: decode at a fraction
-                upright = ImageOps.exif_transpose(image).convert(MODES[self.channels])
-        except (OSError, ValueError, SyntaxError, Image.DecompressionBombError) as error:
+                upright = _eight_bit(ImageOps.exif_transpose(image)).convert(MODES[self.channels])
+        except Exception as error:  # PIL's plugins raise what they like on a broken file
             raise DecodeError(_reason(error)) from error
         pixels = np.asarray(self._fit(upright))
         return pixels.reshape(self.side, self.side, self.channels)
@@ -48,6 +48,13 @@ class Decoder:
         if self.resize == "pad":
             return ImageOps.pad(image, square, method)
         return image if image.size == square else image.resize(square, method)
+
+
+def _eight_bit(image: Image.Image) -> Image.Image:
+    """16-bit grey scaled to 8 bits; PIL would cut everything above 255 to white."""
+    if not image.mode.startswith("I;16"):
+        return image
+    return Image.fromarray((np.asarray(image).astype(np.uint16) // 257).astype(np.uint8))
 
 
 def _reason(error: Exception) -> str:

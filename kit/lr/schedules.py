@@ -6,12 +6,12 @@ from typing import Annotated, Literal
 from pydantic import Field
 
 from kit.lr.clock import Clock
-from kit.settings import Section
+from kit.settings import Options
 
 Fraction = Annotated[float, Field(ge=0, le=1)]
 
 
-class ScheduleBase(Section):
+class ScheduleBase(Options):
     def __call__(self, clock: Clock) -> float:
         """The fraction of the peak rate at this moment, in [0, 1]."""
         raise TypeError(f"{type(self).__name__} does not say its rate over time")

@@ -1,6 +1,6 @@
 """The `model` section."""
 
-from typing import Annotated, Any
+from typing import Annotated, Any, ClassVar
 
 from pydantic import Field
 
@@ -16,6 +16,8 @@ class ModelConfig(Section):
     drop     dropout before the classifier, 0 to 1
     options  further keyword arguments of timm.create_model, e.g. {drop_path_rate: 0.1}
     """
+
+    incidental: ClassVar[frozenset[str]] = frozenset({"weights"})  # what counts is the file's content
 
     name: str = "resnet18"
     weights: str = "none"

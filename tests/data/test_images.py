@@ -40,7 +40,7 @@ def all_pixels(images: ImageSet) -> np.ndarray:
 
 
 def cached_files(folder: Path) -> list[str]:
-    return sorted(path.name for path in (folder / "cache").glob("**/*")) if (folder / "cache").exists() else []
+    return sorted(path.name for path in (folder / "cache").glob("pixels-*"))
 
 
 @pytest.mark.parametrize("resize", ["squash", "crop", "pad"])
@@ -154,6 +154,17 @@ def test_auto_caches_what_fits_half_of_the_free_disk(folder, monkeypatch, bytes_
     usage = SimpleNamespace(total=10**12, used=0, free=bytes_free)
     monkeypatch.setattr(module.shutil, "disk_usage", lambda _: usage)
     assert (opened(folder, cache="auto").cache is not None) == cached
+
+
+def test_without_a_cache_images_are_checked_once(folder, monkeypatch):
+    opened(folder, cache=False)
+    decoded = []
+    decode = module.Decoder.__call__
+    monkeypatch.setattr(module.Decoder, "__call__", lambda self, path: decoded.append(path) or decode(self, path))
+    images = opened(folder, cache=False)
+    assert decoded == []
+    images[2]
+    assert decoded == [images.paths[2]]
 
 
 def test_true_caches_whatever_the_size(folder):
