@@ -141,20 +141,17 @@ class Trainer:
             for step in range(first, total):
                 self._update(step, batches)
                 done = step + 1
-                save = time.monotonic() - saved >= 60 * self.config.checkpoint_minutes
-                if save or done % per_epoch == 0 or done - looked >= self.config.log_every:
-                    loss = self._look(looked, done)
-                    looked = done
-                    progress.update(done, f"loss {loss:.3f}")
-                else:
-                    progress.update(done)
+                progress.update(done)
                 if self._evaluates_at(done):
                     began = time.monotonic()
                     self._score(self.evaluate(), done)
                     evaluating += time.monotonic() - began
-                if save:
-                    self._save(done)
-                    saved = time.monotonic()
+                if done % per_epoch == 0 or done - looked >= self.config.log_every:
+                    progress.update(done, f"loss {self._look(looked, done):.3f}")
+                    looked = done
+                    if time.monotonic() - saved >= 60 * self.config.checkpoint_minutes:
+                        self._save(done)
+                        saved = time.monotonic()
                 if on_step:
                     on_step(step)
         seconds = time.monotonic() - started - evaluating
@@ -172,6 +169,9 @@ class Trainer:
 
     def predict(self, images: ImageSet, rows: Sequence[int]) -> np.ndarray:
         """Probabilities of some rows of `images` under the weights that count, float32 [rows, classes]."""
+        if self.accelerator.num_processes > 1:  # each process has batch-norm statistics of its own samples
+            for buffer in self._final.buffers():
+                torch.distributed.broadcast(buffer, src=0)
         prediction, data = self.recipe.prediction, self.recipe.data
         return predict(
             self._final,
@@ -237,7 +237,7 @@ class Trainer:
     def _look(self, first: int, done: int) -> float:
         """Waits for the device: the mean loss of steps `first` to `done`, checked with the rates and noted."""
         self.rates.audit(range(first, done))
-        losses = self.losses[first:done].cpu().numpy()
+        losses = self.accelerator.reduce(self.losses[first:done].clone(), "mean").cpu().numpy()
         if not np.isfinite(losses).all():
             step = first + int(np.flatnonzero(~np.isfinite(losses))[0])
             raise KitError(

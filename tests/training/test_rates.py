@@ -79,10 +79,9 @@ def test_an_overwritten_rate_is_found_with_its_step_and_group(training):
 
 def test_a_scheduler_that_flattens_the_groups_is_found(training):
     writer, optimizer = training
-    optimizer.step()
     flat = torch.optim.lr_scheduler.OneCycleLR(optimizer, max_lr=1e-2, total_steps=STEPS + 1)
     with pytest.raises(KitError, match=f"step 0: depth group {writer.groups[0].name} learned at"):
-        run(writer, optimizer, lambda step: flat.step())
+        run(writer, optimizer, lambda step: (optimizer.step(), flat.step()))
 
 
 def test_a_group_added_in_mid_run_is_found(training):
