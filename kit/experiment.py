@@ -10,7 +10,7 @@ from typing import Any
 
 import numpy as np
 import pandas as pd
-from accelerate import PartialState
+from accelerate import Accelerator, PartialState
 from safetensors.torch import save_file
 from torch import nn
 
@@ -83,7 +83,7 @@ def run(
         _execute(key, prepared, folder.run(key), say)
     results = {policy: _pool(policy, prepared, folder, places, main) for policy in experiment.policies}
     if main and due:
-        draw_curves(folder, experiment.scoring.title)
+        draw_curves(folder, experiment.scoring.title, tuple(stored_experiment(folder).policies))
     return Result(folder.path, len(due), len(keys) - len(due), results)
 
 
@@ -110,7 +110,7 @@ def _execute(key: RunKey, prepared: Prepared, run: RunDir, say: Say) -> None:
     accelerator.wait_for_everyone()
     started = time.monotonic()
     try:
-        trainer = _trainer(key, prepared, run, accelerator)
+        trainer = trainer_of(key, prepared, run, accelerator)
         trained = trainer.train(str(key))
         test = trainer.predict(prepared.test, range(len(prepared.test)))
     except KitError as error:
@@ -143,7 +143,8 @@ def _execute(key: RunKey, prepared: Prepared, run: RunDir, say: Say) -> None:
     )
 
 
-def _trainer(key: RunKey, prepared: Prepared, run: RunDir, accelerator) -> Trainer:
+def trainer_of(key: RunKey, prepared: Prepared, run: RunDir, accelerator: Accelerator) -> Trainer:
+    """The Trainer of one run, its model built from the run's seed."""
     experiment, competition = prepared.experiment, prepared.competition
     model = build_model(
         experiment.model, len(competition.classes), experiment.data.channels, experiment.data.size, key.seed

@@ -1,6 +1,7 @@
 """One picture of an experiment: the rates each policy realised, by depth, and the score it reached."""
 
 from collections import defaultdict
+from collections.abc import Sequence
 from pathlib import Path
 
 import numpy as np
@@ -12,13 +13,15 @@ from kit.runs import ExperimentDir, RunDir
 COLOURS = ("#0072B2", "#D55E00", "#009E73", "#CC79A7", "#E69F00", "#56B4E9", "#000000")
 
 
-def draw_curves(folder: ExperimentDir, metric: str) -> Path | None:
+def draw_curves(folder: ExperimentDir, metric: str, order: Sequence[str] = ()) -> Path | None:
     """Draws curves.png from the finished runs of every policy; None where there is no finished run.
+
+    Policies come in the given `order`, any others after them.
 
     Left, a panel a policy: the rate of each depth group over the updates (of the first run).
     Right: the score of the held-out fold after each epoch, mean and range over a policy's runs.
     """
-    runs = _finished(folder)
+    runs = _finished(folder, order)
     if not runs:
         return None
     from matplotlib.backends.backend_agg import FigureCanvasAgg
@@ -40,13 +43,13 @@ def draw_curves(folder: ExperimentDir, metric: str) -> Path | None:
     return folder.curves
 
 
-def _finished(folder: ExperimentDir) -> dict[str, list[RunDir]]:
-    runs = defaultdict(list)
+def _finished(folder: ExperimentDir, order: Sequence[str]) -> dict[str, list[RunDir]]:
+    runs = {policy: [] for policy in order}
     for path in sorted(folder.path.glob("*/seed*/fold*/run.json")):
         run = RunDir(path.parent)
         if (record := run.read()).get("status") == "finished":
-            runs[record["policy"]].append(run)
-    return dict(runs)
+            runs.setdefault(record["policy"], []).append(run)
+    return {policy: members for policy, members in runs.items() if members}
 
 
 def _draw_rates(axes, policy: str, run: RunDir) -> None:

@@ -18,7 +18,7 @@ from conftest import experiment_content
 from kit.competition.locate import Places
 from kit.config import validate
 from kit.errors import KitError
-from kit.experiment import _trainer
+from kit.experiment import trainer_of as trainer_of_run
 from kit.model.build import weights_digest
 from kit.preparation import prepare, run_keys
 from kit.runs import ExperimentDir
@@ -33,7 +33,7 @@ def trainer_of(competition: Path, output: Path, **sections):
     key = run_keys(experiment)[0]
     run = folder.run(key)
     run.path.mkdir(parents=True, exist_ok=True)
-    return _trainer(key, prepared, run, make_accelerator(experiment.training))
+    return trainer_of_run(key, prepared, run, make_accelerator(experiment.training))
 
 
 class Killed(Exception):
