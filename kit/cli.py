@@ -47,7 +47,11 @@ def run(
     _explain_broken_imports()
     from kit.experiment import run
 
-    result = run(experiment, output, replace, say=lambda line: print(line, flush=True))
+    try:
+        result = run(experiment, output, replace, say=lambda line: print(line, flush=True))
+    except KeyboardInterrupt:
+        print("interrupted; the same command goes on from the last checkpoint", file=sys.stderr)
+        raise typer.Exit(130) from None
     from kit.show import show_result
 
     show_result(result, experiment.scoring.title)
@@ -99,6 +103,3 @@ def main() -> None:
     except KitError as error:
         print("\n".join(f"error: {line}" for line in str(error).splitlines()), file=sys.stderr)
         sys.exit(1)
-    except KeyboardInterrupt:
-        print("interrupted; the same command goes on where it stopped", file=sys.stderr)
-        sys.exit(130)

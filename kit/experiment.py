@@ -1,5 +1,6 @@
 """Policies × seeds × folds: training what is not there yet, pooling, submitting."""
 
+import gc
 import platform
 import time
 from collections.abc import Callable
@@ -10,8 +11,9 @@ from typing import Any
 
 import numpy as np
 import pandas as pd
-from accelerate import Accelerator, PartialState
-from safetensors.torch import save_file
+import torch
+from accelerate import Accelerator
+from safetensors.torch import load_file, save_file
 from torch import nn
 
 from kit.competition.locate import Places
@@ -26,7 +28,7 @@ from kit.report.curves import draw_curves
 from kit.runs import ExperimentDir, RunDir, RunKey, average, predictions, read_predictions, write_predictions
 from kit.scoring.f1 import argmax, per_class, score
 from kit.settings import fingerprint
-from kit.training.device import make_accelerator
+from kit.training.device import make_accelerator, process_state
 from kit.training.loop import Fold, Trainer
 
 Say = Callable[[str], None]
@@ -68,21 +70,24 @@ def run(
     """
     places = Places(Path(output))
     folder = ExperimentDir(places.runs / experiment.name)
-    state = PartialState(cpu=experiment.training.device == "cpu")
+    state = process_state(experiment.training)
     main = state.is_main_process
     if not main:
         say = lambda line: None  # noqa: E731
     with state.main_process_first():
         prepared = prepare(experiment, folder, places, replace and main, say, shown=main)
     keys = run_keys(experiment)
-    due = [key for key in keys if folder.run(key).read().get("status") != "finished"]
+    due = [key for key in keys if not folder.run(key).finished]
     if len(due) < len(keys):
         say(f"{len(keys) - len(due)} of {len(keys)} runs are finished already")
     state.wait_for_everyone()  # nobody begins to write before all have seen what is due
     for key in due:
         _execute(key, prepared, folder.run(key), say)
+        gc.collect()  # accelerate ties models into cycles; a GPU cannot wait for those to be noticed
+    for policy in experiment.policies:
+        _predict_test_anew(policy, prepared, folder, say)
     results = {policy: _pool(policy, prepared, folder, places, main) for policy in experiment.policies}
-    if main and due:
+    if main and (due or not folder.curves.is_file()):
         draw_curves(folder, experiment.scoring.title, tuple(stored_experiment(folder).policies))
     return Result(folder.path, len(due), len(keys) - len(due), results)
 
@@ -113,10 +118,15 @@ def _execute(key: RunKey, prepared: Prepared, run: RunDir, say: Say) -> None:
         trainer = trainer_of(key, prepared, run, accelerator)
         trained = trainer.train(str(key))
         test = trainer.predict(prepared.test, range(len(prepared.test)))
-    except KitError as error:
+    except Exception as error:
         if main:
             run.write(record | {"status": "failed", "error": str(error)})
-        raise KitError(f"{key}: {error}") from error
+        if isinstance(error, torch.OutOfMemoryError):
+            advice = "halve training.batch_size and double training.accumulate"
+            raise KitError(f"{key}: the GPU's memory is too small; {advice}") from error
+        if isinstance(error, KitError):
+            raise KitError(f"{key}: {error}") from error
+        raise
     held_out = trainer.fold.valid_rows
     truth = competition.targets[held_out]
     fold_score = score(truth, argmax(trained.probabilities), experiment.scoring)
@@ -127,6 +137,7 @@ def _execute(key: RunKey, prepared: Prepared, run: RunDir, say: Say) -> None:
         _save_weights(trained.model, run.weights)
         record |= {
             "status": "finished",
+            "test": prepared.test_digest,
             "initial_weights": trainer.initial_weights,
             "groups": {group.name: group.n_params for group in trainer.groups},
             "steps": trained.steps,
@@ -167,29 +178,51 @@ def _save_weights(model: nn.Module, path: Path) -> None:
         save_file(tensors, temporary)
 
 
+def _predict_test_anew(policy: str, prepared: Prepared, folder: ExperimentDir, say: Say) -> None:
+    """Predicts the test set with the saved weights of runs that saw another one."""
+    for run in folder.runs(policy):
+        record = run.read()
+        if not run.finished or record["test"] == prepared.test_digest:
+            continue
+        key = RunKey(policy, record["seed"], record["fold"])
+        accelerator = make_accelerator(prepared.experiment.training)
+        trainer = trainer_of(key, prepared, run, accelerator)
+        trainer.load_weights(load_file(run.weights))
+        test = trainer.predict(prepared.test, range(len(prepared.test)))
+        if accelerator.is_main_process:
+            ids, classes = prepared.competition.test_ids, prepared.competition.classes
+            write_predictions(predictions(ids, test, classes), run.test)
+            run.write(record | {"test": prepared.test_digest})
+        accelerator.wait_for_everyone()
+        say(f"{key}: the test set has changed; predicted it with the saved weights")
+
+
 def _pool(policy: str, prepared: Prepared, folder: ExperimentDir, places: Places, write: bool) -> PolicyResult:
-    """Averages a policy's predictions by id over folds and seeds; scores them, writes the submission."""
+    """Averages a policy's predictions by id over all its finished folds and seeds; scores them, writes the
+    submission."""
     experiment, competition = prepared.experiment, prepared.competition
-    keys = [key for key in run_keys(experiment) if key.policy == policy]
-    oof = average(read_predictions(folder.run(key).oof) for key in keys)
-    oof = oof.loc[[name for name in competition.ids if name in set(oof.index)]]
-    test = average(read_predictions(folder.run(key).test) for key in keys).loc[competition.test_ids]
+    runs = [run for run in folder.runs(policy) if run.finished]
     target_of = dict(zip(competition.ids, competition.targets, strict=True))
+
+    def score_of(frame: pd.DataFrame) -> float:
+        truth = np.array([target_of[name] for name in frame.index])
+        return score(truth, argmax(frame.to_numpy()), experiment.scoring)
+
+    each = [read_predictions(run.oof) for run in runs]
+    oof = average(each)
+    oof = oof.loc[pd.Index(competition.ids).intersection(oof.index, sort=False)].rename_axis("id")
+    test = average(read_predictions(run.test) for run in runs).loc[competition.test_ids].rename_axis("id")
     truth = np.array([target_of[name] for name in oof.index])
-    predicted = argmax(oof.to_numpy())
-    table = per_class(truth, predicted, competition.classes, experiment.scoring.beta)
+    table = per_class(truth, argmax(oof.to_numpy()), competition.classes, experiment.scoring.beta)
+    records = [run.read() for run in runs]
     scores = {
         "metric": experiment.scoring.title,
-        "oof": score(truth, predicted, experiment.scoring),
+        "oof": score_of(oof),
         "oof_rows": len(oof),
         "train_rows": len(competition.ids),
         "runs": [
-            {
-                "seed": key.seed,
-                "fold": key.fold,
-                "score": folder.run(key).read()["scores"][experiment.scoring.title],
-            }
-            for key in keys
+            {"seed": record["seed"], "fold": record["fold"], "score": score_of(frame)}
+            for record, frame in zip(records, each, strict=True)
         ],
         "per_class": table.to_dict("records"),
     }
@@ -213,6 +246,6 @@ def _pool(policy: str, prepared: Prepared, folder: ExperimentDir, places: Places
 
 
 def _submission_name(policy: str, experiment: Experiment, folder: ExperimentDir) -> str:
-    """<experiment> for the policy it began with, <experiment>-<policy> for those that joined later."""
+    """<experiment> for the policy it began with, <experiment>+<policy> (no name holds a +) for later ones."""
     first = next(iter(stored_experiment(folder).policies))
-    return experiment.name if policy == first else f"{experiment.name}-{policy}"
+    return experiment.name if policy == first else f"{experiment.name}+{policy}"

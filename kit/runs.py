@@ -66,6 +66,12 @@ class RunDir:
         path = self.path / "run.json"
         return json.loads(path.read_text(encoding="utf-8")) if path.is_file() else {}
 
+    @property
+    def finished(self) -> bool:
+        """Whether it was trained to the end and all that it gave is there."""
+        there = self.weights.is_file() and self.oof.is_file() and self.test.is_file() and self.rates.is_file()
+        return there and self.read().get("status") == "finished"
+
     def write(self, record: dict[str, Any]) -> None:
         write_json(self.path / "run.json", record)
 
@@ -96,6 +102,10 @@ class ExperimentDir:
     def policy(self, name: str) -> Path:
         return self.path / name
 
+    def runs(self, policy: str = "*") -> list[RunDir]:
+        """The runs that have begun, of one policy or of all."""
+        return [RunDir(path.parent) for path in sorted(self.path.glob(f"{policy}/seed*/fold*/run.json"))]
+
     def run(self, key: RunKey) -> RunDir:
         return RunDir(self.policy(key.policy) / f"seed{key.seed}" / f"fold{key.fold}")
 
@@ -117,5 +127,15 @@ def read_predictions(path: Path) -> pd.DataFrame:
 
 def average(frames: Iterable[pd.DataFrame]) -> pd.DataFrame:
     """The mean prediction of each id over all frames that hold it, ids in the order they first appear."""
-    stacked = pd.concat([frame.astype(np.float64) for frame in frames])
-    return stacked.groupby(level=0, sort=False).mean().rename_axis("id")
+    total, count = None, None
+    for frame in frames:
+        values, ones = frame.astype(np.float64), pd.Series(1.0, index=frame.index)
+        if total is None:
+            total, count = values, ones
+        elif total.index.equals(values.index):
+            total, count = total + values, count + ones
+        else:
+            order = total.index.append(values.index.difference(total.index, sort=False))
+            total = total.add(values, fill_value=0.0).loc[order, total.columns]
+            count = count.add(ones, fill_value=0.0).loc[order]
+    return total.div(count, axis=0).rename_axis("id")

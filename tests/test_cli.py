@@ -113,6 +113,16 @@ def test_broken_imports_lead_to_the_doctor(config, tmp_path, monkeypatch, capsys
     assert "run: python -m kit doctor" in errors
 
 
+def test_an_interruption_says_how_to_go_on(config, tmp_path, monkeypatch, capsys):
+    def interrupted(*_, **__):
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr("kit.experiment.run", interrupted)
+    code, _, errors = kit_here(monkeypatch, capsys, "run", str(config), "--output", str(tmp_path))
+    assert code == 130
+    assert errors == "interrupted; the same command goes on from the last checkpoint\n"
+
+
 def test_the_doctor_is_content_here(tmp_path, monkeypatch, capsys):
     code, output, _ = kit_here(monkeypatch, capsys, "doctor", "--output", str(tmp_path))
     assert code == 0

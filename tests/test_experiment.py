@@ -95,7 +95,7 @@ def test_colours_are_learned_and_the_submission_is_graded(finished, competition)
     outcome = result.policies["uniform"]
     assert outcome.scores["oof"] >= 0.9
     assert outcome.submission.name == "tiny.csv"
-    assert result.policies["sliced"].submission.name == "tiny-sliced.csv"
+    assert result.policies["sliced"].submission.name == "tiny+sliced.csv"
     submission = pd.read_csv(outcome.submission)
     sample = pd.read_csv(competition / "sample_submission.csv")
     assert list(submission.columns) == list(sample.columns)
@@ -171,7 +171,7 @@ def test_a_policy_that_joins_later_has_its_own_submission(competition, tmp_path)
     before = (tmp_path / "submissions/tiny.csv").read_bytes()
     other = experiment_content(competition, **short) | {"policies": {"late": {"lr": 1e-3}}}
     result = run(validate(other, "test"), tmp_path)
-    assert result.policies["late"].submission == tmp_path / "submissions/tiny-late.csv"
+    assert result.policies["late"].submission == tmp_path / "submissions/tiny+late.csv"
     assert (tmp_path / "submissions/tiny.csv").read_bytes() == before
     assert "uniform:" in (tmp_path / "runs/tiny/experiment.yaml").read_text()
 
@@ -206,7 +206,7 @@ class TestChanged:
         changed = tmp_path / "changed"
         shutil.copytree(competition, changed)
         Image.new("RGB", (24, 24)).save(changed / "train" / "train000.png")
-        with pytest.raises(KitError, match=r"something else \(images of uniform seed 0 fold 0\)"):
+        with pytest.raises(KitError, match=r"other images \(uniform/seed0/fold0\)"):
             self.again(changed, output)
 
     def test_labels(self, competition, output, tmp_path, no_training):
@@ -215,7 +215,7 @@ class TestChanged:
         train = pd.read_csv(changed / "train.csv")
         train.loc[0, "label"] = "red"
         train.to_csv(changed / "train.csv", index=False)
-        with pytest.raises(KitError, match=r"something else \(labels of uniform seed 0 fold 0\)"):
+        with pytest.raises(KitError, match=r"other labels \(uniform/seed0/fold0\)"):
             self.again(changed, output)
 
     def test_a_moved_folder_is_no_change(self, competition, output, tmp_path, no_training):
@@ -227,7 +227,7 @@ class TestChanged:
         lines = path.read_text().splitlines()
         lines[1] = lines[1][:-1] + str((int(lines[1][-1]) + 1) % 3)
         path.write_text("\n".join(lines) + "\n")
-        with pytest.raises(KitError, match=r"something else \(folds of uniform seed 0 fold 0\)"):
+        with pytest.raises(KitError, match=r"other folds \(uniform/seed0/fold0\)"):
             self.again(competition, output)
 
     def test_weights(self, competition, output, tmp_path, no_training):
@@ -235,13 +235,115 @@ class TestChanged:
         from safetensors.torch import save_file
 
         save_file(timm.create_model("test_resnet").state_dict(), tmp_path / "weights.safetensors")
-        with pytest.raises(KitError, match=r"something else \(weights of uniform seed 0 fold 0\)"):
+        with pytest.raises(KitError, match=r"other weights \(uniform/seed0/fold0\)"):
             self.again(competition, output, model={"weights": str(tmp_path / "weights.safetensors")})
+
+    def test_another_policy_from_other_weights(self, competition, output, tmp_path, no_training):
+        import timm
+        from safetensors.torch import save_file
+
+        save_file(timm.create_model("test_resnet").state_dict(), tmp_path / "weights.safetensors")
+        content = experiment_content(
+            competition,
+            training={"epochs": 1},
+            folds={"run": [1]},
+            model={"weights": str(tmp_path / "weights.safetensors")},
+        )
+        with pytest.raises(KitError, match=r"other weights \(uniform/seed0/fold0\)"):
+            run(validate(content | {"policies": {"late": {"lr": 1e-3}}}, "test"), output)
+
+    def test_replace_deals_the_folds_of_the_new_labels(self, competition, output, tmp_path):
+        changed = tmp_path / "changed"
+        shutil.copytree(competition, changed)
+        train = pd.read_csv(changed / "train.csv")
+        folds = pd.read_csv(output / "runs/tiny/folds.csv").set_index("id")["fold"]
+        train["label"] = train["id"].map(folds).map({0: "red", 1: "green", 2: "blue"})
+        train.to_csv(changed / "train.csv", index=False)
+        self.again(changed, output, replace=True)
+        folds = pd.read_csv(output / "runs/tiny/folds.csv").set_index("id")["fold"]
+        assert (pd.crosstab(train["label"], train["id"].map(folds)) == 4).all().all()
+
+    def test_replace_keeps_what_is_there_until_nothing_can_go_wrong(self, competition, output, tmp_path):
+        broken = tmp_path / "broken"
+        shutil.copytree(competition, broken)
+        (broken / "test" / "test000.png").write_text("no image")
+        with pytest.raises(KitError, match=r"1 of 9 images cannot be read"):
+            self.again(broken, output, replace=True, training={"batch_size": 6})
+        assert (output / "runs/tiny/uniform/seed0/fold0/weights.safetensors").exists()
 
     def test_rows(self, competition, output, tmp_path, no_training):
         more = write_competition(tmp_path / "more", rows=39)
-        with pytest.raises(KitError, match=r"folds.csv is of other rows than the train table \(36 against 39\)"):
+        with pytest.raises(
+            KitError,
+            match=r"other training rows .*folds.csv is of other rows than the train table \(36 against 39\)",
+        ):
             self.again(more, output)
+
+
+@pytest.fixture
+def no_training_after(monkeypatch):
+    """Called, it makes every further training fail the test."""
+
+    def refuse(*_):
+        raise AssertionError("a training began")
+
+    return lambda: monkeypatch.setattr(Trainer, "train", refuse)
+
+
+class TestPooled:
+    """What is pooled is all that is finished, whatever was asked for last."""
+
+    def test_fewer_folds_or_seeds_leave_the_pooled_files_whole(self, competition, tmp_path, no_training_after):
+        both = {"seeds": [0, 1], "training": {"epochs": 1}}
+        run(experiment(competition, **both), tmp_path)
+        files = ["runs/tiny/uniform/oof.parquet", "runs/tiny/uniform/test.parquet", "submissions/tiny.csv"]
+        before = [(tmp_path / name).read_bytes() for name in files]
+        no_training_after()
+        for less in ({"folds": {"run": [0]}}, {"seeds": [0]}):
+            outcome = run(experiment(competition, **(both | less)), tmp_path).policies["uniform"]
+            assert len(outcome.scores["runs"]) == 6
+            assert [(tmp_path / name).read_bytes() for name in files] == before
+        assert "run: all" in (tmp_path / "runs/tiny/experiment.yaml").read_text()
+
+    def test_another_metric_scores_anew_without_training(self, competition, tmp_path, no_training_after):
+        run(experiment(competition, training={"epochs": 1}), tmp_path)
+        no_training_after()
+        outcome = run(experiment(competition, training={"epochs": 1}, scoring={"average": "micro"}), tmp_path)
+        scores = outcome.policies["uniform"].scores
+        assert scores["metric"] == "micro F1"
+        truth = pd.read_csv(competition / "train.csv").set_index("id")["label"]
+        pooled = pd.read_parquet(tmp_path / "runs/tiny/uniform/oof.parquet").set_index("id")
+        expected = f1_score(truth.loc[pooled.index], pooled.idxmax(axis=1), average="micro")
+        assert scores["oof"] == pytest.approx(expected)
+
+    def test_another_test_set_is_predicted_with_the_saved_weights(self, competition, tmp_path, no_training_after):
+        folder = tmp_path / "data"
+        shutil.copytree(competition, folder)
+        run(experiment(folder, training={"epochs": 1, "ema": 0.5}), tmp_path)
+        before = pd.read_parquet(tmp_path / "runs/tiny/uniform/test.parquet").set_index("id")
+        no_training_after()
+        for name in ("test.csv", "sample_submission.csv"):
+            lines = (folder / name).read_text().splitlines()
+            (folder / name).write_text("\n".join([lines[0], *reversed(lines[4:])]) + "\n")
+        said = []
+        run(experiment(folder, training={"epochs": 1, "ema": 0.5}), tmp_path, say=said.append)
+        after = pd.read_parquet(tmp_path / "runs/tiny/uniform/test.parquet").set_index("id")
+        assert after.index.tolist() == [f"test{row:03d}" for row in range(8, 2, -1)]
+        np.testing.assert_allclose(after, before.loc[after.index], atol=1e-5)
+        assert sum("the test set has changed" in line for line in said) == 3
+        assert (tmp_path / "submissions/tiny.csv").read_text().splitlines()[1].startswith("test008,")
+
+    def test_a_run_whose_predictions_are_gone_is_trained_again(self, competition, tmp_path):
+        run(experiment(competition, training={"epochs": 1}), tmp_path)
+        (tmp_path / "runs/tiny/uniform/seed0/fold1/oof.parquet").unlink()
+        assert run(experiment(competition, training={"epochs": 1}), tmp_path).trained == 1
+
+    def test_the_picture_is_drawn_where_it_is_missing(self, competition, tmp_path, no_training_after):
+        run(experiment(competition, training={"epochs": 1}), tmp_path)
+        (tmp_path / "runs/tiny/curves.png").unlink()
+        no_training_after()
+        run(experiment(competition, training={"epochs": 1}), tmp_path)
+        assert (tmp_path / "runs/tiny/curves.png").exists()
 
 
 def test_a_failed_run_says_so_and_is_tried_again(competition, tmp_path):
@@ -289,6 +391,15 @@ def test_images_that_are_no_images_are_all_named_before_training(tmp_path, no_tr
         ({"folds": {"k": 3, "run": [3]}}, "folds.run: there are folds 0 to 2; got 3"),
         ({"competition": {"label": "class"}}, "competition.label: .* has no column 'class'; it has id, label"),
         ({"competition": {"train_images": "train/{id}.jpg"}}, "36 of 36 images do not exist"),
+        ({"competition": {"train_images": "train/{id:{id}}.png"}}, "is no template of text cells"),
+        ({"model": {"name": "resnet18.nonsense"}}, "model.name: 'resnet18.nonsense': Invalid pretrained tag"),
+        ({"model": {"name": "inception_v3"}}, r"inception_v3 cannot train on batches of 2 × 3 × 32 × 32 \("),
+        (
+            {"model": {"name": "resnet18"}, "training": {"batch_size": 1}},
+            "cannot train on batches of 1 × 3 × 32 × 32",
+        ),
+        ({"training": {"precision": "fp16"}}, "training.precision: fp16 needs a GPU"),
+        ({"training": {"optimizer": {"name": "fusedadam"}}}, "training.optimizer: fusedadam refuses"),
     ],
 )
 def test_what_cannot_work_is_one_line_before_training(competition, tmp_path, no_training, sections, message):

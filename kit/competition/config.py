@@ -19,7 +19,10 @@ class CompetitionConfig(Section):
     test_images        Python's format works on it: train/{class:0>5}/{id}.png
     """
 
-    incidental: ClassVar[frozenset[str]] = frozenset({"path", "embedded"})
+    # Of the test side nothing decides a training; its predictions are made again where it changes.
+    incidental: ClassVar[frozenset[str]] = frozenset(
+        {"path", "embedded", "test", "sample_submission", "test_images"}
+    )
 
     path: str
     embedded: Literal["digits"] | None = None

@@ -79,7 +79,11 @@ def write_folds(plan: FoldPlan, path: Path) -> None:
 
 def read_folds(path: Path, ids: list[str]) -> FoldPlan:
     """The plan in `path`, aligned with `ids`; refused where it is of other rows."""
-    frame = pd.read_csv(path, dtype={"id": str, "fold": np.int64}, keep_default_na=False).set_index("id")
+    try:
+        frame = pd.read_csv(path, dtype={"id": str, "fold": np.int64}, keep_default_na=False).set_index("id")
+        frame["fold"].to_numpy()
+    except (ValueError, KeyError) as error:
+        raise KitError(f"{path} is no fold plan (columns id and fold): {' '.join(str(error).split())}") from error
     if not frame.index.is_unique or set(frame.index) != set(ids):
         raise KitError(
             f"{path} is of other rows than the train table ({len(frame)} against {len(ids)}); the data has "

@@ -142,7 +142,11 @@ def _test_table(folder: Path, config: CompetitionConfig, sample: pd.DataFrame) -
 def _image_paths(folder: Path, table: pd.DataFrame, template: str, key: str) -> list[Path]:
     """One path a row, each inside the folder and there."""
     _check_template(template, table, key)
-    paths = [inside(folder, _Template().vformat(template, (), row), key) for row in table.to_dict("records")]
+    try:
+        filled = [_Template().vformat(template, (), row) for row in table.to_dict("records")]
+    except ValueError as error:  # a format that only some texts refuse
+        raise KitError(f"{key}: {template!r} is no template of text cells: {error}") from error
+    paths = [inside(folder, relative, key) for relative in filled]
     missing = [path for path in paths if not _is_file(path)]
     if missing:
         hint = f"; is {template!r} the right template?" if len(missing) == len(paths) else ""

@@ -61,8 +61,8 @@ def open_images(
     if not len(images):
         return images
     key = _cache_key(images)
-    if _wants_cache(images, config, cache_folder):
-        target = cache_folder / f"pixels-{key}.npy"
+    target = cache_folder / f"pixels-{key}.npy"
+    if (config.cache and target.exists()) or _wants_cache(images, config, cache_folder):
         if not target.exists():
             _fill(images, target, report)
         images.cache = target
@@ -83,11 +83,13 @@ def content_digest(paths: Sequence[Path], root: Path) -> str:
 def _wants_cache(images: ImageSet, config: DataConfig, folder: Path) -> bool:
     if config.cache is False:
         return False
-    if config.cache is True:
-        return True
     folder.mkdir(parents=True, exist_ok=True)
-    needed = len(images) * images.decoder.side**2 * images.decoder.channels
-    return needed <= min(config.cache_gb * 1e9, shutil.disk_usage(folder).free / 2)
+    needed, free = len(images) * images.decoder.side**2 * images.decoder.channels, shutil.disk_usage(folder).free
+    if config.cache is True and needed > free:
+        raise KitError(
+            f"data.cache: the pixels take {needed / 1e9:.1f} GB, but {folder} has {free / 1e9:.1f} GB free"
+        )
+    return config.cache is True or needed <= min(config.cache_gb * 1e9, free / 2)
 
 
 def _cache_key(images: ImageSet) -> str:
@@ -123,9 +125,11 @@ def _for_each(images: ImageSet, action: Callable[[int, Path], None], report: Rep
 
     bad = []
     with ThreadPoolExecutor(os.cpu_count()) as pool:
-        for done, problem in enumerate(pool.map(attempt, range(len(images))), start=1):
-            bad += [problem] if problem else []
-            report(done, len(images))
+        for first in range(0, len(images), 10_000):  # a pool takes in all it is given at once
+            rows = range(first, min(first + 10_000, len(images)))
+            for row, problem in zip(rows, pool.map(attempt, rows), strict=True):
+                bad += [problem] if problem else []
+                report(row + 1, len(images))
     if bad:
         raise KitError(
             f"{len(bad)} of {len(images)} images cannot be read: {some(bad, 100)}; mend or remove them and "

@@ -45,7 +45,7 @@ def build_model(config: ModelConfig, n_classes: int, channels: int, size: int, s
     options["in_chans"] = channels
     weights = None
     if config.weights not in ("none", "hub"):
-        path = Path(config.weights)
+        path = Path(config.weights).expanduser()
         blank = _create(config, options)
         weights = under_names_of(blank, read_weights(path), path)
     torch.manual_seed(derive("weights", seed))
@@ -58,7 +58,15 @@ def build_model(config: ModelConfig, n_classes: int, channels: int, size: int, s
 
 def takes_fixed_size(name: str) -> bool:
     """Whether the model is built for one image size (ViT, Swin) and has to be told which."""
-    return bool(timm.get_pretrained_cfg(name) and timm.get_pretrained_cfg(name).fixed_input_size)
+    return bool(_published(name).fixed_input_size)
+
+
+def _published(name: str) -> timm.models.PretrainedCfg:
+    """What timm says of the model's weights, whether or not they are used."""
+    try:
+        return timm.get_pretrained_cfg(name) or timm.models.PretrainedCfg()
+    except RuntimeError as error:  # resnet18.nonsense
+        raise KitError(f"model.name: {name!r}: {_line(error)}") from error
 
 
 def normalisation(model_name: str, channels: int) -> Normalisation:
@@ -66,8 +74,8 @@ def normalisation(model_name: str, channels: int) -> Normalisation:
 
     Where the number of channels is another one than theirs, their average stands for each channel.
     """
-    config = timm.get_pretrained_cfg(model_name)
-    mean, std = (config.mean, config.std) if config else (timm.data.IMAGENET_DEFAULT_MEAN,) * 2
+    published = _published(model_name)
+    mean, std = published.mean, published.std
     if len(mean) != channels:
         mean, std = (sum(mean) / len(mean),) * channels, (sum(std) / len(std),) * channels
     return Normalisation(tuple(mean), tuple(std))

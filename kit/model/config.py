@@ -2,7 +2,7 @@
 
 from typing import Annotated, Any, ClassVar
 
-from pydantic import Field
+from pydantic import Field, field_validator
 
 from kit.settings import Section
 
@@ -23,3 +23,12 @@ class ModelConfig(Section):
     weights: str = "none"
     drop: Annotated[float, Field(ge=0, lt=1)] = 0.0
     options: dict[str, Any] = {}
+
+    @field_validator("options")
+    @classmethod
+    def _not_what_the_kit_gives(cls, options: dict[str, Any]) -> dict[str, Any]:
+        given = {"num_classes": "the train table", "in_chans": "data.channels", "pretrained": "model.weights"}
+        for name, source in given.items():
+            if name in options:
+                raise ValueError(f"{name} comes from {source}")
+        return options

@@ -41,6 +41,8 @@ def read_weights(path: Path) -> Weights:
             content = content[key]
     if not isinstance(content, dict) or not all(isinstance(value, torch.Tensor) for value in content.values()):
         raise KitError(f"model.weights: {path} holds no state dict (a mapping from names to tensors)")
+    if not content:
+        raise KitError(f"model.weights: {path} holds no tensors")
     return {name.removeprefix("module."): tensor for name, tensor in content.items()}
 
 
@@ -48,26 +50,28 @@ def under_names_of(model: nn.Module, weights: Weights, path: Path) -> Weights:
     """`weights` under the model's own names.
 
     A file whose names are all the model's is taken as it is. A file from another code base that lists
-    the same tensors in the same order (every shape equal but those of the first convolution and the
-    classifier, which adapt to channels and classes) is paired in order.
+    the same tensors in the same order is paired in order: weight with weight, running_mean with
+    running_mean, every shape equal but those of the first convolution and the classifier, which adapt to
+    channels and classes.
     Anything else is left alone: timm's own filter for the model may still know it.
     """
     target = model.state_dict()
     if len(weights) != len(target) or set(weights) == set(target):
         return weights
-    heads = classifier_names(model)
+    adapting = (*classifier_names(model), *first_convolutions(model))
     pairs = list(zip(target.items(), weights.items(), strict=True))
     odd = [
         f"{name} {list(tensor.shape)} against {other} {list(given.shape)}"
         for (name, tensor), (other, given) in pairs
-        if tensor.shape != given.shape and name.rpartition(".")[0] not in (*heads, *first_convolutions(model))
+        if name.rpartition(".")[2] != other.rpartition(".")[2]
+        or (tensor.shape != given.shape and name.rpartition(".")[0] not in adapting)
     ]
     if odd:
         if set(weights) & set(target):
             return weights
         raise KitError(
             f"model.weights: {path} is of another architecture: it has as many tensors as the model, but "
-            f"{len(odd)} differ in shape: {some(odd, 3)}"
+            f"{len(odd)} differ in kind or shape: {some(odd, 3)}"
         )
     return {name: given for (name, _), (_, given) in pairs}
 

@@ -45,8 +45,7 @@ def draw_curves(folder: ExperimentDir, metric: str, order: Sequence[str] = ()) -
 
 def _finished(folder: ExperimentDir, order: Sequence[str]) -> dict[str, list[RunDir]]:
     runs = {policy: [] for policy in order}
-    for path in sorted(folder.path.glob("*/seed*/fold*/run.json")):
-        run = RunDir(path.parent)
+    for run in folder.runs():
         if (record := run.read()).get("status") == "finished":
             runs.setdefault(record["policy"], []).append(run)
     return {policy: members for policy, members in runs.items() if members}

@@ -2,7 +2,7 @@
 
 from typing import Annotated, Any, ClassVar, Literal
 
-from pydantic import Field, model_validator
+from pydantic import Field, field_validator, model_validator
 
 from kit.settings import Section
 
@@ -36,7 +36,8 @@ class TrainingConfig(Section):
     log_every       updates between two looks at the loss (a wait for the device each)
     checkpoint_minutes  between checkpoints from which a killed run goes on
     device          auto, or cpu
-    deterministic   the same bits in every run on the same machine; false may be faster on a GPU
+    deterministic   the same bits in every run on the same machine (torch warns of a GPU kernel that has
+                    no such form); false may be faster on a GPU
     """
 
     incidental: ClassVar[frozenset[str]] = frozenset(
@@ -59,6 +60,12 @@ class TrainingConfig(Section):
     checkpoint_minutes: Annotated[float, Field(ge=0)] = 10.0
     device: Literal["auto", "cpu"] = "auto"
     deterministic: bool = True
+
+    @field_validator("class_weights", mode="before")
+    @classmethod
+    def _classes_are_text(cls, weights: Any) -> Any:
+        """In YAML the class 3 is a number."""
+        return {str(name): weight for name, weight in weights.items()} if isinstance(weights, dict) else weights
 
     @model_validator(mode="after")
     def _even_batches_for_mixing(self):

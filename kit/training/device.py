@@ -1,18 +1,21 @@
 """Where and in which precision training runs: accelerate's Accelerator from the config."""
 
 import os
+from datetime import timedelta
 
 import torch
-from accelerate import Accelerator
+from accelerate import Accelerator, PartialState
 from accelerate.state import AcceleratorState
 from accelerate.utils import GradientAccumulationPlugin
 
+from kit.errors import KitError
 from kit.training.config import TrainingConfig
 
 
 def make_accelerator(config: TrainingConfig) -> Accelerator:
     """A fresh Accelerator for one run: its count of accumulated batches starts at 0."""
     os.environ.setdefault("CUBLAS_WORKSPACE_CONFIG", ":4096:8")  # cuBLAS repeats its sums only with this
+    process_state(config)
     AcceleratorState._reset_state()  # else the precision of an earlier run in this process would stay
     cpu = config.device == "cpu"
     accelerator = Accelerator(
@@ -30,8 +33,22 @@ def make_accelerator(config: TrainingConfig) -> Accelerator:
     return accelerator
 
 
+def process_state(config: TrainingConfig) -> PartialState:
+    """Which process of how many this is, on which device; made anew where an earlier experiment in this
+    process ran on another kind of device."""
+    wanted = config.device == "cpu"
+    patience = timedelta(hours=12)  # the others wait while the first process decodes all images
+    state = PartialState(cpu=wanted, timeout=patience)
+    if state.num_processes == 1 and wanted != bool(state._cpu):
+        AcceleratorState._reset_state(reset_partial_state=True)
+        state = PartialState(cpu=wanted, timeout=patience)
+    return state
+
+
 def resolve_precision(setting: str, cpu: bool = False) -> str:
     """fp32, fp16 or bf16. `auto`: bf16 where the GPU computes in it, fp16 on older ones, fp32 on a CPU."""
+    if setting == "fp16" and (cpu or not torch.cuda.is_available()):
+        raise KitError("training.precision: fp16 needs a GPU; bf16 and fp32 run on a CPU")
     if setting != "auto":
         return setting
     if cpu or not torch.cuda.is_available():

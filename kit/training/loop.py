@@ -119,7 +119,7 @@ class Trainer:
 
         self.model = model.to(device, memory_format=torch.channels_last)
         self.ema = ModelEmaV3(self.model, decay=config.ema, use_warmup=True) if config.ema else None
-        optimizer = build_optimizer(config.optimizer, model, groups, device)
+        optimizer = build_optimizer(config.optimizer, model, groups, device, policy.peak)
         self.forward, self.optimizer = accelerator.prepare(self.model, optimizer)
         self.rates = RateWriter(policy, groups, self.plan.total_steps, self.plan.steps_per_epoch)
         self.losses = torch.zeros(self.plan.total_steps, device=device)  # stays there until looked at
@@ -142,16 +142,17 @@ class Trainer:
                 self._update(step, batches)
                 done = step + 1
                 progress.update(done)
+                looks = done % per_epoch == 0 or done - looked >= self.config.log_every
+                if looks:
+                    progress.update(done, f"loss {self._look(looked, done):.3f}")
+                    looked = done
                 if self._evaluates_at(done):
                     began = time.monotonic()
                     self._score(self.evaluate(), done)
                     evaluating += time.monotonic() - began
-                if done % per_epoch == 0 or done - looked >= self.config.log_every:
-                    progress.update(done, f"loss {self._look(looked, done):.3f}")
-                    looked = done
-                    if time.monotonic() - saved >= 60 * self.config.checkpoint_minutes:
-                        self._save(done)
-                        saved = time.monotonic()
+                if looks and time.monotonic() - saved >= 60 * self.config.checkpoint_minutes:
+                    self._save(done)
+                    saved = time.monotonic()
                 if on_step:
                     on_step(step)
         seconds = time.monotonic() - started - evaluating
@@ -173,7 +174,7 @@ class Trainer:
             for buffer in self._final.buffers():
                 torch.distributed.broadcast(buffer, src=0)
         prediction, data = self.recipe.prediction, self.recipe.data
-        return predict(
+        probabilities = predict(
             self._final,
             images,
             rows,
@@ -184,6 +185,13 @@ class Trainer:
             data.workers,
             prediction.tta,
         )
+        if not np.isfinite(probabilities).all():
+            raise KitError("the trained model predicts values that are not finite; " + self._advice())
+        return probabilities
+
+    def load_weights(self, weights: dict[str, torch.Tensor]) -> None:
+        """Takes the weights that a finished run saved."""
+        self._final.load_state_dict(weights)
 
     @property
     def _final(self) -> nn.Module:
@@ -205,7 +213,8 @@ class Trainer:
         )
 
     def _update(self, step: int, batches: Iterator[tuple[torch.Tensor, torch.Tensor]]) -> None:
-        """One optimizer update. Nothing in here waits for the device."""
+        """One optimizer update. Nothing in here waits for the device (but the scaler of fp16, where the
+        optimizer has no fused form, has to)."""
         self._seed(step)
         self.rates.write(step, self.optimizer)
         for _ in range(self.config.accumulate):
@@ -243,13 +252,17 @@ class Trainer:
             raise KitError(
                 f"the loss is {losses[step - first]} at step {step} of {self.plan.total_steps} "
                 f"(epoch {step / self.plan.steps_per_epoch:.1f}), where the highest rate was "
-                f"{self.rates.lr[step].max():.3g}; "
-                "lower the policy's lr (try a tenth), or set training.clip_grad to 1.0"
-                + (", or training.precision to fp32" if self.accelerator.mixed_precision == "fp16" else "")
+                f"{self.rates.lr[step].max():.3g}; {self._advice()}"
             )
         mean = float(losses.mean())
         self._note(step=done, epoch=done / self.plan.steps_per_epoch, loss=mean)
         return mean
+
+    def _advice(self) -> str:
+        half = self.accelerator.mixed_precision == "fp16"
+        return "lower the policy's lr (try a tenth), or set training.clip_grad to 1.0" + (
+            ", or training.precision to fp32" if half else ""
+        )
 
     def _evaluates_at(self, done: int) -> bool:
         """At the end of every n-th epoch but the last, which is scored after the loop."""
@@ -280,6 +293,7 @@ class Trainer:
             self.dir.checkpoint,
             {
                 "step": done,
+                "made_on": self._made_on(),
                 "model": self.model.state_dict(),
                 "ema": self.ema.module.state_dict() if self.ema else None,
                 "optimizer": self.optimizer.state_dict(),
@@ -291,9 +305,19 @@ class Trainer:
             },
         )
 
+    def _made_on(self) -> str:
+        """What a checkpoint can go on with only where it is the same."""
+        precision = self.accelerator.mixed_precision.replace("no", "fp32")
+        return f"{self.accelerator.num_processes} × {self.device.type} in {precision}"
+
     def _restore(self) -> int:
         """Takes up the run's checkpoint; the number of updates done so far."""
         state = load_checkpoint(self.dir.checkpoint, self.device) or {"step": 0, "history": []}
+        if state["step"] and state["made_on"] != self._made_on():
+            raise KitError(
+                f"{self.dir.checkpoint} was made on {state['made_on']}, this is {self._made_on()}, where the same "
+                "bits cannot be had; go on there, or delete that file to start this run anew"
+            )
         self.history = state["history"]
         if self.accelerator.is_main_process:
             write_text(self.dir.history, "".join(json.dumps(line) + "\n" for line in self.history))

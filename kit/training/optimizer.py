@@ -1,6 +1,5 @@
 """timm's optimizers over depth groups."""
 
-import inspect
 from collections.abc import Sequence
 
 import torch
@@ -16,34 +15,35 @@ from kit.errors import KitError, some
 from kit.model.groups import DepthGroup
 from kit.training.config import OptimizerConfig
 
-FUSED_ON = ("cuda", "cpu", "mps")
+FUSED = (torch.optim.SGD, torch.optim.Adam, torch.optim.AdamW)  # those with a fused form on every device
 
 
 def build_optimizer(
-    config: OptimizerConfig, model: nn.Module, groups: Sequence[DepthGroup], device: torch.device
+    config: OptimizerConfig, model: nn.Module, groups: Sequence[DepthGroup], device: torch.device, peak: float
 ) -> torch.optim.Optimizer:
     """An optimizer with one or two parameter groups a depth group, each with its `depth` (an index).
 
     A depth group is split in what decays and what does not; both halves carry the same `depth`, so the
-    split never changes a rate. Rates start at 0: the policy writes them before the first step.
+    split never changes a rate. `peak` is the policy's highest rate, which some optimizers scale their
+    weight decay by; what they learn at is written before each step.
     """
     if config.name not in list_optimizers():
         raise KitError(
             f"training.optimizer.name: timm has no {config.name!r}; it has {some(list_optimizers(), 60)}"
         )
     options = dict(config.options)
-    takes = inspect.signature(get_optimizer_class(config.name, bind_defaults=False)).parameters
-    if "fused" in takes and device.type in FUSED_ON:
-        options.setdefault("fused", True)
     try:
+        fusible = get_optimizer_class(config.name, bind_defaults=False) in FUSED
+        if fusible and device.type in ("cuda", "cpu", "mps"):
+            options.setdefault("fused", True)
         return create_optimizer_v2(
             split_for_decay(model, groups, config.weight_decay),
             opt=config.name,
-            lr=0.0,
+            lr=peak,
             weight_decay=config.weight_decay,
             **{name: tuple(value) if isinstance(value, list) else value for name, value in options.items()},
         )
-    except (TypeError, ValueError) as error:
+    except (TypeError, ValueError, AssertionError, RuntimeError, ImportError) as error:
         raise KitError(f"training.optimizer: {config.name} refuses {options}: {error}") from error
 
 

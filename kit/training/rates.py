@@ -18,7 +18,7 @@ class RateWriter:
     """Asks the policy before every update, writes its rates, records what the optimizer then used.
 
     lr        float64 [steps, groups], NaN for updates that were not yet attempted
-    momentum  float64 [steps], NaN where the optimizer's own was left
+    momentum  float64 [steps], of the first group; NaN where the optimizer has none
     """
 
     def __init__(self, policy: Policy, groups: Sequence[DepthGroup], total_steps: int, steps_per_epoch: int):

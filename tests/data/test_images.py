@@ -167,6 +167,20 @@ def test_without_a_cache_images_are_checked_once(folder, monkeypatch):
     assert decoded == [images.paths[2]]
 
 
+def test_a_cache_that_is_there_is_used_though_it_took_the_space(folder, monkeypatch):
+    usage = [SimpleNamespace(total=10**12, used=0, free=free) for free in (2 * NEEDED, NEEDED)]
+    monkeypatch.setattr(module.shutil, "disk_usage", lambda _: usage.pop(0))
+    first, second = opened(folder, cache="auto"), opened(folder, cache="auto")
+    assert first.cache == second.cache is not None
+
+
+def test_a_cache_that_the_disk_cannot_hold_is_refused(folder, monkeypatch):
+    usage = SimpleNamespace(total=10**12, used=0, free=NEEDED - 1)
+    monkeypatch.setattr(module.shutil, "disk_usage", lambda _: usage)
+    with pytest.raises(KitError, match=r"data.cache: the pixels take .* GB, but .* has .* GB free"):
+        opened(folder, cache=True)
+
+
 def test_true_caches_whatever_the_size(folder):
     assert opened(folder, cache=True, cache_gb=1e-12).cache is not None
 

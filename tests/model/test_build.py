@@ -107,7 +107,24 @@ def test_weights_of_another_architecture_are_refused(name):
     assert "\n" not in str(caught.value)
 
 
+def test_foreign_names_are_paired_with_their_own_kind_only(tmp_path):
+    """Biases before weights: as many tensors, the same shapes, another order."""
+    state = timm.create_model("test_resnet", num_classes=5).state_dict()
+    names = sorted(state, key=lambda name: (name.rpartition(".")[0], name.rpartition(".")[2]))
+    torch.save({f"net.{name}": state[name] for name in names}, tmp_path / "scrambled.pth")
+    with pytest.raises(KitError, match=r"another architecture: .* differ in kind or shape"):
+        build(weights=str(tmp_path / "scrambled.pth"))
+
+
+def test_what_the_kit_gives_timm_is_no_option():
+    with pytest.raises(ValueError, match="num_classes comes from the train table"):
+        ModelConfig(options={"num_classes": 3})
+
+
 def test_files_that_are_no_weights_are_refused(tmp_path):
+    torch.save({}, tmp_path / "empty.pth")
+    with pytest.raises(KitError, match="holds no tensors"):
+        build(weights=str(tmp_path / "empty.pth"))
     text = tmp_path / "weights.pth"
     text.write_text("hello")
     with pytest.raises(KitError, match="is not a weight file"):

@@ -22,7 +22,7 @@ from kit.experiment import trainer_of as trainer_of_run
 from kit.model.build import weights_digest
 from kit.preparation import prepare, run_keys
 from kit.runs import ExperimentDir
-from kit.training.device import make_accelerator, resolve_precision
+from kit.training.device import make_accelerator, process_state, resolve_precision
 
 
 def trainer_of(competition: Path, output: Path, **sections):
@@ -198,6 +198,35 @@ def test_a_loss_that_is_not_finite_ends_the_run_with_step_rate_and_advice(compet
         KitError, match=r"the loss is (nan|inf) at step [1-5] of 6 .* rate was 1e\+30; lower the policy's lr"
     ):
         trainer.train()
+
+
+def test_predictions_that_are_not_finite_end_the_run(competition, tmp_path):
+    """The loss of a step is of the weights before it: the last update shows in the predictions alone."""
+    wild = {"uniform": {"lr": 1e30, "schedule": "constant"}}
+    trainer = trainer_of(competition, tmp_path, policies=wild, training={"epochs": 1, "batch_size": 24})
+    with pytest.raises(
+        KitError, match="the trained model predicts values that are not finite; lower the policy's lr"
+    ):
+        trainer.train()
+
+
+def test_a_checkpoint_of_another_set_up_is_refused(competition, tmp_path):
+    settings = {"training": {"checkpoint_minutes": 0, "log_every": 1}}
+    with pytest.raises(Killed):
+        trainer_of(competition, tmp_path, **settings).train(on_step=kill_at(1))
+    settings["training"]["precision"] = "bf16"
+    (tmp_path / "runs/tiny/experiment.yaml").unlink()
+    with pytest.raises(KitError, match=r"checkpoint.pt was made on 1 × cpu in fp32, this is 1 × cpu in bf16"):
+        trainer_of(competition, tmp_path, **settings).train()
+
+
+def test_an_experiment_on_the_cpu_after_one_on_another_device(monkeypatch):
+    from accelerate import PartialState
+
+    config = validate(experiment_content(Path(".")), "test").training
+    monkeypatch.setattr(PartialState(cpu=True), "_cpu", False)  # as an experiment with `device: auto` leaves it
+    assert process_state(config)._cpu is True
+    assert make_accelerator(config).device.type == "cpu"
 
 
 def test_a_rate_that_something_else_writes_ends_the_run(competition, tmp_path):

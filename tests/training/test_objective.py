@@ -49,6 +49,7 @@ def test_balanced_weights_are_scikit_learns(targets):
 def test_weights_by_name_and_a_name_that_is_no_class():
     config = TrainingConfig(class_weights={"b": 2.5})
     assert class_weights(config, ["a", "b"], np.array([0, 1])).tolist() == [1.0, 2.5]
+    assert TrainingConfig(class_weights={3: 2.0}).class_weights == {"3": 2.0}
     with pytest.raises(KitError, match=r"training.class_weights: 'z' is no class; they are a, b"):
         class_weights(TrainingConfig(class_weights={"z": 2.0}), ["a", "b"], np.array([0, 1]))
 

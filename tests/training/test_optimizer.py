@@ -40,9 +40,9 @@ def test_no_weight_decay_leaves_one_half(vit):
     assert [part["depth"] for part in split] == list(range(len(depth_groups(vit))))
 
 
-@pytest.mark.parametrize("name", ["adamw", "sgd", "lamb", "lion", "adan"])
+@pytest.mark.parametrize("name", ["adamw", "sgd", "lamb", "lion", "adan", "madgrad", "nadamw"])
 def test_timms_optimizers_take_the_groups(vit, name):
-    optimizer = build_optimizer(OptimizerConfig(name=name), vit, depth_groups(vit), CPU)
+    optimizer = build_optimizer(OptimizerConfig(name=name), vit, depth_groups(vit), CPU, 1e-3)
     assert [group["depth"] for group in optimizer.param_groups] == sorted(
         group["depth"] for group in optimizer.param_groups
     )
@@ -51,7 +51,7 @@ def test_timms_optimizers_take_the_groups(vit, name):
 
 def test_adamw_is_fused_and_has_its_options(vit):
     config = OptimizerConfig(options={"betas": [0.9, 0.99], "eps": 1e-5})
-    optimizer = build_optimizer(config, vit, depth_groups(vit), CPU)
+    optimizer = build_optimizer(config, vit, depth_groups(vit), CPU, 1e-3)
     assert type(optimizer) is torch.optim.AdamW
     assert optimizer.defaults["fused"] is True
     assert optimizer.defaults["betas"] == (0.9, 0.99)
@@ -60,6 +60,6 @@ def test_adamw_is_fused_and_has_its_options(vit):
 
 def test_unknown_optimizers_and_options_are_refused(vit):
     with pytest.raises(KitError, match=r"training.optimizer.name: timm has no 'adamm'"):
-        build_optimizer(OptimizerConfig(name="adamm"), vit, depth_groups(vit), CPU)
+        build_optimizer(OptimizerConfig(name="adamm"), vit, depth_groups(vit), CPU, 1e-3)
     with pytest.raises(KitError, match=r"training.optimizer: adamw refuses .*colour"):
-        build_optimizer(OptimizerConfig(options={"colour": 1}), vit, depth_groups(vit), CPU)
+        build_optimizer(OptimizerConfig(options={"colour": 1}), vit, depth_groups(vit), CPU, 1e-3)

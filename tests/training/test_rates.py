@@ -19,7 +19,7 @@ STEPS = 12
 def training():
     model = timm.create_model("test_resnet", num_classes=3)
     groups = depth_groups(model, "block")
-    optimizer = build_optimizer(OptimizerConfig(), model, groups, torch.device("cpu"))
+    optimizer = build_optimizer(OptimizerConfig(), model, groups, torch.device("cpu"), 1e-2)
     return RateWriter(policy("slice(1e-5, 1e-2)"), groups, STEPS, 4), optimizer
 
 
@@ -55,7 +55,7 @@ def test_the_record_is_the_policys_matrix(training, tmp_path):
 def test_sgd_gets_its_momentum():
     model = timm.create_model("test_resnet", num_classes=3)
     groups = depth_groups(model, "stage")
-    optimizer = build_optimizer(OptimizerConfig(name="sgd"), model, groups, torch.device("cpu"))
+    optimizer = build_optimizer(OptimizerConfig(name="sgd"), model, groups, torch.device("cpu"), 1e-2)
     writer = RateWriter(policy(1e-2), groups, STEPS, 4)
     writer.write(3, optimizer)
     momenta = [group["momentum"] for group in optimizer.param_groups]
