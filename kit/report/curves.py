@@ -31,12 +31,11 @@ def draw_curves(folder: ExperimentDir, metric: str, order: Sequence[str] = ()) -
     figure = Figure(figsize=(3.6 * len(runs) + 4.6, 3.8), layout="constrained")
     FigureCanvasAgg(figure)
     panels = figure.subplots(1, len(runs) + 1, width_ratios=[3.6] * len(runs) + [4.2], squeeze=False)[0]
-    for column, (policy, members) in enumerate(runs.items()):
-        _draw_rates(panels[column], policy, members[0])
-        if column:
-            panels[column].sharey(panels[0])
-        else:
-            panels[column].set_ylabel("learning rate")
+    ranges = [_draw_rates(axes, *each) for axes, each in zip(panels, runs.items(), strict=False)]
+    lowest, highest = zip(*ranges, strict=True)
+    for axes in panels[:-1]:  # one scale for all, so that the policies can be compared
+        axes.set_ylim(max(min(lowest), max(highest) * 1e-10) / 2, max(highest) * 2)
+    panels[0].set_ylabel("learning rate")
     _draw_scores(panels[-1], runs, metric)
     with atomic(folder.curves) as temporary:
         figure.savefig(temporary, dpi=110)
@@ -51,10 +50,11 @@ def _finished(folder: ExperimentDir, order: Sequence[str]) -> dict[str, list[Run
     return {policy: members for policy, members in runs.items() if members}
 
 
-def _draw_rates(axes, policy: str, run: RunDir) -> None:
+def _draw_rates(axes, policy: str, runs: list[RunDir]) -> tuple[float, float]:
+    """Draws the first run's rates; the lowest one above 0 and the highest."""
     from matplotlib import colormaps
 
-    with np.load(run.rates) as saved:
+    with np.load(runs[0].rates) as saved:
         lr, names = saved["lr"], saved["groups"]
     for depth in reversed(range(len(names))):  # the head first, so that it is the first line of the legend
         colour = colormaps["viridis"](0.9 * depth / max(1, len(names) - 1))
@@ -62,12 +62,12 @@ def _draw_rates(axes, policy: str, run: RunDir) -> None:
         width = 1.2 + 3.0 * depth / max(1, len(names) - 1)
         axes.plot(lr[:, depth], color=colour, linewidth=width, label=str(names[depth]))
     axes.set_yscale("log")
-    axes.set_ylim(bottom=max(lr[lr > 0].min(), lr.max() * 1e-8) / 2 if (lr > 0).any() else None)
     axes.set_title(policy)
     axes.set_xlabel("update")
     axes.grid(alpha=0.25)
     if len(names) <= 12:
         axes.legend(fontsize=8, title="depth group", title_fontsize=8, loc="lower left")
+    return (lr[lr > 0].min(), lr.max()) if (lr > 0).any() else (1e-12, 1.0)
 
 
 def _draw_scores(axes, runs: dict[str, list[RunDir]], metric: str) -> None:
@@ -86,4 +86,4 @@ def _draw_scores(axes, runs: dict[str, list[RunDir]], metric: str) -> None:
     axes.set_xlabel("epoch")
     axes.set_ylabel(metric)
     axes.grid(alpha=0.25)
-    axes.legend(fontsize=8, loc="lower right")
+    axes.legend(fontsize=8)
