@@ -5,9 +5,14 @@ from kit import load_experiment, run
 result = run(load_experiment("configs/digits.yaml", ["training.epochs=3"]))
 """
 
-__all__ = ["grade", "load_experiment", "run"]
+__all__ = ["KitError", "grade", "load_experiment", "run"]
 
-_WHERE = {"grade": "kit.grading", "load_experiment": "kit.config", "run": "kit.experiment"}
+_WHERE = {
+    "KitError": "kit.errors",
+    "grade": "kit.grading",
+    "load_experiment": "kit.config",
+    "run": "kit.experiment",
+}
 
 
 def __getattr__(name: str):

@@ -32,7 +32,7 @@ def run(
     overrides: Overrides = None,
     policy: Policies = None,
     fold: Annotated[
-        str | None, typer.Option(metavar="0,1", help="Train these folds only, like --set folds.run=[0,1].")
+        list[str] | None, typer.Option(metavar="0,1", help="Train these folds only, like --set folds.run=[0,1].")
     ] = None,
     output: Annotated[str, typer.Option(metavar="DIR", help="Holds runs/, submissions/, cache/.")] = ".",
     replace: Annotated[
@@ -42,7 +42,7 @@ def run(
     """Train every policy × seed × fold that is not there yet; score; write the submission."""
     from kit.config import load_experiment
 
-    extra = [f"folds.run=[{fold}]"] if fold is not None else []
+    extra = [f"folds.run=[{','.join(fold)}]"] if fold else []
     experiment = load_experiment(config, [*(overrides or []), *extra], policy or [])
     _explain_broken_imports()
     from kit.experiment import run
@@ -102,4 +102,9 @@ def main() -> None:
         app()
     except KitError as error:
         print("\n".join(f"error: {line}" for line in str(error).splitlines()), file=sys.stderr)
+        sys.exit(1)
+    except OSError as error:
+        if error.filename is None:  # not about a file of the user's
+            raise
+        print(f"error: {error.filename}: {error.strerror}", file=sys.stderr)
         sys.exit(1)

@@ -51,7 +51,9 @@ class Experiment(Section):
         return dump_yaml(self.model_dump(mode="json"))
 
 
-def load_experiment(path: str | Path, overrides: Sequence[str] = (), policies: Sequence[str] = ()) -> Experiment:
+def load_experiment(
+    path: str | Path, overrides: str | Sequence[str] = (), policies: str | Sequence[str] = ()
+) -> Experiment:
     """Reads and validates a config.
 
     path       a YAML file
@@ -62,6 +64,7 @@ def load_experiment(path: str | Path, overrides: Sequence[str] = (), policies: S
     Raises KitError with a line for every key that is unknown or has a bad value.
     """
     path = Path(path)
+    overrides, policies = ([each] if isinstance(each, str) else each for each in (overrides, policies))
     content = read_yaml(path)
     if not isinstance(content, dict):
         raise KitError(f"{path}: a config is a mapping of sections, like `name: digits`")
@@ -71,6 +74,7 @@ def load_experiment(path: str | Path, overrides: Sequence[str] = (), policies: S
     content["policies"] = _policies(content.get("policies"), policies, path)
     for override in overrides:
         if override not in whole:
+            _check_policy_name(override, content["policies"])
             _override(content, override)
     return validate(content, str(path))
 
@@ -100,7 +104,8 @@ def _policies(stated: Any, chosen: Sequence[str], config: Path) -> dict[str, Any
 
 
 def _policy_file(name: str, config: Path) -> Any:
-    folders = [config.parent / "policies", Path("configs/policies")]
+    shipped = Path(__file__).resolve().parent.parent / "configs" / "policies"
+    folders = [config.parent / "policies", Path("configs/policies"), shipped]
     for folder in folders:
         if (folder / f"{name}.yaml").is_file():
             return read_yaml(folder / f"{name}.yaml")
@@ -110,6 +115,17 @@ def _policy_file(name: str, config: Path) -> Any:
         f"policies: there is no policy {name!r}"
         + (f"; did you mean {close[0]}?" if close else f"; there are: {some(known) or 'none'}")
     )
+
+
+def _check_policy_name(override: str, policies: dict[str, Any]) -> None:
+    """A name that is not there would be a policy more, not a change of one."""
+    section, _, rest = override.partition("=")[0].strip().partition(".")
+    name = rest.partition(".")[0]
+    if section == "policies" and name not in policies and name != rest:
+        raise KitError(
+            f"--set {override}: there is no policy {name!r} in this experiment, but {some(policies)}; "
+            "add one with --policy"
+        )
 
 
 def _override(content: dict[str, Any], override: str) -> None:

@@ -20,7 +20,7 @@ from kit.competition.locate import Places
 from kit.competition.submission import make_submission, validate_submission, write_submission
 from kit.config import Experiment
 from kit.errors import KitError
-from kit.files import atomic, write_json
+from kit.files import atomic, need_writable, write_json
 from kit.model.build import build_model
 from kit.model.groups import depth_groups
 from kit.preparation import Prepared, prepare, run_keys, stored_experiment
@@ -28,7 +28,7 @@ from kit.report.curves import draw_curves
 from kit.runs import ExperimentDir, RunDir, RunKey, average, predictions, read_predictions, write_predictions
 from kit.scoring.f1 import argmax, per_class, score
 from kit.settings import fingerprint
-from kit.training.device import make_accelerator, process_state
+from kit.training.device import make_accelerator, process_state, resolve_precision
 from kit.training.loop import Fold, Trainer
 
 Say = Callable[[str], None]
@@ -68,10 +68,12 @@ def run(
 
     Raises KitError, before any training, for everything in the config or the data that cannot work.
     """
-    places = Places(Path(output))
+    places = Places(Path(output).expanduser())
+    for path in (places.runs, places.cache, places.submissions):
+        need_writable(path)
     folder = ExperimentDir(places.runs / experiment.name)
     state = process_state(experiment.training)
-    main = state.is_main_process
+    main, cpu = state.is_main_process, experiment.training.device == "cpu"
     if not main:
         say = lambda line: None  # noqa: E731
     with state.main_process_first():
@@ -80,6 +82,12 @@ def run(
     due = [key for key in keys if not folder.run(key).finished]
     if len(due) < len(keys):
         say(f"{len(keys) - len(due)} of {len(keys)} runs are finished already")
+    if due:
+        how = (
+            f"{state.num_processes} × {state.device.type}, {resolve_precision(experiment.training.precision, cpu)}"
+        )
+        rows = f"{len(prepared.train)} training and {len(prepared.test)} test rows"
+        say(f"{experiment.name}: {len(due)} runs of {experiment.model.name} on {how}; {rows}")
     state.wait_for_everyone()  # nobody begins to write before all have seen what is due
     for key in due:
         _execute(key, prepared, folder.run(key), say)

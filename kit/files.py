@@ -8,6 +8,8 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
+from kit.errors import KitError
+
 
 @contextmanager
 def atomic(path: Path) -> Iterator[Path]:
@@ -30,6 +32,16 @@ def atomic(path: Path) -> Iterator[Path]:
         temporary.replace(path)
     finally:
         temporary.unlink(missing_ok=True)
+
+
+def need_writable(folder: Path) -> None:
+    """Makes the folder and tries to write there; KitError where that is not possible."""
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+        with tempfile.TemporaryFile(dir=folder):
+            pass
+    except OSError as error:
+        raise KitError(f"{folder} cannot be written ({error.strerror}); give --output DIR that can") from error
 
 
 def write_text(path: Path, text: str) -> None:

@@ -85,7 +85,7 @@ def prepare(
     recipe = _check_training(experiment, competition)
     plan = make_folds(competition.ids, competition.targets, experiment.folds)
     reason = _made_from_something_else(experiment, folder, competition)
-    if reason and not replace:
+    if reason and not replace and any(run.finished or run.checkpoint.is_file() for run in folder.runs()):
         raise KitError(
             f"{folder.path} was made from {reason}; give the experiment another name (--set name=...), or start "
             "it anew with --replace"

@@ -15,13 +15,13 @@ def show_result(result: Result, metric: str) -> None:
     for policy, outcome in result.policies.items():
         scores = outcome.scores
         Console().print(_classes(policy, outcome.per_class))
-        folds = ", ".join(f"{run['score']:.4f}" for run in scores["runs"])
-        print(f"{policy}: {metric} of the folds: {folds}")
+        folds = ", ".join(f"{run['fold']}/{run['seed']} {run['score']:.4f}" for run in scores["runs"])
+        print(f"{policy}: {metric} by fold/seed: {folds}")
         part = "" if scores["oof_rows"] == scores["train_rows"] else f" of {scores['train_rows']}"
         print(f"{policy}: pooled out-of-fold {metric} {scores['oof']:.4f} ({scores['oof_rows']}{part} rows)")
         if part:
             print(f"{policy}: only some folds were run, so this is no score of the whole train table")
-        print(f"{policy}: submission {outcome.submission}")
+        print(f"{policy}: submission {outcome.submission}, the mean of {len(scores['runs'])} models")
     print(f"Everything else: {result.folder}")
 
 

@@ -91,13 +91,38 @@ def test_every_fault_of_a_config_is_a_line(config, tmp_path, monkeypatch, capsys
 
 
 def test_policy_and_fold_choose_what_is_trained(config, tmp_path, monkeypatch, capsys):
-    words = ("run", str(config), "--output", str(tmp_path), "--policy", "discriminative", "--fold", "1,2")
+    words = (
+        "run",
+        str(config),
+        "--output",
+        str(tmp_path),
+        "--policy",
+        "discriminative",
+        "--fold",
+        "1",
+        "--fold",
+        "2",
+    )
     code, output, errors = kit_here(monkeypatch, capsys, *words)
     assert code == 0, errors
     assert "discriminative seed 0 fold 1" in output
     assert "discriminative seed 0 fold 2" in output
     assert "uniform" not in output
     assert not (tmp_path / "runs/tiny/discriminative/seed0/fold0").exists()
+
+
+def test_an_override_of_a_policy_that_is_not_there_is_no_new_policy(config, tmp_path, monkeypatch, capsys):
+    words = ("run", str(config), "--output", str(tmp_path), "--set", "policies.unifrom.lr=1")
+    code, _, errors = kit_here(monkeypatch, capsys, *words)
+    assert code == 1
+    assert "there is no policy 'unifrom' in this experiment, but uniform" in errors
+
+
+def test_an_output_that_cannot_be_written_is_told_before_training(config, tmp_path, monkeypatch, capsys):
+    code, output, errors = kit_here(monkeypatch, capsys, "run", str(config), "--output", str(config))
+    assert code == 1
+    assert output == ""
+    assert errors == f"error: {config}/runs cannot be written (Not a directory); give --output DIR that can\n"
 
 
 def test_a_config_that_is_not_there(monkeypatch, capsys):

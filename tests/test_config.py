@@ -248,7 +248,10 @@ def test_chosen_policies_replace_those_of_the_file():
 def test_unknown_policy_suggests_the_closest():
     write_policy("uniform", "1e-2")
     assert refusal(without_policies("unifrom")) == "policies: there is no policy 'unifrom'; did you mean uniform?"
-    assert refusal(policies=["xyz"]) == "policies: there is no policy 'xyz'; there are: uniform"
+    assert (
+        refusal(policies=["xyz"])
+        == "policies: there is no policy 'xyz'; there are: discriminative, fine_tuning, uniform"
+    )
 
 
 @pytest.mark.parametrize("stated", ["3", "[flat, 3]", "1e-2"])
@@ -469,7 +472,7 @@ contents = st.fixed_dictionaries(
         "folds": st.fixed_dictionaries({"run": st.just("all") | st.lists(st.integers(0, 99), max_size=3)}),
         "data": st.fixed_dictionaries(
             {
-                "crop_pct": st.floats(0.01, 1),
+                "crop_pct": st.floats(0.5, 1),
                 "mean": st.none() | st.tuples(*[st.floats(-1e9, 1e9)] * 3),
                 "augment": st.just("heavy")
                 | st.lists(texts | st.dictionaries(texts, st.just({"p": 0.5}), max_size=2)),
@@ -567,6 +570,9 @@ def test_fingerprint_ignores_how_yaml_reads_a_rate(text):
 INCIDENTAL = {  # where things lie, how fast it goes, what is shown
     "competition.path": "elsewhere",
     "competition.embedded": "digits",
+    "competition.test": None,
+    "competition.sample_submission": "other.csv",
+    "competition.test_images": "other/{id}",
     "folds.run": [1],
     "data.cache": False,
     "data.cache_gb": 1,
@@ -580,12 +586,9 @@ INCIDENTAL = {  # where things lie, how fast it goes, what is shown
 }
 DECIDING = {
     "competition.train": "other.csv",
-    "competition.test": None,
-    "competition.sample_submission": "other.csv",
     "competition.id": "name",
     "competition.label": "class",
     "competition.train_images": "other/{id}",
-    "competition.test_images": "other/{id}",
     "folds.k": 4,
     "folds.seed": 1,
     "data.size": 40,

@@ -406,7 +406,7 @@ def test_what_cannot_work_is_one_line_before_training(competition, tmp_path, no_
     with pytest.raises(KitError, match=message) as caught:
         run(experiment(competition, **sections), tmp_path)
     assert "\n" not in str(caught.value)
-    assert not (tmp_path / "runs").exists()
+    assert list((tmp_path / "runs").iterdir()) == []
 
 
 @pytest.mark.slow

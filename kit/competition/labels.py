@@ -18,7 +18,14 @@ class SingleLabel:
 
     @classmethod
     def of(cls, labels: pd.Series) -> "SingleLabel":
-        return cls(tuple(sorted(labels.unique(), key=_order(labels.unique()))))
+        names = list(labels.unique())
+        spaced = [name for name in names if name != name.strip()]
+        if twins := [name for name in spaced if name.strip() in names]:
+            raise KitError(
+                f"competition.label: labels differ in spaces only: {some(map(repr, twins), 5)} and the same "
+                "without; make them one"
+            )
+        return cls(tuple(sorted(names, key=_order(names))))
 
     def encode(self, labels: Sequence[str], what: str) -> np.ndarray:
         """Class indices, int64 [rows]. `3`, `03` and `3.0` are one label where all classes are numbers.

@@ -46,6 +46,13 @@ class DataConfig(Section):
             raise ValueError(f"{len(values)} values for {channels} channels")
         return values
 
+    @field_validator("crop_pct")
+    @classmethod
+    def _not_beyond_the_largest_size(cls, crop_pct, info):
+        if info.data.get("size", 0) / crop_pct > 8192:
+            raise ValueError("images would be kept at more than 8192 pixels (size / crop_pct)")
+        return crop_pct
+
     @property
     def stored_size(self) -> int:
         """Side in pixels at which images are kept: size / crop_pct, rounded."""

@@ -93,7 +93,7 @@ def weights_digest(model: nn.Module) -> str:
 def _create(config: ModelConfig, options: dict) -> nn.Module:
     try:
         return timm.create_model(config.name, **options)
-    except (TypeError, AssertionError, ValueError) as error:
+    except (TypeError, AssertionError, ValueError, LookupError, RuntimeError) as error:
         raise KitError(f"model: timm cannot build {config.name} with {options}: {_line(error)}") from error
 
 

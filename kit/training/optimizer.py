@@ -43,7 +43,7 @@ def build_optimizer(
             weight_decay=config.weight_decay,
             **{name: tuple(value) if isinstance(value, list) else value for name, value in options.items()},
         )
-    except (TypeError, ValueError, AssertionError, RuntimeError, ImportError) as error:
+    except (TypeError, ValueError, LookupError, AssertionError, RuntimeError, ImportError) as error:
         raise KitError(f"training.optimizer: {config.name} refuses {options}: {error}") from error
 
 

@@ -104,3 +104,9 @@ def test_classes_ascend_and_do_not_depend_on_the_order_of_rows(labels, data):
     classes = _format(*labels).classes
     assert np.all(np.diff([float(name) for name in classes]) >= 0)
     assert _format(*data.draw(st.permutations(labels))).classes == classes
+
+
+def test_labels_that_differ_in_spaces_only_are_refused():
+    with pytest.raises(KitError, match="labels differ in spaces only: 'cat ' and the same without"):
+        SingleLabel.of(pd.Series(["cat", "dog", "cat  "]))
+    assert SingleLabel.of(pd.Series(["cat ", "dog"])).classes == ("cat ", "dog")
