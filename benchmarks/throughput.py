@@ -1,6 +1,6 @@
 """Images a second: the kit's loop, a bare loop on one resident batch (the floor), and fastai where installed.
 
-    python benchmarks/throughput.py --model resnet18 --size 128 --batch 32
+    PYTHONPATH=. python benchmarks/throughput.py --model resnet18 --size 128 --batch 32
 
 All three train the same timm model from the same PNG files under AdamW in the same precision; they take
 turns for `--rounds` rounds of `--steps` updates, and each round's ratios are formed within the round, so
