@@ -3,7 +3,6 @@
 import gc
 import platform
 import time
-from collections.abc import Callable
 from dataclasses import dataclass
 from importlib.metadata import version
 from pathlib import Path
@@ -23,7 +22,7 @@ from kit.errors import KitError
 from kit.files import atomic, need_writable, write_json
 from kit.model.build import build_model
 from kit.model.groups import depth_groups
-from kit.preparation import Prepared, prepare, run_keys, stored_experiment
+from kit.preparation import Prepared, Say, prepare, run_keys, stored_experiment
 from kit.report.curves import draw_curves
 from kit.runs import ExperimentDir, RunDir, RunKey, average, predictions, read_predictions, write_predictions
 from kit.scoring.f1 import argmax, per_class, score
@@ -31,7 +30,6 @@ from kit.settings import fingerprint
 from kit.training.device import make_accelerator, process_state, resolve_precision
 from kit.training.loop import Fold, Trainer
 
-Say = Callable[[str], None]
 PACKAGES = ("torch", "torchvision", "timm", "albumentations", "accelerate", "numpy", "scikit-learn", "pandas")
 
 

@@ -8,6 +8,8 @@ import pandas as pd
 import pytest
 from PIL import Image
 
+from kit.errors import KitError
+
 os.environ.setdefault("HF_HUB_OFFLINE", "1")  # no test may reach out
 os.environ.setdefault("OMP_WAIT_POLICY", "passive")  # two processes on two cores: do not spin for each other
 
@@ -50,6 +52,15 @@ def experiment_content(folder: Path, **sections) -> dict:
     for name, section in sections.items():
         content[name] = content.get(name, {}) | section if isinstance(section, dict) else section
     return content
+
+
+def refusal_of(call, *arguments) -> str:
+    """The message, one line, of the KitError that `call(*arguments)` has to raise."""
+    with pytest.raises(KitError) as caught:
+        call(*arguments)
+    message = str(caught.value)
+    assert len(message.splitlines()) == 1, message
+    return message
 
 
 @pytest.fixture(scope="session")

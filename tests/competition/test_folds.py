@@ -1,24 +1,16 @@
 import numpy as np
 import pytest
+from conftest import refusal_of
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from sklearn.model_selection import StratifiedKFold
 
 from kit.competition.config import FoldsConfig
 from kit.competition.folds import FoldPlan, check_folds, make_folds, rare_classes, read_folds, write_folds
-from kit.errors import KitError
 
 
 def _ids(count: int) -> list[str]:
     return [f"i{row:03d}" for row in range(count)]
-
-
-def _refusal(call, *arguments) -> str:
-    with pytest.raises(KitError) as caught:
-        call(*arguments)
-    message = str(caught.value)
-    assert len(message.splitlines()) == 1, message
-    return message
 
 
 @st.composite
@@ -93,7 +85,7 @@ def test_the_file_is_plain_and_read_by_id(tmp_path):
 def test_a_plan_of_other_rows_is_refused(tmp_path, ids):
     path = tmp_path / "folds.csv"
     write_folds(FoldPlan(["a", "b", "c"], np.array([0, 1, 0])), path)
-    assert _refusal(read_folds, path, ids).startswith(
+    assert refusal_of(read_folds, path, ids).startswith(
         f"{path} is of other rows than the train table (3 against {len(ids)}); "
     )
 
@@ -101,12 +93,12 @@ def test_a_plan_of_other_rows_is_refused(tmp_path, ids):
 def test_a_plan_that_holds_a_row_twice_is_refused(tmp_path):
     path = tmp_path / "folds.csv"
     path.write_text("id,fold\na,0\nb,1\na,1\n")
-    assert "is of other rows" in _refusal(read_folds, path, ["a", "b"])
+    assert "is of other rows" in refusal_of(read_folds, path, ["a", "b"])
 
 
 def test_a_class_in_one_row_is_named():
     targets = np.array([0] * 9 + [1] + [2] * 9 + [3])
-    message = _refusal(check_folds, FoldsConfig(k=5), ("a", "b", "c", "d"), targets)
+    message = refusal_of(check_folds, FoldsConfig(k=5), ("a", "b", "c", "d"), targets)
     assert message.startswith(
         "folds: class 'b', 'd' has a single row, which 5 folds cannot both train on and score"
     )
@@ -117,20 +109,20 @@ def test_a_class_in_two_rows_will_do():
 
 
 def test_more_folds_than_rows_are_refused():
-    message = _refusal(check_folds, FoldsConfig(k=5), ("a", "b"), np.array([0, 0, 1, 1]))
+    message = refusal_of(check_folds, FoldsConfig(k=5), ("a", "b"), np.array([0, 0, 1, 1]))
     assert message == "folds.k: 5 folds, but no class has more than 2 rows; lower k"
 
 
 def test_more_folds_than_any_class_has_rows_are_refused():
     """StratifiedKFold needs one class at least that reaches every fold."""
-    message = _refusal(check_folds, FoldsConfig(k=5), ("a", "b", "c"), np.repeat([0, 1, 2], [2, 4, 3]))
+    message = refusal_of(check_folds, FoldsConfig(k=5), ("a", "b", "c"), np.repeat([0, 1, 2], [2, 4, 3]))
     assert message.startswith("folds.k: 5 folds")
 
 
 @pytest.mark.parametrize(("run", "shown"), [((0, 5, 7), "5, 7"), ((), "none")])
 def test_folds_that_are_not_there_are_refused(run, shown):
     config = FoldsConfig(k=5, run=run)
-    message = _refusal(check_folds, config, ("a", "b"), np.array([0, 1] * 5))
+    message = refusal_of(check_folds, config, ("a", "b"), np.array([0, 1] * 5))
     assert message == f"folds.run: there are folds 0 to 4; got {shown}"
 
 

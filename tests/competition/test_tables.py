@@ -2,25 +2,17 @@ import csv
 
 import pandas as pd
 import pytest
+from conftest import refusal_of
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from kit.competition.tables import need_columns, need_unique, read_table
-from kit.errors import KitError
 
 
 def _write(folder, content: bytes | str):
     path = folder / "train.csv"
     path.write_bytes(content if isinstance(content, bytes) else content.encode())
     return path
-
-
-def _refusal(call, *arguments) -> str:
-    with pytest.raises(KitError) as caught:
-        call(*arguments)
-    message = str(caught.value)
-    assert len(message.splitlines()) == 1, message
-    return message
 
 
 def test_cells_are_the_text_that_stands_there(tmp_path):
@@ -66,30 +58,30 @@ def test_any_text_survives_a_csv_file(tmp_path_factory, rows):
 def test_a_missing_table_is_named_beside_those_that_are_there(tmp_path):
     for name in ("labels.csv", "a.csv", "notes.txt"):
         (tmp_path / name).touch()
-    message = _refusal(read_table, tmp_path / "train.csv", "competition.train")
+    message = refusal_of(read_table, tmp_path / "train.csv", "competition.train")
     assert message == (
         f"competition.train: {tmp_path / 'train.csv'} does not exist; tables in that folder: a.csv, labels.csv"
     )
 
 
 def test_a_missing_table_in_a_folder_without_tables(tmp_path):
-    message = _refusal(read_table, tmp_path / "train.csv", "k")
+    message = refusal_of(read_table, tmp_path / "train.csv", "k")
     assert message.endswith("train.csv does not exist; that folder holds no .csv file")
 
 
 def test_a_missing_table_in_a_missing_folder(tmp_path):
-    message = _refusal(read_table, tmp_path / "no" / "train.csv", "k")
+    message = refusal_of(read_table, tmp_path / "no" / "train.csv", "k")
     assert message.endswith(f"does not exist, nor does the folder {tmp_path / 'no'}")
 
 
 def test_a_folder_is_no_table(tmp_path):
-    assert f"k: {tmp_path} does not exist" in _refusal(read_table, tmp_path, "k")
+    assert f"k: {tmp_path} does not exist" in refusal_of(read_table, tmp_path, "k")
 
 
 @pytest.mark.parametrize("content", ["", "\n\n"])
 def test_an_empty_file_is_no_table(tmp_path, content):
     path = _write(tmp_path, content)
-    assert _refusal(read_table, path, "k") == (
+    assert refusal_of(read_table, path, "k") == (
         f"k: {path} is empty; a table needs at least a line of column names"
     )
 
@@ -107,7 +99,7 @@ def test_an_empty_file_is_no_table(tmp_path, content):
 )
 def test_what_is_no_table_is_refused_with_the_place(tmp_path, content, detail):
     path = _write(tmp_path, content)
-    message = _refusal(read_table, path, "competition.train")
+    message = refusal_of(read_table, path, "competition.train")
     assert message.startswith(f"competition.train: {path} ")
     assert detail in message
 
@@ -115,28 +107,28 @@ def test_what_is_no_table_is_refused_with_the_place(tmp_path, content, detail):
 def test_a_missing_column_is_named_beside_those_that_are_there(tmp_path):
     table = pd.DataFrame({"image": ["a"], "class": ["x"]})
     need_columns(table, {"competition.id": "image"}, tmp_path)
-    message = _refusal(need_columns, table, {"competition.id": "image", "competition.label": "label"}, tmp_path)
+    message = refusal_of(need_columns, table, {"competition.id": "image", "competition.label": "label"}, tmp_path)
     assert message == f"competition.label: {tmp_path} has no column 'label'; it has image, class"
 
 
 def test_repeated_values_are_named_once_each():
     need_unique(pd.Series(["007", "7", "7.0", "A", "a"]), "ids")
-    assert _refusal(need_unique, pd.Series(["a", "b", "a", "c", "b", "a"]), "train.csv") == (
+    assert refusal_of(need_unique, pd.Series(["a", "b", "a", "c", "b", "a"]), "train.csv") == (
         "train.csv: 2 ids stand there twice (a, b); ids must be unique"
     )
 
 
 def test_of_many_repeated_values_five_are_named():
-    message = _refusal(need_unique, pd.Series([f"i{row}" for row in range(8)] * 2), "t")
+    message = refusal_of(need_unique, pd.Series([f"i{row}" for row in range(8)] * 2), "t")
     assert "8 ids" in message
     assert "(i0, i1, i2, i3, i4 and 3 more)" in message
 
 
 def test_empty_values_are_named_by_their_line():
-    message = _refusal(need_unique, pd.Series(["a", "", "b", ""]), "train.csv")
+    message = refusal_of(need_unique, pd.Series(["a", "", "b", ""]), "train.csv")
     assert message == "train.csv: no id in 2 rows (row 2, 4); every row needs one"
 
 
 def test_a_line_break_in_an_id_does_not_break_the_message():
-    message = _refusal(need_unique, pd.Series(["a\nb", "a\nb"]), "train.csv")
+    message = refusal_of(need_unique, pd.Series(["a\nb", "a\nb"]), "train.csv")
     assert "train.csv: 1 ids stand there twice" in message

@@ -107,10 +107,11 @@ def test_single_group_and_a_rate_of_zero_are_drawn(tmp_path, figures):
 
 
 @pytest.mark.filterwarnings("ignore:Data has no positive values")
-def test_groups_that_never_learn_are_drawn(tmp_path):
+def test_groups_that_never_learn_are_drawn(tmp_path, figures):
     run = add_run(tmp_path, "frozen", 0, [0.5], groups=2)
     np.savez(run.rates, lr=np.zeros((2, 2)), momentum=np.zeros(2), groups=["stem", "head"])
     drawn(tmp_path, panels=1)
+    assert [line.get_ydata().tolist() for line in figures[0].axes[0].get_lines()] == [[0, 0], [0, 0]]
 
 
 def test_runs_without_scores_by_epoch_are_drawn(tmp_path, figures):
