@@ -58,6 +58,72 @@ def run(
 
 
 @app.command()
+def policies() -> None:
+    """List the ready policies, and what policies can be made of, with a sentence each."""
+    from kit.catalogue import building_blocks, ready_policies
+    from kit.show import show_policies
+
+    show_policies(ready_policies(), building_blocks())
+
+
+@app.command()
+def lr(
+    config: Config,
+    overrides: Overrides = None,
+    policy: Policies = None,
+    csv: Annotated[str | None, typer.Option(metavar="FILE", help="Write the step × group matrix there.")] = None,
+    png: Annotated[str | None, typer.Option(metavar="FILE", help="Draw lines and a heat map there.")] = None,
+) -> None:
+    """Show what a policy does to every depth group, step by step, without training."""
+    from kit.config import load_experiment
+
+    experiment = load_experiment(config, overrides or [], policy or [])
+    _explain_broken_imports()
+    from kit.preview import draw, preview, write_table
+    from kit.show import show_preview
+
+    previews = preview(experiment)
+    for each in previews:
+        show_preview(each)
+    if csv:
+        write_table(previews, csv)
+    if png:
+        draw(previews, png)
+
+
+@app.command()
+def find_lr(
+    config: Config,
+    overrides: Overrides = None,
+    policy: Policies = None,
+    start: Annotated[float, typer.Option(help="The first peak rate.")] = 1e-7,
+    end: Annotated[float, typer.Option(help="The last peak rate.")] = 10.0,
+    steps: Annotated[int, typer.Option(help="Updates from the first to the last.")] = 100,
+    by_depth: Annotated[
+        bool, typer.Option("--by-depth", help="Each depth group in turn, the others at the policy's rates.")
+    ] = False,
+    csv: Annotated[str | None, typer.Option(metavar="FILE", help="Write rates and losses there.")] = None,
+    png: Annotated[str | None, typer.Option(metavar="FILE", help="Draw the loss over the rate there.")] = None,
+    output: Annotated[str, typer.Option(metavar="DIR", help="Holds cache/.")] = ".",
+) -> None:
+    """Range test: raise all rates together until the loss diverges, and suggest a peak rate."""
+    from kit.config import load_experiment
+
+    experiment = load_experiment(config, overrides or [], policy or [])
+    _explain_broken_imports()
+    from kit.rate_finder import Search, draw, find_lr, write_table
+    from kit.show import show_found
+
+    search = Search(start, end, steps, by_depth)
+    found = find_lr(experiment, search, output, say=lambda line: print(line, flush=True))
+    if csv:
+        write_table(found, csv)
+    if png:
+        draw(found, png)
+    show_found(found, experiment.policies[found.policy].lr)
+
+
+@app.command()
 def grade(
     submission: Annotated[str, typer.Argument(metavar="SUBMISSION", help="A submission file.")],
     solution: Annotated[str, typer.Argument(metavar="SOLUTION", help="The test labels.")],

@@ -1,12 +1,12 @@
 """An experiment: the sections of all rooms composed, read from YAML, overridden, validated whole."""
 
-import difflib
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
 from pydantic import ValidationError, field_validator
 
+from kit.catalogue import policy_content
 from kit.competition.config import CompetitionConfig, FoldsConfig
 from kit.data.config import DataConfig
 from kit.errors import KitError, some
@@ -100,21 +100,7 @@ def _policies(stated: Any, chosen: Sequence[str], config: Path) -> dict[str, Any
             raise KitError(f"{config}: policies: {stated!r}: expected a name, a list of names, or a mapping")
         inline = dict.fromkeys(names)
     names = list(dict.fromkeys(chosen)) or list(inline)
-    return {name: _policy_file(name, config) if inline.get(name) is None else inline[name] for name in names}
-
-
-def _policy_file(name: str, config: Path) -> Any:
-    shipped = Path(__file__).resolve().parent.parent / "configs" / "policies"
-    folders = [config.parent / "policies", Path("configs/policies"), shipped]
-    for folder in folders:
-        if (folder / f"{name}.yaml").is_file():
-            return read_yaml(folder / f"{name}.yaml")
-    known = sorted({file.stem for folder in folders for file in folder.glob("*.yaml")})
-    close = difflib.get_close_matches(name, known, n=1)
-    raise KitError(
-        f"policies: there is no policy {name!r}"
-        + (f"; did you mean {close[0]}?" if close else f"; there are: {some(known) or 'none'}")
-    )
+    return {name: policy_content(name, config) if inline.get(name) is None else inline[name] for name in names}
 
 
 def _check_policy_name(override: str, policies: dict[str, Any]) -> None:

@@ -20,6 +20,7 @@ from kit.competition.submission import make_submission, validate_submission, wri
 from kit.config import Experiment
 from kit.errors import KitError
 from kit.files import atomic, need_writable, write_json
+from kit.lr import Policy
 from kit.model.build import build_model
 from kit.model.groups import depth_groups
 from kit.preparation import Prepared, Say, prepare, run_keys, stored_experiment
@@ -160,13 +161,15 @@ def _execute(key: RunKey, prepared: Prepared, run: RunDir, say: Say) -> None:
     )
 
 
-def trainer_of(key: RunKey, prepared: Prepared, run: RunDir, accelerator: Accelerator) -> Trainer:
-    """The Trainer of one run, its model built from the run's seed."""
+def trainer_of(
+    key: RunKey, prepared: Prepared, run: RunDir, accelerator: Accelerator, policy: Policy | None = None
+) -> Trainer:
+    """The Trainer of one run, its model built from the run's seed; under `policy` instead of the run's own."""
     experiment, competition = prepared.experiment, prepared.competition
     model = build_model(
         experiment.model, len(competition.classes), experiment.data.channels, experiment.data.size, key.seed
     )
-    policy = experiment.policies[key.policy]
+    config = experiment.policies[key.policy]
     fold = Fold(
         images=prepared.train,
         targets=competition.targets,
@@ -174,8 +177,8 @@ def trainer_of(key: RunKey, prepared: Prepared, run: RunDir, accelerator: Accele
         valid_rows=prepared.plan.validation_rows(key.fold),
         classes=competition.classes,
     )
-    groups = depth_groups(model, policy.groups)
-    return Trainer(model, groups, policy.build(), fold, prepared.recipe, key.seed, accelerator, run)
+    groups = depth_groups(model, config.groups)
+    return Trainer(model, groups, policy or config.build(), fold, prepared.recipe, key.seed, accelerator, run)
 
 
 def _save_weights(model: nn.Module, path: Path) -> None:

@@ -50,7 +50,9 @@ def _message(fault: dict[str, Any], path: Path, section: type[BaseModel] | None)
     if kind in ("missing", "union_tag_not_found"):
         return "missing; this key has no default"
     if kind == "union_tag_invalid":
-        return f"expected one of {fault['ctx']['expected_tags']}"
+        known = fault["ctx"]["expected_tags"]
+        close = difflib.get_close_matches(fault["ctx"]["tag"], re.findall(r"'([^']+)'", known), n=1)
+        return f"did you mean {close[0]}?" if close else f"expected one of {known}"
     if kind == "string_too_long":
         return f"expected at most {fault['ctx']['max_length']} characters"
     if kind in _WORDS:
@@ -100,12 +102,17 @@ def _member(model: Any, part: Any) -> Any:
         return model.get(part) if isinstance(model, dict) else model
     if part not in model.model_fields:  # the name of an entry, like a policy's
         return model
-    annotation = model.model_fields[part].annotation
-    sections = [
-        kind
-        for kind in (annotation, *get_args(annotation))
-        if isinstance(kind, type) and issubclass(kind, BaseModel)
-    ]
+    sections = _sections(model.model_fields[part].annotation)
     if len(sections) > 1:
-        return {kind.model_fields["name"].default: kind for kind in sections}
+        return {
+            kind.model_fields["name"].default if "name" in kind.model_fields else "listed": kind
+            for kind in sections
+        }
     return sections[0] if sections else None
+
+
+def _sections(annotation: Any) -> list[type[BaseModel]]:
+    """The sections in an annotation, however deep: those of `tuple[A, ...] | Annotated[B | C, ...] | None`."""
+    if isinstance(annotation, type) and issubclass(annotation, BaseModel):
+        return [annotation]
+    return [section for part in get_args(annotation) for section in _sections(part)]

@@ -22,10 +22,11 @@ from kit.model.groups import depth_groups
 from kit.runs import ExperimentDir, RunKey
 from kit.settings import fingerprint
 from kit.training.device import resolve_precision
-from kit.training.loop import Recipe, plan_batches
+from kit.training.loop import Recipe, batches_of
 from kit.training.objective import class_weights
 from kit.training.optimizer import build_optimizer
 from kit.training.progress import Progress
+from kit.training.rates import policy_groups
 from kit.yamlfile import read_yaml
 
 Say = Callable[[str], None]
@@ -116,13 +117,17 @@ def _check_training(experiment: Experiment, competition: Competition) -> Recipe:
         scoring=experiment.scoring,
         normalisation=Normalisation(data.mean or usual.mean, data.std or usual.std),
     )
-    for policy in experiment.policies.values():
-        groups = depth_groups(model, policy.groups)
-        build_optimizer(training.optimizer, model, groups, torch.device("cpu"), policy.build().peak)
+    smallest_fold = len(competition.ids) * (experiment.folds.k - 1) // experiment.folds.k
+    plan = batches_of(training, smallest_fold, seed)
+    for name, config in experiment.policies.items():
+        groups, policy = depth_groups(model, config.groups), config.build()
+        build_optimizer(training.optimizer, model, groups, torch.device("cpu"), policy.peak)
+        try:
+            policy.check(policy_groups(groups), plan.total_steps, plan.steps_per_epoch)
+        except ValueError as error:
+            raise KitError(f"policies.{name}.{error}") from error
     class_weights(training, competition.classes, competition.targets)
     Augmentation(data)
-    smallest_fold = len(competition.ids) * (experiment.folds.k - 1) // experiment.folds.k
-    plan_batches(recipe, smallest_fold, seed)
     _check_forward(
         model, (min(2, training.batch_size), data.channels, data.size, data.size), experiment.model.name
     )

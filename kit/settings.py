@@ -26,8 +26,12 @@ class Options(BaseModel):
         for name in type(self).model_fields:
             if name in self.incidental:
                 values.pop(name)
-            elif isinstance(getattr(self, name), Options):
-                values[name] = getattr(self, name).canonical()
+                continue
+            value = getattr(self, name)
+            if isinstance(value, Options):
+                values[name] = value.canonical()
+            elif isinstance(value, dict) and all(isinstance(each, Options) for each in value.values()):
+                values[name] = {key: each.canonical() for key, each in value.items()}
         return values
 
 

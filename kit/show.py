@@ -1,14 +1,24 @@
-"""A result as tables on the terminal."""
+"""Results as tables and sketches on the terminal."""
 
-import pandas as pd
+from collections.abc import Mapping
+from typing import TYPE_CHECKING
+
+import numpy as np
 from rich.console import Console
 from rich.markup import escape
 from rich.table import Table
 
-from kit.experiment import Result
+if TYPE_CHECKING:  # for annotations alone: they bring torch
+    import pandas as pd
+
+    from kit.experiment import Result
+    from kit.preview import Preview
+    from kit.rate_finder import Found
+
+BARS = "▁▂▃▄▅▆▇█"
 
 
-def show_result(result: Result, metric: str) -> None:
+def show_result(result: "Result", metric: str) -> None:
     """Scores of each policy, the classes of each, and where the files are."""
     if not result.trained:
         print(f"Nothing to train: all {result.kept} runs of {result.folder} are finished.")
@@ -25,10 +35,98 @@ def show_result(result: Result, metric: str) -> None:
     print(f"Everything else: {result.folder}")
 
 
-def _classes(policy: str, frame: pd.DataFrame) -> Table:
+def _classes(policy: str, frame: "pd.DataFrame") -> Table:
     table = Table(title=escape(f"{policy}, out of fold"))
     for column in frame.columns:
         table.add_column(column, justify="left" if column == "class" else "right")
     for row in frame.itertuples(index=False):
         table.add_row(*(f"{value:.3f}" if isinstance(value, float) else escape(str(value)) for value in row))
     return table
+
+
+def show_preview(preview: "Preview") -> None:
+    """A policy's rates: a table of some moments, and a sketch of each group's rate over time."""
+    lr, frozen, steps = preview.matrix.lr, preview.matrix.frozen, len(preview.matrix.lr)
+    moments = [round(share * (steps - 1)) for share in (0, 0.1, 0.25, 0.5, 0.75, 1)]
+    columns = [f"step {moment}" for moment in dict.fromkeys(moments)]
+    title = f"{preview.policy}: {steps} updates, {preview.steps_per_epoch} an epoch"
+    table = Table(title=escape(title), caption="sketch: log scale; · is a rate of 0, * frozen but for norms")
+    for column in ("depth group", "parameters", *columns, "over time"):
+        table.add_column(
+            column, justify="left" if column in ("depth group", "over time") else "right", no_wrap=True
+        )
+    for group in reversed(preview.groups):
+        rates = lr[:, group.index]
+        cells = [
+            f"{rates[moment]:.3g}" + ("*" if frozen[moment, group.index] and rates[moment] > 0 else "")
+            for moment in dict.fromkeys(moments)
+        ]
+        table.add_row(escape(group.name), f"{group.n_params:,}", *cells, sketch(rates, lr))
+    Console(width=None if Console().is_terminal else 160).print(table)
+    if preview.controller:
+        print(f"{preview.policy}: these are the static rates; in training {preview.controller} multiplies them")
+
+
+def sketch(rates: np.ndarray, scale: np.ndarray, width: int = 24) -> str:
+    """Rates over time as bars, on the log scale of all rates in `scale` (at most six decades of it)."""
+    top = scale.max()
+    if top <= 0:
+        return "·" * width
+    bottom = max(scale[scale > 0].min(), top * 1e-6)
+    moments = np.linspace(0, len(rates) - 1, min(width, len(rates))).round().astype(int)
+    span = max(np.log(top / bottom), 1e-9)
+    bars = []
+    for rate in rates[moments]:
+        height = np.log(max(rate, bottom) / bottom) / span if top > bottom * (1 + 1e-9) else 1.0
+        bars.append("·" if rate <= 0 else BARS[min(int(height * len(BARS)), len(BARS) - 1)])
+    return "".join(bars)
+
+
+def show_found(found: "Found", lr: float | str) -> None:
+    """The suggestions of a range test, and what to write into the policy.
+
+    lr  as the policy states it
+    """
+    for name, test in found.tests.items():
+        how = "stopped: the loss diverged" if test.diverged else "the loss did not diverge"
+        chosen = ", ".join(f"{suggestion} {rate:.3g}" for suggestion, rate in test.suggestions().items())
+        print(f"{found.policy}, {name}: {chosen} ({len(test.rates)} updates; {how})")
+    if "all" in found.tests:
+        suggestion = found.tests["all"].suggestions()["valley"]
+        print("\nValley's, ready to paste (rates by depth keep their ratios):\n")
+        print(f"lr: {scaled(lr, suggestion / found.peak)}")
+        return
+    top, multipliers = found.suggested_profile()
+    print("\nThe profile that these curves suggest (`minimum` of each), ready to paste:\n")
+    print(f"lr: {top:.3g}\nprofile:\n  name: explicit\n  groups:")
+    for name, multiplier in multipliers.items():
+        print(f"    {name}: {multiplier:.3g}")
+    if left_out := [group.name for group in found.groups if group.name not in found.tests]:
+        print(f"\nNot tested, because the policy freezes them: {', '.join(left_out)}")
+
+
+def scaled(lr: float | str, factor: float) -> str:
+    """`slice(1e-4, 1e-2)` times 2 is `slice(0.0002, 0.02)`."""
+    from kit.lr.config import parse_lr
+
+    rate = parse_lr(lr)
+    numbers = [f"{each * factor:.3g}" for each in (rate.first, rate.last) if each is not None]
+    return f"slice({', '.join(numbers)})" if rate.is_slice else numbers[0]
+
+
+def show_policies(ready: Mapping[str, str], blocks: Mapping[str, Mapping[str, str]]) -> None:
+    """Names with a sentence each: the ready policies, then what policies are made of."""
+    sections = {"policies, ready to be named in a config or by --policy": ready}
+    sections |= {f"{kind}, for a policy of your own": members for kind, members in blocks.items()}
+    for title, members in sections.items():
+        print(f"\n{title}")
+        _two_columns(members)
+
+
+def _two_columns(members: Mapping[str, str]) -> None:
+    table = Table(box=None, show_header=False, padding=(0, 2, 0, 2))
+    table.add_column(no_wrap=True)
+    table.add_column(overflow="fold")
+    for name, sentence in members.items():
+        table.add_row(escape(name), escape(sentence))
+    Console(width=None if Console().is_terminal else 120).print(table)

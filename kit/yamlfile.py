@@ -35,6 +35,13 @@ class _Dumper(yaml.SafeDumper):
     """Quotes the text 1e-2, which the loader would read as a number."""
 
 
+def _represent_text(dumper: _Dumper, text: str) -> yaml.Node:
+    """YAML 1.1 reads three rare characters as line breaks, and would give back others for them."""
+    style = '"' if any(character in text for character in "\x85\u2028\u2029") else None
+    return dumper.represent_scalar("tag:yaml.org,2002:str", text, style=style)
+
+
+_Dumper.add_representer(str, _represent_text)
 for _side in (_Loader, _Dumper):
     _side.add_implicit_resolver("tag:yaml.org,2002:float", _FLOAT, list("-+.0123456789"))
 

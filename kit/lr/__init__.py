@@ -7,6 +7,7 @@ policy(lr="slice(1e-6, 1e-2)", schedule="one_cycle").rates(Clock(step=0, total_s
 """
 
 from kit.lr.clock import Clock, Group
-from kit.lr.policies import Policy, PolicyConfig, Rates, policy
+from kit.lr.config import PolicyConfig, fine_tune, policy
+from kit.lr.policies import Matrix, Policy, Rates
 
-__all__ = ["Clock", "Group", "Policy", "PolicyConfig", "Rates", "policy"]
+__all__ = ["Clock", "Group", "Matrix", "Policy", "PolicyConfig", "Rates", "fine_tune", "policy"]

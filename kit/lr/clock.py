@@ -5,16 +5,16 @@ from dataclasses import dataclass
 
 @dataclass(frozen=True)
 class Clock:
-    """A moment in training.
+    """A moment in training, or in a phase of it.
 
     step            attempted optimizer updates before this one: 0 … total_steps − 1
-    total_steps     updates of the whole training
+    total_steps     updates of the whole training (within a phase: of the phase, which may be a fraction)
     steps_per_epoch updates of one epoch; the whole training when left out
     """
 
-    step: int
-    total_steps: int
-    steps_per_epoch: int | None = None
+    step: float
+    total_steps: float
+    steps_per_epoch: float | None = None
 
     @property
     def progress(self) -> float:
@@ -40,3 +40,8 @@ class Group:
     def depth(self) -> float:
         """0 at the stem, 1 at the head; a single group is all head."""
         return self.index / (self.count - 1) if self.count > 1 else 1.0
+
+    @property
+    def above(self) -> int:
+        """How many groups lie between this one and the output: 0 at the head."""
+        return self.count - 1 - self.index

@@ -2,15 +2,14 @@
 
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Any, Literal
+from typing import Any
 
 import numpy as np
-from pydantic import field_validator
 
 from kit.lr.clock import Clock, Group
-from kit.lr.profiles import HeadFirst, Profile, Uniform, parse_lr
-from kit.lr.schedules import OneCycle, Schedule, ScheduleBase
-from kit.settings import Section
+from kit.lr.controllers import ControllerBase
+from kit.lr.phases import MOMENTS, Phase, spans
+from kit.lr.schedules import TOLERANCE
 
 
 @dataclass(frozen=True)
@@ -18,11 +17,26 @@ class Rates:
     """What a policy asks for at one step.
 
     lr        float64 [groups], one rate per depth group, stem first
+    frozen    bool [groups]: no gradients. Where the rate of a frozen group is above 0, its normalisation
+              layers are the exception and learn at it; everything else stands still
     momentum  SGD's momentum or Adam's first beta; None leaves the optimizer's own
     """
 
     lr: np.ndarray
+    frozen: np.ndarray
     momentum: float | None
+
+
+@dataclass(frozen=True)
+class Matrix:
+    """A policy over a whole training.
+
+    lr, frozen  [steps, groups];  momentum  [steps], NaN where the policy leaves the optimizer's own
+    """
+
+    lr: np.ndarray
+    frozen: np.ndarray
+    momentum: np.ndarray
 
 
 @dataclass(frozen=True)
@@ -31,56 +45,117 @@ class Policy:
 
     Stateless: `rates` may be asked in any order, before, during and after a training, and always
     answers the same.
+
+    phases      one or more, one after the other
+    train_norm  whether normalisation layers of frozen groups learn (fastai's `train_bn`). If not, their
+                batch norms keep their running statistics too
+    controller  multiplies the static rates by what it makes of measured norms; None for a static policy
     """
 
-    peak: float
-    schedule: ScheduleBase
-    profile: Profile
+    phases: tuple[Phase, ...]
+    train_norm: bool = True
+    controller: ControllerBase | None = None
+
+    @property
+    def peak(self) -> float:
+        """The highest peak rate of its phases."""
+        return max(phase.peak for phase in self.phases)
 
     def rates(self, clock: Clock, groups: Sequence[Group]) -> Rates:
-        """The rates at one moment. `groups` are ordered from the stem to the head."""
-        scheduled = self.peak * self.schedule(clock)
-        multipliers = np.array([self.profile(clock, group) for group in groups], dtype=np.float64)
-        return Rates(lr=scheduled * multipliers, momentum=self.schedule.momentum(clock))
+        """The static rates at one moment. `groups` are ordered from the stem to the head."""
+        phase, within = self._at(clock)
+        lr, frozen = phase.lr(within, groups), phase.frozen(within, groups)
+        if not self.train_norm:
+            lr[frozen] = 0.0
+        return Rates(lr, frozen, phase.schedule.momentum(within))
+
+    def fraction(self, clock: Clock) -> float:
+        """What the schedule makes of the peak rate of the phase at this moment, in [0, 1]."""
+        phase, within = self._at(clock)
+        return phase.schedule(within)
+
+    def matrix(self, groups: Sequence[Group], total_steps: int, steps_per_epoch: int | None = None) -> Matrix:
+        """The rates of every step, without training."""
+        each = [self.rates(Clock(step, total_steps, steps_per_epoch), groups) for step in range(total_steps)]
+        return Matrix(
+            lr=np.array([rates.lr for rates in each]),
+            frozen=np.array([rates.frozen for rates in each]),
+            momentum=np.array([np.nan if rates.momentum is None else rates.momentum for rates in each]),
+        )
+
+    def check(self, groups: Sequence[Group], total_steps: int, steps_per_epoch: int | None = None) -> None:
+        """Raises ValueError where the policy cannot be followed on this model for this long: phases that do
+        not fill the training, names that match no group, a controller over groups that are frozen."""
+        each = self._spans(total_steps, steps_per_epoch)
+        per_epoch = steps_per_epoch or total_steps
+        for place, (phase, (begin, end)) in enumerate(zip(self.phases, each, strict=True)):
+            try:
+                phase.check(groups)
+            except ValueError as error:
+                raise ValueError(f"phases[{place}].{error}" if len(self.phases) > 1 else str(error)) from error
+            if self.controller and (frozen := _ever_frozen(phase, end - begin, groups, per_epoch)):
+                raise ValueError(
+                    f"controller: {self.controller.name} cannot steer depth group {frozen}, which the policy "
+                    "freezes; leave out the controller, or choose a profile without frozen groups"
+                )
+
+    def bound(self, groups: Sequence[Group], total_steps: int, steps_per_epoch: int | None = None) -> float:
+        """A rate that no group exceeds at any step, the controller's multiplier included."""
+        bounds = [
+            phase.bound(Clock(0, end - begin, steps_per_epoch or total_steps), groups)
+            for phase, (begin, end) in zip(self.phases, self._spans(total_steps, steps_per_epoch), strict=True)
+        ]
+        return max(bounds) * (max(1.0, self.controller.upper) if self.controller else 1.0)
+
+    def freezes(self, groups: Sequence[Group], total_steps: int, steps_per_epoch: int | None = None) -> bool:
+        """Whether some group is frozen at some time."""
+        each = zip(self.phases, self._spans(total_steps, steps_per_epoch), strict=True)
+        per_epoch = steps_per_epoch or total_steps
+        return any(_ever_frozen(phase, end - begin, groups, per_epoch) for phase, (begin, end) in each)
+
+    def lambda_lr(self, optimizer, groups, total_steps: int, steps_per_epoch: int | None = None):
+        """This policy as a torch scheduler, for a training loop of your own: `kit.lr.torch_scheduler.PolicyLR`.
+
+        optimizer    a torch optimizer whose parameter groups each lie within one depth group
+        groups       the model's depth groups, `kit.model.groups.depth_groups(model)`
+        total_steps  optimizer updates of the whole training; call the scheduler's `step()` after each
+
+        Raises ValueError for a policy with a controller, which needs the kit's loop, and for whatever
+        `check` finds.
+        """
+        from kit.lr.torch_scheduler import PolicyLR  # the one part of kit.lr that needs torch
+
+        return PolicyLR(self, optimizer, groups, total_steps, steps_per_epoch)
+
+    def _spans(self, total_steps: float, steps_per_epoch: float | None) -> list[tuple[float, float]]:
+        if len(self.phases) == 1 and self.phases[0].epochs is None and self.phases[0].fraction is None:
+            return [(0.0, total_steps)]
+        return spans(self.phases, total_steps, steps_per_epoch or total_steps)
+
+    def _at(self, clock: Clock) -> tuple[Phase, Clock]:
+        """The phase at this moment, and the clock within it."""
+        if len(self.phases) == 1:
+            return self.phases[0], clock
+        each = self._spans(clock.total_steps, clock.steps_per_epoch)
+        place = next((i for i, (_, end) in enumerate(each) if clock.step < end - TOLERANCE), len(each) - 1)
+        begin, end = each[place]
+        per_epoch = clock.steps_per_epoch or clock.total_steps
+        return self.phases[place], Clock(max(0.0, clock.step - begin), end - begin, per_epoch)
 
 
-class PolicyConfig(Section):
-    """A policy as a file in configs/policies/ states it.
-
-    lr        the peak rate: 1e-2, slice(1e-6, 1e-2) or slice(1e-2)
-    schedule  one_cycle, cosine or constant; or a mapping with `name` and its options
-    groups    where the network is cut into depth groups: `block` (one a block), `stage` (one a
-              stage) or `coarse` (three, as fastai does: front half, back half, head)
-    """
-
-    lr: float | str
-    schedule: Schedule = OneCycle()
-    groups: Literal["block", "stage", "coarse"] = "block"
-
-    @field_validator("lr")
-    @classmethod
-    def _one_spelling(cls, lr: float | str) -> float | str:
-        """So that `slice(1e-6,1e-2)` and `slice(1e-06, 0.01)` are the same policy."""
-        peak, profile = parse_lr(lr)
-        if isinstance(profile, Uniform):
-            return peak
-        if isinstance(profile, HeadFirst):
-            return f"slice({peak!r})"
-        return f"slice({profile.first!r}, {peak!r})"
-
-    @field_validator("schedule", mode="before")
-    @classmethod
-    def _by_name(cls, schedule: Any) -> Any:
-        return {"name": schedule} if isinstance(schedule, str) else schedule
-
-    def build(self) -> Policy:
-        peak, profile = parse_lr(self.lr)
-        return Policy(peak=peak, schedule=self.schedule, profile=profile)
+def set_momentum(group: dict[str, Any], momentum: float | None) -> None:
+    """Writes SGD's momentum or Adam's first beta into an optimizer's parameter group; None leaves it as it is."""
+    if momentum is not None and "betas" in group:
+        group["betas"] = (momentum, *group["betas"][1:])
+    elif momentum is not None and "momentum" in group:
+        group["momentum"] = momentum
 
 
-def policy(lr: float | str, schedule: Any = "one_cycle") -> Policy:
-    """A policy from the values a config file would hold, for use without the rest of the kit.
-
-    Raises pydantic's ValidationError (a ValueError) for a rate or a schedule that cannot be read.
-    """
-    return PolicyConfig(lr=lr, schedule=schedule).build()
+def _ever_frozen(phase: Phase, length: float, groups: Sequence[Group], per_epoch: float) -> str:
+    """The name of a group that the phase freezes at some time, or ''."""
+    for moment in range(MOMENTS):
+        frozen = phase.frozen(Clock(moment / MOMENTS * length, length, per_epoch), groups)
+        if frozen.any():
+            group = groups[int(np.flatnonzero(frozen)[0])]
+            return group.name or str(group.index)
+    return ""

@@ -1,70 +1,312 @@
-"""Profiles: depth group → multiplier of the scheduled rate. The head (the last group) has multiplier 1."""
+"""Profiles: depth group (and, if it wants, time) → multiplier of the scheduled rate.
 
-import re
-from collections.abc import Callable
-from dataclasses import dataclass
+A new one is a class with a `name`, its formula in the docstring, and a place in `Profile` at the end.
+In the formulas d is a group's depth (0 at the stem, 1 at the head), u how many groups lie above it (0 at
+the head), p the progress of the training or the phase.
+"""
+
+from collections.abc import Sequence
+from typing import Annotated, ClassVar, Literal
+
+from pydantic import Field, model_validator
 
 from kit.lr.clock import Clock, Group
+from kit.lr.schedules import TOLERANCE, Curve, Fraction, Share, ease
+from kit.settings import Options
 
-Profile = Callable[[Clock, Group], float]
+Ratio = Annotated[float, Field(gt=0, le=1)]
 
 
-@dataclass(frozen=True)
-class Uniform:
+class ProfileBase(Options):
+    takes_slice: ClassVar[bool] = False  # whether `lr: slice(a, b)` gives its `ratio`
+
+    def __call__(self, clock: Clock, group: Group) -> float:
+        """The multiplier of this group at this moment, at least 0 and at most `bound`."""
+        raise TypeError(f"{type(self).__name__} does not say its multiplier")
+
+    def frozen(self, clock: Clock, group: Group) -> bool:
+        """Whether the group does not learn now and for a while: its gradients can be turned off."""
+        return False
+
+    def check(self, groups: Sequence[Group]) -> None:
+        """Raises ValueError where the profile does not fit a model with these groups."""
+
+    @property
+    def bound(self) -> float:
+        """The largest multiplier that it can give."""
+        return 1.0
+
+
+class Uniform(ProfileBase):
     """Every depth learns at the same rate: multiplier 1."""
+
+    name: Literal["uniform"] = "uniform"
 
     def __call__(self, clock: Clock, group: Group) -> float:
         return 1.0
 
 
-@dataclass(frozen=True)
-class Discriminative:
-    """Geometric over depth, from first/last at the stem to 1 at the head: (first/last)^(1 − depth).
+class Discriminative(ProfileBase):
+    """Geometric over depth, smaller rates early in the network: `ratio`^(1 − d), or `factor`^(−u).
 
-    fastai's `slice(first, last)` (`even_mults`); discriminative fine-tuning comes from ULMFiT
-    (Howard & Ruder, arXiv 1801.06146).
+    `ratio` is the stem's rate by the head's; `lr: slice(first, last)` gives it as first/last (fastai's
+    `even_mults`). `factor` is a group's rate by that of the one below it; ULMFiT's is 2.6 (Howard & Ruder,
+    arXiv 1801.06146, where discriminative fine-tuning comes from). One of the two.
     """
 
-    first: float  # rate of the stem when the head's is `last`
-    last: float
+    takes_slice = True
+    name: Literal["discriminative"] = "discriminative"
+    ratio: Ratio | None = None
+    factor: Annotated[float, Field(ge=1)] | None = None
+
+    @model_validator(mode="after")
+    def _one_of_the_two(self):
+        if self.ratio is not None and self.factor is not None:
+            raise ValueError("ratio and factor say the same in two ways; give one of them")
+        return self
 
     def __call__(self, clock: Clock, group: Group) -> float:
-        return (self.first / self.last) ** (1 - group.depth)
+        return self.factor**-group.above if self.factor is not None else self.ratio ** (1 - group.depth)
 
 
-@dataclass(frozen=True)
-class HeadFirst:
-    """A tenth for every group but the last: fastai's `slice(b)`."""
+class Reverse(ProfileBase):
+    """Geometric over depth, larger rates early in the network: `ratio`^d.
 
-    def __call__(self, clock: Clock, group: Group) -> float:
-        return 1.0 if group.index == group.count - 1 else 0.1
-
-
-_SLICE = re.compile(r"^slice\(\s*([^,()\s]+)\s*(?:,\s*([^,()\s]+)\s*)?\)$")
-
-
-def parse_lr(lr: float | str) -> tuple[float, Profile]:
-    """Peak rate and profile of a rate as fastai's users write it.
-
-    1e-2              the same rate everywhere
-    slice(1e-6, 1e-2) 1e-6 at the stem, 1e-2 at the head, geometric between
-    slice(1e-2)       1e-3 everywhere, 1e-2 at the head
-
-    Raises ValueError for anything else, and for rates that are not finite and above 0.
+    `ratio` is the head's rate by the stem's; `lr: slice(first, last)` with first ≥ last gives it. Singh et
+    al., arXiv 1510.04609, argue for it when training from scratch.
     """
-    text = str(lr).strip()
-    match = _SLICE.match(text)
-    try:
-        first, last = (match[1], match[2]) if match else (text, None)
-        rates = [float(first)] if last is None else [float(first), float(last)]
-    except ValueError:
-        raise ValueError(
-            f"{text!r} is not a learning rate; write 1e-2, slice(1e-6, 1e-2) or slice(1e-2)"
-        ) from None
-    if not all(0 < rate < float("inf") for rate in rates):
-        raise ValueError(f"{text!r} holds a rate that is not above 0 and finite")
-    if len(rates) == 2:
-        if rates[0] > rates[1]:
-            raise ValueError(f"{text!r} falls towards the head; the first rate of a slice is the smaller one")
-        return rates[1], Discriminative(first=rates[0], last=rates[1])
-    return rates[0], HeadFirst() if match else Uniform()
+
+    takes_slice = True
+    name: Literal["reverse"] = "reverse"
+    ratio: Ratio | None = None
+
+    def __call__(self, clock: Clock, group: Group) -> float:
+        return self.ratio**group.depth if group.count > 1 else 1.0
+
+
+class HeadFirst(ProfileBase):
+    """The whole rate for the head, `body` of it for every other group: fastai's `slice(lr)`, a tenth."""
+
+    name: Literal["head_first"] = "head_first"
+    body: Annotated[float, Field(ge=0, le=1)] = 0.1
+
+    def __call__(self, clock: Clock, group: Group) -> float:
+        return 1.0 if group.above == 0 else self.body
+
+    def frozen(self, clock: Clock, group: Group) -> bool:
+        return group.above > 0 and self.body == 0
+
+
+class LayerDecay(ProfileBase):
+    """Layer-wise decay: max(min_scale, decay^u). timm's `param_groups_layer_decay`, whose default is .75."""
+
+    name: Literal["layer_decay"] = "layer_decay"
+    decay: Ratio = 0.75
+    min_scale: Fraction = 0.0
+
+    def __call__(self, clock: Clock, group: Group) -> float:
+        return max(self.min_scale, self.decay**group.above)
+
+
+class Explicit(ProfileBase):
+    """A multiplier by group name, `other` for the groups that are not named; 0 freezes a group.
+
+    A key is a group's name, or the beginning of one up to a dot (`layer4` is layer4.0 and layer4.1), or
+    `stem` or `head` for the first and the last group. Of several keys that fit, the longest counts.
+    """
+
+    name: Literal["explicit"] = "explicit"
+    groups: Annotated[dict[str, Annotated[float, Field(ge=0)]], Field(min_length=1)]
+    other: Annotated[float, Field(ge=0)] = 1.0
+
+    def __call__(self, clock: Clock, group: Group) -> float:
+        fitting = [key for key in self.groups if _names(key, group)]
+        return self.groups[max(fitting, key=len)] if fitting else self.other
+
+    def frozen(self, clock: Clock, group: Group) -> bool:
+        return self(clock, group) == 0
+
+    def check(self, groups: Sequence[Group]) -> None:
+        for key in self.groups:
+            if not any(_names(key, group) for group in groups):
+                names = ", ".join(group.name for group in groups)
+                raise ValueError(f"profile.groups: {key!r} matches no depth group; there are: {names}")
+
+    @property
+    def bound(self) -> float:
+        return max(*self.groups.values(), self.other)
+
+
+def _names(key: str, group: Group) -> bool:
+    if key == group.name or group.name.startswith(f"{key}."):
+        return True
+    return (key == "stem" and group.index == 0) or (key == "head" and group.above == 0)
+
+
+class Table(ProfileBase):
+    """A multiplier a group, from the stem to the head; 0 freezes a group."""
+
+    name: Literal["table"] = "table"
+    multipliers: Annotated[tuple[Annotated[float, Field(ge=0)], ...], Field(min_length=1)]
+
+    def __call__(self, clock: Clock, group: Group) -> float:
+        return self.multipliers[group.index]
+
+    def frozen(self, clock: Clock, group: Group) -> bool:
+        return self(clock, group) == 0
+
+    def check(self, groups: Sequence[Group]) -> None:
+        if len(groups) != len(self.multipliers):
+            names = ", ".join(group.name for group in groups)
+            raise ValueError(
+                f"profile.multipliers: {len(self.multipliers)} numbers for {len(groups)} depth groups ({names})"
+            )
+
+    @property
+    def bound(self) -> float:
+        return max(self.multipliers)
+
+
+class _Bleed(ProfileBase):
+    """Between uniform and discriminative: ratio^((1 − d)·w(p)), w moving from `start` to `end`."""
+
+    takes_slice = True
+    ratio: Ratio | None = None
+    start: Share = 0.25
+    end: Fraction = 0.75
+    curve: Curve = "linear"
+
+    @model_validator(mode="after")
+    def _start_before_end(self):
+        return _in_order(self)
+
+    def _weight(self, clock: Clock) -> float:
+        return ramp(clock.progress, self.start, self.end, self.curve)
+
+
+class BleedIn(_Bleed):
+    """Starts uniform and turns discriminative: ratio^((1 − d)·w(p)), w rising from 0 to 1.
+
+    w rises between the progress points `start` and `end`, along a line or half a cosine. `ratio` is the
+    stem's multiplier at the end; `lr: slice(first, last)` gives it. The last idea of the forum thread
+    that the kit began with.
+    """
+
+    name: Literal["bleed_in"] = "bleed_in"
+
+    def __call__(self, clock: Clock, group: Group) -> float:
+        return self.ratio ** ((1 - group.depth) * self._weight(clock))
+
+
+class BleedOut(_Bleed):
+    """Starts discriminative and turns uniform: ratio^((1 − d)(1 − w(p))), w rising from 0 to 1.
+
+    Bleed-in's mirror, with the same options.
+    """
+
+    name: Literal["bleed_out"] = "bleed_out"
+
+    def __call__(self, clock: Clock, group: Group) -> float:
+        return self.ratio ** ((1 - group.depth) * (1 - self._weight(clock)))
+
+
+class GradualUnfreezing(ProfileBase):
+    """The head first, one group more every `every` epochs; `factor`^(−u) once a group learns, 0 before.
+
+    ULMFiT (Howard & Ruder, arXiv 1801.06146): a group an epoch, factor 2.6. Whoever has more groups than
+    epochs never reaches the stem: cut coarser, or unfreeze faster.
+    """
+
+    name: Literal["gradual_unfreezing"] = "gradual_unfreezing"
+    every: Annotated[float, Field(gt=0)] = 1.0
+    factor: Annotated[float, Field(ge=1)] = 2.6
+
+    def __call__(self, clock: Clock, group: Group) -> float:
+        return 0.0 if self.frozen(clock, group) else self.factor**-group.above
+
+    def frozen(self, clock: Clock, group: Group) -> bool:
+        return clock.epoch < group.above * self.every - TOLERANCE
+
+
+class FreezeOut(ProfileBase):
+    """Each group is annealed to 0 by a cosine that ends at t(d), early layers first, and then frozen.
+
+    ½(1 + cos(πp/t)) while p < t, then 0, where t(d) = t0 + (1 − t0)·d, or its cube with `cubed`. With
+    `scaled` the multiplier is divided by t, so that every layer travels as far; it is at most 1/t(0) then.
+    To be used with a constant schedule. Brock et al., arXiv 1706.04983, whose choice is t0 = .8, cubed and
+    scaled.
+    """
+
+    name: Literal["freeze_out"] = "freeze_out"
+    t0: Ratio = 0.8
+    cubed: bool = True
+    scaled: bool = True
+
+    def __call__(self, clock: Clock, group: Group) -> float:
+        if self.frozen(clock, group):
+            return 0.0
+        end = self._end(group.depth)
+        return (1 - ease(clock.progress / end, "cosine")) / (end if self.scaled else 1.0)
+
+    def frozen(self, clock: Clock, group: Group) -> bool:
+        return clock.progress >= self._end(group.depth) - TOLERANCE
+
+    @property
+    def bound(self) -> float:
+        return 1 / self._end(0.0) if self.scaled else 1.0
+
+    def _end(self, depth: float) -> float:
+        linear = self.t0 + (1 - self.t0) * depth
+        return linear**3 if self.cubed else linear
+
+
+class ScheduledLayerDecay(ProfileBase):
+    """Layer-wise decay whose factor moves from `first` to `last`: max(min_scale, δ(p)^u).
+
+    δ goes from `first` to `last` between the progress points `start` and `end`, along a line or half a
+    cosine. Defaults: .35 → 1, from NEPA (arXiv 2512.16922).
+    """
+
+    name: Literal["scheduled_layer_decay"] = "scheduled_layer_decay"
+    first: Ratio = 0.35
+    last: Ratio = 1.0
+    start: Share = 0.0
+    end: Fraction = 1.0
+    curve: Curve = "linear"
+    min_scale: Fraction = 0.0
+
+    @model_validator(mode="after")
+    def _start_before_end(self):
+        return _in_order(self)
+
+    def __call__(self, clock: Clock, group: Group) -> float:
+        weight = ramp(clock.progress, self.start, self.end, self.curve)
+        return max(self.min_scale, (self.first + (self.last - self.first) * weight) ** group.above)
+
+
+def ramp(p: float, start: float, end: float, curve: Curve) -> float:
+    """0 up to `start`, 1 from `end` on, between them a line or half a cosine."""
+    return ease(min(max((p - start) / (end - start), 0.0), 1.0), curve)
+
+
+def _in_order(profile):
+    if profile.end <= profile.start:
+        raise ValueError(f"end {profile.end:g} has to come after start {profile.start:g}")
+    return profile
+
+
+Profile = Annotated[
+    Uniform
+    | Discriminative
+    | HeadFirst
+    | LayerDecay
+    | Reverse
+    | Explicit
+    | Table
+    | BleedIn
+    | BleedOut
+    | GradualUnfreezing
+    | FreezeOut
+    | ScheduledLayerDecay,
+    Field(discriminator="name"),
+]

@@ -1,14 +1,23 @@
-"""Schedules: time → fraction of the peak rate, in [0, 1]. Each is stateless and asked before an update."""
+"""Schedules: time → fraction of the peak rate, in [0, 1]. Each is stateless and asked before an update.
+
+A new one is a class with a `name`, its formula in the docstring, and a place in `Schedule` at the end.
+In the formulas p is the progress, step / total steps.
+"""
 
 import math
 from typing import Annotated, Literal
 
-from pydantic import Field
+from pydantic import Field, model_validator
 
 from kit.lr.clock import Clock
 from kit.settings import Options
 
 Fraction = Annotated[float, Field(ge=0, le=1)]
+Share = Annotated[float, Field(ge=0, lt=1)]  # of the steps
+Curve = Literal["linear", "cosine"]
+
+# A step that ought to begin a new cycle or phase may come out as 0.9999999999 of it.
+TOLERANCE = 1e-9
 
 
 class ScheduleBase(Options):
@@ -21,42 +30,91 @@ class ScheduleBase(Options):
         return None
 
 
-class Constant(ScheduleBase):
-    """The peak rate throughout: f(p) = 1."""
+class WarmedUp(ScheduleBase):
+    """A curve after a warm-up from `start` over the first share w = `warmup` of the steps:
 
-    name: Literal["constant"] = "constant"
+        p < w:  start + (1 − start)·s(p/w),   s(x) = x (linear) or ½(1 − cos(πx)) (cosine)
+        else:   curve((p − w)/(1 − w)),       or curve(p) with `prefix: false`
 
-    def __call__(self, clock: Clock) -> float:
-        return 1.0
-
-
-class Cosine(ScheduleBase):
-    """Half a cosine from the peak to `floor`, after a linear warm-up.
-
-    With p the progress and w = `warmup`, the share of the steps spent warming up:
-        p < w:  start + (1 − start)·p/w
-        else:   floor + ½(1 − floor)(1 + cos(π(p − w)/(1 − w)))
-    SGDR without restarts (Loshchilov & Hutter, arXiv 1608.03983), with timm's warm-up before the cosine
-    (`CosineLRScheduler(warmup_prefix=True)`). `start` and `floor` are fractions of the peak.
+    With `prefix` the curve begins where the warm-up ends; without, the warm-up covers the curve's beginning.
+    timm's `warmup_t`, `warmup_lr_init` and `warmup_prefix`; the warm-up is from Goyal et al., arXiv 1706.02677.
     """
 
-    name: Literal["cosine"] = "cosine"
-    warmup: Annotated[float, Field(ge=0, lt=1)] = 0.05
+    warmup: Share = 0.0
     start: Fraction = 0.0
-    floor: Fraction = 0.0
+    warmup_curve: Curve = "linear"
+    prefix: bool = True
 
     def __call__(self, clock: Clock) -> float:
         p = clock.progress
-        if p < self.warmup:
-            return self.start + (1 - self.start) * p / self.warmup
-        along = (p - self.warmup) / (1 - self.warmup)
-        return self.floor + (1 - self.floor) * (1 + math.cos(math.pi * along)) / 2
+        if p < self.warmup - TOLERANCE:
+            return self.start + (1 - self.start) * ease(p / self.warmup, self.warmup_curve)
+        return self.curve(max(0.0, (p - self.warmup) / (1 - self.warmup)) if self.prefix else p)
+
+    def curve(self, along: float) -> float:
+        """The fraction of the peak rate where `along` of the curve is done, 0 to 1."""
+        raise TypeError(f"{type(self).__name__} does not say its curve")
+
+
+class Constant(WarmedUp):
+    """The peak rate throughout, after a warm-up: curve(x) = 1."""
+
+    name: Literal["constant"] = "constant"
+
+    def curve(self, along: float) -> float:
+        return 1.0
+
+
+class Cosine(WarmedUp):
+    """Half a cosine from the peak to `floor`, once or in cycles: timm's `CosineLRScheduler`.
+
+    Cycle i begins where those before it end, and is `cycle`·multiplier^i of the curve long. With t in [0, 1]
+    the place in cycle i:
+        i < limit:  floor + ½(decay^i − floor)(1 + cos(πt^k)),     else floor
+    Defaults: one cycle that takes all the curve, which is SGDR without restarts (Loshchilov & Hutter, arXiv
+    1608.03983). `k` is timm's k-decay (arXiv 2004.05909). `start` and `floor` are fractions of the peak.
+    """
+
+    name: Literal["cosine"] = "cosine"
+    warmup: Share = 0.05
+    floor: Fraction = 0.0
+    cycle: Annotated[float, Field(gt=0, le=1)] = 1.0
+    multiplier: Annotated[float, Field(ge=1)] = 1.0
+    decay: Annotated[float, Field(gt=0, le=1)] = 1.0
+    limit: Annotated[int, Field(ge=1)] = 1
+    k: Annotated[float, Field(gt=0)] = 1.0
+
+    def curve(self, along: float) -> float:
+        number, within = cycle_of(along, self.cycle, self.multiplier)
+        if number >= self.limit:
+            return self.floor
+        top = max(self.decay**number, self.floor)
+        return self.floor + (top - self.floor) * (1 + math.cos(math.pi * within**self.k)) / 2
+
+
+class SGDR(WarmedUp):
+    """Cosine with warm restarts: `cycles` whole cycles, each `multiplier` times as long as the one before.
+
+    With t in [0, 1) the place in a cycle: floor + ½(1 − floor)(1 + cos(πt)). The cycles fill the curve, so
+    the first one is (multiplier − 1)/(multiplier^cycles − 1) of it, or 1/cycles where the multiplier is 1.
+    Loshchilov & Hutter, arXiv 1608.03983, with the paper's multiplier of 2.
+    """
+
+    name: Literal["sgdr"] = "sgdr"
+    floor: Fraction = 0.0
+    cycles: Annotated[int, Field(ge=1, le=1000)] = 3
+    multiplier: Annotated[float, Field(ge=1, le=1000)] = 2.0
+
+    def curve(self, along: float) -> float:
+        first = 1 / sum(self.multiplier**number for number in range(self.cycles))
+        _, within = cycle_of(along, first, self.multiplier)
+        return self.floor + (1 - self.floor) * (1 + math.cos(math.pi * within)) / 2
 
 
 class OneCycle(ScheduleBase):
     """fastai's one-cycle: up from 1/div over the first `pct` of the steps, then down to 1/div_final.
 
-    With c(s, e, t) = s + (1 + cos(π(1 − t)))(e − s)/2 and p the progress:
+    With c(s, e, t) = s + (1 + cos(π(1 − t)))(e − s)/2:
         p < pct:  c(1/div, 1, p/pct)
         else:     c(1, 1/div_final, (p − pct)/(1 − pct))
     Momentum runs the other way, from `momentum_high` to `momentum_low` and back.
@@ -82,12 +140,133 @@ class OneCycle(ScheduleBase):
     def _two_phases(self, clock: Clock, first: float, middle: float, last: float) -> float:
         p = clock.progress
         if p < self.pct:
-            return _cosine_between(first, middle, p / self.pct)
-        return _cosine_between(middle, last, (p - self.pct) / (1 - self.pct))
+            return first + (middle - first) * ease(p / self.pct, "cosine")
+        return middle + (last - middle) * ease((p - self.pct) / (1 - self.pct), "cosine")
 
 
-def _cosine_between(start: float, end: float, t: float) -> float:
-    return start + (1 + math.cos(math.pi * (1 - t))) * (end - start) / 2
+class FlatCos(WarmedUp):
+    """The peak rate over the first `pct` of the curve, then half a cosine to 1/div_final.
+
+        x < pct:  1,   else:  1/div_final + ½(1 − 1/div_final)(1 + cos(π(x − pct)/(1 − pct)))
+    Defaults and formula: fastai v2 `fit_flat_cos`.
+    """
+
+    name: Literal["flat_cos"] = "flat_cos"
+    pct: Share = 0.75
+    div_final: Annotated[float, Field(ge=1)] = 1e5
+
+    def curve(self, along: float) -> float:
+        if along < self.pct:
+            return 1.0
+        return 1 + (1 / self.div_final - 1) * ease((along - self.pct) / (1 - self.pct), "cosine")
 
 
-Schedule = Annotated[OneCycle | Cosine | Constant, Field(discriminator="name")]
+class Linear(WarmedUp):
+    """A straight line from the peak to `floor`: floor + (1 − floor)(1 − x). torch's `LinearLR`, downwards."""
+
+    name: Literal["linear"] = "linear"
+    floor: Fraction = 0.0
+
+    def curve(self, along: float) -> float:
+        return self.floor + (1 - self.floor) * (1 - along)
+
+
+class Polynomial(WarmedUp):
+    """Polynomial decay from the peak to `floor`: floor + (1 − floor)(1 − x)^power.
+
+    Power .9 is DeepLab's (arXiv 1606.00915); torch's `PolynomialLR` is the same with floor 0.
+    """
+
+    name: Literal["polynomial"] = "polynomial"
+    floor: Fraction = 0.0
+    power: Annotated[float, Field(gt=0)] = 0.9
+
+    def curve(self, along: float) -> float:
+        return self.floor + (1 - self.floor) * (1 - min(along, 1.0)) ** self.power
+
+
+class Step(WarmedUp):
+    """The rate times `gamma` at each of `milestones`, shares of the curve: gamma^(milestones passed).
+
+    Defaults: He et al., arXiv 1512.03385 (CIFAR-10: a tenth at a half and at three quarters). torch's
+    `MultiStepLR`.
+    """
+
+    name: Literal["step"] = "step"
+    milestones: tuple[Fraction, ...] = (0.5, 0.75)
+    gamma: Annotated[float, Field(gt=0, le=1)] = 0.1
+
+    def curve(self, along: float) -> float:
+        return self.gamma ** sum(along >= milestone - TOLERANCE for milestone in self.milestones)
+
+
+class InverseSqrt(ScheduleBase):
+    """A linear warm-up over the share w = `warmup`, then the inverse square root of time: √(w/p).
+
+        p < w:  start + (1 − start)·p/w,   else:  √(w/p)
+    The Transformer's schedule (Vaswani et al., arXiv 1706.03762).
+    """
+
+    name: Literal["inverse_sqrt"] = "inverse_sqrt"
+    warmup: Annotated[float, Field(gt=0, lt=1)] = 0.05
+    start: Fraction = 0.0
+
+    def __call__(self, clock: Clock) -> float:
+        p = clock.progress
+        if p < self.warmup:
+            return self.start + (1 - self.start) * p / self.warmup
+        return math.sqrt(self.warmup / p)
+
+
+class WarmupStableDecay(WarmedUp):
+    """Warm-up, a plateau at the peak, and a decay to `floor` over the last share `decay` of the curve.
+
+    With t in [0, 1] the place in the decay: floor + (1 − floor)(1 − d(t)), where d(t) is t (`linear`),
+    ½(1 − cos(πt)) (`cosine`) or √t (`sqrt`). WSD: Hu et al., arXiv 2404.06395; 1 − √t: Hägele et al.,
+    arXiv 2405.18392, who found it the best of the three.
+    """
+
+    name: Literal["wsd"] = "wsd"
+    warmup: Share = 0.05
+    decay: Annotated[float, Field(gt=0, le=1)] = 0.2
+    decay_curve: Literal["linear", "cosine", "sqrt"] = "sqrt"
+    floor: Fraction = 0.0
+
+    @model_validator(mode="after")
+    def _decay_follows_the_warm_up(self):
+        if not self.prefix and self.warmup + self.decay > 1:
+            raise ValueError(f"warmup {self.warmup:g} and decay {self.decay:g} overlap without `prefix`")
+        return self
+
+    def curve(self, along: float) -> float:
+        within = (along - (1 - self.decay)) / self.decay
+        if within <= 0:
+            return 1.0
+        down = math.sqrt(within) if self.decay_curve == "sqrt" else ease(within, self.decay_curve)
+        return self.floor + (1 - self.floor) * (1 - min(down, 1.0))
+
+
+def ease(x: float, curve: Curve) -> float:
+    """From 0 to 1 as x goes from 0 to 1: a straight line, or half a cosine (1 + cos(π(1 − x)))/2."""
+    return x if curve == "linear" else (1 + math.cos(math.pi * (1 - x))) / 2
+
+
+def cycle_of(along: float, first: float, multiplier: float) -> tuple[int, float]:
+    """The number of the cycle at `along`, and the place in it in [0, 1), where the first is `first` long and
+    each is `multiplier` times as long as the one before.
+
+    Cycle i begins at first·(multiplier^i − 1)/(multiplier − 1), or first·i where the multiplier is 1.
+    """
+    x = along / first
+    if multiplier - 1 < 1e-6:  # where the formula would divide by next to nothing
+        number = math.floor(x + TOLERANCE)
+        return number, max(0.0, x - number)
+    number = math.floor(math.log(1 + x * (multiplier - 1), multiplier) + TOLERANCE)
+    begin = (multiplier**number - 1) / (multiplier - 1)
+    return number, max(0.0, (x - begin) / multiplier**number)
+
+
+Schedule = Annotated[
+    OneCycle | Cosine | SGDR | FlatCos | Constant | Linear | Polynomial | Step | InverseSqrt | WarmupStableDecay,
+    Field(discriminator="name"),
+]

@@ -9,6 +9,7 @@ from timm.models import group_parameters
 from torch import nn
 
 from kit.errors import KitError, some
+from kit.model.freezing import Switch, norms_of
 from kit.model.weights import classifier_names
 
 Cut = Literal["block", "stage", "coarse"]
@@ -16,14 +17,22 @@ Cut = Literal["block", "stage", "coarse"]
 
 @dataclass(frozen=True)
 class DepthGroup:
-    """Parameters at one depth of the network; normalisation layers belong to their block."""
+    """Parameters at one depth of the network; normalisation layers belong to their block.
+
+    norms  the normalisation layers among its modules
+    """
 
     name: str
     parameters: dict[str, nn.Parameter]
+    norms: tuple[nn.Module, ...] = ()
 
     @property
     def n_params(self) -> int:
         return sum(parameter.numel() for parameter in self.parameters.values())
+
+    def switch(self) -> Switch:
+        """What freezes the group and lets it learn again."""
+        return Switch(list(self.parameters.values()), self.norms)
 
 
 def depth_groups(model: nn.Module, cut: Cut = "block") -> list[DepthGroup]:
@@ -39,9 +48,18 @@ def depth_groups(model: nn.Module, cut: Cut = "block") -> list[DepthGroup]:
     named = dict(model.named_parameters())
     blocks = _layers(model, coarse=False)
     layers = blocks if cut == "block" else _stages(blocks, _layers(model, coarse=True))
-    groups = [DepthGroup(_common_name(names), {name: named[name] for name in names}) for names in layers]
+    groups = [_group(model, {name: named[name] for name in names}) for names in layers]
     _check(model, groups, set(named))
     return _three(groups) if cut == "coarse" else groups
+
+
+def parameter_groups(groups: list[DepthGroup]) -> list[dict]:
+    """Parameter groups for a torch optimizer, one a depth group, with its `name`."""
+    return [{"params": list(group.parameters.values()), "name": group.name} for group in groups]
+
+
+def _group(model: nn.Module, parameters: dict[str, nn.Parameter]) -> DepthGroup:
+    return DepthGroup(_common_name(list(parameters)), parameters, norms_of(model, parameters.values()))
 
 
 def _layers(model: nn.Module, coarse: bool) -> list[list[str]]:
@@ -98,7 +116,11 @@ def _three(stages: list[DepthGroup]) -> list[DepthGroup]:
 
 def _merge(groups: list[DepthGroup]) -> DepthGroup:
     name = groups[0].name if len(groups) == 1 else f"{groups[0].name}…{groups[-1].name}"
-    return DepthGroup(name, {key: value for group in groups for key, value in group.parameters.items()})
+    return DepthGroup(
+        name,
+        {key: value for group in groups for key, value in group.parameters.items()},
+        tuple(norm for group in groups for norm in group.norms),
+    )
 
 
 def _common_name(names: list[str]) -> str:

@@ -6,11 +6,8 @@ from pathlib import Path
 
 import numpy as np
 
-from kit.files import atomic
+from kit.report.rates import COLOURS, draw_lines, limits, new_figure, save
 from kit.runs import ExperimentDir, RunDir
-
-# Okabe & Ito's colours, told apart by the colour-blind.
-COLOURS = ("#0072B2", "#D55E00", "#009E73", "#CC79A7", "#E69F00", "#56B4E9", "#000000")
 
 
 def draw_curves(folder: ExperimentDir, metric: str, order: Sequence[str] = ()) -> Path | None:
@@ -24,12 +21,7 @@ def draw_curves(folder: ExperimentDir, metric: str, order: Sequence[str] = ()) -
     runs = _finished(folder, order)
     if not runs:
         return None
-    from matplotlib.backends.backend_agg import FigureCanvasAgg
-    from matplotlib.figure import Figure
-
-    # Figure without pyplot: no display is asked for and no global state of the user's notebook touched.
-    figure = Figure(figsize=(3.6 * len(runs) + 4.6, 3.8), layout="constrained")
-    FigureCanvasAgg(figure)
+    figure = new_figure(3.6 * len(runs) + 4.6, 3.8)
     panels = figure.subplots(1, len(runs) + 1, width_ratios=[3.6] * len(runs) + [4.2], squeeze=False)[0]
     ranges = [_draw_rates(axes, *each) for axes, each in zip(panels, runs.items(), strict=False)]
     lowest, highest = zip(*ranges, strict=True)
@@ -37,8 +29,7 @@ def draw_curves(folder: ExperimentDir, metric: str, order: Sequence[str] = ()) -
         axes.set_ylim(max(min(lowest), max(highest) * 1e-10) / 2, max(highest) * 2)
     panels[0].set_ylabel("learning rate")
     _draw_scores(panels[-1], runs, metric)
-    with atomic(folder.curves) as temporary:
-        figure.savefig(temporary, dpi=110)
+    save(figure, folder.curves)
     return folder.curves
 
 
@@ -52,22 +43,11 @@ def _finished(folder: ExperimentDir, order: Sequence[str]) -> dict[str, list[Run
 
 def _draw_rates(axes, policy: str, runs: list[RunDir]) -> tuple[float, float]:
     """Draws the first run's rates; the lowest one above 0 and the highest."""
-    from matplotlib import colormaps
-
     with np.load(runs[0].rates) as saved:
         lr, names = saved["lr"], saved["groups"]
-    for depth in reversed(range(len(names))):  # the head first, so that it is the first line of the legend
-        colour = colormaps["viridis"](0.9 * depth / max(1, len(names) - 1))
-        # Equal rates lie on each other: the deeper a group, the thicker its line, so all can be seen.
-        width = 1.2 + 3.0 * depth / max(1, len(names) - 1)
-        axes.plot(lr[:, depth], color=colour, linewidth=width, label=str(names[depth]))
-    axes.set_yscale("log")
+    draw_lines(axes, lr, names)
     axes.set_title(policy)
-    axes.set_xlabel("update")
-    axes.grid(alpha=0.25)
-    if len(names) <= 12:
-        axes.legend(fontsize=8, title="depth group", title_fontsize=8, loc="lower left")
-    return (lr[lr > 0].min(), lr.max()) if (lr > 0).any() else (1e-12, 1.0)
+    return limits(lr)
 
 
 def _draw_scores(axes, runs: dict[str, list[RunDir]], metric: str) -> None:

@@ -33,6 +33,7 @@ from kit.training.optimizer import build_optimizer
 from kit.training.predict import Normalise, predict
 from kit.training.progress import Progress
 from kit.training.rates import RateWriter
+from kit.training.signals import SignalMeter
 
 
 @dataclass(frozen=True)
@@ -75,9 +76,10 @@ class Trained:
     images_per_second: float
 
 
-def plan_batches(recipe: Recipe, n_rows: int, seed: int, accelerator: Accelerator | None = None) -> BatchPlan:
+def batches_of(
+    training: TrainingConfig, n_rows: int, seed: int, accelerator: Accelerator | None = None
+) -> BatchPlan:
     """The batches of a training on `n_rows` rows. Raises KitError where they do not fill one update."""
-    training = recipe.training
     processes, rank = (accelerator.num_processes, accelerator.process_index) if accelerator else (1, 0)
     plan = BatchPlan(seed, training.epochs, n_rows, training.batch_size, training.accumulate, processes, rank)
     if not plan.steps_per_epoch:
@@ -111,7 +113,7 @@ class Trainer:
         self.fold, self.recipe, self.config, self.seed, self.dir = fold, recipe, config, seed, run
         self.accelerator, self.device = accelerator, device
         self.groups, self.initial_weights = groups, weights_digest(model)
-        self.plan = plan_batches(recipe, len(fold.train_rows), seed, accelerator)
+        self.plan = batches_of(config, len(fold.train_rows), seed, accelerator)
         self.normalise = Normalise.of(recipe.normalisation.mean, recipe.normalisation.std, device)
         weights = class_weights(config, fold.classes, fold.targets[fold.train_rows])
         self.loss = build_loss(config, weights).to(device)
@@ -122,6 +124,11 @@ class Trainer:
         optimizer = build_optimizer(config.optimizer, model, groups, device, policy.peak)
         self.forward, self.optimizer = accelerator.prepare(self.model, optimizer)
         self.rates = RateWriter(policy, groups, self.plan.total_steps, self.plan.steps_per_epoch)
+        self.meter = (
+            SignalMeter(policy.controller.signals, groups, config.optimizer.weight_decay)
+            if policy.controller
+            else None
+        )
         self.losses = torch.zeros(self.plan.total_steps, device=device)  # stays there until looked at
         self.history: list[dict[str, Any]] = []
 
@@ -132,14 +139,11 @@ class Trainer:
         realised rates that are not the policy's.
         """
         first = self._restore()
-        batches = self._batches(first)
         looked, total, per_epoch = first, self.plan.total_steps, self.plan.steps_per_epoch
         started = saved = time.monotonic()
         evaluating = 0.0
-        self.forward.train()
         with Progress(title, total, first, shown=self.accelerator.is_main_process) as progress:
-            for step in range(first, total):
-                self._update(step, batches)
+            for step in self.updates(first):
                 done = step + 1
                 progress.update(done)
                 looks = done % per_epoch == 0 or done - looked >= self.config.log_every
@@ -163,6 +167,14 @@ class Trainer:
             self.rates.save(self.dir.rates)
         samples = (total - first) * self.plan.samples_per_update
         return Trained(self._final, probabilities, total, seconds, samples / max(seconds, 1e-9))
+
+    def updates(self, first: int = 0) -> Iterator[int]:
+        """Makes one update after the other, and yields the number of each when it is made."""
+        batches = self._batches(first)
+        self.forward.train()
+        for step in range(first, self.plan.total_steps):
+            self._update(step, batches)
+            yield step
 
     def evaluate(self) -> np.ndarray:
         """Probabilities of the held-out rows under the weights that count, float32 [valid_rows, classes]."""
@@ -213,10 +225,11 @@ class Trainer:
         )
 
     def _update(self, step: int, batches: Iterator[tuple[torch.Tensor, torch.Tensor]]) -> None:
-        """One optimizer update. Nothing in here waits for the device (but the scaler of fp16, where the
-        optimizer has no fused form, has to)."""
+        """One optimizer update. Nothing in here waits for the device but a controller's signals (and the
+        scaler of fp16, where the optimizer has no fused form)."""
         self._seed(step)
-        self.rates.write(step, self.optimizer)
+        if self.rates.write(step, self.optimizer) and self.accelerator.num_processes > 1:
+            self._wrap_anew()
         for _ in range(self.config.accumulate):
             pixels, targets = next(batches)
             inputs, targets = self.normalise(pixels), targets.to(self.device, non_blocking=True)
@@ -230,11 +243,28 @@ class Trainer:
                 if self.accelerator.sync_gradients:
                     if self.config.clip_grad:
                         self.accelerator.clip_grad_norm_(self.forward.parameters(), self.config.clip_grad)
+                    if self.meter:
+                        self._control(step)
                     self.rates.record(step, self.optimizer)
                 self.optimizer.step()
                 self.optimizer.zero_grad()
+        if self.meter:
+            self.meter.note_update(self.rates.lr[step])
         if self.ema:
             self.ema.update(self.model, step=step)
+
+    def _control(self, step: int) -> None:
+        """Lets the controller look at the gradients and correct the rates."""
+        if self.accelerator.scaler and not self.config.clip_grad:  # clipping has taken fp16's scale out already
+            self.accelerator.unscale_gradients(self.optimizer)
+        self.rates.control(step, self.optimizer, self.meter.measure())
+
+    def _wrap_anew(self) -> None:
+        """DistributedDataParallel waits for the gradients of all parameters that had one when it was made."""
+        self.accelerator._models.remove(self.forward)
+        devices = [self.device] if self.device.type == "cuda" else None
+        self.forward = nn.parallel.DistributedDataParallel(self.model, device_ids=devices)
+        self.accelerator._models.append(self.forward)
 
     def _seed(self, step: int) -> None:
         """Dropout, drop path and mixing of this step depend on the seed and the step alone."""
@@ -299,8 +329,8 @@ class Trainer:
                 "optimizer": self.optimizer.state_dict(),
                 "scaler": scaler.state_dict() if scaler else None,
                 "losses": self.losses,
-                "lr": torch.from_numpy(self.rates.lr),
-                "momentum": torch.from_numpy(self.rates.momentum),
+                "rates": self.rates.state_dict(),
+                "signals": self.meter.state_dict() if self.meter else None,
                 "history": self.history,
             },
         )
@@ -329,6 +359,7 @@ class Trainer:
             if self.accelerator.scaler:
                 self.accelerator.scaler.load_state_dict(state["scaler"])
             self.losses.copy_(state["losses"])
-            self.rates.lr[:] = state["lr"].cpu().numpy()
-            self.rates.momentum[:] = state["momentum"].cpu().numpy()
+            self.rates.load_state_dict(state["rates"])
+            if self.meter:
+                self.meter.load_state_dict(state["signals"])
         return state["step"]

@@ -53,7 +53,7 @@ def predict(
     mine = np.array_split(np.asarray(rows, dtype=np.int64), processes)[rank]
     on_gpu = accelerator.device.type == "cuda"
     count = worker_count(workers, on_gpu, processes) if len(mine) > batch_size else 0
-    was_training = model.training
+    training = [module for module in model.modules() if module.training]  # frozen norms may not be
     model.eval()
     outputs = []
     with torch.inference_mode(), accelerator.autocast():
@@ -63,6 +63,7 @@ def predict(
             if tta == "hflip":
                 probabilities = (probabilities + model(inputs.flip(3)).float().softmax(dim=1)) / 2
             outputs.append(probabilities)
-    model.train(was_training)
+    for module in training:
+        module.training = True
     part = torch.cat(outputs).cpu().numpy() if outputs else np.zeros((0, model.num_classes), np.float32)
     return np.concatenate(gather_object([part])) if processes > 1 else part

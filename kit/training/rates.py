@@ -1,7 +1,8 @@
 """The one place where a rate is written into the optimizer, and the record of what was realised."""
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import torch
@@ -9,6 +10,7 @@ import torch
 from kit.errors import KitError
 from kit.files import atomic
 from kit.lr import Clock, Group, Policy, Rates
+from kit.lr.policies import set_momentum
 from kit.model.groups import DepthGroup
 
 Optimizer = torch.optim.Optimizer
@@ -18,28 +20,60 @@ class RateWriter:
     """Asks the policy before every update, writes its rates, records what the optimizer then used.
 
     lr        float64 [steps, groups], NaN for updates that were not yet attempted
+    frozen    bool [steps, groups]: no gradient but for norms
     momentum  float64 [steps], of the first group; NaN where the optimizer has none
+    multiplier, signals  of the controller, where the policy has one: float64 [steps, groups] (each)
     """
 
     def __init__(self, policy: Policy, groups: Sequence[DepthGroup], total_steps: int, steps_per_epoch: int):
         self.policy = policy
-        self.groups = [Group(index, len(groups), group.name, group.n_params) for index, group in enumerate(groups)]
+        self.groups = policy_groups(groups)
         self.total_steps, self.steps_per_epoch = total_steps, steps_per_epoch
-        self.lr = np.full((total_steps, len(groups)), np.nan)
+        shape = (total_steps, len(groups))
+        self.lr = np.full(shape, np.nan)
+        self.frozen = np.zeros(shape, dtype=bool)
         self.momentum = np.full(total_steps, np.nan)
+        controller = policy.controller
+        self.multiplier = np.full(shape, np.nan) if controller else None
+        self.signals = {name: np.full(shape, np.nan) for name in (controller.signals if controller else ())}
+        self._state = controller.start(len(groups)) if controller else {}
+        self._switches = [group.switch() for group in groups]
+        self._applied: list[tuple[bool, bool]] = [(False, False)] * len(groups)  # frozen, norms moving
 
     def intended(self, step: int) -> Rates:
+        """The policy's static rates."""
         return self.policy.rates(Clock(step, self.total_steps, self.steps_per_epoch), self.groups)
 
-    def write(self, step: int, optimizer: Optimizer) -> None:
-        """Sets the rates, and SGD's momentum or Adam's first beta, for update number `step`."""
-        rates = self.intended(step)
+    def write(self, step: int, optimizer: Optimizer) -> bool:
+        """Sets the rates, SGD's momentum or Adam's first beta, and what is frozen, for update number `step`.
+
+        Returns whether other parameters than before have gradients.
+        """
+        self._now = rates = self.intended(step)
         for group in optimizer.param_groups:
             group["lr"] = float(rates.lr[group["depth"]])
-            if rates.momentum is not None and "betas" in group:
-                group["betas"] = (rates.momentum, *group["betas"][1:])
-            elif rates.momentum is not None and "momentum" in group:
-                group["momentum"] = rates.momentum
+            set_momentum(group, rates.momentum)
+        wanted = [
+            (frozen, frozen and moving)
+            for frozen, moving in zip(rates.frozen.tolist(), (rates.lr > 0).tolist(), strict=True)
+        ]
+        if wanted == self._applied:
+            return False
+        for switch, (frozen, moving) in zip(self._switches, wanted, strict=True):
+            switch.set(frozen, moving, self.policy.train_norm)
+        self._applied = wanted
+        return True
+
+    def control(self, step: int, optimizer: Optimizer, signals: Mapping[str, np.ndarray]) -> None:
+        """Multiplies the static rates of `write` by what the controller makes of the signals of this update."""
+        for name, values in self.signals.items():
+            values[step] = signals[name]
+        self.multiplier[step], self._state = self.policy.controller.step(
+            self._state, signals, self._now.lr, self.policy.peak
+        )
+        rates = self._now.lr * self.multiplier[step]
+        for group in optimizer.param_groups:
+            group["lr"] = float(rates[group["depth"]])
 
     def record(self, step: int, optimizer: Optimizer) -> None:
         """Notes the rates as they stand in the optimizer, right before it uses them.
@@ -55,13 +89,25 @@ class RateWriter:
                 name = self.groups[depth].name
                 raise KitError(f"step {step}: depth group {name} is split in two rates, {before:g} and {rate:g}")
             self.lr[step, depth] = rate
+        self.frozen[step] = [switch.frozen for switch in self._switches]
         first = optimizer.param_groups[0]
         self.momentum[step] = first["betas"][0] if "betas" in first else first.get("momentum", np.nan)
 
     def audit(self, steps: range) -> None:
-        """Compares what was realised with what the policy intended; KitError names the first difference."""
+        """Compares what was realised with what the policy intended; KitError names the first difference.
+
+        From the first step on, a controller is replayed from the signals that were recorded.
+        """
+        state = self.policy.controller.start(len(self.groups)) if self.policy.controller else {}
         for step in steps:
-            intended = self.intended(step).lr
+            rates = self.intended(step)
+            intended = rates.lr
+            if self.policy.controller:
+                multiplier = self.multiplier[step]
+                if steps.start == 0:
+                    signals = {name: values[step] for name, values in self.signals.items()}
+                    multiplier, state = self.policy.controller.step(state, signals, rates.lr, self.policy.peak)
+                intended = rates.lr * multiplier
             wrong = np.flatnonzero(~np.isclose(self.lr[step], intended, rtol=1e-9, atol=0))
             if len(wrong):
                 depth = wrong[0]
@@ -69,7 +115,48 @@ class RateWriter:
                     f"step {step}: depth group {self.groups[depth].name} learned at {self.lr[step, depth]:g}, "
                     f"but the policy says {intended[depth]:g}: something else writes into the optimizer's rates"
                 )
+            wrong = np.flatnonzero(self.frozen[step] != rates.frozen)
+            if len(wrong):
+                name, was = self.groups[wrong[0]].name, "" if self.frozen[step, wrong[0]] else "not "
+                raise KitError(
+                    f"step {step}: depth group {name} was {was}frozen, but the policy says otherwise: "
+                    "something else writes into its requires_grad"
+                )
+            realised = self.momentum[step]
+            if rates.momentum is not None and not np.isnan(realised) and realised != rates.momentum:
+                raise KitError(
+                    f"step {step}: the momentum was {realised:g}, but the policy says {rates.momentum:g}: "
+                    "something else writes into the optimizer's momentum"
+                )
+
+    def release(self) -> None:
+        """Gives back the gradients that freezing took, as after a training that may go on otherwise."""
+        for switch in self._switches:
+            switch.set(False, False, True)
+        self._applied = [(False, False)] * len(self.groups)
+
+    def state_dict(self) -> dict[str, Any]:
+        """The record so far and the controller's state, for a checkpoint."""
+        arrays = {name: torch.from_numpy(values) for name, values in self._arrays().items()}
+        return {"arrays": arrays, "controller": self._state}
+
+    def load_state_dict(self, state: dict[str, Any]) -> None:
+        for name, values in self._arrays().items():
+            values[:] = state["arrays"][name].cpu().numpy()
+        self._state = state["controller"]
 
     def save(self, path: Path) -> None:
         with atomic(path) as temporary, open(temporary, "wb") as file:
-            np.savez(file, lr=self.lr, momentum=self.momentum, groups=[group.name for group in self.groups])
+            np.savez(file, groups=[group.name for group in self.groups], **self._arrays())
+
+    def _arrays(self) -> dict[str, np.ndarray]:
+        """Everything that is recorded, each by the name under which it is saved."""
+        arrays = {"lr": self.lr, "frozen": self.frozen, "momentum": self.momentum}
+        if self.multiplier is not None:
+            arrays["multiplier"] = self.multiplier
+        return arrays | {f"signal_{name}": values for name, values in self.signals.items()}
+
+
+def policy_groups(groups: Sequence[DepthGroup]) -> list[Group]:
+    """Depth groups as policies see them."""
+    return [Group(index, len(groups), group.name, group.n_params) for index, group in enumerate(groups)]

@@ -1,97 +1,266 @@
-"""Policies: rates over depth against fastai's slices, and what holds for every one of them."""
+"""What holds for every policy: the ready ones, and any that can be made of the parts."""
 
 import subprocess
 import sys
 
 import numpy as np
 import pytest
-from hypothesis import given
+import timm
+import torch
+from hypothesis import assume, given, settings
 from hypothesis import strategies as st
+from strategies import FILES, READY, any_policy, groups, groups_for, peaks, policy_configs, round_trip
+from strategies import SCHEDULES as ANY_SCHEDULE
 
-from kit.lr import Clock, Group, PolicyConfig, policy
+from kit.lr import Clock, PolicyConfig, fine_tune, policy
+from kit.model.groups import depth_groups
+from kit.training.config import OptimizerConfig
+from kit.training.optimizer import build_optimizer
+from kit.training.rates import RateWriter, policy_groups
 
 PEAK = Clock(step=25, total_steps=100)  # one-cycle is at its peak a quarter of the way
+clocks = st.tuples(st.integers(1, 8), st.integers(1, 40)).flatmap(
+    lambda pair: st.integers(0, pair[0] * pair[1] - 1).map(lambda step: Clock(step, pair[0] * pair[1], pair[1]))
+)
 
 
-def groups(count):
-    return [Group(index, count) for index in range(count)]
+@settings(deadline=None)
+@given(any_policy, clocks)
+def test_rates_are_finite_not_negative_and_at_most_the_documented_bound(config, clock):
+    members = groups_for(config)
+    built = config.build()
+    assume(fits(built, members, clock))
+    rates = built.rates(clock, members)
+    bound = built.bound(members, clock.total_steps, clock.steps_per_epoch)
+    assert rates.lr.dtype == np.float64
+    assert rates.lr.shape == rates.frozen.shape == (len(members),)
+    assert np.isfinite(rates.lr).all()
+    assert (rates.lr >= 0).all()
+    assert (rates.lr <= bound * (1 + 1e-9)).all()
+    assert rates.momentum is None or 0 <= rates.momentum < 1
+    if not config.train_norm:
+        assert (rates.lr[rates.frozen] == 0).all()
 
 
-def rates_at_peak(lr, count):
-    return policy(lr).rates(PEAK, groups(count)).lr
+def fits(built, members, clock) -> bool:
+    try:
+        built.check(members, clock.total_steps, clock.steps_per_epoch)
+    except ValueError:
+        return False
+    return True
 
 
-def test_slice_is_geometric_from_the_stem_to_the_head():
-    np.testing.assert_allclose(rates_at_peak("slice(1e-6, 1e-2)", 3), [1e-6, 1e-4, 1e-2], rtol=1e-12)
-    np.testing.assert_allclose(rates_at_peak("slice(1e-6, 1e-2)", 5), [1e-6, 1e-5, 1e-4, 1e-3, 1e-2], rtol=1e-12)
+@settings(deadline=None, max_examples=50)
+@given(any_policy, st.permutations(range(12)))
+def test_rates_do_not_depend_on_the_order_of_asking(config, order):
+    built, members = config.build(), groups_for(config)
+    assume(fits(built, members, Clock(0, 12, 4)))
+    ask = lambda step: built.rates(Clock(step, 12, 4), members)  # noqa: E731
+    forwards = {step: ask(step) for step in range(12)}
+    for step in order:
+        assert ask(step).lr.tolist() == forwards[step].lr.tolist()
+        assert ask(step).frozen.tolist() == forwards[step].frozen.tolist()
+    whole = built.matrix(members, 12, 4)
+    assert whole.lr.tolist() == [forwards[step].lr.tolist() for step in range(12)]
 
 
-def test_slice_of_a_single_group_is_its_upper_rate():
-    assert rates_at_peak("slice(1e-6, 1e-2)", 1).tolist() == [1e-2]
+@settings(deadline=None)
+@given(any_policy, clocks, st.integers(2, 7))
+def test_stretching_the_steps_stretches_the_curve(config, clock, factor):
+    built, members = config.build(), groups_for(config)
+    assume(fits(built, members, clock))
+    longer = Clock(*(factor * value for value in (clock.step, clock.total_steps, clock.steps_per_epoch)))
+    here, there = built.rates(clock, members), built.rates(longer, members)
+    np.testing.assert_allclose(there.lr, here.lr, rtol=1e-6, atol=1e-9 * built.peak)
+    assert there.frozen.tolist() == here.frozen.tolist()
 
 
-def test_slice_of_one_rate_gives_a_tenth_below_the_head():
-    np.testing.assert_allclose(rates_at_peak("slice(1e-2)", 4), [1e-3, 1e-3, 1e-3, 1e-2], rtol=1e-12)
+@given(peaks, st.one_of(*ANY_SCHEDULE.values()), st.integers(1, 20), st.integers(0, 49))
+def test_a_uniform_profile_is_the_plain_schedule(lr, schedule, count, step):
+    clock = Clock(step, 50)
+    rates = policy(lr, schedule).rates(clock, groups(count))
+    assert rates.lr.tolist() == [lr * schedule(clock)] * count
+    assert not rates.frozen.any()
 
 
-def test_a_plain_rate_is_uniform():
-    assert rates_at_peak(1e-2, 4).tolist() == [1e-2] * 4
-    assert rates_at_peak("1e-2", 4).tolist() == [1e-2] * 4
+@settings(deadline=None)
+@given(any_policy)
+def test_yaml_round_trip(config):
+    assert round_trip(config) == config
+    assert round_trip(config).canonical() == config.canonical()
 
 
-def test_ratios_between_groups_stay_the_same_over_time():
-    discriminative = policy("slice(1e-6, 1e-2)")
-    for step in range(100):
-        lr = discriminative.rates(Clock(step, 100), groups(5)).lr
-        np.testing.assert_allclose(lr[1:] / lr[:-1], 10, rtol=1e-9)
+@settings(deadline=None)
+@given(policy_configs(), clocks)
+def test_phases_meet_without_a_gap_or_an_overlap(config, clock):
+    """Each step belongs to one phase, and the phases fill the training in their order."""
+    built = config.build()
+    assume(fits(built, groups(), clock))
+    spans = built._spans(clock.total_steps, clock.steps_per_epoch)
+    assert spans[0][0] == 0
+    assert spans[-1][1] == clock.total_steps
+    assert all(end == begin for (_, end), (begin, _) in zip(spans[:-1], spans[1:], strict=True))
+    assert all(begin < end for begin, end in spans)
+    phase, within = built._at(clock)
+    owners = [
+        each
+        for each, (begin, end) in zip(built.phases, spans, strict=True)
+        if begin - 1e-9 <= clock.step < end - 1e-9
+    ]
+    assert owners == [phase] or len(built.phases) == 1
+    assert 0 <= within.progress < 1
+
+
+@pytest.mark.parametrize("name", READY)
+def test_weight_decay_splits_never_change_a_rate(name):
+    config = READY[name]
+    model = timm.create_model("test_resnet", num_classes=3)
+    members = depth_groups(model, config.groups)
+    built = config.build()
+    optimizer = build_optimizer(OptimizerConfig(), model, members, torch.device("cpu"), built.peak)
+    writer = RateWriter(built, members, 30, 5)
+    assert len({group["weight_decay"] for group in optimizer.param_groups}) == 2
+    assert len(optimizer.param_groups) > len(members)
+    for step in range(30):
+        writer.write(step, optimizer)
+        expected = built.rates(Clock(step, 30, 5), policy_groups(members)).lr
+        assert all(group["lr"] == expected[group["depth"]] for group in optimizer.param_groups)
+
+
+def test_every_ready_policy_says_what_it_is():
+    assert len(FILES) >= 25
+    assert [name for name, config in READY.items() if not config.description.strip()] == []
+    assert len({config.description for config in READY.values()}) == len(READY)
+
+
+def test_fine_tune_is_fastais():
+    """Measured with fastai 2.8.12: three groups, base 2e-3."""
+    built = fine_tune(2e-3)
+    first, second = (built.rates(Clock(step, 30, 10), groups(3)) for step in (0, 10))
+    np.testing.assert_allclose(first.lr, [8e-6, 8e-6, 8e-5], rtol=1e-9)
+    np.testing.assert_allclose(second.lr, [2e-6, 2e-5, 2e-4], rtol=1e-9)
+    assert first.frozen.tolist() == [True, True, False]
+    assert second.frozen.tolist() == [False, False, False]
+    peaks = built.matrix(groups(3), 3000, 1000).lr
+    np.testing.assert_allclose(peaks[:1000].max(axis=0), [2e-4, 2e-4, 2e-3], rtol=1e-6)
+    np.testing.assert_allclose(peaks[1000:].max(axis=0), [1e-5, 1e-4, 1e-3], rtol=1e-6)
+    assert peaks[:1000, 2].argmax() == 990  # pct .99
+    assert peaks[1000:, 2].argmax() == 600  # pct .3 of 2000
+
+
+def test_a_sequence_of_phases_in_epochs_and_fractions():
+    built = policy(
+        1e-2,
+        "constant",
+        phases=[
+            {"epochs": 2, "freeze_to": -1},
+            {"fraction": 0.5, "lr": 1e-3},
+            {"schedule": "linear", "profile": "layer_decay"},
+        ],
+    )
+    matrix = built.matrix(groups(3), 40, 5)
+    assert matrix.lr[:10].tolist() == [[1e-2] * 3] * 10
+    assert matrix.frozen[:10].tolist() == [[True, True, False]] * 10
+    assert matrix.lr[10:30].tolist() == [[1e-3] * 3] * 20
+    np.testing.assert_allclose(matrix.lr[30], [1e-2 * 0.75**2, 1e-2 * 0.75, 1e-2])
+    np.testing.assert_allclose(matrix.lr[35], matrix.lr[30] / 2)
+    assert not matrix.frozen[10:].any()
+
+
+def test_norms_that_do_not_learn_have_no_rate():
+    frozen = fine_tune(2e-3)
+    still = PolicyConfig(lr=2e-3, phases="fine_tune", train_norm=False).build()
+    assert still.rates(Clock(0, 30, 10), groups(3)).lr.tolist() == pytest.approx([0, 0, 8e-5])
+    assert (
+        still.rates(Clock(15, 30, 10), groups(3)).lr.tolist()
+        == frozen.rates(Clock(15, 30, 10), groups(3)).lr.tolist()
+    )
 
 
 @pytest.mark.parametrize(
-    "lr", ["fast", "slice()", "slice(1e-6 1e-2)", "slice(1,2,3)", 0, -1e-3, "slice(0, 1e-2)", "nan"]
+    "profile", [{"name": "layer_decay"}, {"name": "bleed_in", "ratio": 0.01}, {"name": "freeze_out"}]
+)
+def test_equalised_policies_learn_as_much_as_uniform_on_the_mean(profile):
+    members, total = groups(), 2000
+    sizes = np.array([group.n_params for group in members])
+    uniform = policy(1e-2, "cosine").matrix(members, total).lr
+    ours = policy(1e-2, "cosine", profile, equalise=True).matrix(members, total).lr
+    plain = policy(1e-2, "cosine", profile).matrix(members, total).lr
+    assert (ours @ sizes).mean() == pytest.approx((uniform @ sizes).mean(), rel=2e-3)
+    there = plain > 0
+    assert np.ptp(ours[there] / plain[there]) < 1e-9 * (ours[there] / plain[there]).mean()  # one factor
+
+
+def test_equalise_leaves_uniform_as_it_is():
+    plain, equalised = policy(1e-2), policy(1e-2, equalise=True)
+    np.testing.assert_allclose(equalised.rates(PEAK, groups()).lr, plain.rates(PEAK, groups()).lr, rtol=1e-12)
+
+
+@pytest.mark.parametrize(
+    "lr",
+    ["fast", "slice()", "slice(1e-6 1e-2)", "slice(1,2,3)", 0, -1e-3, "slice(0, 1e-2)", "nan", "slice(-1, 1)"],
 )
 def test_what_is_no_rate_is_refused(lr):
     with pytest.raises(ValueError, match=r"learning rate|not above 0"):
         policy(lr)
 
 
-def test_a_slice_that_falls_towards_the_head_is_refused():
-    with pytest.raises(ValueError, match="falls towards the head"):
-        policy("slice(1e-2, 1e-4)")
-
-
-POLICIES = st.builds(
-    policy,
-    st.one_of(
-        st.floats(1e-8, 10),
-        st.floats(1e-8, 10).map("slice({})".format),
-        st.tuples(st.floats(1e-8, 1e-3), st.floats(1e-3, 10)).map("slice{}".format),
-    ),
-    st.sampled_from(["one_cycle", "cosine", "constant"]),
+@pytest.mark.parametrize(
+    ("lr", "profile", "message"),
+    [
+        ("slice(1e-2, 1e-4)", None, "falls towards the head; swap the rates, or say `profile: reverse`"),
+        ("slice(1e-4, 1e-2)", "reverse", "rises towards the head, but the profile is reverse"),
+        ("slice(1e-4, 1e-2)", "layer_decay", "profile layer_decay says itself how rates differ by depth"),
+        ("slice(1e-4, 1e-2)", {"name": "bleed_in", "ratio": 0.1}, "profile bleed_in says itself"),
+        ("slice(1e-2)", "bleed_in", "profile bleed_in needs both ends of the slice"),
+        (1e-2, "bleed_in", "profile bleed_in: needs `ratio`, or lr as a slice"),
+        (1e-2, {"name": "discriminative", "ratio": 0.1, "factor": 2}, "give one of them"),
+        (1e-2, {"name": "bleed_in", "ratio": 0.1, "start": 0.5, "end": 0.5}, "has to come after start"),
+    ],
 )
+def test_rates_and_profiles_that_contradict_each_other_are_refused(lr, profile, message):
+    with pytest.raises(ValueError, match=message):
+        policy(lr, profile=profile)
 
 
-@given(POLICIES, st.integers(1, 300), st.integers(1, 30), st.data())
-def test_rates_are_finite_and_at_most_the_peak(policy, total, count, data):
-    lr = policy.rates(Clock(data.draw(st.integers(0, total - 1)), total), groups(count)).lr
-    assert lr.dtype == np.float64
-    assert lr.shape == (count,)
-    assert np.isfinite(lr).all()
-    assert (lr >= 0).all()
-    assert (lr <= policy.peak * (1 + 1e-12)).all()
-    assert (np.diff(lr) >= 0).all()  # none of the slices falls towards the head
+@pytest.mark.parametrize(
+    ("phases", "message"),
+    [
+        ([{"epochs": 2}, {"epochs": 3}], "phases: longer than the training: they take 5 of 4 epochs"),
+        ([{"epochs": 4}, {}], "longer than the training: they take 4 of 4 epochs, and the last one needs some"),
+        ([{"epochs": 1}, {"fraction": 0.5}], "they take only 3 of 4 epochs; leave out how long the last one is"),
+        ([{}, {"epochs": 1}], r"phases\[0\]: only the last phase may leave out"),
+        ([{"epochs": 1, "freeze_to": 3}, {}], r"phases\[0\].freeze_to: 3 leaves nothing to learn of 3"),
+        (
+            [{"epochs": 1}, {"profile": {"name": "explicit", "groups": {"nix": 1}}}],
+            r"phases\[1\].profile.groups: 'nix' matches no depth group; there are: layer0, layer1, layer2",
+        ),
+    ],
+)
+def test_phases_that_do_not_fit_the_training_are_refused(phases, message):
+    with pytest.raises(ValueError, match=message):
+        policy(1e-2, phases=phases).check(groups(3), 40, 10)
 
 
-@given(POLICIES, st.permutations(range(12)))
-def test_rates_do_not_depend_on_the_order_of_asking(policy, order):
-    forwards = {step: policy.rates(Clock(step, 12), groups(4)).lr.tolist() for step in range(12)}
-    assert {step: policy.rates(Clock(step, 12), groups(4)).lr.tolist() for step in order} == forwards
+def test_phases_that_make_no_sense_are_refused_at_once():
+    with pytest.raises(ValueError, match="at least one is needed"):
+        policy(1e-2, phases=[])
+    with pytest.raises(ValueError, match="give one of them"):
+        policy(1e-2, phases=[{"epochs": 1, "fraction": 0.2}])
+    with pytest.raises(ValueError, match="fine_tune brings its own"):
+        policy("slice(1e-4, 1e-2)", phases="fine_tune")
+    with pytest.raises(ValueError, match=r"phases\[1\]: lr = slice\(0.01, 0.0001\): falls"):
+        policy(1e-2, phases=[{"epochs": 1}, {"lr": "slice(1e-2, 1e-4)"}])
 
 
-@given(st.floats(1e-8, 10), st.integers(1, 20), st.integers(0, 49))
-def test_a_uniform_profile_is_the_plain_schedule(lr, count, step):
-    uniform = policy(lr, "cosine")
-    clock = Clock(step, 50)
-    assert uniform.rates(clock, groups(count)).lr.tolist() == [lr * uniform.schedule(clock)] * count
+@pytest.mark.parametrize("controller", ["lars", "lamb", "constant_update"])
+def test_a_controller_over_frozen_groups_is_refused(controller):
+    for options in ({"freeze_to": -1}, {"profile": "gradual_unfreezing"}, {"profile": "freeze_out"}):
+        with pytest.raises(
+            ValueError, match=f"controller: {controller} cannot steer depth group layer0, which the"
+        ):
+            policy(1e-2, "constant", controller=controller, **options).check(groups(3), 40, 10)
+    policy(1e-2, "constant", "layer_decay", controller=controller).check(groups(3), 40, 10)
 
 
 def test_one_spelling_of_a_rate_in_the_config():
@@ -101,12 +270,9 @@ def test_one_spelling_of_a_rate_in_the_config():
 
 
 def test_the_threads_pair_is_what_it_says():
-    from kit.config import load_experiment
-
-    pair = load_experiment("configs/digits.yaml", policies=["uniform", "discriminative"]).policies
-    assert pair["uniform"].build().rates(PEAK, groups(3)).lr.tolist() == [1e-2] * 3
-    np.testing.assert_allclose(pair["discriminative"].build().rates(PEAK, groups(3)).lr, [1e-6, 1e-4, 1e-2])
-    assert {member.groups for member in pair.values()} == {"coarse"}
+    assert READY["uniform"].build().rates(PEAK, groups(3)).lr.tolist() == [1e-2] * 3
+    np.testing.assert_allclose(READY["discriminative"].build().rates(PEAK, groups(3)).lr, [1e-6, 1e-4, 1e-2])
+    assert {READY[name].groups for name in ("uniform", "discriminative")} == {"coarse"}
 
 
 def test_the_room_is_worth_using_alone():

@@ -1,0 +1,248 @@
+"""A policy as a config file states it, and what is built from that."""
+
+import re
+from dataclasses import dataclass
+from typing import Annotated, Any, ClassVar, Literal
+
+from pydantic import Discriminator, Field, Tag, field_validator, model_validator
+
+from kit.lr.controllers import Controller
+from kit.lr.phases import Phase
+from kit.lr.policies import Policy
+from kit.lr.profiles import Discriminative, HeadFirst, Profile, ProfileBase, Uniform
+from kit.lr.schedules import OneCycle, Schedule
+from kit.settings import Options, Section
+
+
+@dataclass(frozen=True)
+class Rate:
+    """A rate as fastai's users write it.
+
+    1e-2              first None, last 1e-2, a slice: no
+    slice(1e-2)       first None, last 1e-2, a slice: yes
+    slice(1e-6, 1e-2) first 1e-6, last 1e-2, a slice: yes
+    """
+
+    first: float | None
+    last: float
+    is_slice: bool
+
+    def __str__(self) -> str:
+        if not self.is_slice:
+            return repr(self.last)
+        return f"slice({self.last!r})" if self.first is None else f"slice({self.first!r}, {self.last!r})"
+
+
+_SLICE = re.compile(r"^slice\(\s*([^,()\s]+)\s*(?:,\s*([^,()\s]+)\s*)?\)$")
+
+
+def parse_lr(lr: float | str) -> Rate:
+    """Reads `1e-2`, `slice(1e-2)` or `slice(1e-6, 1e-2)`.
+
+    Raises ValueError for anything else, and for rates that are not finite and above 0.
+    """
+    text = str(lr).strip()
+    match = _SLICE.match(text)
+    try:
+        *first, last = (float(part) for part in (match.groups() if match else (text,)) if part is not None)
+    except ValueError:
+        raise ValueError(
+            f"{text!r} is not a learning rate; write 1e-2, slice(1e-6, 1e-2) or slice(1e-2)"
+        ) from None
+    if not all(0 < rate < float("inf") for rate in (*first, last)):
+        raise ValueError(f"{text!r} holds a rate that is not above 0 and finite")
+    return Rate(first[0] if first else None, last, bool(match))
+
+
+class _Spelled(Section):
+    """What reads rates and names of schedules and profiles."""
+
+    @field_validator("lr", check_fields=False)
+    @classmethod
+    def _one_spelling(cls, lr: float | str | None) -> float | str | None:
+        """So that `slice(1e-6,1e-2)` and `slice(1e-06, 0.01)` are the same policy."""
+        if lr is None:
+            return None
+        rate = parse_lr(lr)
+        return str(rate) if rate.is_slice else rate.last
+
+    @field_validator("schedule", "profile", "controller", "phases", mode="before", check_fields=False)
+    @classmethod
+    def _by_name(cls, value: Any) -> Any:
+        return {"name": value} if isinstance(value, str) else value
+
+
+class PhaseConfig(_Spelled):
+    """A phase of a policy; what it leaves out is the policy's.
+
+    epochs, fraction  how long it is, in epochs or as a share of the training; the last phase may leave
+                      both out and takes the rest
+    """
+
+    epochs: Annotated[float, Field(gt=0)] | None = None
+    fraction: Annotated[float, Field(gt=0, le=1)] | None = None
+    lr: float | str | None = None
+    schedule: Schedule | None = None
+    profile: Profile | None = None
+    freeze_to: int | None = None
+
+    @model_validator(mode="after")
+    def _one_length(self):
+        if self.epochs is not None and self.fraction is not None:
+            raise ValueError("epochs and fraction both say how long the phase is; give one of them")
+        return self
+
+
+class FineTune(Options):
+    """fastai's `fine_tune`: the head alone for `freeze_epochs`, then everything at discriminative rates.
+
+    With b the policy's lr: first `slice(b)` under one-cycle with pct .99, all groups but the head frozen;
+    then slice(b/2/lr_mult, b/2) under one-cycle with `pct_start` and `div`, for the rest of the training.
+    fastai v2 `Learner.fine_tune`, with its defaults; its base_lr is 2e-3.
+    """
+
+    name: Literal["fine_tune"] = "fine_tune"
+    freeze_epochs: Annotated[float, Field(gt=0)] = 1.0
+    lr_mult: Annotated[float, Field(ge=1)] = 100.0
+    pct_start: Annotated[float, Field(gt=0, lt=1)] = 0.3
+    div: Annotated[float, Field(ge=1)] = 5.0
+
+    def phases(self, base: float, equalise: bool = False) -> tuple[Phase, ...]:
+        return (
+            Phase(base, OneCycle(pct=0.99), HeadFirst(), -1, equalise, epochs=self.freeze_epochs),
+            Phase(
+                base / 2,
+                OneCycle(pct=self.pct_start, div=self.div),
+                Discriminative(ratio=1 / self.lr_mult),
+                0,
+                equalise,
+            ),
+        )
+
+
+def _listed_or_named(value: Any) -> str:
+    return "listed" if isinstance(value, list | tuple) else "fine_tune"
+
+
+Phases = Annotated[
+    Annotated[tuple[PhaseConfig, ...], Tag("listed")] | Annotated[FineTune, Tag("fine_tune")],
+    Discriminator(_listed_or_named),
+]
+
+
+class PolicyConfig(_Spelled):
+    """A policy as a file in configs/policies/ states it.
+
+    description  a sentence, for `python -m kit policies`
+    lr           the peak rate: 1e-2, slice(1e-6, 1e-2) or slice(1e-2); for `phases: fine_tune` its base_lr
+    schedule     a schedule's name, or a mapping with `name` and its options
+    profile      a profile's name, or a mapping; left out: what the slice says, else uniform
+    groups       where the network is cut into depth groups: `block` (one a block), `stage` (one a
+                 stage) or `coarse` (three, as fastai does: front half, back half, head)
+    freeze_to    the first depth group that learns, −1 the head alone (fastai's `freeze_to`)
+    phases       `fine_tune`, or a list of phases, each with what it changes
+    train_norm   whether normalisation layers of frozen groups learn, as in fastai
+    equalise     rescale a profile so that its mean rate over parameters and time is the uniform one's
+    controller   a controller's name, or a mapping
+    """
+
+    incidental: ClassVar[frozenset[str]] = frozenset({"description"})
+
+    description: str = ""
+    lr: float | str
+    schedule: Schedule = OneCycle()
+    profile: Profile | None = None
+    groups: Literal["block", "stage", "coarse"] = "block"
+    freeze_to: int = 0
+    phases: Phases | None = None
+    train_norm: bool = True
+    equalise: bool = False
+    controller: Controller | None = None
+
+    @model_validator(mode="after")
+    def _can_be_built(self):
+        self.build()
+        return self
+
+    def build(self) -> Policy:
+        """The policy. Raises ValueError where lr and profile contradict each other."""
+        return Policy(self._phases(), self.train_norm, self.controller)
+
+    def _phases(self) -> tuple[Phase, ...]:
+        if self.phases == ():
+            raise ValueError("phases: at least one is needed")
+        if isinstance(self.phases, FineTune):
+            rate = parse_lr(self.lr)
+            if rate.is_slice or self.schedule != OneCycle() or self.profile is not None or self.freeze_to:
+                raise ValueError(
+                    "phases: fine_tune brings its own slices, schedules and freezing; give lr as one number"
+                )
+            return self.phases.phases(rate.last, self.equalise)
+        each = self.phases or (PhaseConfig(),)
+        return tuple(
+            self._phase(phase, f"phases[{place}]: " if self.phases else "") for place, phase in enumerate(each)
+        )
+
+    def _phase(self, phase: PhaseConfig, place: str) -> Phase:
+        try:
+            peak, profile = shaped(parse_lr(_either(phase.lr, self.lr)), _either(phase.profile, self.profile))
+        except ValueError as error:
+            raise ValueError(f"{place}{error}") from error
+        return Phase(
+            peak=peak,
+            schedule=_either(phase.schedule, self.schedule),
+            profile=profile,
+            freeze_to=_either(phase.freeze_to, self.freeze_to),
+            equalise=self.equalise,
+            epochs=phase.epochs,
+            fraction=phase.fraction,
+        )
+
+
+def shaped(rate: Rate, profile: ProfileBase | None) -> tuple[float, ProfileBase]:
+    """The peak rate and the profile that a rate and a stated profile (or none) mean together.
+
+    Raises ValueError where they say different things, and where a profile lacks what a slice would give.
+    """
+    if not rate.is_slice:
+        if profile is None:
+            return rate.last, Uniform()
+        if profile.takes_slice and profile.ratio is None and getattr(profile, "factor", None) is None:
+            raise ValueError(f"profile {profile.name}: needs `ratio`, or lr as a slice, like slice(1e-6, 1e-2)")
+        return rate.last, profile
+    if profile is not None and (
+        not profile.takes_slice or profile.ratio is not None or getattr(profile, "factor", None) is not None
+    ):
+        raise ValueError(
+            f"lr = {rate}: profile {profile.name} says itself how rates differ by depth; give lr as one number"
+        )
+    if rate.first is None:
+        if profile is not None:
+            raise ValueError(f"lr = {rate}: profile {profile.name} needs both ends of the slice")
+        return rate.last, HeadFirst()
+    if profile is not None and profile.name == "reverse":
+        if rate.first < rate.last:
+            raise ValueError(f"lr = {rate}: rises towards the head, but the profile is reverse; swap the rates")
+        return rate.first, profile.model_copy(update={"ratio": rate.last / rate.first})
+    if rate.first > rate.last:
+        raise ValueError(f"lr = {rate}: falls towards the head; swap the rates, or say `profile: reverse`")
+    return rate.last, (profile or Discriminative()).model_copy(update={"ratio": rate.first / rate.last})
+
+
+def policy(lr: float | str, schedule: Any = "one_cycle", profile: Any = None, **options: Any) -> Policy:
+    """A policy from the values a config file would hold, for use without the rest of the kit.
+
+    options  the other keys of `PolicyConfig`: freeze_to, phases, train_norm, equalise, controller
+
+    Raises pydantic's ValidationError (a ValueError) for what cannot be read or is contradictory.
+    """
+    return PolicyConfig(lr=lr, schedule=schedule, profile=profile, **options).build()
+
+
+def fine_tune(base_lr: float = 2e-3, **options: Any) -> Policy:
+    """fastai's `fine_tune` as a policy; options: those of `FineTune`."""
+    return PolicyConfig(lr=base_lr, phases={"name": "fine_tune", **options}).build()
+
+
+def _either(first, second):
+    return second if first is None else first

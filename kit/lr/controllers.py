@@ -1,0 +1,114 @@
+"""Controllers: an adaptive multiplier per depth group, fed by measured norms, on top of a policy's static rates.
+
+A controller is a pure function of its state and the signals, so a training can be replayed from what was
+recorded. The multiplier is bounded, so that the policy below it stays in sight, and it always multiplies the
+static rate: nothing compounds. Controllers never see validation data.
+
+The signals, float64 [groups] each; only those that a controller declares are measured:
+    weight     ‖w‖ before the update
+    gradient   ‖g‖ of this update, after clipping
+    direction  ‖Δw‖ / rate of the update before this one: what the optimizer moves per unit of rate, its
+               momentum, scaling and weight decay included; NaN at the first update
+    decay      the optimizer's weight decay
+"""
+
+from collections.abc import Mapping
+from typing import Annotated, Any, ClassVar, Literal
+
+import numpy as np
+from pydantic import Field, model_validator
+
+from kit.settings import Options
+
+State = dict[str, Any]  # plain lists and numbers, for a checkpoint
+Signals = Mapping[str, np.ndarray]
+Positive = Annotated[float, Field(gt=0)]
+
+
+class ControllerBase(Options):
+    """lower, upper  bounds of the multiplier"""
+
+    signals: ClassVar[tuple[str, ...]] = ()
+    lower: Positive = 0.01
+    upper: Positive = 10.0
+
+    @model_validator(mode="after")
+    def _bounds(self):
+        if self.lower > self.upper:
+            raise ValueError(f"lower {self.lower:g} is above upper {self.upper:g}")
+        return self
+
+    def start(self, count: int) -> State:
+        """The state before the first update, for `count` groups."""
+        return {}
+
+    def step(self, state: State, signals: Signals, lr: np.ndarray, peak: float) -> tuple[np.ndarray, State]:
+        """Multipliers of the static rates `lr` [groups], and the state for the next update."""
+        raise TypeError(f"{type(self).__name__} does not say its multiplier")
+
+    def _bounded(self, ratio: np.ndarray) -> np.ndarray:
+        """The ratio within its bounds, and 1 where there is none: a norm of 0 or one that is not finite."""
+        there = np.isfinite(ratio) & (ratio > 0)
+        return np.clip(np.where(there, ratio, 1.0), self.lower, self.upper)
+
+
+class LARS(ControllerBase):
+    """LARS's trust ratio, η‖w‖ / (‖g‖ + λ‖w‖), a depth group at a time.
+
+    η is `coefficient`, λ the optimizer's weight decay. You, Gitman & Ginsburg, arXiv 1708.03888, where a
+    layer is one tensor and the ratio is not bounded. Meant for SGD.
+    """
+
+    signals = ("weight", "gradient", "decay")
+    name: Literal["lars"] = "lars"
+    coefficient: Positive = 1e-3
+
+    def step(self, state: State, signals: Signals, lr: np.ndarray, peak: float) -> tuple[np.ndarray, State]:
+        weight, gradient = signals["weight"], signals["gradient"]
+        with np.errstate(divide="ignore", invalid="ignore"):
+            ratio = self.coefficient * weight / (gradient + signals["decay"] * weight)
+        return self._bounded(np.where(gradient > 0, ratio, np.nan)), state
+
+
+class LAMB(ControllerBase):
+    """LAMB's trust ratio, ‖w‖ / ‖direction‖, a depth group at a time, of the update before this one.
+
+    With Adam as the optimizer the direction is Adam's with its decoupled weight decay, as in You et al.,
+    arXiv 1904.00962; there a layer is one tensor and the ratio is of the very same update.
+    """
+
+    signals = ("weight", "direction")
+    name: Literal["lamb"] = "lamb"
+
+    def step(self, state: State, signals: Signals, lr: np.ndarray, peak: float) -> tuple[np.ndarray, State]:
+        with np.errstate(divide="ignore", invalid="ignore"):
+            return self._bounded(signals["weight"] / signals["direction"]), state
+
+
+class ConstantUpdate(ControllerBase):
+    """Holds each group's relative update ‖Δw‖/‖w‖ at `target`, moving with the schedule, slowly.
+
+    With r the static rate of a group and s = max(r)/peak the schedule's fraction, the multiplier that would
+    hit the target is m* = target·s·‖w‖ / (r·‖direction‖); log m moves by the share `gain` towards log m* at
+    each update. Ratios near 1e-3 are a rule of thumb from practice (Karpathy, CS231n notes).
+    """
+
+    signals = ("weight", "direction")
+    name: Literal["constant_update"] = "constant_update"
+    target: Positive = 1e-3
+    gain: Annotated[float, Field(gt=0, le=1)] = 0.1
+
+    def start(self, count: int) -> State:
+        return {"log_multiplier": [0.0] * count}
+
+    def step(self, state: State, signals: Signals, lr: np.ndarray, peak: float) -> tuple[np.ndarray, State]:
+        log = np.array(state["log_multiplier"])
+        with np.errstate(divide="ignore", invalid="ignore"):
+            wanted = np.log(
+                self.target * (lr.max() / peak) * signals["weight"] / (lr * signals["direction"])
+            ).clip(np.log(self.lower), np.log(self.upper))
+        log = np.where(np.isfinite(wanted), log + self.gain * (wanted - log), log)
+        return self._bounded(np.exp(log)), {"log_multiplier": log.tolist()}
+
+
+Controller = Annotated[LARS | LAMB | ConstantUpdate, Field(discriminator="name")]

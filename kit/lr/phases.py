@@ -1,0 +1,116 @@
+"""A phase: a peak rate, a schedule and a profile over a part of the training."""
+
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+
+import numpy as np
+
+from kit.lr.clock import Clock, Group
+from kit.lr.profiles import ProfileBase
+from kit.lr.schedules import TOLERANCE, ScheduleBase
+
+MOMENTS = 1000  # at which `equalise` looks
+
+
+@dataclass(frozen=True)
+class Phase:
+    """A part of the training. Within it, a clock counts from the phase's beginning to its end.
+
+    peak       the rate where schedule and profile are 1
+    freeze_to  the first group that learns; those before it are frozen. Negative counts from the head:
+               −1 leaves the head alone (fastai's `freeze_to`)
+    equalise   rescale so that the mean rate over parameters and time is what the uniform profile gives
+    epochs, fraction   how long it is; neither: the rest of the training
+    """
+
+    peak: float
+    schedule: ScheduleBase
+    profile: ProfileBase
+    freeze_to: int = 0
+    equalise: bool = False
+    epochs: float | None = None
+    fraction: float | None = None
+    _scales: dict = field(default_factory=dict, init=False, compare=False, repr=False)
+
+    def length(self, total_steps: float, steps_per_epoch: float) -> float | None:
+        """In updates; None for the rest of the training."""
+        if self.epochs is not None:
+            return self.epochs * steps_per_epoch
+        return None if self.fraction is None else self.fraction * total_steps
+
+    def lr(self, clock: Clock, groups: Sequence[Group]) -> np.ndarray:
+        """float64 [groups]; `clock` counts within the phase."""
+        fraction = self.peak * self.schedule(clock)
+        if self.equalise:
+            fraction *= self.scale(clock, groups)
+        return fraction * self._multipliers(clock, groups)
+
+    def frozen(self, clock: Clock, groups: Sequence[Group]) -> np.ndarray:
+        """bool [groups]."""
+        first = self.first_learning(len(groups))
+        return np.array([group.index < first or self.profile.frozen(clock, group) for group in groups], dtype=bool)
+
+    def first_learning(self, count: int) -> int:
+        """The index of the first group that `freeze_to` lets learn."""
+        return self.freeze_to if self.freeze_to >= 0 else max(0, count + self.freeze_to)
+
+    def check(self, groups: Sequence[Group]) -> None:
+        """Raises ValueError where the phase does not fit a model with these groups."""
+        self.profile.check(groups)
+        if not -len(groups) <= self.freeze_to < len(groups):
+            raise ValueError(f"freeze_to: {self.freeze_to} leaves nothing to learn of {len(groups)} depth groups")
+        if self.equalise and any(group.n_params <= 0 for group in groups):
+            raise ValueError("equalise: needs the number of parameters of every group")
+
+    def scale(self, clock: Clock, groups: Sequence[Group]) -> float:
+        """The factor of `equalise`: with n parameters in all, n_g in group g, f the schedule, m the profile
+
+            Σ_t n·f(t) / Σ_t Σ_g n_g·m_g(t)·f(t)
+
+        over 1,000 moments of the phase, frozen groups counted as 0. One number, so that the profile
+        keeps its shape over depth and over time.
+        """
+        key = (clock.total_steps, clock.steps_per_epoch, *groups)
+        if key not in self._scales:
+            sizes, uniform, ours = np.array([group.n_params for group in groups], dtype=np.float64), 0.0, 0.0
+            for moment in range(MOMENTS):
+                then = Clock(
+                    (moment + 0.5) / MOMENTS * clock.total_steps, clock.total_steps, clock.steps_per_epoch
+                )
+                fraction = self.schedule(then)
+                learning = np.where(self.frozen(then, groups), 0.0, self._multipliers(then, groups))
+                uniform += fraction * sizes.sum()
+                ours += fraction * (sizes @ learning)
+            self._scales[key] = uniform / ours if ours else 1.0
+        return self._scales[key]
+
+    def bound(self, clock: Clock, groups: Sequence[Group]) -> float:
+        """A rate that no group of this phase exceeds."""
+        return self.peak * self.profile.bound * (self.scale(clock, groups) if self.equalise else 1.0)
+
+    def _multipliers(self, clock: Clock, groups: Sequence[Group]) -> np.ndarray:
+        return np.array([self.profile(clock, group) for group in groups], dtype=np.float64)
+
+
+def spans(phases: Sequence[Phase], total_steps: float, steps_per_epoch: float) -> list[tuple[float, float]]:
+    """Where each phase begins and ends, in updates (which may be fractions); each begins where the one
+    before it ends, and the last ends with the training.
+
+    Raises ValueError where they do not fill the training.
+    """
+    lengths = [phase.length(total_steps, steps_per_epoch) for phase in phases]
+    if None in lengths[:-1]:
+        raise ValueError(f"phases[{lengths.index(None)}]: only the last phase may leave out how long it is")
+    stated = sum(length for length in lengths if length is not None)
+    slack = TOLERANCE * max(total_steps, 1.0)
+    epochs = f"{stated / steps_per_epoch:g} of {total_steps / steps_per_epoch:g} epochs"
+    if stated > total_steps + slack or (lengths[-1] is None and stated > total_steps - slack):
+        rest = ", and the last one needs some" if lengths[-1] is None else ""
+        raise ValueError(
+            f"phases: longer than the training: they take {epochs}{rest}; train longer or shorten them"
+        )
+    if lengths[-1] is not None and stated < total_steps - slack:
+        raise ValueError(f"phases: they take only {epochs}; leave out how long the last one is")
+    ends = np.cumsum([0.0 if length is None else length for length in lengths]).tolist()
+    ends[-1] = float(total_steps)
+    return list(zip([0.0, *ends[:-1]], ends, strict=True))

@@ -1,0 +1,167 @@
+"""The range test of an experiment, all depth groups together or each in turn: `python -m kit find-lr`."""
+
+import math
+import tempfile
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
+from pathlib import Path
+
+import numpy as np
+import pandas as pd
+
+from kit.competition.locate import Places
+from kit.config import Experiment
+from kit.errors import KitError
+from kit.experiment import trainer_of
+from kit.files import write_text
+from kit.lr import Clock, Group, Policy
+from kit.model.build import build_model
+from kit.model.groups import depth_groups
+from kit.preparation import Prepared, Say, prepare, run_keys
+from kit.report.rates import draw_range_test
+from kit.runs import ExperimentDir, RunDir, RunKey
+from kit.training.device import make_accelerator
+from kit.training.loop import batches_of
+from kit.training.progress import Progress
+from kit.training.range_test import RangeTest, Sweep, range_test
+from kit.training.rates import policy_groups
+
+
+@dataclass(frozen=True)
+class Search:
+    """What find-lr was asked: rates from `first` to `last` in `steps` updates (fastai's defaults)."""
+
+    first: float = 1e-7
+    last: float = 10.0
+    steps: int = 100
+    by_depth: bool = False
+
+    def __post_init__(self):
+        if not 0 < self.first < self.last < math.inf:
+            raise KitError(f"find-lr: --start {self.first:g} has to be above 0 and below --end {self.last:g}")
+        if self.steps < 30:
+            raise KitError(f"find-lr: --steps {self.steps}: at least 30 are needed to see a shape")
+
+
+@dataclass(frozen=True)
+class Reference:
+    """The moment of a policy at which most is learned: the largest mean rate over parameters.
+
+    lr      float64 [groups], the policy's rates then;  frozen  bool [groups]
+    shape   the rates by the policy's `lr`, the schedule taken out: the profile
+    """
+
+    lr: np.ndarray
+    frozen: np.ndarray
+    shape: np.ndarray
+
+
+@dataclass(frozen=True)
+class Found:
+    """A range test for each curve: `all` groups together, or one a depth group.
+
+    policy, peak, base   whose profile it was, its `lr`, and the groups' rates under it
+    """
+
+    policy: str
+    peak: float
+    groups: list[Group]
+    base: np.ndarray
+    tests: dict[str, RangeTest]
+
+    def suggested_profile(self) -> tuple[float, dict[str, float]]:
+        """For `by_depth`: the largest rate, and each group's multiplier of it.
+
+        Of the four suggestions it takes `minimum`, a tenth of the rate from which on this group does harm:
+        the others look for where the loss falls, and here it falls because all the other groups learn.
+        """
+        rates = {name: test.suggestions()["minimum"] for name, test in self.tests.items()}
+        top = max(rates.values())
+        return top, {name: rate / top for name, rate in rates.items()}
+
+
+def find_lr(
+    experiment: Experiment, search: Search, output: str | Path = ".", say: Say = lambda line: None
+) -> Found:
+    """Runs the range test on the first policy, seed and fold of an experiment.
+
+    Nothing is kept of it but the pixel cache below `output`; each curve starts from the seed's initial
+    weights and sees the same batches. Raises KitError for what `run` would refuse.
+    """
+    places = Places(Path(output).expanduser())
+    name, *others = experiment.policies
+    if others:
+        say(f"find-lr looks at one policy: {name} (choose with --policy)")
+        experiment = experiment.model_copy(update={"policies": {name: experiment.policies[name]}})
+    policy = experiment.policies[name].build()
+    if policy.controller:
+        say(f"The controller {policy.controller.name} is left out: the static rates are tested")
+    with tempfile.TemporaryDirectory() as scratch:
+        prepared = prepare(experiment, ExperimentDir(Path(scratch) / "runs"), places, say=say)
+        key = run_keys(experiment)[0]
+        rows = len(prepared.plan.training_rows(key.fold))
+        groups, reference = _reference(prepared, key, policy, rows)
+        epochs = math.ceil(search.steps / batches_of(experiment.training, rows, key.seed).steps_per_epoch)
+        training = experiment.training.model_copy(update={"epochs": epochs})
+        prepared = replace(prepared, recipe=replace(prepared.recipe, training=training))
+        sweeps = _sweeps(search, groups, reference, policy)
+        tests = {}
+        for title, sweep in sweeps.items():
+            trainer = trainer_of(key, prepared, RunDir(Path(scratch) / "run"), make_accelerator(training), sweep)
+            with Progress(f"find-lr {title}", search.steps) as progress:
+                tests[title] = range_test(trainer, sweep, progress.update)
+    return Found(name, policy.peak, groups, reference.lr, tests)
+
+
+def _reference(prepared: Prepared, key: RunKey, policy: Policy, rows: int) -> tuple[list[Group], Reference]:
+    experiment = prepared.experiment
+    blank = experiment.model.model_copy(update={"weights": "none"})
+    classes, data = prepared.competition.classes, experiment.data
+    model = build_model(blank, len(classes), data.channels, data.size, key.seed)
+    groups = policy_groups(depth_groups(model, experiment.policies[key.policy].groups))
+    batches = batches_of(experiment.training, rows, key.seed)
+    matrix = policy.matrix(groups, batches.total_steps, batches.steps_per_epoch)
+    learning = np.where(matrix.frozen, 0.0, matrix.lr) @ [group.n_params for group in groups]
+    step = int(learning.argmax())
+    fraction = policy.fraction(Clock(step, batches.total_steps, batches.steps_per_epoch))
+    lr = matrix.lr[step]
+    return groups, Reference(lr, matrix.frozen[step], lr / (fraction * policy.peak))
+
+
+def _sweeps(search: Search, groups: Sequence[Group], reference: Reference, policy: Policy) -> dict[str, Sweep]:
+    """By the name of the curve: `all`, or the group whose rate moves while the others keep their base rate."""
+    common = {"frozen": reference.frozen, "train_norm": policy.train_norm}
+    limits = (search.first, search.last, search.steps)
+    if not search.by_depth:
+        return {"all": Sweep(*limits, reference.shape, np.zeros(len(groups)), **common)}
+    learning = [group for group in groups if not reference.frozen[group.index]]
+    return {
+        group.name: Sweep(
+            *limits,
+            np.array([float(other is group) for other in groups]),
+            np.where([other is group for other in groups], 0.0, reference.lr),
+            **common,
+        )
+        for group in learning
+    }
+
+
+def write_table(found: Found, path: str | Path) -> None:
+    """A CSV with a row an update: the curve, the swept rate, the loss and the smoothed loss."""
+    frame = pd.concat(
+        pd.DataFrame({"curve": name, "lr": test.rates, "loss": test.losses, "smoothed": test.smoothed})
+        for name, test in found.tests.items()
+    )
+    write_text(Path(path), frame.to_csv(index=False, lineterminator="\n"))
+
+
+def draw(found: Found, path: str | Path) -> None:
+    """The smoothed loss over the rate, with the suggestions."""
+    curves = {name: (test.rates, test.smoothed) for name, test in found.tests.items()}
+    marks = {name: test.suggestions() for name, test in found.tests.items()}
+    if "all" not in found.tests:
+        marks = {name: {"minimum": chosen["minimum"]} for name, chosen in marks.items()}
+    title = f"{found.policy}: " + (
+        "all depth groups together" if "all" in found.tests else "a depth group at a time"
+    )
+    draw_range_test(curves, marks, title, Path(path))

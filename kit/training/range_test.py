@@ -1,0 +1,142 @@
+"""The learning-rate range test: rates rise from tiny to far too large, the loss says which are of use.
+
+Smith, arXiv 1506.01186, in the form of fastai v2 `lr_find`: exponential rise, smoothed loss, stop on divergence,
+four suggestions.
+"""
+
+import copy
+import math
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+
+import numpy as np
+
+from kit.errors import KitError
+from kit.lr import Clock, Group, Rates
+from kit.training.loop import Trainer
+
+BETA = 0.98  # of the smoothed loss
+DIVERGED = 4.0  # times the lowest smoothed loss
+LEAST = 10  # points that the suggestions need, beside the first tenth and the last five, which they pass over
+
+
+@dataclass(frozen=True)
+class Sweep:
+    """A policy that raises rates exponentially, update by update, from `first` to `last` in `count` updates.
+
+    per_rate  float64 [groups]: a group's rate where the swept rate is 1
+    fixed     float64 [groups]: rates that are added to that and stay
+    frozen    bool [groups]
+    """
+
+    first: float
+    last: float
+    count: int
+    per_rate: np.ndarray
+    fixed: np.ndarray
+    frozen: np.ndarray
+    train_norm: bool = True
+    controller: None = None
+
+    @property
+    def peak(self) -> float:
+        return self.last
+
+    def at(self, step: float) -> float:
+        """The swept rate: first·(last/first)^(step/count)."""
+        return self.first * (self.last / self.first) ** (step / self.count)
+
+    def rates(self, clock: Clock, groups: Sequence[Group]) -> Rates:
+        return Rates(self.at(clock.step) * self.per_rate + self.fixed, self.frozen, None)
+
+
+@dataclass(frozen=True)
+class RangeTest:
+    """What a range test saw, an entry an update.
+
+    rates     the swept rate;  losses  of the batch;  smoothed  their debiased moving average
+    diverged  whether it stopped because the loss had risen to four times its lowest
+    planned   updates it would have made otherwise
+    """
+
+    rates: np.ndarray
+    losses: np.ndarray
+    smoothed: np.ndarray
+    diverged: bool
+    planned: int
+
+    def suggestions(self) -> dict[str, float]:
+        """fastai's four, by name; without the first tenth of the planned updates and the last five, as there."""
+        kept = slice(self.planned // 10, -5)
+        rates, losses = self.rates[kept], self.smoothed[kept]
+        if len(rates) < LEAST:
+            raise KitError(
+                f"find-lr: the loss diverged after {len(self.rates)} updates, too few to say anything; "
+                "start lower (--start) or take more updates (--steps)"
+            )
+        return {name: suggest(rates, losses) for name, suggest in SUGGESTIONS.items()}
+
+
+def range_test(trainer: Trainer, sweep: Sweep, on_step: Callable[[int], None] = lambda step: None) -> RangeTest:
+    """Runs the updates of a trainer that was made with `sweep` as its policy, and puts its model and optimizer
+    back as they were."""
+    model, optimizer = copy.deepcopy(trainer.model.state_dict()), copy.deepcopy(trainer.optimizer.state_dict())
+    rates, losses, smoothed = [], [], []
+    average, diverged = 0.0, False
+    for step in trainer.updates():
+        loss = float(trainer.losses[step])
+        if not math.isfinite(loss):
+            diverged = True
+            break
+        average = BETA * average + (1 - BETA) * loss
+        rates.append(sweep.at(step))
+        losses.append(loss)
+        smoothed.append(average / (1 - BETA ** (step + 1)))
+        on_step(step + 1)
+        diverged = smoothed[-1] > DIVERGED * min(smoothed)
+        if diverged or step + 1 >= sweep.count:
+            break
+    trainer.rates.audit(range(len(rates)))
+    trainer.rates.release()
+    trainer.model.load_state_dict(model)
+    trainer.optimizer.load_state_dict(optimizer)
+    return RangeTest(np.array(rates), np.array(losses), np.array(smoothed), diverged, sweep.count)
+
+
+def minimum(rates: np.ndarray, losses: np.ndarray) -> float:
+    """A tenth of the rate where the loss is lowest."""
+    return float(rates[losses.argmin()] / 10)
+
+
+def steep(rates: np.ndarray, losses: np.ndarray) -> float:
+    """The rate where the loss falls fastest over the logarithm of the rate."""
+    return float(rates[(np.diff(losses) / np.diff(np.log(rates))).argmin()])
+
+
+def valley(rates: np.ndarray, losses: np.ndarray) -> float:
+    """The middle of the longest valley: the longest falling subsequence of the loss, as fastai counts it."""
+    lengths, end = np.ones(len(losses), dtype=int), 0
+    for later in range(1, len(losses)):
+        falls = losses[:later] > losses[later]
+        if falls.any():
+            lengths[later] = lengths[:later][falls].max() + 1
+        if lengths[later] > lengths[end]:
+            end = later
+    start = end - lengths[end]
+    third = (end - start) / 3
+    return float(rates[start + int(third) + int(third / 2)])
+
+
+def slide(rates: np.ndarray, losses: np.ndarray, width: int = 15, threshold: float = 0.005) -> float:
+    """From the end backwards: the first rate where the slope of the loss equals the one `width` points later,
+    within `threshold`; an interval slide."""
+    slope = np.gradient(losses)
+    right, left = len(losses) - 1, len(losses) - 1 - width
+    chosen = rates[max(left, 0)]
+    while left >= 0 and abs(slope[right] - slope[left]) > threshold:
+        chosen = rates[left]
+        right, left = right - 1, left - 1
+    return float(chosen)
+
+
+SUGGESTIONS = {"valley": valley, "slide": slide, "minimum": minimum, "steep": steep}

@@ -1,0 +1,212 @@
+"""Profiles against fastai's numbers, timm's layer decay, and formulas written out."""
+
+import math
+
+import numpy as np
+import pytest
+import timm
+from hypothesis import given
+from hypothesis import strategies as st
+from pydantic import TypeAdapter
+from strategies import PROFILES, groups
+from timm.optim import param_groups_layer_decay
+
+from kit.lr import Clock, Group, policy
+from kit.lr.profiles import (
+    BleedIn,
+    BleedOut,
+    Discriminative,
+    Explicit,
+    FreezeOut,
+    GradualUnfreezing,
+    HeadFirst,
+    LayerDecay,
+    Profile,
+    Reverse,
+    ScheduledLayerDecay,
+    Table,
+)
+from kit.model.groups import depth_groups
+from kit.training.rates import policy_groups
+
+ANY = st.one_of(*PROFILES.values())
+NOW = Clock(0, 100)
+
+
+def multipliers(profile, count=4, clock=NOW):
+    return [profile(clock, group) for group in groups(count)]
+
+
+def frozen(profile, count=4, clock=NOW):
+    return [profile.frozen(clock, group) for group in groups(count)]
+
+
+def test_every_registered_profile_is_tested():
+    registered = {member.model_fields["name"].default for member in Profile.__args__[0].__args__}
+    assert registered == set(PROFILES)
+
+
+@pytest.mark.parametrize(
+    ("count", "rates"), [(3, [1e-6, 1e-4, 1e-2]), (5, [1e-6, 1e-5, 1e-4, 1e-3, 1e-2]), (1, [1e-2])]
+)
+def test_slice_is_fastais_even_mults(count, rates):
+    given_rates = policy("slice(1e-6, 1e-2)", "constant").rates(NOW, groups(count)).lr
+    np.testing.assert_allclose(given_rates, rates, rtol=1e-12)
+
+
+def test_slice_of_one_rate_is_a_tenth_below_the_head():
+    assert multipliers(HeadFirst()) == [0.1, 0.1, 0.1, 1]
+    np.testing.assert_allclose(policy("slice(1e-2)", "constant").rates(NOW, groups(3)).lr, [1e-3, 1e-3, 1e-2])
+
+
+def test_coarse_is_fastais_cut_of_a_resnet():
+    """683k and 10.49M parameters, 95% of which learn at most at a hundredth under slice(1e-6, 1e-2)."""
+    cut = depth_groups(timm.create_model("resnet18", num_classes=10), "coarse")
+    sizes = [group.n_params for group in cut]
+    assert sizes[:2] == [683_072, 10_493_440]
+    lr = policy("slice(1e-6, 1e-2)", "constant").rates(NOW, policy_groups(cut)).lr
+    assert sum(size for size, rate in zip(sizes, lr, strict=True) if rate <= 1e-4 * (1 + 1e-9)) / sum(sizes) > 0.95
+
+
+def test_neighbours_are_ulmfits_factor_apart():
+    assert multipliers(Discriminative(factor=2.6)) == pytest.approx([2.6**-3, 2.6**-2, 2.6**-1, 1])
+
+
+def test_reverse_is_discriminative_upside_down():
+    assert multipliers(Reverse(ratio=0.01)) == pytest.approx(multipliers(Discriminative(ratio=0.01))[::-1])
+    assert multipliers(Reverse(ratio=0.01), count=1) == [1]
+    np.testing.assert_allclose(
+        policy("slice(1e-2, 1e-4)", "constant", "reverse").rates(NOW, groups(3)).lr, [1e-2, 1e-3, 1e-4]
+    )
+
+
+@pytest.mark.parametrize(
+    "name",
+    ["resnet18", "convnext_tiny", "vit_tiny_patch16_224", "swin_tiny_patch4_window7_224", "tf_efficientnet_lite0"],
+)
+@pytest.mark.parametrize(("decay", "min_scale"), [(0.75, 0.0), (0.5, 0.05)])
+def test_layer_decay_is_timms_group_by_group(name, decay, min_scale):
+    model = timm.create_model(name, num_classes=7)
+    timms = {
+        id(value): members["lr_scale"]
+        for members in param_groups_layer_decay(model, layer_decay=decay, min_scale=min_scale)
+        for value in members["params"]
+    }
+    ours = depth_groups(model, "block")
+    lr = policy(1.0, "constant", LayerDecay(decay=decay, min_scale=min_scale)).rates(NOW, policy_groups(ours)).lr
+    assert len(timms) == len(list(model.parameters()))
+    for rate, group in zip(lr, ours, strict=True):
+        (scale,) = {timms[id(value)] for value in group.parameters.values()}
+        assert rate == pytest.approx(scale, rel=1e-12)
+
+
+def test_layer_decay_in_numbers():
+    cut = policy_groups(depth_groups(timm.create_model("resnet18"), "block"))
+    lr = dict(
+        zip([group.name for group in cut], policy(1.0, "constant", "layer_decay").rates(NOW, cut).lr, strict=True)
+    )
+    expected = {
+        "conv1": 0.07508469,
+        "layer1.0": 0.10011292,
+        "layer4.0": 0.5625,
+        "layer4.1": 0.75,
+        "fc": 1.0,
+    }
+    assert len(lr) == 10
+    assert {name: lr[name] for name in expected} == pytest.approx(expected, rel=1e-6)
+    assert len(depth_groups(timm.create_model("vit_tiny_patch16_224"), "block")) == 14
+
+
+def test_explicit_by_name_prefix_stem_and_head():
+    cut = policy_groups(depth_groups(timm.create_model("resnet18"), "block"))
+    profile = Explicit(groups={"stem": 0, "layer1": 0.1, "layer4": 2, "layer4.1": 3, "head": 5}, other=0.5)
+    assert [profile(NOW, group) for group in cut] == [0, 0.1, 0.1, 0.5, 0.5, 0.5, 0.5, 2, 3, 5]
+    assert [profile.frozen(NOW, group) for group in cut] == [True] + [False] * 9
+    assert profile.bound == 5
+    profile.check(cut)
+    with pytest.raises(ValueError, match=r"'layer' matches no depth group; there are: conv1, layer1.0, "):
+        Explicit(groups={"layer": 1}).check(cut)
+
+
+def test_table_has_a_number_for_each_group():
+    table = Table(multipliers=(0, 0.5, 2))
+    assert multipliers(table, 3) == [0, 0.5, 2]
+    assert frozen(table, 3) == [True, False, False]
+    with pytest.raises(ValueError, match=r"3 numbers for 4 depth groups \(layer0, layer1, layer2, layer3\)"):
+        table.check(groups(4))
+
+
+@pytest.mark.parametrize(("curve", "at_half"), [("linear", 0.25), ("cosine", (1 - math.cos(math.pi / 4)) / 2)])
+def test_bleed_in_goes_from_uniform_to_discriminative_and_bleed_out_back(curve, at_half):
+    """w is 0 up to .2, 1 from .6 on; at .3 a quarter of the way (or where half a cosine is)."""
+    options = {"ratio": 0.01, "start": 0.2, "end": 0.6, "curve": curve}
+    for step, weight in ((0, 0), (20, 0), (30, at_half), (60, 1), (99, 1)):
+        clock = Clock(step, 100)
+        depths = [0, 1 / 3, 2 / 3, 1]
+        assert multipliers(BleedIn(**options), clock=clock) == pytest.approx(
+            [0.01 ** ((1 - d) * weight) for d in depths]
+        )
+        assert multipliers(BleedOut(**options), clock=clock) == pytest.approx(
+            [0.01 ** ((1 - d) * (1 - weight)) for d in depths]
+        )
+
+
+def test_gradual_unfreezing_wakes_a_group_an_epoch_from_the_head():
+    profile = GradualUnfreezing()
+    for epoch in range(5):
+        clock = Clock(10 * epoch, 50, 10)
+        assert frozen(profile, clock=clock) == [epoch < 3, epoch < 2, epoch < 1, False]
+        awake = [
+            0 if sleeps else 2.6**-above
+            for sleeps, above in zip(frozen(profile, clock=clock), (3, 2, 1, 0), strict=True)
+        ]
+        assert multipliers(profile, clock=clock) == pytest.approx(awake)
+        assert frozen(profile, clock=Clock(10 * epoch + 9, 50, 10)) == frozen(profile, clock=clock)
+    assert frozen(GradualUnfreezing(every=0.5), clock=Clock(10, 50, 10)) == [True, False, False, False]
+
+
+def test_freeze_out_ends_at_t_early_layers_first():
+    """Brock et al.: t_i linear from t0 to 1, cubed; rates scaled by 1/t_i; annealed by half a cosine."""
+    ends = [(0.5 + 0.5 * depth / 3) ** 3 for depth in range(4)]
+    profile = FreezeOut(t0=0.5)
+    for step in range(100):
+        clock = Clock(step, 100)
+        expected = [
+            (1 + math.cos(math.pi * step / 100 / end)) / 2 / end if step / 100 < end else 0.0 for end in ends
+        ]
+        assert multipliers(profile, clock=clock) == pytest.approx(expected, abs=1e-9)
+        assert frozen(profile, clock=clock) == [step / 100 >= end - 1e-9 for end in ends]
+    assert profile.bound == pytest.approx(8)
+    plain = FreezeOut(t0=0.5, cubed=False, scaled=False)
+    assert multipliers(plain) == [1, 1, 1, 1]
+    assert frozen(plain, clock=Clock(66, 100)) == [True, False, False, False]
+
+
+def test_scheduled_layer_decay_moves_between_two_layer_decays():
+    profile = ScheduledLayerDecay()
+    assert multipliers(profile) == pytest.approx(multipliers(LayerDecay(decay=0.35)))
+    assert multipliers(profile, clock=Clock(50, 100)) == pytest.approx(multipliers(LayerDecay(decay=0.675)))
+    late = ScheduledLayerDecay(first=0.9, last=0.5, end=0.5)
+    assert multipliers(late, clock=Clock(75, 100)) == pytest.approx(multipliers(LayerDecay(decay=0.5)))
+
+
+@given(ANY, st.floats(0, 0.999))
+def test_every_profile_is_finite_and_within_its_bound(profile, progress):
+    clock = Clock(progress * 1000, 1000, 100)
+    for group in groups():
+        multiplier = profile(clock, group)
+        assert math.isfinite(multiplier)
+        assert 0 <= multiplier <= profile.bound * (1 + 1e-12)
+        if profile.frozen(clock, group):
+            assert multiplier == 0
+
+
+@given(ANY)
+def test_a_profile_comes_back_from_its_plain_values(profile):
+    assert TypeAdapter(Profile).validate_python(profile.model_dump(mode="json")) == profile
+
+
+def test_a_single_group_is_the_head():
+    only = [Group(0, 1, "all", 10)]
+    for name, config in {"a": Discriminative(ratio=0.1), "b": LayerDecay(), "c": GradualUnfreezing()}.items():
+        assert policy(1e-2, "constant", config).rates(NOW, only).lr.tolist() == [1e-2], name
