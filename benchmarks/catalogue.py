@@ -2,8 +2,9 @@
 
     PYTHONPATH=. python benchmarks/catalogue.py configs/digits.yaml --epochs 3
 
-One fold and one seed, no rate tuned for any policy: a look at what each does, no ranking. Times are of training alone.
-`--set` as in `python -m kit run`. The runs are kept in DIR/runs/catalogue, so that an interrupted command goes on.
+One fold and one seed, no rate tuned for any policy: a look at what each does, no ranking. Times are of training
+alone. `--set` as in `python -m kit run`. The runs are kept in DIR/runs/catalogue, so that an interrupted command
+goes on.
 """
 
 import argparse

@@ -45,15 +45,13 @@ class Search:
 
 @dataclass(frozen=True)
 class Reference:
-    """The moment of a policy at which most is learned: the largest mean rate over parameters.
+    """A policy as it is where most is learned (the largest mean rate over parameters), its schedule taken out.
 
-    lr      float64 [groups], the policy's rates then;  frozen  bool [groups]
-    shape   the rates by the policy's `lr`, the schedule taken out: the profile
+    shape   float64 [groups]: the rates there by the policy's `lr`;  frozen  bool [groups]
     """
 
-    lr: np.ndarray
-    frozen: np.ndarray
     shape: np.ndarray
+    frozen: np.ndarray
 
 
 @dataclass(frozen=True)
@@ -110,7 +108,7 @@ def find_lr(
             trainer = trainer_of(key, prepared, RunDir(Path(scratch) / "run"), make_accelerator(training), sweep)
             with Progress(f"find-lr {title}", search.steps) as progress:
                 tests[title] = range_test(trainer, sweep, progress.update)
-    return Found(name, policy.peak, groups, reference.lr, tests)
+    return Found(name, policy.peak, groups, reference.shape * policy.peak, tests)
 
 
 def _reference(prepared: Prepared, key: RunKey, policy: Policy, rows: int) -> tuple[list[Group], Reference]:
@@ -124,8 +122,7 @@ def _reference(prepared: Prepared, key: RunKey, policy: Policy, rows: int) -> tu
     learning = np.where(matrix.frozen, 0.0, matrix.lr) @ [group.n_params for group in groups]
     step = int(learning.argmax())
     fraction = policy.fraction(Clock(step, batches.total_steps, batches.steps_per_epoch))
-    lr = matrix.lr[step]
-    return groups, Reference(lr, matrix.frozen[step], lr / (fraction * policy.peak))
+    return groups, Reference(matrix.lr[step] / (fraction * policy.peak), matrix.frozen[step])
 
 
 def _sweeps(search: Search, groups: Sequence[Group], reference: Reference, policy: Policy) -> dict[str, Sweep]:
@@ -139,7 +136,7 @@ def _sweeps(search: Search, groups: Sequence[Group], reference: Reference, polic
         group.name: Sweep(
             *limits,
             np.array([float(other is group) for other in groups]),
-            np.where([other is group for other in groups], 0.0, reference.lr),
+            np.where([other is group for other in groups], 0.0, reference.shape * policy.peak),
             **common,
         )
         for group in learning

@@ -312,7 +312,8 @@ def in_policy(**options) -> dict[str, Any]:
         ),
         (
             in_policy(lr="slice(1e-2, 1e-6)"),
-            "policies.u: lr = slice(0.01, 1e-06): falls towards the head; swap the rates, or say `profile: reverse`",
+            "policies.u: lr = slice(0.01, 1e-06): falls towards the head; swap the rates, or say "
+            "`profile: reverse`",
         ),
         (in_policy(profile="layer_deccay"), "policies.u.profile = 'layer_deccay': did you mean layer_decay?"),
         (in_policy(phases="fine_tun"), "policies.u.phases.name = 'fine_tun': expected 'fine_tune'"),

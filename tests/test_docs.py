@@ -2,12 +2,14 @@
 
 import re
 from pathlib import Path
+from typing import get_args
 
+import pytest
 from pydantic import BaseModel
 
 from kit.config import Experiment, load_experiment
 from kit.lr import PolicyConfig
-from kit.lr.schedules import Cosine, OneCycle
+from kit.training.rates import policy_groups
 
 ROOT = Path(__file__).parent.parent
 
@@ -27,8 +29,42 @@ def option_names(model: type[BaseModel]) -> set[str]:
 def test_every_option_is_on_the_page():
     page = (ROOT / "docs/configuration.md").read_text()
     words = set(re.findall(r"\w+", page))
-    options = option_names(Experiment) | option_names(PolicyConfig) | option_names(OneCycle) | option_names(Cosine)
+    options = option_names(Experiment) | option_names(PolicyConfig)
+    for kind in kinds_of(PolicyConfig):
+        options |= option_names(kind) | {
+            kind.model_fields[name].default for name in kind.model_fields if name == "name"
+        }
+    assert len(kinds_of(PolicyConfig)) > 25
     assert options - words == set()
+
+
+def kinds_of(annotation) -> set[type[BaseModel]]:
+    """All sections that an option can be, however deep."""
+    if isinstance(annotation, type) and issubclass(annotation, BaseModel):
+        inner = [kinds_of(field.annotation) for field in annotation.model_fields.values()]
+        return {annotation}.union(*inner)
+    return set().union(*map(kinds_of, get_args(annotation)))
+
+
+def examples(page: str) -> list[str]:
+    return re.findall(r"```python\n(.*?)```", (ROOT / page).read_text(), re.DOTALL)
+
+
+@pytest.mark.parametrize("number", range(len(examples("docs/own-loop.md"))))
+def test_the_examples_for_other_loops_run(number, tmp_path, monkeypatch):
+    code = examples("docs/own-loop.md")[number]
+    if "import lightning" in code:
+        pytest.importorskip("lightning", reason="Lightning is not installed")
+    monkeypatch.chdir(tmp_path)
+    space = {"__name__": "example"}
+    exec(compile(code, f"example {number}", "exec"), space)
+    if "scheduler" in space and "loader" in space:  # the last rates are the policy's
+        expected = space["one_cycle"].matrix(policy_groups(space["groups"]), 10, 5).lr[-1]
+        assert [group["lr"] for group in space["optimizer"].param_groups] == expected.tolist()
+    if "classifier" in space:
+        scheduler = space["trainer"].lr_scheduler_configs[0].scheduler
+        assert scheduler.last_epoch == 6
+        assert scheduler.groups[0].name.startswith("conv1")
 
 
 def test_the_shipped_configs_and_policies_are_valid():
@@ -40,8 +76,8 @@ def test_the_shipped_configs_and_policies_are_valid():
 
 def test_every_command_and_file_that_the_readme_names_is_there():
     readme = (ROOT / "README.md").read_text()
-    commands = set(re.findall(r"python -m kit (\w+)", readme))
-    assert {"run", "grade", "doctor"} <= commands
+    commands = {command.replace("-", "_") for command in re.findall(r"python -m kit ([\w-]+)", readme)}
+    assert {"run", "lr", "find_lr", "policies", "grade", "doctor"} <= commands
     from kit.cli import app
 
     assert commands <= {command.callback.__name__ for command in app.registered_commands}

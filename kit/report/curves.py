@@ -9,6 +9,8 @@ import numpy as np
 from kit.report.rates import COLOURS, draw_lines, limits, new_figure, save
 from kit.runs import ExperimentDir, RunDir
 
+COLUMNS = 5  # panels side by side
+
 
 def draw_curves(folder: ExperimentDir, metric: str, order: Sequence[str] = ()) -> Path | None:
     """Draws curves.png from the finished runs of every policy; None where there is no finished run.
@@ -21,8 +23,14 @@ def draw_curves(folder: ExperimentDir, metric: str, order: Sequence[str] = ()) -
     runs = _finished(folder, order)
     if not runs:
         return None
-    figure = new_figure(3.6 * len(runs) + 4.6, 3.8)
-    panels = figure.subplots(1, len(runs) + 1, width_ratios=[3.6] * len(runs) + [4.2], squeeze=False)[0]
+    columns = min(len(runs) + 1, COLUMNS)
+    rows = -(-(len(runs) + 1) // columns)
+    figure = new_figure(3.6 * (columns - 1) + 4.6, 3.8 * rows)
+    widths = [3.6] * (columns - 1) + [4.2 if rows == 1 else 3.6]
+    panels = figure.subplots(rows, columns, width_ratios=widths, squeeze=False).ravel()
+    for axes in panels[len(runs) + 1 :]:
+        axes.set_axis_off()
+    panels = panels[: len(runs) + 1]
     ranges = [_draw_rates(axes, *each) for axes, each in zip(panels, runs.items(), strict=False)]
     lowest, highest = zip(*ranges, strict=True)
     for axes in panels[:-1]:  # one scale for all, so that the policies can be compared

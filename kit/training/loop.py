@@ -261,10 +261,8 @@ class Trainer:
 
     def _wrap_anew(self) -> None:
         """DistributedDataParallel waits for the gradients of all parameters that had one when it was made."""
-        self.accelerator._models.remove(self.forward)
         devices = [self.device] if self.device.type == "cuda" else None
         self.forward = nn.parallel.DistributedDataParallel(self.model, device_ids=devices)
-        self.accelerator._models.append(self.forward)
 
     def _seed(self, step: int) -> None:
         """Dropout, drop path and mixing of this step depend on the seed and the step alone."""

@@ -79,11 +79,11 @@ def test_lamb_is_timms_for_the_same_update():
 
 
 def test_constant_update_finds_the_multiplier_that_is_right():
-    """A world in which ‖Δw‖ = rate × direction, with directions that differ by a factor of 1,000 between groups."""
+    """A world in which ‖Δw‖ = rate × direction, with directions a factor of 1,000 apart."""
     controller, total = ConstantUpdate(target=1e-3, gain=0.2, lower=1e-3, upper=1e3), 120
     weight, direction = np.array([2.0, 5.0, 10.0]), np.array([0.02, 1.0, 20.0])
     lr, state = np.array([1e-2, 1e-2, 3e-3]), controller.start(3)
-    for step in range(total):
+    for _step in range(total):
         multiplier, state = controller.step(state, {"weight": weight, "direction": direction}, lr, peak=1e-2)
     np.testing.assert_allclose(lr * multiplier * direction / weight, 1e-3, rtol=1e-6)
     half, _ = controller.step(state, {"weight": weight, "direction": direction}, lr / 2, peak=1e-2)

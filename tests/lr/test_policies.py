@@ -1,5 +1,6 @@
 """What holds for every policy: the ready ones, and any that can be made of the parts."""
 
+import itertools
 import subprocess
 import sys
 
@@ -99,7 +100,7 @@ def test_phases_meet_without_a_gap_or_an_overlap(config, clock):
     spans = built._spans(clock.total_steps, clock.steps_per_epoch)
     assert spans[0][0] == 0
     assert spans[-1][1] == clock.total_steps
-    assert all(end == begin for (_, end), (begin, _) in zip(spans[:-1], spans[1:], strict=True))
+    assert all(end == begin for (_, end), (begin, _) in itertools.pairwise(spans))
     assert all(begin < end for begin, end in spans)
     phase, within = built._at(clock)
     owners = [
