@@ -20,10 +20,10 @@ SHIPPED = Path(__file__).resolve().parent.parent / "configs" / "policies"
 
 
 def policy_content(name: str, config: Path) -> Any:
-    """What the file of a policy says; the first folder that has it counts. KitError with the nearest name."""
+    """What the file of a policy says. KitError where there is none, with the nearest name, and for its faults."""
     files = policy_files(config)
     if name in files:
-        return read_yaml(files[name])
+        return _read(files[name])[1]
     close = difflib.get_close_matches(name, files, n=1)
     raise KitError(
         f"policies: there is no policy {name!r}"
@@ -40,7 +40,7 @@ def policy_files(config: Path | None = None) -> dict[str, Path]:
 
 def ready_policies() -> dict[str, str]:
     """Each ready policy by name, with its sentence. KitError for a file that is none."""
-    return {name: _read(file).description for name, file in sorted(policy_files().items())}
+    return {name: _read(file)[0].description for name, file in sorted(policy_files().items())}
 
 
 def building_blocks() -> dict[str, dict[str, str]]:
@@ -52,10 +52,11 @@ def building_blocks() -> dict[str, dict[str, str]]:
     }
 
 
-def _read(file: Path) -> PolicyConfig:
+def _read(file: Path) -> tuple[PolicyConfig, Any]:
+    """The policy in a file, and the file's content."""
     content = read_yaml(file)
     try:
-        return PolicyConfig.model_validate(content)
+        return PolicyConfig.model_validate(content), content
     except ValidationError as error:
         raise KitError("\n".join(f"{file}: {line}" for line in explain(error, content, PolicyConfig))) from error
 

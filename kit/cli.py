@@ -120,7 +120,7 @@ def find_lr(
         write_table(found, csv)
     if png:
         draw(found, png)
-    show_found(found, experiment.policies[found.policy].lr)
+    show_found(found, experiment.policies[found.policy])
 
 
 @app.command()

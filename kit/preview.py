@@ -52,22 +52,26 @@ def preview(experiment: Experiment) -> list[Preview]:
     Raises KitError where a policy does not fit the model or the length of the training.
     """
     competition = load_competition(experiment.competition)
-    data, seed, fold = experiment.data, experiment.seeds[0], experiment.folds.chosen[0]
+    fold = experiment.folds.chosen[0]
     plan = make_folds(competition.ids, competition.targets, experiment.folds)
-    batches = batches_of(experiment.training, len(plan.training_rows(fold)), seed)
+    rows = len(plan.training_rows(fold))
+    return [preview_of(experiment, name, len(competition.classes), rows) for name in experiment.policies]
+
+
+def preview_of(experiment: Experiment, name: str, n_classes: int, rows: int) -> Preview:
+    """One policy on `n_classes` classes and `rows` rows that train."""
+    config, data, seed = experiment.policies[name], experiment.data, experiment.seeds[0]
+    policy, batches = config.build(), batches_of(experiment.training, rows, seed)
     blank = experiment.model.model_copy(update={"weights": "none"})  # groups depend on the architecture alone
-    model = build_model(blank, len(competition.classes), data.channels, data.size, seed)
-    previews = []
-    for name, config in experiment.policies.items():
-        policy, groups = config.build(), policy_groups(depth_groups(model, config.groups))
-        try:
-            policy.check(groups, batches.total_steps, batches.steps_per_epoch)
-        except ValueError as error:
-            raise KitError(f"policies.{name}.{error}") from error
-        matrix = policy.matrix(groups, batches.total_steps, batches.steps_per_epoch)
-        controller = policy.controller.name if policy.controller else None
-        previews.append(Preview(name, groups, matrix, batches.steps_per_epoch, controller))
-    return previews
+    model = build_model(blank, n_classes, data.channels, data.size, seed)
+    groups = policy_groups(depth_groups(model, config.groups))
+    try:
+        policy.check(groups, batches.total_steps, batches.steps_per_epoch)
+    except ValueError as error:
+        raise KitError(f"policies.{name}.{error}") from error
+    matrix = policy.matrix(groups, batches.total_steps, batches.steps_per_epoch)
+    controller = policy.controller.name if policy.controller else None
+    return Preview(name, groups, matrix, batches.steps_per_epoch, controller)
 
 
 def write_table(previews: Sequence[Preview], path: str | Path) -> None:

@@ -15,16 +15,14 @@ from kit.errors import KitError
 from kit.experiment import trainer_of
 from kit.files import write_text
 from kit.lr import Clock, Group, Policy
-from kit.model.build import build_model
-from kit.model.groups import depth_groups
 from kit.preparation import Prepared, Say, prepare, run_keys
+from kit.preview import preview_of
 from kit.report.rates import draw_range_test
 from kit.runs import ExperimentDir, RunDir, RunKey
 from kit.training.device import make_accelerator
 from kit.training.loop import batches_of
 from kit.training.progress import Progress
 from kit.training.range_test import RangeTest, Sweep, range_test
-from kit.training.rates import policy_groups
 
 
 @dataclass(frozen=True)
@@ -68,14 +66,14 @@ class Found:
     tests: dict[str, RangeTest]
 
     def suggested_profile(self) -> tuple[float, dict[str, float]]:
-        """For `by_depth`: the largest rate, and each group's multiplier of it.
+        """For `by_depth`: the largest rate, and each group's multiplier of it, 0 for groups that are frozen.
 
         Of the four suggestions it takes `minimum`, a tenth of the rate from which on this group does harm:
         the others look for where the loss falls, and here it falls because all the other groups learn.
         """
         rates = {name: test.suggestions()["minimum"] for name, test in self.tests.items()}
         top = max(rates.values())
-        return top, {name: rate / top for name, rate in rates.items()}
+        return top, {group.name: rates.get(group.name, 0.0) / top for group in self.groups}
 
 
 def find_lr(
@@ -92,6 +90,11 @@ def find_lr(
         say(f"find-lr looks at one policy: {name} (choose with --policy)")
         experiment = experiment.model_copy(update={"policies": {name: experiment.policies[name]}})
     policy = experiment.policies[name].build()
+    if search.by_depth and len(policy.phases) > 1:
+        raise KitError(
+            f"find-lr: --by-depth needs a policy of one phase, {name} has {len(policy.phases)}; take a plain one, "
+            "like --policy uniform"
+        )
     if policy.controller:
         say(f"The controller {policy.controller.name} is left out: the static rates are tested")
     with tempfile.TemporaryDirectory() as scratch:
@@ -108,20 +111,19 @@ def find_lr(
             trainer = trainer_of(key, prepared, RunDir(Path(scratch) / "run"), make_accelerator(training), sweep)
             with Progress(f"find-lr {title}", search.steps) as progress:
                 tests[title] = range_test(trainer, sweep, progress.update)
+            try:
+                tests[title].suggestions()
+            except KitError as error:
+                raise KitError(f"find-lr {title}: {error}") from error
     return Found(name, policy.peak, groups, reference.shape * policy.peak, tests)
 
 
 def _reference(prepared: Prepared, key: RunKey, policy: Policy, rows: int) -> tuple[list[Group], Reference]:
-    experiment = prepared.experiment
-    blank = experiment.model.model_copy(update={"weights": "none"})
-    classes, data = prepared.competition.classes, experiment.data
-    model = build_model(blank, len(classes), data.channels, data.size, key.seed)
-    groups = policy_groups(depth_groups(model, experiment.policies[key.policy].groups))
-    batches = batches_of(experiment.training, rows, key.seed)
-    matrix = policy.matrix(groups, batches.total_steps, batches.steps_per_epoch)
+    seen = preview_of(prepared.experiment, key.policy, len(prepared.competition.classes), rows)
+    matrix, groups = seen.matrix, seen.groups
     learning = np.where(matrix.frozen, 0.0, matrix.lr) @ [group.n_params for group in groups]
     step = int(learning.argmax())
-    fraction = policy.fraction(Clock(step, batches.total_steps, batches.steps_per_epoch))
+    fraction = policy.fraction(Clock(step, len(matrix.lr), seen.steps_per_epoch))
     return groups, Reference(matrix.lr[step] / (fraction * policy.peak), matrix.frozen[step])
 
 

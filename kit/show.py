@@ -12,6 +12,7 @@ if TYPE_CHECKING:  # for annotations alone: they bring torch
     import pandas as pd
 
     from kit.experiment import Result
+    from kit.lr import PolicyConfig
     from kit.preview import Preview
     from kit.rate_finder import Found
 
@@ -82,27 +83,43 @@ def sketch(rates: np.ndarray, scale: np.ndarray, width: int = 24) -> str:
     return "".join(bars)
 
 
-def show_found(found: "Found", lr: float | str) -> None:
-    """The suggestions of a range test, and what to write into the policy.
-
-    lr  as the policy states it
-    """
+def show_found(found: "Found", config: "PolicyConfig") -> None:
+    """The suggestions of a range test, and what to write into the policy, which `config` states."""
     for name, test in found.tests.items():
         how = "stopped: the loss diverged" if test.diverged else "the loss did not diverge"
         chosen = ", ".join(f"{suggestion} {rate:.3g}" for suggestion, rate in test.suggestions().items())
         print(f"{found.policy}, {name}: {chosen} ({len(test.rates)} updates; {how})")
+        if not test.fell:
+            print(f"{found.policy}, {name}: the loss never fell, so none of these rates is of use")
     if "all" in found.tests:
-        suggestion = found.tests["all"].suggestions()["valley"]
-        print("\nValley's, ready to paste (rates by depth keep their ratios):\n")
-        print(f"lr: {scaled(lr, suggestion / found.peak)}")
+        _show_rate(found, config)
+    else:
+        _show_profile(found, config)
+
+
+def _show_rate(found: "Found", config: "PolicyConfig") -> None:
+    test = found.tests["all"]
+    factor = test.suggestions()["valley"] / found.peak
+    if not test.fell:
         return
+    if any(getattr(phase, "lr", None) is not None for phase in config.phases or ()):
+        print(f"\nValley's: multiply every lr of the policy and its phases by {factor:.3g}")
+        return
+    print("\nValley's, ready to paste (rates by depth keep their ratios):\n")
+    print(f"lr: {scaled(config.lr, factor)}")
+
+
+def _show_profile(found: "Found", config: "PolicyConfig") -> None:
     top, multipliers = found.suggested_profile()
-    print("\nThe profile that these curves suggest (`minimum` of each), ready to paste:\n")
+    print(
+        "\nThe profile that these curves suggest (`minimum` of each), ready to paste in place of the policy's:\n"
+    )
     print(f"lr: {top:.3g}\nprofile:\n  name: explicit\n  groups:")
     for name, multiplier in multipliers.items():
         print(f"    {name}: {multiplier:.3g}")
-    if left_out := [group.name for group in found.groups if group.name not in found.tests]:
-        print(f"\nNot tested, because the policy freezes them: {', '.join(left_out)}")
+    print(f"groups: {config.groups}")
+    if config.equalise:
+        print("equalise: false")
 
 
 def scaled(lr: float | str, factor: float) -> str:

@@ -270,7 +270,7 @@ def test_missing_policies_say_how_to_give_them():
 
 def test_fault_in_a_policy_file_is_placed():
     write_policy("slow", "-1")
-    assert refusal(without_policies("slow")).startswith("config.yaml: policies.slow.lr = -1: ")
+    assert refusal(without_policies("slow")).startswith("policies/slow.yaml: lr = -1: ")
 
 
 def in_policy(**options) -> dict[str, Any]:
@@ -317,6 +317,10 @@ def in_policy(**options) -> dict[str, Any]:
         ),
         (in_policy(profile="layer_deccay"), "policies.u.profile = 'layer_deccay': did you mean layer_decay?"),
         (in_policy(phases="fine_tun"), "policies.u.phases.name = 'fine_tun': expected 'fine_tune'"),
+        (
+            in_policy(phases={}),
+            "policies.u.phases: expected a list of phases, or a mapping with `name: fine_tune`",
+        ),
         (in_policy(phases=[{"epoch": 1}]), "policies.u.phases[0].epoch: unknown key; did you mean epochs?"),
         (
             in_policy(phases=[{"epochs": 1, "schedule": {"name": "wsd", "decay": 2}}]),

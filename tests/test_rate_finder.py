@@ -72,10 +72,8 @@ def test_the_suggested_profile_can_be_pasted_into_a_policy(competition, tmp_path
     experiment = config(competition, tmp_path, {"lr": 1e-2, "groups": "coarse"})
     done = kit("find-lr", "config.yaml", "--by-depth", "--steps", 40, "--png", "lr.png", cwd=tmp_path)
     assert done.returncode == 0, done.stderr
-    pasted = done.stdout.split("ready to paste:\n\n")[1]
-    content = experiment_content(competition) | {
-        "policies": {"found": parse_yaml(pasted, "pasted") | {"groups": "coarse"}}
-    }
+    pasted = done.stdout.split("in place of the policy's:\n\n")[1]
+    content = experiment_content(competition) | {"policies": {"found": parse_yaml(pasted, "pasted")}}
     (tmp_path / "next.yaml").write_text(yaml.safe_dump(content))
     policy = load_experiment(tmp_path / "next.yaml").policies["found"].build()
     found = find_lr(experiment, Search(steps=40, by_depth=True), tmp_path)
@@ -106,3 +104,34 @@ def test_controllers_are_left_out_and_other_policies_named(competition, tmp_path
         "find-lr looks at one policy: mine (choose with --policy)",
         "The controller lars is left out: the static rates are tested",
     ]
+
+
+def test_groups_that_the_policy_freezes_stay_frozen_in_what_is_pasted(competition, tmp_path):
+    policy = {
+        "lr": 1e-2,
+        "groups": "coarse",
+        "equalise": True,
+        "profile": {"name": "explicit", "groups": {"stem": 0}},
+    }
+    config(competition, tmp_path, policy)
+    done = kit("find-lr", "config.yaml", "--by-depth", "--steps", 30, cwd=tmp_path)
+    assert done.returncode == 0, done.stderr
+    pasted = PolicyConfig.model_validate(
+        parse_yaml(done.stdout.split("in place of the policy's:\n\n")[1], "pasted")
+    )
+    assert list(pasted.profile.groups.values())[0] == 0
+    assert max(pasted.profile.groups.values()) == 1
+    assert (pasted.groups, pasted.equalise) == ("coarse", False)
+
+
+def test_phases_are_told_by_what_to_multiply(competition, tmp_path):
+    phases = [{"fraction": 0.5, "lr": 1e-3}, {"lr": 3e-3}]
+    config(competition, tmp_path, {"lr": 1e-2, "groups": "stage", "phases": phases})
+    done = kit("find-lr", "config.yaml", "--steps", 40, "--start", 1e-4, cwd=tmp_path)
+    assert done.returncode == 0, done.stderr
+    factor = float(done.stdout.split("multiply every lr of the policy and its phases by ")[1])
+    assert factor == pytest.approx(float(done.stdout.split("valley ")[1].split(",")[0]) / 3e-3, rel=0.02)
+    done = kit("find-lr", "config.yaml", "--by-depth", cwd=tmp_path)
+    assert done.stderr == (
+        "error: find-lr: --by-depth needs a policy of one phase, mine has 2; take a plain one, like --policy uniform\n"
+    )

@@ -9,7 +9,7 @@ class Clock:
 
     step            attempted optimizer updates before this one: 0 … total_steps − 1
     total_steps     updates of the whole training (within a phase: of the phase, which may be a fraction)
-    steps_per_epoch updates of one epoch; the whole training when left out
+    steps_per_epoch updates of one epoch; needed by what counts in epochs
     """
 
     step: float
@@ -23,8 +23,10 @@ class Clock:
 
     @property
     def epoch(self) -> float:
-        """Epochs done, with the fraction of the running one."""
-        return self.step / (self.steps_per_epoch or self.total_steps)
+        """Epochs done, with the fraction of the running one. Raises ValueError without `steps_per_epoch`."""
+        if self.steps_per_epoch is None:
+            raise ValueError("steps_per_epoch: needed, because the policy counts in epochs")
+        return self.step / self.steps_per_epoch
 
 
 @dataclass(frozen=True)

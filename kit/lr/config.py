@@ -4,7 +4,7 @@ import re
 from dataclasses import dataclass
 from typing import Annotated, Any, ClassVar, Literal
 
-from pydantic import Discriminator, Field, Tag, field_validator, model_validator
+from pydantic import Discriminator, Field, Tag, ValidationInfo, field_validator, model_validator
 
 from kit.lr.controllers import Controller
 from kit.lr.phases import Phase
@@ -68,7 +68,9 @@ class _Spelled(Section):
 
     @field_validator("schedule", "profile", "controller", "phases", mode="before", check_fields=False)
     @classmethod
-    def _by_name(cls, value: Any) -> Any:
+    def _by_name(cls, value: Any, info: ValidationInfo) -> Any:
+        if info.field_name == "phases" and isinstance(value, dict) and "name" not in value:
+            raise ValueError("expected a list of phases, or a mapping with `name: fine_tune`")
         return {"name": value} if isinstance(value, str) else value
 
 
@@ -98,7 +100,8 @@ class FineTune(Options):
 
     With b the policy's lr: first `slice(b)` under one-cycle with pct .99, all groups but the head frozen;
     then slice(b/2/lr_mult, b/2) under one-cycle with `pct_start` and `div`, for the rest of the training.
-    fastai v2 `Learner.fine_tune`, with its defaults; its base_lr is 2e-3.
+    fastai v2 `Learner.fine_tune`, with its defaults; its base_lr is 2e-3. fastai also forgets the optimizer's
+    state between the two; the kit keeps it.
     """
 
     name: Literal["fine_tune"] = "fine_tune"
@@ -207,12 +210,10 @@ def shaped(rate: Rate, profile: ProfileBase | None) -> tuple[float, ProfileBase]
     if not rate.is_slice:
         if profile is None:
             return rate.last, Uniform()
-        if profile.takes_slice and profile.ratio is None and getattr(profile, "factor", None) is None:
+        if profile.lacks_ratio:
             raise ValueError(f"profile {profile.name}: needs `ratio`, or lr as a slice, like slice(1e-6, 1e-2)")
         return rate.last, profile
-    if profile is not None and (
-        not profile.takes_slice or profile.ratio is not None or getattr(profile, "factor", None) is not None
-    ):
+    if profile is not None and not profile.lacks_ratio:
         raise ValueError(
             f"lr = {rate}: profile {profile.name} says itself how rates differ by depth; give lr as one number"
         )

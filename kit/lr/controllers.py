@@ -7,8 +7,8 @@ static rate: nothing compounds. Controllers never see validation data.
 The signals, float64 [groups] each; only those that a controller declares are measured:
     weight     ‖w‖ before the update
     gradient   ‖g‖ of this update, after clipping
-    direction  ‖Δw‖ / rate of the update before this one: what the optimizer moves per unit of rate, its
-               momentum, scaling and weight decay included; NaN at the first update
+    direction  ‖Δw‖ / rate of the last update that moved the group: what the optimizer moves per unit of
+               rate, its momentum, scaling and weight decay included; NaN before there was one
     decay      the optimizer's weight decay
 """
 
@@ -42,28 +42,34 @@ class ControllerBase(Options):
         """The state before the first update, for `count` groups."""
         return {}
 
-    def step(self, state: State, signals: Signals, lr: np.ndarray, peak: float) -> tuple[np.ndarray, State]:
-        """Multipliers of the static rates `lr` [groups], and the state for the next update."""
+    def step(self, state: State, signals: Signals, lr: np.ndarray, fraction: float) -> tuple[np.ndarray, State]:
+        """Multipliers of the static rates `lr` [groups], and the state for the next update.
+
+        fraction  what the schedule makes of the peak rate now, in [0, 1]
+        """
         raise TypeError(f"{type(self).__name__} does not say its multiplier")
 
     def _bounded(self, ratio: np.ndarray) -> np.ndarray:
-        """The ratio within its bounds, and 1 where there is none: a norm of 0 or one that is not finite."""
+        """The ratio within its bounds; `lower` where there is none, for a norm of 0 or one that is not finite."""
         there = np.isfinite(ratio) & (ratio > 0)
-        return np.clip(np.where(there, ratio, 1.0), self.lower, self.upper)
+        return np.clip(np.where(there, ratio, self.lower), self.lower, self.upper)
 
 
 class LARS(ControllerBase):
     """LARS's trust ratio, η‖w‖ / (‖g‖ + λ‖w‖), a depth group at a time.
 
     η is `coefficient`, λ the optimizer's weight decay. You, Gitman & Ginsburg, arXiv 1708.03888, where a
-    layer is one tensor and the ratio is not bounded. Meant for SGD.
+    layer is one tensor and the ratio is not bounded. Meant for SGD. The ratio is of the size of η, so the
+    policy's lr is 1 or more, as in the paper.
     """
 
     signals = ("weight", "gradient", "decay")
     name: Literal["lars"] = "lars"
+    lower: Positive = 1e-4
+    upper: Positive = 1.0
     coefficient: Positive = 1e-3
 
-    def step(self, state: State, signals: Signals, lr: np.ndarray, peak: float) -> tuple[np.ndarray, State]:
+    def step(self, state: State, signals: Signals, lr: np.ndarray, fraction: float) -> tuple[np.ndarray, State]:
         weight, gradient = signals["weight"], signals["gradient"]
         with np.errstate(divide="ignore", invalid="ignore"):
             ratio = self.coefficient * weight / (gradient + signals["decay"] * weight)
@@ -74,13 +80,14 @@ class LAMB(ControllerBase):
     """LAMB's trust ratio, ‖w‖ / ‖direction‖, a depth group at a time, of the update before this one.
 
     With Adam as the optimizer the direction is Adam's with its decoupled weight decay, as in You et al.,
-    arXiv 1904.00962; there a layer is one tensor and the ratio is of the very same update.
+    arXiv 1904.00962; there a layer is one tensor and the ratio is of the very same update. The first update,
+    which has none before it, is made at `lower`.
     """
 
     signals = ("weight", "direction")
     name: Literal["lamb"] = "lamb"
 
-    def step(self, state: State, signals: Signals, lr: np.ndarray, peak: float) -> tuple[np.ndarray, State]:
+    def step(self, state: State, signals: Signals, lr: np.ndarray, fraction: float) -> tuple[np.ndarray, State]:
         with np.errstate(divide="ignore", invalid="ignore"):
             return self._bounded(signals["weight"] / signals["direction"]), state
 
@@ -88,9 +95,10 @@ class LAMB(ControllerBase):
 class ConstantUpdate(ControllerBase):
     """Holds each group's relative update ‖Δw‖/‖w‖ at `target`, moving with the schedule, slowly.
 
-    With r the static rate of a group and s = max(r)/peak the schedule's fraction, the multiplier that would
-    hit the target is m* = target·s·‖w‖ / (r·‖direction‖); log m moves by the share `gain` towards log m* at
-    each update. Ratios near 1e-3 are a rule of thumb from practice (Karpathy, CS231n notes).
+    With r the static rate of a group and s the schedule's fraction, the multiplier that would hit the target
+    is m* = target·s·‖w‖ / (r·‖direction‖), within the bounds; log m, 0 at first, moves by the share `gain`
+    towards log m* at each update, and stays where a norm is 0 or not finite. Ratios near 1e-3 are a rule of
+    thumb from practice (Karpathy, CS231n notes).
     """
 
     signals = ("weight", "direction")
@@ -101,13 +109,12 @@ class ConstantUpdate(ControllerBase):
     def start(self, count: int) -> State:
         return {"log_multiplier": [0.0] * count}
 
-    def step(self, state: State, signals: Signals, lr: np.ndarray, peak: float) -> tuple[np.ndarray, State]:
+    def step(self, state: State, signals: Signals, lr: np.ndarray, fraction: float) -> tuple[np.ndarray, State]:
         log = np.array(state["log_multiplier"])
         with np.errstate(divide="ignore", invalid="ignore"):
-            wanted = np.log(
-                self.target * (lr.max() / peak) * signals["weight"] / (lr * signals["direction"])
-            ).clip(np.log(self.lower), np.log(self.upper))
-        log = np.where(np.isfinite(wanted), log + self.gain * (wanted - log), log)
+            wanted = np.log(self.target * fraction * signals["weight"] / (lr * signals["direction"]))
+        bounded = wanted.clip(np.log(self.lower), np.log(self.upper))
+        log = np.where(np.isfinite(wanted), log + self.gain * (bounded - log), log)
         return self._bounded(np.exp(log)), {"log_multiplier": log.tolist()}
 
 

@@ -1,5 +1,6 @@
 """A phase: a peak rate, a schedule and a profile over a part of the training."""
 
+import math
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 
@@ -9,7 +10,7 @@ from kit.lr.clock import Clock, Group
 from kit.lr.profiles import ProfileBase
 from kit.lr.schedules import TOLERANCE, ScheduleBase
 
-MOMENTS = 1000  # at which `equalise` looks
+LONGEST = 20_000  # updates over which `equalise` sums all; of longer phases it takes as many, evenly spaced
 
 
 @dataclass(frozen=True)
@@ -19,7 +20,8 @@ class Phase:
     peak       the rate where schedule and profile are 1
     freeze_to  the first group that learns; those before it are frozen. Negative counts from the head:
                −1 leaves the head alone (fastai's `freeze_to`)
-    equalise   rescale so that the mean rate over parameters and time is what the uniform profile gives
+    equalise   rescale so that the mean rate over parameters and updates is what the uniform profile gives,
+               of the groups that `freeze_to` lets learn
     epochs, fraction   how long it is; neither: the rest of the training
     """
 
@@ -32,8 +34,10 @@ class Phase:
     fraction: float | None = None
     _scales: dict = field(default_factory=dict, init=False, compare=False, repr=False)
 
-    def length(self, total_steps: float, steps_per_epoch: float) -> float | None:
+    def length(self, total_steps: float, steps_per_epoch: float | None) -> float | None:
         """In updates; None for the rest of the training."""
+        if self.epochs is not None and steps_per_epoch is None:
+            raise ValueError("steps_per_epoch: needed, because the policy counts in epochs")
         if self.epochs is not None:
             return self.epochs * steps_per_epoch
         return None if self.fraction is None else self.fraction * total_steps
@@ -63,24 +67,23 @@ class Phase:
             raise ValueError("equalise: needs the number of parameters of every group")
 
     def scale(self, clock: Clock, groups: Sequence[Group]) -> float:
-        """The factor of `equalise`: with n parameters in all, n_g in group g, f the schedule, m the profile
+        """The factor of `equalise`: with n_g parameters in group g, n in all, f the schedule, m the profile
 
             Σ_t n·f(t) / Σ_t Σ_g n_g·m_g(t)·f(t)
 
-        over 1,000 moments of the phase, frozen groups counted as 0. One number, so that the profile
-        keeps its shape over depth and over time.
+        over the updates of the phase and the groups that `freeze_to` lets learn. One number, so that the
+        profile keeps its shape over depth and over time.
         """
         key = (clock.total_steps, clock.steps_per_epoch, *groups)
         if key not in self._scales:
-            sizes, uniform, ours = np.array([group.n_params for group in groups], dtype=np.float64), 0.0, 0.0
-            for moment in range(MOMENTS):
-                then = Clock(
-                    (moment + 0.5) / MOMENTS * clock.total_steps, clock.total_steps, clock.steps_per_epoch
-                )
+            members = groups[self.first_learning(len(groups)) :]
+            sizes, uniform, ours = np.array([group.n_params for group in members], dtype=np.float64), 0.0, 0.0
+            updates = np.arange(max(1, math.ceil(clock.total_steps - TOLERANCE)), dtype=np.float64)
+            for update in updates[:: max(1, len(updates) // LONGEST)].tolist():
+                then = Clock(update, clock.total_steps, clock.steps_per_epoch)
                 fraction = self.schedule(then)
-                learning = np.where(self.frozen(then, groups), 0.0, self._multipliers(then, groups))
                 uniform += fraction * sizes.sum()
-                ours += fraction * (sizes @ learning)
+                ours += fraction * (sizes @ self._multipliers(then, members))
             self._scales[key] = uniform / ours if ours else 1.0
         return self._scales[key]
 
@@ -92,7 +95,7 @@ class Phase:
         return np.array([self.profile(clock, group) for group in groups], dtype=np.float64)
 
 
-def spans(phases: Sequence[Phase], total_steps: float, steps_per_epoch: float) -> list[tuple[float, float]]:
+def spans(phases: Sequence[Phase], total_steps: float, steps_per_epoch: float | None) -> list[tuple[float, float]]:
     """Where each phase begins and ends, in updates (which may be fractions); each begins where the one
     before it ends, and the last ends with the training.
 
@@ -103,14 +106,15 @@ def spans(phases: Sequence[Phase], total_steps: float, steps_per_epoch: float) -
         raise ValueError(f"phases[{lengths.index(None)}]: only the last phase may leave out how long it is")
     stated = sum(length for length in lengths if length is not None)
     slack = TOLERANCE * max(total_steps, 1.0)
-    epochs = f"{stated / steps_per_epoch:g} of {total_steps / steps_per_epoch:g} epochs"
+    unit, name = (steps_per_epoch, "epochs") if steps_per_epoch else (1, "updates")
+    taken = f"{stated / unit:g} of {total_steps / unit:g} {name}"
     if stated > total_steps + slack or (lengths[-1] is None and stated > total_steps - slack):
         rest = ", and the last one needs some" if lengths[-1] is None else ""
         raise ValueError(
-            f"phases: longer than the training: they take {epochs}{rest}; train longer or shorten them"
+            f"phases: longer than the training: they take {taken}{rest}; train longer or shorten them"
         )
     if lengths[-1] is not None and stated < total_steps - slack:
-        raise ValueError(f"phases: they take only {epochs}; leave out how long the last one is")
+        raise ValueError(f"phases: they take only {taken}; leave out how long the last one is")
     ends = np.cumsum([0.0 if length is None else length for length in lengths]).tolist()
     ends[-1] = float(total_steps)
     return list(zip([0.0, *ends[:-1]], ends, strict=True))

@@ -1,5 +1,6 @@
 """A policy: peak rate × schedule × profile, as a pure function of the clock and the depth groups."""
 
+import math
 from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
@@ -8,8 +9,10 @@ import numpy as np
 
 from kit.lr.clock import Clock, Group
 from kit.lr.controllers import ControllerBase
-from kit.lr.phases import MOMENTS, Phase, spans
+from kit.lr.phases import Phase, spans
 from kit.lr.schedules import TOLERANCE
+
+MOMENTS = 1000  # of a phase at which `check` looks
 
 
 @dataclass(frozen=True)
@@ -87,31 +90,33 @@ class Policy:
         """Raises ValueError where the policy cannot be followed on this model for this long: phases that do
         not fill the training, names that match no group, a controller over groups that are frozen."""
         each = self._spans(total_steps, steps_per_epoch)
-        per_epoch = steps_per_epoch or total_steps
         for place, (phase, (begin, end)) in enumerate(zip(self.phases, each, strict=True)):
+            where = f"phases[{place}]" if len(self.phases) > 1 else ""
             try:
                 phase.check(groups)
             except ValueError as error:
-                raise ValueError(f"phases[{place}].{error}" if len(self.phases) > 1 else str(error)) from error
-            if self.controller and (frozen := _ever_frozen(phase, end - begin, groups, per_epoch)):
+                raise ValueError(f"{where}.{error}" if where else str(error)) from error
+            if math.ceil(begin - TOLERANCE) >= end - TOLERANCE:
+                raise ValueError(f"{where}: shorter than one update ({end - begin:.2g} of {total_steps})")
+            frozen, all_at_once = _look(phase, end - begin, groups, steps_per_epoch)
+            if all_at_once:
                 raise ValueError(
-                    f"controller: {self.controller.name} cannot steer depth group {frozen}, which the policy "
+                    f"{where or 'profile'}: freezes all depth groups at once, so that nothing would learn"
+                )
+            if self.controller and frozen.any():
+                name = groups[int(frozen.argmax())].name
+                raise ValueError(
+                    f"controller: {self.controller.name} cannot steer depth group {name}, which the policy "
                     "freezes; leave out the controller, or choose a profile without frozen groups"
                 )
 
     def bound(self, groups: Sequence[Group], total_steps: int, steps_per_epoch: int | None = None) -> float:
         """A rate that no group exceeds at any step, the controller's multiplier included."""
         bounds = [
-            phase.bound(Clock(0, end - begin, steps_per_epoch or total_steps), groups)
+            phase.bound(Clock(0, end - begin, steps_per_epoch), groups)
             for phase, (begin, end) in zip(self.phases, self._spans(total_steps, steps_per_epoch), strict=True)
         ]
         return max(bounds) * (max(1.0, self.controller.upper) if self.controller else 1.0)
-
-    def freezes(self, groups: Sequence[Group], total_steps: int, steps_per_epoch: int | None = None) -> bool:
-        """Whether some group is frozen at some time."""
-        each = zip(self.phases, self._spans(total_steps, steps_per_epoch), strict=True)
-        per_epoch = steps_per_epoch or total_steps
-        return any(_ever_frozen(phase, end - begin, groups, per_epoch) for phase, (begin, end) in each)
 
     def lambda_lr(self, optimizer, groups, total_steps: int, steps_per_epoch: int | None = None):
         """This policy as a torch scheduler, for a training loop of your own: `kit.lr.torch_scheduler.PolicyLR`.
@@ -130,7 +135,7 @@ class Policy:
     def _spans(self, total_steps: float, steps_per_epoch: float | None) -> list[tuple[float, float]]:
         if len(self.phases) == 1 and self.phases[0].epochs is None and self.phases[0].fraction is None:
             return [(0.0, total_steps)]
-        return spans(self.phases, total_steps, steps_per_epoch or total_steps)
+        return spans(self.phases, total_steps, steps_per_epoch)
 
     def _at(self, clock: Clock) -> tuple[Phase, Clock]:
         """The phase at this moment, and the clock within it."""
@@ -139,8 +144,7 @@ class Policy:
         each = self._spans(clock.total_steps, clock.steps_per_epoch)
         place = next((i for i, (_, end) in enumerate(each) if clock.step < end - TOLERANCE), len(each) - 1)
         begin, end = each[place]
-        per_epoch = clock.steps_per_epoch or clock.total_steps
-        return self.phases[place], Clock(max(0.0, clock.step - begin), end - begin, per_epoch)
+        return self.phases[place], Clock(max(0.0, clock.step - begin), end - begin, clock.steps_per_epoch)
 
 
 def set_momentum(group: dict[str, Any], momentum: float | None) -> None:
@@ -151,11 +155,10 @@ def set_momentum(group: dict[str, Any], momentum: float | None) -> None:
         group["momentum"] = momentum
 
 
-def _ever_frozen(phase: Phase, length: float, groups: Sequence[Group], per_epoch: float) -> str:
-    """The name of a group that the phase freezes at some time, or ''."""
-    for moment in range(MOMENTS):
-        frozen = phase.frozen(Clock(moment / MOMENTS * length, length, per_epoch), groups)
-        if frozen.any():
-            group = groups[int(np.flatnonzero(frozen)[0])]
-            return group.name or str(group.index)
-    return ""
+def _look(
+    phase: Phase, length: float, groups: Sequence[Group], per_epoch: float | None
+) -> tuple[np.ndarray, bool]:
+    """At a thousand moments of a phase: bool [groups], which are frozen at some; and whether all are at once."""
+    clocks = [Clock(moment / MOMENTS * length, length, per_epoch) for moment in range(MOMENTS)]
+    frozen = np.array([phase.frozen(clock, groups) for clock in clocks])
+    return frozen.any(axis=0), bool(frozen.all(axis=1).any())

@@ -6,7 +6,7 @@ the head), p the progress of the training or the phase.
 """
 
 from collections.abc import Sequence
-from typing import Annotated, ClassVar, Literal
+from typing import Annotated, Literal
 
 from pydantic import Field, model_validator
 
@@ -18,8 +18,6 @@ Ratio = Annotated[float, Field(gt=0, le=1)]
 
 
 class ProfileBase(Options):
-    takes_slice: ClassVar[bool] = False  # whether `lr: slice(a, b)` gives its `ratio`
-
     def __call__(self, clock: Clock, group: Group) -> float:
         """The multiplier of this group at this moment, at least 0 and at most `bound`."""
         raise TypeError(f"{type(self).__name__} does not say its multiplier")
@@ -30,6 +28,11 @@ class ProfileBase(Options):
 
     def check(self, groups: Sequence[Group]) -> None:
         """Raises ValueError where the profile does not fit a model with these groups."""
+
+    @property
+    def lacks_ratio(self) -> bool:
+        """Whether it waits for `lr: slice(a, b)` to give its `ratio`."""
+        return getattr(self, "ratio", 1.0) is None
 
     @property
     def bound(self) -> float:
@@ -54,7 +57,6 @@ class Discriminative(ProfileBase):
     arXiv 1801.06146, where discriminative fine-tuning comes from). One of the two.
     """
 
-    takes_slice = True
     name: Literal["discriminative"] = "discriminative"
     ratio: Ratio | None = None
     factor: Annotated[float, Field(ge=1)] | None = None
@@ -64,6 +66,10 @@ class Discriminative(ProfileBase):
         if self.ratio is not None and self.factor is not None:
             raise ValueError("ratio and factor say the same in two ways; give one of them")
         return self
+
+    @property
+    def lacks_ratio(self) -> bool:
+        return self.ratio is None and self.factor is None
 
     def __call__(self, clock: Clock, group: Group) -> float:
         return self.factor**-group.above if self.factor is not None else self.ratio ** (1 - group.depth)
@@ -76,7 +82,6 @@ class Reverse(ProfileBase):
     al., arXiv 1510.04609, argue for it when training from scratch.
     """
 
-    takes_slice = True
     name: Literal["reverse"] = "reverse"
     ratio: Ratio | None = None
 
@@ -170,7 +175,6 @@ class Table(ProfileBase):
 class _Bleed(ProfileBase):
     """Between uniform and discriminative: ratio^((1 − d)·w(p)), w moving from `start` to `end`."""
 
-    takes_slice = True
     ratio: Ratio | None = None
     start: Share = 0.25
     end: Fraction = 0.75

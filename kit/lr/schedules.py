@@ -70,9 +70,10 @@ class Cosine(WarmedUp):
 
     Cycle i begins where those before it end, and is `cycle`·multiplier^i of the curve long. With t in [0, 1]
     the place in cycle i:
-        i < limit:  floor + ½(decay^i − floor)(1 + cos(πt^k)),     else floor
-    Defaults: one cycle that takes all the curve, which is SGDR without restarts (Loshchilov & Hutter, arXiv
-    1608.03983). `k` is timm's k-decay (arXiv 2004.05909). `start` and `floor` are fractions of the peak.
+        i < limit:  floor + ½(max(decay^i, floor) − floor)(1 + cos(πt^k)),     else floor
+    (timm takes decay^i alone, and rises where that is below the floor.) Defaults: one cycle that takes all
+    the curve, which is SGDR without restarts (Loshchilov & Hutter, arXiv 1608.03983). `k` is timm's k-decay
+    (arXiv 2004.05909). `start` and `floor` are fractions of the peak.
     """
 
     name: Literal["cosine"] = "cosine"
@@ -102,8 +103,8 @@ class SGDR(WarmedUp):
 
     name: Literal["sgdr"] = "sgdr"
     floor: Fraction = 0.0
-    cycles: Annotated[int, Field(ge=1, le=1000)] = 3
-    multiplier: Annotated[float, Field(ge=1, le=1000)] = 2.0
+    cycles: Annotated[int, Field(ge=1, le=100)] = 3
+    multiplier: Annotated[float, Field(ge=1, le=10)] = 2.0
 
     def curve(self, along: float) -> float:
         first = 1 / sum(self.multiplier**number for number in range(self.cycles))

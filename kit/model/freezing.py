@@ -4,48 +4,70 @@ from collections.abc import Iterable, Sequence
 
 from torch import nn
 
+_MARK = "_frozen_by_kit"  # on a parameter: so that a later Switch knows that it is meant to learn
+
 
 class Switch:
     """Turns the gradients of some parameters off and on again.
 
+    Parameters that had no gradient before any Switch was made never get one.
     norms  the normalisation layers they belong to, which may go on learning while the rest is frozen
     """
 
     def __init__(self, parameters: Sequence[nn.Parameter], norms: Sequence[nn.Module] = ()):
-        self._learned = [value for value in parameters if value.requires_grad]  # others were never meant to
+        self._parameters = list(parameters)
+        self._meant = [value.requires_grad or hasattr(value, _MARK) for value in self._parameters]
         self._of_norms = {id(value) for norm in norms for value in norm.parameters(recurse=False)}
         self._with_statistics = [norm for norm in norms if getattr(norm, "running_mean", None) is not None]
-        self._stopped: list[nn.Module] = []  # by freezing, to be started again
+        self._stopped: list[tuple[nn.Module, bool, object]] = []  # norm, whether it was training, its hook
+        self._wanted = [value.requires_grad for value in self._parameters]
 
     @property
-    def frozen(self) -> bool:
-        """Whether nothing but norms has gradients."""
-        return bool(self._learned) and not any(
-            value.requires_grad for value in self._learned if id(value) not in self._of_norms
-        )
+    def as_set(self) -> bool:
+        """Whether exactly those parameters have gradients that were last meant to."""
+        return [value.requires_grad for value in self._parameters] == self._wanted
 
-    def set(self, frozen: bool, moving: bool, train_norm: bool) -> None:
-        """Freezes, or restores what freezing has changed.
+    def set(self, frozen: bool, moving: bool, train_norm: bool) -> bool:
+        """Freezes, or restores what freezing has changed; whether other parameters than before have gradients.
 
         moving      whether the group has a rate above 0, at which its norms could learn
         train_norm  whether norms are left to learn when frozen; if not, their running statistics stand
-                    still as well (`eval` mode)
+                    still as well (they work as in `eval` mode, whatever mode the model is put in)
         """
-        for value in self._learned:
-            learns = not frozen or (train_norm and moving and id(value) in self._of_norms)
-            if value.requires_grad != learns:
-                value.requires_grad_(learns)
-                if not learns:
-                    value.grad = None  # else the optimizer would go on with it
+        norms_learn, before = train_norm and moving, [value.requires_grad for value in self._parameters]
+        self._wanted = [
+            meant and (not frozen or (norms_learn and id(value) in self._of_norms))
+            for meant, value in zip(self._meant, self._parameters, strict=True)
+        ]
+        for value, meant, learns in zip(self._parameters, self._meant, self._wanted, strict=True):
+            value.requires_grad_(learns)
+            if learns:
+                vars(value).pop(_MARK, None)
+            elif meant:
+                setattr(value, _MARK, True)
+                value.grad = None  # else the optimizer would go on with it
         if frozen and not train_norm:
-            for norm in self._with_statistics:
-                if norm.training:
-                    norm.eval()
-                    self._stopped.append(norm)
+            self._stop_statistics()
         else:
-            for norm in self._stopped:
-                norm.train()
-            self._stopped = []
+            self._start_statistics()
+        return self._wanted != before
+
+    def _stop_statistics(self) -> None:
+        if not self._stopped:
+            for norm in self._with_statistics:
+                self._stopped.append((norm, norm.training, norm.register_forward_pre_hook(_evaluate)))
+                norm.eval()
+
+    def _start_statistics(self) -> None:
+        for norm, was_training, hook in self._stopped:
+            hook.remove()
+            norm.train(was_training)
+        self._stopped = []
+
+
+def _evaluate(norm: nn.Module, _: tuple) -> None:
+    """A user's `model.train()` at the start of an epoch puts norms back to training."""
+    norm.eval()
 
 
 def norms_of(model: nn.Module, parameters: Iterable[nn.Parameter]) -> tuple[nn.Module, ...]:

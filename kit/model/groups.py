@@ -1,7 +1,7 @@
 """Depth groups: the parameters of a timm model in the order of depth, from its own `group_matcher`."""
 
 from collections import Counter, defaultdict
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from itertools import takewhile
 from typing import Literal
 
@@ -49,6 +49,7 @@ def depth_groups(model: nn.Module, cut: Cut = "block") -> list[DepthGroup]:
     blocks = _layers(model, coarse=False)
     layers = blocks if cut == "block" else _stages(blocks, _layers(model, coarse=True))
     groups = [_group(model, {name: named[name] for name in names}) for names in layers]
+    groups = _with_unique_names(groups)
     _check(model, groups, set(named))
     return _three(groups) if cut == "coarse" else groups
 
@@ -121,6 +122,23 @@ def _merge(groups: list[DepthGroup]) -> DepthGroup:
         {key: value for group in groups for key, value in group.parameters.items()},
         tuple(norm for group in groups for norm in group.norms),
     )
+
+
+def _with_unique_names(groups: list[DepthGroup]) -> list[DepthGroup]:
+    """Where groups have the same parent (DenseNet's `features`), the first and last child are named too."""
+    named = []
+    times = Counter(group.name for group in groups)
+    for group in groups:
+        name = group.name
+        if times[name] > 1:
+            own = [key for key in group.parameters if key.startswith(f"{name}.")] or list(group.parameters)
+            children = dict.fromkeys(key.removeprefix(f"{name}.").split(".")[0] for key in own)
+            first, *_, last = [*children, *children]
+            name = f"{name}.{first}" if len(children) == 1 else f"{name}.{first}…{last}"
+        same = sum(other.name == name or other.name.startswith(f"{name}#") for other in named)
+        name = f"{name}#{same + 1}" if same else name
+        named.append(replace(group, name=name))
+    return named
 
 
 def _common_name(names: list[str]) -> str:

@@ -248,6 +248,7 @@ class Trainer:
                     self.rates.record(step, self.optimizer)
                 self.optimizer.step()
                 self.optimizer.zero_grad()
+        self.rates.confirm(step, self.optimizer)
         if self.meter:
             self.meter.note_update(self.rates.lr[step])
         if self.ema:

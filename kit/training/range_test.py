@@ -65,14 +65,19 @@ class RangeTest:
     diverged: bool
     planned: int
 
+    @property
+    def fell(self) -> bool:
+        """Whether the loss ever fell, by a hundredth of what it was at first: else no rate is of use."""
+        return bool(len(self.smoothed)) and self.smoothed.min() < 0.99 * self.smoothed[0]
+
     def suggestions(self) -> dict[str, float]:
         """fastai's four, by name; without the first tenth of the planned updates and the last five, as there."""
         kept = slice(self.planned // 10, -5)
         rates, losses = self.rates[kept], self.smoothed[kept]
         if len(rates) < LEAST:
             raise KitError(
-                f"find-lr: the loss diverged after {len(self.rates)} updates, too few to say anything; "
-                "start lower (--start) or take more updates (--steps)"
+                f"the loss diverged after {len(self.rates)} updates, too few to say anything; start lower "
+                "(--start) or take more updates (--steps)"
             )
         return {name: suggest(rates, losses) for name, suggest in SUGGESTIONS.items()}
 
@@ -81,10 +86,19 @@ def range_test(trainer: Trainer, sweep: Sweep, on_step: Callable[[int], None] = 
     """Runs the updates of a trainer that was made with `sweep` as its policy, and puts its model and optimizer
     back as they were."""
     model, optimizer = copy.deepcopy(trainer.model.state_dict()), copy.deepcopy(trainer.optimizer.state_dict())
+    try:
+        return _raise_rates(trainer, sweep, on_step)
+    finally:
+        trainer.rates.release()
+        trainer.model.load_state_dict(model)
+        trainer.optimizer.load_state_dict(optimizer)
+
+
+def _raise_rates(trainer: Trainer, sweep: Sweep, on_step: Callable[[int], None]) -> RangeTest:
     rates, losses, smoothed = [], [], []
     average, diverged = 0.0, False
     for step in trainer.updates():
-        loss = float(trainer.losses[step])
+        loss = float(trainer.accelerator.reduce(trainer.losses[step].clone(), "mean"))
         if not math.isfinite(loss):
             diverged = True
             break
@@ -97,9 +111,6 @@ def range_test(trainer: Trainer, sweep: Sweep, on_step: Callable[[int], None] = 
         if diverged or step + 1 >= sweep.count:
             break
     trainer.rates.audit(range(len(rates)))
-    trainer.rates.release()
-    trainer.model.load_state_dict(model)
-    trainer.optimizer.load_state_dict(optimizer)
     return RangeTest(np.array(rates), np.array(losses), np.array(smoothed), diverged, sweep.count)
 
 
@@ -122,7 +133,7 @@ def valley(rates: np.ndarray, losses: np.ndarray) -> float:
             lengths[later] = lengths[:later][falls].max() + 1
         if lengths[later] > lengths[end]:
             end = later
-    start = end - lengths[end]
+    start = end - lengths[end] if end else 0
     third = (end - start) / 3
     return float(rates[start + int(third) + int(third / 2)])
 

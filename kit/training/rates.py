@@ -37,8 +37,12 @@ class RateWriter:
         self.multiplier = np.full(shape, np.nan) if controller else None
         self.signals = {name: np.full(shape, np.nan) for name in (controller.signals if controller else ())}
         self._state = controller.start(len(groups)) if controller else {}
+        self._depth_of = {
+            id(value): depth for depth, group in enumerate(groups) for value in group.parameters.values()
+        }
+        self._seen: list[tuple] | None = None  # the optimizer's parameter groups, as they were first
         self._switches = [group.switch() for group in groups]
-        self._applied: list[tuple[bool, bool]] = [(False, False)] * len(groups)  # frozen, norms moving
+        self._applied: list[tuple[bool, bool]] = []  # frozen, norms moving
 
     def intended(self, step: int) -> Rates:
         """The policy's static rates."""
@@ -49,6 +53,7 @@ class RateWriter:
 
         Returns whether other parameters than before have gradients.
         """
+        self._check_groups(step, optimizer)
         self._now = rates = self.intended(step)
         for group in optimizer.param_groups:
             group["lr"] = float(rates.lr[group["depth"]])
@@ -59,17 +64,18 @@ class RateWriter:
         ]
         if wanted == self._applied:
             return False
-        for switch, (frozen, moving) in zip(self._switches, wanted, strict=True):
-            switch.set(frozen, moving, self.policy.train_norm)
         self._applied = wanted
-        return True
+        changed = False
+        for switch, (frozen, moving) in zip(self._switches, wanted, strict=True):
+            changed |= switch.set(frozen, moving, self.policy.train_norm)
+        return changed
 
     def control(self, step: int, optimizer: Optimizer, signals: Mapping[str, np.ndarray]) -> None:
         """Multiplies the static rates of `write` by what the controller makes of the signals of this update."""
         for name, values in self.signals.items():
             values[step] = signals[name]
         self.multiplier[step], self._state = self.policy.controller.step(
-            self._state, signals, self._now.lr, self.policy.peak
+            self._state, signals, self._now.lr, self._fraction(step)
         )
         rates = self._now.lr * self.multiplier[step]
         for group in optimizer.param_groups:
@@ -78,20 +84,41 @@ class RateWriter:
     def record(self, step: int, optimizer: Optimizer) -> None:
         """Notes the rates as they stand in the optimizer, right before it uses them.
 
-        Raises KitError where parameter groups do not belong to a depth group or split one in two rates.
+        Raises KitError where its parameter groups are not those of the first update, or where a depth group
+        is split in two rates or two momenta.
         """
+        self._check_groups(step, optimizer)
         for group in optimizer.param_groups:
-            depth = group.get("depth")
-            if depth is None:
-                raise KitError(f"step {step}: a parameter group without a depth was added to the optimizer")
+            depth = group["depth"]
             before, rate = self.lr[step, depth], float(group["lr"])
             if not np.isnan(before) and before != rate:
                 name = self.groups[depth].name
                 raise KitError(f"step {step}: depth group {name} is split in two rates, {before:g} and {rate:g}")
             self.lr[step, depth] = rate
-        self.frozen[step] = [switch.frozen for switch in self._switches]
-        first = optimizer.param_groups[0]
-        self.momentum[step] = first["betas"][0] if "betas" in first else first.get("momentum", np.nan)
+        self.frozen[step] = [frozen for frozen, _ in self._applied]
+        for switch, group in zip(self._switches, self.groups, strict=True):
+            if not switch.as_set:
+                raise KitError(
+                    f"step {step}: depth group {group.name} has other gradients than the policy says: something "
+                    "else writes into its requires_grad"
+                )
+        self.momentum[step] = momentum_of(optimizer.param_groups[0])
+        for group in optimizer.param_groups:
+            if momentum_of(group) != self.momentum[step] and not np.isnan(self.momentum[step]):
+                raise KitError(
+                    f"step {step}: depth group {self.groups[group['depth']].name} has the momentum "
+                    f"{momentum_of(group):g}, others {self.momentum[step]:g}"
+                )
+
+    def confirm(self, step: int, optimizer: Optimizer) -> None:
+        """After the update: KitError where a rate is no longer the one that was recorded right before it."""
+        for group in optimizer.param_groups:
+            noted, rate = self.lr[step, group["depth"]], float(group["lr"])
+            if rate != noted:
+                raise KitError(
+                    f"step {step}: the rate of depth group {self.groups[group['depth']].name} was changed from "
+                    f"{noted:g} to {rate:g} within the optimizer's step (by a hook?)"
+                )
 
     def audit(self, steps: range) -> None:
         """Compares what was realised with what the policy intended; KitError names the first difference.
@@ -106,7 +133,7 @@ class RateWriter:
                 multiplier = self.multiplier[step]
                 if steps.start == 0:
                     signals = {name: values[step] for name, values in self.signals.items()}
-                    multiplier, state = self.policy.controller.step(state, signals, rates.lr, self.policy.peak)
+                    multiplier, state = self.policy.controller.step(state, signals, rates.lr, self._fraction(step))
                 intended = rates.lr * multiplier
             wrong = np.flatnonzero(~np.isclose(self.lr[step], intended, rtol=1e-9, atol=0))
             if len(wrong):
@@ -115,13 +142,6 @@ class RateWriter:
                     f"step {step}: depth group {self.groups[depth].name} learned at {self.lr[step, depth]:g}, "
                     f"but the policy says {intended[depth]:g}: something else writes into the optimizer's rates"
                 )
-            wrong = np.flatnonzero(self.frozen[step] != rates.frozen)
-            if len(wrong):
-                name, was = self.groups[wrong[0]].name, "" if self.frozen[step, wrong[0]] else "not "
-                raise KitError(
-                    f"step {step}: depth group {name} was {was}frozen, but the policy says otherwise: "
-                    "something else writes into its requires_grad"
-                )
             realised = self.momentum[step]
             if rates.momentum is not None and not np.isnan(realised) and realised != rates.momentum:
                 raise KitError(
@@ -129,11 +149,37 @@ class RateWriter:
                     "something else writes into the optimizer's momentum"
                 )
 
+    def _fraction(self, step: int) -> float:
+        return self.policy.fraction(Clock(step, self.total_steps, self.steps_per_epoch))
+
+    def _check_groups(self, step: int, optimizer: Optimizer) -> None:
+        """The optimizer holds what it held at first, each parameter in a group of its depth."""
+        now = [(group.get("depth"), tuple(map(id, group["params"]))) for group in optimizer.param_groups]
+        if now == self._seen:
+            return
+        for depth, members in now:
+            if depth is None:
+                raise KitError(f"step {step}: a parameter group without a depth was added to the optimizer")
+            if any(self._depth_of.get(member) != depth for member in members):
+                name = self.groups[depth].name if depth in range(len(self.groups)) else depth
+                raise KitError(
+                    f"step {step}: the optimizer has a parameter group of depth group {name} with others"
+                )
+        held = sorted(member for _, members in now for member in members)
+        if self._seen is not None or held != sorted(self._depth_of):
+            lost = {self._depth_of[member] for member in set(self._depth_of).difference(held)}
+            names = [self.groups[depth].name for depth in sorted(lost)] or ["some"]
+            raise KitError(
+                f"step {step}: the optimizer's parameter groups have changed: parameters of depth group "
+                f"{names[0]} are missing or there twice"
+            )
+        self._seen = now
+
     def release(self) -> None:
         """Gives back the gradients that freezing took, as after a training that may go on otherwise."""
         for switch in self._switches:
             switch.set(False, False, True)
-        self._applied = [(False, False)] * len(self.groups)
+        self._applied = []
 
     def state_dict(self) -> dict[str, Any]:
         """The record so far and the controller's state, for a checkpoint."""
@@ -160,3 +206,8 @@ class RateWriter:
 def policy_groups(groups: Sequence[DepthGroup]) -> list[Group]:
     """Depth groups as policies see them."""
     return [Group(index, len(groups), group.name, group.n_params) for index, group in enumerate(groups)]
+
+
+def momentum_of(group: dict[str, Any]) -> float:
+    """SGD's momentum or Adam's first beta of a parameter group; NaN where it has none."""
+    return group["betas"][0] if "betas" in group else group.get("momentum", np.nan)

@@ -20,8 +20,8 @@ class SignalMeter:
         self.names, self.weight_decay = tuple(names), weight_decay
         self._parameters = [list(group.parameters.values()) for group in groups]
         self._before: list[list[torch.Tensor]] = []
-        self._moved = self._norms([[value.new_zeros(1)] for (value, *_) in self._parameters]) * torch.nan
-        self._rates = np.ones(len(groups))
+        device = self._parameters[0][0].device
+        self._direction = torch.full((len(groups),), torch.nan, device=device)  # of the last update that moved
 
     @torch.no_grad()
     def measure(self) -> dict[str, np.ndarray]:
@@ -34,13 +34,10 @@ class SignalMeter:
                 [[value.grad for value in group if value.grad is not None] for group in self._parameters]
             )
         if "direction" in self.names:
-            measured["direction"] = self._moved
+            measured["direction"] = self._direction
             self._before = [[value.detach().clone() for value in group] for group in self._parameters]
         numbers = torch.stack(list(measured.values())).cpu().double().numpy()
         signals = dict(zip(measured, numbers, strict=True))
-        if "direction" in self.names:
-            with np.errstate(divide="ignore", invalid="ignore"):
-                signals["direction"] = signals["direction"] / self._rates
         if "decay" in self.names:
             signals["decay"] = np.full(len(self._parameters), self.weight_decay)
         return signals
@@ -49,19 +46,21 @@ class SignalMeter:
     def note_update(self, rates: np.ndarray) -> None:
         """To be called after the optimizer's step, which used these `rates` [groups]."""
         if "direction" in self.names:
-            self._moved = self._norms(
+            moved = self._norms(
                 [
                     [after - before for after, before in zip(group, olds, strict=True)]
                     for group, olds in zip(self._parameters, self._before, strict=True)
                 ]
             )
-            self._rates = rates.copy()
+            per_rate = moved / torch.from_numpy(rates).to(moved.device, torch.float32, non_blocking=True)
+            # An update that fp16's scaler skipped, or one at a rate of 0, says nothing.
+            self._direction = torch.where((moved > 0) & per_rate.isfinite(), per_rate, self._direction)
 
     def state_dict(self) -> dict[str, torch.Tensor]:
-        return {"moved": self._moved, "rates": torch.from_numpy(self._rates)}
+        return {"direction": self._direction}
 
     def load_state_dict(self, state: dict[str, torch.Tensor]) -> None:
-        self._moved, self._rates = state["moved"], state["rates"].cpu().numpy()
+        self._direction = state["direction"]
 
     @staticmethod
     def _norms(groups: Sequence[Sequence[torch.Tensor | nn.Parameter]]) -> torch.Tensor:

@@ -43,7 +43,7 @@ def test_lars_is_timms():
             value.grad = gradient.clone()
         optimizer.step()
         signals = {"weight": norm(ours), "gradient": norm(gradients), "decay": np.full(3, 0.02)}
-        multiplier, _ = controller.step({}, signals, np.full(3, 0.5), 0.5)
+        multiplier, _ = controller.step({}, signals, np.full(3, 0.5), 1.0)
         with torch.no_grad():
             for value, gradient, factor in zip(ours, gradients, multiplier, strict=True):
                 value -= 0.5 * factor * (gradient + 0.02 * value)
@@ -70,7 +70,7 @@ def test_lamb_is_timms_for_the_same_update():
             scaled = (second[place] / (1 - beta2**step)).sqrt() + eps
             directions.append(first[place] / (1 - beta1**step) / scaled + 0.1 * ours[place].detach())
         signals = {"weight": norm(ours), "direction": norm(directions)}
-        multiplier, _ = controller.step({}, signals, np.full(3, 1e-2), 1e-2)
+        multiplier, _ = controller.step({}, signals, np.full(3, 1e-2), 1.0)
         with torch.no_grad():
             for value, direction, factor in zip(ours, directions, multiplier, strict=True):
                 value -= 1e-2 * factor * direction
@@ -84,11 +84,11 @@ def test_constant_update_finds_the_multiplier_that_is_right():
     weight, direction = np.array([2.0, 5.0, 10.0]), np.array([0.02, 1.0, 20.0])
     lr, state = np.array([1e-2, 1e-2, 3e-3]), controller.start(3)
     for _step in range(total):
-        multiplier, state = controller.step(state, {"weight": weight, "direction": direction}, lr, peak=1e-2)
+        multiplier, state = controller.step(state, {"weight": weight, "direction": direction}, lr, fraction=1.0)
     np.testing.assert_allclose(lr * multiplier * direction / weight, 1e-3, rtol=1e-6)
-    half, _ = controller.step(state, {"weight": weight, "direction": direction}, lr / 2, peak=1e-2)
+    half, _ = controller.step(state, {"weight": weight, "direction": direction}, lr / 2, fraction=0.5)
     np.testing.assert_allclose(lr / 2 * half * direction / weight, 5e-4, rtol=1e-6)  # moves with the schedule
-    first, _ = controller.step(controller.start(3), {"weight": weight, "direction": direction}, lr, peak=1e-2)
+    first, _ = controller.step(controller.start(3), {"weight": weight, "direction": direction}, lr, fraction=1.0)
     wanted = 1e-3 * weight / (lr * direction)
     np.testing.assert_allclose(np.log(first), 0.2 * np.log(wanted), rtol=1e-9)  # slowly
 
@@ -97,7 +97,7 @@ def test_constant_update_stops_at_its_bounds_and_does_not_wind_up():
     controller = ConstantUpdate(target=1.0, gain=0.5, upper=2)
     state, signals = controller.start(1), {"weight": np.ones(1), "direction": np.ones(1)}
     for _ in range(100):
-        multiplier, state = controller.step(state, signals, np.full(1, 1e-3), 1e-3)
+        multiplier, state = controller.step(state, signals, np.full(1, 1e-3), 1.0)
     assert multiplier.tolist() == pytest.approx([2])
     for _ in range(8):
         multiplier, state = controller.step(
@@ -106,15 +106,25 @@ def test_constant_update_stops_at_its_bounds_and_does_not_wind_up():
     assert multiplier[0] < 0.15  # it turns at once
 
 
-@pytest.mark.parametrize("controller", [LARS(), LAMB(), ConstantUpdate()])
-def test_without_a_norm_the_rate_is_the_static_one(controller):
-    for value in (0.0, np.nan, np.inf):
-        signals = {name: np.full(2, value) for name in ("weight", "gradient", "direction")} | {
-            "decay": np.zeros(2)
-        }
-        multiplier, state = controller.step(controller.start(2), signals, np.full(2, 1e-2), 1e-2)
-        assert multiplier.tolist() == [1, 1]
-        assert state == controller.start(2)
+@pytest.mark.parametrize("controller", [LARS(), LAMB()])
+@pytest.mark.parametrize("missing", ["weight", "gradient", "direction"])
+@pytest.mark.parametrize("value", [0.0, np.nan, np.inf])
+def test_without_a_norm_a_trust_ratio_is_at_its_lower_bound(controller, missing, value):
+    if missing in controller.signals and not (missing == "weight" and value == np.inf):
+        signals = dict.fromkeys(("weight", "gradient", "direction"), np.ones(2)) | {"decay": np.zeros(2)}
+        multiplier, _ = controller.step({}, signals | {missing: np.full(2, value)}, np.full(2, 1e-2), 1.0)
+        assert multiplier.tolist() == [controller.lower] * 2
+
+
+@pytest.mark.parametrize("missing", ["weight", "direction"])
+@pytest.mark.parametrize("value", [0.0, np.nan, np.inf])
+def test_without_a_norm_constant_update_stays_where_it_is(missing, value):
+    controller = ConstantUpdate()
+    state = {"log_multiplier": [np.log(0.5), np.log(2)]}
+    signals = {"weight": np.ones(2), "direction": np.ones(2), missing: np.full(2, value)}
+    for _ in range(3):
+        multiplier, state = controller.step(state, signals, np.full(2, 1e-2), 1.0)
+    assert multiplier.tolist() == pytest.approx([0.5, 2])
 
 
 @given(ANY, norms, norms, norms, st.floats(0, 1))

@@ -68,6 +68,8 @@ def test_rates_do_not_depend_on_the_order_of_asking(config, order):
 @settings(deadline=None)
 @given(any_policy, clocks, st.integers(2, 7))
 def test_stretching_the_steps_stretches_the_curve(config, clock, factor):
+    """But for the factor of `equalise`, which is of the updates that there are."""
+    config = config.model_copy(update={"equalise": False})
     built, members = config.build(), groups_for(config)
     assume(fits(built, members, clock))
     longer = Clock(*(factor * value for value in (clock.step, clock.total_steps, clock.steps_per_epoch)))
@@ -178,18 +180,35 @@ def test_norms_that_do_not_learn_have_no_rate():
     )
 
 
+@pytest.mark.parametrize("total", [10, 51, 2000])
+@pytest.mark.parametrize("schedule", ["one_cycle", "constant", "cosine"])
 @pytest.mark.parametrize(
-    "profile", [{"name": "layer_decay"}, {"name": "bleed_in", "ratio": 0.01}, {"name": "freeze_out"}]
+    "profile",
+    [
+        {"name": "layer_decay"},
+        {"name": "bleed_in", "ratio": 0.01},
+        {"name": "freeze_out"},
+        {"name": "gradual_unfreezing"},
+        {"name": "scheduled_layer_decay"},
+    ],
+    ids=lambda profile: profile["name"],
 )
-def test_equalised_policies_learn_as_much_as_uniform_on_the_mean(profile):
-    members, total = groups(), 2000
+def test_equalised_policies_learn_as_much_as_uniform_on_the_mean(profile, schedule, total):
+    members, epoch = groups(), total / 5
     sizes = np.array([group.n_params for group in members])
-    uniform = policy(1e-2, "cosine").matrix(members, total).lr
-    ours = policy(1e-2, "cosine", profile, equalise=True).matrix(members, total).lr
-    plain = policy(1e-2, "cosine", profile).matrix(members, total).lr
-    assert (ours @ sizes).mean() == pytest.approx((uniform @ sizes).mean(), rel=2e-3)
+    uniform = policy(1e-2, schedule).matrix(members, total, epoch).lr
+    ours = policy(1e-2, schedule, profile, equalise=True).matrix(members, total, epoch).lr
+    plain = policy(1e-2, schedule, profile).matrix(members, total, epoch).lr
+    assert (ours @ sizes).mean() == pytest.approx((uniform @ sizes).mean(), rel=1e-9)
     there = plain > 0
     assert np.ptp(ours[there] / plain[there]) < 1e-9 * (ours[there] / plain[there]).mean()  # one factor
+
+
+def test_equalise_looks_at_the_groups_that_freeze_to_lets_learn():
+    plain, equalised = fine_tune(2e-3), PolicyConfig(lr=2e-3, phases="fine_tune", equalise=True).build()
+    head_only = [each.rates(Clock(4, 40, 10), groups(3)).lr[2] for each in (plain, equalised)]
+    assert head_only[0] == pytest.approx(head_only[1], rel=1e-12)
+    assert equalised.rates(Clock(20, 40, 10), groups(3)).lr[2] > plain.rates(Clock(20, 40, 10), groups(3)).lr[2]
 
 
 def test_equalise_leaves_uniform_as_it_is():
@@ -241,6 +260,29 @@ def test_rates_and_profiles_that_contradict_each_other_are_refused(lr, profile, 
 def test_phases_that_do_not_fit_the_training_are_refused(phases, message):
     with pytest.raises(ValueError, match=message):
         policy(1e-2, phases=phases).check(groups(3), 40, 10)
+
+
+@pytest.mark.parametrize(
+    ("options", "message"),
+    [
+        ({"profile": {"name": "table", "multipliers": [0, 0, 0]}}, "profile: freezes all depth groups at once"),
+        ({"freeze_to": -1, "profile": {"name": "explicit", "groups": {"head": 0}}}, "freezes all depth groups"),
+        (
+            {"phases": [{"fraction": 0.51}, {"fraction": 0.01}, {}]},
+            r"phases\[1\]: shorter than one update \(0.4 of 40\)",
+        ),
+    ],
+)
+def test_policies_under_which_nothing_would_learn_are_refused(options, message):
+    with pytest.raises(ValueError, match=message):
+        policy(1e-2, **options).check(groups(3), 40, 10)
+
+
+def test_what_counts_in_epochs_asks_for_their_length():
+    for options in ({"profile": "gradual_unfreezing"}, {"phases": [{"epochs": 1}, {}]}, {"phases": "fine_tune"}):
+        with pytest.raises(ValueError, match="steps_per_epoch: needed, because the policy counts in epochs"):
+            policy(1e-2, **options).check(groups(3), 40)
+        policy(1e-2, **options).check(groups(3), 40, 10)
 
 
 def test_phases_that_make_no_sense_are_refused_at_once():

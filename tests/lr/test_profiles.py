@@ -209,4 +209,4 @@ def test_a_profile_comes_back_from_its_plain_values(profile):
 def test_a_single_group_is_the_head():
     only = [Group(0, 1, "all", 10)]
     for name, config in {"a": Discriminative(ratio=0.1), "b": LayerDecay(), "c": GradualUnfreezing()}.items():
-        assert policy(1e-2, "constant", config).rates(NOW, only).lr.tolist() == [1e-2], name
+        assert policy(1e-2, "constant", config).rates(Clock(0, 100, 10), only).lr.tolist() == [1e-2], name

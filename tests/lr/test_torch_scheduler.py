@@ -128,3 +128,32 @@ def test_what_cannot_work_is_refused(model):
         policy(1e-2, controller="lamb").lambda_lr(optimizer, groups, STEPS)
     with pytest.raises(ValueError, match="'nix' matches no depth group"):
         policy(1e-2, profile={"name": "explicit", "groups": {"nix": 1}}).lambda_lr(optimizer, groups, STEPS)
+
+
+def test_a_second_training_of_a_model_that_ended_frozen_learns_again(model):
+    """A notebook's cell run twice; Lightning's second fit."""
+    for phases in ("fine_tune", [{"epochs": 1, "freeze_to": -1}, {"freeze_to": -1}], "fine_tune"):
+        groups = depth_groups(model, "coarse")
+        optimizer = torch.optim.AdamW(parameter_groups(groups), lr=1.0)
+        scheduler = policy(2e-3, phases=phases).lambda_lr(optimizer, groups, STEPS, 6)
+        before = copy.deepcopy(model.state_dict())
+        train(model, optimizer, scheduler, STEPS)
+        stood_still = {key for key, value in model.named_parameters() if torch.equal(value, before[key])}
+        assert bool(stood_still) == (phases != "fine_tune")
+
+
+def test_norms_stand_still_under_a_loop_that_calls_train_each_epoch(model):
+    groups = depth_groups(model, "coarse")
+    optimizer = torch.optim.SGD(parameter_groups(groups), lr=1.0)
+    built = policy(1e-3, train_norm=False, phases=[{"fraction": 0.5, "freeze_to": -1}, {}])
+    scheduler = built.lambda_lr(optimizer, groups, STEPS)
+    before = {name: value.clone() for name, value in model.named_buffers() if "running" in name}
+    for epoch in range(3):
+        model.train()
+        train(model, optimizer, scheduler, 2, 2 * epoch)
+        if epoch < 2:
+            assert all(torch.equal(value, before[name]) for name, value in model.named_buffers() if name in before)
+    model.train()
+    train(model, optimizer, scheduler, 6, 6)
+    assert not any(torch.equal(value, before[name]) for name, value in model.named_buffers() if name in before)
+    assert all(module.training for module in model.modules())

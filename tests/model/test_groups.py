@@ -134,3 +134,15 @@ def test_an_order_that_does_not_end_with_the_classifier_is_refused(monkeypatch):
     monkeypatch.setattr("kit.model.groups.group_parameters", lambda *_: {0: head, 1: body})
     with pytest.raises(KitError, match="does not end with its classifier"):
         depth_groups(model)
+
+
+@pytest.mark.parametrize(
+    "name", ["densenet121", "dla34", "dpn68", "vgg11", "inception_v3", "mixer_s16_224", "pvt_v2_b0"]
+)
+@pytest.mark.parametrize("cut", ["block", "stage"])
+def test_every_group_has_a_name_of_its_own(name, cut):
+    with torch.device("meta"):
+        model = timm.create_model(name)
+    names = [group.name for group in depth_groups(model, cut)]
+    assert len(set(names)) == len(names)
+    assert all(names)

@@ -139,7 +139,18 @@ def test_something_that_unfreezes_is_found(competition, tmp_path):
         if step == 0:
             trainer.model.requires_grad_(True)
 
-    with pytest.raises(KitError, match=r"step 1: depth group conv1 was not frozen, but the policy says otherwise"):
+    with pytest.raises(KitError, match=r"step 1: depth group conv1 has other gradients than the policy says"):
+        trainer.train(on_step=meddle)
+
+
+def test_one_weight_that_is_turned_off_is_found(competition, tmp_path):
+    trainer = trainer_under(competition, tmp_path, {"lr": 1e-2, "groups": "stage"})
+
+    def meddle(step):
+        if step == 2:
+            trainer.model.layer2[0].conv1.weight.requires_grad_(False)
+
+    with pytest.raises(KitError, match=r"step 3: depth group layer2.0 has other gradients than the policy says"):
         trainer.train(on_step=meddle)
 
 

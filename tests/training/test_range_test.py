@@ -52,6 +52,14 @@ def test_fastais_own_functions_agree_where_it_is_installed():
             assert suggest(rates, losses) == pytest.approx(theirs, rel=1e-9), name
 
 
+def test_a_loss_that_only_rises_has_its_valley_at_the_start_as_in_fastai():
+    rates = np.geomspace(1e-6, 1, 30)
+    assert SUGGESTIONS["valley"](rates, np.linspace(1, 2, 30)) == rates[0]
+    risen = RangeTest(rates, np.zeros(30), np.linspace(1, 2, 30), True, 30)
+    assert not risen.fell
+    assert RangeTest(rates, np.zeros(30), np.linspace(2, 1, 30), False, 30).fell
+
+
 def test_suggestions_pass_over_the_first_tenth_and_the_last_five():
     rates, losses = curve(1)
     pads = np.full(10, 1e-9), np.full(5, 9.0)

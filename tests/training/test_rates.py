@@ -4,6 +4,7 @@ import numpy as np
 import pytest
 import timm
 import torch
+from test_loop import trainer_of
 
 from kit.errors import KitError
 from kit.lr import Clock, policy
@@ -17,6 +18,10 @@ STEPS = 12
 
 @pytest.fixture
 def training():
+    return training_anew()
+
+
+def training_anew():
     model = timm.create_model("test_resnet", num_classes=3)
     groups = depth_groups(model, "block")
     optimizer = build_optimizer(OptimizerConfig(), model, groups, torch.device("cpu"), 1e-2)
@@ -111,3 +116,63 @@ def test_a_step_that_was_never_taken_is_found(training):
     writer.lr[4] = np.nan
     with pytest.raises(KitError, match="step 4: depth group"):
         writer.audit(range(STEPS))
+
+
+def added(optimizer, depth=None):
+    extra = {"params": [torch.nn.Parameter(torch.zeros(2))], "lr": 1e-2}
+    optimizer.add_param_group(extra | ({} if depth is None else {"depth": depth}))
+
+
+def overwritten_betas(optimizer):
+    for group in optimizer.param_groups[1:]:
+        group["betas"] = (0.5, 0.999)
+
+
+def flattening_hook(optimizer):
+    def flatten(optimizer, *_):
+        for group in optimizer.param_groups:
+            group["lr"] = 1.0
+
+    optimizer.register_step_pre_hook(flatten)
+
+
+FAULTS = {
+    "a group added": (added, "a parameter group without a depth was added"),
+    "a group added to a depth": (
+        lambda optimizer: added(optimizer, 1),
+        "parameter group of depth group layer1.0 with others",
+    ),
+    "a group taken away": (lambda optimizer: optimizer.param_groups.pop(), "depth group fc are missing"),
+    "a group emptied": (
+        lambda optimizer: optimizer.param_groups[0]["params"].clear(),
+        "depth group conv1 are missing",
+    ),
+    "a hook that flattens": (flattening_hook, "the rate of depth group conv1 was changed from .* to 1 within"),
+}
+
+
+@pytest.mark.parametrize("fault", FAULTS)
+def test_a_fault_between_two_updates_of_a_real_training_ends_it(competition, tmp_path, fault):
+    plant, message = FAULTS[fault]
+    trainer = trainer_of(
+        competition, tmp_path, policies={"uniform": {"lr": "slice(1e-4, 1e-2)", "groups": "stage"}}
+    )
+    optimizer = trainer.optimizer.optimizer  # accelerate's wrapper hides hooks
+    with pytest.raises(KitError, match=f"step 3: .*{message}"):
+        trainer.train(on_step=lambda step: plant(optimizer) if step == 2 else None)
+
+
+def test_a_momentum_that_something_else_writes_is_found(training):
+    writer, optimizer = training
+    with pytest.raises(KitError, match=r"step 4: depth group .* has the momentum 0.5, others 0.9"):
+        run(writer, optimizer, lambda step: overwritten_betas(optimizer) if step == 4 else None)
+
+    writer, optimizer = training_anew()
+
+    def all_of_them(step):
+        if step == 1:
+            for group in optimizer.param_groups:
+                group["betas"] = (0.5, 0.999)
+
+    with pytest.raises(KitError, match=r"step 1: the momentum was 0.5, but the policy says 0.9"):
+        run(writer, optimizer, all_of_them)
