@@ -38,9 +38,10 @@ def policy_files(config: Path | None = None) -> dict[str, Path]:
     return {file.stem: file for folder in folders for file in sorted(folder.glob("*.yaml"))}
 
 
-def ready_policies() -> dict[str, str]:
-    """Each ready policy by name, with its sentence. KitError for a file that is none."""
-    return {name: _read(file)[0].description for name, file in sorted(policy_files().items())}
+def ready_policies(config: Path | None = None) -> dict[str, str]:
+    """Each ready policy by name, with its sentence, those beside `config` included. KitError for a file that
+    is none."""
+    return {name: _read(file)[0].description for name, file in sorted(policy_files(config).items())}
 
 
 def building_blocks() -> dict[str, dict[str, str]]:
@@ -55,10 +56,14 @@ def building_blocks() -> dict[str, dict[str, str]]:
 def _read(file: Path) -> tuple[PolicyConfig, Any]:
     """The policy in a file, and the file's content."""
     content = read_yaml(file)
+    if content is None:
+        raise KitError(f"{file}: is empty; a policy has at least `lr`")
     try:
         return PolicyConfig.model_validate(content), content
     except ValidationError as error:
-        raise KitError("\n".join(f"{file}: {line}" for line in explain(error, content, PolicyConfig))) from error
+        raise KitError(
+            "\n".join(f"{file}: {line}" for line in explain(error, content, PolicyConfig, whole="policy"))
+        ) from error
 
 
 def _models(union: Any) -> list[type[BaseModel]]:

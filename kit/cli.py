@@ -58,12 +58,16 @@ def run(
 
 
 @app.command()
-def policies() -> None:
+def policies(
+    config: Annotated[str | None, typer.Argument(metavar="[CONFIG]", help="List those beside it, too.")] = None,
+) -> None:
     """List the ready policies, and what policies can be made of, with a sentence each."""
+    from pathlib import Path
+
     from kit.catalogue import building_blocks, ready_policies
     from kit.show import show_policies
 
-    show_policies(ready_policies(), building_blocks())
+    show_policies(ready_policies(Path(config) if config else None), building_blocks())
 
 
 @app.command()
@@ -76,8 +80,11 @@ def lr(
 ) -> None:
     """Show what a policy does to every depth group, step by step, without training."""
     from kit.config import load_experiment
+    from kit.files import need_output
 
     experiment = load_experiment(config, overrides or [], policy or [])
+    need_output("--csv", csv, (".csv",))
+    need_output("--png", png, (".png", ".svg", ".pdf"))
     _explain_broken_imports()
     from kit.preview import draw, preview, write_table
     from kit.show import show_preview
@@ -108,8 +115,11 @@ def find_lr(
 ) -> None:
     """Range test: raise all rates together until the loss diverges, and suggest a peak rate."""
     from kit.config import load_experiment
+    from kit.files import need_output
 
     experiment = load_experiment(config, overrides or [], policy or [])
+    need_output("--csv", csv, (".csv",))
+    need_output("--png", png, (".png", ".svg", ".pdf"))
     _explain_broken_imports()
     from kit.rate_finder import Search, draw, find_lr, write_table
     from kit.show import show_found

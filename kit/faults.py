@@ -22,8 +22,8 @@ _WORDS = {
 }
 
 
-def explain(error: ValidationError, content: Any, model: type[BaseModel]) -> list[str]:
-    """A line for every key of `content` that `model` refuses."""
+def explain(error: ValidationError, content: Any, model: type[BaseModel], whole: str = "config") -> list[str]:
+    """A line for every key of `content` that `model` refuses; `whole` is the place of what is about no key."""
     messages: dict[Path, list[str]] = {}
     values: dict[Path, str] = {}
     for fault in error.errors():
@@ -36,7 +36,7 @@ def explain(error: ValidationError, content: Any, model: type[BaseModel]) -> lis
         values[path] = _value(fault)
     # Where a value may be of two types, the fault inside the one that fits says more than the other's.
     deepest = [path for path in messages if not any(other[: len(path)] == path != other for other in messages)]
-    return [f"{_dotted(path)}{values[path]}: {', or '.join(messages[path])}" for path in deepest]
+    return [f"{_dotted(path) or whole}{values[path]}: {', or '.join(messages[path])}" for path in deepest]
 
 
 def _message(fault: dict[str, Any], path: Path, section: type[BaseModel] | None) -> str:
@@ -74,7 +74,7 @@ def _value(fault: dict[str, Any]) -> str:
 def _dotted(path: Path) -> str:
     """`data.mean[1]`."""
     text = "".join(f"[{part}]" if isinstance(part, int) else f".{part}" for part in path)
-    return text.removeprefix(".") or "config"
+    return text.removeprefix(".")
 
 
 def _place(loc: tuple, content: Any, model: Any) -> tuple[Path, type[BaseModel] | None]:

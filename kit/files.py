@@ -44,6 +44,23 @@ def need_writable(folder: Path) -> None:
         raise KitError(f"{folder} cannot be written ({error.strerror}); give --output DIR that can") from error
 
 
+def need_output(option: str, file: str | None, suffixes: tuple[str, ...]) -> None:
+    """Before work begins: KitError where the file that an option names cannot be written, or ends otherwise."""
+    if file is None:
+        return
+    path = Path(file)
+    if path.suffix.lower() not in suffixes:
+        raise KitError(f"{option} {file}: the name has to end in {' or '.join(suffixes)}")
+    if path.is_dir():
+        raise KitError(f"{option} {file}: is a folder")
+    try:
+        path.parent.mkdir(parents=True, exist_ok=True)
+        with tempfile.TemporaryFile(dir=path.parent):
+            pass
+    except OSError as error:
+        raise KitError(f"{option} {file}: cannot be written ({error.strerror})") from error
+
+
 def write_text(path: Path, text: str) -> None:
     with atomic(path) as temporary:
         temporary.write_text(text, encoding="utf-8", newline="\n")

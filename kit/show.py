@@ -51,7 +51,7 @@ def show_preview(preview: "Preview") -> None:
     moments = [round(share * (steps - 1)) for share in (0, 0.1, 0.25, 0.5, 0.75, 1)]
     columns = [f"step {moment}" for moment in dict.fromkeys(moments)]
     title = f"{preview.policy}: {steps} updates, {preview.steps_per_epoch} an epoch"
-    table = Table(title=escape(title), caption="sketch: log scale; · is a rate of 0, * frozen but for norms")
+    table = Table(title=escape(title), caption="log scale; · is a rate of 0, * frozen but for norms")
     for column in ("depth group", "parameters", *columns, "over time"):
         table.add_column(
             column, justify="left" if column in ("depth group", "over time") else "right", no_wrap=True
@@ -62,14 +62,15 @@ def show_preview(preview: "Preview") -> None:
             f"{rates[moment]:.3g}" + ("*" if frozen[moment, group.index] and rates[moment] > 0 else "")
             for moment in dict.fromkeys(moments)
         ]
-        table.add_row(escape(group.name), f"{group.n_params:,}", *cells, sketch(rates, lr))
+        table.add_row(escape(group.name), f"{group.n_params:,}", *cells, sketch(rates, lr, frozen[:, group.index]))
     Console(width=None if Console().is_terminal else 160).print(table)
     if preview.controller:
         print(f"{preview.policy}: these are the static rates; in training {preview.controller} multiplies them")
 
 
-def sketch(rates: np.ndarray, scale: np.ndarray, width: int = 24) -> str:
-    """Rates over time as bars, on the log scale of all rates in `scale` (at most six decades of it)."""
+def sketch(rates: np.ndarray, scale: np.ndarray, frozen: np.ndarray | None = None, width: int = 24) -> str:
+    """Rates over time as bars, on the log scale of all rates in `scale` (at most six decades of it); `·` for
+    a rate of 0, `*` where the group is frozen but has a rate."""
     top = scale.max()
     if top <= 0:
         return "·" * width
@@ -77,7 +78,11 @@ def sketch(rates: np.ndarray, scale: np.ndarray, width: int = 24) -> str:
     moments = np.linspace(0, len(rates) - 1, min(width, len(rates))).round().astype(int)
     span = max(np.log(top / bottom), 1e-9)
     bars = []
-    for rate in rates[moments]:
+    for moment in moments:
+        rate = rates[moment]
+        if frozen is not None and frozen[moment] and rate > 0:
+            bars.append("*")
+            continue
         height = np.log(max(rate, bottom) / bottom) / span if top > bottom * (1 + 1e-9) else 1.0
         bars.append("·" if rate <= 0 else BARS[min(int(height * len(BARS)), len(BARS) - 1)])
     return "".join(bars)
@@ -120,6 +125,11 @@ def _show_profile(found: "Found", config: "PolicyConfig") -> None:
     print(f"groups: {config.groups}")
     if config.equalise:
         print("equalise: false")
+    for name, test in found.tests.items():
+        if not test.bounded:
+            print(f"# No rate up to {test.rates[-1]:.3g} did harm to {name}: its number says no more; raise --end")
+    print("# The loss of each curve falls because the other groups learn, too: a group that hardly matters can be")
+    print("# raised far without harm, and gets a high rate. Compare with a uniform policy before you trust it.")
 
 
 def scaled(lr: float | str, factor: float) -> str:

@@ -291,7 +291,7 @@ def in_policy(**options) -> dict[str, Any]:
         ),
         (
             in_policy(schedule={"name": "one_cycle", "warmup": 0.1}),
-            "policies.u.schedule.warmup: unknown key; known are name, div, div_final, pct, momentum_high, "
+            "policies.u.schedule.warmup: unknown key; known are name, div, div_final, pct_start, momentum_high, "
             "momentum_low",
         ),
         ({"policies": {"u": {}}}, "policies.u.lr: missing; this key has no default"),
@@ -319,7 +319,17 @@ def in_policy(**options) -> dict[str, Any]:
         (in_policy(phases="fine_tun"), "policies.u.phases.name = 'fine_tun': expected 'fine_tune'"),
         (
             in_policy(phases={}),
-            "policies.u.phases: expected a list of phases, or a mapping with `name: fine_tune`",
+            "policies.u.phases: expected fine_tune, a mapping with `name: fine_tune`, or a list of phases",
+        ),
+        (in_policy(profile=3), "policies.u.profile = 3: expected a name, or a mapping with `name` and options"),
+        (
+            in_policy(schedule=None),
+            "policies.u.schedule = None: expected a name, or a mapping with `name` and options",
+        ),
+        (
+            in_policy(lr="slice(1e-4"),
+            "policies.u.lr = 'slice(1e-4': 'slice(1e-4' is cut at its comma; within braces a slice needs quotes: "
+            '"slice(1e-6, 1e-2)"',
         ),
         (in_policy(phases=[{"epoch": 1}]), "policies.u.phases[0].epoch: unknown key; did you mean epochs?"),
         (
@@ -377,7 +387,7 @@ def test_fault_is_exactly_this_line(sections, line):
         ({"name": "x" * 90}, "name", ["80 characters"]),
         ({"model": {"options": 3}}, "model.options = 3", ["expected"]),
         ({"scoring": {"average": "samples"}}, "scoring.average = 'samples'", ["'macro', 'micro' or 'weighted'"]),
-        (in_policy(lr=-1), "policies.u.lr = -1", ["not above 0"]),
+        (in_policy(lr=-1), "policies.u.lr = -1", ["above 0"]),
         (in_policy(lr=float("nan")), "policies.u.lr = nan", ["finite"]),
         (in_policy(lr=[1]), "policies.u.lr = [1]", ["number"]),
         (in_policy(lr=True), "policies.u.lr = True", []),
@@ -632,7 +642,7 @@ DECIDING = {
     "policies.uniform.schedule.name": "cosine",
     "policies.uniform.schedule.div": 10,
     "policies.uniform.schedule.div_final": 10,
-    "policies.uniform.schedule.pct": 0.3,
+    "policies.uniform.schedule.pct_start": 0.3,
     "policies.uniform.schedule.momentum_high": 0.9,
     "policies.uniform.schedule.momentum_low": 0.8,
     "training.epochs": 7,

@@ -76,6 +76,10 @@ def test_the_command_shows_a_table_and_writes_csv_and_png(competition, tmp_path)
             {"lr": 1e-2, "profile": {"name": "table", "multipliers": [1, 2]}},
             "policies.mine.profile.multipliers: 2 numbers for",
         ),
+        (
+            {"lr": 1e-2, "groups": "stage", "profile": "gradual_unfreezing"},
+            "policies.mine.profile.every: depth group conv1 would never learn: its turn comes after 5 of 2 epochs",
+        ),
         ({"lr": 1e-2, "freeze_to": 40}, "policies.mine.freeze_to: 40 leaves nothing to learn"),
     ],
 )
@@ -128,6 +132,9 @@ def test_a_sketch_is_on_a_log_scale():
     assert bars[-1] == BARS[-1]
     assert [BARS.index(bar) for bar in bars] == sorted(BARS.index(bar) for bar in bars)
     assert np.ptp(np.bincount([BARS.index(bar) for bar in bars])) <= 1  # each as wide
+    still = np.arange(24) < 6
+    assert sketch(rates, rates, still) == "*" * 6 + bars[6:]
+    assert sketch(np.zeros(24), rates, still) == "·" * 24
     assert sketch(np.zeros(9), rates, width=9) == "·" * 9
     assert sketch(np.zeros(9), np.zeros(9), width=4) == "····"
     assert sketch(np.full(5, 3.0), np.full(5, 3.0), width=5) == "█████"
@@ -137,3 +144,32 @@ def test_a_rate_is_scaled_as_it_is_written():
     assert scaled(1e-2, 0.5) == "0.005"
     assert scaled("slice(1e-4, 1e-2)", 2) == "slice(0.0002, 0.02)"
     assert scaled("slice(1e-2)", 2) == "slice(0.02)"
+
+
+@pytest.mark.parametrize(
+    ("option", "message"),
+    [
+        (("--png", "x.txt"), "--png x.txt: the name has to end in .png or .svg or .pdf"),
+        (("--csv", "x.png"), "--csv x.png: the name has to end in .csv"),
+        (("--png", "folder.png"), "--png folder.png: is a folder"),
+        (("--png", "file/x.png"), "--png file/x.png: cannot be written (File exists)"),
+    ],
+)
+@pytest.mark.parametrize("command", ["lr", "find-lr"])
+def test_output_that_cannot_be_written_is_found_before_any_work(competition, tmp_path, command, option, message):
+    (tmp_path / "config.yaml").write_text(yaml.safe_dump(experiment_content(competition)))
+    (tmp_path / "folder.png").mkdir()
+    (tmp_path / "file").write_text("")
+    done = kit(command, "config.yaml", *option, cwd=tmp_path)
+    assert (done.returncode, done.stderr, done.stdout) == (1, f"error: {message}\n", "")
+
+
+def test_policies_beside_a_config_are_listed_with_it(tmp_path):
+    (tmp_path / "deep/policies").mkdir(parents=True)
+    (tmp_path / "deep/policies/mine.yaml").write_text("lr: 1e-2\ndescription: My own idea.")
+    assert "My own idea." in kit("policies", "deep/config.yaml", cwd=tmp_path).stdout
+    assert "My own idea." not in kit("policies", cwd=tmp_path).stdout
+    (tmp_path / "deep/policies/empty.yaml").write_text("")
+    assert kit("policies", "deep/config.yaml", cwd=tmp_path).stderr == (
+        "error: deep/policies/empty.yaml: is empty; a policy has at least `lr`\n"
+    )

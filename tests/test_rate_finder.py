@@ -119,7 +119,7 @@ def test_groups_that_the_policy_freezes_stay_frozen_in_what_is_pasted(competitio
     pasted = PolicyConfig.model_validate(
         parse_yaml(done.stdout.split("in place of the policy's:\n\n")[1], "pasted")
     )
-    assert list(pasted.profile.groups.values())[0] == 0
+    assert next(iter(pasted.profile.groups.values())) == 0
     assert max(pasted.profile.groups.values()) == 1
     assert (pasted.groups, pasted.equalise) == ("coarse", False)
 
@@ -133,5 +133,6 @@ def test_phases_are_told_by_what_to_multiply(competition, tmp_path):
     assert factor == pytest.approx(float(done.stdout.split("valley ")[1].split(",")[0]) / 3e-3, rel=0.02)
     done = kit("find-lr", "config.yaml", "--by-depth", cwd=tmp_path)
     assert done.stderr == (
-        "error: find-lr: --by-depth needs a policy of one phase, mine has 2; take a plain one, like --policy uniform\n"
+        "error: find-lr: --by-depth needs a policy of one phase, mine has 2; take a plain one, like "
+        "--policy uniform\n"
     )

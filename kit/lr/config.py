@@ -4,8 +4,9 @@ import re
 from dataclasses import dataclass
 from typing import Annotated, Any, ClassVar, Literal
 
-from pydantic import Discriminator, Field, Tag, ValidationInfo, field_validator, model_validator
+from pydantic import Discriminator, Field, Tag, ValidationError, ValidationInfo, field_validator, model_validator
 
+from kit.faults import explain
 from kit.lr.controllers import Controller
 from kit.lr.phases import Phase
 from kit.lr.policies import Policy
@@ -36,12 +37,16 @@ class Rate:
 _SLICE = re.compile(r"^slice\(\s*([^,()\s]+)\s*(?:,\s*([^,()\s]+)\s*)?\)$")
 
 
-def parse_lr(lr: float | str) -> Rate:
-    """Reads `1e-2`, `slice(1e-2)` or `slice(1e-6, 1e-2)`.
+def parse_lr(lr: float | str | slice) -> Rate:
+    """Reads `1e-2`, `slice(1e-2)` or `slice(1e-6, 1e-2)`, as text or as Python's slice.
 
     Raises ValueError for anything else, and for rates that are not finite and above 0.
     """
+    if isinstance(lr, slice):
+        lr = f"slice({lr.stop})" if lr.start is None else f"slice({lr.start}, {lr.stop})"
     text = str(lr).strip()
+    if text.startswith("slice(") and ")" not in text:
+        raise ValueError(f'{text!r} is cut at its comma; within braces a slice needs quotes: "slice(1e-6, 1e-2)"')
     match = _SLICE.match(text)
     try:
         *first, last = (float(part) for part in (match.groups() if match else (text,)) if part is not None)
@@ -50,7 +55,7 @@ def parse_lr(lr: float | str) -> Rate:
             f"{text!r} is not a learning rate; write 1e-2, slice(1e-6, 1e-2) or slice(1e-2)"
         ) from None
     if not all(0 < rate < float("inf") for rate in (*first, last)):
-        raise ValueError(f"{text!r} holds a rate that is not above 0 and finite")
+        raise ValueError("rates have to be above 0 and finite, like 1e-2")
     return Rate(first[0] if first else None, last, bool(match))
 
 
@@ -69,9 +74,15 @@ class _Spelled(Section):
     @field_validator("schedule", "profile", "controller", "phases", mode="before", check_fields=False)
     @classmethod
     def _by_name(cls, value: Any, info: ValidationInfo) -> Any:
-        if info.field_name == "phases" and isinstance(value, dict) and "name" not in value:
-            raise ValueError("expected a list of phases, or a mapping with `name: fine_tune`")
-        return {"name": value} if isinstance(value, str) else value
+        if isinstance(value, str):
+            return {"name": value}
+        optional = info.field_name != "schedule" or cls is PhaseConfig
+        if info.field_name == "phases" and not (value is None or isinstance(value, list | tuple | FineTune)):
+            if not isinstance(value, dict) or "name" not in value:
+                raise ValueError("expected fine_tune, a mapping with `name: fine_tune`, or a list of phases")
+        elif not isinstance(value, dict | list | tuple | Options) and not (optional and value is None):
+            raise ValueError("expected a name, or a mapping with `name` and options")
+        return value
 
 
 class PhaseConfig(_Spelled):
@@ -98,7 +109,7 @@ class PhaseConfig(_Spelled):
 class FineTune(Options):
     """fastai's `fine_tune`: the head alone for `freeze_epochs`, then everything at discriminative rates.
 
-    With b the policy's lr: first `slice(b)` under one-cycle with pct .99, all groups but the head frozen;
+    With b the policy's lr: first `slice(b)` under one-cycle with pct_start .99, all groups but the head frozen;
     then slice(b/2/lr_mult, b/2) under one-cycle with `pct_start` and `div`, for the rest of the training.
     fastai v2 `Learner.fine_tune`, with its defaults; its base_lr is 2e-3. fastai also forgets the optimizer's
     state between the two; the kit keeps it.
@@ -112,10 +123,10 @@ class FineTune(Options):
 
     def phases(self, base: float, equalise: bool = False) -> tuple[Phase, ...]:
         return (
-            Phase(base, OneCycle(pct=0.99), HeadFirst(), -1, equalise, epochs=self.freeze_epochs),
+            Phase(base, OneCycle(pct_start=0.99), HeadFirst(), -1, equalise, epochs=self.freeze_epochs),
             Phase(
                 base / 2,
-                OneCycle(pct=self.pct_start, div=self.div),
+                OneCycle(pct_start=self.pct_start, div=self.div),
                 Discriminative(ratio=1 / self.lr_mult),
                 0,
                 equalise,
@@ -230,19 +241,28 @@ def shaped(rate: Rate, profile: ProfileBase | None) -> tuple[float, ProfileBase]
     return rate.last, (profile or Discriminative()).model_copy(update={"ratio": rate.first / rate.last})
 
 
-def policy(lr: float | str, schedule: Any = "one_cycle", profile: Any = None, **options: Any) -> Policy:
+def policy(lr: float | str | slice, schedule: Any = "one_cycle", profile: Any = None, **options: Any) -> Policy:
     """A policy from the values a config file would hold, for use without the rest of the kit.
 
-    options  the other keys of `PolicyConfig`: freeze_to, phases, train_norm, equalise, controller
+    lr       1e-2, or fastai's slice(1e-6, 1e-2), as Python's or as text
+    options  the other keys of `PolicyConfig`: freeze_to, phases, train_norm, equalise, controller. Where the
+             network is cut into depth groups is not among them: `depth_groups(model, cut)` says it
 
-    Raises pydantic's ValidationError (a ValueError) for what cannot be read or is contradictory.
+    Raises ValueError, with a line a fault, for what cannot be read or is contradictory.
     """
-    return PolicyConfig(lr=lr, schedule=schedule, profile=profile, **options).build()
+    if "groups" in options:
+        raise ValueError("groups: where the network is cut is said by depth_groups(model, cut)")
+    lr = str(parse_lr(lr)) if isinstance(lr, slice) else lr
+    content = {"lr": lr, "schedule": schedule, "profile": profile, **options}
+    try:
+        return PolicyConfig.model_validate(content).build()
+    except ValidationError as error:
+        raise ValueError("\n".join(explain(error, content, PolicyConfig, whole="policy"))) from error
 
 
 def fine_tune(base_lr: float = 2e-3, **options: Any) -> Policy:
     """fastai's `fine_tune` as a policy; options: those of `FineTune`."""
-    return PolicyConfig(lr=base_lr, phases={"name": "fine_tune", **options}).build()
+    return policy(base_lr, phases={"name": "fine_tune", **options})
 
 
 def _either(first, second):

@@ -58,9 +58,9 @@ class Phase:
         """The index of the first group that `freeze_to` lets learn."""
         return self.freeze_to if self.freeze_to >= 0 else max(0, count + self.freeze_to)
 
-    def check(self, groups: Sequence[Group]) -> None:
-        """Raises ValueError where the phase does not fit a model with these groups."""
-        self.profile.check(groups)
+    def check(self, groups: Sequence[Group], epochs: float | None) -> None:
+        """Raises ValueError where the phase, so many epochs long, does not fit a model with these groups."""
+        self.profile.check(groups, epochs)
         if not -len(groups) <= self.freeze_to < len(groups):
             raise ValueError(f"freeze_to: {self.freeze_to} leaves nothing to learn of {len(groups)} depth groups")
         if self.equalise and any(group.n_params <= 0 for group in groups):

@@ -93,11 +93,13 @@ class Policy:
         for place, (phase, (begin, end)) in enumerate(zip(self.phases, each, strict=True)):
             where = f"phases[{place}]" if len(self.phases) > 1 else ""
             try:
-                phase.check(groups)
+                phase.check(groups, (end - begin) / steps_per_epoch if steps_per_epoch else None)
             except ValueError as error:
                 raise ValueError(f"{where}.{error}" if where else str(error)) from error
             if math.ceil(begin - TOLERANCE) >= end - TOLERANCE:
-                raise ValueError(f"{where}: shorter than one update ({end - begin:.2g} of {total_steps})")
+                raise ValueError(
+                    f"{where or 'policy'}: shorter than one update ({end - begin:.2g} of {total_steps})"
+                )
             frozen, all_at_once = _look(phase, end - begin, groups, steps_per_epoch)
             if all_at_once:
                 raise ValueError(

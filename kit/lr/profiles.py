@@ -26,8 +26,9 @@ class ProfileBase(Options):
         """Whether the group does not learn now and for a while: its gradients can be turned off."""
         return False
 
-    def check(self, groups: Sequence[Group]) -> None:
-        """Raises ValueError where the profile does not fit a model with these groups."""
+    def check(self, groups: Sequence[Group], epochs: float | None) -> None:
+        """Raises ValueError where the profile does not fit a model with these groups, or a phase of so many
+        epochs (None: unknown)."""
 
     @property
     def lacks_ratio(self) -> bool:
@@ -117,7 +118,8 @@ class Explicit(ProfileBase):
     """A multiplier by group name, `other` for the groups that are not named; 0 freezes a group.
 
     A key is a group's name, or the beginning of one up to a dot (`layer4` is layer4.0 and layer4.1), or
-    `stem` or `head` for the first and the last group. Of several keys that fit, the longest counts.
+    `stem` or `head` for the first and the last group. Of several keys that fit, these two count first, then
+    the longest.
     """
 
     name: Literal["explicit"] = "explicit"
@@ -126,20 +128,30 @@ class Explicit(ProfileBase):
 
     def __call__(self, clock: Clock, group: Group) -> float:
         fitting = [key for key in self.groups if _names(key, group)]
-        return self.groups[max(fitting, key=len)] if fitting else self.other
+        return self.groups[max(fitting, key=lambda key: (key in ENDS, len(key)))] if fitting else self.other
 
     def frozen(self, clock: Clock, group: Group) -> bool:
         return self(clock, group) == 0
 
-    def check(self, groups: Sequence[Group]) -> None:
+    def check(self, groups: Sequence[Group], epochs: float | None) -> None:
         for key in self.groups:
             if not any(_names(key, group) for group in groups):
                 names = ", ".join(group.name for group in groups)
-                raise ValueError(f"profile.groups: {key!r} matches no depth group; there are: {names}")
+                raise ValueError(
+                    f"profile.groups: {key!r} matches no depth group; there are: {names} (as the policy's "
+                    "`groups` cuts the network)"
+                )
+        for group in groups:
+            exact = [key for key in self.groups if key == group.name or (key in ENDS and _names(key, group))]
+            if len(exact) > 1:
+                raise ValueError(f"profile.groups: {' and '.join(exact)} name the same depth group")
 
     @property
     def bound(self) -> float:
         return max(*self.groups.values(), self.other)
+
+
+ENDS = ("stem", "head")
 
 
 def _names(key: str, group: Group) -> bool:
@@ -160,7 +172,7 @@ class Table(ProfileBase):
     def frozen(self, clock: Clock, group: Group) -> bool:
         return self(clock, group) == 0
 
-    def check(self, groups: Sequence[Group]) -> None:
+    def check(self, groups: Sequence[Group], epochs: float | None) -> None:
         if len(groups) != len(self.multipliers):
             names = ", ".join(group.name for group in groups)
             raise ValueError(
@@ -217,8 +229,8 @@ class BleedOut(_Bleed):
 class GradualUnfreezing(ProfileBase):
     """The head first, one group more every `every` epochs; `factor`^(−u) once a group learns, 0 before.
 
-    ULMFiT (Howard & Ruder, arXiv 1801.06146): a group an epoch, factor 2.6. Whoever has more groups than
-    epochs never reaches the stem: cut coarser, or unfreeze faster.
+    ULMFiT (Howard & Ruder, arXiv 1801.06146): a group an epoch, factor 2.6. Refused where the training ends
+    before the stem's turn.
     """
 
     name: Literal["gradual_unfreezing"] = "gradual_unfreezing"
@@ -227,6 +239,14 @@ class GradualUnfreezing(ProfileBase):
 
     def __call__(self, clock: Clock, group: Group) -> float:
         return 0.0 if self.frozen(clock, group) else self.factor**-group.above
+
+    def check(self, groups: Sequence[Group], epochs: float | None) -> None:
+        last = (len(groups) - 1) * self.every
+        if epochs is not None and last >= epochs - TOLERANCE:
+            raise ValueError(
+                f"profile.every: depth group {groups[0].name} would never learn: its turn comes after {last:g} of "
+                f"{epochs:g} epochs; lower profile.every, cut coarser (groups), or train longer"
+            )
 
     def frozen(self, clock: Clock, group: Group) -> bool:
         return clock.epoch < group.above * self.every - TOLERANCE

@@ -113,22 +113,22 @@ class SGDR(WarmedUp):
 
 
 class OneCycle(ScheduleBase):
-    """fastai's one-cycle: up from 1/div over the first `pct` of the steps, then down to 1/div_final.
+    """fastai's one-cycle: up from 1/div over the first `pct_start` of the steps, then down to 1/div_final.
 
     With c(s, e, t) = s + (1 + cos(π(1 − t)))(e − s)/2:
-        p < pct:  c(1/div, 1, p/pct)
-        else:     c(1, 1/div_final, (p − pct)/(1 − pct))
+        p < pct_start:  c(1/div, 1, p/pct_start)
+        else:     c(1, 1/div_final, (p − pct_start)/(1 − pct_start))
     Momentum runs the other way, from `momentum_high` to `momentum_low` and back.
     Defaults and formula: fastai v2 `fit_one_cycle`, after Smith & Topin, arXiv 1708.07120.
 
-    torch's `OneCycleLR` is another curve: its rise ends one step early, at pct·total − 1, its floor is
+    torch's `OneCycleLR` is another curve: its rise ends one step early, at pct_start·total − 1, its floor is
     (max/div)/final_div_factor, and a scalar `max_lr` gives every parameter group the same rate.
     """
 
     name: Literal["one_cycle"] = "one_cycle"
     div: Annotated[float, Field(ge=1)] = 25.0
     div_final: Annotated[float, Field(ge=1)] = 1e5
-    pct: Annotated[float, Field(gt=0, lt=1)] = 0.25
+    pct_start: Annotated[float, Field(gt=0, lt=1)] = 0.25
     momentum_high: Annotated[float, Field(ge=0, lt=1)] = 0.95
     momentum_low: Annotated[float, Field(ge=0, lt=1)] = 0.85
 
@@ -140,26 +140,26 @@ class OneCycle(ScheduleBase):
 
     def _two_phases(self, clock: Clock, first: float, middle: float, last: float) -> float:
         p = clock.progress
-        if p < self.pct:
-            return first + (middle - first) * ease(p / self.pct, "cosine")
-        return middle + (last - middle) * ease((p - self.pct) / (1 - self.pct), "cosine")
+        if p < self.pct_start:
+            return first + (middle - first) * ease(p / self.pct_start, "cosine")
+        return middle + (last - middle) * ease((p - self.pct_start) / (1 - self.pct_start), "cosine")
 
 
 class FlatCos(WarmedUp):
-    """The peak rate over the first `pct` of the curve, then half a cosine to 1/div_final.
+    """The peak rate over the first `pct_start` of the curve, then half a cosine to 1/div_final.
 
-        x < pct:  1,   else:  1/div_final + ½(1 − 1/div_final)(1 + cos(π(x − pct)/(1 − pct)))
+        x < pct_start:  1,   else:  1/div_final + ½(1 − 1/div_final)(1 + cos(π(x − pct_start)/(1 − pct_start)))
     Defaults and formula: fastai v2 `fit_flat_cos`.
     """
 
     name: Literal["flat_cos"] = "flat_cos"
-    pct: Share = 0.75
+    pct_start: Share = 0.75
     div_final: Annotated[float, Field(ge=1)] = 1e5
 
     def curve(self, along: float) -> float:
-        if along < self.pct:
+        if along < self.pct_start:
             return 1.0
-        return 1 + (1 / self.div_final - 1) * ease((along - self.pct) / (1 - self.pct), "cosine")
+        return 1 + (1 / self.div_final - 1) * ease((along - self.pct_start) / (1 - self.pct_start), "cosine")
 
 
 class Linear(WarmedUp):

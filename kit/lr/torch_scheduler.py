@@ -52,6 +52,7 @@ class PolicyLR(LRScheduler):
     def load_state_dict(self, state_dict: dict) -> None:
         """Goes on from a saved count; the optimizer's rates come back with the optimizer's own state."""
         super().load_state_dict(state_dict)
+        self._last_lr = self.get_lr()
         self._freeze_and_set_momentum()
 
     def _freeze_and_set_momentum(self) -> None:

@@ -29,7 +29,7 @@ def draw_curves(folder: ExperimentDir, metric: str, order: Sequence[str] = ()) -
     widths = [3.6] * (columns - 1) + [4.2 if rows == 1 else 3.6]
     panels = figure.subplots(rows, columns, width_ratios=widths, squeeze=False).ravel()
     for axes in panels[len(runs) + 1 :]:
-        axes.set_axis_off()
+        figure.delaxes(axes)
     panels = panels[: len(runs) + 1]
     ranges = [_draw_rates(axes, *each) for axes, each in zip(panels, runs.items(), strict=False)]
     lowest, highest = zip(*ranges, strict=True)
@@ -53,7 +53,8 @@ def _draw_rates(axes, policy: str, runs: list[RunDir]) -> tuple[float, float]:
     """Draws the first run's rates; the lowest one above 0 and the highest."""
     with np.load(runs[0].rates) as saved:
         lr, names = saved["lr"], saved["groups"]
-    draw_lines(axes, lr, names)
+        frozen = saved.get("frozen")  # runs of an earlier version have none
+    draw_lines(axes, lr, names, frozen)
     axes.set_title(policy)
     return limits(lr)
 

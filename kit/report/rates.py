@@ -24,7 +24,7 @@ def draw_policies(matrices: Mapping[str, tuple[np.ndarray, np.ndarray, Sequence[
     figure = new_figure(11, 0.6 + 3.4 * len(matrices))
     panels = figure.subplots(len(matrices), 2, width_ratios=[1.1, 1], squeeze=False)
     for (policy, (lr, frozen, names)), (lines, heat) in zip(matrices.items(), panels, strict=True):
-        draw_lines(lines, lr, names)
+        draw_lines(lines, lr, names, frozen)
         lines.set_ylim(floor / 2, top * 2)
         lines.set_title(policy)
         lines.set_ylabel("learning rate")
@@ -33,17 +33,27 @@ def draw_policies(matrices: Mapping[str, tuple[np.ndarray, np.ndarray, Sequence[
     save(figure, path)
 
 
-def draw_lines(axes, lr: np.ndarray, names: Sequence[str]) -> None:
-    """The rate of each depth group over the updates, on a log scale; dark is the stem, light the head."""
+def draw_lines(axes, lr: np.ndarray, names: Sequence[str], frozen: np.ndarray | None = None) -> None:
+    """The rate of each depth group over the updates, on a log scale; dark is the stem, light the head.
+
+    Where a group is frozen, but for norms that learn at its rate, its line is thin and dotted.
+    """
     from matplotlib import colormaps
 
     labelled = range(len(names)) if len(names) <= 12 else np.linspace(0, len(names) - 1, 6).round().astype(int)
     for depth in reversed(range(len(names))):  # the head first, so that it is the first line of the legend
         along = depth / max(1, len(names) - 1)
         # Equal rates lie on each other: the deeper a group, the thicker its line, so all can be seen.
+        colour = colormaps["viridis"](0.9 * along)
+        learning = lr[:, depth] > 0
+        if frozen is not None:
+            still = learning & frozen[:, depth]
+            learning &= ~frozen[:, depth]
+            if still.any():
+                axes.plot(np.where(still, lr[:, depth], np.nan), color=colour, linewidth=1.2, linestyle=":")
         axes.plot(
-            np.where(lr[:, depth] > 0, lr[:, depth], np.nan),
-            color=colormaps["viridis"](0.9 * along),
+            np.where(learning, lr[:, depth], np.nan),
+            color=colour,
             linewidth=1.2 + 3.0 * along,
             label=str(names[depth]) if depth in labelled else None,
         )
@@ -73,7 +83,7 @@ def _draw_heat(axes, lr: np.ndarray, frozen: np.ndarray, names: Sequence[str], f
     shown = range(len(names)) if len(names) <= 20 else range(0, len(names), -(-len(names) // 20))
     axes.set_yticks(list(shown), [str(names[depth]) for depth in shown], fontsize=7)
     axes.set_xlabel("update")
-    axes.set_title("hatched: frozen; grey: rate 0" if frozen.any() or (lr == 0).any() else "")
+    axes.set_title("hatched, dotted: frozen; grey: rate 0" if frozen.any() or (lr == 0).any() else "", fontsize=10)
     return image
 
 
@@ -115,7 +125,7 @@ def draw_range_test(
             )
     everything = np.concatenate([losses for _, losses in curves.values()])
     start = np.median([losses[0] for _, losses in curves.values()])
-    axes.set_ylim(everything.min() * 0.95, max(1.5 * start, everything.min() * 1.1))
+    axes.set_ylim(everything.min() * 0.95, max(min(1.5 * start, everything.max() * 1.05), everything.min() * 1.1))
     axes.set_xscale("log")
     axes.set_xlabel("learning rate")
     axes.set_ylabel("training loss, smoothed")
@@ -142,6 +152,5 @@ def new_figure(width: float, height: float):
 
 def save(figure, path: Path) -> None:
     """As PNG, or as PDF or SVG where the name says so."""
-    kind = Path(path).suffix.lower().lstrip(".")
     with atomic(path) as temporary:
-        figure.savefig(temporary, dpi=110, format=kind if kind in ("pdf", "svg") else "png")
+        figure.savefig(temporary, dpi=110, format=Path(path).suffix.lower().lstrip("."))

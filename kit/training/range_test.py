@@ -70,6 +70,12 @@ class RangeTest:
         """Whether the loss ever fell, by a hundredth of what it was at first: else no rate is of use."""
         return bool(len(self.smoothed)) and self.smoothed.min() < 0.99 * self.smoothed[0]
 
+    @property
+    def bounded(self) -> bool:
+        """Whether the loss rose again after its lowest, in what the suggestions look at."""
+        kept = self.smoothed[self.planned // 10 : -5]
+        return bool(len(kept)) and int(kept.argmin()) < len(kept) - 1
+
     def suggestions(self) -> dict[str, float]:
         """fastai's four, by name; without the first tenth of the planned updates and the last five, as there."""
         kept = slice(self.planned // 10, -5)

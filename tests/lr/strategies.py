@@ -65,7 +65,7 @@ SCHEDULES = {
         OneCycle,
         div=st.floats(1, 1e3),
         div_final=st.floats(1, 1e6),
-        pct=st.floats(0.01, 0.99),
+        pct_start=st.floats(0.01, 0.99),
         momentum_high=st.floats(0, 0.99),
         momentum_low=st.floats(0, 0.99),
     ),
@@ -80,7 +80,7 @@ SCHEDULES = {
         **warm_up,
     ),
     "sgdr": st.builds(SGDR, floor=fractions, cycles=st.integers(1, 8), multiplier=st.floats(1, 4), **warm_up),
-    "flat_cos": st.builds(FlatCos, pct=st.floats(0, 0.99), div_final=st.floats(1, 1e6), **warm_up),
+    "flat_cos": st.builds(FlatCos, pct_start=st.floats(0, 0.99), div_final=st.floats(1, 1e6), **warm_up),
     "linear": st.builds(Linear, floor=fractions, **warm_up),
     "polynomial": st.builds(Polynomial, floor=fractions, power=st.floats(0.1, 5), **warm_up),
     "step": st.builds(

@@ -221,8 +221,24 @@ def test_equalise_leaves_uniform_as_it_is():
     ["fast", "slice()", "slice(1e-6 1e-2)", "slice(1,2,3)", 0, -1e-3, "slice(0, 1e-2)", "nan", "slice(-1, 1)"],
 )
 def test_what_is_no_rate_is_refused(lr):
-    with pytest.raises(ValueError, match=r"learning rate|not above 0"):
+    with pytest.raises(ValueError, match=r"^lr = .*(is not a learning rate|above 0)"):
         policy(lr)
+
+
+def test_pythons_slice_is_fastais():
+    assert policy(slice(1e-4, 1e-2)) == policy("slice(1e-4, 1e-2)")
+    assert policy(slice(1e-2)) == policy("slice(1e-2)")
+
+
+def test_faults_are_told_in_a_line_each_as_for_a_config():
+    with pytest.raises(ValueError, match=r"^schedule = 'cosin': did you mean cosine\?$"):
+        policy(1e-2, "cosin")
+    with pytest.raises(ValueError, match=r"^scheduel: unknown key; did you mean schedule\?$"):
+        policy(1e-2, scheduel="cosine")
+    with pytest.raises(ValueError, match=r"^policy: lr = slice\(0.01, 0.0001\): falls towards the head"):
+        policy(slice(1e-2, 1e-4))
+    with pytest.raises(ValueError, match=r"depth_groups\(model, cut\)"):
+        policy(1e-2, groups="stage")
 
 
 @pytest.mark.parametrize(

@@ -123,9 +123,11 @@ def test_explicit_by_name_prefix_stem_and_head():
     assert [profile(NOW, group) for group in cut] == [0, 0.1, 0.1, 0.5, 0.5, 0.5, 0.5, 2, 3, 5]
     assert [profile.frozen(NOW, group) for group in cut] == [True] + [False] * 9
     assert profile.bound == 5
-    profile.check(cut)
+    profile.check(cut, None)
     with pytest.raises(ValueError, match=r"'layer' matches no depth group; there are: conv1, layer1.0, "):
-        Explicit(groups={"layer": 1}).check(cut)
+        Explicit(groups={"layer": 1}).check(cut, None)
+    with pytest.raises(ValueError, match="fc and head name the same depth group"):
+        Explicit(groups={"fc": 1, "head": 2}).check(cut, None)
 
 
 def test_table_has_a_number_for_each_group():
@@ -133,7 +135,7 @@ def test_table_has_a_number_for_each_group():
     assert multipliers(table, 3) == [0, 0.5, 2]
     assert frozen(table, 3) == [True, False, False]
     with pytest.raises(ValueError, match=r"3 numbers for 4 depth groups \(layer0, layer1, layer2, layer3\)"):
-        table.check(groups(4))
+        table.check(groups(4), None)
 
 
 @pytest.mark.parametrize(("curve", "at_half"), [("linear", 0.25), ("cosine", (1 - math.cos(math.pi / 4)) / 2)])
@@ -163,6 +165,14 @@ def test_gradual_unfreezing_wakes_a_group_an_epoch_from_the_head():
         assert multipliers(profile, clock=clock) == pytest.approx(awake)
         assert frozen(profile, clock=Clock(10 * epoch + 9, 50, 10)) == frozen(profile, clock=clock)
     assert frozen(GradualUnfreezing(every=0.5), clock=Clock(10, 50, 10)) == [True, False, False, False]
+
+
+def test_unfreezing_that_would_not_reach_the_stem_is_refused():
+    GradualUnfreezing().check(groups(3), 2.5)
+    GradualUnfreezing(every=0.5).check(groups(4), 2)
+    for profile, epochs in ((GradualUnfreezing(), 2), (GradualUnfreezing(every=0.5), 1)):
+        with pytest.raises(ValueError, match=r"profile.every: depth group layer0 would never learn"):
+            profile.check(groups(3), epochs)
 
 
 def test_freeze_out_ends_at_t_early_layers_first():

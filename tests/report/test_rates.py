@@ -42,10 +42,18 @@ def test_other_formats_by_name(tmp_path):
     matrices = {"mine": (np.full((3, 2), 1e-3), np.zeros((3, 2), dtype=bool), ["a", "b"])}
     draw_policies(matrices, tmp_path / "x.svg")
     draw_policies(matrices, tmp_path / "x.pdf")
-    draw_policies(matrices, tmp_path / "no_suffix")
     assert b"<svg" in (tmp_path / "x.svg").read_bytes()
     assert (tmp_path / "x.pdf").read_bytes().startswith(b"%PDF")
-    assert (tmp_path / "no_suffix").read_bytes().startswith(b"\x89PNG")
+
+
+def test_frozen_stretches_are_dotted(tmp_path, figures):
+    lr, frozen = np.full((4, 2), 1e-3), np.array([[True, False]] * 2 + [[False, False]] * 2)
+    draw_policies({"mine": (lr, frozen, ["a", "b"])}, tmp_path / "x.png")
+    head, dotted, stem = figures[0].axes[0].get_lines()
+    assert dotted.get_linestyle() == ":"
+    np.testing.assert_array_equal(dotted.get_ydata(), [1e-3, 1e-3, np.nan, np.nan])
+    np.testing.assert_array_equal(stem.get_ydata(), [np.nan, np.nan, 1e-3, 1e-3])
+    assert not np.isnan(head.get_ydata()).any()
 
 
 def test_runs_of_true():

@@ -162,7 +162,7 @@ def test_two_processes_freeze_as_one_does(competition, tmp_path):
         "model": {"name": "test_vit"},  # no batch norm, whose statistics are of half a batch
         "data": {"augment": "none"},
         "policies": {
-            "uniform": {"lr": 1e-3, "groups": "block", "profile": {"name": "gradual_unfreezing", "every": 0.3}}
+            "uniform": {"lr": 1e-3, "groups": "block", "profile": {"name": "gradual_unfreezing", "every": 0.25}}
         },
         "folds": {"run": [0]},
     }
