@@ -10,7 +10,7 @@ demo: $(VENV)/.installed
 	$(BIN)/python -m kit run configs/digits.yaml
 
 test: $(VENV)/.installed-dev lint
-	$(BIN)/python -m pytest
+	$(BIN)/python -m pytest -n auto --maxprocesses 4
 
 test-slow: $(VENV)/.installed-dev
 	$(BIN)/python -m pytest -m slow

@@ -25,12 +25,9 @@ def main() -> None:
     result = run(load_experiment(options.config, overrides, chosen), options.output, say=print)
     print(f"\nPython {platform.python_version()}, torch {torch.__version__}, {torch.get_num_threads()} threads\n")
     print("| policy | macro F1 | seconds |\n|---|---|---|")
-    rows = []
-    for name, outcome in result.policies.items():
+    for name, outcome in sorted(result.policies.items()):
         record = json.loads((result.folder / name / "seed0/fold0/run.json").read_text())
-        rows.append((outcome.scores["oof"], name, record["seconds"]["training"]))
-    for score, name, seconds in sorted(rows, reverse=True):
-        print(f"| `{name}` | {score:.3f} | {seconds:.0f} |")
+        print(f"| `{name}` | {outcome.scores['oof']:.3f} | {record['seconds']['training']:.0f} |")
 
 
 def parse() -> argparse.Namespace:

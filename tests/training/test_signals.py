@@ -8,9 +8,11 @@ import timm
 import torch
 from test_loop import trainer_of
 
+from kit.catalogue import SHIPPED
 from kit.errors import KitError
 from kit.model.groups import depth_groups
 from kit.training.signals import SignalMeter
+from kit.yamlfile import read_yaml
 
 
 def controlled(competition, path, controller, **sections):
@@ -103,3 +105,20 @@ def test_a_multiplier_that_is_not_the_controllers_is_found(competition, tmp_path
 
     with pytest.raises(KitError, match=f"step 2: depth group {trainer.groups[1].name} learned at"):
         trainer.train(on_step=meddle)
+
+
+@pytest.mark.parametrize(("name", "optimizer"), [("lars", "sgd"), ("lamb", "adamw"), ("constant_update", "adamw")])
+def test_the_ready_controllers_do_something(competition, tmp_path, name, optimizer):
+    """Their bounds do not make them a static policy."""
+    policy = read_yaml(SHIPPED / f"{name}.yaml")
+    trainer = trainer_of(
+        competition,
+        tmp_path,
+        policies={"uniform": policy},
+        training={"optimizer": {"name": optimizer}, "epochs": 4},
+    )
+    trainer.train()
+    multiplier, controller = trainer.rates.multiplier, trainer.rates.policy.controller
+    at_a_bound = np.isclose(multiplier, controller.lower) | np.isclose(multiplier, controller.upper)
+    assert at_a_bound.mean() < 0.3
+    assert np.ptp(np.log(multiplier), axis=0).min() > 0.01  # each group's moves
