@@ -86,7 +86,8 @@ def run(
             f"{state.num_processes} × {state.device.type}, {resolve_precision(experiment.training.precision, cpu)}"
         )
         rows = f"{len(prepared.train)} training and {len(prepared.test)} test rows"
-        say(f"{experiment.name}: {len(due)} runs of {experiment.model.name} on {how}; {rows}")
+        runs = "1 run" if len(due) == 1 else f"{len(due)} runs"
+        say(f"{experiment.name}: {runs} of {experiment.model.name} on {how}; {rows}")
     state.wait_for_everyone()  # nobody begins to write before all have seen what is due
     for key in due:
         _execute(key, prepared, folder.run(key), say)
@@ -121,6 +122,8 @@ def _execute(key: RunKey, prepared: Prepared, run: RunDir, say: Say) -> None:
         run.write(record)
     accelerator.wait_for_everyone()
     started = time.monotonic()
+    if run.checkpoint.is_file():
+        say(f"{key}: goes on from its last checkpoint")
     try:
         trainer = trainer_of(key, prepared, run, accelerator)
         trained = trainer.train(str(key))

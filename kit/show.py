@@ -32,7 +32,8 @@ def show_result(result: "Result", metric: str) -> None:
         print(f"{policy}: pooled out-of-fold {metric} {scores['oof']:.4f} ({scores['oof_rows']}{part} rows)")
         if part:
             print(f"{policy}: only some folds were run, so this is no score of the whole train table")
-        print(f"{policy}: submission {outcome.submission}, the mean of {len(scores['runs'])} models")
+        models = "1 model" if len(scores["runs"]) == 1 else f"{len(scores['runs'])} models"
+        print(f"{policy}: submission {outcome.submission}, the mean of {models}")
     print(f"Everything else: {result.folder}")
 
 

@@ -10,6 +10,7 @@ from kit.report.rates import COLOURS, draw_lines, limits, new_figure, save
 from kit.runs import ExperimentDir, RunDir
 
 COLUMNS = 5  # panels side by side
+MOST_CURVES = 8  # of scores in one panel that can be told apart
 
 
 def draw_curves(folder: ExperimentDir, metric: str, order: Sequence[str] = ()) -> Path | None:
@@ -17,8 +18,9 @@ def draw_curves(folder: ExperimentDir, metric: str, order: Sequence[str] = ()) -
 
     Policies come in the given `order`, any others after them.
 
-    Left, a panel a policy: the rate of each depth group over the updates (of the first run).
-    Right: the score of the held-out fold after each epoch, mean and range over a policy's runs.
+    A panel a policy: the rate of each depth group over the updates (of the first run).
+    Last: the score of the held-out fold after each epoch, mean and range over a policy's runs; of more than
+    eight policies the last scores alone.
     """
     runs = _finished(folder, order)
     if not runs:
@@ -36,7 +38,7 @@ def draw_curves(folder: ExperimentDir, metric: str, order: Sequence[str] = ()) -
     for axes in panels[:-1]:  # one scale for all, so that the policies can be compared
         axes.set_ylim(max(min(lowest), max(highest) * 1e-10) / 2, max(highest) * 2)
     panels[0].set_ylabel("learning rate")
-    _draw_scores(panels[-1], runs, metric)
+    (_draw_scores if len(runs) <= MOST_CURVES else _draw_last_scores)(panels[-1], runs, metric)
     save(figure, folder.curves)
     return folder.curves
 
@@ -76,3 +78,20 @@ def _draw_scores(axes, runs: dict[str, list[RunDir]], metric: str) -> None:
     axes.set_ylabel(metric)
     axes.grid(alpha=0.25)
     axes.legend(fontsize=8)
+
+
+def _draw_last_scores(axes, runs: dict[str, list[RunDir]], metric: str) -> None:
+    """A row a policy, the best on top: the last score of each run, and their mean."""
+    last = {}
+    for policy, members in runs.items():
+        scores = [[line["valid_score"] for line in run.read_history() if "valid_score" in line] for run in members]
+        if scores := [each[-1] for each in scores if each]:
+            last[policy] = scores
+    ordered = sorted(last, key=lambda policy: np.mean(last[policy]))
+    for row, policy in enumerate(ordered):
+        axes.plot(last[policy], [row] * len(last[policy]), "o", color=COLOURS[0], alpha=0.5, markersize=4)
+        axes.plot(np.mean(last[policy]), row, "|", color="black", markersize=8)
+    axes.set_yticks(range(len(ordered)), ordered, fontsize=min(8, 190 / max(1, len(ordered))))
+    axes.set_title("held-out fold, last epoch")
+    axes.set_xlabel(metric)
+    axes.grid(alpha=0.25)

@@ -40,7 +40,7 @@ def draw_lines(axes, lr: np.ndarray, names: Sequence[str], frozen: np.ndarray | 
     """
     from matplotlib import colormaps
 
-    labelled = range(len(names)) if len(names) <= 12 else np.linspace(0, len(names) - 1, 6).round().astype(int)
+    labelled = range(len(names)) if len(names) <= 6 else np.linspace(0, len(names) - 1, 6).round().astype(int)
     for depth in reversed(range(len(names))):  # the head first, so that it is the first line of the legend
         along = depth / max(1, len(names) - 1)
         # Equal rates lie on each other: the deeper a group, the thicker its line, so all can be seen.
@@ -60,7 +60,7 @@ def draw_lines(axes, lr: np.ndarray, names: Sequence[str], frozen: np.ndarray | 
     axes.set_yscale("log")
     axes.set_xlabel("update")
     axes.grid(alpha=0.25)
-    axes.legend(fontsize=7, title="depth group", title_fontsize=7, loc="lower left")
+    axes.legend(fontsize=7, title="depth group", title_fontsize=7)
 
 
 def _draw_heat(axes, lr: np.ndarray, frozen: np.ndarray, names: Sequence[str], floor: float, top: float):

@@ -131,6 +131,17 @@ def test_more_policies_than_colours(tmp_path, figures):
     assert len(figures[0].axes[-1].get_lines()) == 8
 
 
+def test_of_many_policies_the_last_scores_are_shown_the_best_on_top(tmp_path, figures):
+    for number in range(9):
+        add_run(tmp_path, f"policy{number}", 0, [0.9, 0.1 * ((4 * number) % 9)])
+    drawn(tmp_path, panels=9)
+    scores = figures[0].axes[9]
+    names = [label.get_text() for label in scores.get_yticklabels()]
+    assert names == sorted(names, key=lambda name: (4 * int(name[-1])) % 9)
+    means = [line.get_xdata()[0] for line in scores.get_lines() if line.get_marker() == "|"]
+    assert means == pytest.approx([0.1 * place for place in range(9)])
+
+
 def test_picture_is_drawn_anew(tmp_path):
     add_run(tmp_path, "uniform", 0, [0.5, 0.6])
     before = drawn(tmp_path, panels=1).tobytes()

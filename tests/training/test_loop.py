@@ -337,8 +337,11 @@ def test_a_process_killed_for_good_goes_on_with_the_same_bits(competition, tmp_p
     assert process.wait() == -signal.SIGKILL
     done = torch.load(checkpoint, weights_only=True)["step"]
     assert 0 < done < 36
-    for name in ("killed", "whole"):
-        run(load_experiment(config), tmp_path / name)
+    said = {"killed": [], "whole": []}
+    for name, lines in said.items():
+        run(load_experiment(config), tmp_path / name, say=lines.append)
+    goes_on = "uniform seed 0 fold 0: goes on from its last checkpoint"
+    assert [goes_on in lines for lines in said.values()] == [True, False]
     files = [tmp_path / name / "runs/tiny/uniform/seed0/fold0" for name in ("killed", "whole")]
     for name in ("weights.safetensors", "oof.parquet", "test.parquet", "rates.npz", "history.jsonl"):
         assert (files[0] / name).read_bytes() == (files[1] / name).read_bytes(), name
