@@ -1,16 +1,37 @@
 """`kit find-lr`: all groups together and each in turn, as a user types it."""
 
+import sys
+from types import SimpleNamespace
+
 import numpy as np
 import pandas as pd
 import pytest
 import yaml
 from conftest import experiment_content, refusal_of
-from test_preview import kit
+from test_preview import kit as kit_anew
 
+from kit.cli import main
 from kit.config import load_experiment, validate
 from kit.lr import PolicyConfig
 from kit.rate_finder import Search, find_lr
 from kit.yamlfile import parse_yaml
+
+
+@pytest.fixture
+def kit(monkeypatch, capsys):
+    """The command line in this process, where everything is imported already."""
+
+    def run(*arguments, cwd):
+        monkeypatch.chdir(cwd)
+        monkeypatch.setattr(sys, "argv", ["kit", *map(str, arguments)])
+        try:
+            main()
+            code = 0
+        except SystemExit as stop:
+            code = stop.code or 0
+        return SimpleNamespace(returncode=code, **capsys.readouterr()._asdict())
+
+    return run
 
 
 def config(competition, folder, policy, **training):
@@ -55,7 +76,7 @@ def test_a_group_in_turn_leaves_the_others_at_their_rate(competition, tmp_path, 
 
 def test_the_command_prints_suggestions_and_writes_csv_and_png(competition, tmp_path):
     config(competition, tmp_path, {"lr": "slice(1e-4, 1e-2)", "groups": "stage"})
-    done = kit("find-lr", "config.yaml", "--end", "1e3", "--csv", "lr.csv", "--png", "lr.png", cwd=tmp_path)
+    done = kit_anew("find-lr", "config.yaml", "--end", "1e3", "--csv", "lr.csv", "--png", "lr.png", cwd=tmp_path)
     assert done.returncode == 0, done.stderr
     assert "mine, all: valley " in done.stdout
     pasted = done.stdout.split("ready to paste (rates by depth keep their ratios):\n\n")[1].splitlines()[0]
@@ -68,11 +89,11 @@ def test_the_command_prints_suggestions_and_writes_csv_and_png(competition, tmp_
     assert not (tmp_path / "runs").exists()
 
 
-def test_the_suggested_profile_can_be_pasted_into_a_policy(competition, tmp_path):
+def test_the_suggested_profile_can_be_pasted_into_a_policy(competition, tmp_path, kit):
     experiment = config(competition, tmp_path, {"lr": 1e-2, "groups": "coarse"})
     done = kit("find-lr", "config.yaml", "--by-depth", "--steps", 40, "--png", "lr.png", cwd=tmp_path)
-    assert done.returncode == 0, done.stderr
-    pasted = done.stdout.split("in place of the policy's:\n\n")[1]
+    assert done.returncode == 0, done.err
+    pasted = done.out.split("in place of the policy's:\n\n")[1]
     content = experiment_content(competition) | {"policies": {"found": parse_yaml(pasted, "pasted")}}
     (tmp_path / "next.yaml").write_text(yaml.safe_dump(content))
     policy = load_experiment(tmp_path / "next.yaml").policies["found"].build()
@@ -106,7 +127,7 @@ def test_controllers_are_left_out_and_other_policies_named(competition, tmp_path
     ]
 
 
-def test_groups_that_the_policy_freezes_stay_frozen_in_what_is_pasted(competition, tmp_path):
+def test_groups_that_the_policy_freezes_stay_frozen_in_what_is_pasted(competition, tmp_path, kit):
     policy = {
         "lr": 1e-2,
         "groups": "coarse",
@@ -115,24 +136,22 @@ def test_groups_that_the_policy_freezes_stay_frozen_in_what_is_pasted(competitio
     }
     config(competition, tmp_path, policy)
     done = kit("find-lr", "config.yaml", "--by-depth", "--steps", 30, cwd=tmp_path)
-    assert done.returncode == 0, done.stderr
-    pasted = PolicyConfig.model_validate(
-        parse_yaml(done.stdout.split("in place of the policy's:\n\n")[1], "pasted")
-    )
+    assert done.returncode == 0, done.err
+    pasted = PolicyConfig.model_validate(parse_yaml(done.out.split("in place of the policy's:\n\n")[1], "pasted"))
     assert next(iter(pasted.profile.groups.values())) == 0
     assert max(pasted.profile.groups.values()) == 1
     assert (pasted.groups, pasted.equalise) == ("coarse", False)
 
 
-def test_phases_are_told_by_what_to_multiply(competition, tmp_path):
+def test_phases_are_told_by_what_to_multiply(competition, tmp_path, kit):
     phases = [{"fraction": 0.5, "lr": 1e-3}, {"lr": 3e-3}]
     config(competition, tmp_path, {"lr": 1e-2, "groups": "stage", "phases": phases})
     done = kit("find-lr", "config.yaml", "--steps", 40, "--start", 1e-4, cwd=tmp_path)
-    assert done.returncode == 0, done.stderr
-    factor = float(done.stdout.split("multiply every lr of the policy and its phases by ")[1])
-    assert factor == pytest.approx(float(done.stdout.split("valley ")[1].split(",")[0]) / 3e-3, rel=0.02)
+    assert done.returncode == 0, done.err
+    factor = float(done.out.split("multiply every lr of the policy and its phases by ")[1])
+    assert factor == pytest.approx(float(done.out.split("valley ")[1].split(",")[0]) / 3e-3, rel=0.02)
     done = kit("find-lr", "config.yaml", "--by-depth", cwd=tmp_path)
-    assert done.stderr == (
+    assert done.err == (
         "error: find-lr: --by-depth needs a policy of one phase, mine has 2; take a plain one, like "
         "--policy uniform\n"
     )
