@@ -90,7 +90,7 @@ def make_update():
 
 
 def kits(config: PolicyConfig):
-    """Rates, writing and recording, as the loop does before every update."""
+    """Rates, writing, recording and checking, as the loop does around every update."""
     model = timm.create_model("resnet18", num_classes=10)
     groups, policy = depth_groups(model, config.groups), config.build()
     optimizer = build_optimizer(OptimizerConfig(), model, groups, torch.device("cpu"), policy.peak)
@@ -101,6 +101,7 @@ def kits(config: PolicyConfig):
         now = next(step)
         writer.write(now, optimizer)
         writer.record(now, optimizer)
+        writer.confirm(now, optimizer)
 
     return write
 
