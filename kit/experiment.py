@@ -131,11 +131,8 @@ def _execute(key: RunKey, prepared: Prepared, run: RunDir, say: Say) -> None:
     except Exception as error:
         if main:
             run.write(record | {"status": "failed", "error": str(error)})
-        if isinstance(error, torch.OutOfMemoryError):
-            advice = "halve training.batch_size and double training.accumulate"
-            raise KitError(f"{key}: the GPU's memory is too small; {advice}") from error
-        if isinstance(error, KitError):
-            raise KitError(f"{key}: {error}") from error
+        if (told := _told(key, error)) is not error:
+            raise told from error
         raise
     held_out = trainer.fold.valid_rows
     truth = competition.targets[held_out]
@@ -162,6 +159,14 @@ def _execute(key: RunKey, prepared: Prepared, run: RunDir, say: Say) -> None:
         f"{key}: {experiment.scoring.title} {fold_score:.4f} ({len(held_out)} rows), "
         f"{trained.seconds:.1f} s, {trained.images_per_second:.0f} images/s"
     )
+
+
+def _told(key: RunKey, error: Exception) -> Exception:
+    """The error as the user is told it: with its run, where it is one that the user can mend."""
+    if isinstance(error, torch.OutOfMemoryError):
+        advice = "halve training.batch_size and double training.accumulate"
+        return KitError(f"{key}: the GPU's memory is too small; {advice}")
+    return KitError(f"{key}: {error}") if isinstance(error, KitError) else error
 
 
 def trainer_of(
