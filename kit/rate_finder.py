@@ -69,9 +69,12 @@ class Found:
         """For `by_depth`: the largest rate, and each group's multiplier of it, 0 for groups that are frozen.
 
         Of the four suggestions it takes `minimum`, a tenth of the rate from which on this group does harm:
-        the others look for where the loss falls, and here it falls because all the other groups learn.
+        the others look for where the loss falls, and here it falls because all the other groups learn. A
+        group that no rate harmed gets at most the highest of those that were.
         """
         rates = {name: test.suggestions()["minimum"] for name, test in self.tests.items()}
+        known = [rates[name] for name, test in self.tests.items() if test.bounded]
+        rates = {name: min(rate, max(known)) if known else rate for name, rate in rates.items()}
         top = max(rates.values())
         return top, {group.name: rates.get(group.name, 0.0) / top for group in self.groups}
 

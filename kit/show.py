@@ -128,7 +128,7 @@ def _show_profile(found: "Found", config: "PolicyConfig") -> None:
         print("equalise: false")
     for name, test in found.tests.items():
         if not test.bounded:
-            print(f"# No rate up to {test.rates[-1]:.3g} did harm to {name}: its number says no more; raise --end")
+            print(f"# No rate up to {test.rates[-1]:.3g} did harm to {name}: its curve says no more than that.")
     print("# The loss of each curve falls because the other groups learn, too: a group that hardly matters can be")
     print("# raised far without harm, and gets a high rate. Compare with a uniform policy before you trust it.")
 

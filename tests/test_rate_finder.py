@@ -12,8 +12,9 @@ from test_preview import kit as kit_anew
 
 from kit.cli import main
 from kit.config import load_experiment, validate
-from kit.lr import PolicyConfig
-from kit.rate_finder import Search, find_lr
+from kit.lr import Group, PolicyConfig
+from kit.rate_finder import Found, Search, find_lr
+from kit.training.range_test import RangeTest
 from kit.yamlfile import parse_yaml
 
 
@@ -141,6 +142,21 @@ def test_groups_that_the_policy_freezes_stay_frozen_in_what_is_pasted(competitio
     assert next(iter(pasted.profile.groups.values())) == 0
     assert max(pasted.profile.groups.values()) == 1
     assert (pasted.groups, pasted.equalise) == ("coarse", False)
+
+
+def test_a_group_that_no_rate_harms_gets_the_highest_of_the_others():
+    rates = np.geomspace(1e-6, 10, 60)
+
+    def curve(lowest):  # the place of the lowest loss
+        return RangeTest(rates, np.zeros(60), 1 + np.abs(np.log10(rates) - np.log10(lowest)), False, 60)
+
+    groups = [Group(index, 3, name, 10) for index, name in enumerate("abc")]
+    tests = dict(zip("abc", [curve(10.0), curve(1e-1), curve(1e-2)], strict=True))
+    assert [test.bounded for test in tests.values()] == [False, True, True]
+    found = Found("mine", 1e-2, groups, np.full(3, 1e-2), tests)
+    top, multipliers = found.suggested_profile()
+    assert top == pytest.approx(1e-2, rel=0.3)
+    assert multipliers == pytest.approx({"a": 1, "b": 1, "c": 0.1}, rel=0.3)
 
 
 def test_phases_are_told_by_what_to_multiply(competition, tmp_path, kit):

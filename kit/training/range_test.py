@@ -72,9 +72,10 @@ class RangeTest:
 
     @property
     def bounded(self) -> bool:
-        """Whether the loss rose again after its lowest, in what the suggestions look at."""
+        """Whether the loss rose again after its lowest, by a twentieth, in what the suggestions look at: else
+        there is no rate of which it says that it is too high."""
         kept = self.smoothed[self.planned // 10 : -5]
-        return bool(len(kept)) and int(kept.argmin()) < len(kept) - 1
+        return bool(len(kept)) and kept[kept.argmin() :].max() > 1.05 * kept.min()
 
     def suggestions(self) -> dict[str, float]:
         """fastai's four, by name; without the first tenth of the planned updates and the last five, as there."""
