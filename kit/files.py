@@ -36,12 +36,18 @@ def atomic(path: Path) -> Iterator[Path]:
 
 def need_writable(folder: Path) -> None:
     """Makes the folder and tries to write there; KitError where that is not possible."""
+    if reason := _refusal(folder):
+        raise KitError(f"{folder} cannot be written ({reason}); give --output DIR that can")
+
+
+def _refusal(folder: Path) -> str | None:
+    """Why nothing can be written into the folder, which is made where it is not there."""
     try:
         folder.mkdir(parents=True, exist_ok=True)
         with tempfile.TemporaryFile(dir=folder):
-            pass
+            return None
     except OSError as error:
-        raise KitError(f"{folder} cannot be written ({error.strerror}); give --output DIR that can") from error
+        return error.strerror or str(error) or type(error).__name__
 
 
 def need_output(option: str, file: str | None, suffixes: tuple[str, ...]) -> None:
@@ -53,12 +59,8 @@ def need_output(option: str, file: str | None, suffixes: tuple[str, ...]) -> Non
         raise KitError(f"{option} {file}: the name has to end in {' or '.join(suffixes)}")
     if path.is_dir():
         raise KitError(f"{option} {file}: is a folder")
-    try:
-        path.parent.mkdir(parents=True, exist_ok=True)
-        with tempfile.TemporaryFile(dir=path.parent):
-            pass
-    except OSError as error:
-        raise KitError(f"{option} {file}: cannot be written ({error.strerror})") from error
+    if reason := _refusal(path.parent):
+        raise KitError(f"{option} {file}: cannot be written ({reason})")
 
 
 def write_text(path: Path, text: str) -> None:

@@ -10,7 +10,7 @@ from kit.lr.clock import Clock, Group
 from kit.lr.profiles import ProfileBase
 from kit.lr.schedules import TOLERANCE, ScheduleBase
 
-LONGEST = 20_000  # updates over which `equalise` sums all; of longer phases it takes as many, evenly spaced
+LONGEST = 20_000  # updates that `equalise` sums over; of longer phases it takes every second, third …
 
 
 @dataclass(frozen=True)
@@ -79,7 +79,7 @@ class Phase:
             members = groups[self.first_learning(len(groups)) :]
             sizes, uniform, ours = np.array([group.n_params for group in members], dtype=np.float64), 0.0, 0.0
             updates = np.arange(max(1, math.ceil(clock.total_steps - TOLERANCE)), dtype=np.float64)
-            for update in updates[:: max(1, len(updates) // LONGEST)].tolist():
+            for update in updates[:: math.ceil(len(updates) / LONGEST)].tolist():
                 then = Clock(update, clock.total_steps, clock.steps_per_epoch)
                 fraction = self.schedule(then)
                 uniform += fraction * sizes.sum()

@@ -132,9 +132,9 @@ def _with_unique_names(groups: list[DepthGroup]) -> list[DepthGroup]:
         name = group.name
         if times[name] > 1:
             own = [key for key in group.parameters if key.startswith(f"{name}.")] or list(group.parameters)
-            children = dict.fromkeys(key.removeprefix(f"{name}.").split(".")[0] for key in own)
-            first, *_, last = [*children, *children]
-            name = f"{name}.{first}" if len(children) == 1 else f"{name}.{first}…{last}"
+            children = list(dict.fromkeys(key.removeprefix(f"{name}.").split(".")[0] for key in own))
+            last = f"…{children[-1]}" if len(children) > 1 else ""
+            name = f"{name}.{children[0]}{last}"
         same = sum(other.name == name or other.name.startswith(f"{name}#") for other in named)
         name = f"{name}#{same + 1}" if same else name
         named.append(replace(group, name=name))
