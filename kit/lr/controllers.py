@@ -71,7 +71,7 @@ class LARS(ControllerBase):
 
     def step(self, state: State, signals: Signals, lr: np.ndarray, fraction: float) -> tuple[np.ndarray, State]:
         weight, gradient = signals["weight"], signals["gradient"]
-        with np.errstate(divide="ignore", invalid="ignore"):
+        with np.errstate(divide="ignore", invalid="ignore", over="ignore"):
             ratio = self.coefficient * weight / (gradient + signals["decay"] * weight)
         return self._bounded(np.where(gradient > 0, ratio, np.nan)), state
 
@@ -88,7 +88,7 @@ class LAMB(ControllerBase):
     name: Literal["lamb"] = "lamb"
 
     def step(self, state: State, signals: Signals, lr: np.ndarray, fraction: float) -> tuple[np.ndarray, State]:
-        with np.errstate(divide="ignore", invalid="ignore"):
+        with np.errstate(divide="ignore", invalid="ignore", over="ignore"):
             return self._bounded(signals["weight"] / signals["direction"]), state
 
 
@@ -111,7 +111,7 @@ class ConstantUpdate(ControllerBase):
 
     def step(self, state: State, signals: Signals, lr: np.ndarray, fraction: float) -> tuple[np.ndarray, State]:
         log = np.array(state["log_multiplier"])
-        with np.errstate(divide="ignore", invalid="ignore"):
+        with np.errstate(divide="ignore", invalid="ignore", over="ignore"):
             wanted = np.log(self.target * fraction * signals["weight"] / (lr * signals["direction"]))
         bounded = wanted.clip(np.log(self.lower), np.log(self.upper))
         log = np.where(np.isfinite(wanted), log + self.gain * (bounded - log), log)
