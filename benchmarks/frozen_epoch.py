@@ -16,9 +16,9 @@ from pathlib import Path
 import torch
 from throughput import write_images
 
-from kit.competition.locate import Places
 from kit.config import validate
 from kit.experiment import trainer_of
+from kit.locate import Places
 from kit.preparation import prepare
 from kit.runs import ExperimentDir, RunDir, RunKey
 from kit.training.device import make_accelerator

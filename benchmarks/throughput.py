@@ -22,9 +22,9 @@ import timm
 import torch
 from PIL import Image
 
-from kit.competition.locate import Places
 from kit.config import Experiment, validate
 from kit.experiment import trainer_of
+from kit.locate import Places
 from kit.preparation import Prepared, prepare, run_keys
 from kit.runs import ExperimentDir, RunDir
 from kit.training.device import make_accelerator

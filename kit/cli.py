@@ -1,10 +1,11 @@
 """The command line: parse, call, print."""
 
 import sys
-from typing import Annotated
+from typing import Annotated, Literal
 
 import typer
 
+from kit.cli_kernel import kernel_app
 from kit.errors import KitError
 
 app = typer.Typer(
@@ -15,6 +16,8 @@ app = typer.Typer(
     pretty_exceptions_enable=False,
     context_settings={"help_option_names": ["-h", "--help"]},
 )
+
+app.add_typer(kernel_app, name="kernel")
 
 Config = Annotated[str, typer.Argument(metavar="CONFIG", help="A YAML file, like configs/digits.yaml.")]
 Overrides = Annotated[
@@ -38,6 +41,13 @@ def run(
     replace: Annotated[
         bool, typer.Option("--replace", help="Start anew where this experiment was made from another config.")
     ] = False,
+    folds: Annotated[
+        str | None, typer.Option(metavar="FILE", help="Follow this fold plan: a CSV with columns id and fold.")
+    ] = None,
+    cache: Annotated[
+        str | None, typer.Option(metavar="DIR", help="Keep decoded images there, not in OUTPUT/cache.")
+    ] = None,
+    jobs: Annotated[str, typer.Option(metavar="N", help="Runs side by side; auto: one on each GPU.")] = "auto",
 ) -> None:
     """Train every policy × seed × fold that is not there yet; score; write the submission."""
     from kit.config import load_experiment
@@ -48,13 +58,41 @@ def run(
     from kit.experiment import run
 
     try:
-        result = run(experiment, output, replace, say=lambda line: print(line, flush=True))
+        result = run(experiment, output, replace, _say, folds=folds, cache=cache, jobs=_number_of_jobs(jobs))
     except KeyboardInterrupt:
         print("interrupted; the same command goes on from the last checkpoint", file=sys.stderr)
         raise typer.Exit(130) from None
     from kit.show import show_result
 
     show_result(result, experiment.scoring.title)
+
+
+@app.command()
+def predict(
+    config: Config,
+    overrides: Overrides = None,
+    policy: Policies = None,
+    runs: Annotated[
+        list[str] | None, typer.Option(metavar="DIR", help="Holds finished runs; left out: OUTPUT/runs.")
+    ] = None,
+    submission: Annotated[str, typer.Option(metavar="FILE", help="Written at once, and again when done.")] = (
+        "submission.csv"
+    ),
+    output: Annotated[str, typer.Option(metavar="DIR", help="Holds runs/ and cache/.")] = ".",
+    cache: Annotated[str | None, typer.Option(metavar="DIR", help="Keep decoded images there.")] = None,
+    seconds: Annotated[
+        float | None, typer.Option(help="Begin no model that would take longer than this in all.")
+    ] = None,
+) -> None:
+    """Predict the test set that is there with trained runs, without the train table."""
+    from kit.config import load_experiment
+
+    experiment = load_experiment(config, overrides or [], policy or [])
+    _explain_broken_imports()
+    from kit.prediction import predict_test
+
+    made = predict_test(experiment, runs or (), submission, output, cache, seconds, _say)
+    print(f"{made.submission}: {made.rows} rows, the mean of {made.models} of {made.of} models")
 
 
 @app.command()
@@ -125,12 +163,58 @@ def find_lr(
     from kit.show import show_found
 
     search = Search(start, end, steps, by_depth)
-    found = find_lr(experiment, search, output, say=lambda line: print(line, flush=True))
+    found = find_lr(experiment, search, output, _say)
     if csv:
         write_table(found, csv)
     if png:
         draw(found, png)
     show_found(found, experiment.policies[found.policy])
+
+
+@app.command()
+def fetch_data(
+    slug: Annotated[str, typer.Argument(metavar="SLUG", help="The competition, as in its address on Kaggle.")],
+    to: Annotated[str | None, typer.Option(metavar="DIR", help="Left out: data/SLUG.")] = None,
+) -> None:
+    """Download a competition from Kaggle and unpack it."""
+    from kit.downloading import fetch_data
+    from kit.kaggle.client import Kaggle
+
+    fetch_data(slug, Kaggle(_say), to, _say)
+
+
+@app.command()
+def submit(
+    file: Annotated[str | None, typer.Argument(metavar="[FILE]", help="A file in submissions/.")] = None,
+    kernel: Annotated[
+        str | None, typer.Option(metavar="DIR", help="An infer kernel instead, for a code competition.")
+    ] = None,
+    config: Annotated[
+        str | None, typer.Option(metavar="CONFIG", help="What FILE is of; left out: the experiment of its name.")
+    ] = None,
+    message: Annotated[
+        str, typer.Option("--message", "-m", help="Left out: the file's name and the CV score.")
+    ] = "",
+    again: Annotated[
+        bool, typer.Option("--again", help="Even if the same was submitted before, or none is left today.")
+    ] = False,
+    output: Annotated[str, typer.Option(metavar="DIR", help="Holds runs/, submissions/.")] = ".",
+) -> None:
+    """Hand in a submission: validated, logged in submissions/log.csv, waits for the score."""
+    from kit.kaggle.client import Kaggle
+    from kit.submitting import submit_file, submit_kernel
+
+    if (file is None) == (kernel is None):
+        raise KitError("give a submission FILE, or --kernel DIR for a code competition")
+    if file:
+        entry = submit_file(
+            file, Kaggle(_say), config=config, message=message, again=again, output=output, say=_say
+        )
+    else:
+        entry = submit_kernel(kernel, Kaggle(_say), message=message, again=again, output=output, say=_say)
+    private = f", private {entry.private}" if entry.private else ""
+    cv = f"; CV {entry.cv}" if entry.cv else ""
+    print(f"{entry.file}: public score {entry.public or 'none'}{private}{cv}")
 
 
 @app.command()
@@ -160,6 +244,16 @@ def doctor(
         print(finding)
     if any(finding.broken for finding in findings):
         raise typer.Exit(1)
+
+
+def _say(line: str) -> None:
+    print(line, flush=True)
+
+
+def _number_of_jobs(text: str) -> int | Literal["auto"]:
+    if text != "auto" and not (text.isdecimal() and int(text) > 0):
+        raise KitError(f"--jobs {text}: expected auto or a number from 1")
+    return "auto" if text == "auto" else int(text)
 
 
 def _explain_broken_imports() -> None:

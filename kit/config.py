@@ -2,7 +2,7 @@
 
 from collections.abc import Sequence
 from pathlib import Path
-from typing import Any
+from typing import Any, ClassVar
 
 from pydantic import ValidationError, field_validator
 
@@ -11,6 +11,7 @@ from kit.competition.config import CompetitionConfig, FoldsConfig
 from kit.data.config import DataConfig
 from kit.errors import KitError, some
 from kit.faults import explain
+from kit.kaggle.config import KernelConfig
 from kit.lr import PolicyConfig
 from kit.model.config import ModelConfig
 from kit.scoring.config import ScoringConfig
@@ -20,12 +21,14 @@ from kit.yamlfile import dump_yaml, parse_yaml, read_yaml
 
 
 class Experiment(Section):
-    """Everything that decides a result. Policies × seeds × folds are its runs.
+    """Everything that decides a result, and how it goes to Kaggle. Policies × seeds × folds are its runs.
 
     name      of its folder in runs/ and its file in submissions/
     policies  by name; in YAML a name, a list of names (files in configs/policies/), or a mapping
     seeds     each trains every policy and fold once
     """
+
+    incidental: ClassVar[frozenset[str]] = frozenset({"kernel"})
 
     name: Name
     competition: CompetitionConfig
@@ -37,6 +40,7 @@ class Experiment(Section):
     prediction: PredictionConfig = PredictionConfig()
     scoring: ScoringConfig = ScoringConfig()
     seeds: tuple[int, ...] = (0,)
+    kernel: KernelConfig = KernelConfig()
 
     @field_validator("policies", "seeds")
     @classmethod
@@ -47,8 +51,9 @@ class Experiment(Section):
             raise ValueError("the same one stands there twice")
         return values
 
-    def to_yaml(self) -> str:
-        return dump_yaml(self.model_dump(mode="json"))
+    def to_yaml(self, stated_only: bool = False) -> str:
+        """The config with every default written out, or only with what differs from the defaults."""
+        return dump_yaml(self.model_dump(mode="json", exclude_defaults=stated_only))
 
 
 def load_experiment(

@@ -6,7 +6,7 @@ import time
 from dataclasses import dataclass
 from importlib.metadata import version
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 import numpy as np
 import pandas as pd
@@ -15,15 +15,18 @@ from accelerate import Accelerator
 from safetensors.torch import load_file, save_file
 from torch import nn
 
-from kit.competition.locate import Places
+from kit.competition.load import Competition, load_competition
 from kit.competition.submission import make_submission, validate_submission, write_submission
 from kit.config import Experiment
-from kit.errors import KitError
+from kit.errors import KitError, some
 from kit.files import atomic, need_writable, write_json
+from kit.identity import fold_plan, stored_experiment, test_digest
+from kit.launch import side_by_side
+from kit.locate import Places
 from kit.lr import Policy
 from kit.model.build import build_model
 from kit.model.groups import depth_groups
-from kit.preparation import Prepared, Say, prepare, run_keys, stored_experiment
+from kit.preparation import Prepared, Say, prepare, run_keys
 from kit.report.curves import draw_curves
 from kit.runs import ExperimentDir, RunDir, RunKey, average, predictions, read_predictions, write_predictions
 from kit.scoring.f1 import argmax, per_class, score
@@ -57,17 +60,27 @@ class Result:
 
 
 def run(
-    experiment: Experiment, output: str | Path = ".", replace: bool = False, say: Say = lambda line: None
+    experiment: Experiment,
+    output: str | Path = ".",
+    replace: bool = False,
+    say: Say = lambda line: None,
+    *,
+    folds: str | Path | None = None,
+    cache: str | Path | None = None,
+    jobs: int | Literal["auto"] = "auto",
 ) -> Result:
     """Trains every policy × seed × fold that is not there yet, pools them and writes the submissions.
 
     output   the folder that holds runs/, submissions/ and cache/
     replace  starts anew where the experiment of this name was made from another config or other data
     say      takes lines about what happens
+    folds    a fold plan to follow (CSV with columns id and fold), instead of one made here
+    cache    the folder of decoded images, instead of output/cache
+    jobs     runs side by side; auto: as many as there are GPUs, one a GPU
 
     Raises KitError, before any training, for everything in the config or the data that cannot work.
     """
-    places = Places(Path(output).expanduser())
+    places = Places(Path(output).expanduser(), Path(cache).expanduser() if cache else None)
     for path in (places.runs, places.cache, places.submissions):
         need_writable(path)
     folder = ExperimentDir(places.runs / experiment.name)
@@ -76,28 +89,82 @@ def run(
     if not main:
         say = lambda line: None  # noqa: E731
     with state.main_process_first():
-        prepared = prepare(experiment, folder, places, replace and main, say, shown=main)
+        plan = Path(folds).expanduser() if folds else None
+        prepared = prepare(experiment, folder, places, replace and main, say, shown=main, folds=plan)
     keys = run_keys(experiment)
     due = [key for key in keys if not folder.run(key).finished]
     if len(due) < len(keys):
         say(f"{len(keys) - len(due)} of {len(keys)} runs are finished already")
+    jobs = _side_by_side(jobs, experiment, state.num_processes, len(due))
     if due:
-        how = (
-            f"{state.num_processes} × {state.device.type}, {resolve_precision(experiment.training.precision, cpu)}"
-        )
+        precision = resolve_precision(experiment.training.precision, cpu)
+        how = f"{jobs * state.num_processes} × {state.device.type}, {precision}"
         rows = f"{len(prepared.train)} training and {len(prepared.test)} test rows"
         runs = "1 run" if len(due) == 1 else f"{len(due)} runs"
         say(f"{experiment.name}: {runs} of {experiment.model.name} on {how}; {rows}")
     state.wait_for_everyone()  # nobody begins to write before all have seen what is due
-    for key in due:
-        _execute(key, prepared, folder.run(key), say)
-        gc.collect()  # accelerate ties models into cycles; a GPU cannot wait for those to be noticed
+    if jobs > 1:
+        for _ in side_by_side(_execute_aside, [(key, prepared, folder.run(key)) for key in due], jobs):
+            pass
+    else:
+        for key in due:
+            _execute(key, prepared, folder.run(key), say)
     for policy in experiment.policies:
         _predict_test_anew(policy, prepared, folder, say)
-    results = {policy: _pool(policy, prepared, folder, places, main) for policy in experiment.policies}
+    results = {
+        policy: _pool(policy, experiment, prepared.competition, folder, places, main)
+        for policy in experiment.policies
+    }
     if main and (due or not folder.curves.is_file()):
         draw_curves(folder, experiment.scoring.title, tuple(stored_experiment(folder).policies))
     return Result(folder.path, len(due), len(keys) - len(due), results)
+
+
+def pool(experiment: Experiment, output: str | Path = ".") -> Result:
+    """Pools the finished runs that are there and writes the submissions, without training anything.
+
+    Raises KitError where there is none, or where they are of another config or other data.
+    """
+    places = Places(Path(output).expanduser())
+    folder = ExperimentDir(places.runs / experiment.name)
+    competition = load_competition(experiment.competition)
+    _, reason = fold_plan(experiment, folder, competition)
+    if reason:
+        raise KitError(f"{folder.path} was made from {reason}, so it is not pooled with this config and data")
+    finished = {policy: [run for run in folder.runs(policy) if run.finished] for policy in experiment.policies}
+    seen = test_digest(competition)
+    if strange := [run for runs in finished.values() for run in runs if run.read()["test"] != seen]:
+        raise KitError(
+            f"{len(strange)} runs predicted another test set than the one in {competition.folder}; the command "
+            "`python -m kit run` predicts it anew with their weights"
+        )
+    if not any(finished.values()):
+        raise KitError(f"{folder.path} holds no finished run of {some(experiment.policies)}")
+    if not folder.config.is_file():
+        raise KitError(f"{folder.config} does not exist; bring it along with the runs it belongs to")
+    results = {
+        policy: _pool(policy, experiment, competition, folder, places, write=True)
+        for policy, runs in finished.items()
+        if runs
+    }
+    draw_curves(folder, experiment.scoring.title, tuple(stored_experiment(folder).policies))
+    return Result(folder.path, 0, sum(map(len, finished.values())), results)
+
+
+def _side_by_side(wanted: int | str, experiment: Experiment, processes: int, due: int) -> int:
+    """How many runs to train at a time."""
+    if processes > 1:
+        if wanted not in ("auto", 1):
+            raise KitError("--jobs: torchrun shares out every run already; use one of the two")
+        return 1
+    if wanted == "auto":
+        wanted = torch.cuda.device_count() if experiment.training.device == "auto" else 1
+    return max(1, min(wanted, due))
+
+
+def _execute_aside(task: tuple[RunKey, Prepared, RunDir]) -> None:
+    """`_execute`, in a process of its own (see `side_by_side`)."""
+    _execute(*task, say=lambda line: print(line, flush=True))
 
 
 def _execute(key: RunKey, prepared: Prepared, run: RunDir, say: Say) -> None:
@@ -159,6 +226,8 @@ def _execute(key: RunKey, prepared: Prepared, run: RunDir, say: Say) -> None:
         f"{key}: {experiment.scoring.title} {fold_score:.4f} ({len(held_out)} rows), "
         f"{trained.seconds:.1f} s, {trained.images_per_second:.0f} images/s"
     )
+    del trainer, trained
+    gc.collect()  # accelerate ties models into cycles; a GPU cannot wait for those to be noticed
 
 
 def _told(key: RunKey, error: Exception) -> Exception:
@@ -214,10 +283,16 @@ def _predict_test_anew(policy: str, prepared: Prepared, folder: ExperimentDir, s
         say(f"{key}: the test set has changed; predicted it with the saved weights")
 
 
-def _pool(policy: str, prepared: Prepared, folder: ExperimentDir, places: Places, write: bool) -> PolicyResult:
+def _pool(
+    policy: str,
+    experiment: Experiment,
+    competition: Competition,
+    folder: ExperimentDir,
+    places: Places,
+    write: bool,
+) -> PolicyResult:
     """Averages a policy's predictions by id over all its finished folds and seeds; scores them, writes the
     submission."""
-    experiment, competition = prepared.experiment, prepared.competition
     runs = [run for run in folder.runs(policy) if run.finished]
     target_of = dict(zip(competition.ids, competition.targets, strict=True))
 

@@ -4,19 +4,19 @@ import shutil
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
 
 import torch
 from torch import nn
 
-from kit.competition.folds import FoldPlan, check_folds, make_folds, rare_classes, read_folds, write_folds
+from kit.competition.folds import FoldPlan, check_folds, rare_classes, write_folds
 from kit.competition.load import Competition, load_competition
-from kit.competition.locate import Places
-from kit.config import Experiment, validate
+from kit.config import Experiment
 from kit.data.augment import Augmentation
-from kit.data.images import ImageSet, content_digest, open_images
-from kit.errors import KitError, some
-from kit.files import sha256, write_text
+from kit.data.images import ImageSet, open_images
+from kit.errors import KitError
+from kit.files import write_text
+from kit.identity import digests, fold_plan, test_digest, with_what_was_run_before
+from kit.locate import Places
 from kit.model.build import Normalisation, build_model, normalisation
 from kit.model.groups import depth_groups
 from kit.runs import ExperimentDir, RunKey
@@ -27,7 +27,6 @@ from kit.training.objective import class_weights
 from kit.training.optimizer import build_optimizer
 from kit.training.progress import Progress
 from kit.training.rates import policy_groups
-from kit.yamlfile import read_yaml
 
 Say = Callable[[str], None]
 
@@ -46,9 +45,7 @@ class Prepared:
 
     @property
     def test_digest(self) -> str:
-        """Of what the test predictions are of."""
-        competition = self.competition
-        return fingerprint([competition.test_ids, content_digest(competition.test_paths, competition.folder)])
+        return test_digest(self.competition)
 
     def dependencies(self, key: RunKey) -> dict[str, str]:
         """A digest of each thing that decides a run's result."""
@@ -73,8 +70,11 @@ def prepare(
     replace: bool = False,
     say: Say = lambda line: None,
     shown: bool = True,
+    folds: Path | None = None,
 ) -> Prepared:
     """Reads, checks and writes down what the runs need; the images come last, as decoding may take minutes.
+
+    folds  a fold plan to follow, instead of one made here
 
     Raises KitError for whatever cannot work, and where `folder` holds an experiment made from another
     config or other data, unless `replace` says to throw that away.
@@ -83,27 +83,24 @@ def prepare(
     check_folds(experiment.folds, competition.classes, competition.targets)
     for line in rare_classes(experiment.folds, competition.classes, competition.targets):
         say(line)
-    recipe = _check_training(experiment, competition)
-    plan = make_folds(competition.ids, competition.targets, experiment.folds)
-    reason = _made_from_something_else(experiment, folder, competition)
+    plan, reason = fold_plan(experiment, folder, competition, folds)
+    recipe = _check_training(experiment, competition, plan)
     if reason and not replace and any(run.finished or run.checkpoint.is_file() for run in folder.runs()):
         raise KitError(
             f"{folder.path} was made from {reason}; give the experiment another name (--set name=...), or start "
             "it anew with --replace"
         )
-    if not reason and folder.runs():
-        plan = read_folds(folder.folds, competition.ids)
     train = _images("train", competition.ids, competition.train_paths, experiment, places, say, shown)
     test = _images("test", competition.test_ids, competition.test_paths, experiment, places, say, shown)
     if reason:  # only now, when nothing can go wrong any more
         say(f"Replacing {folder.path}: it was made from {reason}")
         shutil.rmtree(folder.path)
     write_folds(plan, folder.folds)
-    write_text(folder.config, _with_what_was_run_before(experiment, folder).to_yaml())
-    return Prepared(experiment, competition, plan, train, test, recipe, _digests(experiment, competition, plan))
+    write_text(folder.config, with_what_was_run_before(experiment, folder).to_yaml())
+    return Prepared(experiment, competition, plan, train, test, recipe, digests(experiment, competition, plan))
 
 
-def _check_training(experiment: Experiment, competition: Competition) -> Recipe:
+def _check_training(experiment: Experiment, competition: Competition, plan: FoldPlan) -> Recipe:
     """Builds what each run builds, once and on the CPU: model, weights, groups, optimizer, augmentation; and
     sends noise through the model."""
     data, training, seed = experiment.data, experiment.training, experiment.seeds[0]
@@ -117,13 +114,13 @@ def _check_training(experiment: Experiment, competition: Competition) -> Recipe:
         scoring=experiment.scoring,
         normalisation=Normalisation(data.mean or usual.mean, data.std or usual.std),
     )
-    smallest_fold = len(competition.ids) * (experiment.folds.k - 1) // experiment.folds.k
-    plan = batches_of(training, smallest_fold, seed)
+    fewest = min(len(plan.training_rows(fold)) for fold in experiment.folds.chosen)
+    batches = batches_of(training, fewest, seed)
     for name, config in experiment.policies.items():
         groups, policy = depth_groups(model, config.groups), config.build()
         build_optimizer(training.optimizer, model, groups, torch.device("cpu"), policy.peak)
         try:
-            policy.check(policy_groups(groups), plan.total_steps, plan.steps_per_epoch)
+            policy.check(policy_groups(groups), batches.total_steps, batches.steps_per_epoch)
         except ValueError as error:
             raise KitError(f"policies.{name}.{error}") from error
     class_weights(training, competition.classes, competition.targets)
@@ -155,88 +152,3 @@ def _images(
     if ids and not images.cache and experiment.data.cache:
         say(f"The {part} images do not fit the pixel cache (data.cache_gb, free disk): decoded anew each epoch")
     return images
-
-
-def _digests(experiment: Experiment, competition: Competition, plan: FoldPlan) -> dict[str, str]:
-    """Of what all runs share. The metric and the test set are not among it: they decide no training."""
-    config = {
-        name: section
-        for name, section in experiment.canonical().items()
-        if name not in ("name", "policies", "seeds", "scoring")
-    }
-    labels = competition.format.decode(competition.targets)
-    weights = experiment.model.weights
-    return {
-        "config": fingerprint(config),
-        "labels": fingerprint(sorted(zip(competition.ids, labels, strict=True))),
-        "images": content_digest(competition.train_paths, competition.folder),
-        "folds": plan.digest,
-        "weights": weights if weights in ("none", "hub") else sha256(Path(weights).expanduser()),
-    }
-
-
-def _made_from_something_else(
-    experiment: Experiment, folder: ExperimentDir, competition: Competition
-) -> str | None:
-    """What differs between this experiment and the one in the folder; None where they are the same."""
-    if changed := _changed_keys(experiment, folder):
-        return f"another config ({some(changed, 5)})"
-    records = [(run, run.read()) for run in folder.runs()]
-    if not records:
-        return None
-    try:
-        plan = read_folds(folder.folds, competition.ids)
-    except KitError as error:
-        return f"other training rows ({error})"
-    now = _digests(experiment, competition, plan)
-    for run, record in records:
-        then = record.get("depends_on", {})
-        if changed := [name for name in now if then.get(name) != now[name]]:
-            return f"other {' and '.join(changed)} ({run.path.relative_to(folder.path)})"
-    return None
-
-
-def _changed_keys(experiment: Experiment, folder: ExperimentDir) -> list[str]:
-    """Keys in which the config differs from the one that made the folder; more policies, seeds or folds
-    to train are no difference."""
-    if (stored := stored_experiment(folder)) is None:
-        return []
-    now, then = experiment.canonical(), stored.canonical()
-    for side in (now, then):
-        side.pop("seeds")
-        side.pop("scoring")
-    shared = set(now["policies"]) & set(then["policies"])
-    for side in (now, then):
-        side["policies"] = {name: policy for name, policy in side["policies"].items() if name in shared}
-    return list(_differences(then, now, ""))
-
-
-def _differences(then: Any, now: Any, path: str):
-    if isinstance(then, dict) and isinstance(now, dict):
-        for key in dict.fromkeys([*then, *now]):
-            yield from _differences(then.get(key), now.get(key), f"{path}.{key}" if path else key)
-    elif then != now:
-        yield f"{path}: {then!r} there, {now!r} here"
-
-
-def stored_experiment(folder: ExperimentDir) -> Experiment | None:
-    """What made the folder: the config with all policies and seeds it was run with; None for a new one."""
-    if not folder.config.is_file():
-        return None
-    return validate(read_yaml(folder.config), str(folder.config))
-
-
-def _with_what_was_run_before(experiment: Experiment, folder: ExperimentDir) -> Experiment:
-    """The config to store: with the policies, seeds and folds that were trained under it before."""
-    if (stored := stored_experiment(folder)) is None:
-        return experiment
-    folds = tuple(sorted({*stored.folds.chosen, *experiment.folds.chosen}))
-    return experiment.model_copy(
-        update={
-            "policies": stored.policies | experiment.policies,
-            "seeds": tuple(dict.fromkeys(stored.seeds + experiment.seeds)),
-            "folds": experiment.folds.model_copy(
-                update={"run": "all" if len(folds) == experiment.folds.k else folds}
-            ),
-        }
-    )

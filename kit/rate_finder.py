@@ -9,11 +9,11 @@ from pathlib import Path
 import numpy as np
 import pandas as pd
 
-from kit.competition.locate import Places
 from kit.config import Experiment
 from kit.errors import KitError
 from kit.experiment import trainer_of
 from kit.files import write_text
+from kit.locate import Places
 from kit.lr import Clock, Group, Policy
 from kit.preparation import Prepared, Say, prepare, run_keys
 from kit.preview import preview_of

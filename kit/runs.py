@@ -16,6 +16,7 @@ from typing import Any
 import numpy as np
 import pandas as pd
 
+from kit.errors import KitError, some
 from kit.files import atomic, write_json
 
 
@@ -126,9 +127,15 @@ def read_predictions(path: Path) -> pd.DataFrame:
 
 
 def average(frames: Iterable[pd.DataFrame]) -> pd.DataFrame:
-    """The mean prediction of each id over all frames that hold it, ids in the order they first appear."""
+    """The mean prediction of each id over all frames that hold it, ids in the order they first appear.
+
+    Raises KitError where the frames are of different classes.
+    """
     total, count = None, None
     for frame in frames:
+        if total is not None and set(frame.columns) != set(total.columns):
+            odd = sorted(set(frame.columns) ^ set(total.columns))
+            raise KitError(f"predictions of different classes cannot be averaged: not all have {some(odd, 5)}")
         values, ones = frame.astype(np.float64), pd.Series(1.0, index=frame.index)
         if total is None:
             total, count = values, ones

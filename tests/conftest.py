@@ -13,6 +13,8 @@ from kit.errors import KitError
 os.environ.setdefault("HF_HUB_OFFLINE", "1")  # no test may reach out
 os.environ.setdefault("OMP_WAIT_POLICY", "passive")  # two processes on two cores: do not spin for each other
 
+pytest_plugins = ["kaggle_setting"]
+
 COLOURS = {"blue": (30, 60, 200), "green": (40, 180, 60), "red": (200, 40, 30)}
 
 

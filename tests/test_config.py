@@ -294,6 +294,7 @@ def in_policy(**options) -> dict[str, Any]:
             "policies.u.schedule.warmup: unknown key; known are name, div, div_final, pct_start, momentum_high, "
             "momentum_low",
         ),
+        ({"kernel": {"internt": True}}, "kernel.internt: unknown key; did you mean internet?"),
         ({"policies": {"u": {}}}, "policies.u.lr: missing; this key has no default"),
         ({"policies": {}, "seeds": []}, "seeds = []: at least one is needed"),
         ({"seeds": [1, 1]}, "seeds = [1, 1]: the same one stands there twice"),
@@ -396,6 +397,34 @@ def test_fault_is_exactly_this_line(sections, line):
         ({"policies": {"a b": {"lr": 1}}}, "policies.a b", ["letters, digits"]),
         ({"policies": {"u": 3}}, "policies.u = 3", ["expected"]),
         ({"competition": {"embedded": "mnist"}}, "competition.embedded = 'mnist'", ["'digits'"]),
+        ({"competition": {"slug": 3}}, "competition.slug = 3", ["expected text"]),
+        ({"competition": {"slug": 3, "path": None}}, "competition.slug = 3", ["expected text"]),
+        ({"competition": {"slug": "a/b/c"}}, "competition.slug = 'a/b/c'", ["owner/slug of a dataset"]),
+        ({"competition": {"slug": "Waste 2.0"}}, "competition.slug = 'Waste 2.0'", ["in its address on Kaggle"]),
+        ({"competition": {"slug": "../up"}}, "competition.slug = '../up'", ["in its address on Kaggle"]),
+        ({"competition": {"slug": "x" * 151}}, "competition.slug", ["in its address on Kaggle"]),
+        ({"kernel": {"owner": "Jo Doe"}}, "kernel.owner = 'Jo Doe'", ["a Kaggle user name"]),
+        ({"kernel": {"owner": "jo/doe"}}, "kernel.owner = 'jo/doe'", ["a Kaggle user name"]),
+        ({"kernel": {"datasets": "jo/data"}}, "kernel.datasets = 'jo/data'", ["expected a list"]),
+        ({"kernel": {"datasets": ["jo/a", "b"]}}, "kernel.datasets[1] = 'b'", ["owner/slug, as in the address"]),
+        ({"kernel": {"kernels": ["jo/a/3"]}}, "kernel.kernels[0] = 'jo/a/3'", ["owner/slug, as in the address"]),
+        (
+            {"kernel": {"models": ["jo/a"]}},
+            "kernel.models[0] = 'jo/a'",
+            ["owner/model/framework/variation/version"],
+        ),
+        ({"kernel": {"models": ["jo/a/timm/b/v1"]}}, "kernel.models[0]", ["variation/version"]),
+        (
+            {"kernel": {"accelerator": "NvidiaTeslaP100"}},
+            "kernel.accelerator = 'NvidiaTeslaP100'",
+            ["'none', 'NvidiaTeslaT4', 'NvidiaL4'"],
+        ),
+        ({"kernel": {"hours": 12.5}}, "kernel.hours = 12.5", ["less than or equal to 12"]),
+        ({"kernel": {"hours": 0}}, "kernel.hours = 0", ["greater than 0"]),
+        ({"kernel": {"max_code_kb": 9}}, "kernel.max_code_kb = 9", ["greater than or equal to 10"]),
+        ({"kernel": {"max_code_kb": 100_001}}, "kernel.max_code_kb = 100001", ["less than or equal to 100000"]),
+        ({"kernel": {"image": "newest"}}, "kernel.image = 'newest'", ["'latest' or 'original'"]),
+        ({"kernel": {"internet": "x"}}, "kernel.internet = 'x'", ["boolean"]),
     ],
     ids=lambda value: value if isinstance(value, str) else "",
 )
@@ -595,9 +624,10 @@ def test_fingerprint_ignores_how_yaml_reads_a_rate(text):
     )
 
 
-INCIDENTAL = {  # where things lie, how fast it goes, what is shown
+INCIDENTAL = {  # where things lie, how fast it goes, what is shown, how it goes to Kaggle
     "policies.uniform.description": "other words",
     "competition.path": "elsewhere",
+    "competition.slug": "other",
     "competition.embedded": "digits",
     "competition.test": None,
     "competition.sample_submission": "other.csv",
@@ -612,6 +642,15 @@ INCIDENTAL = {  # where things lie, how fast it goes, what is shown
     "training.device": "auto",
     "model.weights": "hub",  # what the weights are is digested apart, from the file's content
     "prediction.batch_size": 3,
+    "kernel.owner": "jo",
+    "kernel.accelerator": "none",
+    "kernel.internet": True,
+    "kernel.hours": 1.5,
+    "kernel.kernels": ["jo/tiny-train"],
+    "kernel.datasets": ["jo/weights"],
+    "kernel.models": ["jo/resnet/pyTorch/default/1"],
+    "kernel.image": "original",
+    "kernel.max_code_kb": 10,
 }
 DECIDING = {
     "competition.train": "other.csv",
@@ -702,6 +741,11 @@ def test_every_key_is_known_to_decide_or_not():
     assert set(keys_of(described())) - {"name"} == set(INCIDENTAL) | set(DECIDING)
 
 
+def test_the_kernel_section_is_no_part_of_what_decides():
+    assert "kernel" not in described(kernel={"owner": "jo"}).canonical()
+    assert "kernel" in yaml.safe_load(described(kernel={"owner": "jo"}).to_yaml())
+
+
 def test_fingerprint_depends_on_the_policies_and_their_names():
     other = {"policies": {"other": {"lr": 0.1}}}
     assert digest(**other) != digest()
@@ -721,10 +765,69 @@ def test_configs_of_the_kit_are_valid(name, overrides):
 
 
 def test_config_without_its_competition_s_folder_asks_for_it():
-    with pytest.raises(
-        KitError, match=r"^\S+trashnet\.yaml: competition\.path: missing; this key has no default$"
-    ):
+    with pytest.raises(KitError) as raised:
         load_experiment(CONFIGS / "trashnet.yaml")
+    assert str(raised.value) == (
+        f"{CONFIGS / 'trashnet.yaml'}: competition: path is missing; give the competition's folder, or Kaggle's "
+        "slug of it"
+    )
+
+
+@pytest.mark.parametrize(
+    ("stated", "path"),
+    [
+        ("{slug: waste}", "data/waste"),
+        ("{slug: jo/waste_photos}", "data/waste_photos"),
+        ("{slug: waste, path: }", "data/waste"),
+        ("{slug: waste, path: there}", "there"),
+    ],
+)
+def test_the_slug_gives_the_folder_where_no_path_does(stated, path):
+    experiment = load(MINIMAL.replace("{path: here}", stated))
+    assert experiment.competition.path == path
+    assert validate(yaml.safe_load(experiment.to_yaml()), "stored") == experiment
+
+
+def test_the_slug_may_come_from_the_command_line():
+    experiment = load(MINIMAL.replace("competition: {path: here}\n", ""), ["competition.slug=waste"])
+    assert (experiment.competition.slug, experiment.competition.path) == ("waste", "data/waste")
+
+
+@pytest.mark.parametrize(
+    ("accelerator", "gpus"),
+    [("none", 0), ("NvidiaTeslaT4", 2), ("NvidiaL4", 1), ("NvidiaTeslaA100", 1), ("NvidiaH100", 1)],
+)
+def test_gpus_of_each_accelerator(accelerator, gpus):
+    assert described(kernel={"accelerator": accelerator}).kernel.gpus == gpus
+
+
+def test_kernel_references_of_the_right_form_are_taken():
+    stated = {
+        "owner": "jo-doe_1",
+        "kernels": ["jo-doe_1/tiny-train-fold-0"],
+        "datasets": ["jo/A_b-3"],
+        "models": ["google/efficientnet/pyTorch/tf2-b0.1/12"],
+        "hours": 12,
+        "max_code_kb": 100_000,
+    }
+    kernel = described(kernel=stated).kernel
+    assert kernel.model_dump(include=stated.keys()) == stated | {
+        name: tuple(stated[name]) for name in ("kernels", "datasets", "models")
+    }
+
+
+def test_defaults_of_a_kernel():
+    assert load().kernel.model_dump() == {
+        "owner": None,
+        "accelerator": "NvidiaTeslaT4",
+        "internet": False,
+        "hours": 12.0,
+        "kernels": None,
+        "datasets": (),
+        "models": (),
+        "image": "latest",
+        "max_code_kb": 900,
+    }
 
 
 def test_policies_of_the_thread():

@@ -76,10 +76,13 @@ def test_the_shipped_configs_and_policies_are_valid():
 
 def test_every_command_and_file_that_the_readme_names_is_there():
     readme = (ROOT / "README.md").read_text()
-    commands = {command.replace("-", "_") for command in re.findall(r"python -m kit ([\w-]+)", readme)}
+    commands = {command.replace("-", "_") for command in re.findall(r"python -m kit ((?:kernel )?[\w-]+)", readme)}
     assert {"run", "lr", "find_lr", "policies", "grade", "doctor"} <= commands
     from kit.cli import app
+    from kit.cli_kernel import kernel_app
 
-    assert commands <= {command.callback.__name__ for command in app.registered_commands}
+    known = {command.callback.__name__ for command in app.registered_commands}
+    known |= {f"kernel {command.name or command.callback.__name__}" for command in kernel_app.registered_commands}
+    assert commands <= known
     for path in re.findall(r"\]\((?!http)([^)#]+)\)", readme) + re.findall(r"configs/[\w/.-]+\.yaml", readme):
         assert (ROOT / path).exists(), path

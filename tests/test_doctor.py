@@ -16,7 +16,7 @@ MACHINE = {"gpus": [], "compute": [], "built_for": None, "kernels": [], "mps": F
 def healthy(monkeypatch):
     """Everything is in order, and nothing heavy is imported to find out."""
     minimum = {
-        requirement.name: next(iter(requirement.specifier)).version
+        requirement.name: next((bound.version for bound in requirement.specifier), "1.0")
         for line in doctor.REQUIREMENTS.read_text().splitlines()
         if (text := line.partition("#")[0].strip())
         for requirement in [Requirement(text)]

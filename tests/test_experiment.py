@@ -1,19 +1,21 @@
 """The whole line: what a run leaves behind, what a second run does, what is refused before training."""
 
+import hashlib
 import json
 import shutil
 
 import numpy as np
 import pandas as pd
 import pytest
-from conftest import COLOURS, experiment_content, write_competition
+from conftest import COLOURS, experiment_content, refusal_of, write_competition
 from PIL import Image
 from sklearn.metrics import f1_score
 
 from kit import run
+from kit.cli import _number_of_jobs
 from kit.config import validate
 from kit.errors import KitError
-from kit.experiment import Trainer
+from kit.experiment import Trainer, _side_by_side, pool
 from kit.grading import grade
 
 
@@ -344,6 +346,205 @@ class TestPooled:
         no_training_after()
         run(experiment(competition, training={"epochs": 1}), tmp_path)
         assert (tmp_path / "runs/tiny/curves.png").exists()
+
+
+class TestSideBySide:
+    """`jobs`: the same runs, in processes of their own."""
+
+    def test_the_bits_are_those_of_one_after_the_other(self, competition, tmp_path, monkeypatch, capfd):
+        monkeypatch.setenv("OMP_NUM_THREADS", "2")  # as here: sums depend on it
+        config = experiment(competition, folds={"k": 2}, training={"epochs": 1})
+        results = [run(config, tmp_path / name, jobs=jobs) for name, jobs in (("one", 1), ("two", 2))]
+        assert "uniform seed 0 fold 1: macro F1 " in capfd.readouterr().out  # the processes speak for themselves
+        assert [(result.trained, result.kept) for result in results] == [(2, 0), (2, 0)]
+        files = [f"runs/tiny/uniform/seed0/fold{fold}/weights.safetensors" for fold in (0, 1)]
+        files += ["runs/tiny/uniform/oof.parquet", "runs/tiny/uniform/test.parquet", "submissions/tiny.csv"]
+        for file in files:
+            assert (tmp_path / "one" / file).read_bytes() == (tmp_path / "two" / file).read_bytes(), file
+
+    @pytest.mark.parametrize(
+        ("wanted", "gpus", "device", "due", "jobs"),
+        [
+            ("auto", 2, "auto", 5, 2),
+            ("auto", 2, "auto", 1, 1),
+            ("auto", 2, "cpu", 5, 1),
+            ("auto", 0, "auto", 5, 1),
+            ("auto", 2, "auto", 0, 1),
+            (3, 0, "cpu", 5, 3),
+            (3, 0, "cpu", 2, 2),
+            (1, 2, "auto", 5, 1),
+        ],
+    )
+    def test_how_many(self, competition, monkeypatch, wanted, gpus, device, due, jobs):
+        monkeypatch.setattr("torch.cuda.device_count", lambda: gpus)
+        config = experiment(competition, training={"device": device})
+        assert _side_by_side(wanted, config, processes=1, due=due) == jobs
+
+    def test_torchrun_shares_out_every_run_already(self, competition):
+        config = experiment(competition)
+        assert [_side_by_side(wanted, config, processes=2, due=5) for wanted in ("auto", 1)] == [1, 1]
+        assert refusal_of(_side_by_side, 2, config, 2, 5) == (
+            "--jobs: torchrun shares out every run already; use one of the two"
+        )
+
+    @pytest.mark.parametrize(("text", "number"), [("auto", "auto"), ("1", 1), ("12", 12)])
+    def test_the_option(self, text, number):
+        assert _number_of_jobs(text) == number
+
+    @pytest.mark.parametrize("text", ["0", "-1", "two", "", "1.5", "²"])
+    def test_the_option_otherwise(self, text):
+        assert refusal_of(_number_of_jobs, text) == f"--jobs {text}: expected auto or a number from 1"
+
+
+class TestFoldPlan:
+    """`folds`: a plan that was made elsewhere."""
+
+    @pytest.fixture
+    def plan(self, competition, tmp_path):
+        """Folds 0 to 2 in the order of the rows, which no shuffle gives; in a file in another order."""
+        ids = pd.read_csv(competition / "train.csv")["id"]
+        plan = pd.DataFrame({"id": ids, "fold": np.arange(len(ids)) // 12})
+        plan[::-1].to_csv(tmp_path / "plan.csv", index=False)
+        return plan
+
+    def run(self, competition, tmp_path, **sections):
+        config = experiment(competition, **{"folds": {"run": [1]}, "training": {"epochs": 1}} | sections)
+        return run(config, tmp_path, folds=tmp_path / "plan.csv")
+
+    def test_it_is_followed_kept_and_recorded(self, competition, tmp_path, plan, no_training_after):
+        self.run(competition, tmp_path)
+        oof = pd.read_parquet(tmp_path / "runs/tiny/uniform/seed0/fold1/oof.parquet")
+        assert oof["id"].tolist() == plan["id"][12:24].tolist()
+        kept = pd.read_csv(tmp_path / "runs/tiny/folds.csv")
+        assert kept.set_index("id")["fold"].to_dict() == plan.set_index("id")["fold"].to_dict()
+        record = json.loads((tmp_path / "runs/tiny/uniform/seed0/fold1/run.json").read_text())
+        lines = sorted(f"{name}\t{fold}" for name, fold in zip(plan["id"], plan["fold"], strict=True))
+        assert record["depends_on"]["folds"] == hashlib.sha256("\n".join(lines).encode()).hexdigest()[:16]
+        no_training_after()
+        assert self.run(competition, tmp_path).kept == 1
+        config = experiment(competition, folds={"run": [1]}, training={"epochs": 1})
+        assert run(config, tmp_path).kept == 1  # without naming it again: the plan of the runs that are there
+
+    def test_another_than_that_of_the_runs_is_refused(self, competition, tmp_path, plan, no_training_after):
+        self.run(competition, tmp_path)
+        plan.assign(fold=plan["fold"].to_numpy()[::-1]).to_csv(tmp_path / "plan.csv", index=False)
+        no_training_after()
+        assert refusal_of(self.run, competition, tmp_path) == (
+            f"{tmp_path / 'runs/tiny'} was made from other folds (uniform/seed0/fold1); give the experiment "
+            "another name (--set name=...), or start it anew with --replace"
+        )
+
+    def test_it_is_of_these_rows(self, competition, tmp_path, plan, no_training):
+        place = tmp_path / "plan.csv"
+        plan[:-1].to_csv(place, index=False)
+        assert refusal_of(self.run, competition, tmp_path) == (
+            f"--folds: {place} is of other rows than the train table (35 against 36), or has one twice; give "
+            "a plan of the rows in train.csv"
+        )
+        plan.rename(columns={"fold": "part"}).to_csv(place, index=False)
+        assert refusal_of(self.run, competition, tmp_path).startswith(f"--folds: {place} is no fold plan ")
+        place.unlink()
+        assert refusal_of(self.run, competition, tmp_path) == (
+            f"--folds {place}: is no file; give a CSV with columns id and fold"
+        )
+
+    @pytest.mark.parametrize(("first", "there"), [(1, "1, 2, 3"), (-1, "-1, 0, 1")])
+    def test_its_folds_are_numbered_from_0(self, competition, tmp_path, plan, no_training, first, there):
+        plan.assign(fold=plan["fold"] + first).to_csv(tmp_path / "plan.csv", index=False)
+        assert refusal_of(self.run, competition, tmp_path) == (
+            f"--folds: {tmp_path / 'plan.csv'} has the folds {there}, but folds.k is 3, so they have to be 0 to "
+            "2; set folds.k or renumber them"
+        )
+
+    def test_it_has_as_many_folds_as_the_config(self, competition, tmp_path, plan, no_training):
+        message = refusal_of(lambda: self.run(competition, tmp_path, folds={"k": 4}))
+        assert "has the folds 0, 1, 2, but folds.k is 4, so they have to be 0 to 3; " in message
+
+    def test_too_few_rows_for_an_update_are_seen_before_training(self, competition, tmp_path, plan, no_training):
+        """30 rows in fold 1 leave 6 to train on."""
+        plan.assign(fold=[0, 2] * 3 + [1] * 30).to_csv(tmp_path / "plan.csv", index=False)
+        message = refusal_of(self.run, competition, tmp_path)
+        assert message.startswith("training.batch_size: one update takes 8 samples")
+        assert "but only 6 rows train" in message
+
+
+def test_pixels_go_where_they_are_told_to(competition, tmp_path):
+    config = experiment(competition, folds={"run": [0]}, training={"epochs": 1}, data={"cache": True})
+    run(config, tmp_path / "out", cache=tmp_path / "pixels")
+    assert len(list((tmp_path / "pixels").glob("pixels-*.npy"))) == 2
+    assert not (tmp_path / "out/cache").exists()
+
+
+class TestPool:
+    """`pool`: scores and submission of the runs that are there, without training."""
+
+    @pytest.fixture
+    def copied(self, finished, tmp_path):
+        """The finished experiment's runs alone, without what was pooled of them."""
+        config, output, _ = finished
+        unpooled = shutil.ignore_patterns("curves.png", "scores.json")
+        shutil.copytree(output / "runs", tmp_path / "runs", ignore=unpooled)
+        for policy in config.policies:
+            for name in ("oof.parquet", "test.parquet"):
+                (tmp_path / "runs/tiny" / policy / name).unlink()
+        return tmp_path
+
+    def test_gives_what_run_gave(self, finished, copied, no_training):
+        config, output, first = finished
+        result = pool(config, copied)
+        assert (result.folder, result.trained, result.kept) == (copied / "runs/tiny", 0, 12)
+        files = ["submissions/tiny.csv", "submissions/tiny+sliced.csv", "runs/tiny/curves.png"]
+        for policy in config.policies:
+            files += [f"runs/tiny/{policy}/{name}" for name in ("oof.parquet", "test.parquet", "scores.json")]
+            assert result.policies[policy].scores == first.policies[policy].scores
+        for file in files:
+            assert (copied / file).read_bytes() == (output / file).read_bytes(), file
+
+    def test_a_policy_without_runs_is_left_out(self, finished, copied):
+        config, _, first = finished
+        shutil.rmtree(copied / "runs/tiny/sliced")
+        result = pool(config, copied)
+        assert list(result.policies) == ["uniform"]
+        assert result.policies["uniform"].scores == first.policies["uniform"].scores
+
+    def test_some_runs(self, finished, copied):
+        for run_folder in ("seed1", "seed0/fold2"):
+            shutil.rmtree(copied / "runs/tiny/uniform" / run_folder)
+        outcome = pool(finished[0], copied).policies["uniform"]
+        assert [(each["seed"], each["fold"]) for each in outcome.scores["runs"]] == [(0, 0), (0, 1)]
+        assert outcome.scores["oof_rows"] == 24
+
+    def test_no_runs(self, finished, tmp_path):
+        message = refusal_of(pool, finished[0], tmp_path)
+        assert message == f"{tmp_path / 'runs/tiny'} holds no finished run of uniform, sliced"
+        assert not (tmp_path / "submissions").exists()
+
+    def test_runs_that_came_without_their_config(self, finished, copied):
+        (copied / "runs/tiny/experiment.yaml").unlink()
+        assert refusal_of(pool, finished[0], copied) == (
+            f"{copied / 'runs/tiny/experiment.yaml'} does not exist; bring it along with the runs it belongs to"
+        )
+
+    def test_another_config(self, finished, copied):
+        config, _, _ = finished
+        other = config.model_copy(update={"training": config.training.model_copy(update={"epochs": 9})})
+        assert refusal_of(pool, other, copied) == (
+            f"{copied / 'runs/tiny'} was made from another config (training.epochs: 3 there, 9 here), so it is "
+            "not pooled with this config and data"
+        )
+
+    def test_another_test_set(self, finished, copied):
+        folder = copied / "data"
+        shutil.copytree(finished[0].competition.path, folder)
+        for name in ("test.csv", "sample_submission.csv"):
+            lines = (folder / name).read_text().splitlines()
+            (folder / name).write_text("\n".join(lines[:-1]) + "\n")
+        config = finished[0]
+        place = config.competition.model_copy(update={"path": str(folder)})
+        assert refusal_of(pool, config.model_copy(update={"competition": place}), copied) == (
+            f"12 runs predicted another test set than the one in {folder}; the command `python -m kit run` "
+            "predicts it anew with their weights"
+        )
 
 
 def test_a_failed_run_says_so_and_is_tried_again(competition, tmp_path):

@@ -73,8 +73,12 @@ def make_folds(ids: list[str], targets: np.ndarray, config: FoldsConfig) -> Fold
 
 
 def write_folds(plan: FoldPlan, path: Path) -> None:
-    frame = pd.DataFrame({"id": plan.ids, "fold": plan.fold})
-    write_text(path, frame.to_csv(index=False, lineterminator="\n"))
+    write_text(path, folds_text(plan))
+
+
+def folds_text(plan: FoldPlan) -> str:
+    """The plan as it stands in folds.csv."""
+    return pd.DataFrame({"id": plan.ids, "fold": plan.fold}).to_csv(index=False, lineterminator="\n")
 
 
 def read_folds(path: Path, ids: list[str]) -> FoldPlan:
@@ -86,7 +90,6 @@ def read_folds(path: Path, ids: list[str]) -> FoldPlan:
         raise KitError(f"{path} is no fold plan (columns id and fold): {' '.join(str(error).split())}") from error
     if not frame.index.is_unique or set(frame.index) != set(ids):
         raise KitError(
-            f"{path} is of other rows than the train table ({len(frame)} against {len(ids)}); the data has "
-            "changed: give the experiment another name, or start it anew with --replace"
+            f"{path} is of other rows than the train table ({len(frame)} against {len(ids)}), or has one twice"
         )
     return FoldPlan(ids, frame.loc[ids, "fold"].to_numpy())

@@ -9,9 +9,9 @@ import pandas as pd
 
 from kit.competition.config import CompetitionConfig
 from kit.competition.labels import SingleLabel
-from kit.competition.locate import competition_folder, inside
 from kit.competition.tables import need_columns, need_unique, read_table
 from kit.errors import KitError, some
+from kit.locate import competition_folder, inside, mounted
 
 
 @dataclass(frozen=True)
@@ -39,29 +39,70 @@ class Competition:
         return self.format.classes
 
 
+@dataclass(frozen=True)
+class TestSet:
+    """What predicting needs: ids in the order of the sample submission, paths of the images aligned with them
+    (not all need to be there), the sample submission as text and the name of its id column."""
+
+    __test__ = False  # no test, whatever pytest thinks of its name
+
+    folder: Path
+    ids: list[str]
+    paths: list[Path]
+    sample: pd.DataFrame
+    sample_id: str
+
+
+def load_test(config: CompetitionConfig) -> TestSet:
+    """Reads the test side alone, as it is now: Kaggle replaces it when it reruns a kernel.
+
+    Raises KitError where test table and sample submission disagree.
+    """
+    return _test_set(_folder(config), config)
+
+
+def _test_set(folder: Path, config: CompetitionConfig) -> TestSet:
+    sample = _sample(folder, config)
+    test = _test_table(folder, config, sample)
+    return TestSet(
+        folder=folder,
+        ids=test.index.tolist(),
+        paths=image_paths(folder, test, config.test_images, "competition.test_images"),
+        sample=sample,
+        sample_id=sample_columns(sample, config.id)[0],
+    )
+
+
 def load_competition(config: CompetitionConfig) -> Competition:
     """Reads the tables and finds every image; raises KitError, one line that says what to mend."""
-    if config.embedded == "digits":
-        from kit.competition.digits import write_digits
-
-        write_digits(Path(config.path).expanduser())
-    folder = competition_folder(config.path)
+    folder = _folder(config)
     train = _train_table(folder, config)
     format = SingleLabel.of(train[config.label])
     _check_classes(format, train[config.label], config)
-    sample = _sample(folder, config)
-    test = _test_table(folder, config, sample)
+    train_paths = image_paths(folder, train, config.train_images, "competition.train_images")
+    _need_files(train_paths, config.train_images, "competition.train_images")
+    test = _test_set(folder, config)
+    _need_files(test.paths, config.test_images, "competition.test_images")
     return Competition(
         folder=folder,
         format=format,
         ids=train[config.id].tolist(),
         targets=format.encode(train[config.label].tolist(), "competition.label"),
-        train_paths=_image_paths(folder, train, config.train_images, "competition.train_images"),
-        test_ids=test.index.tolist(),
-        test_paths=_image_paths(folder, test, config.test_images, "competition.test_images"),
-        sample=sample,
-        sample_id=sample_columns(sample, config.id)[0],
+        train_paths=train_paths,
+        test_ids=test.ids,
+        test_paths=test.paths,
+        sample=test.sample,
+        sample_id=test.sample_id,
     )
+
+
+def _folder(config: CompetitionConfig) -> Path:
+    """The competition's folder; the embedded competition is written where it is not there."""
+    if config.embedded == "digits" and not (config.slug and mounted(config.slug)):
+        from kit.competition.digits import write_digits
+
+        write_digits(Path(config.path).expanduser())
+    return competition_folder(config.path, config.slug)
 
 
 def sample_columns(sample: pd.DataFrame, id_column: str) -> tuple[str, str]:
@@ -139,19 +180,21 @@ def _test_table(folder: Path, config: CompetitionConfig, sample: pd.DataFrame) -
     return test.set_index(test[config.id]).loc[wanted.tolist()]
 
 
-def _image_paths(folder: Path, table: pd.DataFrame, template: str, key: str) -> list[Path]:
-    """One path a row, each inside the folder and there."""
+def image_paths(folder: Path, table: pd.DataFrame, template: str, key: str) -> list[Path]:
+    """One path a row, each inside the folder."""
     _check_template(template, table, key)
     try:
         filled = [_Template().vformat(template, (), row) for row in table.to_dict("records")]
     except ValueError as error:  # a format that only some texts refuse
         raise KitError(f"{key}: {template!r} is no template of text cells: {error}") from error
-    paths = [inside(folder, relative, key) for relative in filled]
+    return [inside(folder, relative, key) for relative in filled]
+
+
+def _need_files(paths: list[Path], template: str, key: str) -> None:
     missing = [path for path in paths if not _is_file(path)]
     if missing:
         hint = f"; is {template!r} the right template?" if len(missing) == len(paths) else ""
         raise KitError(f"{key}: {len(missing)} of {len(paths)} images do not exist ({some(missing, 5)}){hint}")
-    return paths
 
 
 def _is_file(path: Path) -> bool:

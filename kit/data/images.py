@@ -46,14 +46,30 @@ class ImageSet:
         return self.__dict__ | {"_pixels": None}
 
 
+def readable_rows(paths: Sequence[Path], config: DataConfig) -> list[int]:
+    """The rows of `paths` whose image is there and can be decoded."""
+    decoder = Decoder.of(config)
+
+    def fits(path: Path) -> bool:
+        try:
+            decoder(path)
+        except DecodeError:
+            return False
+        return True
+
+    with ThreadPoolExecutor(os.cpu_count()) as pool:
+        return [row for row, fine in enumerate(pool.map(fits, paths)) if fine]
+
+
 def open_images(
     ids: Sequence[str],
     paths: Sequence[Path],
     config: DataConfig,
     cache_folder: Path,
     report: Report = lambda done, total: None,
+    known: bool = False,
 ) -> ImageSet:
-    """The images of `paths`, every one checked before this returns.
+    """The images of `paths`, every one checked before this returns, unless they are `known` to be readable.
 
     Raises KitError that names every file that cannot be decoded.
     """
@@ -66,7 +82,7 @@ def open_images(
         if not target.exists():
             _fill(images, target, report)
         images.cache = target
-    elif not (checked := cache_folder / f"checked-{key}").exists():
+    elif not known and not (checked := cache_folder / f"checked-{key}").exists():
         _for_each(images, lambda row, path: images.decoder(path), report)
         write_text(checked, f"{len(images)} images were decoded without a fault\n")
     return images

@@ -3,13 +3,13 @@
 import difflib
 import hashlib
 from dataclasses import dataclass
-from pathlib import Path
 
 import timm
 import torch
 from torch import nn
 
 from kit.errors import KitError
+from kit.locate import weight_file
 from kit.model.config import ModelConfig
 from kit.model.weights import (
     Weights,
@@ -45,7 +45,7 @@ def build_model(config: ModelConfig, n_classes: int, channels: int, size: int, s
     options["in_chans"] = channels
     weights = None
     if config.weights not in ("none", "hub"):
-        path = Path(config.weights).expanduser()
+        path = weight_file(config.weights)
         blank = _create(config, options)
         weights = under_names_of(blank, read_weights(path), path)
     torch.manual_seed(derive("weights", seed))

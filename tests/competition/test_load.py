@@ -1,3 +1,5 @@
+import shutil
+
 import pandas as pd
 import pytest
 from conftest import write_competition
@@ -5,7 +7,7 @@ from PIL import Image
 
 from kit.competition import digits
 from kit.competition.config import CompetitionConfig
-from kit.competition.load import load_competition, sample_columns
+from kit.competition.load import load_competition, load_test, sample_columns
 from kit.errors import KitError
 
 
@@ -306,3 +308,83 @@ def test_the_embedded_competition_is_written_below_the_home_folder(tmp_path, mon
     monkeypatch.setattr(digits, "write_digits", lambda path: write_competition(path, rows=9, test_rows=3, side=4))
     competition = load_competition(_config("~/data/digits", embedded="digits"))
     assert competition.folder == tmp_path / "data" / "digits"
+
+
+@pytest.fixture
+def attached(tmp_path, monkeypatch):
+    """The folder that stands for Kaggle's /kaggle/input; the current folder is an empty one."""
+    (tmp_path / "working").mkdir()
+    monkeypatch.chdir(tmp_path / "working")
+    monkeypatch.setenv("KIT_INPUT", str(tmp_path / "input"))
+    return tmp_path / "input"
+
+
+class TestTestSide:
+    """`load_test`: what predicting needs, and no more."""
+
+    def test_is_that_of_the_whole_competition(self, folder):
+        _edit(folder / "sample_submission.csv", lambda sample: sample.iloc[[2, 0, 1]][["label", "id"]])
+        whole, test = load_competition(_config(folder)), load_test(_config(folder))
+        assert test.ids == whole.test_ids == ["test002", "test000", "test001"]
+        assert test.paths == whole.test_paths == [folder / "test" / f"{name}.png" for name in test.ids]
+        assert test.sample.equals(whole.sample)
+        assert (test.folder, test.sample_id) == (whole.folder, whole.sample_id) == (folder, "id")
+
+    def test_needs_no_train_side(self, folder):
+        (folder / "train.csv").unlink()
+        shutil.rmtree(folder / "train")
+        assert load_test(_config(folder)).ids == ["test000", "test001", "test002"]
+
+    def test_images_may_be_missing(self, folder):
+        (folder / "test/test001.png").unlink()
+        test = load_test(_config(folder))
+        assert [path.is_file() for path in test.paths] == [True, False, True]
+        assert test.ids == ["test000", "test001", "test002"]
+
+    def test_without_a_test_table(self, folder):
+        (folder / "test.csv").unlink()
+        assert load_test(_config(folder, test=None)).ids == ["test000", "test001", "test002"]
+
+    def test_may_have_no_rows(self, folder):
+        for name in ("test.csv", "sample_submission.csv"):
+            _edit(folder / name, lambda table: table.head(0))
+        test = load_test(_config(folder))
+        assert (test.ids, test.paths, len(test.sample)) == ([], [], 0)
+
+    def test_tables_that_disagree_are_refused(self, folder):
+        _edit(folder / "test.csv", lambda test: test.iloc[[1]])
+        with pytest.raises(KitError, match=r"disagree: 2 only in the sample submission \(test000, test002\);"):
+            load_test(_config(folder))
+
+    def test_an_image_outside_the_folder_is_refused(self, folder):
+        with pytest.raises(KitError, match=r"leads outside the competition folder"):
+            load_test(_config(folder, test_images="../{id}.png"))
+
+
+@pytest.mark.parametrize(
+    ("slug", "point"),
+    [("colours", "competitions/colours"), ("colours", "colours"), ("jo/colours", "datasets/jo/colours")],
+)
+def test_a_mounted_competition_is_found_by_its_slug(folder, attached, slug, point):
+    mount = attached / point
+    mount.parent.mkdir(parents=True)
+    shutil.move(folder, mount)
+    competition = load_competition(_config("data/colours", slug=slug))
+    assert competition.folder == mount
+    assert competition.train_paths[0] == mount / "train/train000.png"
+
+
+def test_an_embedded_competition_that_is_mounted_is_not_written(folder, attached, monkeypatch):
+    attached.mkdir()
+    shutil.move(folder, attached / "colours")
+    monkeypatch.setattr(digits, "write_digits", lambda path: pytest.fail(f"written to {path}"))
+    assert load_competition(_config("data/x", embedded="digits", slug="jo/colours")).folder == attached / "colours"
+
+
+@pytest.mark.parametrize("slug", [None, "jo/colours"])
+def test_an_embedded_competition_that_is_not_mounted_is_written(attached, monkeypatch, slug):
+    attached.mkdir()
+    monkeypatch.setattr(digits, "write_digits", lambda path: write_competition(path, rows=9, test_rows=3, side=4))
+    competition = load_competition(_config("data/x", embedded="digits", slug=slug))
+    assert competition.folder.resolve() == attached.parent / "working/data/x"
+    assert len(competition.ids) == 9

@@ -12,7 +12,7 @@ from PIL import Image
 from kit.data import images as module
 from kit.data.config import DataConfig
 from kit.data.decode import Decoder
-from kit.data.images import ImageSet, content_digest, open_images
+from kit.data.images import ImageSet, content_digest, open_images, readable_rows
 from kit.errors import KitError
 
 NAMES = ["a", "b", "c", "d", "e"]
@@ -227,3 +227,37 @@ def test_content_digest_sees_another_size_name_or_number_of_files(tmp_path):
     lists = [["a"], ["b"], ["c"], ["a", "b"], ["a", "a"], []]
     digests = {content_digest([tmp_path / f"{name}.png" for name in names], tmp_path) for names in lists}
     assert len(digests) == len(lists)
+
+
+@pytest.mark.parametrize("kind", [*BAD, "missing", "folder", "name too long"])
+def test_rows_whose_image_can_be_read(folder, kind):
+    paths = [folder / f"{name}.png" for name in NAMES]
+    if kind == "name too long":
+        paths[3] = folder / ("x" * 300)
+    elif kind in BAD:
+        Image.open(paths[3]).resize((200, 200)).save(paths[3], format="JPEG")
+        paths[3].write_bytes(BAD[kind](paths[3].read_bytes()))
+    else:
+        paths[3].unlink()
+    if kind == "folder":
+        paths[3].mkdir()
+    config = DataConfig(size=8)
+    assert readable_rows(paths, config) == [0, 1, 2, 4]
+    assert readable_rows(paths[::-1], config) == [0, 2, 3, 4]
+    assert readable_rows([paths[3]], config) == []
+
+
+def test_images_known_to_be_readable_are_not_decoded_again(folder, monkeypatch):
+    paths, config = [folder / f"{name}.png" for name in NAMES], DataConfig(size=8, cache=False)
+    decoded = []
+    decode = Decoder.__call__
+    monkeypatch.setattr(Decoder, "__call__", lambda self, path: decoded.append(path) or decode(self, path))
+    assert readable_rows(paths, config) == [0, 1, 2, 3, 4]
+    images = open_images(NAMES, paths, config, folder / "cache", known=True)
+    assert sorted(decoded) == paths
+    images[2]
+    assert decoded[5:] == [paths[2]]
+
+
+def test_of_no_images_no_row_can_be_read():
+    assert readable_rows([], DataConfig(size=8)) == []

@@ -15,10 +15,10 @@ import torch
 import yaml
 from conftest import experiment_content
 
-from kit.competition.locate import Places
 from kit.config import validate
 from kit.errors import KitError
 from kit.experiment import trainer_of as trainer_of_run
+from kit.locate import Places
 from kit.model.build import weights_digest
 from kit.preparation import prepare, run_keys
 from kit.runs import ExperimentDir

@@ -89,8 +89,8 @@ def test_a_sweep_raises_all_groups_together():
 def swept(competition, path, rise, **training):
     """A trainer of the miniature under a sweep."""
     plain = trainer_of(competition, path, training={"epochs": 12, **training})
-    from kit.competition.locate import Places
     from kit.config import load_experiment
+    from kit.locate import Places
     from kit.preparation import prepare, run_keys
     from kit.runs import ExperimentDir
     from kit.training.device import make_accelerator

@@ -1,0 +1,140 @@
+"""Whether a run, or an experiment's folder, is of this config and this data."""
+
+from pathlib import Path
+from typing import Any
+
+from kit.competition.folds import FoldPlan, make_folds, read_folds
+from kit.competition.load import Competition
+from kit.config import Experiment, validate
+from kit.data.images import content_digest
+from kit.errors import KitError, some
+from kit.files import sha256
+from kit.locate import weight_file
+from kit.runs import ExperimentDir
+from kit.settings import fingerprint
+from kit.yamlfile import read_yaml
+
+
+def config_digest(experiment: Experiment) -> str:
+    """Of what the config says about every run."""
+    apart = ("name", "policies", "seeds", "scoring")
+    return fingerprint({name: value for name, value in experiment.canonical().items() if name not in apart})
+
+
+def digests(experiment: Experiment, competition: Competition, plan: FoldPlan) -> dict[str, str]:
+    """Of what all runs share. The metric and the test set are not among it: they decide no training."""
+    labels = competition.format.decode(competition.targets)
+    weights = experiment.model.weights
+    return {
+        "config": config_digest(experiment),
+        "labels": fingerprint(sorted(zip(competition.ids, labels, strict=True))),
+        "images": content_digest(competition.train_paths, competition.folder),
+        "folds": plan.digest,
+        "weights": weights if weights in ("none", "hub") else _content(weight_file(weights)),
+    }
+
+
+def _content(file: Path) -> str:
+    return sha256(file) if file.is_file() else "a file that is not here"
+
+
+def test_digest(competition: Competition) -> str:
+    """Of what the test predictions are of."""
+    return fingerprint([competition.test_ids, content_digest(competition.test_paths, competition.folder)])
+
+
+def fold_plan(
+    experiment: Experiment, folder: ExperimentDir, competition: Competition, given: Path | None = None
+) -> tuple[FoldPlan, str | None]:
+    """The plan in the file `given`, else that of the runs in the folder, else a new one; and what differs
+    between this experiment and the one in the folder, None where they are the same."""
+    stated = _stated_plan(experiment, competition, given) if given else None
+    reason = _made_from_something_else(experiment, folder, competition, stated)
+    if stated:
+        return stated, reason
+    if not reason and folder.runs():
+        return read_folds(folder.folds, competition.ids), None
+    return make_folds(competition.ids, competition.targets, experiment.folds), reason
+
+
+def _stated_plan(experiment: Experiment, competition: Competition, given: Path) -> FoldPlan:
+    """The plan in the file `given`; KitError where it is not one of these rows and this many folds."""
+    if not given.is_file():
+        raise KitError(f"--folds {given}: is no file; give a CSV with columns id and fold")
+    try:
+        plan = read_folds(given, competition.ids)
+    except KitError as error:
+        raise KitError(f"--folds: {error}; give a plan of the rows in {experiment.competition.train}") from error
+    there, wanted = {*plan.fold.tolist()}, {*range(experiment.folds.k)}
+    if there != wanted:
+        raise KitError(
+            f"--folds: {given} has the folds {some(sorted(there))}, but folds.k is {experiment.folds.k}, so they "
+            f"have to be 0 to {experiment.folds.k - 1}; set folds.k or renumber them"
+        )
+    return plan
+
+
+def _made_from_something_else(
+    experiment: Experiment, folder: ExperimentDir, competition: Competition, stated: FoldPlan | None
+) -> str | None:
+    if changed := changed_keys(experiment, folder):
+        return f"another config ({some(changed, 5)})"
+    records = [(run, run.read()) for run in folder.runs()]
+    if not records:
+        return None
+    try:
+        plan = stated or read_folds(folder.folds, competition.ids)
+    except KitError as error:
+        return f"other training rows ({error})"
+    now = digests(experiment, competition, plan)
+    for run, record in records:
+        then = record.get("depends_on", {})
+        if changed := [name for name in now if then.get(name) != now[name]]:
+            return f"other {' and '.join(changed)} ({run.path.relative_to(folder.path)})"
+    return None
+
+
+def changed_keys(experiment: Experiment, folder: ExperimentDir) -> list[str]:
+    """Keys in which the config differs from the one that made the folder; more policies, seeds or folds
+    to train are no difference."""
+    if (stored := stored_experiment(folder)) is None:
+        return []
+    now, then = experiment.canonical(), stored.canonical()
+    for side in (now, then):
+        side.pop("seeds")
+        side.pop("scoring")
+    shared = set(now["policies"]) & set(then["policies"])
+    for side in (now, then):
+        side["policies"] = {name: policy for name, policy in side["policies"].items() if name in shared}
+    return list(_differences(then, now, ""))
+
+
+def _differences(then: Any, now: Any, path: str):
+    if isinstance(then, dict) and isinstance(now, dict):
+        for key in dict.fromkeys([*then, *now]):
+            yield from _differences(then.get(key), now.get(key), f"{path}.{key}" if path else key)
+    elif then != now:
+        yield f"{path}: {then!r} there, {now!r} here"
+
+
+def stored_experiment(folder: ExperimentDir) -> Experiment | None:
+    """What made the folder: the config with all policies and seeds it was run with; None for a new one."""
+    if not folder.config.is_file():
+        return None
+    return validate(read_yaml(folder.config), str(folder.config))
+
+
+def with_what_was_run_before(experiment: Experiment, folder: ExperimentDir) -> Experiment:
+    """The config to store: with the policies, seeds and folds that were trained under it before."""
+    if (stored := stored_experiment(folder)) is None:
+        return experiment
+    folds = tuple(sorted({*stored.folds.chosen, *experiment.folds.chosen}))
+    return experiment.model_copy(
+        update={
+            "policies": stored.policies | experiment.policies,
+            "seeds": tuple(dict.fromkeys(stored.seeds + experiment.seeds)),
+            "folds": experiment.folds.model_copy(
+                update={"run": "all" if len(folds) == experiment.folds.k else folds}
+            ),
+        }
+    )

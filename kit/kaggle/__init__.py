@@ -1,0 +1,1 @@
+"""Kaggle: the image, the sandbox, the official client."""

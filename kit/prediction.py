@@ -1,0 +1,218 @@
+"""A submission from trained runs alone: no train table, no training. What an infer kernel does."""
+
+import time
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+import pandas as pd
+import torch
+from accelerate import Accelerator
+from safetensors.torch import load_file
+
+from kit.competition.labels import SingleLabel
+from kit.competition.load import TestSet, load_test
+from kit.competition.submission import make_submission, validate_submission, write_submission
+from kit.config import Experiment
+from kit.data.images import ImageSet, open_images, readable_rows
+from kit.errors import KitError, some
+from kit.files import need_output, sha256
+from kit.identity import config_digest
+from kit.locate import Places, input_root, mounted
+from kit.model.build import build_model, normalisation
+from kit.preparation import Say
+from kit.runs import RunDir, RunKey, average, predictions, read_predictions
+from kit.scoring.f1 import argmax
+from kit.settings import fingerprint
+from kit.training.device import make_accelerator
+from kit.training.predict import Normalise, predict
+
+MARGIN = 1.3  # a model may take this much longer than the slowest before it
+
+
+@dataclass(frozen=True)
+class Predicted:
+    """submission  the file
+    rows        in it
+    models      whose mean it is, of so many that there are
+    unreadable  ids whose image is missing or broken: they got the prior
+    """
+
+    submission: Path
+    rows: int
+    models: int
+    of: int
+    unreadable: list[str]
+
+
+def predict_test(
+    experiment: Experiment,
+    sources: Sequence[str | Path] = (),
+    submission: str | Path = "submission.csv",
+    output: str | Path = ".",
+    cache: str | Path | None = None,
+    seconds: float | None = None,
+    say: Say = lambda line: None,
+) -> Predicted:
+    """Predicts the test set that is there with the runs of the experiment's first policy; the mean of all.
+
+    sources     folders that hold finished runs, at any depth; left out: output/runs, and what is attached to
+                the kernel
+    submission  the file to write; a valid one of the most common class is there from the beginning
+    seconds     after which no further model is begun: the mean of those that are done is handed in
+
+    Rows whose image is missing or broken get the prior, the mean out-of-fold prediction. Raises KitError where
+    no run of this experiment is found, where runs were trained under another config, and where test table and
+    sample submission disagree.
+    """
+    begun = time.monotonic()
+    need_output("--submission", str(submission), (".csv",))
+    submission = Path(submission)
+    places = Places(Path(output).expanduser(), Path(cache).expanduser() if cache else None)
+    policy = next(iter(experiment.policies))
+    test = load_test(experiment.competition)
+    stated = [Path(source).expanduser() for source in sources]
+    runs = find_runs(experiment, policy, stated or usual_sources(experiment, places))
+    prior = average(read_predictions(run.oof) for run in runs).mean()
+    _submit(_constant(test.ids, prior), test, submission)
+    models = "1 model" if len(runs) == 1 else f"{len(runs)} models"
+    say(
+        f"{experiment.name}: {len(test.ids)} test rows, {models} of {policy}; until they are done {submission} "
+        "has the most common class everywhere"
+    )
+    # The test set may be larger than any before: a cache where there is room for it, even if told to have one.
+    data = experiment.data.model_copy(update={"cache": experiment.data.cache and "auto"})
+    rows = readable_rows(test.paths, data)
+    ids = [test.ids[row] for row in rows]
+    images = open_images(ids, [test.paths[row] for row in rows], data, places.cache, known=True)
+    deadline = None if seconds is None else begun + seconds
+    frames = list(_predictions(experiment, runs if ids else [], images, deadline, say))
+    unreadable = [test.ids[row] for row in sorted({*range(len(test.ids))} - {*rows})]
+    if unreadable:
+        say(
+            f"{len(unreadable)} of {len(test.ids)} images cannot be read ({some(unreadable, 5)}): their rows get "
+            "the prior"
+        )
+    mean = average([*frames, _constant(unreadable, prior)])
+    _submit(mean, test, submission)
+    return Predicted(submission, len(test.ids), len(frames), len(runs), unreadable)
+
+
+def usual_sources(experiment: Experiment, places: Places) -> list[Path]:
+    """The experiment's own folder, and in a kernel what is attached to it."""
+    kernel = experiment.kernel
+    attached = [mounted(ref) for ref in (*(kernel.kernels or ()), *kernel.datasets, *kernel.models)]
+    if not attached or None in attached:  # by hand, or in a form that Kaggle has thought of since
+        attached.append(input_root())
+    return [folder for folder in (places.runs / experiment.name, *attached) if folder and folder.is_dir()]
+
+
+def find_runs(experiment: Experiment, policy: str, sources: Sequence[Path]) -> list[RunDir]:
+    """The finished runs of one policy of the experiment, wherever they lie in the folders, by seed and fold.
+
+    Raises KitError where there is none, where one was trained under another config or two on different data,
+    and where two folders hold different runs of one seed and fold.
+    """
+    found: dict[RunKey, RunDir] = {}
+    passed: set[str] = set()
+    for path in sorted({file.parent for source in sources for file in source.resolve().rglob("fold*/run.json")}):
+        if not (run := RunDir(path)).finished:
+            continue
+        if path.parts[-4:-2] != (experiment.name, policy):
+            passed.add("/".join(path.parts[-4:-2]))
+            continue
+        record = run.read()
+        _need_same_config(experiment, policy, record, run)
+        key = RunKey(policy, record["seed"], record["fold"])
+        if key in found and sha256(found[key].weights) != sha256(run.weights):
+            raise KitError(
+                f"{found[key].path} and {run.path} are different trainings of {key}; attach one of them"
+            )
+        found.setdefault(key, run)
+    if not found:
+        places = f"in {some(sources)}" if sources else "here, and nothing is attached"
+        beside = f", only of {some(sorted(passed))}" if passed else ""
+        raise KitError(
+            f"there is no finished run of {experiment.name}/{policy} {places}{beside}; train one, or say what "
+            "holds them: --runs DIR, for a kernel kernel.kernels or kernel.datasets"
+        )
+    runs = [found[key] for key in sorted(found)]
+    _need_same_data(runs)
+    return runs
+
+
+def _need_same_config(experiment: Experiment, policy: str, record: dict, run: RunDir) -> None:
+    now = {"config": config_digest(experiment), "policy": fingerprint(experiment.policies[policy].canonical())}
+    if changed := [name for name in now if record["depends_on"][name] != now[name]]:
+        raise KitError(
+            f"{run.path} was trained under another {' and '.join(changed)} than this one; predict with the one "
+            "that made it, the experiment.yaml above it"
+        )
+
+
+def _need_same_data(runs: Sequence[RunDir]) -> None:
+    first, *others = [run.read()["depends_on"] for run in runs]
+    for run, then in zip(runs[1:], others, strict=True):
+        if odd := [name for name in first if name not in ("seed", "fold") and then.get(name) != first[name]]:
+            raise KitError(
+                f"{runs[0].path} and {run.path} were trained on different {' and '.join(odd)}, so their mean is "
+                "of no one experiment; attach those that belong together"
+            )
+
+
+def _predictions(
+    experiment: Experiment, runs: Sequence[RunDir], images: ImageSet, deadline: float | None, say: Say
+) -> Iterator[pd.DataFrame]:
+    """What each run predicts, until a further model would go beyond the deadline."""
+    accelerator = make_accelerator(experiment.training)
+    slowest = 0.0
+    for done, run in enumerate(runs):
+        started = time.monotonic()
+        if deadline is not None and done and started + MARGIN * slowest > deadline:
+            say(f"the time allows no more than {done} of {len(runs)} models")
+            return
+        yield _predict(experiment, run, images, accelerator)
+        slowest = max(slowest, time.monotonic() - started)
+        say(f"{run.path.parent.name} {run.path.name}: {time.monotonic() - started:.1f} s")
+
+
+def _predict(experiment: Experiment, run: RunDir, images: ImageSet, accelerator: Accelerator) -> pd.DataFrame:
+    config, data, classes = experiment.prediction, experiment.data, list(read_predictions(run.oof).columns)
+    scratch = experiment.model.model_copy(update={"weights": "none"})
+    model = build_model(scratch, len(classes), data.channels, data.size, seed=0)
+    model.load_state_dict(load_file(run.weights))
+    model.to(accelerator.device, memory_format=torch.channels_last)
+    usual = normalisation(experiment.model.name, data.channels)
+    probabilities = predict(
+        model,
+        images,
+        range(len(images)),
+        data.size,
+        Normalise.of(data.mean or usual.mean, data.std or usual.std, accelerator.device),
+        accelerator,
+        config.batch_size or 2 * experiment.training.batch_size,
+        data.workers,
+        config.tta,
+    )
+    if not np.isfinite(probabilities).all():
+        raise KitError(
+            f"{run.path} predicts values that are not finite in precision {accelerator.mixed_precision}; predict "
+            "on the kind of device that trained it, or with --set training.device=cpu"
+        )
+    return predictions(images.ids, probabilities, classes)
+
+
+def _constant(ids: Sequence[str], row: pd.Series) -> pd.DataFrame:
+    """The same prediction for every id."""
+    return predictions(ids, np.tile(row.to_numpy(), (len(ids), 1)), list(row.index))
+
+
+def _submit(probabilities: pd.DataFrame, test: TestSet, path: Path) -> None:
+    format = SingleLabel(tuple(probabilities.columns))
+    probabilities = probabilities.loc[test.ids]
+    labels = pd.Series(format.decode(argmax(probabilities.to_numpy())), index=probabilities.index, dtype=object)
+    submission = make_submission(labels, test.sample, test.sample_id)
+    columns = list(test.sample.columns)
+    validate_submission(submission, columns, test.sample_id, test.ids, format, str(path))
+    write_submission(submission, path)
