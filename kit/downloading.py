@@ -1,0 +1,93 @@
+"""A competition from Kaggle, unpacked into a folder: nothing outside it is touched."""
+
+import os
+import re
+import shutil
+import stat
+import tempfile
+import zipfile
+import zlib
+from collections import Counter
+from collections.abc import Callable
+from pathlib import Path, PurePosixPath
+
+from kit.errors import KitError, some
+from kit.files import need_writable
+from kit.kaggle.client import Kaggle
+from kit.kaggle.names import is_safe
+
+Say = Callable[[str], None]
+
+SPARE = 0.5e9  # bytes that stay free
+
+
+def fetch_data(slug: str, kaggle: Kaggle, folder: str | Path | None = None, say: Say = print) -> Path:
+    """Downloads a competition and unpacks it into `folder` (left out: data/<slug>), which must not be there.
+
+    An interrupted download goes on where it stopped. Raises KitError where the disk is too small, before
+    anything is downloaded or unpacked, and for an archive with names that lead out of the folder.
+    """
+    if not re.fullmatch(r"[A-Za-z0-9][A-Za-z0-9_-]*", slug):
+        raise KitError(f"{slug!r} is no competition's name; it is the last part of its address on Kaggle")
+    target = Path(folder).expanduser() if folder else Path("data") / slug
+    if target.exists():
+        raise KitError(f"{target} is there already; remove it to download {slug} again, or give --to DIR")
+    need_writable(target.parent)
+    archive = target.parent / f"{slug}.zip"
+    answer = kaggle.competition_archive(slug)
+    size = int(answer.headers.get("Content-Length") or 0)
+    here = archive.stat().st_size if archive.is_file() else 0
+    _need_space(target.parent, size - here, f"the archive of {slug}")
+    say(f"downloading {slug}, {size / 1e6:.1f} MB" + (f", of which {here / 1e6:.1f} are here" if here else ""))
+    kaggle.download_archive(slug, answer, archive)
+    count = unpack(archive, target)
+    archive.unlink()
+    say(f"{target}: {count} files")
+    return target
+
+
+def unpack(archive: Path, target: Path) -> int:
+    """Unpacks a zip file into the new folder `target`, whole or not at all; returns the number of files."""
+    try:
+        with zipfile.ZipFile(archive) as packed:
+            members = [member for member in packed.infolist() if not member.is_dir()]
+            if hostile := [member.filename for member in members if not _is_plain(member)]:
+                raise KitError(
+                    f"{archive}: not unpacked, as some names lead elsewhere: {some(map(repr, hostile), 5)}"
+                )
+            if twice := _same_place([member.filename for member in members]):
+                raise KitError(f"{archive}: not unpacked, as it holds files of the same name: {some(twice, 5)}")
+            _need_space(target.parent, sum(member.file_size for member in members), f"what {archive.name} holds")
+            draft = Path(tempfile.mkdtemp(prefix=f".{target.name}.", dir=target.parent))
+            try:
+                for member in members:
+                    packed.extract(member, draft)
+                draft.chmod(0o755)
+                os.replace(draft, target)
+            finally:
+                shutil.rmtree(draft, ignore_errors=True)
+    except RuntimeError as error:
+        raise KitError(f"{archive}: needs a password, or is packed as Python cannot; unpack it by hand") from error
+    except (zipfile.BadZipFile, zlib.error, EOFError) as error:
+        raise KitError(f"{archive} is damaged ({error}); remove it and download again") from error
+    return len(members)
+
+
+def _is_plain(member: zipfile.ZipInfo) -> bool:
+    """A file below the folder, and no link."""
+    return is_safe(member.filename) and not stat.S_ISLNK(member.external_attr >> 16)
+
+
+def _same_place(names: list[str]) -> list[str]:
+    """Those that would lie where another does, as file or as folder, on a disk that does not tell case apart."""
+    counts = Counter(name.lower() for name in names)
+    folders = {str(folder) for name in counts for folder in PurePosixPath(name).parents}
+    return [name for name in names if counts[name.lower()] > 1 or name.lower() in folders]
+
+
+def _need_space(folder: Path, size: float, what: str) -> None:
+    free = shutil.disk_usage(folder).free
+    if size + SPARE > free:
+        raise KitError(
+            f"{folder} has {free / 1e9:.1f} GB free, but {what} takes {size / 1e9:.1f} GB and some to spare"
+        )

@@ -1,0 +1,631 @@
+"""Kaggle through its official client: the one place that speaks to it, with every answer checked.
+
+The client's commands end with 0 although they failed, never retry a push, and mean the latest version of a
+kernel. So its Python API is used, down to the requests it is made of, and what comes back is read.
+"""
+
+import contextlib
+import io
+import json
+import random
+import re
+import time
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
+from datetime import UTC, datetime, timedelta
+from email.utils import parsedate_to_datetime
+from pathlib import Path
+from typing import Any, TypeVar
+
+from kit.errors import KitError, some
+from kit.files import atomic
+
+Answer = TypeVar("Answer")
+Say = Callable[[str], None]
+
+TRANSIENT = {408, 409, 425, 429, 500, 502, 503, 504}
+ATTEMPTS = 6
+LONGEST_WAIT = 60.0  # seconds between two attempts, whatever Retry-After says
+PAGE = 200  # files a page
+
+FINAL = ("COMPLETE", "ERROR", "CANCEL_ACKNOWLEDGED")
+
+
+@dataclass(frozen=True)
+class Pushed:
+    """A version of a kernel on Kaggle."""
+
+    owner: str
+    slug: str
+    version: int
+    url: str
+
+    def __str__(self) -> str:
+        return f"{self.owner}/{self.slug} version {self.version}"
+
+
+@dataclass(frozen=True)
+class Session:
+    """status  QUEUED, RUNNING, COMPLETE, ERROR, CANCEL_REQUESTED, CANCEL_ACKNOWLEDGED or NEW_SCRIPT
+    failure  Kaggle's words about it, or ""
+    """
+
+    status: str
+    failure: str
+
+    @property
+    def ended(self) -> bool:
+        return self.status in FINAL
+
+
+@dataclass(frozen=True)
+class Outputs:
+    """files  name as Kaggle gives it → address;  log  its lines"""
+
+    files: dict[str, str]
+    log: list[str]
+
+
+@dataclass(frozen=True)
+class Quota:
+    """GPU hours of this week."""
+
+    used: float
+    total: float
+
+    @property
+    def left(self) -> float:
+        return max(0.0, self.total - self.used)
+
+
+@dataclass(frozen=True)
+class Submitted:
+    """One submission as Kaggle lists it; scores are None until there are some."""
+
+    ref: int
+    file: str
+    message: str
+    date: datetime
+    status: str
+    public: float | None
+    private: float | None
+    error: str
+
+
+class Refused(KitError):
+    """Kaggle's answer was an error that will not pass by itself; `status` is HTTP's."""
+
+    def __init__(self, message: str, status: int):
+        super().__init__(message)
+        self.status = status
+
+
+class Lost(KitError):
+    """The connection broke, and it is not known whether the request arrived."""
+
+
+class _NotSent(OSError):
+    """What the request was to be about could not be uploaded, so that there was no request."""
+
+
+class Kaggle:
+    """The signed-in client. `wait` (seconds) is what it sleeps with; tests pass one that does not."""
+
+    def __init__(self, say: Say = lambda line: None, wait: Callable[[float], None] = time.sleep):
+        self._say, self._wait = say, wait
+        self._api = _signed_in()
+
+    @property
+    def user(self) -> str:
+        return self._api.config_values.get("username") or ""
+
+    def push(self, folder: Path, seconds: float) -> Pushed:
+        """Saves the kernel in `folder` as a new version, which Kaggle then runs for at most `seconds`.
+
+        Raises KitError for what the client passes over: an `error` in the answer, and sources that Kaggle
+        does not know, without which the kernel would run all the same.
+        """
+        metadata = json.loads((folder / "kernel-metadata.json").read_text(encoding="utf-8"))
+        what = f"pushing {metadata['id']}"
+        owner, slug = metadata["id"].split("/")
+
+        before = self.latest_version(owner, slug)
+
+        def send() -> Any:
+            with contextlib.redirect_stdout(io.StringIO()):
+                return self._api.kernels_push(str(folder), str(int(seconds)))
+
+        def arrived() -> Pushed | None:
+            after = self.latest_version(owner, slug)
+            address = f"https://www.kaggle.com/code/{owner}/{slug}"
+            return Pushed(owner, slug, after, address) if after > before else None
+
+        answer = self._once(what, send, arrived)
+        if isinstance(answer, Pushed):
+            self._say(
+                f"{what}: it had arrived, only the answer was lost; see on its page that all sources are there"
+            )
+            return answer
+        if answer.error:
+            raise KitError(f"{what}: Kaggle says: {_line(answer.error)}")
+        invalid = {
+            kind: list(getattr(answer, f"invalid_{kind}_sources", None) or [])
+            for kind in ("dataset", "competition", "kernel", "model")
+        }
+        if bad := [f"{kind} {some(names)}" for kind, names in invalid.items() if names]:
+            raise KitError(
+                f"{what}: Kaggle does not know, or does not let you use: {'; '.join(bad)}. The kernel was saved "
+                "and runs without; cancel it on its page, mend the sources and push again"
+            )
+        return Pushed(owner, slug, int(answer.version_number), answer.url or "")
+
+    def latest_version(self, owner: str, slug: str) -> int:
+        """The number of the latest version of a kernel; 0 where there is none."""
+        from kagglesdk.kernels.types.kernels_api_service import ApiGetKernelRequest
+
+        request = _request(ApiGetKernelRequest, user_name=owner, kernel_slug=slug)
+        try:
+            answer = self._patiently(f"asking for {owner}/{slug}", self._kernels("get_kernel"), request)
+        except Refused as error:
+            if error.status in (403, 404):
+                return 0
+            raise
+        return int(answer.metadata.current_version_number or 0)
+
+    def session(self, kernel: Pushed) -> Session:
+        """Of this very version: without its number, Kaggle tells of the latest that it has heard of."""
+        from kagglesdk.kernels.types.kernels_api_service import ApiGetKernelSessionStatusRequest
+
+        request = _request(ApiGetKernelSessionStatusRequest, **_kernel(kernel))
+        answer = self._patiently(f"asking for {kernel}", self._kernels("get_kernel_session_status"), request)
+        return Session(answer.status.name, _line(answer.failure_message or ""))
+
+    def outputs(self, kernel: Pushed) -> Outputs:
+        """The files of all pages, and the log, of this version."""
+        from kagglesdk.kernels.types.kernels_api_service import ApiListKernelSessionOutputRequest
+
+        files: dict[str, str] = {}
+        log, token = "", None
+        while True:
+            request = _request(
+                ApiListKernelSessionOutputRequest, **_kernel(kernel), page_size=PAGE, page_token=token
+            )
+            page = self._patiently(
+                f"listing the outputs of {kernel}", self._kernels("list_kernel_session_output"), request
+            )
+            files |= {file.file_name: file.url for file in page.files or []}
+            log, token = log or page.log or "", page.next_page_token
+            if not token:
+                return Outputs(files, list(log_lines(log)))
+
+    def log_stream(self, kernel: Pushed) -> Iterator[str]:
+        """The lines of this version's log, from the first on, while it runs; ends when the stream does.
+
+        Raises requests.RequestException where the connection breaks: what was read comes again in the next.
+        """
+        from kagglesdk.kernels.types.kernels_api_service import ApiGetKernelSessionLogsStreamRequest
+
+        request = _request(ApiGetKernelSessionLogsStreamRequest, **_kernel(kernel))
+        with self._api.build_kaggle_client() as client:
+            answer = client.kernels.kernels_api_client.get_kernel_session_logs_stream(request)
+            if not (answer.headers.get("Content-Type") or "").lower().startswith("text/event-stream"):
+                yield from log_lines(answer.content.decode("utf-8", "replace"))
+                return
+            begun = ""  # of a line whose end is in an event to come
+            for line in answer.iter_lines():  # bytes: without a stated charset, requests would not take UTF-8
+                if not line.startswith(b"data:"):
+                    continue
+                data = line.removeprefix(b"data:").strip().decode("utf-8", "replace")
+                if data == "END_OF_LOG":
+                    yield from log_lines(begun)
+                    return
+                *whole, begun = (begun + _log_text(f"[{data}]")).split("\n")
+                yield from map(_as_shown, whole)
+
+    def download(self, url: str, target: Path) -> None:
+        """One output file, whole or not at all. Raises Refused where its address holds no longer."""
+        import requests
+
+        def fetch() -> None:
+            with requests.get(url, stream=True, timeout=300) as answer, atomic(target) as temporary:
+                answer.raise_for_status()
+                with open(temporary, "wb") as file:
+                    for chunk in answer.iter_content(1 << 20):
+                        file.write(chunk)
+                expected = None if "Content-Encoding" in answer.headers else answer.headers.get("Content-Length")
+                if expected and (size := temporary.stat().st_size) != int(expected):
+                    raise requests.ConnectionError(f"{size} of {expected} bytes came")
+
+        try:
+            self._patiently(f"downloading {target.name}", fetch)
+        except Refused as error:
+            raise Refused(
+                f"{error}. Addresses of files expire: the same command asks for new ones", error.status
+            ) from error
+
+    def gpu_quota(self) -> Quota | None:
+        """None where Kaggle does not tell."""
+        answer = self._patiently("asking for the GPU quota", self._api.quota_view)
+        if not (quota := answer.gpu_quota):
+            return None
+        reserved = getattr(quota, "time_reserved", None) or timedelta()
+        used = (quota.time_used or timedelta()) + reserved
+        return Quota(used.total_seconds() / 3600, (quota.total_time_allowed or timedelta()).total_seconds() / 3600)
+
+    def dataset_status(self, reference: str) -> str:
+        """READY, FAILED, or a stage before; "" where there is no such dataset."""
+        try:
+            return self._patiently(f"asking for {reference}", self._api.dataset_status, reference).upper()
+        except Refused as error:
+            if error.status in (403, 404):
+                return ""
+            raise
+
+    def upload_dataset(self, folder: Path, notes: str) -> None:
+        """Creates the dataset that `folder` describes (dataset-metadata.json), or a new version of it; private.
+
+        Raises KitError also where the client goes on after a file that it could not upload.
+        """
+        metadata = json.loads((folder / "dataset-metadata.json").read_text(encoding="utf-8"))
+        reference = metadata["id"]
+        what = f"uploading {reference}"
+
+        there = self.dataset_status(reference)
+        before = self._dataset_version(reference) if there else 0
+
+        def send() -> Any:
+            with contextlib.redirect_stdout(io.StringIO()):
+                return (
+                    self._new_version(folder, reference, notes) if there else self._new_dataset(folder, metadata)
+                )
+
+        def arrived() -> bool:
+            status = self.dataset_status(reference)
+            return status not in ("", there) or (bool(status) and self._dataset_version(reference) > before)
+
+        answer = self._once(what, send, arrived)
+        if answer is True:
+            self._say(f"{what}: it had arrived, only the answer was lost")
+        elif answer.error or (answer.status or "ok").lower() != "ok":
+            raise KitError(f"{what}: Kaggle says: {_line(answer.error or answer.status)}")
+
+    def submit_file(self, competition: str, file: Path, message: str) -> int:
+        """The number Kaggle gives the submission."""
+
+        def send() -> Any:
+            with contextlib.redirect_stdout(io.StringIO()) as told:
+                answer = self._api.competition_submit(str(file), message, competition, True)
+            if not answer.ref and answer.message == self._api.COMPETITION_SUBMIT_UPLOAD_FAILED_MESSAGE:
+                raise _NotSent(_line(told.getvalue()) or "Kaggle did not take the file")
+            return answer
+
+        return self._submit(f"submitting {file.name} to {competition}", competition, file.name, message, send)
+
+    def submit_kernel(self, competition: str, kernel: Pushed, file_name: str, message: str) -> int:
+        """Hands in the output of this version of a kernel; Kaggle reruns it on the hidden test set."""
+        name = f"{kernel.owner}/{kernel.slug}"
+
+        def send() -> Any:
+            return self._api.competition_submit_code(file_name, message, competition, name, kernel.version, True)
+
+        return self._submit(f"submitting {kernel} to {competition}", competition, file_name, message, send)
+
+    def _submit(self, what: str, competition: str, file_name: str, message: str, send: Callable[[], Any]) -> int:
+        known = {each.ref for each in self.submissions(competition)}
+
+        def arrived() -> Submitted | None:
+            new = [each for each in self.submissions(competition) if each.ref not in known]
+            return next((each for each in new if (each.file, each.message) == (file_name, message)), None)
+
+        answer = self._once(what, send, arrived)
+        if not answer.ref:
+            raise KitError(f"{what}: Kaggle says: {_line(answer.message or '')}")
+        return int(answer.ref)
+
+    def submissions(self, competition: str) -> list[Submitted]:
+        """All of this user's team, latest first."""
+        from kagglesdk.competitions.types.competition_api_service import ApiListSubmissionsRequest
+
+        listed: list[Submitted] = []
+        for page in range(1, 1000):
+            request = _request(ApiListSubmissionsRequest, competition_name=competition, page=page)
+            answer = self._patiently(
+                f"listing the submissions to {competition}", self._competitions("list_submissions"), request
+            )
+            new = [_submitted(each) for each in answer.submissions or []]
+            known = {each.ref for each in listed}
+            if not (new := [each for each in new if each.ref not in known]):
+                break
+            listed += new
+        return sorted(listed, key=lambda each: each.date, reverse=True)
+
+    def submissions_left(self, competition: str) -> int | None:
+        """How many more Kaggle takes today; None where it does not tell."""
+        try:
+            from kagglesdk.competitions.types.competition_api_service import ApiGetSubmissionLimitsRequest
+        except ImportError:  # an older client
+            return None
+        request = _request(ApiGetSubmissionLimitsRequest, competition_name=competition)
+        ask, what = self._competitions("get_submission_limits"), f"asking what {competition} takes today"
+        try:
+            return int(self._patiently(what, ask, request).num_allowed_now)
+        except Refused as error:
+            if error.status == 404:
+                return None
+            raise
+
+    def competition_archive(self, competition: str) -> Any:
+        """The open answer to a request for all files: its headers tell size and address."""
+        from kagglesdk.competitions.types.competition_api_service import ApiDownloadDataFilesRequest
+
+        request = _request(ApiDownloadDataFilesRequest, competition_name=competition)
+        return self._patiently(f"downloading {competition}", self._competitions("download_data_files"), request)
+
+    def download_archive(self, competition: str, answer: Any, target: Path) -> None:
+        """What `competition_archive` opened; goes on with what an interrupted download left."""
+        import requests
+
+        opened = [answer]
+
+        def fetch() -> None:
+            response = opened.pop() if opened else self.competition_archive(competition)
+            with self._api.build_kaggle_client() as client, contextlib.redirect_stdout(io.StringIO()):
+                try:
+                    self._api.download_file(response, str(target), client.http_client(), True, True)
+                except ValueError as error:  # it takes the words of an error for the rest of the file
+                    target.unlink(missing_ok=True)
+                    raise requests.ConnectionError(str(error)) from error
+
+        self._patiently(f"downloading {target.name}", fetch)
+
+    def _dataset_version(self, reference: str) -> int:
+        from kagglesdk.datasets.types.dataset_api_service import ApiGetDatasetRequest
+
+        owner, slug = reference.split("/")
+        request = _request(ApiGetDatasetRequest, owner_slug=owner, dataset_slug=slug)
+        answer = self._patiently(f"asking for {reference}", self._datasets("get_dataset"), request)
+        return int(answer.current_version_number or 0)
+
+    def _new_dataset(self, folder: Path, metadata: dict[str, Any]) -> Any:
+        from kagglesdk.datasets.types.dataset_api_service import ApiCreateDatasetRequest
+
+        owner, slug = metadata["id"].split("/")
+        request = _request(
+            ApiCreateDatasetRequest,
+            title=metadata["title"],
+            slug=slug,
+            owner_slug=owner,
+            license_name=metadata["licenses"][0]["name"],
+            is_private=True,
+            files=[],
+        )
+        self._upload_files(request, folder)
+        return self._datasets("create_dataset")(request)
+
+    def _new_version(self, folder: Path, reference: str, notes: str) -> Any:
+        from kagglesdk.datasets.types.dataset_api_service import (
+            ApiCreateDatasetVersionRequest,
+            ApiCreateDatasetVersionRequestBody,
+        )
+
+        owner, slug = reference.split("/")
+        body = _request(ApiCreateDatasetVersionRequestBody, version_notes=notes, files=[])
+        self._upload_files(body, folder)
+        request = _request(ApiCreateDatasetVersionRequest, owner_slug=owner, dataset_slug=slug, body=body)
+        return self._datasets("create_dataset_version")(request)
+
+    def _upload_files(self, request: Any, folder: Path) -> None:
+        """The client uploads, and resumes. Before 2.2.5 it leaves out a file that it gives up on, in silence."""
+        from kaggle.api.kaggle_api_extended import ResumableUploadContext
+        from kagglesdk.blobs.types.blob_api_service import ApiBlobType
+
+        wanted = [path for path in folder.iterdir() if path.name != "dataset-metadata.json"]
+        if folders := [path.name for path in wanted if not path.is_file()]:
+            raise KitError(f"{folder}: sub-folders are not uploaded; move or pack {some(folders)}")
+        with contextlib.suppress(ValueError), ResumableUploadContext() as context:  # a later client raises
+            self._api.upload_files(request, None, str(folder), ApiBlobType.DATASET, context, True, "skip")
+        if len(request.files) != len(wanted):
+            raise KitError(f"not all {len(wanted)} files of {folder} could be uploaded; try again")
+
+    def _kernels(self, method: str) -> Callable:
+        return self._call("kernels", "kernels_api_client", method)
+
+    def _datasets(self, method: str) -> Callable:
+        return self._call("datasets", "dataset_api_client", method)
+
+    def _competitions(self, method: str) -> Callable:
+        return self._call("competitions", "competition_api_client", method)
+
+    def _call(self, service: str, client_name: str, method: str) -> Callable:
+        def call(request: Any) -> Any:
+            with self._api.build_kaggle_client() as client:
+                return getattr(getattr(getattr(client, service), client_name), method)(request)
+
+        return call
+
+    def _once(self, what: str, send: Callable[[], Any], arrived: Callable[[], Any]) -> Any:
+        """Sends, patiently, what must not arrive twice: where only the answer may have been lost, it looks first.
+
+        arrived  what came of the request; None or False where it did not arrive
+
+        Raises Lost where it is not known in the end.
+        """
+        import requests
+
+        unknown = False  # whether the last request arrived
+
+        def attempt() -> Any:
+            nonlocal unknown
+            if unknown and (found := arrived()):
+                return found
+            unknown = False
+            try:
+                return send()
+            except requests.HTTPError as error:  # 503: it was not looked at
+                unknown = error.response is not None and error.response.status_code in (500, 502, 504)
+                raise
+            except requests.RequestException:
+                unknown = True
+                raise
+
+        try:
+            return self._patiently(what, attempt)
+        except KitError as error:
+            if not unknown:
+                raise
+            with contextlib.suppress(KitError):
+                if found := arrived():
+                    return found
+            raise Lost(f"{error}. It may have arrived: look on Kaggle before you send it again") from error
+
+    def _patiently(self, what: str, call: Callable[..., Answer], *arguments: Any) -> Answer:
+        """Calls, and calls again after what may pass: 409, 429, 5xx, and a connection that broke.
+
+        Raises KitError that says what was tried, with Kaggle's own words.
+        """
+        import requests
+
+        for attempt in range(1, ATTEMPTS + 1):
+            try:
+                return call(*arguments)
+            except requests.HTTPError as error:
+                status = error.response.status_code if error.response is not None else 0
+                reason = f"Kaggle answers {status}: {_words(error)}"
+                if status not in TRANSIENT:
+                    raise Refused(f"{what}: {reason}{_hint(status)}", status) from error
+                pause, cause = _retry_after(error) or _back_off(attempt), error
+            except requests.JSONDecodeError as error:
+                reason, pause, cause = "the answer is not Kaggle's", _back_off(attempt), error
+            except requests.RequestException as error:
+                reason = f"the connection broke ({_broken(error)})"
+                pause, cause = _back_off(attempt), error
+            except _NotSent as error:
+                reason, pause, cause = f"the upload failed ({str(error)[:120]})", _back_off(attempt), error
+            except ValueError as error:  # the client's own checks of its input
+                raise KitError(f"{what}: {_line(str(error))}") from error
+            if attempt < ATTEMPTS:
+                pause = min(pause, LONGEST_WAIT)
+                self._say(f"{what}: {reason}; again in {pause:.0f} s ({attempt} of {ATTEMPTS} attempts)")
+                self._wait(pause)
+        raise KitError(f"{what}: given up after {ATTEMPTS} attempts; {reason}") from cause
+
+
+def log_lines(log: str) -> Iterator[str]:
+    """The lines of a log as Kaggle keeps it: a JSON list of {stream_name, time, data}, or plain text."""
+    *whole, rest = _log_text(log).split("\n")
+    yield from map(_as_shown, whole)
+    if rest:
+        yield _as_shown(rest)
+
+
+def _log_text(log: str) -> str:
+    try:
+        return "".join(event["data"] for event in json.loads(log))
+    except (ValueError, TypeError, KeyError):
+        return log
+
+
+def _as_shown(line: str) -> str:
+    """What a terminal shows in the end of a line that was written over, as progress bars do."""
+    return line.rstrip("\r").rpartition("\r")[2]
+
+
+def _signed_in() -> Any:
+    """The client with the user's credentials; KitError where there are none, or it is too old."""
+    silence = io.StringIO()
+    with contextlib.redirect_stdout(silence), contextlib.redirect_stderr(silence):
+        try:
+            from kaggle.api.kaggle_api_extended import KaggleApi
+            from kagglesdk.kernels.types.kernels_api_service import ApiListKernelSessionOutputRequest
+
+            api = KaggleApi()
+            api.authenticate()
+        except ImportError as error:
+            raise KitError(
+                f"Kaggle's client cannot be imported ({error}); pip install -r requirements.txt"
+            ) from error
+        except (SystemExit, OSError, ValueError) as error:
+            raise KitError(
+                "no Kaggle credentials; make an API token on kaggle.com/settings and put it where it says, or set "
+                "KAGGLE_USERNAME and KAGGLE_KEY"
+            ) from error
+    if not hasattr(ApiListKernelSessionOutputRequest, "version_label"):
+        raise KitError(
+            "Kaggle's client is too old to ask for one version of a kernel; pip install -U kaggle kagglesdk"
+        )
+    return api
+
+
+def _request(kind: type, **fields: Any) -> Any:
+    request = kind()
+    for name, value in fields.items():
+        if value is not None:
+            setattr(request, name, value)
+    return request
+
+
+def _kernel(kernel: Pushed) -> dict[str, str]:
+    return {"user_name": kernel.owner, "kernel_slug": kernel.slug, "version_label": f"v{kernel.version}"}
+
+
+def _submitted(each: Any) -> Submitted:
+    date = each.date or datetime.now(UTC)
+    return Submitted(
+        ref=int(each.ref),
+        file=each.file_name or "",
+        message=each.description or "",
+        date=date if date.tzinfo else date.replace(tzinfo=UTC),
+        status=each.status.name,
+        public=_score(each.public_score),
+        private=_score(each.private_score),
+        error=_line(each.error_description or ""),
+    )
+
+
+def _score(text: str | None) -> float | None:
+    try:
+        return float(text) if text else None
+    except ValueError:
+        return None
+
+
+def _retry_after(error: Any) -> float | None:
+    """Seconds, from either form of the header."""
+    text = error.response.headers.get("Retry-After", "")
+    try:
+        return max(0.0, float(text))
+    except ValueError:
+        pass
+    try:
+        return max(0.0, (parsedate_to_datetime(text) - datetime.now(UTC)).total_seconds())
+    except (ValueError, TypeError):
+        return None
+
+
+def _back_off(attempt: int) -> float:
+    """1, 2, 4 … seconds, spread by half, so that many who were refused do not come back at once."""
+    return 2.0 ** (attempt - 1) * random.uniform(0.75, 1.25)
+
+
+def _words(error: Any) -> str:
+    """Kaggle's message, where its answer has one. Never an address: those of files hold a signature."""
+    with contextlib.suppress(Exception):
+        if stated := _line(error.response.json()["message"]):
+            return stated
+    return _line(error.response.reason or "no reason") if error.response is not None else _broken(error)
+
+
+def _broken(error: Any) -> str:
+    return re.sub(r" with url: \S+", "", _line(str(error)))[:160]
+
+
+def _hint(status: int) -> str:
+    return {
+        401: "; the credentials are not accepted: make a new API token on kaggle.com/settings",
+        403: "; not allowed: is the name right, is it yours, and are the competition's rules accepted?",
+        404: "; there is no such thing, or it is not yours to see",
+    }.get(status, "")
+
+
+def _line(text: str) -> str:
+    return " ".join(str(text).split())

@@ -1,0 +1,314 @@
+"""The table of Kaggle's image, what it lacks, and the wheels to take along from a small index on the disk."""
+
+import json
+import sys
+import venv
+import zipfile
+from pathlib import Path
+
+import pytest
+from conftest import refusal_of
+from packaging.markers import default_environment
+from packaging.requirements import Requirement
+
+from kit.files import sha256
+from kit.kaggle.image import PLATFORMS, Missing, collect_wheels, missing, read_image, refresh
+
+ROOT = Path(__file__).parents[2]
+TABLE = """\
+# A small image.
+# python: 3.12
+# as of: 2026-08
+numpy==2.0.2
+timm==1.0.26
+torch==2.10.0
+# present: ray
+# present: six
+"""
+
+
+def write(path: Path, text: str) -> Path:
+    path.write_text(text, encoding="utf-8")
+    return path
+
+
+@pytest.fixture
+def table(tmp_path):
+    return write(tmp_path / "image.txt", TABLE)
+
+
+@pytest.fixture
+def image(table):
+    return read_image(table)
+
+
+# The table
+
+
+def test_a_table_is_read_by_canonical_names(tmp_path):
+    text = "# python: 3.12\n# as of: 2026-08\nPyYAML==6.0.3  # the loader\n# present: ImageHash\n\n# free: words\n"
+    image = read_image(write(tmp_path / "image.txt", text))
+    assert (image.python, image.as_of) == ("3.12", "2026-08")
+    assert image.versions == {"pyyaml": "6.0.3", "imagehash": None}
+    assert image.comments == ("# free: words",)
+
+
+@pytest.mark.parametrize(
+    ("line", "message"),
+    [
+        ("numpy>=2", "`numpy>=2` should look like `name==1.2.3`"),
+        ("numpy==2.*", "`numpy==2.*` should look like `name==1.2.3`"),
+        ("numpy", "`numpy` should look like `name==1.2.3`"),
+        ("numpy==2.0 ; os_name == 'nt'", "should look like `name==1.2.3`"),
+        ("what is this", "`what is this` is not a requirement that can be understood"),
+        ("# present: ray, six", "`ray, six` is not the name of one package"),
+        ("# python: three", "`python: three` should look like `python: 3.12`"),
+        ("# as of: August", "`as of: August` should look like `as of: 2026-08`"),
+        ("Torch==2.9", "torch is stated twice"),
+    ],
+)
+def test_nonsense_in_the_table_is_told_with_its_line(tmp_path, line, message):
+    path = write(tmp_path / "image.txt", TABLE + line + "\n")
+    assert refusal_of(read_image, path).startswith(f"{path}:9: ")
+    assert message in refusal_of(read_image, path)
+
+
+def test_a_file_that_is_no_table_is_refused(tmp_path):
+    assert "has no line `# as of: ...`" in refusal_of(read_image, write(tmp_path / "a", "# python: 3.12\n"))
+    assert "cannot be read (No such file" in refusal_of(read_image, tmp_path / "absent")
+    (tmp_path / "b").write_bytes("numpy==2.0".encode("utf-16"))
+    assert "is no text in UTF-8" in refusal_of(read_image, tmp_path / "b")
+
+
+def test_the_kit_runs_in_the_image_as_it_is():
+    image = read_image(ROOT / "kernels" / "image.txt")
+    lacking = missing(ROOT / "requirements.txt", image)
+    assert [one for one in lacking if not one.reason.startswith("version unknown")] == []
+
+
+# What is missing
+
+
+@pytest.mark.parametrize(
+    ("line", "reason"),
+    [
+        ("numpy", None),
+        ("NumPy[extra]>=2,<3  # arrays", None),
+        ("numpy>=2.1", "the image has 2.0.2, wanted >=2.1"),
+        ("hydra-core", "not in the image"),
+        ("ray", None),
+        ("ray>=2.9", "version unknown, wanted >=2.9"),
+        ("numpy @ https://example.org/numpy-2.0.2-py3-none-any.whl#sha256=0", "wanted from https://example.org/"),
+        ("hydra-core; python_version < '3.12'", None),
+        ("hydra-core; python_full_version >= '3.12' and sys_platform == 'linux'", "not in the image"),
+        ("hydra-core; sys_platform == 'win32' or platform_machine == 'arm64'", None),
+        ("hydra-core; extra == 'all'", None),
+        ("# hydra-core", None),
+        ("--extra-index-url https://example.org/simple", None),
+    ],
+)
+def test_what_the_image_lacks(tmp_path, image, line, reason):
+    found = missing(write(tmp_path / "requirements.txt", line + "\n"), image)
+    assert len(found) == (reason is not None)
+    assert all(one.reason.startswith(reason) for one in found)
+
+
+def test_included_files_and_repeated_packages_count_together(tmp_path, image):
+    write(tmp_path / "more.txt", "timm<2\nhydra-core; python_version >= '3.12'\n")
+    requirements = write(tmp_path / "requirements.txt", "-r more.txt\n--requirement=more.txt\nTimm>=1.0.31\n")
+    assert missing(requirements, image) == [
+        Missing("timm<2,>=1.0.31", "the image has 1.0.26, wanted <2,>=1.0.31"),
+        Missing("hydra-core", "not in the image"),
+    ]
+
+
+def test_a_requirements_file_that_cannot_be_understood_is_told_with_its_line(tmp_path, image):
+    path = write(tmp_path / "requirements.txt", "numpy\n-e .\n")
+    assert refusal_of(missing, path, image) == f"{path}:2: `-e .` is not a requirement that can be understood"
+    assert "includes itself" in refusal_of(missing, write(path, "-r requirements.txt\n"), image)
+    assert "absent.txt: cannot be read" in refusal_of(missing, write(path, "-r absent.txt\n"), image)
+
+
+def test_no_marker_is_answered_by_this_machine(image):
+    assert image._environment("").keys() == default_environment().keys() | {"extra"}
+    assert image.needs(Requirement("a; extra == 'all'"), {"all"})
+
+
+# Refreshing the table
+
+
+def test_refreshing_takes_what_the_lists_say_of_known_packages(tmp_path, table):
+    freeze = """\
+# generated
+google-colab @ file:///colabtools/dist/google_colab-1.0.0.tar.gz
+numpy==2.1.0
+Jinja2==3.1.6
+six @ file:///croot/six_1710/work
+timm==v1.0.27
+torch @ https://example.org/whl/cu128/torch-2.11.0%2Bcu128-cp312-cp312-linux_x86_64.whl#sha256=00
+"""
+    kaggle = "git+https://example.org/segment.git\nray\nnumpy<2.1\ntimm>=1.0.27\njinja2\nshapely<2\n-e .\n"
+    lists = [write(tmp_path / "freeze.txt", freeze), write(tmp_path / "kaggle.txt", kaggle)]
+    requirements = write(tmp_path / "requirements.txt", "jinja2>=3\nrich\n")
+    assert refresh(table, lists, requirements, "2026-11") == [
+        "jinja2: not in the table -> 3.1.6",
+        "numpy: 2.0.2 -> version unknown",  # 2.1.0 in the image that Kaggle starts from, but it asks for less
+        "timm: 1.0.26 -> 1.0.27",
+        "torch: 2.10.0 -> 2.11.0",
+    ]
+    assert table.read_text() == (
+        "# A small image.\n# python: 3.12\n# as of: 2026-11\njinja2==3.1.6\ntimm==1.0.27\ntorch==2.11.0\n"
+        "# present: numpy\n# present: ray\n# present: six\n"
+    )
+
+
+def test_a_later_list_wins(tmp_path, table):
+    lists = [write(tmp_path / "a.txt", "ray==2.9\n"), write(tmp_path / "b.txt", "ray==2.8\n")]
+    requirements = write(tmp_path / "requirements.txt", "")
+    assert refresh(table, lists, requirements, "2026-08") == ["ray: version unknown -> 2.8"]
+    assert refresh(table, lists[::-1], requirements, "2026-08") == ["ray: 2.8 -> 2.9"]
+    assert refresh(table, lists[::-1], requirements, "2026-08") == []
+
+
+def test_refreshing_with_nothing_leaves_the_kits_table_as_it_is(tmp_path):
+    text = (ROOT / "kernels" / "image.txt").read_text(encoding="utf-8")
+    path = write(tmp_path / "image.txt", text)
+    assert refresh(path, [], ROOT / "requirements.txt", read_image(path).as_of) == []
+    assert path.read_text(encoding="utf-8") == text
+
+
+def test_a_list_of_something_else_changes_nothing(tmp_path, table):
+    page = write(tmp_path / "page.html", "<html>\n<body>numpy==3</body>\n")
+    requirements = write(tmp_path / "requirements.txt", "")
+    assert "names no package of" in refusal_of(refresh, table, [page], requirements, "2026-11")
+    assert "should look like `as of: 2026-08`" in refusal_of(refresh, table, [], requirements, "11/2026")
+    assert table.read_text() == TABLE
+
+
+# Wheels to take along
+
+NATIVE = [
+    "numpy>=1.26",
+    "torch",
+    "ray",
+    "helper[fast]>=1",
+    "before; python_version < '3.12'",
+    "since; python_version >= '3.12'",
+    "elsewhere; sys_platform == 'win32'",
+    "never; extra == 'all'",
+]
+
+
+def write_wheel(
+    folder: Path, name: str, version: str, tag: str = "py3-none-any", requires: list[str] = ()
+) -> None:
+    stem = f"{name}-{version}"
+    metadata = [f"Metadata-Version: 2.1\nName: {name}\nVersion: {version}"]
+    with zipfile.ZipFile(folder / f"{stem}-{tag}.whl", "w") as wheel:
+        wheel.writestr(f"{name}.py", "")
+        wheel.writestr(
+            f"{stem}.dist-info/METADATA", "\n".join(metadata + [f"Requires-Dist: {r}" for r in requires])
+        )
+        wheel.writestr(f"{stem}.dist-info/WHEEL", f"Wheel-Version: 1.0\nTag: {tag}\n")
+
+
+@pytest.fixture(scope="module")
+def index(tmp_path_factory):
+    """Wheels and a source archive. There is no torch, so that whoever asks for one is refused."""
+    folder = tmp_path_factory.mktemp("index")
+    write_wheel(folder, "native", "1.0", "cp312-cp312-manylinux_2_27_x86_64.manylinux_2_28_x86_64", NATIVE)
+    write_wheel(folder, "native", "1.1", "cp311-cp311-manylinux_2_28_x86_64")
+    write_wheel(folder, "native", "1.2", "cp312-cp312-macosx_11_0_arm64")
+    write_wheel(folder, "helper", "1.2", requires=["six", "speed; extra == 'fast'", "never; extra == 'slow'"])
+    for name in ("before", "since", "elsewhere", "never", "speed"):
+        write_wheel(folder, name, "1.0")
+    write_wheel(folder, "numpy", "2.3.0", "cp312-cp312-manylinux_2_28_x86_64")
+    write_wheel(folder, "pushy", "1.0", requires=["numpy>=2.3"])
+    write_wheel(folder, "capped", "1.0", requires=["six<2"])
+    write_wheel(folder, "wrapper", "1.0", requires=["sourced"])
+    write_wheel(folder, "wrapper", "1.1", requires=["sourced"])
+    (folder / "sourced-1.0.tar.gz").write_bytes(b"source")
+    return folder
+
+
+@pytest.fixture
+def offline(index, monkeypatch):
+    """pip sees the small index and nothing else."""
+    for name in ("PIP_INDEX_URL", "PIP_EXTRA_INDEX_URL", "PIP_CONSTRAINT"):
+        monkeypatch.delenv(name, raising=False)
+    monkeypatch.setenv("PIP_CONFIG_FILE", "/dev/null")
+    monkeypatch.setenv("PIP_NO_INDEX", "1")
+    monkeypatch.setenv("PIP_FIND_LINKS", str(index))
+
+
+def collect(image, folder: Path, *requirements: str) -> list[str]:
+    wanted = [Missing(requirement, "not in the image") for requirement in requirements]
+    return [wheel.name for wheel in collect_wheels(wanted, image, folder, lambda line: None)]
+
+
+@pytest.mark.usefixtures("offline")
+def test_wheels_for_the_images_python_with_what_they_need_beside_it(tmp_path, image):
+    native = "native-1.0-cp312-cp312-manylinux_2_27_x86_64.manylinux_2_28_x86_64.whl"
+    expected = ["helper-1.2-py3-none-any.whl", native, "since-1.0-py3-none-any.whl", "speed-1.0-py3-none-any.whl"]
+    assert collect(image, tmp_path / "wheels", "native") == expected
+    entries = json.loads((tmp_path / "wheels" / "wheels.json").read_text())
+    assert [entry["file"] for entry in entries] == expected
+    assert [entry["sha256"] for entry in entries] == [sha256(tmp_path / "wheels" / name) for name in expected]
+    assert entries[1] | {"file": "", "sha256": ""} == {
+        "file": "",
+        "sha256": "",
+        "name": "native",
+        "version": "1.0",
+    }
+
+
+@pytest.mark.usefixtures("offline")
+def test_a_newer_version_of_what_the_image_has_replaces_earlier_wheels(tmp_path, image):
+    write_wheel(tmp_path, "stale", "1.0")
+    said = []
+    wanted = [Missing("numpy>=2.3", "the image has 2.0.2, wanted >=2.3"), Missing("pushy", "not in the image")]
+    collect_wheels(wanted, image, tmp_path, said.append)
+    assert [entry["name"] for entry in json.loads((tmp_path / "wheels.json").read_text())] == ["numpy", "pushy"]
+    assert sorted(path.suffix for path in tmp_path.glob("*.[wj]*")) == [".json", ".whl", ".whl"]
+    assert said == ["resolving numpy>=2.3, pushy for Python 3.12", "to take along: numpy 2.3.0, pushy 1.0"]
+
+
+def test_nothing_missing_takes_no_pip(tmp_path, image, monkeypatch):
+    monkeypatch.setattr(sys, "executable", "/nowhere/python")
+    assert collect(image, tmp_path) == []
+    assert json.loads((tmp_path / "wheels.json").read_text()) == []
+
+
+@pytest.mark.usefixtures("offline")
+@pytest.mark.parametrize(
+    ("requirement", "message"),
+    [
+        ("sourced", "sourced: no wheel for Python 3.12 on x86_64 Linux; misspelt, or published as source only?"),
+        ("wrapper", "sourced (for wrapper 1.1): no wheel for Python 3.12 on x86_64 Linux; misspelt, or published"),
+        ("capped", "six<2: no wheel for Python 3.12 on x86_64 Linux"),  # the image's six may be newer
+        ("pushy", "these do not go together: pushy 1.0 depends on numpy>=2.3, the image has numpy 2.0.2"),
+    ],
+)
+def test_what_cannot_be_taken_along_is_named(tmp_path, image, requirement, message):
+    write_wheel(tmp_path, "earlier", "1.0")
+    assert refusal_of(collect, image, tmp_path, requirement).startswith(message)
+    assert (tmp_path / "earlier-1.0-py3-none-any.whl").exists()
+
+
+def test_without_a_network(tmp_path, image, offline, monkeypatch):
+    for name in ("http_proxy", "HTTP_PROXY", "PIP_PROXY", "PIP_NO_INDEX", "PIP_FIND_LINKS"):
+        monkeypatch.delenv(name, raising=False)
+    monkeypatch.setenv("PIP_INDEX_URL", "http://127.0.0.1:9/simple")
+    monkeypatch.setenv("PIP_RETRIES", "1")
+    assert "does not reach the package index" in refusal_of(collect, image, tmp_path, "native")
+
+
+def test_without_pip(tmp_path, image, monkeypatch):
+    venv.create(tmp_path / "bare", with_pip=False)
+    monkeypatch.setattr(sys, "executable", str(tmp_path / "bare" / "bin" / "python"))
+    assert "python has no pip; `" in refusal_of(collect, image, tmp_path, "native")
+
+
+def test_the_newest_builds_are_preferred():
+    assert PLATFORMS[0] == "manylinux_2_28_x86_64"
+    assert PLATFORMS.index("manylinux_2_17_x86_64") < PLATFORMS.index("manylinux_2_5_x86_64")
