@@ -1,9 +1,12 @@
 # The two commands: `make demo` and `make test`. Both build .venv when the requirements change.
+# `make rehearse-image` runs the digits kernel under the versions of Kaggle's image.
 PYTHON ?= python3
+PYTHON_IMAGE ?= python3.12
+IMAGE := .venv-image
 VENV ?= .venv
 BIN := $(VENV)/bin
 
-.PHONY: demo test test-slow lint clean-venv
+.PHONY: demo test test-slow lint rehearse-image clean-venv
 .DELETE_ON_ERROR:
 
 demo: $(VENV)/.installed
@@ -33,5 +36,18 @@ $(VENV)/.installed-dev: requirements-dev.txt $(VENV)/.installed
 	$(BIN)/python -m pip install -r requirements-dev.txt
 	@touch $@
 
+rehearse-image: $(VENV)/.installed $(IMAGE)/.installed
+	$(BIN)/python -m kit kernel build configs/digits.yaml --kind train
+	$(BIN)/python -m kit kernel rehearse kernels/build/digits-train --python $(IMAGE)/bin/python
+
+$(IMAGE)/bin/python:
+	@command -v $(PYTHON_IMAGE) > /dev/null || \
+	  { echo "Kaggle's image has Python 3.12; say where it is: make rehearse-image PYTHON_IMAGE=/path/to/python3.12"; exit 1; }
+	$(PYTHON_IMAGE) -m venv $(IMAGE)
+
+$(IMAGE)/.installed: requirements.txt kernels/image.txt | $(IMAGE)/bin/python
+	$(IMAGE)/bin/python -m pip install -r requirements.txt -c kernels/image.txt
+	@touch $@
+
 clean-venv:
-	rm -rf $(VENV)
+	rm -rf $(VENV) $(IMAGE)

@@ -1,0 +1,18 @@
+"""{{about}}"""
+
+# {{launcher}}
+
+KERNEL = "{{kernel}}"
+
+# The kit and config.yaml: a tar archive, compressed with bzip2, in base 85.
+ARCHIVE = "{{archive}}"
+
+code = unpack()
+finish(
+    run_kit(
+        code,
+        *("predict", "config.yaml", "--submission", WORKING / "submission.csv"),
+        *("--output", code, "--cache", code / "cache"),
+        *("--seconds", round(0.9 * 3600 * KERNEL["hours"] - (time.monotonic() - BEGUN))),
+    )
+)

@@ -1,0 +1,109 @@
+"""What every kernel does, put into the code file by `python -m kit kernel build`: unpacks the kit that travels
+with it, installs attached wheels, runs `python -m kit`, and hands on its exit code. Standard library only."""
+
+import base64
+import bz2
+import hashlib
+import io
+import json
+import os
+import subprocess
+import sys
+import tarfile
+import tempfile
+import time
+from pathlib import Path
+
+BEGUN = time.monotonic()
+INPUT = Path(os.environ.get("KIT_INPUT", "/kaggle/input"))  # a rehearsal may say otherwise
+WORKING = Path(os.environ.get("KIT_WORKING", "/kaggle/working"))
+
+
+def failure(message):
+    """What to raise so that the kernel has failed: not every notebook fails by SystemExit."""
+    return RuntimeError(message) if "get_ipython" in globals() else SystemExit(message)
+
+
+def attached(reference):
+    """The folder at which Kaggle mounted the dataset owner/slug, in either of its forms."""
+    slug = reference.split("/")[1]
+    for folder in (INPUT / "datasets" / reference, INPUT / slug):
+        if folder.is_dir():
+            return folder
+    raise failure(f"The dataset {reference} is not attached to this kernel.")
+
+
+def unpack():
+    """The kit, its config and the fold plan in a fresh folder, if they are what was built."""
+    if KERNEL["code"]:  # too large for a code file
+        packed = (attached(KERNEL["code"]) / "bundle.bin").read_bytes()
+    else:
+        packed = base64.b85decode("".join(ARCHIVE.split()))
+    if hashlib.sha256(packed).hexdigest() != KERNEL["sha256"]:
+        raise failure("The archive is not the one that was built; build and push the kernel again.")
+    folder = Path(tempfile.mkdtemp(prefix="kit-"))
+    with tarfile.open(fileobj=io.BytesIO(bz2.decompress(packed))) as archive:
+        archive.extractall(folder, filter="data")
+    return folder
+
+
+def install_wheels(site):
+    """Installs the wheels of attached datasets (those with a wheels.json) without a network."""
+    for reference in KERNEL["datasets"]:
+        listed = attached(reference) / "wheels.json"
+        if not listed.is_file():
+            continue
+        wheels = []
+        for entry in json.loads(listed.read_text()):
+            wheel = listed.with_name(entry["file"])
+            if hashlib.sha256(wheel.read_bytes()).hexdigest() != entry["sha256"]:
+                raise failure(f"{wheel} is damaged; make the dataset anew with: python -m kit kernel wheels")
+            wheels.append(str(wheel))
+        pip = [sys.executable, "-m", "pip", "install", "--quiet", "--no-index", "--no-deps", "--target", str(site)]
+        if wheels and subprocess.run([*pip, *wheels]).returncode:
+            raise failure(f"pip could not install the wheels of {reference}; its words are above.")
+
+
+def run_kit(folder, *arguments):
+    """Runs `python -m kit` in `folder`, prints what it says line by line, and gives its exit code."""
+    site = folder / "site-packages"
+    install_wheels(site)
+    paths = [str(site), str(folder), os.environ.get("PYTHONPATH", "")]
+    environment = os.environ | {"PYTHONPATH": os.pathsep.join(filter(None, paths)), "PYTHONUNBUFFERED": "1"}
+    if not KERNEL["internet"]:
+        environment["HF_HUB_OFFLINE"] = "1"  # else its client waits for a network that will not come
+    changes = json.loads(os.environ.get("KIT_SET", "[]"))  # a short rehearsal's
+    arguments = [*map(str, arguments), *(word for change in changes for word in ("--set", change))]
+    command = [sys.executable, "-u", "-m", "kit", *arguments]
+    print("$ python -m kit", *arguments, flush=True)
+    with (
+        open(WORKING / "kit.log", "w", encoding="utf-8", buffering=1) as log,
+        subprocess.Popen(
+            command,
+            cwd=folder,
+            env=environment,
+            stdout=subprocess.PIPE,
+            stderr=subprocess.STDOUT,
+            encoding="utf-8",
+            errors="replace",
+        ) as process,
+    ):
+        for line in process.stdout:
+            print(line, end="", flush=True)
+            log.write(line)
+    return process.returncode
+
+
+def finish(code):
+    """Lists the outputs with their hashes, then ends as `python -m kit` did."""
+    outputs = {
+        path.relative_to(WORKING).as_posix(): hashlib.sha256(path.read_bytes()).hexdigest()
+        for path in sorted(WORKING.rglob("*"))
+        if path.is_file() and not path.name.startswith("__")
+    }
+    (WORKING / "outputs.json").write_text(json.dumps(outputs, indent=1) + "\n")
+    print(f"exit code {code} after {time.monotonic() - BEGUN:.0f} s, {len(outputs)} files", flush=True)
+    if code and "get_ipython" in globals():
+        raise failure(f"python -m kit ended with exit code {code}")
+    if code:
+        sys.exit(code if code > 0 else 128 - code)

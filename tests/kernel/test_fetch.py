@@ -1,0 +1,391 @@
+"""Fetching what a kernel left, through the real client, and taking its runs into the run directory."""
+
+import json
+import os
+import shutil
+from pathlib import Path
+
+import pandas as pd
+import pytest
+import yaml
+from conftest import refusal_of, write_competition
+from fake_kaggle import answer, drop
+from small_kernels import REF, SLUG, asked, listed, pushed, small_experiment, train_outputs, write_kernel
+
+from kit.errors import some
+from kit.identity import stored_experiment
+from kit.kaggle.client import Kaggle
+from kit.kernel.fetch import fetch
+from kit.runs import ExperimentDir, RunDir
+
+FILES = {"submission.csv": b"id,label\n", "logs/kit.log": b"done\n", "big.bin": bytes(range(256)) * 400}
+OUTPUT = Path(f"kernels/build/{SLUG}/output")
+
+
+@pytest.fixture
+def said() -> list[str]:
+    return []
+
+
+@pytest.fixture
+def kaggle(server, said) -> Kaggle:
+    return Kaggle(said.append, lambda seconds: None)
+
+
+def infer(server, kaggle, files: dict[str, bytes]) -> Path:
+    """A pushed infer kernel that left these files."""
+    return pushed(server, kaggle, files, record={"kind": "infer"})
+
+
+def here(folder: Path = OUTPUT) -> dict[str, bytes]:
+    files = sorted(path for path in folder.rglob("*") if path.is_file())
+    return {path.relative_to(folder).as_posix(): path.read_bytes() for path in files}
+
+
+# Files
+
+
+def test_all_files_of_all_pages(server, kaggle, said):
+    files = listed({f"runs/{number:02d}.txt": str(number).encode() for number in range(25)} | FILES)
+    server.output_page_size = 4
+    path = infer(server, kaggle, files | {"__results__.html": b"Kaggle's", "custom.css": b"Kaggle's", "odd": b"?"})
+    fetched = fetch(path, kaggle, say=said.append)
+    assert here() == files
+    assert (fetched.folder, fetched.files, fetched.runs) == (OUTPUT, 28, [])
+    assert len(asked(server, "ListKernelSessionOutput")) == 8
+    assert said == [
+        "passed over, as the kernel did not list them: odd",
+        f"{REF} version 1: 28 files in {OUTPUT}, as the kernel left them",
+    ]
+
+
+@pytest.mark.parametrize(
+    "name",
+    [
+        *("../evil", "/etc/x", "a\\b", "C:\\x", "a\x00b", "a\nb", "a//b", "a/", "", ".", "a/../b", "nul.txt"),
+        *("x.", "__notebook__/../../evil", "x" * 300),
+    ],
+)
+def test_hostile_names_are_refused_and_nothing_is_written(server, kaggle, name):
+    path = infer(server, kaggle, listed(FILES) | {name: b"evil"})
+    before = here(Path())
+    assert refusal_of(fetch, path, kaggle) == (
+        f"{REF} version 1: nothing was downloaded, as these are not names of files below a folder: "
+        + some([repr(name)])
+    )
+    assert here(Path()) == before
+    assert asked(server, "GET") == []
+    assert not OUTPUT.exists()
+
+
+@pytest.mark.parametrize("name", ["../evil", "/etc/x", "a\\b"])
+def test_hostile_names_in_the_kernels_own_list(server, kaggle, name):
+    files = listed(FILES | {name: b"evil"})
+    del files[name]
+    path = infer(server, kaggle, files)
+    assert refusal_of(fetch, path, kaggle) == (
+        f"{OUTPUT}/outputs.json is no list of outputs: a name or a hash in it is none"
+    )
+    assert list(here()) == ["outputs.json"]
+
+
+def test_nothing_is_written_through_links(server, kaggle, tmp_path):
+    path = infer(server, kaggle, listed(FILES))
+    outside = tmp_path / "outside"
+    outside.mkdir()
+    OUTPUT.mkdir()
+    (OUTPUT / "logs").symlink_to(outside, target_is_directory=True)
+    message = f"nothing is downloaded through links: remove {OUTPUT}/logs"
+    assert refusal_of(fetch, path, kaggle) == message
+    (OUTPUT / "logs").unlink()
+    (OUTPUT / "submission.csv").symlink_to(outside / "planted")
+    assert (
+        refusal_of(fetch, path, kaggle) == f"nothing is downloaded through links: remove {OUTPUT}/submission.csv"
+    )
+    shutil.rmtree(OUTPUT)
+    OUTPUT.symlink_to(outside, target_is_directory=True)
+    assert refusal_of(fetch, path, kaggle) == f"nothing is downloaded through links: remove {OUTPUT}"
+    assert list(outside.iterdir()) == []
+
+
+def test_a_damaged_file(server, kaggle, said):
+    files = listed(FILES)
+    path = infer(server, kaggle, files | {"logs/kit.log": b"done!"})
+    assert refusal_of(fetch, path, kaggle) == (
+        "logs/kit.log came damaged: it is not what the kernel wrote; fetch again"
+    )
+    assert not (OUTPUT / "logs/kit.log").exists()
+    server.finish(REF, files=files)
+    fetch(path, kaggle, say=said.append)
+    assert here() == files
+
+
+def test_files_that_are_missing(server, kaggle):
+    files = listed(FILES)
+    del files["big.bin"], files["submission.csv"]
+    path = infer(server, kaggle, files)
+    assert refusal_of(fetch, path, kaggle) == (
+        "2 files that the kernel wrote are not among its outputs: submission.csv, big.bin"
+    )
+
+
+def test_no_list_of_outputs(server, kaggle):
+    path = infer(server, kaggle, FILES)
+    assert refusal_of(fetch, path, kaggle) == (
+        f"{REF} version 1 has no outputs.json among its 3 outputs, so it did not reach its end"
+    )
+    assert not OUTPUT.exists()
+
+
+@pytest.mark.parametrize(
+    "content",
+    [
+        b"",
+        b"nonsense",
+        b"[1]",
+        b"3",
+        b"null",
+        b'{"a": 3}',
+        b'{"a": null}',
+        b'{"a": "beef"}',
+        b'{"": "x"}',
+        b"\xff",
+    ],
+)
+def test_a_list_of_outputs_that_is_none(server, kaggle, content):
+    path = infer(server, kaggle, FILES | {"outputs.json": content})
+    assert refusal_of(fetch, path, kaggle).startswith(f"{OUTPUT}/outputs.json is no list of outputs: ")
+    assert list(here()) == ["outputs.json"]
+
+
+def test_a_dropped_download_is_tried_again(server, kaggle, said):
+    files = listed(FILES)
+    path = infer(server, kaggle, files)
+    server.misbehave("GET", drop(), answer(503, "Busy"), drop(after_bytes=1), answer(429, "Slow down"))
+    fetch(path, kaggle, say=lambda line: None)
+    assert here() == files
+    assert [line.partition(":")[0] for line in said] == ["downloading outputs.json"] * 4
+
+
+@pytest.mark.parametrize(("status", "words"), [(404, "404: Not Found"), (410, "410: Gone")])
+def test_an_error_is_never_a_files_content(server, kaggle, said, status, words):
+    files = listed(FILES)
+    path = infer(server, kaggle, files)
+    server.misbehave("GET", *[answer(503)] * 2, answer(status, "gone"))
+    message = refusal_of(fetch, path, kaggle)
+    assert message.startswith(f"downloading outputs.json: Kaggle answers {words}")
+    assert here() == {}
+    fetch(path, kaggle, say=said.append)
+    assert here() == files
+
+
+def test_what_is_here_is_not_downloaded_again(server, kaggle, said):
+    files = listed(FILES)
+    path = infer(server, kaggle, files)
+    server.misbehave("GET", answer(503), answer(503))
+    fetch(path, kaggle, say=said.append)
+    server.requests.clear()
+    fetch(path, kaggle, say=said.append)
+    assert [Path(request["path"]).name for request in asked(server, "GET")] == ["outputs.json"]
+    (OUTPUT / "logs/kit.log").write_bytes(b"changed here")
+    server.requests.clear()
+    fetch(path, kaggle, say=said.append)
+    assert [Path(request["path"]).name for request in asked(server, "GET")] == ["outputs.json", "kit.log"]
+    assert here() == files
+
+
+def test_a_newer_versions_files_replace_the_older_ones(server, kaggle, said):
+    fetch(infer(server, kaggle, listed(FILES)), kaggle, say=said.append)
+    newer = listed({"submission.csv": b"id,label\n1,2\n", "logs/other.log": b"new"})
+    fetch(infer(server, kaggle, newer), kaggle, say=said.append)
+    assert here() == newer
+    assert said[-1] == f"{REF} version 2: 2 files in {OUTPUT}, as the kernel left them"
+
+
+def test_a_folder_of_the_older_version_gives_way_to_a_file(server, kaggle, said):
+    fetch(infer(server, kaggle, listed({"a/b/c": b"1", "d": b"2"})), kaggle, say=said.append)
+    newer = listed({"a": b"3", "d/e": b"4"})
+    fetch(infer(server, kaggle, newer), kaggle, say=said.append)
+    assert here() == newer
+
+
+# States
+
+
+@pytest.mark.parametrize(
+    ("status", "message"),
+    [
+        ("RUNNING", "is RUNNING, so it has no outputs yet: python -m kit kernel wait {path}"),
+        ("CANCEL_REQUESTED", "is CANCEL_REQUESTED, so it has no outputs yet: python -m kit kernel wait {path}"),
+        ("ERROR", "ended with ERROR, not COMPLETE: python -m kit kernel logs {path}"),
+        ("CANCEL_ACKNOWLEDGED", "ended with CANCEL_ACKNOWLEDGED, not COMPLETE: python -m kit kernel logs {path}"),
+    ],
+)
+def test_a_version_that_is_not_complete(server, kaggle, status, message):
+    path = pushed(server, kaggle)
+    server.finish(REF, status, files=listed(FILES))
+    assert refusal_of(fetch, path, kaggle) == f"{REF} version 1 {message.format(path=path)}"
+    assert not OUTPUT.exists()
+
+
+def test_the_pushed_version_is_fetched_whatever_came_later(server, kaggle, said):
+    files = listed(FILES)
+    path = infer(server, kaggle, files)
+    record = json.loads((path / "push.json").read_text())
+    infer(server, kaggle, listed({"other": b""}))
+    (path / "push.json").write_text(json.dumps(record))
+    fetch(path, kaggle, say=said.append)
+    assert here() == files
+
+
+def test_what_was_not_pushed(server, kit):
+    path = write_kernel()
+    assert kit("kernel", "fetch", path) == (
+        1,
+        f"error: {path} was not pushed yet: python -m kit kernel push {path}\n",
+    )
+
+
+# Runs
+
+
+@pytest.fixture
+def experiment(competition):
+    return small_experiment(competition)
+
+
+def train(server, kaggle, outputs: dict[str, bytes], competition: Path, fold: int = 0, **record) -> Path:
+    """A pushed kernel that left these runs; its record names the competition's folder on this machine."""
+    about = small_experiment(competition).competition.model_dump(mode="json")
+    record = {"competition": about, "folds": [fold]} | record
+    return pushed(server, kaggle, outputs, slug=f"small-train-fold-{fold}", record=record)
+
+
+def test_runs_are_taken_and_merged(server, kaggle, said, experiment, competition, tmp_path):
+    for fold in (0, 2):
+        outputs = train_outputs(tmp_path / f"fold{fold}", experiment, (fold,))
+        fetched = fetch(train(server, kaggle, outputs, competition, fold), kaggle, say=said.append)
+        assert fetched.runs == [f"uniform/seed0/fold{fold}"]
+        assert fetched.experiment.competition == experiment.competition
+    ours = ExperimentDir(Path("runs/tiny"))
+    assert [run.path.name for run in ours.runs("uniform") if run.finished] == ["fold0", "fold2"]
+    assert here(ours.path / "uniform/seed0/fold2") == here(tmp_path / "fold2/runs/tiny/uniform/seed0/fold2")
+    assert ours.folds.read_bytes() == (tmp_path / "fold0/runs/tiny/folds.csv").read_bytes()
+    stored = stored_experiment(ours)
+    assert stored.folds.run == (0, 2)
+    assert stored.competition.path == str(competition)  # of this machine, not of Kaggle's
+    assert sorted(path.name for path in (ours.path / "uniform/seed0").iterdir()) == ["fold0", "fold2"]
+
+
+def test_into_another_folder(server, kaggle, said, experiment, competition, tmp_path):
+    outputs = train_outputs(tmp_path / "made", experiment)
+    fetch(train(server, kaggle, outputs, competition), kaggle, tmp_path / "elsewhere", said.append)
+    assert RunDir(tmp_path / "elsewhere/runs/tiny/uniform/seed0/fold0").finished
+    assert not Path("runs").exists()
+
+
+def test_runs_that_are_here_are_kept(server, kaggle, said, experiment, competition, tmp_path):
+    path = train(server, kaggle, train_outputs(tmp_path / "made", experiment), competition)
+    fetch(path, kaggle, say=said.append)
+    run = RunDir(Path("runs/tiny/uniform/seed0/fold0"))
+    (run.path / "mark").write_text("here")
+    assert fetch(path, kaggle, say=said.append).runs == []
+    assert said[-1] == "uniform/seed0/fold0 is here already"
+    assert (run.path / "mark").is_file()
+    newer = train_outputs(tmp_path / "newer", experiment, fingerprint="g")
+    assert fetch(train(server, kaggle, newer, competition), kaggle, say=said.append).runs == [
+        "uniform/seed0/fold0"
+    ]
+    assert run.weights.read_bytes() == b"g"
+    assert not (run.path / "mark").exists()
+
+
+def test_an_unfinished_run_gives_way(server, kaggle, said, experiment, competition, tmp_path):
+    run = RunDir(Path("runs/tiny/uniform/seed0/fold0"))
+    run.path.mkdir(parents=True)
+    run.write({"status": "running", "fingerprint": "f"})
+    fetch(
+        train(server, kaggle, train_outputs(tmp_path / "made", experiment), competition), kaggle, say=said.append
+    )
+    assert run.finished
+
+
+@pytest.mark.parametrize("data_is_here", [True, False])
+def test_runs_of_another_config(server, kaggle, said, experiment, competition, tmp_path, data_is_here):
+    folder = competition if data_is_here else tmp_path / "no-data"
+    fetch(train(server, kaggle, train_outputs(tmp_path / "made", experiment), folder), kaggle, say=said.append)
+    other = small_experiment(competition, training={"epochs": 9})
+    path = train(server, kaggle, train_outputs(tmp_path / "other", other, (1,)), folder, 1)
+    before = here(Path("runs"))
+    assert refusal_of(fetch, path, kaggle) == (
+        "the kernel trained another config than runs/tiny holds (training.epochs: 2 there, 9 here); nothing "
+        "is taken"
+    )
+    assert here(Path("runs")) == before
+
+
+@pytest.mark.parametrize("data_is_here", [True, False])
+def test_runs_of_another_fold_plan(server, kaggle, said, experiment, competition, tmp_path, data_is_here):
+    folder = competition if data_is_here else tmp_path / "no-data"
+    fetch(train(server, kaggle, train_outputs(tmp_path / "made", experiment), folder), kaggle, say=said.append)
+    plan = pd.read_csv("runs/tiny/folds.csv")
+    plan.assign(fold=plan["fold"].to_numpy()[::-1]).to_csv("runs/tiny/folds.csv", index=False)
+    path = train(server, kaggle, train_outputs(tmp_path / "other", experiment, (1,)), folder, 1)
+    assert refusal_of(fetch, path, kaggle) == (
+        "fold1 was trained on other folds than are here; nothing is taken"
+        if data_is_here
+        else "the kernel trained on another fold plan than runs/tiny/folds.csv; nothing taken"
+    )
+    assert not Path("runs/tiny/uniform/seed0/fold1").exists()
+
+
+def test_runs_of_other_data(server, kaggle, experiment, competition, tmp_path):
+    path = train(
+        server, kaggle, train_outputs(tmp_path / "made", experiment), write_competition(tmp_path / "new", seed=1)
+    )
+    assert refusal_of(fetch, path, kaggle) == "fold0 was trained on other images than are here; nothing is taken"
+    assert not Path("runs").exists()
+
+
+def test_a_kernel_that_trained_nothing(server, kaggle, experiment, competition, tmp_path):
+    path = train(server, kaggle, listed({"kit.log": b"?"}), competition)
+    assert (
+        refusal_of(fetch, path, kaggle) == f"{OUTPUT}/runs/tiny holds no experiment, so the kernel trained nothing"
+    )
+    outputs = train_outputs(tmp_path / "made", experiment)
+    left = {name: content for name, content in outputs.items() if "weights" not in name and "outputs" not in name}
+    path = train(server, kaggle, listed(left), competition)
+    assert refusal_of(fetch, path, kaggle) == f"{OUTPUT}/runs/tiny holds no finished run of uniform"
+    assert not Path("runs").exists()
+
+
+def test_a_fetch_that_was_killed_leaves_no_half_run(
+    server, kaggle, said, experiment, competition, tmp_path, monkeypatch
+):
+    path = train(server, kaggle, train_outputs(tmp_path / "made", experiment), competition)
+
+    def killed(source, target):
+        raise KeyboardInterrupt
+
+    with monkeypatch.context() as patched:
+        patched.setattr(os, "replace", killed)
+        with pytest.raises(KeyboardInterrupt):
+            fetch(path, kaggle, say=said.append)
+    assert here(Path("runs")) == {}
+
+
+def test_several_kernels_of_which_one_failed(server, kit, impatient, kaggle, experiment, competition, tmp_path):
+    """The others' runs are taken all the same; where the data is not here, they are not pooled."""
+    folder = tmp_path / "no-data"
+    train(server, kaggle, train_outputs(tmp_path / "fold0", experiment, (0,)), folder, 0)
+    train(server, kaggle, {}, folder, 1)
+    server.finish("tester/small-train-fold-1", "ERROR")
+    train(server, kaggle, train_outputs(tmp_path / "fold2", experiment, (2,)), folder, 2)
+    code, told = kit("kernel", "fetch", "--all")
+    assert code == 1
+    assert told.splitlines()[-2:] == [
+        f"{folder} is not here, so the runs are not pooled; python -m kit run does it",
+        "error: tester/small-train-fold-1 version 1 ended with ERROR, not COMPLETE: python -m kit kernel logs "
+        "kernels/build/small-train-fold-1",
+    ]
+    assert yaml.safe_load(Path("runs/tiny/experiment.yaml").read_text())["folds"]["run"] == [0, 2]
