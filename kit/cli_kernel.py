@@ -210,6 +210,9 @@ def fetch(folders: Dirs = None, everything: All = False, output: Output = ".") -
     kernels, kaggle = chosen(folders or [], everything, Path(output)), Kaggle(_say)
     experiments, troubles = {}, []
     for kernel in kernels:
+        if everything and not kernel.push:
+            print(f"{kernel.path}: not pushed yet")
+            continue
         try:
             fetched = fetch(kernel.path, kaggle, output, _say)
         except KitError as error:  # the others' outputs are worth having all the same

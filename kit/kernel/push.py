@@ -187,15 +187,9 @@ def wait(
     needs: str | None = None,
 ) -> Ended:
     """Until this version of the kernel has ended. `needs` names an output without which it has failed."""
-    begun, told, last = time.monotonic(), "", 0.0
-    while not (session := _session(kernel, kaggle, begun)).ended:
-        now = time.monotonic()
-        if session.status != told or now - last >= NEWS:
-            say(f"{kernel}: {session.status}, {(now - begun) / 60:.0f} min")
-            told, last = session.status, now
+    underway = _Underway(kernel, needs, time.monotonic())
+    while (ended := underway.look(kaggle, say)) is None:
         pause(POLL)
-    ended = judge(kernel, session, kaggle, needs)
-    say(f"{kernel}: {ended.outcome}, {(time.monotonic() - begun) / 60:.0f} min")
     return ended
 
 
@@ -250,16 +244,26 @@ def follow(kernel: Pushed, kaggle: Kaggle, pause: Callable[[float], None] = time
 
 @dataclass
 class _Underway:
-    """A pushed kernel of several; `told` is the status that was said last."""
+    """A pushed kernel that is waited for; `told` is the status that was said last, and `last` when."""
 
     kernel: Pushed
     needs: str | None
     begun: float
     told: str = ""
+    last: float = 0.0
 
     @classmethod
     def of(cls, folder: KernelFolder) -> "_Underway":
         return cls(pushed_kernel(folder.path), needed(folder), time.monotonic())
+
+    def look(self, kaggle: Kaggle, say: Say) -> Ended | None:
+        """Asks how far it is, says so where that is news, and gives how it ended once it has."""
+        session, now = _session(self.kernel, kaggle, self.begun), time.monotonic()
+        ended = judge(self.kernel, session, kaggle, self.needs) if session.ended else None
+        if ended or session.status != self.told or now - self.last >= NEWS:
+            say(f"{self.kernel}: {ended.outcome if ended else session.status}, {(now - self.begun) / 60:.0f} min")
+            self.told, self.last = session.status, now
+        return ended
 
 
 def push_all(
@@ -283,13 +287,9 @@ def push_all(
     trouble: KitError | None = None
     while due or running:
         for each in list(running):
-            session = _session(each.kernel, kaggle, each.begun)
-            if session.status != each.told:
-                say(f"{each.kernel}: {session.status}")
-                each.told = session.status
-            if session.ended:
+            if (end := each.look(kaggle, say)) is not None:
                 running.remove(each)
-                ended.append(judge(each.kernel, session, kaggle, each.needs))
+                ended.append(end)
         while due and len(running) < sessions and not trouble:
             try:
                 push(due[0].path, kaggle, unrehearsed=unrehearsed, say=say)

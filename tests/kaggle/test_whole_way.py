@@ -71,7 +71,7 @@ def test_fold_kernels_pool_into_the_scores_of_the_local_run(
 
     code, told = kit("kernel", "push", "--all")
     assert code == 0, told
-    assert told.count(": complete") == folds
+    assert told.count(": complete\n") == folds
     code, told = kit("kernel", "fetch", "--all")
     assert code == 0, told
     assert "pooled out-of-fold macro F1" in told

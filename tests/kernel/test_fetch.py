@@ -389,3 +389,15 @@ def test_several_kernels_of_which_one_failed(server, kit, impatient, kaggle, exp
         "kernels/build/small-train-fold-1",
     ]
     assert yaml.safe_load(Path("runs/tiny/experiment.yaml").read_text())["folds"]["run"] == [0, 2]
+
+
+def test_what_was_not_pushed_is_no_failure_of_all(server, kit, kaggle, experiment, competition, tmp_path):
+    folder = tmp_path / "no-data"
+    train(server, kaggle, train_outputs(tmp_path / "fold0", experiment, (0,)), folder, 0)
+    write_kernel("small-train-fold-1")
+    code, told = kit("kernel", "fetch", "--all")
+    assert code == 0, told
+    assert "kernels/build/small-train-fold-1: not pushed yet\n" in told
+    code, told = kit("kernel", "fetch", "kernels/build/small-train-fold-1")
+    assert code == 1
+    assert "small-train-fold-1 was not pushed yet: python -m kit kernel push" in told

@@ -1,5 +1,6 @@
 """Push, wait, status and logs, through the real client and the command line, against Kaggle on 127.0.0.1."""
 
+import itertools
 import json
 import shutil
 from datetime import UTC, datetime, timedelta
@@ -624,7 +625,17 @@ def test_never_more_than_the_sessions_at_once(server, kaggle, said):
     assert max(seen) == 2
     assert [len(versions) for versions in server.kernels.values()] == [1] * 5
     assert said[0].startswith("pushed tester/small-train-fold-0 version 1")
-    assert said.count("tester/small-train-fold-4 version 1: COMPLETE") == 1
+    assert said.count("tester/small-train-fold-4 version 1: complete, 0 min") == 1
+
+
+def test_what_goes_on_for_long_is_told_every_minute(server, kaggle, said, monkeypatch):
+    server.script_status(REF, ["RUNNING"] * 5 + ["COMPLETE"])
+    seconds = itertools.count(100, 20)
+    monkeypatch.setattr(pushing, "time", SimpleNamespace(monotonic=lambda: next(seconds)))
+    push_all(fold_kernels(1), kaggle, say=said.append, pause=no_pause)
+    assert said[1:] == [
+        f"{REF} version 1: {told}" for told in ("RUNNING, 0 min", "RUNNING, 1 min", "complete, 2 min")
+    ]
 
 
 def test_it_resumes_where_it_stopped(server, kaggle, said):
@@ -664,7 +675,7 @@ def test_a_quota_that_is_used_up_midway(server, kit, impatient):
     code, told = kit("kernel", "push", "--all", "--sessions", 1)
     assert code == 1
     assert told.splitlines()[-3:] == [
-        "tester/small-train-fold-0 version 1: COMPLETE",
+        "tester/small-train-fold-0 version 1: complete, 0 min",
         "error: 30.0 of 30.0 GPU hours of this week are used; nothing was pushed. Wait for the next week, or "
         "build with kernel.accelerator=none",
         "error: 3 of 4 kernels are left; the same command goes on with them",
@@ -673,7 +684,7 @@ def test_a_quota_that_is_used_up_midway(server, kit, impatient):
     server.gpu_quota = (0, 30 * 3600)
     code, told = kit("kernel", "push", "--all")
     assert code == 0, told
-    assert told.count(": complete") == 4
+    assert told.count(": complete\n") == 4
     assert [len(versions) for versions in server.kernels.values()] == [1] * 4
 
 
@@ -769,7 +780,7 @@ def test_a_late_kernel_may_be_unknown_for_a_while_too(server, kaggle, said, monk
 
     ended = push_all(kernels, kaggle, sessions=1, say=said.append, pause=pause)
     assert [each.outcome for each in ended] == ["complete"] * 2
-    assert "tester/small-train-fold-1 version 1: QUEUED" in said
+    assert "tester/small-train-fold-1 version 1: QUEUED, 0 min" in said
 
 
 # Uploads
