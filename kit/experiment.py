@@ -1,5 +1,6 @@
 """Policies × seeds × folds: training what is not there yet, pooling, submitting."""
 
+import dataclasses
 import gc
 import platform
 import time
@@ -18,6 +19,7 @@ from torch import nn
 from kit.competition.load import Competition, load_competition
 from kit.competition.submission import make_submission, validate_submission, write_submission
 from kit.config import Experiment
+from kit.data.loading import worker_count
 from kit.errors import KitError, some
 from kit.files import atomic, need_writable, write_json
 from kit.identity import fold_plan, stored_experiment, test_digest
@@ -104,7 +106,8 @@ def run(
         say(f"{experiment.name}: {runs} of {experiment.model.name} on {how}; {rows}")
     state.wait_for_everyone()  # nobody begins to write before all have seen what is due
     if jobs > 1:
-        for _ in side_by_side(_execute_aside, [(key, prepared, folder.run(key)) for key in due], jobs):
+        sharing = _sharing_cores(prepared, jobs, state.device.type == "cuda")
+        for _ in side_by_side(_execute_aside, [(key, sharing, folder.run(key)) for key in due], jobs):
             pass
     else:
         for key in due:
@@ -160,6 +163,13 @@ def _side_by_side(wanted: int | str, experiment: Experiment, processes: int, due
     if wanted == "auto":
         wanted = torch.cuda.device_count() if experiment.training.device == "auto" else 1
     return max(1, min(wanted, due))
+
+
+def _sharing_cores(prepared: Prepared, jobs: int, on_gpu: bool) -> Prepared:
+    """For one of so many runs side by side: where the number of data workers is `auto`, its share of them."""
+    workers = worker_count(prepared.recipe.data.workers, on_gpu, jobs)
+    data = prepared.recipe.data.model_copy(update={"workers": workers})
+    return dataclasses.replace(prepared, recipe=dataclasses.replace(prepared.recipe, data=data))
 
 
 def _execute_aside(task: tuple[RunKey, Prepared, RunDir]) -> None:

@@ -15,8 +15,11 @@ from kit import run
 from kit.cli import _number_of_jobs
 from kit.config import validate
 from kit.errors import KitError
-from kit.experiment import Trainer, _side_by_side, pool
+from kit.experiment import Trainer, _sharing_cores, _side_by_side, pool
 from kit.grading import grade
+from kit.locate import Places
+from kit.preparation import prepare
+from kit.runs import ExperimentDir, RunKey
 
 
 def experiment(folder, **sections):
@@ -379,6 +382,17 @@ class TestSideBySide:
         monkeypatch.setattr("torch.cuda.device_count", lambda: gpus)
         config = experiment(competition, training={"device": device})
         assert _side_by_side(wanted, config, processes=1, due=due) == jobs
+
+    @pytest.mark.parametrize(("workers", "on_gpu", "each"), [("auto", True, 2), ("auto", False, 0), (3, True, 3)])
+    def test_they_share_the_cores(self, competition, tmp_path, monkeypatch, workers, on_gpu, each):
+        """Two T4s have four cores: no more processes that prepare batches than these."""
+        monkeypatch.setattr("os.cpu_count", lambda: 4)
+        config = experiment(competition, data={"workers": workers})
+        prepared = prepare(config, ExperimentDir(tmp_path / "runs/tiny"), Places(tmp_path))
+        sharing = _sharing_cores(prepared, 2, on_gpu)
+        assert sharing.recipe.data.workers == each
+        key = RunKey("uniform", 0, 0)
+        assert sharing.dependencies(key) == prepared.dependencies(key)
 
     def test_torchrun_shares_out_every_run_already(self, competition):
         config = experiment(competition)
