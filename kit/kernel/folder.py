@@ -5,7 +5,7 @@ kernel-metadata.json   as Kaggle's client wants it
 code/                  the archive as a dataset, where it is too large for the code file
 build.json             what it was built from
 rehearsal.json         how its last rehearsal ended; rehearsal/ holds that one's outputs
-push.json              owner, slug and version on Kaggle
+push.json              owner, slug and version on Kaggle, and what that was built from
 output/                what was fetched
 """
 
@@ -86,10 +86,18 @@ class KernelFolder:
 
     @property
     def record(self) -> BuildRecord:
+        return self._record(self._read("build.json"), "build.json")
+
+    @property
+    def pushed_record(self) -> BuildRecord:
+        """What the pushed version was built from; the kernel may have been built anew since."""
+        return self._record(self.push.get("build", {}), "push.json")
+
+    def _record(self, content: dict[str, Any], name: str) -> BuildRecord:
         try:
-            return BuildRecord(**self._read("build.json"))
+            return BuildRecord(**content)
         except TypeError as error:  # of another version of the kit
-            raise KitError(f"{self.path}/build.json is damaged ({error}); build the kernel again") from error
+            raise KitError(f"{self.path / name} is damaged ({error}); build the kernel again") from error
 
     def write_record(self, record: BuildRecord) -> None:
         write_json(self.path / "build.json", asdict(record))

@@ -6,7 +6,7 @@ import shutil
 import tempfile
 import time
 from collections.abc import Callable, Iterator, Sequence
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import Literal
@@ -93,6 +93,7 @@ def push(path: str | Path, kaggle: Kaggle, *, unrehearsed: bool = False, say: Sa
             "version": pushed.version,
             "url": pushed.url,
             "digest": folder.digest,
+            "build": asdict(folder.record),
             "when": datetime.now(UTC).isoformat(timespec="seconds"),
         }
     )

@@ -82,7 +82,9 @@ def test_what_arrives_on_kaggle_and_what_is_remembered(server, kaggle, said):
         "version": 1,
         "url": f"https://www.kaggle.com/code/{REF}",
         "digest": KernelFolder(path).digest,
+        "build": json.loads((path / "build.json").read_text()),
     }
+    assert KernelFolder(path).pushed_record == KernelFolder(path).record
     assert said == [
         "0.0 of 30.0 GPU hours of this week are used",
         f"pushed {REF} version 1: https://www.kaggle.com/code/{REF}",
