@@ -46,13 +46,14 @@ def kit(monkeypatch, capsys):
 @pytest.fixture
 def impatient(monkeypatch):
     """No wait between two looks."""
-    import kit.kaggle.client
+    import kit.kaggle.patience
     import kit.kernel.push
     import kit.submitting
 
     for module in (kit.kernel.push, kit.submitting):
         monkeypatch.setattr(module, "POLL", 0.05)
-    monkeypatch.setattr(kit.kaggle.client, "LONGEST_WAIT", 0.01)
+    monkeypatch.setattr(kit.kaggle.patience, "LONGEST_WAIT", 0.01)
+    monkeypatch.setattr(kit.kaggle.patience, "LOOKS", (0.0,))
 
 
 def runs_kernels(server: FakeKaggle, folder: Path, competitions: dict[str, Path]):

@@ -7,26 +7,20 @@ kernel. So its Python API is used, down to the requests it is made of, and what 
 import contextlib
 import io
 import json
-import random
-import re
 import time
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
-from email.utils import parsedate_to_datetime
 from pathlib import Path
-from typing import Any, TypeVar
+from typing import Any
 
 from kit.errors import KitError, some
 from kit.files import atomic
+from kit.kaggle.logs import log_lines, streamed_lines
+from kit.kaggle.patience import NotSent, Patience, Refused, Say, one_line
 
-Answer = TypeVar("Answer")
-Say = Callable[[str], None]
-
-TRANSIENT = {408, 409, 425, 429, 500, 502, 503, 504}
-ATTEMPTS = 6
-LONGEST_WAIT = 60.0  # seconds between two attempts, whatever Retry-After says
 PAGE = 200  # files a page
+UPLOAD_FAILED = "Could not submit to competition"  # the client's words, in the answer that it makes up then
 
 FINAL = ("COMPLETE", "ERROR", "CANCEL_ACKNOWLEDGED")
 
@@ -92,27 +86,13 @@ class Submitted:
     error: str
 
 
-class Refused(KitError):
-    """Kaggle's answer was an error that will not pass by itself; `status` is HTTP's."""
-
-    def __init__(self, message: str, status: int):
-        super().__init__(message)
-        self.status = status
-
-
-class Lost(KitError):
-    """The connection broke, and it is not known whether the request arrived."""
-
-
-class _NotSent(OSError):
-    """What the request was to be about could not be uploaded, so that there was no request."""
-
-
 class Kaggle:
     """The signed-in client. `wait` (seconds) is what it sleeps with; tests pass one that does not."""
 
     def __init__(self, say: Say = lambda line: None, wait: Callable[[float], None] = time.sleep):
-        self._say, self._wait = say, wait
+        self._say = say
+        self._patience = Patience(say, wait)
+        self._patiently, self._once = self._patience.call, self._patience.once
         self._api = _signed_in()
 
     @property
@@ -140,14 +120,14 @@ class Kaggle:
             address = f"https://www.kaggle.com/code/{owner}/{slug}"
             return Pushed(owner, slug, after, address) if after > before else None
 
-        answer = self._once(what, send, arrived)
-        if isinstance(answer, Pushed):
+        answer, there = self._once(what, send, arrived)
+        if there:
             self._say(
                 f"{what}: it had arrived, only the answer was lost; see on its page that all sources are there"
             )
-            return answer
+            return there
         if answer.error:
-            raise KitError(f"{what}: Kaggle says: {_line(answer.error)}")
+            raise KitError(f"{what}: Kaggle says: {one_line(answer.error)}")
         invalid = {
             kind: list(getattr(answer, f"invalid_{kind}_sources", None) or [])
             for kind in ("dataset", "competition", "kernel", "model")
@@ -178,7 +158,7 @@ class Kaggle:
 
         request = _request(ApiGetKernelSessionStatusRequest, **_kernel(kernel))
         answer = self._patiently(f"asking for {kernel}", self._kernels("get_kernel_session_status"), request)
-        return Session(answer.status.name, _line(answer.failure_message or ""))
+        return Session(answer.status.name, one_line(answer.failure_message or ""))
 
     def outputs(self, kernel: Pushed) -> Outputs:
         """The files of all pages, and the log, of this version."""
@@ -211,16 +191,7 @@ class Kaggle:
             if not (answer.headers.get("Content-Type") or "").lower().startswith("text/event-stream"):
                 yield from log_lines(answer.content.decode("utf-8", "replace"))
                 return
-            begun = ""  # of a line whose end is in an event to come
-            for line in answer.iter_lines():  # bytes: without a stated charset, requests would not take UTF-8
-                if not line.startswith(b"data:"):
-                    continue
-                data = line.removeprefix(b"data:").strip().decode("utf-8", "replace")
-                if data == "END_OF_LOG":
-                    yield from log_lines(begun)
-                    return
-                *whole, begun = (begun + _log_text(f"[{data}]")).split("\n")
-                yield from map(_as_shown, whole)
+            yield from streamed_lines(answer.iter_lines())
 
     def download(self, url: str, target: Path) -> None:
         """One output file, whole or not at all. Raises Refused where its address holds no longer."""
@@ -245,7 +216,10 @@ class Kaggle:
 
     def gpu_quota(self) -> Quota | None:
         """None where Kaggle does not tell."""
-        answer = self._patiently("asking for the GPU quota", self._api.quota_view)
+        from kagglesdk.kernels.types.kernels_api_service import ApiGetAcceleratorQuotaStatisticsRequest
+
+        ask, request = self._kernels("get_accelerator_quota_statistics"), ApiGetAcceleratorQuotaStatisticsRequest()
+        answer = self._patiently("asking for the GPU quota", ask, request)
         if not (quota := answer.gpu_quota):
             return None
         reserved = getattr(quota, "time_reserved", None) or timedelta()
@@ -279,15 +253,16 @@ class Kaggle:
                     self._new_version(folder, reference, notes) if there else self._new_dataset(folder, metadata)
                 )
 
-        def arrived() -> bool:
+        def arrived() -> str | None:
             status = self.dataset_status(reference)
-            return status not in ("", there) or (bool(status) and self._dataset_version(reference) > before)
+            new = status not in ("", there) or (bool(status) and self._dataset_version(reference) > before)
+            return status if new else None
 
-        answer = self._once(what, send, arrived)
-        if answer is True:
+        answer, found = self._once(what, send, arrived)
+        if found:
             self._say(f"{what}: it had arrived, only the answer was lost")
         elif answer.error or (answer.status or "ok").lower() != "ok":
-            raise KitError(f"{what}: Kaggle says: {_line(answer.error or answer.status)}")
+            raise KitError(f"{what}: Kaggle says: {one_line(answer.error or answer.status)}")
 
     def submit_file(self, competition: str, file: Path, message: str) -> int:
         """The number Kaggle gives the submission."""
@@ -295,8 +270,8 @@ class Kaggle:
         def send() -> Any:
             with contextlib.redirect_stdout(io.StringIO()) as told:
                 answer = self._api.competition_submit(str(file), message, competition, True)
-            if not answer.ref and answer.message == self._api.COMPETITION_SUBMIT_UPLOAD_FAILED_MESSAGE:
-                raise _NotSent(_line(told.getvalue()) or "Kaggle did not take the file")
+            if not answer.ref and answer.message == UPLOAD_FAILED:
+                raise NotSent(one_line(told.getvalue()) or "Kaggle did not take the file")
             return answer
 
         return self._submit(f"submitting {file.name} to {competition}", competition, file.name, message, send)
@@ -317,9 +292,11 @@ class Kaggle:
             new = [each for each in self.submissions(competition) if each.ref not in known]
             return next((each for each in new if (each.file, each.message) == (file_name, message)), None)
 
-        answer = self._once(what, send, arrived)
+        answer, there = self._once(what, send, arrived)
+        if there:
+            return there.ref
         if not answer.ref:
-            raise KitError(f"{what}: Kaggle says: {_line(answer.message or '')}")
+            raise KitError(f"{what}: Kaggle says: {one_line(answer.message or '')}")
         return int(answer.ref)
 
     def submissions(self, competition: str) -> list[Submitted]:
@@ -443,92 +420,6 @@ class Kaggle:
 
         return call
 
-    def _once(self, what: str, send: Callable[[], Any], arrived: Callable[[], Any]) -> Any:
-        """Sends, patiently, what must not arrive twice: where only the answer may have been lost, it looks first.
-
-        arrived  what came of the request; None or False where it did not arrive
-
-        Raises Lost where it is not known in the end.
-        """
-        import requests
-
-        unknown = False  # whether the last request arrived
-
-        def attempt() -> Any:
-            nonlocal unknown
-            if unknown and (found := arrived()):
-                return found
-            unknown = False
-            try:
-                return send()
-            except requests.HTTPError as error:  # 503: it was not looked at
-                unknown = error.response is not None and error.response.status_code in (500, 502, 504)
-                raise
-            except requests.RequestException:
-                unknown = True
-                raise
-
-        try:
-            return self._patiently(what, attempt)
-        except KitError as error:
-            if not unknown:
-                raise
-            with contextlib.suppress(KitError):
-                if found := arrived():
-                    return found
-            raise Lost(f"{error}. It may have arrived: look on Kaggle before you send it again") from error
-
-    def _patiently(self, what: str, call: Callable[..., Answer], *arguments: Any) -> Answer:
-        """Calls, and calls again after what may pass: 409, 429, 5xx, and a connection that broke.
-
-        Raises KitError that says what was tried, with Kaggle's own words.
-        """
-        import requests
-
-        for attempt in range(1, ATTEMPTS + 1):
-            try:
-                return call(*arguments)
-            except requests.HTTPError as error:
-                status = error.response.status_code if error.response is not None else 0
-                reason = f"Kaggle answers {status}: {_words(error)}"
-                if status not in TRANSIENT:
-                    raise Refused(f"{what}: {reason}{_hint(status)}", status) from error
-                pause, cause = _retry_after(error) or _back_off(attempt), error
-            except requests.JSONDecodeError as error:
-                reason, pause, cause = "the answer is not Kaggle's", _back_off(attempt), error
-            except requests.RequestException as error:
-                reason = f"the connection broke ({_broken(error)})"
-                pause, cause = _back_off(attempt), error
-            except _NotSent as error:
-                reason, pause, cause = f"the upload failed ({str(error)[:120]})", _back_off(attempt), error
-            except ValueError as error:  # the client's own checks of its input
-                raise KitError(f"{what}: {_line(str(error))}") from error
-            if attempt < ATTEMPTS:
-                pause = min(pause, LONGEST_WAIT)
-                self._say(f"{what}: {reason}; again in {pause:.0f} s ({attempt} of {ATTEMPTS} attempts)")
-                self._wait(pause)
-        raise KitError(f"{what}: given up after {ATTEMPTS} attempts; {reason}") from cause
-
-
-def log_lines(log: str) -> Iterator[str]:
-    """The lines of a log as Kaggle keeps it: a JSON list of {stream_name, time, data}, or plain text."""
-    *whole, rest = _log_text(log).split("\n")
-    yield from map(_as_shown, whole)
-    if rest:
-        yield _as_shown(rest)
-
-
-def _log_text(log: str) -> str:
-    try:
-        return "".join(event["data"] for event in json.loads(log))
-    except (ValueError, TypeError, KeyError):
-        return log
-
-
-def _as_shown(line: str) -> str:
-    """What a terminal shows in the end of a line that was written over, as progress bars do."""
-    return line.rstrip("\r").rpartition("\r")[2]
-
 
 def _signed_in() -> Any:
     """The client with the user's credentials; KitError where there are none, or it is too old."""
@@ -578,7 +469,7 @@ def _submitted(each: Any) -> Submitted:
         status=each.status.name,
         public=_score(each.public_score),
         private=_score(each.private_score),
-        error=_line(each.error_description or ""),
+        error=one_line(each.error_description or ""),
     )
 
 
@@ -587,45 +478,3 @@ def _score(text: str | None) -> float | None:
         return float(text) if text else None
     except ValueError:
         return None
-
-
-def _retry_after(error: Any) -> float | None:
-    """Seconds, from either form of the header."""
-    text = error.response.headers.get("Retry-After", "")
-    try:
-        return max(0.0, float(text))
-    except ValueError:
-        pass
-    try:
-        return max(0.0, (parsedate_to_datetime(text) - datetime.now(UTC)).total_seconds())
-    except (ValueError, TypeError):
-        return None
-
-
-def _back_off(attempt: int) -> float:
-    """1, 2, 4 … seconds, spread by half, so that many who were refused do not come back at once."""
-    return 2.0 ** (attempt - 1) * random.uniform(0.75, 1.25)
-
-
-def _words(error: Any) -> str:
-    """Kaggle's message, where its answer has one. Never an address: those of files hold a signature."""
-    with contextlib.suppress(Exception):
-        if stated := _line(error.response.json()["message"]):
-            return stated
-    return _line(error.response.reason or "no reason") if error.response is not None else _broken(error)
-
-
-def _broken(error: Any) -> str:
-    return re.sub(r" with url: \S+", "", _line(str(error)))[:160]
-
-
-def _hint(status: int) -> str:
-    return {
-        401: "; the credentials are not accepted: make a new API token on kaggle.com/settings",
-        403: "; not allowed: is the name right, is it yours, and are the competition's rules accepted?",
-        404: "; there is no such thing, or it is not yours to see",
-    }.get(status, "")
-
-
-def _line(text: str) -> str:
-    return " ".join(str(text).split())

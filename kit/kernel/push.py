@@ -12,8 +12,9 @@ from pathlib import Path
 from typing import Literal
 
 from kit.errors import KitError, some
-from kit.kaggle.client import Kaggle, Pushed, Refused, Session
+from kit.kaggle.client import Kaggle, Pushed, Session
 from kit.kaggle.folders import read_ref
+from kit.kaggle.patience import Refused
 from kit.kernel.folder import KernelFolder, built
 
 Say = Callable[[str], None]

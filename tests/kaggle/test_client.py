@@ -10,8 +10,10 @@ from conftest import refusal_of
 from fake_kaggle import FakeKaggle, Outcome, answer, drop, instead
 from small_kernels import REF, asked, dataset, pushed
 
-from kit.kaggle import client
-from kit.kaggle.client import Kaggle, Lost, Pushed, Quota, log_lines
+from kit.kaggle import patience
+from kit.kaggle.client import Kaggle, Pushed, Quota
+from kit.kaggle.logs import log_lines
+from kit.kaggle.patience import Lost
 from kit.kernel.push import pushed_kernel
 
 BYTES = bytes(range(256)) * 400  # more than one read of a socket
@@ -96,7 +98,7 @@ def test_questions_are_asked_again(server, kaggle, said, waits):
 
 
 def test_questions_are_given_up(server, kaggle, waits, monkeypatch):
-    monkeypatch.setattr(client, "ATTEMPTS", 3)
+    monkeypatch.setattr(patience, "ATTEMPTS", 3)
     server.misbehave("GetAcceleratorQuotaStatistics", *[drop()] * 5)
     message = refusal_of(kaggle.gpu_quota)
     assert message.startswith("asking for the GPU quota: given up after 3 attempts; the connection broke (")
@@ -181,7 +183,7 @@ def test_a_download_that_breaks_begins_again_and_nothing_half_is_left(server, ka
     assert len(said) == 3
     assert said[2].startswith("downloading weights.bin: Kaggle answers 503: Service Unavailable; again in ")
     assert not any("/download/" in line for line in said)  # addresses are signed
-    monkeypatch.setattr(client, "ATTEMPTS", 2)
+    monkeypatch.setattr(patience, "ATTEMPTS", 2)
     server.misbehave("GET", drop(after_bytes=1000), drop(after_bytes=2000))
     message = refusal_of(kaggle.download, address(server, b"new" * 1000), target)
     assert message.startswith("downloading weights.bin: given up after 2 attempts; the connection broke (")
@@ -318,7 +320,14 @@ def test_a_failed_upload_of_a_submission_is_tried_again(server, kaggle, digits, 
     assert len(digits.submissions) == 1
 
 
-@pytest.mark.parametrize("fault", [drop(acted=True), drop(after_bytes=5), answer(504, "Timeout", acted=True)])
+TAKEN = [
+    drop(acted=True),
+    drop(after_bytes=5),
+    *[answer(status, "Busy", acted=True) for status in (408, 500, 502, 503, 504)],
+]
+
+
+@pytest.mark.parametrize("fault", TAKEN)
 def test_a_submission_whose_answer_was_lost_is_recognised(server, kaggle, digits, file, fault):
     kaggle.submit_file("digits", file, "again and again")
     server.misbehave("CreateSubmission", fault)
@@ -339,7 +348,7 @@ def test_a_submission_of_which_nothing_is_known(server, kaggle, digits, file):
     server.misbehave("ListSubmissions", *[instead({})] * 2)
     server.misbehave("CreateSubmission", *[drop()] * 4)
     server.misbehave("ListSubmissions", *[answer(500)] * 20)
-    with pytest.raises(Lost, match=r"It may have arrived: look on Kaggle before you send it again$"):
+    with pytest.raises(Lost, match=r"^submitting small.csv to digits: may have arrived, look on Kaggle"):
         kaggle.submit_file("digits", file, "first")
 
 

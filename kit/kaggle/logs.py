@@ -1,0 +1,41 @@
+"""A kernel's log as Kaggle keeps it and as it streams it."""
+
+import json
+from collections.abc import Iterable, Iterator
+
+
+def log_lines(log: str) -> Iterator[str]:
+    """The lines of a log: a JSON list of {stream_name, time, data}, or plain text."""
+    *whole, rest = _text(log).split("\n")
+    yield from map(_as_shown, whole)
+    if rest:
+        yield _as_shown(rest)
+
+
+def streamed_lines(stream: Iterable[bytes]) -> Iterator[str]:
+    """The lines in a stream of server-sent events, `data: {stream_name, time, data}` each, as they are whole.
+
+    Bytes, as requests would take text without a stated charset for Latin-1.
+    """
+    begun = ""  # of a line whose end is in an event to come
+    for line in stream:
+        if not line.startswith(b"data:"):
+            continue
+        data = line.removeprefix(b"data:").strip().decode("utf-8", "replace")
+        if data == "END_OF_LOG":
+            yield from log_lines(begun)
+            return
+        *whole, begun = (begun + _text(f"[{data}]")).split("\n")
+        yield from map(_as_shown, whole)
+
+
+def _text(log: str) -> str:
+    try:
+        return "".join(event["data"] for event in json.loads(log))
+    except (ValueError, TypeError, KeyError):
+        return log
+
+
+def _as_shown(line: str) -> str:
+    """What a terminal shows in the end of a line that was written over, as progress bars do."""
+    return line.rstrip("\r").rpartition("\r")[2]
