@@ -48,9 +48,11 @@ def impatient(monkeypatch):
     """No wait between two looks."""
     import kit.kaggle.patience
     import kit.kernel.push
+    import kit.kernel.sessions
+    import kit.kernel.uploads
     import kit.submitting
 
-    for module in (kit.kernel.push, kit.submitting):
+    for module in (kit.kernel.push, kit.kernel.sessions, kit.kernel.uploads, kit.submitting):
         monkeypatch.setattr(module, "POLL", 0.05)
     monkeypatch.setattr(kit.kaggle.patience, "LONGEST_WAIT", 0.01)
     monkeypatch.setattr(kit.kaggle.patience, "LOOKS", (0.0,))

@@ -117,8 +117,7 @@ class Kaggle:
 
         def arrived() -> Pushed | None:
             after = self.latest_version(owner, slug)
-            address = f"https://www.kaggle.com/code/{owner}/{slug}"
-            return Pushed(owner, slug, after, address) if after > before else None
+            return Pushed(owner, slug, after, kernel_url(owner, slug)) if after > before else None
 
         answer, there = self._once(what, send, arrived)
         if there:
@@ -235,8 +234,18 @@ class Kaggle:
                 return ""
             raise
 
-    def upload_dataset(self, folder: Path, notes: str) -> None:
+    def dataset_version(self, reference: str) -> int:
+        """The number of the dataset's current version."""
+        from kagglesdk.datasets.types.dataset_api_service import ApiGetDatasetRequest
+
+        owner, slug = reference.split("/")
+        request = _request(ApiGetDatasetRequest, owner_slug=owner, dataset_slug=slug)
+        answer = self._patiently(f"asking for {reference}", self._datasets("get_dataset"), request)
+        return int(answer.current_version_number or 0)
+
+    def upload_dataset(self, folder: Path, notes: str) -> int:
         """Creates the dataset that `folder` describes (dataset-metadata.json), or a new version of it; private.
+        Gives the number of the version that this makes.
 
         Raises KitError also where the client goes on after a file that it could not upload.
         """
@@ -245,7 +254,7 @@ class Kaggle:
         what = f"uploading {reference}"
 
         there = self.dataset_status(reference)
-        before = self._dataset_version(reference) if there else 0
+        before = self.dataset_version(reference) if there else 0
 
         def send() -> Any:
             with contextlib.redirect_stdout(io.StringIO()):
@@ -255,7 +264,7 @@ class Kaggle:
 
         def arrived() -> str | None:
             status = self.dataset_status(reference)
-            new = status not in ("", there) or (bool(status) and self._dataset_version(reference) > before)
+            new = status not in ("", there) or (bool(status) and self.dataset_version(reference) > before)
             return status if new else None
 
         answer, found = self._once(what, send, arrived)
@@ -263,6 +272,7 @@ class Kaggle:
             self._say(f"{what}: it had arrived, only the answer was lost")
         elif answer.error or (answer.status or "ok").lower() != "ok":
             raise KitError(f"{what}: Kaggle says: {one_line(answer.error or answer.status)}")
+        return before + 1
 
     def submit_file(self, competition: str, file: Path, message: str) -> int:
         """The number Kaggle gives the submission."""
@@ -355,14 +365,6 @@ class Kaggle:
 
         self._patiently(f"downloading {target.name}", fetch)
 
-    def _dataset_version(self, reference: str) -> int:
-        from kagglesdk.datasets.types.dataset_api_service import ApiGetDatasetRequest
-
-        owner, slug = reference.split("/")
-        request = _request(ApiGetDatasetRequest, owner_slug=owner, dataset_slug=slug)
-        answer = self._patiently(f"asking for {reference}", self._datasets("get_dataset"), request)
-        return int(answer.current_version_number or 0)
-
     def _new_dataset(self, folder: Path, metadata: dict[str, Any]) -> Any:
         from kagglesdk.datasets.types.dataset_api_service import ApiCreateDatasetRequest
 
@@ -419,6 +421,11 @@ class Kaggle:
                 return getattr(getattr(getattr(client, service), client_name), method)(request)
 
         return call
+
+
+def kernel_url(owner: str, slug: str) -> str:
+    """The address of a kernel's page."""
+    return f"https://www.kaggle.com/code/{owner}/{slug}"
 
 
 def _signed_in() -> Any:

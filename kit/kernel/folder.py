@@ -3,13 +3,17 @@
 kernel-metadata.json   as Kaggle's client wants it
 <slug>.py or .ipynb    the code file
 code/                  the archive as a dataset, where it is too large for the code file
+code.json              which of these was uploaded last
 build.json             what it was built from
 rehearsal.json         how its last rehearsal ended; rehearsal/ holds that one's outputs
 push.json              owner, slug and version on Kaggle, and what that was built from
+pushing.json           a push that has begun, and of whose end is not known
 output/                what was fetched
 """
 
+import hashlib
 import json
+from collections.abc import Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any, Literal
@@ -19,6 +23,13 @@ from kit.files import sha256, write_json
 
 Kind = Literal["train", "infer"]
 BUILT = Path("kernels/build")  # below the folder that the command is told, or runs in
+
+BY_BUILDING = ("build.json", "kernel-metadata.json")
+METADATA_KEYS = (
+    *("id", "title", "code_file", "enable_gpu", "enable_internet"),
+    *("dataset_sources", "competition_sources", "kernel_sources", "model_sources"),
+)
+PUSH_KEYS = ("owner", "slug", "version", "url", "digest", "build")
 
 
 @dataclass(frozen=True)
@@ -58,11 +69,15 @@ class KernelFolder:
     def at(cls, path: str | Path) -> "KernelFolder":
         """The kernel built in a folder, or KitError that says where there are some."""
         folder = cls(Path(path))
-        if not (folder.path / "build.json").is_file() or not folder.metadata_file.is_file():
-            there = sorted(str(file.parent) for file in BUILT.glob("*/build.json"))
+        if not folder.is_built:
+            there = [str(kernel.path) for kernel in built(Path())]
             hint = f"; there are {some(there)}" if there else "; make one with: python -m kit kernel build CONFIG"
             raise KitError(f"{path} is no built kernel{hint}")
         return folder
+
+    @property
+    def is_built(self) -> bool:
+        return (self.path / "build.json").is_file() and self.metadata_file.is_file()
 
     @property
     def metadata_file(self) -> Path:
@@ -70,11 +85,23 @@ class KernelFolder:
 
     @property
     def metadata(self) -> dict[str, Any]:
-        return self._read(self.metadata_file.name)
+        return self._read(self.metadata_file.name, METADATA_KEYS)
 
     @property
     def code_file(self) -> Path:
-        return self.path / self.metadata["code_file"]
+        path = self.path / self.metadata["code_file"]
+        if not path.is_file():
+            raise KitError(f"{path} is not there; build the kernel again")
+        return path
+
+    @property
+    def source(self) -> str:
+        """The Python code of the script, or of the notebook's cells."""
+        text = self.code_file.read_text(encoding="utf-8")
+        if self.code_file.suffix != ".ipynb":
+            return text
+        cells = json.loads(text)["cells"]
+        return "\n\n".join("".join(cell["source"]) for cell in cells if cell["cell_type"] == "code")
 
     @property
     def code_dataset(self) -> Path:
@@ -104,8 +131,9 @@ class KernelFolder:
 
     @property
     def digest(self) -> str:
-        """Of what Kaggle would get: metadata and code."""
-        return sha256(self.metadata_file)[:16] + sha256(self.code_file)[:16]
+        """Of what Kaggle would run: the metadata, and the code without its head, which tells how it was made."""
+        code = self.source.split('"""', 2)[-1]
+        return sha256(self.metadata_file)[:16] + hashlib.sha256(code.encode()).hexdigest()[:16]
 
     @property
     def rehearsal(self) -> dict[str, Any]:
@@ -121,21 +149,55 @@ class KernelFolder:
     @property
     def push(self) -> dict[str, Any]:
         """{} before the first."""
-        return self._read("push.json")
+        return self._read("push.json", PUSH_KEYS)
 
     def write_push(self, record: dict[str, Any]) -> None:
         write_json(self.path / "push.json", record)
+        self.forget_begun_push()
 
-    def _read(self, name: str) -> dict[str, Any]:
+    @property
+    def begun_push(self) -> dict[str, Any]:
+        """digest, owner and version (of the kernel before it) of a push that was interrupted; {} without one."""
+        return self._read("pushing.json", ("digest", "owner", "version"))
+
+    def write_begun_push(self, record: dict[str, Any]) -> None:
+        write_json(self.path / "pushing.json", record)
+
+    def forget_begun_push(self) -> None:
+        (self.path / "pushing.json").unlink(missing_ok=True)
+
+    @property
+    def sent_code(self) -> dict[str, Any]:
+        """reference and sha256 of the code dataset as it was uploaded last; {} before the first."""
+        return self._read("code.json", ("reference", "sha256"))
+
+    def write_sent_code(self, record: dict[str, Any]) -> None:
+        write_json(self.path / "code.json", record)
+
+    def _read(self, name: str, keys: Sequence[str] = ()) -> dict[str, Any]:
         path = self.path / name
         if not path.is_file():
             return {}
         try:
-            return json.loads(path.read_text(encoding="utf-8"))
-        except ValueError as error:
-            raise KitError(f"{path} is damaged ({error}); build the kernel again") from error
+            content = json.loads(path.read_text(encoding="utf-8"))
+            if lacking := [key for key in keys if key not in content]:
+                raise ValueError(f"it has no {some(lacking)}")
+        except (ValueError, TypeError) as error:
+            mend = "build the kernel again" if name in BY_BUILDING else "remove it"
+            raise KitError(f"{path} is damaged ({error}); {mend}") from error
+        return content
 
 
 def built(root: Path) -> list[KernelFolder]:
     """The kernels built below `root`, by name."""
-    return [KernelFolder(file.parent) for file in sorted((root / BUILT).glob("*/build.json"))]
+    return _kernels_in(root / BUILT)
+
+
+def built_beside(folder: KernelFolder) -> list[KernelFolder]:
+    """The kernels built beside one, itself among them."""
+    return _kernels_in(folder.path.parent)
+
+
+def _kernels_in(folder: Path) -> list[KernelFolder]:
+    kernels = [KernelFolder(file.parent) for file in sorted(folder.glob("*/build.json"))]
+    return [kernel for kernel in kernels if kernel.is_built]

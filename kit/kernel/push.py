@@ -1,66 +1,26 @@
 """Built kernels to Kaggle, and what becomes of them there."""
 
-import contextlib
 import json
 import shutil
 import tempfile
 import time
-from collections.abc import Callable, Iterator, Sequence
-from dataclasses import asdict, dataclass
+from collections.abc import Callable, Sequence
+from dataclasses import asdict
 from datetime import UTC, datetime
 from pathlib import Path
-from typing import Literal
 
 from kit.errors import KitError, some
-from kit.kaggle.client import Kaggle, Pushed, Session
+from kit.kaggle.client import Kaggle, Pushed, kernel_url
 from kit.kaggle.folders import read_ref
-from kit.kaggle.patience import Refused
-from kit.kernel.folder import KernelFolder, built
+from kit.kaggle.patience import Lost
+from kit.kernel.folder import KernelFolder, built, built_beside
+from kit.kernel.sessions import Ended, Underway, needed, wait_for_kernel
+from kit.kernel.uploads import send_dataset, wait_for_dataset
 
 Say = Callable[[str], None]
 
-POLL = 15.0  # seconds between two looks at a session
-NEWS = 60.0  # seconds between two lines that say the same
-UNKNOWN = 120.0  # seconds for which Kaggle may not know a version that was just pushed
-PROCESSING = 3600.0  # seconds that a dataset may take to become READY
+POLL = 15.0  # seconds between two looks at the kernels
 SESSIONS = 2  # batch sessions with a GPU that Kaggle runs at once for a user
-TAIL = 30  # lines of the log of a failed kernel
-
-# Kaggle's failure → words in its message, words in the log's end (fewer: logs speak of much), what may help.
-FAILURES = {
-    "timeout": (
-        ("time limit", "timeout", "timed out", "execution time", "allowed time"),
-        ("time limit", "maximum execution time"),
-        "fewer epochs, or fewer folds a kernel",
-    ),
-    "exceeded compute": (
-        ("memory", "compute", "sigkill", "code 137", "disk", "no space left"),
-        (
-            "out of memory",
-            "memory is too small",
-            "want of memory",
-            "exit code -9",
-            "exit code 137",
-            "no space left",
-        ),
-        "a smaller training.batch_size or data.cache_gb",
-    ),
-}
-
-
-@dataclass(frozen=True)
-class Ended:
-    """How a kernel's session ended.
-
-    outcome  complete, failed or cancelled
-    failure  of a failed one: timeout, exception, exceeded compute or CSV not found, and what may help
-    tail     the end of the log of a failed one
-    """
-
-    kernel: Pushed
-    outcome: Literal["complete", "failed", "cancelled"]
-    failure: str = ""
-    tail: Sequence[str] = ()
 
 
 def push(path: str | Path, kaggle: Kaggle, *, unrehearsed: bool = False, say: Say = print) -> Pushed:
@@ -68,25 +28,33 @@ def push(path: str | Path, kaggle: Kaggle, *, unrehearsed: bool = False, say: Sa
 
     unrehearsed  push what did not pass a rehearsal since it was built
 
-    Waits until attached datasets are READY, and looks at the GPU quota first. Raises KitError for what would
-    make the run worthless, before anything is pushed, and for every error in Kaggle's answer.
+    Waits until attached datasets are READY and attached kernels have ended, and looks at the GPU quota first. A
+    push that was interrupted before its answer came is recognised, and not repeated. Raises KitError for what
+    would make the run worthless, before anything is pushed, and for every error in Kaggle's answer.
     """
     folder = KernelFolder.at(path)
     if not unrehearsed:
-        need_rehearsed(folder)
+        need_rehearsed([folder])
     metadata = folder.metadata
     owner = _owner(metadata["id"], kaggle)
-    if folder.code_dataset.is_dir():
-        _send_code(folder, kaggle, say)
-    for reference in metadata["dataset_sources"]:
-        wait_for_dataset(reference, kaggle, say)
-    if metadata["enable_gpu"]:
-        need_quota(kaggle, folder.record.hours, say)
-    with tempfile.TemporaryDirectory(prefix="kit-") as stage:
-        shutil.copy2(folder.code_file, stage)
-        complete = metadata | {"id": f"{owner}/{folder.record.slug}"}
-        (Path(stage) / "kernel-metadata.json").write_text(json.dumps(complete), encoding="utf-8")
-        pushed = kaggle.push(Path(stage), 3600 * folder.record.hours)
+    if pushed := _interrupted(folder, owner, kaggle):
+        say(f"{pushed} had arrived before the push was interrupted; see on its page that all sources are there")
+    else:
+        _make_ready(folder, kaggle, say)
+        before = kaggle.latest_version(owner, folder.record.slug)
+        folder.write_begun_push({"digest": folder.digest, "owner": owner, "version": before})
+        with tempfile.TemporaryDirectory(prefix="kit-") as stage:
+            shutil.copy2(folder.code_file, stage)
+            complete = metadata | {"id": f"{owner}/{folder.record.slug}"}
+            (Path(stage) / "kernel-metadata.json").write_text(json.dumps(complete), encoding="utf-8")
+            try:
+                pushed = kaggle.push(Path(stage), 3600 * folder.record.hours)
+            except Lost:
+                raise
+            except KitError:  # what came of it is known, and is not what is wanted
+                folder.forget_begun_push()
+                raise
+        say(f"pushed {pushed}: {pushed.url}")
     folder.write_push(
         {
             "owner": pushed.owner,
@@ -98,23 +66,56 @@ def push(path: str | Path, kaggle: Kaggle, *, unrehearsed: bool = False, say: Sa
             "when": datetime.now(UTC).isoformat(timespec="seconds"),
         }
     )
-    say(f"pushed {pushed}: {pushed.url}")
     return pushed
 
 
-def need_rehearsed(folder: KernelFolder) -> None:
-    """KitError unless this build, or one that differs in its folds only, passed its last rehearsal."""
-    family = folder.record.family
-    kin = [other for other in _siblings(folder) if other.record.family == family and other.rehearsal]
-    fresh = [other for other in kin if other.rehearsal["digest"] == other.digest]
-    if any(other.rehearsal["passed"] for other in fresh):
-        return
+def _interrupted(folder: KernelFolder, owner: str, kaggle: Kaggle) -> Pushed | None:
+    """The version that a push of this very build made before it was interrupted; None where it did not arrive."""
+    begun, slug = folder.begun_push, folder.record.slug
+    if (begun.get("digest"), begun.get("owner")) != (folder.digest, owner):
+        return None
+    version = kaggle.latest_version(owner, slug)
+    return Pushed(owner, slug, version, kernel_url(owner, slug)) if version > begun["version"] else None
+
+
+def _make_ready(folder: KernelFolder, kaggle: Kaggle, say: Say) -> None:
+    """Until all that the kernel attaches is there; KitError where it will not be, or no GPU time is left."""
+    metadata = folder.metadata
+    if folder.code_dataset.is_dir():
+        _send_code(folder, kaggle, say)
+    for reference in metadata["dataset_sources"]:
+        wait_for_dataset(reference, kaggle, say)
+    for reference in metadata["kernel_sources"]:
+        wait_for_kernel(reference, kaggle, say)
+    if metadata["enable_gpu"]:
+        need_quota(kaggle, folder.record.hours, say)
+
+
+def need_rehearsed(folders: Sequence[KernelFolder]) -> None:
+    """KitError, a line each, for those that did not pass their last rehearsal since they were built. One that had
+    none passes where another passed that differs in its folds only."""
+    if reasons := [reason for folder in folders if (reason := _unrehearsed(folder))]:
+        raise KitError("\n".join(reasons))
+
+
+def _unrehearsed(folder: KernelFolder) -> str | None:
+    kin = [each for each in built_beside(folder) if each.record.family == folder.record.family]
+    rehearsed = [each for each in kin if each.rehearsal]
+    fresh = {each.path.name: each.rehearsal for each in rehearsed if each.rehearsal["digest"] == each.digest}
+    own = fresh.get(folder.path.name)
+    if own["passed"] if own else any(each["passed"] for each in fresh.values()):
+        return None
     how = f"python -m kit kernel rehearse {folder.path}, or push with --unrehearsed"
-    if fresh:
-        failed = [check["name"] for check in fresh[0].rehearsal["checks"] if not check["passed"]]
-        raise KitError(f"{folder.path} failed its rehearsal ({some(failed)}): mend, build and {how}")
-    since = "since it was built" if kin else "yet"
-    raise KitError(f"{folder.path} was not rehearsed {since}: {how}")
+    if failed := own or next(iter(fresh.values()), None):
+        checks = [check["name"] for check in failed["checks"] if not check["passed"]]
+        offline = "; it may use the network on Kaggle, which a rehearsal has not" if _needs_network(folder) else ""
+        return f"{folder.path} failed its rehearsal ({some(checks)}){offline}: mend, build and {how}"
+    since = "since it was built" if rehearsed else "yet"
+    return f"{folder.path} was not rehearsed {since}: {how}"
+
+
+def _needs_network(folder: KernelFolder) -> bool:
+    return folder.metadata["enable_internet"]
 
 
 def pushed_kernel(path: str | Path) -> Pushed:
@@ -124,48 +125,6 @@ def pushed_kernel(path: str | Path) -> Pushed:
     if not record:
         raise KitError(f"{folder.path} was not pushed yet: python -m kit kernel push {folder.path}")
     return Pushed(record["owner"], record["slug"], record["version"], record["url"])
-
-
-def wait_for_dataset(reference: str, kaggle: Kaggle, say: Say, wait: Callable[[float], None] = time.sleep) -> None:
-    """Until the dataset is READY: a kernel that starts before runs without its files."""
-    status = _processed(reference, kaggle, say, wait)
-    if not status:
-        raise KitError(f"there is no dataset {reference} on Kaggle that {kaggle.user} may see; upload it first")
-    if status != "READY":
-        raise KitError(f"the dataset {reference} is {status} on Kaggle; upload it again")
-
-
-def _processed(reference: str, kaggle: Kaggle, say: Say, wait: Callable[[float], None] = time.sleep) -> str:
-    """The dataset's status, "" for an unknown one, as soon as Kaggle is not at work on it."""
-    begun, told = time.monotonic(), ""
-    while (status := kaggle.dataset_status(reference)) not in ("", "READY", "FAILED", "DELETED"):
-        if time.monotonic() - begun > PROCESSING:
-            raise KitError(f"the dataset {reference} is still {status} after {PROCESSING / 60:.0f} minutes")
-        if status != told:
-            say(f"waiting for the dataset {reference}: {status}")
-        told = status
-        wait(POLL / 3)
-    return status
-
-
-def upload(folder: str | Path, kaggle: Kaggle, notes: str = "", say: Say = print) -> None:
-    """Makes a folder with dataset-metadata.json a dataset, or a new version of it; waits until it is READY."""
-    path = Path(folder)
-    if not (path / "dataset-metadata.json").is_file():
-        raise KitError(
-            f"{folder} has no dataset-metadata.json; `python -m kit kernel weights` and `wheels` make such folders"
-        )
-    reference = read_ref(path)
-    _send_dataset(path, kaggle, notes or datetime.now(UTC).isoformat(timespec="seconds"), say)
-    wait_for_dataset(reference, kaggle, say)
-    say(f"{reference} is READY")
-
-
-def _send_dataset(folder: Path, kaggle: Kaggle, notes: str, say: Say) -> None:
-    reference = read_ref(folder)
-    _processed(reference, kaggle, say)  # meanwhile Kaggle would refuse a new version
-    say(f"uploading {reference}")
-    kaggle.upload_dataset(folder, notes)
 
 
 def need_quota(kaggle: Kaggle, hours: float, say: Say) -> None:
@@ -181,93 +140,6 @@ def need_quota(kaggle: Kaggle, hours: float, say: Say) -> None:
     say(f"{stated}" + (f"; the kernel may take up to {hours:g} h" if quota.left < hours else ""))
 
 
-def wait(
-    kernel: Pushed,
-    kaggle: Kaggle,
-    say: Say = print,
-    pause: Callable[[float], None] = time.sleep,
-    needs: str | None = None,
-) -> Ended:
-    """Until this version of the kernel has ended. `needs` names an output without which it has failed."""
-    underway = _Underway(kernel, needs, time.monotonic())
-    while (ended := underway.look(kaggle, say)) is None:
-        pause(POLL)
-    return ended
-
-
-def judge(kernel: Pushed, session: Session, kaggle: Kaggle, needs: str | None = None) -> Ended:
-    """What an ended session means."""
-    if session.status == "CANCEL_ACKNOWLEDGED":
-        return Ended(kernel, "cancelled")
-    if session.status == "COMPLETE" and needs is None:
-        return Ended(kernel, "complete")
-    if session.status == "COMPLETE":
-        outputs = kaggle.outputs(kernel)
-        if needs in outputs.files:
-            return Ended(kernel, "complete")
-        failure = f"CSV not found: there is no {needs} among its outputs"
-        return Ended(kernel, "failed", failure, outputs.log[-TAIL:])
-    tail: list[str] = []
-    with contextlib.suppress(KitError):  # that it failed is known without its log
-        tail = kaggle.outputs(kernel).log[-TAIL:]
-    return Ended(kernel, "failed", _failure(session.failure, tail), tail)
-
-
-def needed(folder: KernelFolder) -> str | None:
-    """The output without which a kernel that ended well has failed all the same."""
-    return "submission.csv" if folder.record.kind == "infer" else None
-
-
-def _failure(message: str, tail: Sequence[str]) -> str:
-    """Which of Kaggle's failures it is: by Kaggle's message, else by what the kernel said last."""
-    stated = message or "as the log says"
-    log = " ".join(tail).lower()
-    for kind, (in_message, _, advice) in FAILURES.items():
-        if any(word in message.lower() for word in in_message):
-            return f"{kind} ({stated}); try {advice}"
-    for kind, (_, in_log, advice) in FAILURES.items():
-        if any(word in log for word in in_log):
-            return f"{kind} ({stated}); try {advice}"
-    return f"exception ({stated})"
-
-
-def follow(kernel: Pushed, kaggle: Kaggle, pause: Callable[[float], None] = time.sleep) -> Iterator[str]:
-    """The lines of this version's log as they come, until it has ended."""
-    seen, begun = 0, time.monotonic()
-    while not _session(kernel, kaggle, begun).ended:
-        with contextlib.suppress(OSError, Refused):  # broken, or not begun: it comes again from the first line
-            for number, line in enumerate(kaggle.log_stream(kernel)):
-                if number >= seen:
-                    yield line
-                seen = max(seen, number + 1)
-        pause(POLL / 3)
-    yield from kaggle.outputs(kernel).log[seen:]
-
-
-@dataclass
-class _Underway:
-    """A pushed kernel that is waited for; `told` is the status that was said last, and `last` when."""
-
-    kernel: Pushed
-    needs: str | None
-    begun: float
-    told: str = ""
-    last: float = 0.0
-
-    @classmethod
-    def of(cls, folder: KernelFolder) -> "_Underway":
-        return cls(pushed_kernel(folder.path), needed(folder), time.monotonic())
-
-    def look(self, kaggle: Kaggle, say: Say) -> Ended | None:
-        """Asks how far it is, says so where that is news, and gives how it ended once it has."""
-        session, now = _session(self.kernel, kaggle, self.begun), time.monotonic()
-        ended = judge(self.kernel, session, kaggle, self.needs) if session.ended else None
-        if ended or session.status != self.told or now - self.last >= NEWS:
-            say(f"{self.kernel}: {ended.outcome if ended else session.status}, {(now - self.begun) / 60:.0f} min")
-            self.told, self.last = session.status, now
-        return ended
-
-
 def push_all(
     folders: Sequence[KernelFolder],
     kaggle: Kaggle,
@@ -279,12 +151,14 @@ def push_all(
 ) -> list[Ended]:
     """Pushes kernels, no more than `sessions` running at a time, and waits for all of them.
 
-    What was pushed as it is built now is not pushed again, but waited for. Where the quota is used up, or a
-    push is refused, no further one is begun; the kernels under way are waited for before the error is raised,
-    and the same call goes on later.
+    All have to be rehearsed. What was pushed as it is built now is not pushed again, but waited for. Where the
+    quota is used up, or a push is refused, no further one is begun; the kernels under way are waited for before
+    the error is raised, and the same call goes on later.
     """
     due = [folder for folder in folders if not _is_pushed(folder)]
-    running = [_Underway.of(folder) for folder in folders if _is_pushed(folder)]
+    if not unrehearsed:
+        need_rehearsed(due)
+    running = [_underway(folder) for folder in folders if _is_pushed(folder)]
     ended: list[Ended] = []
     trouble: KitError | None = None
     while due or running:
@@ -295,7 +169,7 @@ def push_all(
         while due and len(running) < sessions and not trouble:
             try:
                 push(due[0].path, kaggle, unrehearsed=unrehearsed, say=say)
-                running.append(_Underway.of(due.pop(0)))
+                running.append(_underway(due.pop(0)))
             except KitError as error:
                 if running and "session count" in str(error).lower():  # others of the user's are running
                     break
@@ -307,16 +181,6 @@ def push_all(
         if running:
             pause(POLL)
     return ended
-
-
-def _session(kernel: Pushed, kaggle: Kaggle, begun: float) -> Session:
-    """Of the version; a version that Kaggle does not know yet is queued."""
-    try:
-        return kaggle.session(kernel)
-    except Refused as error:
-        if error.status == 404 and time.monotonic() - begun < UNKNOWN:
-            return Session("QUEUED", "")
-        raise
 
 
 def _owner(identity: str, kaggle: Kaggle) -> str:
@@ -331,20 +195,20 @@ def _owner(identity: str, kaggle: Kaggle) -> str:
 
 def _send_code(folder: KernelFolder, kaggle: Kaggle, say: Say) -> None:
     """The code that was too large for the code file, unless this very code is there."""
-    mark = folder.path / "code.sent"
-    if mark.is_file() and mark.read_text() == folder.record.sha256:
+    code = {"reference": read_ref(folder.code_dataset), "sha256": folder.record.sha256}
+    if folder.sent_code == code and kaggle.dataset_status(code["reference"]):
         return
-    _send_dataset(folder.code_dataset, kaggle, folder.record.sha256, say)
-    mark.write_text(folder.record.sha256)
+    version = send_dataset(folder.code_dataset, kaggle, code["sha256"], say)
+    wait_for_dataset(code["reference"], kaggle, say, version=version)
+    folder.write_sent_code(code)
+
+
+def _underway(folder: KernelFolder) -> Underway:
+    return Underway(pushed_kernel(folder.path), needed(folder), time.monotonic())
 
 
 def _is_pushed(folder: KernelFolder) -> bool:
     return folder.push.get("digest") == folder.digest
-
-
-def _siblings(folder: KernelFolder) -> list[KernelFolder]:
-    """The kernels built beside this one, itself among them."""
-    return [KernelFolder(file.parent) for file in sorted(folder.path.parent.glob("*/build.json"))]
 
 
 def chosen(paths: Sequence[str], everything: bool, root: Path, kind: str = "train") -> list[KernelFolder]:

@@ -18,8 +18,11 @@ from kit.kaggle.client import Kaggle, Pushed
 from kit.kaggle.folders import dataset_folder
 from kit.kaggle.patience import LOOKS
 from kit.kernel import push as pushing
+from kit.kernel import sessions, uploads
 from kit.kernel.folder import KernelFolder
-from kit.kernel.push import follow, push, push_all, pushed_kernel, wait, wait_for_dataset
+from kit.kernel.push import push, push_all, pushed_kernel
+from kit.kernel.sessions import follow, wait
+from kit.kernel.uploads import upload, wait_for_dataset
 
 OVER = ("COMPLETE", "ERROR", "CANCEL_ACKNOWLEDGED")
 
@@ -172,6 +175,132 @@ def test_the_rehearsal_of_a_sibling_counts(server, kaggle, said):
     assert push(path, kaggle, say=said.append).version == 1
     rehearse(stranger, passed=False)
     assert push(path, kaggle, say=said.append).version == 2
+    rehearse(path, passed=False)
+    assert "failed its rehearsal (exit code)" in refusal_of(push, path, kaggle)  # its own counts more
+
+
+def test_how_it_was_made_does_not_count(server, kaggle, said):
+    """The head of the code names the command; another command may make the same kernel."""
+    path = write_kernel(rehearsed=False)
+    (path / f"{SLUG}.py").write_text('"""Made so. \\"\\"\\"\n"""\n\nprint("hello")\n')
+    rehearse(path)
+    (path / f"{SLUG}.py").write_text('"""Made in another way."""\n\nprint("hello")\n')
+    assert push(path, kaggle, say=said.append).version == 1
+    (path / f"{SLUG}.py").write_text('"""Made so."""\n\nprint("good bye")\n')
+    assert "was not rehearsed since it was built" in refusal_of(push, path, kaggle)
+
+
+def test_a_kernel_with_network_cannot_pass_a_rehearsal_that_needs_it(server, kaggle):
+    path = write_kernel(rehearsed=False, enable_internet=True)
+    rehearse(path, passed=False)
+    assert "(exit code); it may use the network on Kaggle, which a rehearsal has not: " in refusal_of(
+        push, path, kaggle
+    )
+
+
+def test_all_that_lack_a_rehearsal_are_told_before_any_is_pushed(server, kit):
+    write_kernel("aaa-train-fold-0", record={"family": "a"})
+    for name in ("bbb-train-fold-0", "ccc-train-fold-0"):
+        write_kernel(name, rehearsed=False, record={"family": name})
+    code, told = kit("kernel", "push", "--all")
+    assert code == 1
+    assert [line.split(" was ")[0] for line in told.splitlines()] == [
+        "error: kernels/build/bbb-train-fold-0",
+        "error: kernels/build/ccc-train-fold-0",
+    ]
+    assert server.kernels == {}
+
+
+# What is damaged
+
+
+@pytest.mark.parametrize(
+    ("name", "content", "command", "message"),
+    [
+        ("push.json", "{", "status", "push.json is damaged (Expecting property name"),
+        ("push.json", '{"owner": "tester"}', "status", "push.json is damaged (it has no slug, version, url"),
+        ("kernel-metadata.json", "{}", "push", "kernel-metadata.json is damaged (it has no id, title"),
+        ("build.json", "{}", "push", "build.json is damaged ("),
+        ("rehearsal.json", "[", "push", "rehearsal.json is damaged ("),
+    ],
+)
+def test_a_damaged_file(server, kit, name, content, command, message):
+    path = write_kernel()
+    (path / name).write_text(content)
+    code, told = kit("kernel", command, path)
+    assert (code, told[: len("error: ")], len(told.splitlines())) == (1, "error: ", 1)
+    assert f"{path / message}" in told
+    mend = "build the kernel again" if name in ("build.json", "kernel-metadata.json") else "remove it"
+    assert told.endswith(f"; {mend}\n")
+
+
+def test_no_code_file(server, kit):
+    path = write_kernel()
+    (path / f"{SLUG}.py").unlink()
+    assert kit("kernel", "push", path, "--unrehearsed") == (
+        1,
+        f"error: {path}/{SLUG}.py is not there; build the kernel again\n",
+    )
+    (path / "kernel-metadata.json").unlink()
+    assert kit("kernel", "push", path)[1] == (
+        f"error: {path} is no built kernel; make one with: python -m kit kernel build CONFIG\n"
+    )
+
+
+# Kernels whose outputs are attached
+
+
+def test_attached_kernels_have_to_end_well(server, kaggle, said):
+    train = write_kernel("small-train-fold-1")
+    push(train, kaggle, say=said.append)
+    server.script_status("tester/small-train-fold-1", ["RUNNING", "RUNNING", "COMPLETE"])
+    path = write_kernel(kernel_sources=["tester/small-train-fold-1"])
+    with pytest.MonkeyPatch.context() as patched:
+        patched.setattr(sessions, "POLL", 0.01)
+        said.clear()
+        push(path, kaggle, say=said.append)
+    assert said[0] == "tester/small-train-fold-1 version 1: RUNNING, 0 min"
+    server.finish("tester/small-train-fold-1", "ERROR")
+    assert refusal_of(push, path, kaggle) == (
+        "tester/small-train-fold-1 version 1, whose outputs this kernel attaches, ended with ERROR; push that "
+        "again first, or build this one without it (kernel.kernels)"
+    )
+    assert len(server.kernels[REF]) == 1
+
+
+# Interrupted
+
+
+def test_a_push_that_was_interrupted_is_not_repeated(server, kaggle, said, monkeypatch):
+    path = write_kernel()
+    with monkeypatch.context() as patched:
+        patched.setattr(KernelFolder, "write_push", lambda self, record: (_ for _ in ()).throw(KeyboardInterrupt))
+        with pytest.raises(KeyboardInterrupt):
+            push(path, kaggle, say=said.append)
+    assert not (path / "push.json").exists()
+    assert push(path, kaggle, say=said.append).version == 1
+    assert said[-1].startswith(f"{REF} version 1 had arrived before the push was interrupted")
+    assert pushed_kernel(path).version == 1
+    assert push(path, kaggle, say=said.append).version == 2  # a push that is meant
+    assert len(server.kernels[REF]) == 2
+
+
+def test_a_push_that_was_refused_is_not_taken_for_one(server, kaggle, said):
+    """It may have made a version, which lacks its sources."""
+    path = write_kernel()
+    server.misbehave("SaveKernel", instead({"versionNumber": 1, "error": "No"}, acted=True))
+    assert "Kaggle says: No" in refusal_of(push, path, kaggle)
+    assert push(path, kaggle, say=said.append).version == 2
+
+
+def test_a_push_that_did_not_arrive_before_it_was_interrupted(server, kaggle, said, monkeypatch):
+    path = write_kernel()
+    with monkeypatch.context() as patched:
+        patched.setattr(Kaggle, "push", lambda *arguments: (_ for _ in ()).throw(KeyboardInterrupt))
+        with pytest.raises(KeyboardInterrupt):
+            push(path, kaggle, say=said.append)
+    assert push(path, kaggle, say=said.append).version == 1
+    assert len(asked(server, "SaveKernel")) == 1
 
 
 # Datasets
@@ -203,7 +332,7 @@ def test_an_attached_dataset_is_waited_for(server, kit, impatient):
     ],
 )
 def test_a_dataset_that_does_not_become_ready(server, kaggle, monkeypatch, status, message):
-    monkeypatch.setattr(pushing, "PROCESSING", 0)
+    monkeypatch.setattr(uploads, "PROCESSING", 0)
     if status:
         Path("files").mkdir()
         Path("files/a.bin").write_bytes(b"a")
@@ -245,6 +374,27 @@ def test_code_that_is_too_large_travels_as_a_dataset_once(server, kit, impatient
     code, told = kit("kernel", "push", path)
     assert code == 0, told
     assert server.datasets["tester/small-code"].versions[-1] == {"bundle.bin": b"another archive"}
+
+    del server.datasets["tester/small-code"]  # by hand, on its page
+    code, told = kit("kernel", "push", path)
+    assert code == 0, told
+    assert server.datasets["tester/small-code"].versions == [{"bundle.bin": b"another archive"}]
+
+
+def test_a_new_version_is_ready_when_it_is_the_current_one(server, kaggle, said, monkeypatch):
+    """Right after an upload Kaggle may still tell of the version before."""
+    folder = dataset(first=b"1")
+    upload(folder, kaggle)
+    versions = iter([1, 1, 2])
+    monkeypatch.setattr(kaggle, "dataset_version", lambda reference: next(versions))
+    monkeypatch.setattr(uploads, "POLL", 0.01)
+    upload(folder, kaggle, say=said.append)
+    assert said == [
+        "uploading tester/small-data",
+        "waiting for the dataset tester/small-data: READY in an earlier version",
+        "tester/small-data is READY",
+    ]
+    assert next(versions, None) is None
 
 
 # Quota
@@ -369,7 +519,7 @@ def test_a_push_whose_answer_was_lost_is_recognised(server, kaggle, said, before
 
 def test_a_push_of_which_nothing_is_known(server, kaggle):
     path = write_kernel()
-    server.misbehave("GetKernel", answer(403), *[answer(500)] * 20)
+    server.misbehave("GetKernel", answer(403), answer(403), *[answer(500)] * 20)
     server.misbehave("SaveKernel", drop(acted=True))
     message = refusal_of(push, path, kaggle)
     assert message == (
@@ -534,7 +684,7 @@ def test_a_version_that_is_unknown_for_a_while(server, kit, kaggle, said, impati
     ended = wait(pushed_kernel(path), kaggle, said.append, no_pause)
     assert ended.outcome == "complete"
     assert said[0] == f"{REF} version 1: QUEUED, 0 min"
-    monkeypatch.setattr(pushing, "UNKNOWN", -1)
+    monkeypatch.setattr(sessions, "UNKNOWN", -1)
     server.misbehave("GetKernelSessionStatus", answer(404, "Not found"))
     assert kit("kernel", "wait", path) == (
         1,
@@ -647,7 +797,8 @@ def test_never_more_than_the_sessions_at_once(server, kaggle, said):
 def test_what_goes_on_for_long_is_told_every_minute(server, kaggle, said, monkeypatch):
     server.script_status(REF, ["RUNNING"] * 5 + ["COMPLETE"])
     seconds = itertools.count(100, 20)
-    monkeypatch.setattr(pushing, "time", SimpleNamespace(monotonic=lambda: next(seconds)))
+    for module in (pushing, sessions):
+        monkeypatch.setattr(module, "time", SimpleNamespace(monotonic=lambda: next(seconds)))
     push_all(fold_kernels(1), kaggle, say=said.append, pause=no_pause)
     assert said[1:] == [
         f"{REF} version 1: {told}" for told in ("RUNNING, 0 min", "RUNNING, 1 min", "complete, 2 min")
@@ -782,12 +933,13 @@ def test_sessions_that_are_all_taken_by_others(server, kit, impatient):
 def test_a_late_kernel_may_be_unknown_for_a_while_too(server, kaggle, said, monkeypatch):
     """The patience with a version that Kaggle has not heard of begins with its own push."""
     clock = [0.0]
-    monkeypatch.setattr(pushing, "time", SimpleNamespace(monotonic=lambda: clock[0]))
+    for module in (pushing, sessions):
+        monkeypatch.setattr(module, "time", SimpleNamespace(monotonic=lambda: clock[0]))
     kernels = fold_kernels(2)
 
     def pause(seconds: float) -> None:
         if len(server.kernels) == 1:
-            clock[0] += pushing.UNKNOWN + 1  # so long the first one runs
+            clock[0] += sessions.UNKNOWN + 1  # so long the first one runs
             server.finish(under_way(server)[0])
             server.misbehave("GetKernelSessionStatus", instead({"status": "COMPLETE"}), answer(404, "Not found"))
         else:
