@@ -189,8 +189,8 @@ def logs(
 ) -> None:
     """Print the log of the pushed version."""
     from kit.kaggle.client import Kaggle
-    from kit.kernel.push import follow as lines_of
     from kit.kernel.push import pushed_kernel
+    from kit.kernel.sessions import follow as lines_of
 
     kaggle, kernel = Kaggle(), pushed_kernel(folder)
     for line in lines_of(kernel, kaggle) if follow else kaggle.outputs(kernel).log:
@@ -294,7 +294,7 @@ def upload(
 ) -> None:
     """Make a folder a private dataset on Kaggle, or a new version of it, and wait until it is READY."""
     from kit.kaggle.client import Kaggle
-    from kit.kernel.push import upload
+    from kit.kernel.uploads import upload
 
     upload(folder, Kaggle(_say), notes, _say)
 
@@ -329,7 +329,8 @@ def image(
 
 def _wait(folder, kaggle) -> None:
     from kit.kernel.folder import KernelFolder
-    from kit.kernel.push import needed, pushed_kernel, wait
+    from kit.kernel.push import pushed_kernel
+    from kit.kernel.sessions import needed, wait
 
     needs = needed(KernelFolder.at(folder))
     _show_ended([wait(pushed_kernel(folder), kaggle, _say, needs=needs)])
