@@ -1,5 +1,6 @@
 """Where runs execute: in this process, or side by side in processes with a device each."""
 
+import io
 import multiprocessing
 import os
 import sys
@@ -57,9 +58,12 @@ def _visible_gpus() -> list[str]:
 
 
 def _take_device(devices) -> None:
-    """At the start of a process, before it asks for GPUs: those but one are out of its sight."""
+    """At the start of a process, before it asks for GPUs: those but one are out of its sight, and its lines reach
+    the output whole."""
     if (gpu := devices.get()) is not None:
         os.environ["CUDA_VISIBLE_DEVICES"] = gpu
+    if isinstance(sys.stdout, io.TextIOWrapper):  # unbuffered, a line and its end would be two writes
+        sys.stdout.reconfigure(line_buffering=True, write_through=False)
     sys.stdout.isatty = lambda: False  # several progress bars would draw over each other: lines instead
     os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")  # processes that share CPU cores must not spin
 

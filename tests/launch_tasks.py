@@ -19,6 +19,15 @@ def see(folder: Path) -> tuple[int, str | None, str | None]:
     return os.getpid(), os.environ.get("CUDA_VISIBLE_DEVICES"), os.environ.get("OMP_WAIT_POLICY")
 
 
+def shout(task: tuple[Path, int]) -> None:
+    """Two of them, at once."""
+    folder, number = task
+    (folder / str(number)).touch()
+    _until(lambda: len(list(folder.iterdir())) == 2)
+    for _ in range(3000):
+        print(f"{number} " + 60 * "x", flush=True)
+
+
 def fail_or_go_on(task: tuple[Path, int]) -> None:
     """All say that they begin. 0 fails when 1 has begun; 1 ends half a second after that."""
     folder, number = task

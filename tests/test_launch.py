@@ -7,7 +7,7 @@ from pathlib import Path
 
 import pytest
 from conftest import refusal_of
-from launch_tasks import fail_or_go_on, fail_otherwise, kill_itself, see, square
+from launch_tasks import fail_or_go_on, fail_otherwise, kill_itself, see, shout, square
 
 from kit.launch import side_by_side
 
@@ -45,6 +45,14 @@ def test_two_processes_see_a_gpu_each(tmp_path, monkeypatch, visible, there, exp
     assert len({os.getpid(), *(process for process, *_ in seen)}) == 3
     assert {waiting for _, _, waiting in seen} == {"ACTIVE"}  # as stated; else PASSIVE
     assert os.environ.get("CUDA_VISIBLE_DEVICES") == visible  # this process still sees all
+
+
+def test_lines_of_two_processes_stay_whole(tmp_path, monkeypatch, capfd):
+    """Also unbuffered, as a kernel runs them, where print writes a line and its end one after the other."""
+    monkeypatch.setenv("PYTHONUNBUFFERED", "1")
+    list(side_by_side(shout, [(tmp_path, 1), (tmp_path, 2)], 2))
+    lines = capfd.readouterr().out.splitlines()
+    assert sorted(lines) == 3000 * ["1 " + 60 * "x"] + 3000 * ["2 " + 60 * "x"]
 
 
 def test_the_first_error_comes_when_those_under_way_have_ended(tmp_path):
