@@ -3,7 +3,6 @@
 import contextlib
 import gc
 import re
-import shlex
 import sys
 from collections.abc import Iterator
 from typing import Annotated, Literal
@@ -56,11 +55,12 @@ def build(
     from kit.config import load_experiment
     from kit.errors import KitError
     from kit.kernel.build import build, usual_name
+    from kit.kernel.command import told
 
     chosen = [f"folds.run=[{','.join(fold)}]"] if fold else []
     experiment = load_experiment(config, [*(overrides or []), *chosen], policy or [])
-    if fold_each and kind == "infer":
-        raise KitError("--fold-each: an infer kernel predicts with all folds that are attached")
+    if (fold_each or fold) and kind == "infer":
+        raise KitError("--fold, --fold-each: an infer kernel predicts with all folds that are attached")
     each = [experiment]
     if fold_each:
         each = [
@@ -69,7 +69,7 @@ def build(
         ]
     for part in each:
         stem = f"{name}-fold-{part.folds.chosen[0]}" if name and fold_each else name or usual_name(part, kind)
-        made = build(part, kind, config, command=_this_command(), name=stem, notebook=notebook, output=output)
+        made = build(part, kind, config, command=told(sys.argv[1:]), name=stem, notebook=notebook, output=output)
         if part is each[0]:
             for path, size in made.files.items():
                 print(f"{size:9,}  {path}")
@@ -357,20 +357,3 @@ def _sources(texts: list[str]) -> dict[str, str]:
 
 def _say(line: str) -> None:
     print(line, flush=True)
-
-
-# Where a path begins that leads out of the folder the command runs in, and how far it goes: as a whole value to
-# its end, inside of one to what closes it.
-OUTSIDE = r"(~[\w.-]*|[A-Za-z]:|\.\.)?[/\\]"
-OUTSIDE_PATH = re.compile(
-    rf"""(^|(?<==)){OUTSIDE}.*|(?<='){OUTSIDE}[^']*|(?<="){OUTSIDE}[^"]*|(?<=[\s,:;(\[{{]){OUTSIDE}[^,\]}}]*"""
-)
-
-
-def _this_command() -> str:
-    """What was typed, of paths that tell about this machine the last name only."""
-    words = [
-        OUTSIDE_PATH.sub(lambda path: re.split(r"[/\\]+", path[0].rstrip("/\\"))[-1], word)
-        for word in sys.argv[1:]
-    ]
-    return shlex.join(["python", "-m", "kit", *words])

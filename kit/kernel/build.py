@@ -74,10 +74,10 @@ def build(
     if kind == "infer":
         experiment = _with_trained(experiment, root)
     folder = KernelFolder(root / BUILT / slug)
-    need_writable(folder.path)
     files = _files(experiment, kind, root)
     need_no_secrets(files | {"the command line": command.encode()})  # it stands in the code file's head
     archive = pack(files)
+    need_writable(folder.path)
     record = BuildRecord(
         kind=kind,
         slug=slug,
@@ -195,6 +195,8 @@ def _travelling(experiment: Experiment) -> Experiment:
 def _family(experiment: Experiment, kind: Kind, files: Files, notebook: bool) -> str:
     whole = experiment.model_copy(update={"folds": experiment.folds.model_copy(update={"run": "all"})})
     alike = files | {"config.yaml": _travelling(whole).to_yaml().encode(), "kind": f"{kind} {notebook}".encode()}
+    templates = ("launcher.py", f"{kind}/kernel.py")
+    alike |= {name: (TEMPLATES / name).read_text(encoding="utf-8").encode() for name in templates}
     digest = sha256()
     for path, content in sorted(alike.items()):
         digest.update(sha256(path.encode()).digest() + sha256(content).digest())

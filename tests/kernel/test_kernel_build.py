@@ -19,8 +19,11 @@ import pandas as pd
 import pytest
 import yaml
 from conftest import experiment_content, write_competition
+from small_kernels import write_push
 
 import kit as package
+from kit.kernel.build import TEMPLATES
+from kit.kernel.command import told
 from kit.kernel.folder import KernelFolder
 
 PROJECT = Path(package.__file__).resolve().parents[1]
@@ -80,7 +83,7 @@ def config_of(code: str) -> dict:
 
 
 def pushed(name: str, owner: str = "tester") -> None:
-    KernelFolder.at(f"kernels/build/{name}").write_push({"owner": owner, "slug": name, "version": 1})
+    write_push(Path(f"kernels/build/{name}"), owner)
 
 
 # The same bytes
@@ -212,7 +215,7 @@ def test_nothing_tells_about_this_machine(project, kit, tmp_path, notebook):
 
 
 @pytest.mark.parametrize(
-    ("word", "told"),
+    ("word", "shown"),
     [
         ("/home/someone/configs/digits.yaml", "digits.yaml"),
         ("~/configs/digits.yaml", "digits.yaml"),
@@ -238,11 +241,8 @@ def test_nothing_tells_about_this_machine(project, kit, tmp_path, notebook):
         ("policies.flat.lr=slice(1e-6, 1e-2)", "policies.flat.lr=slice(1e-6, 1e-2)"),
     ],
 )
-def test_of_paths_on_the_command_line_the_last_name_is_told(monkeypatch, word, told):
-    from kit.cli_kernel import _this_command
-
-    monkeypatch.setattr(sys, "argv", ["kit", "kernel", word])
-    assert shlex.split(_this_command()) == ["python", "-m", "kit", "kernel", told]
+def test_of_paths_on_the_command_line_the_last_name_is_told(word, shown):
+    assert shlex.split(told(["kernel", word])) == ["python", "-m", "kit", "kernel", shown]
 
 
 def test_a_config_with_quotes_stays_a_text(build):
@@ -386,6 +386,30 @@ def test_a_kernel_for_each_fold_differs_in_its_fold_only(build):
     assert KernelFolder.at("kernels/build/tiny-train").record.family != folders[0].record.family
 
 
+@pytest.mark.parametrize("name", ["launcher.py", "train/kernel.py"])
+def test_code_that_was_not_rehearsed_is_of_another_family(build, tmp_path, monkeypatch, name):
+    """Also where only a template has changed."""
+    build("--fold", "0")
+    templates = shutil.copytree(TEMPLATES, tmp_path / "templates", ignore=shutil.ignore_patterns("build"))
+    (templates / name).write_text((templates / name).read_text() + "\nprint('more')\n")
+    monkeypatch.setattr("kit.kernel.build.TEMPLATES", templates)
+    build("--fold", "1")
+    first, second = (KernelFolder.at(f"kernels/build/tiny-train-fold-{fold}").record for fold in (0, 1))
+    assert first.family != second.family
+
+
+def test_an_infer_kernel_has_no_folds_of_its_own(build):
+    for words in (["--fold", "0"], ["--fold-each"]):
+        assert refusal(build(*words, kind="infer")) == (
+            "--fold, --fold-each: an infer kernel predicts with all folds that are attached"
+        )
+
+
+def test_a_refused_build_leaves_nothing(build):
+    assert build("--fold", "7")[0] == 1
+    assert not Path("kernels").exists()
+
+
 def test_a_single_run_on_two_gpus_is_pointed_out(build):
     note = "  NvidiaTeslaT4 is 2 GPUs, of which this kernel's single run uses one"
     assert build("--fold", "0")[1].splitlines()[-1] == note
@@ -488,9 +512,6 @@ def test_an_infer_kernel_needs_something_to_predict_with(build):
     )
     assert refusal(build("--set", "kernel.kernels=[]", kind="infer")).startswith(
         "kernel.kernels: empty, and nothing"
-    )
-    assert refusal(build("--fold-each", kind="infer")) == (
-        "--fold-each: an infer kernel predicts with all folds that are attached"
     )
     assert not Path("kernels/build/tiny-infer").exists()
 

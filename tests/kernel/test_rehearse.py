@@ -7,6 +7,7 @@ from pathlib import Path
 import pandas as pd
 import pytest
 from conftest import write_competition
+from small_kernels import write_push
 
 from kit.competition.config import CompetitionConfig
 from kit.kernel.folder import BuildRecord, KernelFolder
@@ -360,7 +361,7 @@ def test_outputs_of_a_train_kernel_are_those_fetched_else_those_of_its_rehearsal
     code, told = kit("kernel", "rehearse", ".", "--source", f"{SLUG}={project}/data/{SLUG}")
     assert (code, "['fetched']" in told) == (0, True), told
     monkeypatch.chdir(project)
-    KernelFolder(train).write_push({"owner": "someone-else", "slug": "squares-train", "version": 1})
+    write_push(train, "someone-else")
     _, _, told = verdict(infer, kernel=["me/squares-train"])
     assert "nothing on this machine stands for me/squares-train" in told
 
