@@ -149,12 +149,16 @@ def push(
 
     kernels = chosen(folders or [], everything, Path(output))
     kaggle = Kaggle(_say)
-    if everything or len(kernels) > 1:
-        _show_ended(push_all(kernels, kaggle, sessions=sessions, unrehearsed=unrehearsed, say=_say))
-        return
-    push(kernels[0].path, kaggle, unrehearsed=unrehearsed, say=_say)
-    if wait:
-        _wait(kernels[0].path, kaggle)
+    try:
+        if everything or len(kernels) > 1:
+            _show_ended(push_all(kernels, kaggle, sessions=sessions, unrehearsed=unrehearsed, say=_say))
+            return
+        push(kernels[0].path, kaggle, unrehearsed=unrehearsed, say=_say)
+        if wait:
+            _wait(kernels[0].path, kaggle)
+    except KeyboardInterrupt:
+        print("interrupted; kernels that were pushed run on: push --all or wait goes on", file=sys.stderr)
+        raise typer.Exit(130) from None
 
 
 @kernel_app.command()

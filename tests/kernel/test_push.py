@@ -830,6 +830,20 @@ def test_it_resumes_where_it_stopped(server, kaggle, said):
     assert [len(versions) for versions in server.kernels.values()] == [2, 1, 1, 1]
 
 
+def test_an_interrupted_command_says_what_goes_on(server, kit, monkeypatch):
+    write_kernel()
+
+    def interrupt(*_, **__):
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr(pushing, "push", interrupt)
+    for words in (["--all"], [f"kernels/build/{SLUG}", "--wait"]):
+        assert kit("kernel", "push", *words) == (
+            130,
+            "interrupted; kernels that were pushed run on: push --all or wait goes on\n",
+        )
+
+
 def test_a_quota_that_is_used_up_midway(server, kit, impatient):
     fold_kernels(4, enable_gpu=True)
 
