@@ -86,7 +86,9 @@ def read_folds(path: Path, ids: list[str]) -> FoldPlan:
     try:
         frame = pd.read_csv(path, dtype={"id": str, "fold": np.int64}, keep_default_na=False).set_index("id")
         frame["fold"].to_numpy()
-    except (ValueError, KeyError) as error:
+    except KeyError as error:
+        raise KitError(f"{path} is no fold plan (columns id and fold): it has no column {error}") from error
+    except ValueError as error:
         raise KitError(f"{path} is no fold plan (columns id and fold): {' '.join(str(error).split())}") from error
     if not frame.index.is_unique or set(frame.index) != set(ids):
         raise KitError(
