@@ -15,6 +15,7 @@ import time
 from pathlib import Path
 
 BEGUN = time.monotonic()
+RESERVE = 20  # seconds
 INPUT = Path(os.environ.get("KIT_INPUT", "/kaggle/input"))  # a rehearsal may say otherwise
 WORKING = Path(os.environ.get("KIT_WORKING", "/kaggle/working"))
 
@@ -62,6 +63,12 @@ def install_wheels(site):
         pip = [sys.executable, "-m", "pip", "install", "--quiet", "--no-index", "--no-deps", "--target", str(site)]
         if wheels and subprocess.run([*pip, *wheels]).returncode:
             raise failure(f"pip could not install the wheels of {reference}; its words are above.")
+
+
+def seconds_left():
+    """What is left of the time limit, less a tenth of it, at least RESERVE, for the kit's start and the end."""
+    limit = float(os.environ.get("KIT_SECONDS", 3600 * KERNEL["hours"]))  # a rehearsal may have a shorter one
+    return round(limit - max(0.1 * limit, RESERVE) - (time.monotonic() - BEGUN))
 
 
 def run_kit(folder, *arguments):

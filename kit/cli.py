@@ -48,6 +48,9 @@ def run(
         str | None, typer.Option(metavar="DIR", help="Keep decoded images there, not in OUTPUT/cache.")
     ] = None,
     jobs: Annotated[str, typer.Option(metavar="N", help="Runs side by side; auto: one on each GPU.")] = "auto",
+    seconds: Annotated[
+        float | None, typer.Option(help="Begin no run that would take longer than this in all.")
+    ] = None,
 ) -> None:
     """Train every policy × seed × fold that is not there yet; score; write the submission."""
     from kit.config import load_experiment
@@ -58,13 +61,25 @@ def run(
     from kit.experiment import run
 
     try:
-        result = run(experiment, output, replace, _say, folds=folds, cache=cache, jobs=_number_of_jobs(jobs))
+        result = run(
+            experiment,
+            output,
+            replace,
+            _say,
+            folds=folds,
+            cache=cache,
+            jobs=_number_of_jobs(jobs),
+            seconds=seconds,
+        )
     except KeyboardInterrupt:
         print("interrupted; the same command goes on from the last checkpoint", file=sys.stderr)
         raise typer.Exit(130) from None
     from kit.show import show_result
 
     show_result(result, experiment.scoring.title)
+    if result.left:
+        part = f"{result.trained} of {result.trained + result.left} runs"
+        raise KitError(f"the time limit allows no more than {part}; the same command trains the others")
 
 
 @app.command()

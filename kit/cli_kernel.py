@@ -222,10 +222,16 @@ def fetch(folders: Dirs = None, everything: All = False, output: Output = ".") -
         except KitError as error:  # the others' outputs are worth having all the same
             troubles += str(error).splitlines()
             continue
-        if fetched.experiment:
-            experiments[fetched.experiment.name] = fetched.experiment
+        if fetched.trouble:
+            troubles.append(fetched.trouble)
+        if (new := fetched.experiment) is not None:
+            before = experiments.get(new.name, new)
+            experiments[new.name] = new.model_copy(update={"policies": before.policies | new.policies})
     for experiment in experiments.values():
-        _pool(experiment, output)
+        try:
+            _pool(experiment, output)
+        except KitError as error:
+            troubles += str(error).splitlines()
     if troubles:
         raise KitError("\n".join(troubles))
 
@@ -251,8 +257,8 @@ def wheels(
     """Collect the wheels of what Kaggle's image lacks into a dataset's folder."""
     from pathlib import Path
 
-    from kit.kaggle.folders import dataset_folder
-    from kit.kaggle.image import collect_wheels, missing, read_image
+    from kit.kaggle.image import missing, read_image
+    from kit.kaggle.wheels import wheels_folder
     from kit.kernel.build import TEMPLATES
 
     image = read_image(TEMPLATES / "image.txt")
@@ -262,8 +268,8 @@ def wheels(
     if not lacking:
         print(f"Kaggle's image has all that {requirements} names; no wheels are needed")
         return
-    files = collect_wheels(lacking, image, Path(folder), _say)
-    dataset_folder(Path(folder), dataset, dataset.rpartition("/")[2].replace("-", " "))
+    title = dataset.rpartition("/")[2].replace("-", " ")
+    files = wheels_folder(lacking, image, Path(folder), dataset, title, _say)
     print(f"{folder}: {len(files)} wheels")
     print(f"next: python -m kit kernel upload {folder}; then name {dataset} in kernel.datasets")
 

@@ -1,18 +1,18 @@
 """A competition from Kaggle, unpacked into a folder: nothing outside it is touched."""
 
-import os
+import json
 import re
 import shutil
 import stat
-import tempfile
 import zipfile
 import zlib
 from collections import Counter
 from collections.abc import Callable
 from pathlib import Path, PurePosixPath
+from typing import Any
 
 from kit.errors import KitError, some
-from kit.files import need_writable
+from kit.files import need_writable, whole_folder, write_json
 from kit.kaggle.client import Kaggle
 from kit.kaggle.names import is_safe
 
@@ -24,7 +24,8 @@ SPARE = 0.5e9  # bytes that stay free
 def fetch_data(slug: str, kaggle: Kaggle, folder: str | Path | None = None, say: Say = print) -> Path:
     """Downloads a competition and unpacks it into `folder` (left out: data/<slug>), which must not be there.
 
-    An interrupted download goes on where it stopped. Raises KitError where the disk is too small, before
+    The archive lies beside the folder, as .<slug>.zip, until all is unpacked; an interrupted download goes on
+    where it stopped, if Kaggle still has the same archive. Raises KitError where the disk is too small, before
     anything is downloaded or unpacked, and for an archive with names that lead out of the folder.
     """
     if not re.fullmatch(r"[A-Za-z0-9][A-Za-z0-9_-]*", slug):
@@ -33,17 +34,41 @@ def fetch_data(slug: str, kaggle: Kaggle, folder: str | Path | None = None, say:
     if target.exists():
         raise KitError(f"{target} is there already; remove it to download {slug} again, or give --to DIR")
     need_writable(target.parent)
-    archive = target.parent / f"{slug}.zip"
+    archive = target.parent / f".{slug}.zip"  # the kit's own: a <slug>.zip there is the user's
+    about = archive.with_name(f"{archive.name}.json")
     answer = kaggle.competition_archive(slug)
     size = int(answer.headers.get("Content-Length") or 0)
+    offered = _identity(answer)
+    if not offered or offered != _read(about):
+        # Some versions of Kaggle's client would append the rest of this archive to the beginning of another.
+        archive.unlink(missing_ok=True)
     here = archive.stat().st_size if archive.is_file() else 0
     _need_space(target.parent, size - here, f"the archive of {slug}")
     say(f"downloading {slug}, {size / 1e6:.1f} MB" + (f", of which {here / 1e6:.1f} are here" if here else ""))
-    kaggle.download_archive(slug, answer, archive)
+    if size and here == size:
+        answer.close()
+    else:
+        write_json(about, offered)
+        kaggle.download_archive(slug, answer, archive)
     count = unpack(archive, target)
     archive.unlink()
+    about.unlink(missing_ok=True)
     say(f"{target}: {count} files")
     return target
+
+
+def _identity(answer: Any) -> dict[str, str]:
+    """What tells an archive from another or an older one, by the headers; {} where they do not."""
+    headers = {name: answer.headers.get(name) or "" for name in ("Content-Length", "ETag", "Last-Modified")}
+    return headers if headers["ETag"] or headers["Last-Modified"] else {}
+
+
+def _read(about: Path) -> dict[str, str]:
+    """The identity of what was downloaded; {} where there is none."""
+    try:
+        return json.loads(about.read_text(encoding="utf-8"))
+    except (OSError, ValueError):
+        return {}
 
 
 def unpack(archive: Path, target: Path) -> int:
@@ -57,15 +82,12 @@ def unpack(archive: Path, target: Path) -> int:
                 )
             if twice := _same_place([member.filename for member in members]):
                 raise KitError(f"{archive}: not unpacked, as it holds files of the same name: {some(twice, 5)}")
-            _need_space(target.parent, sum(member.file_size for member in members), f"what {archive.name} holds")
-            draft = Path(tempfile.mkdtemp(prefix=f".{target.name}.", dir=target.parent))
-            try:
+            _need_space(target.parent, sum(member.file_size for member in members), f"what {archive} holds")
+            with whole_folder(target) as draft:
                 for member in members:
                     packed.extract(member, draft)
-                draft.chmod(0o755)
-                os.replace(draft, target)
-            finally:
-                shutil.rmtree(draft, ignore_errors=True)
+                if target.exists():  # since it was looked for: not to be replaced
+                    raise KitError(f"{target} is there now; move it away and try again")
     except RuntimeError as error:
         raise KitError(f"{archive}: needs a password, or is packed as Python cannot; unpack it by hand") from error
     except (zipfile.BadZipFile, zlib.error, EOFError) as error:

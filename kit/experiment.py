@@ -4,6 +4,7 @@ import dataclasses
 import gc
 import platform
 import time
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from importlib.metadata import version
 from pathlib import Path
@@ -37,6 +38,7 @@ from kit.training.device import make_accelerator, process_state, resolve_precisi
 from kit.training.loop import Fold, Trainer
 
 PACKAGES = ("torch", "torchvision", "timm", "albumentations", "accelerate", "numpy", "scikit-learn", "pandas")
+MARGIN = 1.3  # a run may take this much longer than the slowest before it
 
 
 @dataclass(frozen=True)
@@ -53,12 +55,17 @@ class PolicyResult:
 
 @dataclass(frozen=True)
 class Result:
-    """What `run` made: the folder, how many runs were trained now and were there, results by policy."""
+    """What `run` made: the folder, how many runs were trained now and were there, results by policy.
+
+    left  runs that were not begun, as the time would not have sufficed; policies of which none is finished have
+          no results
+    """
 
     folder: Path
     trained: int
     kept: int
     policies: dict[str, PolicyResult]
+    left: int = 0
 
 
 def run(
@@ -70,6 +77,7 @@ def run(
     folds: str | Path | None = None,
     cache: str | Path | None = None,
     jobs: int | Literal["auto"] = "auto",
+    seconds: float | None = None,
 ) -> Result:
     """Trains every policy × seed × fold that is not there yet, pools them and writes the submissions.
 
@@ -79,15 +87,20 @@ def run(
     folds    a fold plan to follow (CSV with columns id and fold), instead of one made here
     cache    the folder of decoded images, instead of output/cache
     jobs     runs side by side; auto: as many as there are GPUs, one a GPU
+    seconds  from now, beyond which no run is to go: none is begun that would, judged by the slowest so far; the
+             first always is. What is finished is pooled, and the same call trains the others
 
     Raises KitError, before any training, for everything in the config or the data that cannot work.
     """
+    deadline = float("inf") if seconds is None else time.monotonic() + seconds
     places = Places(Path(output).expanduser(), Path(cache).expanduser() if cache else None)
     for path in (places.runs, places.cache, places.submissions):
         need_writable(path)
     folder = ExperimentDir(places.runs / experiment.name)
     state = process_state(experiment.training)
     main, cpu = state.is_main_process, experiment.training.device == "cpu"
+    if seconds is not None and state.num_processes > 1:
+        raise KitError("--seconds: each of torchrun's processes would go by its own clock; use one of the two")
     if not main:
         say = lambda line: None  # noqa: E731
     with state.main_process_first():
@@ -105,22 +118,25 @@ def run(
         runs = "1 run" if len(due) == 1 else f"{len(due)} runs"
         say(f"{experiment.name}: {runs} of {experiment.model.name} on {how}; {rows}")
     state.wait_for_everyone()  # nobody begins to write before all have seen what is due
+    begun = _in_time(due, folder, deadline)
     if jobs > 1:
         sharing = _sharing_cores(prepared, jobs, state.device.type == "cuda")
-        for _ in side_by_side(_execute_aside, [(key, sharing, folder.run(key)) for key in due], jobs):
+        for _ in side_by_side(_execute_aside, ((key, sharing, folder.run(key)) for key in begun), jobs):
             pass
     else:
-        for key in due:
+        for key in begun:
             _execute(key, prepared, folder.run(key), say)
+    left = sum(not folder.run(key).finished for key in due)
     for policy in experiment.policies:
         _predict_test_anew(policy, prepared, folder, say)
     results = {
         policy: _pool(policy, experiment, prepared.competition, folder, places, main)
         for policy in experiment.policies
+        if any(run.finished for run in folder.runs(policy))
     }
     if main and (due or not folder.curves.is_file()):
         draw_curves(folder, experiment.scoring.title, tuple(stored_experiment(folder).policies))
-    return Result(folder.path, len(due), len(keys) - len(due), results)
+    return Result(folder.path, len(due) - left, len(keys) - len(due), results, left)
 
 
 def pool(experiment: Experiment, output: str | Path = ".") -> Result:
@@ -163,6 +179,21 @@ def _side_by_side(wanted: int | str, experiment: Experiment, processes: int, due
     if wanted == "auto":
         wanted = torch.cuda.device_count() if experiment.training.device == "auto" else 1
     return max(1, min(wanted, due))
+
+
+def _in_time(due: Sequence[RunKey], folder: ExperimentDir, deadline: float) -> Iterator[RunKey]:
+    """The runs, as one after the other is asked for, until a further one would go beyond the deadline
+    (of time.monotonic); the first in any case."""
+    begun: dict[RunKey, float] = {}  # of those that may be under way
+    slowest = 0.0
+    for key in due:
+        now = time.monotonic()
+        # One that is under way takes at least as long as it has taken already.
+        slowest = max([slowest, *(now - then for then in begun.values())])
+        if key != due[0] and now + MARGIN * slowest > deadline:
+            return
+        begun = {other: then for other, then in begun.items() if not folder.run(other).finished} | {key: now}
+        yield key
 
 
 def _sharing_cores(prepared: Prepared, jobs: int, on_gpu: bool) -> Prepared:

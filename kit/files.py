@@ -3,6 +3,7 @@
 import hashlib
 import json
 import os
+import shutil
 import tempfile
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -26,12 +27,43 @@ def atomic(path: Path) -> Iterator[Path]:
         yield temporary
         with open(temporary, "rb+") as file:
             os.fsync(file.fileno())
-        mask = os.umask(0)
-        os.umask(mask)
-        temporary.chmod(0o666 & ~mask)  # mkstemp makes private files; these are meant to be shared
+        temporary.chmod(0o666 & ~_umask())  # mkstemp makes private files; these are meant to be shared
         temporary.replace(path)
     finally:
         temporary.unlink(missing_ok=True)
+
+
+@contextmanager
+def whole_folder(path: Path) -> Iterator[Path]:
+    """Yields an empty folder beside `path`; on success it takes the place of `path`, with what was there removed.
+
+    On an exception the new folder is removed and `path` is left as it was. What was there is renamed before, and
+    removed after, the new one takes its place, so that a kill at any moment leaves one of the two whole.
+    """
+    path = Path(path)
+    path.parent.mkdir(parents=True, exist_ok=True)
+    draft = Path(tempfile.mkdtemp(prefix=f".{path.name}.", dir=path.parent))
+    former = draft.with_name(f"{draft.name}.former")
+    try:
+        yield draft
+        draft.chmod(0o777 & ~_umask())
+        if path.exists():
+            os.replace(path, former)
+        try:
+            os.replace(draft, path)
+        except BaseException:
+            if former.exists():
+                os.replace(former, path)
+            raise
+        shutil.rmtree(former, ignore_errors=True)
+    finally:
+        shutil.rmtree(draft, ignore_errors=True)
+
+
+def _umask() -> int:
+    mask = os.umask(0)
+    os.umask(mask)
+    return mask
 
 
 def need_writable(folder: Path) -> None:

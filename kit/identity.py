@@ -22,20 +22,23 @@ def config_digest(experiment: Experiment) -> str:
 
 
 def digests(experiment: Experiment, competition: Competition, plan: FoldPlan) -> dict[str, str]:
-    """Of what all runs share. The metric and the test set are not among it: they decide no training."""
+    """Of what all runs share. The metric and the test set are not among it: they decide no training.
+
+    A weight file that is not here is left out, so that it is not compared: runs may come from where it is.
+    """
     labels = competition.format.decode(competition.targets)
-    weights = experiment.model.weights
-    return {
+    shared = {
         "config": config_digest(experiment),
         "labels": fingerprint(sorted(zip(competition.ids, labels, strict=True))),
         "images": content_digest(competition.train_paths, competition.folder),
         "folds": plan.digest,
-        "weights": weights if weights in ("none", "hub") else _content(weight_file(weights)),
     }
-
-
-def _content(file: Path) -> str:
-    return sha256(file) if file.is_file() else "a file that is not here"
+    weights = experiment.model.weights
+    if weights in ("none", "hub"):
+        shared["weights"] = weights
+    elif (file := weight_file(weights)).is_file():
+        shared["weights"] = sha256(file)
+    return shared
 
 
 def test_digest(competition: Competition) -> str:

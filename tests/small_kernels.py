@@ -100,7 +100,11 @@ def small_experiment(competition: Path, **sections) -> Experiment:
 
 
 def train_outputs(
-    folder: Path, experiment: Experiment, folds: tuple[int, ...] = (0,), fingerprint: str = "f"
+    folder: Path,
+    experiment: Experiment,
+    folds: tuple[int, ...] = (0,),
+    fingerprint: str = "f",
+    policy: str = "uniform",
 ) -> dict[str, bytes]:
     """What a train kernel would leave of these folds, made in `folder`; its weights say `fingerprint`."""
     competition = load_competition(experiment.competition)
@@ -111,7 +115,7 @@ def train_outputs(
     write_text(here.config, experiment.model_copy(update={"competition": travelling, "folds": part}).to_yaml())
     write_folds(plan, here.folds)
     for fold in folds:
-        run = here.run(RunKey("uniform", 0, fold))
+        run = here.run(RunKey(policy, 0, fold))
         depends_on = digests(experiment, competition, plan)
         run.write({"status": "finished", "fingerprint": fingerprint, "depends_on": depends_on})
         run.weights.write_bytes(fingerprint.encode())

@@ -111,6 +111,20 @@ def test_policy_and_fold_choose_what_is_trained(config, tmp_path, monkeypatch, c
     assert not (tmp_path / "runs/tiny/discriminative/seed0/fold0").exists()
 
 
+def test_too_little_time_is_told_at_the_end_and_fails(config, tmp_path, monkeypatch, capsys):
+    words = ("run", str(config), "--output", str(tmp_path), "--fold", "0,1")
+    code, output, errors = kit_here(monkeypatch, capsys, *words, "--seconds", "0")
+    assert code == 1
+    assert "pooled out-of-fold macro F1" in output
+    assert errors.splitlines()[-1] == (
+        "error: the time limit allows no more than 1 of 2 runs; the same command trains the others"
+    )
+    code, output, errors = kit_here(monkeypatch, capsys, *words)
+    assert code == 0, errors
+    assert "1 of 2 runs are finished already" in output
+    assert "(24 of 36 rows)" in output
+
+
 def test_an_override_of_a_policy_that_is_not_there_is_no_new_policy(config, tmp_path, monkeypatch, capsys):
     words = ("run", str(config), "--output", str(tmp_path), "--set", "policies.unifrom.lr=1")
     code, _, errors = kit_here(monkeypatch, capsys, *words)

@@ -8,7 +8,9 @@ import time
 import warnings
 import zipfile
 from collections import namedtuple
+from datetime import timedelta
 from pathlib import Path
+from types import SimpleNamespace
 
 import numpy as np
 import pytest
@@ -17,12 +19,13 @@ from fake_kaggle import answer, drop
 from small_kernels import asked
 
 from kit import downloading
-from kit.downloading import fetch_data, unpack
-from kit.kaggle import client
+from kit.downloading import _identity, fetch_data, unpack
+from kit.kaggle import patience
 from kit.kaggle.client import Kaggle
 
 CHUNK = 1 << 20  # the client writes whole chunks only
 FILES = {"train.csv": b"id,label\n1,a\n", "test.csv": b"id\n2\n", "images/train/1.png": b"\x89PNG"}
+ARCHIVE = "data/.digits.zip"
 Usage = namedtuple("Usage", "total used free")
 
 
@@ -58,6 +61,12 @@ def everything() -> dict[str, bytes]:
     """Every file below the folder that the command runs in."""
     files = sorted(path for path in Path().rglob("*") if path.is_file())
     return {path.as_posix(): path.read_bytes() for path in files}
+
+
+def kept(data: bytes) -> dict[str, bytes]:
+    """What is there of an archive that was downloaded and not unpacked: the archive, and which it is."""
+    about = {name: content for name, content in everything().items() if name == f"{ARCHIVE}.json"}
+    return {ARCHIVE: data} | about
 
 
 def test_a_competition_is_downloaded_and_unpacked(server, kit):
@@ -120,11 +129,11 @@ def test_a_dropped_download_goes_on_where_it_stopped(server, kaggle, quick):
 def test_another_command_goes_on_where_one_stopped(server, kit, kaggle, quick, monkeypatch):
     data = large()
     server.add_competition("digits", data)
-    monkeypatch.setattr(client, "ATTEMPTS", 1)
+    monkeypatch.setattr(patience, "ATTEMPTS", 1)
     server.misbehave("GET", drop(after_bytes=2 * CHUNK + 10), *[drop()] * 5)
     message = refusal_of(fetch_data, "digits", kaggle)
-    assert message.startswith("downloading digits.zip: given up after 1 attempts; the connection broke (")
-    assert Path("data/digits.zip").read_bytes() == data[: 2 * CHUNK]
+    assert message.startswith("downloading .digits.zip: given up after 1 attempts; the connection broke (")
+    assert Path(ARCHIVE).read_bytes() == data[: 2 * CHUNK]
     server.requests.clear()
     code, told = kit("fetch-data", "digits")
     assert (code, told.splitlines()) == (
@@ -135,12 +144,66 @@ def test_another_command_goes_on_where_one_stopped(server, kit, kaggle, quick, m
     assert sorted(everything()) == ["data/digits/train.bin"]
 
 
-def test_what_was_there_of_other_data_is_not_gone_on_with(server, kaggle, quick):
+def interrupted(server, kaggle, monkeypatch) -> None:
+    """Leaves the first chunk of the archive."""
+    with monkeypatch.context() as patched:
+        patched.setattr(patience, "ATTEMPTS", 1)
+        server.misbehave("GET", drop(after_bytes=CHUNK + 10), *[drop()] * 5)
+        refusal_of(fetch_data, "digits", kaggle)
+    assert Path(ARCHIVE).stat().st_size == CHUNK
+
+
+@pytest.mark.parametrize("change", ["its date", "its size", "the record", "nothing"])
+def test_the_rest_of_an_archive_is_never_put_to_the_beginning_of_another(
+    server, kaggle, quick, monkeypatch, change
+):
+    """Kaggle's client of before 2.2.5 would: what it finds when it is handed the file has to be right."""
+    competition = server.add_competition("digits", large())
+    interrupted(server, kaggle, monkeypatch)
+    if change == "its date":
+        competition.modified += timedelta(hours=1)
+    elif change == "its size":
+        competition.archive = archive(FILES)
+    elif change == "the record":
+        Path(f"{ARCHIVE}.json").write_text("{")
+    found = []
+    handed = kaggle.download_archive
+    monkeypatch.setattr(
+        kaggle, "download_archive", lambda *arguments: (found.append(Path(ARCHIVE).exists()), handed(*arguments))
+    )
+    fetch_data("digits", kaggle, say=lambda line: None)
+    assert found == [change == "nothing"]
+    with zipfile.ZipFile(io.BytesIO(competition.archive)) as packed:
+        assert everything() == {f"data/digits/{name}": packed.read(name) for name in packed.namelist()}
+
+
+def test_headers_that_do_not_tell_archives_apart():
+    told = {"Content-Length": "9", "ETag": '"x"', "Other": "y"}
+    assert _identity(SimpleNamespace(headers=told)) == {"Content-Length": "9", "ETag": '"x"', "Last-Modified": ""}
+    assert _identity(SimpleNamespace(headers={"Content-Length": "9"})) == {}
+
+
+def test_an_archive_of_the_users_own_is_left_alone(server, kaggle):
     server.add_competition("digits", archive(FILES))
     Path("data").mkdir()
-    Path("data/digits.zip").write_bytes(b"something else")
+    Path("data/digits.zip").write_bytes(b"downloaded by hand")
     fetch_data("digits", kaggle, say=lambda line: None)
-    assert sorted(everything()) == sorted(f"data/digits/{name}" for name in FILES)
+    there = {f"data/digits/{name}": content for name, content in FILES.items()}
+    assert everything() == there | {"data/digits.zip": b"downloaded by hand"}
+
+
+def test_a_folder_that_has_come_meanwhile_is_not_replaced(tmp_path, monkeypatch):
+    (tmp_path / "digits.zip").write_bytes(archive(FILES))
+
+    def extract(packed, member, draft):
+        (tmp_path / "digits").mkdir(exist_ok=True)
+        (tmp_path / "digits/mine.csv").write_bytes(b"mine")
+
+    monkeypatch.setattr(zipfile.ZipFile, "extract", extract)
+    assert refusal_of(unpack, tmp_path / "digits.zip", tmp_path / "digits") == (
+        f"{tmp_path}/digits is there now; move it away and try again"
+    )
+    assert sorted(path.name for path in tmp_path.rglob("*")) == ["digits", "digits.zip", "mine.csv"]
 
 
 def test_an_error_amid_a_download_is_never_its_content(server, kaggle, quick):
@@ -157,7 +220,7 @@ def test_an_error_that_stays_never_becomes_content(server, kaggle, quick):
     server.add_competition("digits", large())
     server.misbehave("GET", drop(after_bytes=CHUNK), *[answer(410)] * 20)  # the client itself may try it again
     message = refusal_of(fetch_data, "digits", kaggle)
-    assert re.fullmatch(r"downloading digits(\.zip)?: Kaggle answers 410: Gone", message)
+    assert re.fullmatch(r"downloading (digits|\.digits\.zip): Kaggle answers 410: Gone", message)
     server.behave("GET")
     fetch_data("digits", kaggle, say=lambda line: None)
     with zipfile.ZipFile(io.BytesIO(large())) as packed:
@@ -193,10 +256,9 @@ def test_names_that_lead_elsewhere(server, kit, tmp_path, member):
     server.add_competition("digits", data := archive(FILES | {member: b"evil"}))
     assert kit("fetch-data", "digits") == (
         1,
-        "downloading digits, 0.0 MB\n"
-        f"error: data/digits.zip: not unpacked, as some names lead elsewhere: {member!r}\n",
+        f"downloading digits, 0.0 MB\nerror: {ARCHIVE}: not unpacked, as some names lead elsewhere: {member!r}\n",
     )
-    assert everything() == {"data/digits.zip": data}
+    assert everything() == kept(data)
     assert not list(tmp_path.rglob("evil"))
 
 
@@ -206,10 +268,10 @@ def test_links_are_refused(server, kaggle, tmp_path):
     members = [(link("images"), str(outside).encode()), ("images/evil", b"evil")]
     server.add_competition("digits", archive(members))
     assert refusal_of(fetch_data, "digits", kaggle) == (
-        "data/digits.zip: not unpacked, as some names lead elsewhere: 'images'"
+        f"{ARCHIVE}: not unpacked, as some names lead elsewhere: 'images'"
     )
     assert list(outside.iterdir()) == []
-    assert sorted(everything()) == ["data/digits.zip"]
+    assert sorted(everything()) == sorted(kept(b""))
 
 
 @pytest.mark.parametrize(
@@ -224,9 +286,9 @@ def test_links_are_refused(server, kaggle, tmp_path):
 def test_files_that_would_overwrite_each_other(server, kaggle, members, told):
     server.add_competition("digits", data := archive(members))
     assert refusal_of(fetch_data, "digits", kaggle) == (
-        f"data/digits.zip: not unpacked, as it holds files of the same name: {told}"
+        f"{ARCHIVE}: not unpacked, as it holds files of the same name: {told}"
     )
-    assert everything() == {"data/digits.zip": data}
+    assert everything() == kept(data)
 
 
 # Disk
@@ -249,10 +311,14 @@ def test_the_disk_is_too_small_for_what_the_archive_holds(server, kit, monkeypat
     monkeypatch.setattr(downloading.shutil, "disk_usage", lambda path: Usage(0, 0, 5.1e8))
     assert kit("fetch-data", "digits") == (
         1,
-        "downloading digits, 0.0 MB\nerror: data has 0.5 GB free, but what digits.zip holds takes 0.0 GB and some "
+        f"downloading digits, 0.0 MB\nerror: data has 0.5 GB free, but what {ARCHIVE} holds takes 0.0 GB and some "
         "to spare\n",
     )
-    assert everything() == {"data/digits.zip": data}
+    assert everything() == kept(data)
+    monkeypatch.setattr(downloading.shutil, "disk_usage", lambda path: Usage(0, 0, 1e9))
+    monkeypatch.setattr(Kaggle, "download_archive", None)  # what is here whole is not downloaded again
+    assert kit("fetch-data", "digits")[0] == 0
+    assert sorted(everything()) == ["data/digits/zeros"]
 
 
 def test_an_archive_that_understates_what_it_holds(tmp_path):
@@ -287,10 +353,10 @@ def test_a_damaged_archive(server, kit, kind):
     code, told = kit("fetch-data", "digits")
     assert code == 1
     last = told.splitlines()[-1]
-    assert last.startswith("error: data/digits.zip is damaged (")
+    assert last.startswith(f"error: {ARCHIVE} is damaged (")
     assert last.endswith("; remove it and download again")
     assert len(told.splitlines()) == 2
-    assert everything() == {"data/digits.zip": data}
+    assert everything() == kept(data)
 
 
 def test_an_archive_with_a_password(server, kaggle):
@@ -299,6 +365,6 @@ def test_an_archive_with_a_password(server, kaggle):
         data[data.index(signature) + offset] |= 1
     server.add_competition("digits", bytes(data))
     assert refusal_of(fetch_data, "digits", kaggle) == (
-        "data/digits.zip: needs a password, or is packed as Python cannot; unpack it by hand"
+        f"{ARCHIVE}: needs a password, or is packed as Python cannot; unpack it by hand"
     )
-    assert sorted(everything()) == ["data/digits.zip"]
+    assert sorted(everything()) == sorted(kept(b""))

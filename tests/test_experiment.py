@@ -3,6 +3,7 @@
 import hashlib
 import json
 import shutil
+from types import SimpleNamespace
 
 import numpy as np
 import pandas as pd
@@ -11,11 +12,12 @@ from conftest import COLOURS, experiment_content, refusal_of, write_competition
 from PIL import Image
 from sklearn.metrics import f1_score
 
+import kit.experiment
 from kit import run
 from kit.cli import _number_of_jobs
 from kit.config import validate
 from kit.errors import KitError
-from kit.experiment import Trainer, _sharing_cores, _side_by_side, pool
+from kit.experiment import Trainer, _in_time, _sharing_cores, _side_by_side, pool
 from kit.grading import grade
 from kit.locate import Places
 from kit.preparation import prepare
@@ -410,6 +412,82 @@ class TestSideBySide:
         assert refusal_of(_number_of_jobs, text) == f"--jobs {text}: expected auto or a number from 1"
 
 
+class TestSeconds:
+    """`seconds`: no run is begun that would go beyond them."""
+
+    @pytest.fixture
+    def clock(self, monkeypatch):
+        """Shows seconds, which go by only as a test says."""
+        now = [0.0]
+        monkeypatch.setattr("kit.experiment.time", SimpleNamespace(monotonic=lambda: now[0]))
+        return now
+
+    @pytest.fixture
+    def slow(self, clock, monkeypatch):
+        """Reading takes five seconds, each run ten."""
+
+        def taking(seconds, function):
+            def timed(*arguments, **keywords):
+                clock[0] += seconds
+                return function(*arguments, **keywords)
+
+            return timed
+
+        for name, seconds in (("prepare", 5), ("_execute", 10)):
+            monkeypatch.setattr(f"kit.experiment.{name}", taking(seconds, getattr(kit.experiment, name)))
+
+    def run(self, competition, output, seconds, **sections):
+        config = experiment(competition, training={"epochs": 1}, **sections)
+        return run(config, output, seconds=seconds)
+
+    @pytest.mark.parametrize(("seconds", "trained"), [(0, 1), (27.9, 1), (28, 2), (37.9, 2), (38, 3), (None, 3)])
+    def test_runs_that_would_end_too_late_are_not_begun(self, competition, tmp_path, slow, seconds, trained):
+        result = self.run(competition, tmp_path, seconds)
+        assert (result.trained, result.kept, result.left) == (trained, 0, 3 - trained)
+        assert [each["fold"] for each in result.policies["uniform"].scores["runs"]] == [*range(trained)]
+        assert (tmp_path / "submissions/tiny.csv").is_file()
+
+    def test_the_same_call_trains_the_others(self, competition, tmp_path, slow):
+        self.run(competition, tmp_path, 28)
+        result = self.run(competition, tmp_path, 28)
+        assert (result.trained, result.kept, result.left) == (1, 2, 0)
+
+    def test_a_policy_that_was_not_reached_has_no_results(self, competition, tmp_path, slow):
+        sections = {"folds": {"run": [0]}, "policies": {"uniform": {"lr": 1e-2}, "late": {"lr": 1e-3}}}
+        result = self.run(competition, tmp_path, 0, **sections)
+        assert (list(result.policies), result.left) == (["uniform"], 1)
+
+    def test_side_by_side(self, tmp_path, clock):
+        """A run that is still under way counts as long as it has taken already."""
+        folder, keys = ExperimentDir(tmp_path), [RunKey("uniform", 0, fold) for fold in range(5)]
+
+        def end(fold: int) -> None:
+            run = folder.run(keys[fold])
+            run.path.mkdir(parents=True)
+            for file in (run.weights, run.oof, run.test, run.rates):
+                file.touch()
+            run.write({"status": "finished"})
+
+        begun = _in_time(keys, folder, deadline=50)
+        assert [next(begun), next(begun)] == keys[:2]  # at once: nothing is known of how long they take
+        clock[0] = 10
+        end(0)
+        assert next(begun) == keys[2]  # 10 + 1.3 × 10 seconds
+        clock[0] = 21
+        end(2)
+        assert next(begun) == keys[3]  # 21 + 1.3 × 21, as fold 1 is under way since 0: 48.3
+        clock[0] = 22
+        end(1)
+        assert list(begun) == []  # 22 + 1.3 × 22
+
+    def test_torchrun_has_several_clocks(self, competition, tmp_path, monkeypatch, no_training):
+        state = SimpleNamespace(is_main_process=True, num_processes=2)
+        monkeypatch.setattr("kit.experiment.process_state", lambda training: state)
+        assert refusal_of(lambda: self.run(competition, tmp_path, 9)) == (
+            "--seconds: each of torchrun's processes would go by its own clock; use one of the two"
+        )
+
+
 class TestFoldPlan:
     """`folds`: a plan that was made elsewhere."""
 
@@ -513,6 +591,21 @@ class TestPool:
             assert result.policies[policy].scores == first.policies[policy].scores
         for file in files:
             assert (copied / file).read_bytes() == (output / file).read_bytes(), file
+
+    def test_runs_from_a_weight_file_that_is_not_here(self, finished, copied):
+        """They were trained where it is, and fetched."""
+        config, _, first = finished
+        for file in (copied / "runs").rglob("run.json"):
+            record = json.loads(file.read_text())
+            file.write_text(json.dumps(record | {"depends_on": record["depends_on"] | {"weights": "0" * 64}}))
+        weights = copied / "b0.safetensors"
+        elsewhere = config.model_copy(update={"model": config.model.model_copy(update={"weights": str(weights)})})
+        assert pool(elsewhere, copied).policies["sliced"].scores == first.policies["sliced"].scores
+        weights.write_bytes(b"other ones")
+        assert refusal_of(pool, elsewhere, copied) == (
+            f"{copied / 'runs/tiny'} was made from other weights (sliced/seed0/fold0), so it is not pooled with "
+            "this config and data"
+        )
 
     def test_a_policy_without_runs_is_left_out(self, finished, copied):
         config, _, first = finished

@@ -13,6 +13,6 @@ finish(
         code,
         *("predict", "config.yaml", "--submission", WORKING / "submission.csv"),
         *("--output", code, "--cache", code / "cache"),
-        *("--seconds", round(0.9 * 3600 * KERNEL["hours"] - (time.monotonic() - BEGUN))),
+        *("--seconds", seconds_left()),
     )
 )

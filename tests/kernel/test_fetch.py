@@ -2,7 +2,11 @@
 
 import json
 import os
+import re
 import shutil
+from contextlib import nullcontext
+from dataclasses import replace
+from itertools import count
 from pathlib import Path
 
 import pandas as pd
@@ -13,13 +17,16 @@ from fake_kaggle import answer, drop
 from small_kernels import REF, SLUG, asked, listed, pushed, small_experiment, train_outputs, write_kernel
 
 from kit.errors import some
+from kit.files import whole_folder
 from kit.identity import stored_experiment
 from kit.kaggle.client import Kaggle
 from kit.kernel.fetch import fetch
+from kit.kernel.folder import KernelFolder
 from kit.runs import ExperimentDir, RunDir
 
 FILES = {"submission.csv": b"id,label\n", "logs/kit.log": b"done\n", "big.bin": bytes(range(256)) * 400}
 OUTPUT = Path(f"kernels/build/{SLUG}/output")
+BRING_BACK = "nothing is taken: train it anew, or bring back what it was trained on"
 
 
 @pytest.fixture
@@ -221,11 +228,21 @@ def test_a_folder_of_the_older_version_gives_way_to_a_file(server, kaggle, said)
         ("CANCEL_ACKNOWLEDGED", "ended with CANCEL_ACKNOWLEDGED, not COMPLETE: python -m kit kernel logs {path}"),
     ],
 )
-def test_a_version_that_is_not_complete(server, kaggle, status, message):
+def test_a_version_that_has_not_come_to_its_list_of_outputs(server, kaggle, status, message):
     path = pushed(server, kaggle)
-    server.finish(REF, status, files=listed(FILES))
+    server.finish(REF, status, files=FILES)
     assert refusal_of(fetch, path, kaggle) == f"{REF} version 1 {message.format(path=path)}"
     assert not OUTPUT.exists()
+
+
+@pytest.mark.parametrize("status", ["ERROR", "CANCEL_ACKNOWLEDGED"])
+def test_a_version_that_failed_and_listed_its_outputs(server, kaggle, said, status):
+    files = listed(FILES)
+    path = infer(server, kaggle, files)
+    server.finish(REF, status, files=files)
+    fetched = fetch(path, kaggle, say=said.append)
+    assert here() == files
+    assert fetched.trouble == f"{REF} version 1 ended with {status} (python -m kit kernel logs {path})"
 
 
 def test_the_pushed_version_is_fetched_whatever_came_later(server, kaggle, said):
@@ -287,27 +304,72 @@ def test_into_another_folder(server, kaggle, said, experiment, competition, tmp_
 def test_runs_that_are_here_are_kept(server, kaggle, said, experiment, competition, tmp_path):
     path = train(server, kaggle, train_outputs(tmp_path / "made", experiment), competition)
     fetch(path, kaggle, say=said.append)
-    run = RunDir(Path("runs/tiny/uniform/seed0/fold0"))
-    (run.path / "mark").write_text("here")
+    (Path("runs/tiny/uniform/seed0/fold0") / "mark").write_text("here")
     assert fetch(path, kaggle, say=said.append).runs == []
     assert said[-1] == "uniform/seed0/fold0 is here already"
-    assert (run.path / "mark").is_file()
-    newer = train_outputs(tmp_path / "newer", experiment, fingerprint="g")
-    assert fetch(train(server, kaggle, newer, competition), kaggle, say=said.append).runs == [
-        "uniform/seed0/fold0"
-    ]
-    assert run.weights.read_bytes() == b"g"
-    assert not (run.path / "mark").exists()
+    assert (Path("runs/tiny/uniform/seed0/fold0") / "mark").is_file()
+
+
+def test_another_training_takes_the_place_of_no_finished_run(
+    server, kaggle, said, experiment, competition, tmp_path
+):
+    fetch(
+        train(server, kaggle, train_outputs(tmp_path / "made", experiment), competition), kaggle, say=said.append
+    )
+    Path("runs/tiny/uniform/seed0/fold0/activations.npz").write_bytes(b"of a probe")
+    before = here(Path("runs"))
+    newer = train_outputs(tmp_path / "newer", experiment, (0, 1), fingerprint="g")
+    assert refusal_of(fetch, train(server, kaggle, newer, competition), kaggle) == (
+        "runs/tiny/uniform/seed0/fold0 is finished and another training than "
+        f"{OUTPUT}/runs/tiny/uniform/seed0/fold0; nothing is taken: move "
+        "runs/tiny/uniform/seed0/fold0 away, or train under another name (--set name=...)"
+    )
+    assert here(Path("runs")) == before
+
+
+@pytest.mark.parametrize("data_is_here", [True, False])
+@pytest.mark.parametrize("fold", [0, 1])
+@pytest.mark.parametrize("name", ["labels", "weights"])
+def test_runs_that_have_less_in_common_than_their_config(
+    server, kaggle, said, experiment, competition, tmp_path, data_is_here, fold, name
+):
+    folder = competition if data_is_here else tmp_path / "no-data"
+    fetch(train(server, kaggle, train_outputs(tmp_path / "made", experiment), folder), kaggle, say=said.append)
+    mine = RunDir(Path("runs/tiny/uniform/seed0/fold0"))
+    mine.write(mine.read() | {"depends_on": mine.read()["depends_on"] | {name: "other"}})
+    before = here(Path("runs"))
+    path = train(server, kaggle, train_outputs(tmp_path / "more", experiment, (fold,)), folder, fold)
+    assert refusal_of(fetch, path, kaggle) == (
+        f"{path}/output/runs/tiny/uniform/seed0/fold{fold} was trained on other {name} than "
+        "runs/tiny/uniform/seed0/fold0; nothing is taken: move runs/tiny away, or train under another name "
+        "(--set name=...)"
+    )
+    assert here(Path("runs")) == before
 
 
 def test_an_unfinished_run_gives_way(server, kaggle, said, experiment, competition, tmp_path):
     run = RunDir(Path("runs/tiny/uniform/seed0/fold0"))
     run.path.mkdir(parents=True)
     run.write({"status": "running", "fingerprint": "f"})
-    fetch(
-        train(server, kaggle, train_outputs(tmp_path / "made", experiment), competition), kaggle, say=said.append
+    run.history.write_text("")
+    path = train(server, kaggle, train_outputs(tmp_path / "made", experiment), competition)
+    fetch(path, kaggle, say=said.append)
+    assert here(run.path) == here(tmp_path / "made/runs/tiny/uniform/seed0/fold0")
+    assert [file.name for file in run.path.parent.iterdir()] == ["fold0"]
+
+
+def test_an_unfinished_run_with_a_checkpoint_does_not(server, kaggle, experiment, competition, tmp_path):
+    run = RunDir(Path("runs/tiny/uniform/seed0/fold1"))
+    run.path.mkdir(parents=True)
+    path = train(server, kaggle, train_outputs(tmp_path / "made", experiment, (0, 1)), competition)
+    depends_on = RunDir(tmp_path / "made/runs/tiny/uniform/seed0/fold1").read()["depends_on"]
+    run.write({"status": "running", "fingerprint": "f", "depends_on": depends_on})
+    run.checkpoint.write_bytes(b"hours")
+    assert refusal_of(fetch, path, kaggle) == (
+        f"{run.path} is under way and holds a checkpoint, so {OUTPUT}/runs/tiny/uniform/seed0/fold1 does not take "
+        "its place; nothing is taken: let python -m kit run end it, or remove it"
     )
-    assert run.finished
+    assert sorted(here(Path("runs/tiny"))) == ["uniform/seed0/fold1/checkpoint.pt", "uniform/seed0/fold1/run.json"]
 
 
 @pytest.mark.parametrize("data_is_here", [True, False])
@@ -319,7 +381,7 @@ def test_runs_of_another_config(server, kaggle, said, experiment, competition, t
     before = here(Path("runs"))
     assert refusal_of(fetch, path, kaggle) == (
         "the kernel trained another config than runs/tiny holds (training.epochs: 2 there, 9 here); nothing "
-        "is taken"
+        "is taken: move runs/tiny away, or train under another name (--set name=...)"
     )
     assert here(Path("runs")) == before
 
@@ -332,9 +394,7 @@ def test_runs_of_another_fold_plan(server, kaggle, said, experiment, competition
     plan.assign(fold=plan["fold"].to_numpy()[::-1]).to_csv("runs/tiny/folds.csv", index=False)
     path = train(server, kaggle, train_outputs(tmp_path / "other", experiment, (1,)), folder, 1)
     assert refusal_of(fetch, path, kaggle) == (
-        "fold1 was trained on other folds than are here; nothing is taken"
-        if data_is_here
-        else "the kernel trained on another fold plan than runs/tiny/folds.csv; nothing taken"
+        f"{path}/output/runs/tiny/uniform/seed0/fold1 was trained on other folds than are here; {BRING_BACK}"
     )
     assert not Path("runs/tiny/uniform/seed0/fold1").exists()
 
@@ -343,8 +403,58 @@ def test_runs_of_other_data(server, kaggle, experiment, competition, tmp_path):
     path = train(
         server, kaggle, train_outputs(tmp_path / "made", experiment), write_competition(tmp_path / "new", seed=1)
     )
-    assert refusal_of(fetch, path, kaggle) == "fold0 was trained on other images than are here; nothing is taken"
+    assert refusal_of(fetch, path, kaggle) == (
+        f"{OUTPUT}/runs/tiny/uniform/seed0/fold0 was trained on other images than are here; {BRING_BACK}"
+    )
     assert not Path("runs").exists()
+
+
+@pytest.mark.parametrize("content", [None, b"those that it began with", b"other ones"])
+def test_the_weights_that_a_kernel_began_with(server, kaggle, said, competition, tmp_path, content):
+    """They are compared with the file that the config names, where that is here."""
+    file = tmp_path / "first.safetensors"
+    file.write_bytes(b"those that it began with")
+    outputs = train_outputs(tmp_path / "made", small_experiment(competition, model={"weights": str(file)}))
+    path = train(server, kaggle, outputs, competition, weights=str(file))
+    file.unlink() if content is None else file.write_bytes(content)
+    if content == b"other ones":
+        assert refusal_of(fetch, path, kaggle) == (
+            f"{OUTPUT}/runs/tiny/uniform/seed0/fold0 was trained on other weights than are here; {BRING_BACK}"
+        )
+    else:
+        assert fetch(path, kaggle, say=said.append).runs == ["uniform/seed0/fold0"]
+
+
+def test_what_was_pushed_counts_and_not_what_was_built_since(
+    server, kaggle, said, experiment, competition, tmp_path
+):
+    path = train(server, kaggle, train_outputs(tmp_path / "made", experiment), competition)
+    folder = KernelFolder(path)
+    folder.write_record(replace(folder.record, experiment="other", kind="infer", policies=["late"]))
+    assert fetch(path, kaggle, say=said.append).runs == ["uniform/seed0/fold0"]
+    assert RunDir(Path("runs/tiny/uniform/seed0/fold0")).finished
+
+
+def test_what_a_failed_kernel_had_finished(server, kaggle, said, experiment, competition, tmp_path):
+    outputs = train_outputs(tmp_path / "made", experiment)
+    path = train(server, kaggle, outputs, competition, folds=[0, 1, 2])
+    server.finish(REF, "ERROR", files=outputs)
+    fetched = fetch(path, kaggle, say=said.append)
+    assert fetched.runs == ["uniform/seed0/fold0"]
+    assert stored_experiment(ExperimentDir(Path("runs/tiny"))).folds.run == (0,)
+    assert fetched.trouble == (
+        f"{REF} version 1 ended with ERROR (python -m kit kernel logs {path}); missing: uniform seed 0 fold 1, "
+        "uniform seed 0 fold 2; python -m kit run, or a kernel built with --fold, trains what is missing"
+    )
+
+
+def test_a_failed_kernel_that_had_finished_nothing(server, kaggle, experiment, competition, tmp_path):
+    path = train(server, kaggle, {}, competition)
+    server.finish(REF, "ERROR", files=listed({"kit.log": b"?"}))
+    assert refusal_of(fetch, path, kaggle) == (
+        f"{OUTPUT}/runs/tiny holds no experiment, so the kernel trained nothing; {REF} version 1 ended with ERROR "
+        f"(python -m kit kernel logs {path})"
+    )
 
 
 def test_a_kernel_that_trained_nothing(server, kaggle, experiment, competition, tmp_path):
@@ -364,27 +474,61 @@ def test_a_fetch_that_was_killed_leaves_no_half_run(
 ):
     path = train(server, kaggle, train_outputs(tmp_path / "made", experiment), competition)
 
-    def killed(source, target):
+    def killed(source, target, **_):
+        shutil.copy(source / "run.json", target)
         raise KeyboardInterrupt
 
     with monkeypatch.context() as patched:
-        patched.setattr(os, "replace", killed)
+        patched.setattr(shutil, "copytree", killed)
         with pytest.raises(KeyboardInterrupt):
             fetch(path, kaggle, say=said.append)
-    assert here(Path("runs")) == {}
+    assert sorted(here(Path("runs"))) == ["tiny/experiment.yaml", "tiny/folds.csv"]
+    assert fetch(path, kaggle, say=said.append).runs == ["uniform/seed0/fold0"]
 
 
-def test_several_kernels_of_which_one_failed(server, kit, impatient, kaggle, experiment, competition, tmp_path):
-    """The others' runs are taken all the same; where the data is not here, they are not pooled."""
+@pytest.mark.parametrize(
+    ("failing", "left"),
+    [
+        ((), {"a/new": b"new"}),
+        ((0,), {"a/b/old": b"old"}),
+        ((1,), {"a/b/old": b"old"}),
+        ((1, 2), {".a.*.former/b/old": b"old"}),  # as if killed between the two
+    ],
+)
+def test_a_folder_takes_the_place_of_another_or_that_is_kept(tmp_path, monkeypatch, failing, left):
+    """Whichever of the renames does not happen."""
+    (tmp_path / "a/b").mkdir(parents=True)
+    (tmp_path / "a/b/old").write_bytes(b"old")
+    number, rename = count(), os.replace
+
+    def replace_sometimes(source, target):
+        if next(number) in failing:
+            raise KeyboardInterrupt
+        rename(source, target)
+
+    monkeypatch.setattr(os, "replace", replace_sometimes)
+    with pytest.raises(KeyboardInterrupt) if failing else nullcontext(), whole_folder(tmp_path / "a") as draft:
+        (draft / "new").write_bytes(b"new")
+    there = {re.sub(r"^(\.a\.).*(\.former)", r"\1*\2", name): content for name, content in here(tmp_path).items()}
+    assert there == left
+    assert len(list(tmp_path.iterdir())) == 1
+
+
+def test_several_kernels_of_which_two_failed(server, kit, impatient, kaggle, experiment, competition, tmp_path):
+    """What is finished is taken all the same; where the data is not here, it is not pooled."""
     folder = tmp_path / "no-data"
-    train(server, kaggle, train_outputs(tmp_path / "fold0", experiment, (0,)), folder, 0)
+    train(server, kaggle, outputs := train_outputs(tmp_path / "fold0", experiment, (0,)), folder, 0, folds=[0, 1])
+    server.finish("tester/small-train-fold-0", "ERROR", files=outputs)
     train(server, kaggle, {}, folder, 1)
     server.finish("tester/small-train-fold-1", "ERROR")
     train(server, kaggle, train_outputs(tmp_path / "fold2", experiment, (2,)), folder, 2)
     code, told = kit("kernel", "fetch", "--all")
     assert code == 1
-    assert told.splitlines()[-2:] == [
+    assert told.splitlines()[-3:] == [
         f"{folder} is not here, so the runs are not pooled; python -m kit run does it",
+        "error: tester/small-train-fold-0 version 1 ended with ERROR (python -m kit kernel logs "
+        "kernels/build/small-train-fold-0); missing: uniform seed 0 fold 1; python -m kit run, or a kernel "
+        "built with --fold, trains what is missing",
         "error: tester/small-train-fold-1 version 1 ended with ERROR, not COMPLETE: python -m kit kernel logs "
         "kernels/build/small-train-fold-1",
     ]
@@ -401,3 +545,17 @@ def test_what_was_not_pushed_is_no_failure_of_all(server, kit, kaggle, experimen
     code, told = kit("kernel", "fetch", "kernels/build/small-train-fold-1")
     assert code == 1
     assert "small-train-fold-1 was not pushed yet: python -m kit kernel push" in told
+
+
+def test_kernels_of_two_policies_pool_both(server, kit, kaggle, experiment, competition, tmp_path, monkeypatch):
+    pooled = []
+    monkeypatch.setattr(
+        "kit.cli_kernel._pool", lambda experiment, output: pooled.append(list(experiment.policies))
+    )
+    for fold, policy in enumerate(("uniform", "other")):
+        part = experiment.model_copy(update={"policies": {policy: experiment.policies["uniform"]}})
+        outputs = train_outputs(tmp_path / policy, part, (fold,), policy=policy)
+        train(server, kaggle, outputs, competition, fold, policies=[policy])
+    code, told = kit("kernel", "fetch", "--all")
+    assert code == 0, told
+    assert pooled == [["uniform", "other"]]
