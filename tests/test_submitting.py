@@ -1,22 +1,27 @@
 """Submitting a file, or the output of a kernel, through the real client and the command line."""
 
 import json
+from dataclasses import replace
+from datetime import UTC, datetime, timedelta
 from pathlib import Path
 
 import pandas as pd
 import pytest
 import yaml
 from conftest import experiment_content, refusal_of
-from fake_kaggle import Outcome, answer, drop, instead
+from fake_kaggle import Outcome, Submission, answer, drop, instead
 from small_kernels import REF, SLUG, asked, pushed, write_kernel
 
 from kit import submitting
 from kit.files import sha256, write_json
 from kit.kaggle.client import Kaggle
+from kit.kernel.folder import KernelFolder
 from kit.locate import Places
-from kit.submitting import read_log, submit_file
+from kit.submitting import read_log, submit_file, submit_kernel
 
 POLICIES = {"uniform": {"lr": 1e-2, "groups": "stage"}, "cosine": {"lr": 1e-3}}
+OTHERS = {"label": ["red"] * 9}
+WAITS = "waiting for the score (Ctrl-C is safe: the same command goes on waiting)\n"
 ROWS = {"id": [f"test{row:03d}" for row in range(9)], "label": ["red", "green", "blue"] * 3}
 
 
@@ -53,6 +58,35 @@ def log() -> list[dict]:
     return pd.read_csv("submissions/log.csv", dtype=str, keep_default_na=False).to_dict("records")
 
 
+def edit_log(**columns) -> None:
+    """Overwrites columns; one that is None is dropped."""
+    rows = pd.DataFrame(log()).assign(**columns)
+    dropped = [name for name, value in columns.items() if value is None]
+    rows.drop(columns=dropped).to_csv("submissions/log.csv", index=False)
+
+
+def ago(**time) -> datetime:
+    return datetime.now(UTC) - timedelta(**time)
+
+
+def interrupt(monkeypatch, submit, *arguments, sent: bool = True) -> None:
+    """Ctrl-C in `submit(*arguments)`, before its request or after Kaggle took it."""
+
+    def interrupted(method):
+        def call(*arguments):
+            if sent:
+                method(*arguments)
+            raise KeyboardInterrupt
+
+        return call
+
+    with monkeypatch.context() as patch:
+        for name in ("submit_file", "submit_kernel"):
+            patch.setattr(Kaggle, name, interrupted(getattr(Kaggle, name)))
+        with pytest.raises(KeyboardInterrupt):
+            submit(*arguments, Kaggle())
+
+
 # Files
 
 
@@ -60,7 +94,7 @@ def test_a_file_is_handed_in_logged_and_scored(server, kit, impatient, colours, 
     server.script_submission("colours", Outcome("COMPLETE", 0.76543, 0.5, polls=2))
     assert kit("submit", file) == (
         0,
-        "submitted submissions/tiny.csv to colours; waiting for the score (the log has it: Ctrl-C is safe)\n"
+        f"submitted submissions/tiny.csv to colours; {WAITS}"
         "submissions/tiny.csv: public score 0.76543, private 0.5; CV 0.75123\n",
     )
     (submission,) = colours.submissions
@@ -79,16 +113,17 @@ def test_a_file_is_handed_in_logged_and_scored(server, kit, impatient, colours, 
         "status": "COMPLETE",
         "public": "0.76543",
         "private": "0.5",
+        "message": "tiny CV 0.75123",
     }
 
 
 def test_the_policy_is_in_the_files_name(server, kit, impatient, colours, file):
     server.script_submission("colours", Outcome(public_score=0.5))
     later = write(Path("submissions/tiny+cosine.csv"), **ROWS)
-    code, told = kit("submit", later, "-m", "my words")
+    code, told = kit("submit", later, "-m", "my  words\n")
     assert (code, told.splitlines()[-1]) == (0, "submissions/tiny+cosine.csv: public score 0.5; CV 0.80000")
     assert colours.submissions[0].description == "my words"
-    assert log()[0]["policy"] == "cosine"
+    assert (log()[0]["policy"], log()[0]["message"]) == ("cosine", "my words")
 
 
 def test_a_file_of_another_name_needs_the_config(server, kit, impatient, colours, file, content):
@@ -192,7 +227,7 @@ def test_the_same_file_twice(server, kit, impatient, colours, file):
     assert len(colours.submissions) == 1
     assert kit("submit", copy, "--again")[0] == 0
     assert [row["file"] for row in log()] == ["submissions/tiny.csv", "submissions/tiny+cosine.csv"]
-    write(file, **ROWS | {"label": ["red"] * 9})
+    write(file, **ROWS | OTHERS)
     server.script_submission("colours", Outcome(public_score=0.25))
     assert kit("submit", file)[0] == 0
     assert [row["public"] for row in log()] == ["0.5", "0.5", "0.25"]
@@ -250,8 +285,9 @@ def test_what_may_have_arrived_is_not_submitted_again(server, kit, impatient, co
     server.misbehave("ListSubmissions", instead({}), *[answer(500, "Oops")] * 12)
     code, told = kit("submit", file)
     assert code == 1
-    assert told.splitlines()[-1].endswith("It may have arrived: look on Kaggle before you send it again")
+    assert "submitting tiny.csv to colours: may have arrived, look on Kaggle before you send it again" in told
     assert [row["status"] for row in log()] == ["UNKNOWN"]
+    server.script_submission("colours", Outcome(public_score=0.5))
     code, told = kit("submit", file)
     assert code == 1
     assert "tiny.csv may have been submitted on " in told
@@ -266,12 +302,26 @@ def test_kaggle_could_not_score_it(server, kit, impatient, colours, file):
         "error: Kaggle could not score submissions/tiny.csv: Submission Scoring Error: wrong rows"
     )
     assert [(row["status"], row["public"]) for row in log()] == [("ERROR", "")]
-    write(file, **ROWS | {"label": ["red"] * 9})
+    write(file, **ROWS | OTHERS)
     server.script_submission("colours", Outcome("ERROR"))
     assert kit("submit", file)[1].endswith("could not score submissions/tiny.csv: it does not say why\n")
 
 
-def test_the_log_has_it_before_the_score(server, colours, file):
+def test_the_log_has_it_before_it_is_sent(server, kit, impatient, colours, file, monkeypatch):
+    seen, send = [], Kaggle.submit_file
+
+    def watched(*arguments):
+        seen.extend(read_log(Places()))
+        return send(*arguments)
+
+    monkeypatch.setattr(Kaggle, "submit_file", watched)
+    server.script_submission("colours", Outcome(public_score=0.5))
+    assert kit("submit", file)[0] == 0
+    assert [(row.ref, row.status, row.message) for row in seen] == [("", "UNKNOWN", "tiny CV 0.75123")]
+    assert [(row["ref"], row["status"]) for row in log()] == [("1", "COMPLETE")]
+
+
+def test_the_same_command_goes_on_waiting_for_the_score(server, kit, impatient, colours, file):
     def interrupted(seconds: float) -> None:
         raise KeyboardInterrupt
 
@@ -279,7 +329,130 @@ def test_the_log_has_it_before_the_score(server, colours, file):
         submit_file(file, Kaggle(), say=lambda line: None, pause=interrupted)
     (entry,) = read_log(Places())
     assert (entry.ref, entry.status, entry.public, entry.cv) == ("1", "PENDING", "", "0.75123")
-    assert refusal_of(submit_file, file, Kaggle()).endswith("--again submits it once more")
+    server.script_submission("colours", Outcome(public_score=0.5, polls=2))
+    assert kit("submit", file) == (
+        0,
+        f"submissions/tiny.csv was submitted on {entry.time}; it is not sent again, its score is waited for\n"
+        "submissions/tiny.csv: public score 0.5; CV 0.75123\n",
+    )
+    assert len(colours.submissions) == 1
+    assert [(row["ref"], row["status"], row["public"]) for row in log()] == [("1", "COMPLETE", "0.5")]
+    assert kit("submit", file)[1].endswith("public score 0.5; --again submits it once more\n")
+
+
+def test_again_does_not_wait_for_an_earlier_one(server, kit, impatient, colours, file, monkeypatch):
+    interrupt(monkeypatch, submit_file, file)
+    server.script_submission("colours", Outcome(public_score=0.5), Outcome(public_score=0.25))
+    code, told = kit("submit", file, "--again")
+    assert (code, told.splitlines()[0]) == (0, f"submissions/tiny.csv of {log()[0]['time']}: public score 0.5")
+    assert [(row["ref"], row["public"]) for row in log()] == [("1", "0.5"), ("2", "0.25")]
+
+
+def test_an_interrupted_request_that_arrived(server, kit, impatient, colours, file, monkeypatch):
+    """It is found by its name and message; one of before, and of another name or message, is another."""
+    for name, message, date in (
+        ("tiny.csv", "tiny CV 0.75123", ago(days=1)),
+        ("other.csv", "tiny CV 0.75123", ago()),
+        ("tiny.csv", "other words", ago()),
+    ):
+        ref = len(colours.submissions) + 1
+        other = Submission(ref, name, message, date=date, outcome=Outcome(public_score=0.1))
+        colours.submissions.append(other)
+    interrupt(monkeypatch, submit_file, file)
+    assert [(row["ref"], row["status"]) for row in log()] == [("", "UNKNOWN")]
+    server.script_submission("colours", Outcome(public_score=0.5))
+    code, told = kit("submit", file)
+    assert (code, told.splitlines()[-1]) == (0, "submissions/tiny.csv: public score 0.5; CV 0.75123")
+    assert len(colours.submissions) == 4
+    assert [(row["ref"], row["status"], row["public"]) for row in log()] == [("4", "COMPLETE", "0.5")]
+
+
+def test_two_interrupted_requests_are_two_submissions(server, colours, kit, file, monkeypatch, impatient):
+    interrupt(monkeypatch, submit_file, file)
+    first = log()[0]["time"]
+    server.script_submission("colours", Outcome(public_score=0.5), Outcome(public_score=0.25))
+    interrupt(monkeypatch, lambda *arguments: submit_file(*arguments, again=True), file)
+    assert [(row["ref"], row["status"]) for row in log()] == [("1", "COMPLETE"), ("", "UNKNOWN")]
+    code, told = kit("submit", file)
+    assert (code, told.splitlines()[-1]) == (0, "submissions/tiny.csv: public score 0.25; CV 0.75123")
+    assert [(row["ref"], row["public"]) for row in log()] == [("1", "0.5"), ("2", "0.25")]
+    assert log()[0]["time"] == first
+
+
+def test_an_interrupted_request_that_did_not_arrive(server, kit, impatient, colours, file, monkeypatch):
+    """Another process may still be sending it, for an hour."""
+    interrupt(monkeypatch, submit_file, file, sent=False)
+    server.script_submission("colours", Outcome(public_score=0.5))
+    assert "may have been submitted on " in kit("submit", file)[1]
+    edit_log(time=ago(minutes=50).isoformat(timespec="seconds"))
+    assert "may have been submitted on " in kit("submit", file)[1]
+    assert colours.submissions == []
+    then = ago(minutes=70).isoformat(timespec="seconds")
+    edit_log(time=then)
+    code, told = kit("submit", file)
+    assert (code, told.splitlines()[0]) == (0, f"submissions/tiny.csv of {then}: it did not arrive")
+    assert [(row["ref"], row["status"]) for row in log()] == [("", "REFUSED"), ("1", "COMPLETE")]
+
+
+@pytest.mark.parametrize(
+    ("message", "date"),
+    [("words changed on the page", ago(hours=5)), ("tiny CV 0.75123", ago(hours=12))],  # clocks may be wrong
+)
+def test_what_may_be_the_interrupted_one(server, kit, colours, file, monkeypatch, message, date):
+    server.script_submission("colours", Outcome(public_score=0.5))
+    interrupt(monkeypatch, submit_file, file, sent=False)
+    edit_log(time=ago(hours=5).isoformat(timespec="seconds"))
+    colours.submissions.append(Submission(1, "tiny.csv", message, date=date))
+    assert "may have been submitted on " in kit("submit", file)[1]
+    assert [(row["ref"], row["status"]) for row in log()] == [("", "UNKNOWN")]
+    assert len(colours.submissions) == 1
+
+
+def test_scores_that_came_meanwhile_are_logged(server, kit, impatient, colours, file, monkeypatch):
+    interrupt(monkeypatch, submit_file, file)
+    write(file, **ROWS | OTHERS)
+    server.script_submission("colours", Outcome(public_score=0.5), Outcome("ERROR"), Outcome(public_score=0.25))
+    interrupt(monkeypatch, submit_file, file)
+    third = write(Path("submissions/tiny+cosine.csv"), **ROWS | {"label": ["blue"] * 9})
+    code, told = kit("submit", third)
+    assert code == 0
+    assert told.splitlines()[0] == f"submissions/tiny.csv of {log()[1]['time']}: Kaggle could not score it"
+    assert [(row["ref"], row["status"], row["public"]) for row in log()] == [
+        ("1", "COMPLETE", "0.5"),
+        ("2", "ERROR", ""),
+        ("3", "COMPLETE", "0.25"),
+    ]
+
+
+def test_another_competitions_rows_are_left(server, kit, impatient, colours, file, monkeypatch):
+    interrupt(monkeypatch, submit_file, file)
+    edit_log(competition="flowers")
+    server.script_submission("colours", Outcome(), Outcome(public_score=0.5))
+    assert kit("submit", file)[0] == 0
+    assert [(row["competition"], row["status"]) for row in log()] == [
+        ("flowers", "UNKNOWN"),
+        ("colours", "COMPLETE"),
+    ]
+
+
+def test_a_log_without_messages(server, kit, impatient, colours, file, monkeypatch):
+    """As an earlier kit wrote it: name and time tell which submission it is."""
+    interrupt(monkeypatch, submit_file, file)
+    edit_log(message=None)
+    assert [row.message for row in read_log(Places())] == [""]
+    server.script_submission("colours", Outcome(public_score=0.5))
+    assert kit("submit", file)[0] == 0
+    assert [(row["ref"], row["public"], row["message"]) for row in log()] == [("1", "0.5", "")]
+
+
+def test_a_time_that_cannot_be_read(server, kit, colours, file, monkeypatch):
+    interrupt(monkeypatch, submit_file, file)
+    edit_log(time="yesterday")
+    code, told = kit("submit", file)
+    assert code == 1
+    assert told.startswith(
+        "error: submissions/log.csv: the time 'yesterday' of submissions/tiny.csv should look like 20"
+    )
 
 
 def test_a_score_that_does_not_come(server, colours, file, monkeypatch):
@@ -333,8 +506,7 @@ def test_a_version_of_a_kernel_is_submitted(server, kit, impatient, colours, inf
     server.kernels[REF].append(server.kernels[REF][0])  # a version by other hands
     assert kit("submit", "--kernel", path) == (
         0,
-        f"submitted {REF} version 2 to colours; waiting for the score (the log has it: Ctrl-C is safe)\n"
-        f"{REF} version 2: public score 0.5; CV 0.75000\n",
+        f"submitted {REF} version 2 to colours; {WAITS}{REF} version 2: public score 0.5; CV 0.75000\n",
     )
     (request,) = asked(server, "CreateCodeSubmission")
     assert request == {
@@ -357,6 +529,35 @@ def test_a_version_of_a_kernel_is_submitted(server, kit, impatient, colours, inf
     server.script_submission("colours", Outcome(public_score=0.5))
     assert kit("submit", "--kernel", path, "--again")[0] == 0
     assert len(colours.submissions) == 2
+
+
+def test_a_kernel_built_anew_since_it_was_pushed(server, kit, impatient, colours, infer):
+    """What is logged is what was pushed."""
+    for policy, score in (("uniform", 0.75), ("cosine", 0.8)):
+        write_json(Path(f"runs/tiny/{policy}/scores.json"), {"oof": score})
+    path = infer({"submission.csv": b"id,label\n"})
+    folder, digest = KernelFolder(path), KernelFolder(path).push["digest"]
+    folder.write_record(replace(folder.record, policies=["cosine"], competition={"slug": "flowers"}))
+    folder.code_file.write_text("print('another')\n")
+    server.script_submission("colours", Outcome(public_score=0.5))
+    code, told = kit("submit", "--kernel", path)
+    assert code == 0
+    assert told.splitlines()[0] == (
+        f"{path} was built anew since it was pushed; {REF} version 1 is handed in as it was pushed"
+    )
+    (row,) = log()
+    assert (row["policy"], row["cv"], row["sha256"]) == ("uniform", "0.75000", digest)
+
+
+def test_an_interrupted_code_submission(server, kit, impatient, colours, infer, monkeypatch):
+    path = infer({"submission.csv": b"id,label\n"})
+    interrupt(monkeypatch, submit_kernel, path)
+    assert [row["status"] for row in log()] == ["UNKNOWN"]
+    server.script_submission("colours", Outcome(public_score=0.5))
+    code, told = kit("submit", "--kernel", path)
+    assert (code, told.splitlines()[-1]) == (0, f"{REF} version 1: public score 0.5")
+    assert len(colours.submissions) == 1
+    assert [(row["ref"], row["status"]) for row in log()] == [("1", "COMPLETE")]
 
 
 @pytest.mark.parametrize("status", ["RUNNING", "ERROR"])

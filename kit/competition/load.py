@@ -119,6 +119,18 @@ def sample_columns(sample: pd.DataFrame, id_column: str) -> tuple[str, str]:
     return (second, first) if second == id_column and first != id_column else (first, second)
 
 
+def submission_format(config: CompetitionConfig, test: TestSet, submission: pd.DataFrame) -> SingleLabel:
+    """The label format that a submission is checked against: the classes of the train table; without one,
+    whatever the submission says."""
+    train = test.folder / config.train
+    if train.is_file():
+        table = read_table(train, "competition.train")
+        need_columns(table, {"competition.label": config.label}, train)
+        return SingleLabel.of(table[config.label])
+    _, label = sample_columns(test.sample, config.id)
+    return SingleLabel(tuple(submission[label].unique()) if label in submission else ())
+
+
 def _train_table(folder: Path, config: CompetitionConfig) -> pd.DataFrame:
     path = inside(folder, config.train, "competition.train")
     train = read_table(path, "competition.train")

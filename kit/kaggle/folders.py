@@ -1,7 +1,7 @@
 """Folders as Kaggle takes them for upload: a dataset or a variation of a model, its metadata beside the files.
 
 Kaggle's client checks little and late, and drops silently what it cannot take. What it would refuse or drop is
-refused here, before anything is sent.
+refused here, before anything is sent, and so is what looks like a secret.
 """
 
 import json
@@ -12,10 +12,13 @@ from pathlib import Path
 
 from kit.errors import KitError, some
 from kit.files import atomic, write_json
+from kit.kaggle.archive import need_no_secrets
 
 DATASET, MODEL, VARIATION = "dataset-metadata.json", "model-metadata.json", "model-instance-metadata.json"
 NEVER_SENT = ("datapackage.json", "kernel-metadata.json", "dataset-cover-image")  # the client keeps them back
 WEIGHTS = (".safetensors", ".pth", ".pt", ".bin")
+LICENCE = "Apache 2.0"  # of a model's variation, as Kaggle names it; datasets say "other"
+READ = 1_000_000  # bytes; of a larger file, which nobody writes by hand, only the name is searched for a secret
 
 # What the client knows as ModelFramework, in lower case; it does not mind the case itself.
 FRAMEWORKS = (
@@ -32,36 +35,42 @@ def dataset_folder(folder: Path, ref: str, title: str) -> None:
     """Makes a folder of files a dataset: writes dataset-metadata.json for `ref`, "owner/slug".
 
     Slug and title have 6 to 50 characters. KitError where they do not, where the folder holds nothing, is
-    described as something else already, or has something in it that the client would leave behind, such as a
-    sub-folder.
+    described as something else already, or has something in it that `sendable` refuses.
     """
     _need_dataset(ref, title)
     _need_same(folder, ref)
-    if not _sendable(folder):
+    if not sendable(folder):
         raise KitError(f"{folder}: holds no file to upload")
     write_json(folder / DATASET, {"title": title, "id": ref, "licenses": [{"name": "other"}]})
 
 
-def weights_folder(file: Path, folder: Path, ref: str, title: str, licence: str = "Apache 2.0") -> Path:
+def need_dataset_folder(folder: Path, ref: str, title: str) -> None:
+    """KitError where `dataset_folder` would raise one once the folder, which need not be there yet, is filled."""
+    _need_dataset(ref, title)
+    _need_same(folder, ref)
+    if folder.exists():
+        sendable(folder)
+
+
+def weights_folder(file: Path, folder: Path, ref: str, title: str) -> Path:
     """Puts a weight file into `folder`, with the metadata that `ref` asks for; returns the file there.
 
     "owner/slug" makes the folder a dataset. "owner/model/framework/variation" makes it a variation of a private
-    model, with the metadata of the model beside it; `licence` is that of the variation, as Kaggle names it. The
-    folder is made where it is not there; several weight files may go into one. The file is linked where the disk
-    allows it, copied where not. KitError where the file is empty or no .safetensors, .pth, .pt or .bin, and where
-    `dataset_folder` raises one.
+    model, with the metadata of the model beside it. The folder is made where it is not there; several weight files
+    may go into one. The file is linked where the disk allows it, copied where not. KitError where the file is
+    empty or no .safetensors, .pth, .pt or .bin, and where `dataset_folder` raises one.
     """
     _need_weights(file)
     is_dataset = ref.count("/") == 1
     (_need_dataset if is_dataset else _need_variation)(ref, title)
     _make(folder)
     _need_same(folder, ref)
-    _sendable(folder)
+    sendable(folder)
     placed = _place(file, folder / file.name)
     if is_dataset:
         dataset_folder(folder, ref, title)
     else:
-        _write_variation(folder, ref, title, licence)
+        _write_variation(folder, ref, title)
     return placed
 
 
@@ -75,6 +84,27 @@ def read_ref(folder: Path) -> str:
         what = "is both a dataset and a model" if refs else f"has no {DATASET} and no {VARIATION}"
         raise KitError(f"{folder}: {what}")
     return refs[0]
+
+
+def sendable(folder: Path) -> list[Path]:
+    """The files of a folder that an upload consists of, by name, beside the metadata.
+
+    KitError where the client would drop something that is there, such as a sub-folder, and where a file holds a
+    secret or is called like one that does.
+    """
+    if not folder.is_dir():
+        raise KitError(f"{folder}: is no folder")
+    entries = sorted(entry for entry in folder.iterdir() if entry.name not in (DATASET, MODEL, VARIATION))
+    if folders := [entry.name for entry in entries if not entry.is_file()]:
+        raise KitError(f"{folder}: sub-folders are not uploaded; move or pack {some(folders)}")
+    if dropped := [entry.name for entry in entries if entry.name.startswith(NEVER_SENT)]:
+        raise KitError(f"{folder}: files of this name are not uploaded: {some(dropped)}")
+    _need_no_secrets(entries)
+    return entries
+
+
+def _need_no_secrets(files: list[Path]) -> None:
+    need_no_secrets({file.as_posix(): file.read_bytes() if file.stat().st_size <= READ else b"" for file in files})
 
 
 def _refs(folder: Path) -> list[str]:
@@ -126,18 +156,6 @@ def _need_same(folder: Path, ref: str) -> None:
         raise KitError(f"{folder}: is {others[0]} already; give {ref} a folder of its own")
 
 
-def _sendable(folder: Path) -> list[str]:
-    """The names of what would be uploaded; KitError where something else is there too."""
-    if not folder.is_dir():
-        raise KitError(f"{folder}: is no folder")
-    entries = sorted(entry for entry in folder.iterdir() if entry.name not in (DATASET, MODEL, VARIATION))
-    if folders := [entry.name for entry in entries if not entry.is_file()]:
-        raise KitError(f"{folder}: sub-folders are not uploaded; move or pack {some(folders)}")
-    if dropped := [entry.name for entry in entries if entry.name.startswith(NEVER_SENT)]:
-        raise KitError(f"{folder}: files of this name are not uploaded: {some(dropped)}")
-    return [entry.name for entry in entries]
-
-
 def _need_weights(file: Path) -> None:
     if file.suffix.lower() not in WEIGHTS:
         raise KitError(f"{file}: is no weight file; the name of one ends in {', '.join(WEIGHTS)}")
@@ -145,6 +163,7 @@ def _need_weights(file: Path) -> None:
         raise KitError(f"{file}: is not there")
     if file.stat().st_size == 0:
         raise KitError(f"{file}: is empty")
+    _need_no_secrets([file])
 
 
 def _make(folder: Path) -> None:
@@ -166,9 +185,9 @@ def _place(file: Path, target: Path) -> Path:
     return target
 
 
-def _write_variation(folder: Path, ref: str, title: str, licence: str) -> None:
+def _write_variation(folder: Path, ref: str, title: str) -> None:
     owner, model, framework, variation = ref.split("/")
     about_model = {"ownerSlug": owner, "title": title, "slug": model, "isPrivate": True, "description": ""}
     identity = {"ownerSlug": owner, "modelSlug": model, "instanceSlug": variation, "framework": framework}
     write_json(folder / MODEL, about_model)
-    write_json(folder / VARIATION, identity | {"licenseName": licence})
+    write_json(folder / VARIATION, identity | {"licenseName": LICENCE})

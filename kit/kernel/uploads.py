@@ -7,7 +7,7 @@ from pathlib import Path
 
 from kit.errors import KitError
 from kit.kaggle.client import Kaggle
-from kit.kaggle.folders import DATASET, MODEL, read_ref
+from kit.kaggle.folders import DATASET, MODEL, read_ref, sendable
 
 Say = Callable[[str], None]
 
@@ -16,7 +16,10 @@ PROCESSING = 3600.0  # seconds that a dataset may take to become READY
 
 
 def upload(folder: str | Path, kaggle: Kaggle, notes: str = "", say: Say = print) -> None:
-    """Makes a folder with dataset-metadata.json a dataset, or a new version of it; waits until it is READY."""
+    """Makes a folder with dataset-metadata.json a dataset, or a new version of it; waits until it is READY.
+
+    Raises KitError, before anything is sent, for what the client would leave out, and for secrets.
+    """
     path = Path(folder)
     if (path / MODEL).is_file():
         raise KitError(
@@ -28,6 +31,7 @@ def upload(folder: str | Path, kaggle: Kaggle, notes: str = "", say: Say = print
             f"{folder} has no dataset-metadata.json; `python -m kit kernel weights` and `wheels` make such folders"
         )
     reference = read_ref(path)
+    sendable(path)
     version = send_dataset(path, kaggle, notes or datetime.now(UTC).isoformat(timespec="seconds"), say)
     wait_for_dataset(reference, kaggle, say, version=version)
     say(f"{reference} is READY")

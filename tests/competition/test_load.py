@@ -7,7 +7,7 @@ from PIL import Image
 
 from kit.competition import digits
 from kit.competition.config import CompetitionConfig
-from kit.competition.load import load_competition, load_test, sample_columns
+from kit.competition.load import load_competition, load_test, sample_columns, submission_format
 from kit.errors import KitError
 
 
@@ -359,6 +359,21 @@ class TestTestSide:
     def test_an_image_outside_the_folder_is_refused(self, folder):
         with pytest.raises(KitError, match=r"leads outside the competition folder"):
             load_test(_config(folder, test_images="../{id}.png"))
+
+
+def test_a_submission_is_checked_against_the_classes_of_the_train_table_else_its_own(folder):
+    submission = pd.DataFrame({"id": ["test000", "test001", "test002"], "label": ["red", "pink", "red"]})
+
+    def classes(submission):
+        return submission_format(_config(folder), load_test(_config(folder)), submission).classes
+
+    assert classes(submission) == classes(submission[["id"]]) == ("blue", "green", "red")
+    _edit(folder / "train.csv", lambda train: train.rename(columns={"label": "colour"}))
+    with pytest.raises(KitError, match=r"competition.label: .*train.csv has no column 'label'; it has id, colour"):
+        classes(submission)
+    (folder / "train.csv").unlink()
+    assert classes(submission) == ("red", "pink")
+    assert classes(submission[["id"]]) == ()
 
 
 @pytest.mark.parametrize(

@@ -9,7 +9,7 @@ from pathlib import Path
 import pytest
 from conftest import refusal_of
 
-from kit.kaggle.folders import FRAMEWORKS, dataset_folder, read_ref, weights_folder
+from kit.kaggle.folders import FRAMEWORKS, READ, dataset_folder, read_ref, sendable, weights_folder
 
 # The real client, its two doors to the outside shut: says what it would send for each folder, or why it refuses.
 CLIENT = """
@@ -154,6 +154,38 @@ def test_folders_that_would_arrive_without_something(tmp_path):
     )
 
 
+def test_what_is_sent_is_listed(tmp_path):
+    metadata = ("dataset-metadata.json", "model-metadata.json", "model-instance-metadata.json")
+    for name in ("b.csv", "a.csv", *metadata):
+        write(tmp_path / name)
+    assert sendable(tmp_path) == [tmp_path / "a.csv", tmp_path / "b.csv"]
+
+
+@pytest.mark.parametrize(
+    ("name", "content", "found"),
+    [
+        ("kaggle.json", "{}", "by its name"),
+        (".env", "", "by its name"),
+        ("key.pem", "x" * (READ + 1), "by its name"),
+        ("notes.txt", f"token: KGAT_{'a1' * 16}", "a Kaggle API token"),
+        ("notes.txt", "x" * (READ - 40) + f" KGAT_{'a1' * 16}", "a Kaggle API token"),
+    ],
+)
+def test_a_secret_is_not_sent(tmp_path, name, content, found):
+    write(tmp_path / "file.csv")
+    file = write(tmp_path / name, content)
+    message = f"found in {file.as_posix()} ({found})"
+    assert refusal_of(sendable, tmp_path).endswith(message)
+    assert refusal_of(dataset_folder, tmp_path, "ann/my-data", "My data").endswith(message)
+    assert not (tmp_path / "dataset-metadata.json").exists()
+
+
+def test_large_files_are_not_read(tmp_path):
+    """They are weights or archives, whose bytes say nothing, and may be larger than memory."""
+    file = write(tmp_path / "large.bin", "x" * READ + f" KGAT_{'a1' * 16}")
+    assert sendable(tmp_path) == [file]
+
+
 def test_weights_of_several_folds_go_into_one_dataset(tmp_path):
     folder = tmp_path / "weights"
     for fold in range(2):
@@ -196,6 +228,7 @@ def test_a_link_to_weights_is_followed_and_other_disks_are_copied_to(tmp_path, m
         ("model.csv", "a,b", "is no weight file; the name of one ends in .safetensors, .pth, .pt, .bin"),
         ("model.pt", "", "is empty"),
         ("model.pt", None, "is not there"),
+        ("secrets.bin", "weights", "secrets.bin (by its name)"),
     ],
 )
 def test_files_that_are_no_weights(tmp_path, name, content, message):

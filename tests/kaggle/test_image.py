@@ -1,9 +1,5 @@
-"""The table of Kaggle's image, what it lacks, and the wheels to take along from a small index on the disk."""
+"""The table of Kaggle's image, and what it lacks."""
 
-import json
-import sys
-import venv
-import zipfile
 from pathlib import Path
 
 import pytest
@@ -11,8 +7,7 @@ from conftest import refusal_of
 from packaging.markers import default_environment
 from packaging.requirements import Requirement
 
-from kit.files import sha256
-from kit.kaggle.image import PLATFORMS, Missing, collect_wheels, missing, read_image, refresh
+from kit.kaggle.image import Missing, missing, read_image, refresh
 
 ROOT = Path(__file__).parents[2]
 TABLE = """\
@@ -183,132 +178,3 @@ def test_a_list_of_something_else_changes_nothing(tmp_path, table):
     assert "names no package of" in refusal_of(refresh, table, [page], requirements, "2026-11")
     assert "should look like `as of: 2026-08`" in refusal_of(refresh, table, [], requirements, "11/2026")
     assert table.read_text() == TABLE
-
-
-# Wheels to take along
-
-NATIVE = [
-    "numpy>=1.26",
-    "torch",
-    "ray",
-    "helper[fast]>=1",
-    "before; python_version < '3.12'",
-    "since; python_version >= '3.12'",
-    "elsewhere; sys_platform == 'win32'",
-    "never; extra == 'all'",
-]
-
-
-def write_wheel(
-    folder: Path, name: str, version: str, tag: str = "py3-none-any", requires: list[str] = ()
-) -> None:
-    stem = f"{name}-{version}"
-    metadata = [f"Metadata-Version: 2.1\nName: {name}\nVersion: {version}"]
-    with zipfile.ZipFile(folder / f"{stem}-{tag}.whl", "w") as wheel:
-        wheel.writestr(f"{name}.py", "")
-        wheel.writestr(
-            f"{stem}.dist-info/METADATA", "\n".join(metadata + [f"Requires-Dist: {r}" for r in requires])
-        )
-        wheel.writestr(f"{stem}.dist-info/WHEEL", f"Wheel-Version: 1.0\nTag: {tag}\n")
-
-
-@pytest.fixture(scope="module")
-def index(tmp_path_factory):
-    """Wheels and a source archive. There is no torch, so that whoever asks for one is refused."""
-    folder = tmp_path_factory.mktemp("index")
-    write_wheel(folder, "native", "1.0", "cp312-cp312-manylinux_2_27_x86_64.manylinux_2_28_x86_64", NATIVE)
-    write_wheel(folder, "native", "1.1", "cp311-cp311-manylinux_2_28_x86_64")
-    write_wheel(folder, "native", "1.2", "cp312-cp312-macosx_11_0_arm64")
-    write_wheel(folder, "helper", "1.2", requires=["six", "speed; extra == 'fast'", "never; extra == 'slow'"])
-    for name in ("before", "since", "elsewhere", "never", "speed"):
-        write_wheel(folder, name, "1.0")
-    write_wheel(folder, "numpy", "2.3.0", "cp312-cp312-manylinux_2_28_x86_64")
-    write_wheel(folder, "pushy", "1.0", requires=["numpy>=2.3"])
-    write_wheel(folder, "capped", "1.0", requires=["six<2"])
-    write_wheel(folder, "wrapper", "1.0", requires=["sourced"])
-    write_wheel(folder, "wrapper", "1.1", requires=["sourced"])
-    (folder / "sourced-1.0.tar.gz").write_bytes(b"source")
-    return folder
-
-
-@pytest.fixture
-def offline(index, monkeypatch):
-    """pip sees the small index and nothing else."""
-    for name in ("PIP_INDEX_URL", "PIP_EXTRA_INDEX_URL", "PIP_CONSTRAINT"):
-        monkeypatch.delenv(name, raising=False)
-    monkeypatch.setenv("PIP_CONFIG_FILE", "/dev/null")
-    monkeypatch.setenv("PIP_NO_INDEX", "1")
-    monkeypatch.setenv("PIP_FIND_LINKS", str(index))
-
-
-def collect(image, folder: Path, *requirements: str) -> list[str]:
-    wanted = [Missing(requirement, "not in the image") for requirement in requirements]
-    return [wheel.name for wheel in collect_wheels(wanted, image, folder, lambda line: None)]
-
-
-@pytest.mark.usefixtures("offline")
-def test_wheels_for_the_images_python_with_what_they_need_beside_it(tmp_path, image):
-    native = "native-1.0-cp312-cp312-manylinux_2_27_x86_64.manylinux_2_28_x86_64.whl"
-    expected = ["helper-1.2-py3-none-any.whl", native, "since-1.0-py3-none-any.whl", "speed-1.0-py3-none-any.whl"]
-    assert collect(image, tmp_path / "wheels", "native") == expected
-    entries = json.loads((tmp_path / "wheels" / "wheels.json").read_text())
-    assert [entry["file"] for entry in entries] == expected
-    assert [entry["sha256"] for entry in entries] == [sha256(tmp_path / "wheels" / name) for name in expected]
-    assert entries[1] | {"file": "", "sha256": ""} == {
-        "file": "",
-        "sha256": "",
-        "name": "native",
-        "version": "1.0",
-    }
-
-
-@pytest.mark.usefixtures("offline")
-def test_a_newer_version_of_what_the_image_has_replaces_earlier_wheels(tmp_path, image):
-    write_wheel(tmp_path, "stale", "1.0")
-    said = []
-    wanted = [Missing("numpy>=2.3", "the image has 2.0.2, wanted >=2.3"), Missing("pushy", "not in the image")]
-    collect_wheels(wanted, image, tmp_path, said.append)
-    assert [entry["name"] for entry in json.loads((tmp_path / "wheels.json").read_text())] == ["numpy", "pushy"]
-    assert sorted(path.suffix for path in tmp_path.glob("*.[wj]*")) == [".json", ".whl", ".whl"]
-    assert said == ["resolving numpy>=2.3, pushy for Python 3.12", "to take along: numpy 2.3.0, pushy 1.0"]
-
-
-def test_nothing_missing_takes_no_pip(tmp_path, image, monkeypatch):
-    monkeypatch.setattr(sys, "executable", "/nowhere/python")
-    assert collect(image, tmp_path) == []
-    assert json.loads((tmp_path / "wheels.json").read_text()) == []
-
-
-@pytest.mark.usefixtures("offline")
-@pytest.mark.parametrize(
-    ("requirement", "message"),
-    [
-        ("sourced", "sourced: no wheel for Python 3.12 on x86_64 Linux; misspelt, or published as source only?"),
-        ("wrapper", "sourced (for wrapper 1.1): no wheel for Python 3.12 on x86_64 Linux; misspelt, or published"),
-        ("capped", "six<2: no wheel for Python 3.12 on x86_64 Linux"),  # the image's six may be newer
-        ("pushy", "these do not go together: pushy 1.0 depends on numpy>=2.3, the image has numpy 2.0.2"),
-    ],
-)
-def test_what_cannot_be_taken_along_is_named(tmp_path, image, requirement, message):
-    write_wheel(tmp_path, "earlier", "1.0")
-    assert refusal_of(collect, image, tmp_path, requirement).startswith(message)
-    assert (tmp_path / "earlier-1.0-py3-none-any.whl").exists()
-
-
-def test_without_a_network(tmp_path, image, offline, monkeypatch):
-    for name in ("http_proxy", "HTTP_PROXY", "PIP_PROXY", "PIP_NO_INDEX", "PIP_FIND_LINKS"):
-        monkeypatch.delenv(name, raising=False)
-    monkeypatch.setenv("PIP_INDEX_URL", "http://127.0.0.1:9/simple")
-    monkeypatch.setenv("PIP_RETRIES", "1")
-    assert "does not reach the package index" in refusal_of(collect, image, tmp_path, "native")
-
-
-def test_without_pip(tmp_path, image, monkeypatch):
-    venv.create(tmp_path / "bare", with_pip=False)
-    monkeypatch.setattr(sys, "executable", str(tmp_path / "bare" / "bin" / "python"))
-    assert "python has no pip; `" in refusal_of(collect, image, tmp_path, "native")
-
-
-def test_the_newest_builds_are_preferred():
-    assert PLATFORMS[0] == "manylinux_2_28_x86_64"
-    assert PLATFORMS.index("manylinux_2_17_x86_64") < PLATFORMS.index("manylinux_2_5_x86_64")

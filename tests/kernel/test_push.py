@@ -1020,6 +1020,26 @@ def test_an_error_in_the_answer_to_an_upload(server, kit):
     )
 
 
+def test_what_must_not_be_sent_is_not(server, kit):
+    folder = dataset(first=b"1")
+    (folder / "kaggle.json").write_text('{"username": "tester", "key": "0123456789abcdef0123456789abcdef"}')
+    code, told = kit("kernel", "upload", folder)
+    assert (code, len(told.splitlines())) == (1, 1)
+    assert "kaggle.json" in told
+    (folder / "kaggle.json").unlink()
+    (folder / "more").mkdir()
+    assert "sub-folders are not uploaded; move or pack more" in kit("kernel", "upload", folder)[1]
+    assert server.datasets == {}
+
+
+def test_a_model_is_uploaded_otherwise(server, kit, tmp_path):
+    (tmp_path / "net.pth").write_bytes(b"1")
+    assert kit("kernel", "weights", tmp_path / "net.pth", "--to", "tester/net/pyTorch/small")[0] == 0
+    code, told = kit("kernel", "upload", "kernels/datasets/net")
+    assert code == 1
+    assert "is a model's; Kaggle's own command uploads it: kaggle models create -p kernels/datasets/net" in told
+
+
 def test_a_folder_that_is_no_dataset(server, kit):
     Path("empty").mkdir()
     assert kit("kernel", "upload", "empty") == (
