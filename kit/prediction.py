@@ -1,7 +1,7 @@
 """A submission from trained runs alone: no train table, no training. What an infer kernel does."""
 
 import time
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -15,7 +15,7 @@ from kit.competition.labels import SingleLabel
 from kit.competition.load import TestSet, load_test
 from kit.competition.submission import make_submission, validate_submission, write_submission
 from kit.config import Experiment
-from kit.data.images import ImageSet, open_images, readable_rows
+from kit.data.images import Readable, open_readable
 from kit.errors import KitError, some
 from kit.files import need_output, sha256
 from kit.identity import config_digest
@@ -28,8 +28,6 @@ from kit.settings import fingerprint
 from kit.training.device import make_accelerator
 from kit.training.predict import Normalise, predict
 
-MARGIN = 1.3  # a model may take this much longer than the slowest before it
-
 
 @dataclass(frozen=True)
 class Predicted:
@@ -37,6 +35,7 @@ class Predicted:
     rows        in it
     models      whose mean it is, of so many that there are
     unreadable  ids whose image is missing or broken: they got the prior
+    late        ids that not even the first model reached in time: they got the prior, too
     """
 
     submission: Path
@@ -44,6 +43,7 @@ class Predicted:
     models: int
     of: int
     unreadable: list[str]
+    late: list[str]
 
 
 def predict_test(
@@ -60,13 +60,14 @@ def predict_test(
     sources     folders that hold finished runs, at any depth; left out: output/runs, and what is attached to
                 the kernel
     submission  the file to write; a valid one of the most common class is there from the beginning
-    seconds     after which no further model is begun: the mean of those that are done is handed in
+    seconds     from now, after which nothing more is decoded or predicted: the mean of the models that are done
+                is handed in; where not even the first is, the rows that it reached, and the prior for the others
 
     Rows whose image is missing or broken get the prior, the mean out-of-fold prediction. Raises KitError where
     no run of this experiment is found, where runs were trained under another config, and where test table and
     sample submission disagree.
     """
-    begun = time.monotonic()
+    deadline = float("inf") if seconds is None else time.monotonic() + seconds
     need_output("--submission", str(submission), (".csv",))
     submission = Path(submission)
     places = Places(Path(output).expanduser(), Path(cache).expanduser() if cache else None)
@@ -83,20 +84,24 @@ def predict_test(
     )
     # The test set may be larger than any before: a cache where there is room for it, even if told to have one.
     data = experiment.data.model_copy(update={"cache": experiment.data.cache and "auto"})
-    rows = readable_rows(test.paths, data)
-    ids = [test.ids[row] for row in rows]
-    images = open_images(ids, [test.paths[row] for row in rows], data, places.cache, known=True)
-    deadline = None if seconds is None else begun + seconds
-    frames = list(_predictions(experiment, runs if ids else [], images, deadline, say))
-    unreadable = [test.ids[row] for row in sorted({*range(len(test.ids))} - {*rows})]
+    readable = open_readable(test.ids, test.paths, data, places.cache, expired=_after(deadline))
+    frames = list(_predictions(experiment, runs if readable.rows else [], readable, deadline, say))
+    unreadable = [test.ids[row] for row in readable.broken]
     if unreadable:
         say(
             f"{len(unreadable)} of {len(test.ids)} images cannot be read ({some(unreadable, 5)}): their rows get "
             "the prior"
         )
-    mean = average([*frames, _constant(unreadable, prior)])
+    settled = {*unreadable, *(frames[0].index if frames else ())}
+    late = [name for name in test.ids if name not in settled]
+    if late:
+        say(
+            f"the time does not allow one model: {len(late)} of {len(test.ids)} rows ({some(late, 5)}) get the "
+            "prior"
+        )
+    mean = average([*frames, _constant([*unreadable, *late], prior)])
     _submit(mean, test, submission)
-    return Predicted(submission, len(test.ids), len(frames), len(runs), unreadable)
+    return Predicted(submission, len(test.ids), len(frames), len(runs), unreadable, late)
 
 
 def usual_sources(experiment: Experiment, places: Places) -> list[Path]:
@@ -161,24 +166,38 @@ def _need_same_data(runs: Sequence[RunDir]) -> None:
             )
 
 
+def _after(deadline: float) -> Callable[[], bool]:
+    return lambda: time.monotonic() > deadline
+
+
 def _predictions(
-    experiment: Experiment, runs: Sequence[RunDir], images: ImageSet, deadline: float | None, say: Say
+    experiment: Experiment, runs: Sequence[RunDir], readable: Readable, deadline: float, say: Say
 ) -> Iterator[pd.DataFrame]:
-    """What each run predicts, until a further model would go beyond the deadline."""
+    """What each run predicts before the deadline: of the first the rows that it reached, of others all or none."""
     accelerator = make_accelerator(experiment.training)
-    slowest = 0.0
-    for done, run in enumerate(runs):
+    done, slowest = 0, 0.0
+    for run in runs:
         started = time.monotonic()
-        if deadline is not None and done and started + MARGIN * slowest > deadline:
-            say(f"the time allows no more than {done} of {len(runs)} models")
-            return
-        yield _predict(experiment, run, images, accelerator)
+        if started + slowest > deadline:
+            break
+        frame = _predict(experiment, run, readable, accelerator, _after(deadline))
+        if len(frame) < len(readable.rows):
+            if not done and len(frame):
+                yield frame
+            break
+        yield frame
+        done += 1
         slowest = max(slowest, time.monotonic() - started)
         say(f"{run.path.parent.name} {run.path.name}: {time.monotonic() - started:.1f} s")
+    if 0 < done < len(runs):
+        say(f"the time allows no more than {done} of {len(runs)} models")
 
 
-def _predict(experiment: Experiment, run: RunDir, images: ImageSet, accelerator: Accelerator) -> pd.DataFrame:
+def _predict(
+    experiment: Experiment, run: RunDir, readable: Readable, accelerator: Accelerator, expired: Callable[[], bool]
+) -> pd.DataFrame:
     config, data, classes = experiment.prediction, experiment.data, list(read_predictions(run.oof).columns)
+    images, rows = readable.images, readable.rows
     scratch = experiment.model.model_copy(update={"weights": "none"})
     model = build_model(scratch, len(classes), data.channels, data.size, seed=0)
     model.load_state_dict(load_file(run.weights))
@@ -187,20 +206,21 @@ def _predict(experiment: Experiment, run: RunDir, images: ImageSet, accelerator:
     probabilities = predict(
         model,
         images,
-        range(len(images)),
+        rows,
         data.size,
         Normalise.of(data.mean or usual.mean, data.std or usual.std, accelerator.device),
         accelerator,
         config.batch_size or 2 * experiment.training.batch_size,
         data.workers,
         config.tta,
+        expired,
     )
     if not np.isfinite(probabilities).all():
         raise KitError(
             f"{run.path} predicts values that are not finite in precision {accelerator.mixed_precision}; predict "
             "on the kind of device that trained it, or with --set training.device=cpu"
         )
-    return predictions(images.ids, probabilities, classes)
+    return predictions([images.ids[row] for row in rows[: len(probabilities)]], probabilities, classes)
 
 
 def _constant(ids: Sequence[str], row: pd.Series) -> pd.DataFrame:

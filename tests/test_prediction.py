@@ -16,8 +16,10 @@ from safetensors.torch import load_file, save_file
 from kit import cli, prediction, run
 from kit.config import Experiment, validate
 from kit.data import images
+from kit.data.decode import Decoder
 from kit.prediction import Predicted, predict_test
 from kit.runs import RunDir, read_predictions
+from kit.training.predict import Normalise
 
 NO_RUN = "train one, or say what holds them: --runs DIR, for a kernel kernel.kernels or kernel.datasets"
 
@@ -194,7 +196,7 @@ def test_a_valid_submission_is_there_before_the_first_model(trained, data, predi
 def test_a_test_set_too_large_for_the_cache_that_was_asked_for(trained, predicted, tmp_path, monkeypatch):
     monkeypatch.setattr(images.shutil, "disk_usage", lambda _: SimpleNamespace(free=100))
     assert predicted(data={"cache": True})[0] == by_the_run(trained)
-    assert list((tmp_path / "cache").iterdir()) == []
+    assert list((tmp_path / "cache").glob("*.npy")) == []
 
 
 def test_weights_that_predict_no_numbers_are_refused(trained, predicted, tmp_path):
@@ -358,37 +360,95 @@ class TestMounted:
 
 
 class TestTime:
-    """`seconds`, with models that take ten each, after five of reading."""
+    """`seconds`, where an image takes one to decode and two to predict: 9 for the cache, then 18 a model."""
 
     @pytest.fixture(autouse=True)
-    def _clock(self, monkeypatch):
+    def clock(self, monkeypatch) -> list[float]:
         now = [100.0]
         monkeypatch.setattr(prediction, "time", SimpleNamespace(monotonic=lambda: now[0]))
 
-        def taking(seconds, function):
+        def taking(seconds, method):
             def slow(*arguments):
                 now[0] += seconds
-                return function(*arguments)
+                return method(*arguments)
 
             return slow
 
-        monkeypatch.setattr(prediction, "_predict", taking(10, prediction._predict))
-        monkeypatch.setattr(prediction, "readable_rows", taking(5, prediction.readable_rows))
+        monkeypatch.setattr(Decoder, "__call__", taking(1, Decoder.__call__))
+        monkeypatch.setattr(Normalise, "__call__", taking(2, Normalise.__call__))
+        monkeypatch.setattr(images.os, "cpu_count", lambda: 1)  # one image after the other
+        return now
 
-    @pytest.mark.parametrize("seconds", [0, 14, 27.9])
-    def test_a_second_model_that_would_end_too_late_is_not_begun(self, trained, predicted, seconds):
-        labels, said, made = predicted(seconds=seconds)
-        first = read_predictions(run_folder(trained, 0) / "test.parquet").idxmax(axis=1)
-        assert labels == first.to_dict()
-        assert (made.models, made.of) == (1, 2)
-        assert said[1:] == ["seed0 fold0: 10.0 s", "the time allows no more than 1 of 2 models"]
+    @pytest.fixture
+    def within(self, predicted):
+        return lambda seconds, **data: predicted(seconds=seconds, prediction={"batch_size": 1}, data=data)
 
-    @pytest.mark.parametrize("seconds", [28, None])
-    def test_time_enough(self, trained, predicted, seconds):
-        labels, said, made = predicted(seconds=seconds)
+    @pytest.fixture
+    def first(self, trained) -> dict[str, str]:
+        """What the first model alone says."""
+        labels = read_predictions(run_folder(trained, 0) / "test.parquet").idxmax(axis=1).to_dict()
+        assert labels != by_the_run(trained)
+        return labels
+
+    @pytest.mark.parametrize("seconds", [45, None])
+    def test_enough_of_it(self, trained, within, seconds):
+        labels, said, made = within(seconds)
         assert labels == by_the_run(trained)
-        assert made.models == 2
-        assert said[1:] == ["seed0 fold0: 10.0 s", "seed0 fold1: 10.0 s"]
+        assert (made.models, made.late) == (2, [])
+        assert said[1:] == ["seed0 fold0: 18.0 s", "seed0 fold1: 18.0 s"]
+
+    @pytest.mark.parametrize("seconds", [25, 27, 44.9])
+    def test_a_second_model_that_would_end_too_late_is_not_begun(self, within, first, clock, seconds):
+        labels, said, made = within(seconds)
+        assert labels == first
+        assert (made.models, made.of, made.late) == (1, 2, [])
+        assert said[1:] == ["seed0 fold0: 18.0 s", "the time allows no more than 1 of 2 models"]
+        assert clock == [127.0]
+
+    def test_a_second_model_that_does_not_come_to_its_end_is_dropped(self, within, first, clock, monkeypatch):
+        def load(path):
+            clock[0] += 10 * ("fold1" in path.parts)
+            return load_file(path)
+
+        monkeypatch.setattr(prediction, "load_file", load)
+        labels, said, made = within(48)
+        assert labels == first
+        assert (made.models, made.of, made.late) == (1, 2, [])
+        assert said[1:] == ["seed0 fold0: 18.0 s", "the time allows no more than 1 of 2 models"]
+        assert clock == [149.0]
+
+    @pytest.mark.parametrize(
+        ("seconds", "cache", "rows"), [(24.9, True, 8), (14, True, 3), (9, True, 1), (20, False, 4)]
+    )
+    def test_the_rows_that_a_first_model_reached_are_handed_in(self, trained, within, first, seconds, cache, rows):
+        labels, said, made = within(seconds, cache=cache)
+        reached, late = list(first)[:rows], list(first)[rows:]
+        common = prior_of(trained).idxmax()
+        assert labels == {name: first[name] for name in reached} | dict.fromkeys(late, common)
+        assert (made.models, made.late) == (1, late)
+        named = ", ".join(late[:5]) + (f" and {len(late) - 5} more" if len(late) > 5 else "")
+        assert said[1:] == [f"the time does not allow one model: {len(late)} of 9 rows ({named}) get the prior"]
+
+    def test_rows_without_an_image_are_not_among_those_that_were_too_late(self, trained, data, within, first):
+        (data / "test/test001.png").unlink()
+        labels, said, made = within(14)
+        common = prior_of(trained).idxmax()
+        assert labels == dict.fromkeys(first, common) | {
+            name: first[name] for name in ("test000", "test002", "test003")
+        }
+        assert (made.unreadable, made.late) == (["test001"], [f"test00{row}" for row in range(4, 9)])
+        assert [line.partition(" (")[0] for line in said[1:]] == [
+            "1 of 9 images cannot be read",
+            "the time does not allow one model: 5 of 9 rows",
+        ]
+
+    @pytest.mark.parametrize(("seconds", "spent"), [(0, 1), (4, 5), (8.5, 9), (-3, 0)])
+    def test_decoding_ends_in_time_too_and_no_model_is_begun(self, trained, within, clock, seconds, spent):
+        labels, said, made = within(seconds)
+        assert set(labels.values()) == {prior_of(trained).idxmax()}
+        assert (made.models, len(made.late)) == (0, 9)
+        assert [line.partition(" (")[0] for line in said[1:]] == ["the time does not allow one model: 9 of 9 rows"]
+        assert clock == [100.0 + spent]
 
 
 class TestCommand:
@@ -422,14 +482,14 @@ class TestCommand:
         assert labels_in(tmp_path / "submission.csv") == by_the_run(trained)
         assert len(list((tmp_path / "pixels").glob("pixels-*"))) == 1
 
-    def test_two_sources_another_file_and_little_time(self, kit, trained, tmp_path):
+    def test_two_sources_another_file_and_no_time(self, kit, trained, tmp_path):
         for fold in (0, 1):
             shutil.copytree(run_folder(trained, fold), tmp_path / f"s{fold}/tiny/uniform/seed0/fold{fold}")
         code, lines, _ = kit(
             "--runs", "s0", "--runs", "s1", "--submission", "out/mine.csv", "--seconds", "0", "--output", "there"
         )
         assert code == 0
-        assert lines[-1] == "out/mine.csv: 9 rows, the mean of 1 of 2 models"
+        assert lines[-1] == "out/mine.csv: 9 rows, the mean of 0 of 2 models"
         assert len(labels_in(tmp_path / "out/mine.csv")) == 9
         assert (tmp_path / "there/cache").is_dir()
 

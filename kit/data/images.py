@@ -5,6 +5,7 @@ import os
 import shutil
 from collections.abc import Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor
+from contextlib import suppress
 from dataclasses import dataclass, field
 from hashlib import sha256
 from pathlib import Path
@@ -46,19 +47,18 @@ class ImageSet:
         return self.__dict__ | {"_pixels": None}
 
 
-def readable_rows(paths: Sequence[Path], config: DataConfig) -> list[int]:
-    """The rows of `paths` whose image is there and can be decoded."""
-    decoder = Decoder.of(config)
+@dataclass(frozen=True)
+class Readable:
+    """What can be read of a set of images. Rows in neither `rows` nor `broken` were not reached in time.
 
-    def fits(path: Path) -> bool:
-        try:
-            decoder(path)
-        except DecodeError:
-            return False
-        return True
+    images  all of them; only those in `rows` are to be asked for
+    rows    of the images that can be decoded, ascending
+    broken  row → path and reason, of those that cannot
+    """
 
-    with ThreadPoolExecutor(os.cpu_count()) as pool:
-        return [row for row, fine in enumerate(pool.map(fits, paths)) if fine]
+    images: ImageSet
+    rows: list[int]
+    broken: dict[int, str]
 
 
 def open_images(
@@ -67,25 +67,56 @@ def open_images(
     config: DataConfig,
     cache_folder: Path,
     report: Report = lambda done, total: None,
-    known: bool = False,
 ) -> ImageSet:
-    """The images of `paths`, every one checked before this returns, unless they are `known` to be readable.
+    """The images of `paths`, every one checked before this returns.
 
     Raises KitError that names every file that cannot be decoded.
     """
+    readable = open_readable(ids, paths, config, cache_folder, report)
+    images, broken = readable.images, list(readable.broken.values())
+    if broken:
+        if images.cache:
+            images.cache.unlink()
+        raise KitError(
+            f"{len(broken)} of {len(images)} images cannot be read: {some(broken, 100)}; mend or remove them and "
+            "their rows"
+        )
+    return images
+
+
+def open_readable(
+    ids: Sequence[str],
+    paths: Sequence[Path],
+    config: DataConfig,
+    cache_folder: Path,
+    report: Report = lambda done, total: None,
+    expired: Callable[[], bool] = lambda: False,
+) -> Readable:
+    """The images of `paths`, and which of them can be decoded: found in the pass that fills the cache.
+
+    expired  asked before each image; no further one is decoded once it is true
+    """
     images = ImageSet(list(ids), list(paths), Decoder.of(config))
     if not len(images):
-        return images
+        return Readable(images, [], {})
     key = _cache_key(images)
-    target = cache_folder / f"pixels-{key}.npy"
-    if (config.cache and target.exists()) or _wants_cache(images, config, cache_folder):
-        if not target.exists():
-            _fill(images, target, report)
-        images.cache = target
-    elif not known and not (checked := cache_folder / f"checked-{key}").exists():
-        _for_each(images, lambda row, path: images.decoder(path), report)
+    whole, checked = cache_folder / f"pixels-{key}.npy", cache_folder / f"checked-{key}"
+    if config.cache and whole.exists():
+        images.cache = whole
+    elif _wants_cache(images, config, cache_folder):
+        images.cache = cache_folder / f"part-{key}.npy"
+        rows, broken = _fill(images, images.cache, report, expired)
+        if len(rows) < len(images):
+            return Readable(images, rows, broken)
+        with suppress(FileNotFoundError):  # another process, which filled it too, was first
+            images.cache.replace(whole)
+        images.cache = whole
+    elif not checked.exists():
+        rows, broken = _for_each(images, lambda row, path: images.decoder(path), report, expired)
+        if len(rows) < len(images):
+            return Readable(images, rows, broken)
         write_text(checked, f"{len(images)} images were decoded without a fault\n")
-    return images
+    return Readable(images, list(range(len(images))), {})
 
 
 def content_digest(paths: Sequence[Path], root: Path) -> str:
@@ -112,12 +143,18 @@ def _cache_key(images: ImageSet) -> str:
     """Depends on each file's path, size and time of change, and on all that the decoder does."""
     digest = sha256(json.dumps([Decoder.version, vars(images.decoder)], sort_keys=True).encode())
     for path in images.paths:
-        stat = path.stat()
-        digest.update(f"{path.resolve()}\t{stat.st_size}\t{stat.st_mtime_ns}\n".encode())
+        try:
+            stat = path.stat()
+            digest.update(f"{path.resolve()}\t{stat.st_size}\t{stat.st_mtime_ns}\n".encode())
+        except (OSError, ValueError):  # not there, or no name of a file at all
+            digest.update(f"{path}\n".encode())
     return digest.hexdigest()[:16]
 
 
-def _fill(images: ImageSet, target: Path, report: Report) -> None:
+def _fill(
+    images: ImageSet, target: Path, report: Report, expired: Callable[[], bool]
+) -> tuple[list[int], dict[int, str]]:
+    """Writes the pixels of all images that can be decoded; those of others are black."""
     shape = (len(images), images.decoder.side, images.decoder.side, images.decoder.channels)
     with atomic(target) as temporary:
         pixels = np.lib.format.open_memmap(temporary, mode="w+", dtype=np.uint8, shape=shape)
@@ -125,29 +162,33 @@ def _fill(images: ImageSet, target: Path, report: Report) -> None:
         def store(row: int, path: Path) -> None:
             pixels[row] = images.decoder(path)
 
-        _for_each(images, store, report)
+        rows, broken = _for_each(images, store, report, expired)
         pixels.flush()
+    return rows, broken
 
 
-def _for_each(images: ImageSet, action: Callable[[int, Path], None], report: Report) -> None:
-    """Runs `action(row, path)` on every image, on all cores; then fails with all bad files at once."""
+def _for_each(
+    images: ImageSet, action: Callable[[int, Path], None], report: Report, expired: Callable[[], bool]
+) -> tuple[list[int], dict[int, str]]:
+    """Runs `action(row, path)` on every image, on all cores, until `expired()`.
 
-    def attempt(row: int) -> str | None:
+    Gives the rows that were done, and path and reason by row where the image cannot be decoded.
+    """
+    done: list[int] = []
+    broken: dict[int, str] = {}
+
+    def attempt(row: int) -> None:
+        if expired():
+            return
         try:
             action(row, images.paths[row])
+            done.append(row)
         except DecodeError as error:
-            return f"{images.paths[row]} ({error})"
-        return None
+            broken[row] = f"{images.paths[row]} ({error})"
 
-    bad = []
     with ThreadPoolExecutor(os.cpu_count()) as pool:
         for first in range(0, len(images), 10_000):  # a pool takes in all it is given at once
             rows = range(first, min(first + 10_000, len(images)))
-            for row, problem in zip(rows, pool.map(attempt, rows), strict=True):
-                bad += [problem] if problem else []
+            for row, _ in zip(rows, pool.map(attempt, rows), strict=True):
                 report(row + 1, len(images))
-    if bad:
-        raise KitError(
-            f"{len(bad)} of {len(images)} images cannot be read: {some(bad, 100)}; mend or remove them and "
-            "their rows"
-        )
+    return sorted(done), dict(sorted(broken.items()))

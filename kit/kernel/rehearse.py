@@ -10,17 +10,14 @@ from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any, Literal
 
-import pandas as pd
-
 from kit.competition.config import CompetitionConfig
-from kit.competition.labels import SingleLabel
-from kit.competition.load import TestSet, load_test, sample_columns
+from kit.competition.load import load_test, submission_format
 from kit.competition.submission import validate_submission
-from kit.competition.tables import need_columns, read_table
-from kit.competition.variant import write_variant
+from kit.competition.tables import read_table
+from kit.competition.variant import SIZES, write_variant
 from kit.errors import KitError, some
 from kit.kaggle.sandbox import Mount, Outcome, run_isolated
-from kit.kernel.folder import BUILT, KernelFolder, built
+from kit.kernel.folder import BUILT, KernelFolder, built_beside
 from kit.locate import mount_points
 from kit.runs import ExperimentDir, RunKey
 
@@ -75,7 +72,7 @@ def rehearse(
     """Runs the kernel built in a folder, with its sources mounted as Kaggle does, and judges the outcome.
 
     test_rows   `0`, `1`, `3` or `x5`: another test set than the one at hand, as in Kaggle's rerun
-    time_limit  seconds; left out: the config's kernel.hours
+    time_limit  seconds, also for the kernel itself to keep to; left out: the config's kernel.hours
     form        of the mounts: `nested` (/kaggle/input/competitions/<slug>) or `flat` (/kaggle/input/<slug>)
     sources     folders that stand for sources, by their owner/slug. Without: for a kernel what was fetched of
                 it, or its own rehearsal; for a dataset kernels/datasets/<slug>; for the competition its folder
@@ -83,27 +80,33 @@ def rehearse(
     overrides   changes of the config for this rehearsal, like training.epochs=1: the same file, sooner done
     isolation   bubblewrap, unshare or redirect; left out: the best that works here
 
-    The verdict is kept in rehearsal.json, the outputs in rehearsal/.
+    The verdict is kept in rehearsal.json, the outputs in rehearsal/; those of the last rehearsal are there until
+    this one begins.
     """
     folder = KernelFolder.at(path)
     limit = 3600 * folder.record.hours if time_limit is None else time_limit
     if limit <= 0:
         raise KitError(f"--time-limit {limit:g}: expected seconds, more than 0")
-    given = _given(folder, sources or {})
+    digest, code = folder.digest, folder.source
+    _need_python(python)
+    competition, stand_ins = _resolved(folder, sources or {}, test_rows)
     stage = folder.path / "rehearsal"
     shutil.rmtree(stage, ignore_errors=True)
     folder.forget_rehearsal()
     working = stage / "working"
     working.mkdir(parents=True)
-    competition = _competition(folder, stage, test_rows, given)
-    mounts = _mounts(folder, competition, given, form)
+    if test_rows:
+        variant = write_variant(competition, stage / "competition", test_rows)
+        competition = competition.model_copy(update={"path": str(variant.resolve())})
+        stand_ins[competition.slug] = variant
+    kernels = folder.metadata["kernel_sources"]
+    mounts = [Mount(path.resolve(), _mount_point(ref, kernels, form)) for ref, path in stand_ins.items()]
     for mount in mounts:
         say(f"/kaggle/input/{mount.target} is {mount.source}")
-    digest = folder.digest
     with tempfile.TemporaryDirectory(prefix="kit-") as draft:
         script = Path(draft) / "script.py"
-        script.write_text(source_code(folder.code_file), encoding="utf-8")
-        environment = {"KIT_SET": json.dumps(list(overrides))}
+        script.write_text(code, encoding="utf-8")
+        environment = {"KIT_SET": json.dumps(list(overrides)), "KIT_SECONDS": str(limit)}
         if test_rows:
             environment["KAGGLE_IS_COMPETITION_RERUN"] = "1"
         outcome = run_isolated(
@@ -122,18 +125,39 @@ def rehearse(
     return verdict
 
 
-def source_code(code_file: Path) -> str:
-    """The Python code of a script, or of a notebook's cells."""
-    text = code_file.read_text(encoding="utf-8")
-    if code_file.suffix != ".ipynb":
-        return text
-    cells = json.loads(text)["cells"]
-    return "\n\n".join("".join(cell["source"]) for cell in cells if cell["cell_type"] == "code")
+def _need_python(python: str | Path) -> None:
+    if shutil.which(python) is None:
+        raise KitError(f"--python {python}: no such program; give the interpreter of an environment")
+
+
+def _resolved(
+    folder: KernelFolder, sources: Mapping[str, str | Path], test_rows: str | None
+) -> tuple[CompetitionConfig, dict[str, Path]]:
+    """The competition at hand, and the folder that stands for each source that the kernel attaches.
+
+    Raises KitError for all that there is to refuse: the last rehearsal is still there.
+    """
+    wanted, given = _wanted(folder.metadata), _given(folder, sources)
+    competition = _competition(folder, given, test_rows)
+    if competition.slug:
+        given[competition.slug] = Path(competition.path)
+    stand_ins = {reference: given.get(reference) or _usual(folder, reference) for reference in wanted}
+    if missing := [reference for reference, path in stand_ins.items() if not (path and path.is_dir())]:
+        raise KitError(
+            f"nothing on this machine stands for {some(missing)}; say what does: --source {missing[0]}=FOLDER"
+        )
+    return competition, stand_ins
+
+
+def _wanted(metadata: dict[str, Any]) -> list[str]:
+    """The sources that the kernel attaches."""
+    kinds = ("competition_sources", "dataset_sources", "kernel_sources", "model_sources")
+    return [reference for kind in kinds for reference in metadata[kind]]
 
 
 def _given(folder: KernelFolder, sources: Mapping[str, str | Path]) -> dict[str, Path]:
     """What the user says stands for sources of the kernel."""
-    given, wanted = {reference: Path(path).expanduser() for reference, path in sources.items()}, _wanted(folder)
+    given, wanted = {ref: Path(path).expanduser() for ref, path in sources.items()}, _wanted(folder.metadata)
     for reference, path in given.items():
         if reference not in wanted:
             attached = f"has {some(wanted)}" if wanted else "has none"
@@ -143,16 +167,8 @@ def _given(folder: KernelFolder, sources: Mapping[str, str | Path]) -> dict[str,
     return given
 
 
-def _wanted(folder: KernelFolder) -> list[str]:
-    """The sources that the kernel attaches."""
-    kinds = ("competition_sources", "dataset_sources", "kernel_sources", "model_sources")
-    return [reference for kind in kinds for reference in folder.metadata[kind]]
-
-
-def _competition(
-    folder: KernelFolder, stage: Path, test_rows: str | None, given: Mapping[str, Path]
-) -> CompetitionConfig:
-    """The competition as the kernel is to see it."""
+def _competition(folder: KernelFolder, given: Mapping[str, Path], test_rows: str | None) -> CompetitionConfig:
+    """The competition where it lies on this machine, and whether the test set that is wanted can be made of it."""
     config = CompetitionConfig(**folder.record.competition)
     if config.slug is None:
         if test_rows:
@@ -165,47 +181,41 @@ def _competition(
             f"--source {config.slug}=FOLDER"
         )
     config = config.model_copy(update={"path": str(found.resolve())})
-    if not test_rows:
-        return config
-    variant = write_variant(config, stage / "competition", test_rows)
-    return config.model_copy(update={"path": str(variant.resolve())})
+    if test_rows:
+        if test_rows not in SIZES:
+            raise KitError(f"--test-rows {test_rows}: expected one of {', '.join(SIZES)}")
+        load_test(config)
+    return config
 
 
-def _mounts(
-    folder: KernelFolder, competition: CompetitionConfig, given: Mapping[str, Path], form: Form
-) -> list[Mount]:
-    metadata, here, home = folder.metadata, dict(given), folder.path.resolve()
-    root = home.parents[2] if home.parent.name == BUILT.name else Path(".")
-    if competition.slug:
-        here[competition.slug] = Path(competition.path)
-    for reference in metadata["dataset_sources"]:
-        slug = reference.split("/")[1]
-        apart = folder.code_dataset if slug.endswith("-code") else Path()
-        here.setdefault(reference, apart if apart.name and apart.is_dir() else root / "kernels/datasets" / slug)
-    for reference in metadata["kernel_sources"]:
-        here.setdefault(reference, _outputs_of(reference, root))
-    wanted = _wanted(folder)
-    if missing := [reference for reference in wanted if reference not in here or not here[reference].is_dir()]:
-        raise KitError(
-            f"nothing on this machine stands for {some(missing)}; say what does: --source {missing[0]}=FOLDER"
-        )
-    return [Mount(here[reference].resolve(), _mount_point(reference, metadata, form)) for reference in wanted]
+def _usual(folder: KernelFolder, reference: str) -> Path | None:
+    """Where a dataset or the outputs of a kernel are unless the user says otherwise; None for anything else."""
+    metadata, home = folder.metadata, folder.path.resolve()
+    slug = reference.split("/")[-1]
+    if reference in metadata["kernel_sources"]:
+        return _outputs_of(reference, KernelFolder(home))
+    if reference not in metadata["dataset_sources"]:
+        return None
+    if slug.endswith("-code") and folder.code_dataset.is_dir():
+        return folder.code_dataset
+    root = home.parents[2] if home.parent.name == BUILT.name else Path()
+    return root / "kernels/datasets" / slug
 
 
-def _mount_point(reference: str, metadata: dict[str, Any], form: Form) -> str:
+def _outputs_of(reference: str, beside: KernelFolder) -> Path | None:
+    """What was fetched of a kernel; before it ran on Kaggle, what its rehearsal gave."""
+    owner, slug = reference.split("/")[:2]
+    for folder in built_beside(beside):
+        if folder.record.slug == slug and folder.push.get("owner", owner) == owner:
+            return folder.output if folder.output.is_dir() else folder.path / "rehearsal/working"
+    return None
+
+
+def _mount_point(reference: str, kernels: Sequence[str], form: Form) -> str:
     points = mount_points(reference)
     if form == "flat":
         return points[-1]
-    return points[1] if reference in metadata["kernel_sources"] else points[0]
-
-
-def _outputs_of(reference: str, root: Path) -> Path:
-    """What was fetched of a kernel; before it ran on Kaggle, what its rehearsal gave."""
-    owner, slug = reference.split("/")[:2]
-    for folder in built(root):
-        if folder.record.slug == slug and folder.push.get("owner", owner) == owner:
-            return folder.output if folder.output.is_dir() else folder.path / "rehearsal/working"
-    return Path("nowhere")
+    return points[1] if reference in kernels else points[0]
 
 
 def _run_checks(outcome: Outcome, limit: float) -> list[Check]:
@@ -241,21 +251,11 @@ def _submission(path: Path, competition: CompetitionConfig) -> Check:
     try:
         test = load_test(competition)
         given = read_table(path, "submission")
-        columns = list(test.sample.columns)
-        validate_submission(given, columns, test.sample_id, test.ids, _labels(competition, given, test), path.name)
+        columns, format = list(test.sample.columns), submission_format(competition, test, given)
+        validate_submission(given, columns, test.sample_id, test.ids, format, path.name)
     except KitError as error:
         return Check("submission.csv", False, str(error).removeprefix(f"{path.name}: "))
     return Check("submission.csv", True, f"valid, {len(given)} rows")
-
-
-def _labels(competition: CompetitionConfig, given: pd.DataFrame, test: TestSet) -> SingleLabel:
-    """The classes of the train table; without one, whatever the submission says."""
-    train = Path(competition.path) / competition.train
-    if train.is_file():
-        table = read_table(train, "competition.train")
-        need_columns(table, {"competition.label": competition.label}, train)
-        return SingleLabel.of(table[competition.label])
-    return SingleLabel(tuple(given.get(sample_columns(test.sample, competition.id)[1], pd.Series()).unique()))
 
 
 def _size(working: Path, folder: KernelFolder) -> Check:

@@ -1,6 +1,6 @@
 """Probabilities of images under a trained model."""
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -43,11 +43,14 @@ def predict(
     batch_size: int,
     workers: int | str = 0,
     tta: str = "none",
+    expired: Callable[[], bool] = lambda: False,
 ) -> np.ndarray:
     """Softmax probabilities float32 [rows, classes], in the order of `rows`.
 
     Several processes share the rows, and each gets all the probabilities.
-    tta  `hflip` gives the mean of the probabilities of an image and of its mirror
+    tta      `hflip` gives the mean of the probabilities of an image and of its mirror
+    expired  asked before each batch; once it is true (in the only process) the probabilities end with the
+             batch before
     """
     rank, processes = accelerator.process_index, accelerator.num_processes
     mine = np.array_split(np.asarray(rows, dtype=np.int64), processes)[rank]
@@ -58,6 +61,8 @@ def predict(
     outputs = []
     with torch.inference_mode(), accelerator.autocast():
         for pixels in plain_batches(images, mine.tolist(), size, batch_size, count, pin=on_gpu):
+            if expired():
+                break
             inputs = normalise(pixels)
             probabilities = model(inputs).float().softmax(dim=1)
             if tta == "hflip":

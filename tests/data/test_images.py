@@ -12,7 +12,7 @@ from PIL import Image
 from kit.data import images as module
 from kit.data.config import DataConfig
 from kit.data.decode import Decoder
-from kit.data.images import ImageSet, content_digest, open_images, readable_rows
+from kit.data.images import ImageSet, content_digest, open_images, open_readable
 from kit.errors import KitError
 
 NAMES = ["a", "b", "c", "d", "e"]
@@ -40,7 +40,7 @@ def all_pixels(images: ImageSet) -> np.ndarray:
 
 
 def cached_files(folder: Path) -> list[str]:
-    return sorted(path.name for path in (folder / "cache").glob("pixels-*"))
+    return sorted(path.name for path in (folder / "cache").glob("*.npy"))
 
 
 @pytest.mark.parametrize("resize", ["squash", "crop", "pad"])
@@ -229,35 +229,88 @@ def test_content_digest_sees_another_size_name_or_number_of_files(tmp_path):
     assert len(digests) == len(lists)
 
 
-@pytest.mark.parametrize("kind", [*BAD, "missing", "folder", "name too long"])
-def test_rows_whose_image_can_be_read(folder, kind):
-    paths = [folder / f"{name}.png" for name in NAMES]
+def spoil(path: Path, kind: str) -> Path:
+    """Makes of an image a file that is none; gives the path to ask for."""
     if kind == "name too long":
-        paths[3] = folder / ("x" * 300)
-    elif kind in BAD:
-        Image.open(paths[3]).resize((200, 200)).save(paths[3], format="JPEG")
-        paths[3].write_bytes(BAD[kind](paths[3].read_bytes()))
-    else:
-        paths[3].unlink()
+        return path.with_name("x" * 300)
+    if kind in BAD:
+        Image.open(path).resize((200, 200)).save(path, format="JPEG")
+        path.write_bytes(BAD[kind](path.read_bytes()))
+        return path
+    path.unlink()
     if kind == "folder":
-        paths[3].mkdir()
-    config = DataConfig(size=8)
-    assert readable_rows(paths, config) == [0, 1, 2, 4]
-    assert readable_rows(paths[::-1], config) == [0, 2, 3, 4]
-    assert readable_rows([paths[3]], config) == []
+        path.mkdir()
+    return path
 
 
-def test_images_known_to_be_readable_are_not_decoded_again(folder, monkeypatch):
-    paths, config = [folder / f"{name}.png" for name in NAMES], DataConfig(size=8, cache=False)
-    decoded = []
-    decode = Decoder.__call__
-    monkeypatch.setattr(Decoder, "__call__", lambda self, path: decoded.append(path) or decode(self, path))
-    assert readable_rows(paths, config) == [0, 1, 2, 3, 4]
-    images = open_images(NAMES, paths, config, folder / "cache", known=True)
-    assert sorted(decoded) == paths
-    images[2]
-    assert decoded[5:] == [paths[2]]
+@pytest.mark.parametrize("cache", [True, False])
+@pytest.mark.parametrize("kind", [*BAD, "missing", "folder", "name too long"])
+def test_what_can_be_read_is_told_from_what_cannot(folder, kind, cache):
+    paths, config = [folder / f"{name}.png" for name in NAMES], DataConfig(size=8, cache=cache)
+    paths[3] = spoil(paths[3], kind)
+    readable = open_readable(NAMES, paths, config, folder / "cache")
+    assert (readable.rows, list(readable.broken)) == ([0, 1, 2, 4], [3])
+    assert readable.broken[3].startswith(f"{paths[3]} (")
+    decoder = Decoder.of(config)
+    for row in readable.rows:
+        np.testing.assert_array_equal(readable.images[row], decoder(paths[row]))
+    assert open_readable(NAMES[::-1], paths[::-1], config, folder / "cache").rows == [0, 2, 3, 4]
+    none = open_readable(NAMES[3:4], paths[3:4], config, folder / "cache")
+    assert (none.rows, list(none.broken)) == ([], [0])
 
 
-def test_of_no_images_no_row_can_be_read():
-    assert readable_rows([], DataConfig(size=8)) == []
+@pytest.fixture
+def decoded(monkeypatch) -> list[Path]:
+    """The paths that are decoded, one by one in their order."""
+    paths, decode = [], Decoder.__call__
+    monkeypatch.setattr(Decoder, "__call__", lambda self, path: paths.append(path) or decode(self, path))
+    monkeypatch.setattr(module.os, "cpu_count", lambda: 1)
+    return paths
+
+
+@pytest.mark.parametrize("broken", [True, False])
+def test_the_pass_that_finds_broken_images_fills_the_cache(folder, decoded, broken):
+    paths, config = [folder / f"{name}.png" for name in NAMES], DataConfig(size=8, cache=True)
+    if broken:
+        paths[3].unlink()
+    readable = open_readable(NAMES, paths, config, folder / "cache")
+    assert [readable.images[row].shape for row in readable.rows] == [(8, 8, 3)] * (4 if broken else 5)
+    assert decoded == paths
+    assert len(cached_files(folder)) == 1
+
+
+def test_a_cache_with_gaps_is_not_taken_for_a_whole_one(folder):
+    (folder / "d.png").write_bytes(b"")
+    paths, config = [folder / f"{name}.png" for name in NAMES], DataConfig(size=8, cache=True)
+    assert open_readable(NAMES, paths, config, folder / "cache").rows == [0, 1, 2, 4]
+    with pytest.raises(KitError, match="1 of 5 images cannot be read"):
+        opened(folder, cache=True)
+    assert cached_files(folder) == []
+    assert open_readable(NAMES, paths, config, folder / "cache").rows == [0, 1, 2, 4]
+
+
+@pytest.mark.parametrize("cache", [True, False])
+def test_what_is_known_to_be_readable_is_not_decoded_again(folder, decoded, cache):
+    paths, config = [folder / f"{name}.png" for name in NAMES], DataConfig(size=8, cache=cache)
+    open_readable(NAMES, paths, config, folder / "cache")
+    readable = open_readable(NAMES, paths, config, folder / "cache")
+    opened(folder, cache=cache)
+    assert (readable.rows, readable.broken, decoded) == ([0, 1, 2, 3, 4], {}, paths)
+
+
+@pytest.mark.parametrize("cache", [True, False])
+def test_no_image_is_decoded_after_time(folder, decoded, cache):
+    paths, config = [folder / f"{name}.png" for name in NAMES], DataConfig(size=8, cache=cache)
+    paths[1].unlink()
+    readable = open_readable(NAMES, paths, config, folder / "cache", expired=lambda: len(decoded) == 3)
+    assert (readable.rows, list(readable.broken), decoded) == ([0, 2], [1], paths[:3])
+    write_image(paths[1], seed=1)
+    decoded.clear()
+    late = open_readable(NAMES, paths, config, folder / "cache", expired=lambda: len(decoded) == 2)
+    assert (late.rows, late.broken) == ([0, 1], {})
+    assert open_readable(NAMES, paths, config, folder / "cache").rows == [0, 1, 2, 3, 4]
+
+
+def test_of_no_images_none_can_be_read(folder):
+    readable = open_readable([], [], DataConfig(size=8), folder / "cache")
+    assert (len(readable.images), readable.rows, readable.broken) == (0, [], {})

@@ -11,7 +11,7 @@ from small_kernels import write_push
 
 from kit.competition.config import CompetitionConfig
 from kit.kernel.folder import BuildRecord, KernelFolder
-from kit.kernel.rehearse import rehearse, source_code
+from kit.kernel.rehearse import rehearse
 
 SLUG = "colour-squares"
 
@@ -49,7 +49,8 @@ def write_kernel(code: str, slug: str = "squares-infer", kind: str = "infer", **
     name = f"{slug}.py"
     (folder.path / name).write_text(FOLDERS + textwrap.dedent(code), encoding="utf-8")
     slugs = [ref for ref in [competition.get("slug")] if ref and "/" not in ref]
-    metadata = {"code_file": name, "competition_sources": slugs, **sources}
+    usual = {"id": f"me/{slug}", "title": slug, "enable_gpu": False, "enable_internet": False}
+    metadata = usual | {"code_file": name, "competition_sources": slugs} | sources
     folder.metadata_file.write_text(json.dumps(metadata))
     record = {
         "kind": kind,
@@ -118,12 +119,42 @@ def test_its_record(verdict):
     assert not (folder.path / "rehearsal/working/submission.csv").exists()
 
 
-def test_a_rehearsal_that_does_not_come_to_an_end_leaves_no_verdict(verdict, kit):
+def test_a_rehearsal_that_does_not_come_to_an_end_leaves_no_verdict(verdict, project):
     verdict(ALL_RED)
-    code, told = kit("kernel", "rehearse", "kernels/build/squares-infer", "--test-rows", "7")
-    assert code == 1
-    assert told == "error: a test set of '7' rows: expected one of 0, 1, 3, x5\n"
+
+    def stop(line: str) -> None:
+        raise KeyboardInterrupt
+
+    with pytest.raises(KeyboardInterrupt):
+        rehearse("kernels/build/squares-infer", say=stop)
     assert KernelFolder.at("kernels/build/squares-infer").rehearsal == {}
+
+
+def test_what_is_refused_leaves_the_last_rehearsal_as_it_was(verdict, project, kit):
+    verdict(ALL_RED)
+    folder = KernelFolder.at("kernels/build/squares-infer")
+    before = folder.rehearsal
+
+    def refused(*words: str) -> str:
+        code, told = kit("kernel", "rehearse", str(folder.path), *words)
+        assert code == 1
+        assert folder.rehearsal == before
+        assert (folder.path / "rehearsal/working/submission.csv").is_file()
+        return told
+
+    assert before["passed"]
+    assert refused("--test-rows", "7") == "error: --test-rows 7: expected one of 0, 1, 3, x5\n"
+    assert refused("--python", "python9") == (
+        "error: --python python9: no such program; give the interpreter of an environment\n"
+    )
+    write_kernel(ALL_RED, dataset=["me/wheels"])
+    assert refused().startswith("error: nothing on this machine stands for me/wheels; ")
+    (project / f"data/{SLUG}/test.csv").write_text("id\ntest999\n")
+    assert "test.csv and sample_submission.csv disagree: " in refused("--test-rows", "3")
+    (project / f"data/{SLUG}").rename(project / "moved")
+    assert "the competition's folder when the kernel was built, is not there" in refused()
+    folder.code_file.unlink()
+    assert refused() == f"error: {folder.path}/squares-infer.py is not there; build the kernel again\n"
 
 
 def test_an_exit_code_is_handed_on(verdict):
@@ -253,15 +284,15 @@ def test_the_environment_of_a_kernel(project, monkeypatch):
     for name in ("KAGGLE_USERNAME", "KAGGLE_KEY", "KAGGLE_API_TOKEN", "HF_TOKEN", "WANDB_API_KEY"):
         monkeypatch.setenv(name, "mine")
     folder = write_kernel(f"""
-        names = [name for name in os.environ if name.startswith(("KAGGLE", "HF_", "WANDB", "KIT_SET"))]
+        names = [name for name in os.environ if name.startswith(("KAGGLE", "HF_", "WANDB", "KIT_SE"))]
         print([f"{{name}}={{os.environ[name]}}" for name in sorted(names)])
         {ALL_RED}
         """)
     always = ["HF_HUB_OFFLINE=1", "KAGGLE_KERNEL_RUN_TYPE=Batch"]
-    rerun = [*always, "KAGGLE_IS_COMPETITION_RERUN=1", "KIT_SET=[]"]
+    rerun = [*always, "KAGGLE_IS_COMPETITION_RERUN=1", "KIT_SECONDS=3600.0", "KIT_SET=[]"]
     assert told_by(folder, test_rows="3") == ([str(sorted(rerun))], True)
-    shorter = [*always, 'KIT_SET=["training.epochs=1"]']
-    assert told_by(folder, overrides=["training.epochs=1"]) == ([str(shorter)], True)
+    shorter = [*always, "KIT_SECONDS=60.5", 'KIT_SET=["training.epochs=1"]']
+    assert told_by(folder, time_limit=60.5, overrides=["training.epochs=1"]) == ([str(shorter)], True)
     assert KernelFolder.at(folder).rehearsal["overrides"] == ["training.epochs=1"]
 
 
@@ -463,7 +494,7 @@ def test_a_notebook_runs_cell_by_cell(project, kit):
     (folder / "kernel-metadata.json").write_text(
         (folder / "kernel-metadata.json").read_text().replace("squares-infer.py", notebook.name)
     )
-    assert source_code(notebook).endswith("print('second')\n" + ALL_RED)
+    assert KernelFolder(folder).source.endswith("print('second')\n" + ALL_RED)
     code, told = kit("kernel", "rehearse", folder)
     assert code == 0, told
     assert "second\n" in told
