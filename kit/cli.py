@@ -96,7 +96,7 @@ def predict(
     output: Annotated[str, typer.Option(metavar="DIR", help="Holds runs/ and cache/.")] = ".",
     cache: Annotated[str | None, typer.Option(metavar="DIR", help="Keep decoded images there.")] = None,
     seconds: Annotated[
-        float | None, typer.Option(help="Begin no model that would take longer than this in all.")
+        float | None, typer.Option(help="Predict nothing after so long: what is done is handed in.")
     ] = None,
 ) -> None:
     """Predict the test set that is there with trained runs, without the train table."""

@@ -69,7 +69,7 @@ def build(
         ]
     for part in each:
         stem = f"{name}-fold-{part.folds.chosen[0]}" if name and fold_each else name or usual_name(part, kind)
-        made = build(part, kind, config, command=told(sys.argv[1:]), name=stem, notebook=notebook, output=output)
+        made = build(part, kind, command=told(sys.argv[1:]), name=stem, notebook=notebook, output=output)
         if part is each[0]:
             for path, size in made.files.items():
                 print(f"{size:9,}  {path}")

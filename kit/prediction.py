@@ -12,7 +12,7 @@ from accelerate import Accelerator
 from safetensors.torch import load_file
 
 from kit.competition.labels import SingleLabel
-from kit.competition.load import TestSet, load_test
+from kit.competition.load import TestSet, load_test, need_an_image
 from kit.competition.submission import make_submission, validate_submission, write_submission
 from kit.config import Experiment
 from kit.data.images import Readable, open_readable
@@ -64,8 +64,8 @@ def predict_test(
                 is handed in; where not even the first is, the rows that it reached, and the prior for the others
 
     Rows whose image is missing or broken get the prior, the mean out-of-fold prediction. Raises KitError where
-    no run of this experiment is found, where runs were trained under another config, and where test table and
-    sample submission disagree.
+    no run of this experiment is found, where runs were trained under another config, where test table and sample
+    submission disagree, and where not one of the test images is there.
     """
     deadline = float("inf") if seconds is None else time.monotonic() + seconds
     need_output("--submission", str(submission), (".csv",))
@@ -73,6 +73,7 @@ def predict_test(
     places = Places(Path(output).expanduser(), Path(cache).expanduser() if cache else None)
     policy = next(iter(experiment.policies))
     test = load_test(experiment.competition)
+    need_an_image(test, experiment.competition)
     stated = [Path(source).expanduser() for source in sources]
     runs = find_runs(experiment, policy, stated or usual_sources(experiment, places))
     prior = average(read_predictions(run.oof) for run in runs).mean()
@@ -152,7 +153,7 @@ def _need_same_config(experiment: Experiment, policy: str, record: dict, run: Ru
     if changed := [name for name in now if record["depends_on"][name] != now[name]]:
         raise KitError(
             f"{run.path} was trained under another {' and '.join(changed)} than this one; predict with the one "
-            "that made it, the experiment.yaml above it"
+            "that made it, the experiment.yaml above it (a rehearsal shortened by --set is of another, too)"
         )
 
 

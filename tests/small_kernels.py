@@ -49,7 +49,6 @@ def write_kernel(
     made = BuildRecord(
         kind="train",
         slug=slug,
-        config="tiny.yaml",
         experiment="tiny",
         policies=["uniform"],
         seeds=[0],
@@ -57,7 +56,6 @@ def write_kernel(
         competition={"path": "data/colours", "slug": "colours"},
         weights="",
         hours=0.5,
-        accelerator="none",
         sha256="0" * 64,
         family="family",
     )

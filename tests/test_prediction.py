@@ -166,13 +166,22 @@ def test_images_that_cannot_be_read_get_the_prior(trained, data, predicted):
 
 
 def test_where_no_image_can_be_read_all_get_the_prior(trained, data, predicted):
-    shutil.rmtree(data / "test")
+    for image in (data / "test").iterdir():
+        image.write_bytes(b"no image")
     labels, said, made = predicted()
     assert set(labels.values()) == {prior_of(trained).idxmax()}
     assert (made.models, len(made.unreadable)) == (0, 9)
     assert said[-1].startswith(
         "9 of 9 images cannot be read (test000, test001, test002, test003, test004 and 4 more)"
     )
+
+
+def test_where_no_image_is_there_the_template_is_wrong(trained, data, predicted):
+    """A constant submission would only cost one of the day's few."""
+    shutil.rmtree(data / "test")
+    message = refusal_of(predicted)
+    assert message.startswith("competition.test_images: 9 of 9 images do not exist (")
+    assert message.endswith("; is 'test/{id}.png' the right template?")
 
 
 @pytest.mark.parametrize("batch", [1, 4])
@@ -251,7 +260,10 @@ class TestRuns:
         def under(**sections):
             return refusal_of(lambda: predicted(**sections))
 
-        advice = "than this one; predict with the one that made it, the experiment.yaml above it"
+        advice = (
+            "than this one; predict with the one that made it, the experiment.yaml above it (a rehearsal "
+            "shortened by --set is of another, too)"
+        )
         first = run_folder(trained, 0)
         assert under(training={"epochs": 4}) == f"{first} was trained under another config {advice}"
         assert under(policies={"uniform": {"lr": 0.5}}) == f"{first} was trained under another policy {advice}"

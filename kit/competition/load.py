@@ -202,6 +202,12 @@ def image_paths(folder: Path, table: pd.DataFrame, template: str, key: str) -> l
     return [inside(folder, relative, key) for relative in filled]
 
 
+def need_an_image(test: TestSet, config: CompetitionConfig) -> None:
+    """KitError where not one of the test images is there: then the template is wrong, and not the images."""
+    if test.paths and not any(map(_is_file, test.paths)):
+        _need_files(test.paths, config.test_images, "competition.test_images")
+
+
 def _need_files(paths: list[Path], template: str, key: str) -> None:
     missing = [path for path in paths if not _is_file(path)]
     if missing:

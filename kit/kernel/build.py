@@ -48,7 +48,6 @@ class Built:
 def build(
     experiment: Experiment,
     kind: Kind,
-    config: str | Path = "",
     *,
     command: str = "",
     name: str | None = None,
@@ -59,7 +58,6 @@ def build(
 
     kind      `train` trains the experiment's policies, seeds and chosen folds; `infer` predicts with the
               first policy's runs that are attached to it
-    config    the file the experiment was read from, for the record
     command   how it was made, for the head of the code file
     name      of the kernel, from which slug and title come; left out: <experiment>-<kind>, and the folds
               where not all are chosen
@@ -81,7 +79,6 @@ def build(
     record = BuildRecord(
         kind=kind,
         slug=slug,
-        config=str(config),
         experiment=experiment.name,
         policies=list(experiment.policies),
         seeds=list(experiment.seeds),
@@ -89,7 +86,6 @@ def build(
         competition=experiment.competition.model_dump(mode="json"),
         weights=experiment.model.weights if experiment.model.weights not in ("none", "hub") else "",
         hours=experiment.kernel.hours,
-        accelerator=experiment.kernel.accelerator,
         sha256=sha256(archive).hexdigest(),
         family=_family(experiment, kind, files, notebook),
     )
@@ -240,7 +236,6 @@ def _code(
     def render(apart: str) -> str:
         text = "" if apart else _lines(base64.b85encode(archive).decode())
         facts = {
-            "kind": record.kind,
             "internet": kernel.internet and record.kind == "train",
             "hours": kernel.hours,
             "datasets": list(kernel.datasets),

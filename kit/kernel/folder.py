@@ -36,7 +36,6 @@ PUSH_KEYS = ("owner", "slug", "version", "url", "digest", "build")
 class BuildRecord:
     """What a kernel was built from.
 
-    config        the file, as it was named
     experiment, policies, seeds, folds   what it trains, or whose runs it predicts with
     competition   that section of the config, with the folder of the data on this machine
     weights       local file, as the config names it; "" where there is none
@@ -46,7 +45,6 @@ class BuildRecord:
 
     kind: Kind
     slug: str
-    config: str
     experiment: str
     policies: list[str]
     seeds: list[int]
@@ -54,7 +52,6 @@ class BuildRecord:
     competition: dict[str, Any]
     weights: str
     hours: float
-    accelerator: str
     sha256: str
     family: str
 

@@ -16,6 +16,7 @@ from kit.competition.submission import validate_submission
 from kit.competition.tables import read_table
 from kit.competition.variant import SIZES, write_variant
 from kit.errors import KitError, some
+from kit.kaggle.folders import read_ref
 from kit.kaggle.sandbox import Mount, Outcome, run_isolated
 from kit.kernel.folder import BUILT, KernelFolder, built_beside
 from kit.locate import mount_points
@@ -189,17 +190,17 @@ def _competition(folder: KernelFolder, given: Mapping[str, Path], test_rows: str
 
 
 def _usual(folder: KernelFolder, reference: str) -> Path | None:
-    """Where a dataset or the outputs of a kernel are unless the user says otherwise; None for anything else."""
+    """Where a dataset, a model or the outputs of a kernel are unless the user says otherwise; None for a
+    competition."""
     metadata, home = folder.metadata, folder.path.resolve()
-    slug = reference.split("/")[-1]
     if reference in metadata["kernel_sources"]:
         return _outputs_of(reference, KernelFolder(home))
-    if reference not in metadata["dataset_sources"]:
+    if reference in metadata["competition_sources"]:
         return None
-    if slug.endswith("-code") and folder.code_dataset.is_dir():
+    if folder.code_dataset.is_dir() and reference == read_ref(folder.code_dataset):
         return folder.code_dataset
     root = home.parents[2] if home.parent.name == BUILT.name else Path()
-    return root / "kernels/datasets" / slug
+    return root / "kernels/datasets" / reference.split("/")[1]  # where `kernel weights` and `wheels` put them
 
 
 def _outputs_of(reference: str, beside: KernelFolder) -> Path | None:

@@ -303,7 +303,7 @@ def test_every_switch_is_written_out(build):
     }
     facts = fact(text, "KERNEL")
     assert facts.pop("sha256")
-    assert facts == {"kind": "train", "internet": False, "hours": 12.0, "datasets": ["me/wheels"], "code": ""}
+    assert facts == {"internet": False, "hours": 12.0, "datasets": ["me/wheels"], "code": ""}
 
 
 def test_without_an_owner_a_gpu_or_a_competition_of_kaggles(build):

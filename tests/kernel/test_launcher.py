@@ -43,7 +43,6 @@ class Kernel:
         record = BuildRecord(
             kind=kind,
             slug="tiny-kernel",
-            config="tiny.yaml",
             experiment="tiny",
             policies=["flat"],
             seeds=[0],
@@ -51,7 +50,6 @@ class Kernel:
             competition={},
             weights="",
             hours=experiment.kernel.hours,
-            accelerator="none",
             sha256=hashlib.sha256(self.archive).hexdigest(),
             family="",
         )

@@ -10,6 +10,7 @@ from conftest import write_competition
 from small_kernels import write_push
 
 from kit.competition.config import CompetitionConfig
+from kit.kaggle.folders import dataset_folder
 from kit.kernel.folder import BuildRecord, KernelFolder
 from kit.kernel.rehearse import rehearse
 
@@ -55,7 +56,6 @@ def write_kernel(code: str, slug: str = "squares-infer", kind: str = "infer", **
     record = {
         "kind": kind,
         "slug": slug,
-        "config": "squares.yaml",
         "experiment": "squares",
         "policies": ["flat"],
         "seeds": [0],
@@ -63,7 +63,6 @@ def write_kernel(code: str, slug: str = "squares-infer", kind: str = "infer", **
         "competition": CompetitionConfig(**competition).model_dump(mode="json"),
         "weights": "",
         "hours": 1.0,
-        "accelerator": "none",
         "sha256": "",
         "family": slug,
     }
@@ -367,14 +366,15 @@ def test_a_dataset_is_where_kernel_upload_has_it(verdict):
 def test_the_code_as_a_dataset_is_in_the_kernels_folder(verdict):
     folder = Path(write_kernel("")) / "code"
     folder.mkdir()
-    (folder / "bundle.bin").write_text("")
+    (folder / "bundle.bin").write_text("bundle")
+    dataset_folder(folder, "me/squares-infer-code", "squares infer code")
     code, _, told = verdict(
         f"print(os.listdir(INPUT + '/squares-infer-code'))\n{ALL_RED}",
         *("--mounts", "flat"),
         dataset=["me/squares-infer-code"],
     )
     assert code == 0
-    assert "['bundle.bin']" in told
+    assert "'bundle.bin'" in told
 
 
 def test_outputs_of_a_train_kernel_are_those_fetched_else_those_of_its_rehearsal(
