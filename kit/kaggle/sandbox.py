@@ -10,30 +10,21 @@ your project nor your home folder is to be seen. Three isolations do that, as we
 """
 
 import os
-import queue
 import shutil
 import subprocess
 import sys
 import tempfile
-import threading
-import time
-from collections.abc import Callable, Iterator, Mapping, Sequence
-from contextlib import suppress
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from functools import cache
 from pathlib import Path, PurePosixPath
-from typing import TextIO
-
-import psutil
 
 from kit.errors import KitError, some
 from kit.files import need_writable
 from kit.kaggle import namespaces, offline
+from kit.kaggle.processes import Processes, follow
 
 ISOLATIONS = ("bubblewrap", "unshare", "redirect")  # best first
-SAMPLE_EVERY = 0.1  # seconds
-SAMPLING_SHARE = 0.05  # of the time, at most: with many processes, or many pages, there are fewer samples
-ENDING_TAKES = 10.0  # seconds at most, for killed processes to be gone
 
 PASSED_ON = ("CUDA_VISIBLE_DEVICES", "LD_LIBRARY_PATH", "OMP_NUM_THREADS", "OMP_WAIT_POLICY", "SYSTEMROOT")
 SYSTEM_PATH = "/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin"
@@ -75,6 +66,12 @@ class Outcome:
 def available() -> list[str]:
     """The isolations that work here, best first, each found by trying it once in this process's life."""
     return [isolation for isolation in ISOLATIONS if _refusal(isolation) is None]
+
+
+def need_able(python: Path | str, isolation: str | None) -> None:
+    """KitError where `run_isolated` could not begin with these: no interpreter, no such isolation here."""
+    _need_isolation(isolation)
+    _interpreter(str(python))
 
 
 def run_isolated(
@@ -240,7 +237,7 @@ def _run_in_namespaces(job: _Job, time_limit: float | None, on_line: Callable[[s
             process = _start(command, env=variables, pass_fds=(writing,))
         finally:
             os.close(writing)
-        end = _follow(process, _Processes(process), time_limit, remember)
+        end = follow(process, Processes(process), time_limit, remember)
         report = "" if end.timed_out else status.read()
     if end.timed_out:
         return Outcome(None, end.seconds, end.peak_memory, True, job.isolation)
@@ -276,8 +273,8 @@ def _run_redirected(job: _Job, time_limit: float | None, on_line: Callable[[str]
     shutil.copyfile(offline.__file__, job.scratch / "path" / "sitecustomize.py")
     variables = _redirected_environment(job)
     process = _start([job.interpreter.executable, "-u", str(job.script)], env=variables, cwd=job.working)
-    processes = _Processes(process, mark=("KIT_INPUT", variables["KIT_INPUT"]))
-    end = _follow(process, processes, time_limit, on_line)
+    processes = Processes(process, mark=("KIT_INPUT", variables["KIT_INPUT"]))
+    end = follow(process, processes, time_limit, on_line)
     exit_code = None if end.timed_out else _as_in_a_shell(process.returncode)
     return Outcome(exit_code, end.seconds, end.peak_memory, end.timed_out, job.isolation)
 
@@ -337,142 +334,3 @@ def _start(command: list[str], **options) -> subprocess.Popen:
 
 def _as_in_a_shell(code: int) -> int:
     return code if code >= 0 else 128 - code
-
-
-# Following what was started
-
-
-@dataclass(frozen=True)
-class _End:
-    seconds: float
-    peak_memory: int
-    timed_out: bool
-
-
-def _follow(
-    process: subprocess.Popen, processes: "_Processes", time_limit: float | None, on_line: Callable[[str], None]
-) -> _End:
-    """Hands on the output and measures, until the process ends or time is up; then nothing is left running."""
-    started = next_sample = time.monotonic()
-    deadline = float("inf") if time_limit is None else started + time_limit
-    output, peak = _Output(process.stdout), 0
-    try:
-        while process.poll() is None and (now := time.monotonic()) < deadline:
-            if now >= next_sample:
-                peak = max(peak, processes.memory())
-                now, took = time.monotonic(), time.monotonic() - now
-                next_sample = now + max(SAMPLE_EVERY, took / SAMPLING_SHARE)
-            wait = max(0.0, min(next_sample, deadline) - now)
-            if (line := output.next(wait)) is not None:
-                on_line(line)
-            elif output.closed:  # most likely the process is about to end
-                with suppress(subprocess.TimeoutExpired):
-                    process.wait(wait)
-        timed_out = process.poll() is None
-        seconds = time.monotonic() - started
-    finally:
-        processes.kill()
-    for line in output.rest():
-        on_line(line)
-    return _End(seconds, peak, timed_out)
-
-
-class _Output:
-    """The lines a process writes, read by a thread, since not every system can wait for a pipe with a limit."""
-
-    def __init__(self, stream: TextIO):
-        self.closed = False
-        self._stream = stream
-        self._lines: queue.SimpleQueue[str | None] = queue.SimpleQueue()
-        self._reader = threading.Thread(target=self._read, daemon=True)
-        self._reader.start()
-
-    def _read(self) -> None:
-        with self._stream:
-            for line in self._stream:
-                self._lines.put(line.removesuffix("\n"))
-        self._lines.put(None)
-
-    def next(self, timeout: float) -> str | None:
-        """The next line; None where none came in `timeout` seconds, and at once when there are no more."""
-        if self.closed:
-            return None
-        try:
-            line = self._lines.get(timeout=timeout)
-        except queue.Empty:
-            return None
-        self.closed = line is None
-        return line
-
-    def rest(self) -> Iterator[str]:
-        """What is left when all writers are gone."""
-        self._reader.join(ENDING_TAKES)
-        while (line := self.next(0.0)) is not None:
-            yield line
-
-
-class _Processes:
-    """A process and all that came of it.
-
-    A process that cut its ties (a daemon) is still known by `mark`, a variable with a value nobody else's
-    environment has; one that cut them at once and cleared its environment as well is lost. In namespaces none
-    is, and no mark is needed: all that is inside ends with process 1.
-    """
-
-    def __init__(self, root: subprocess.Popen, mark: tuple[str, str] | None = None):
-        self._root = root
-        self._mark = mark
-        self._known: set[psutil.Process] = set()
-        with suppress(psutil.Error):
-            self._known.add(psutil.Process(root.pid))
-
-    def memory(self) -> int:
-        """Bytes all of them take together now."""
-        self._look()
-        return sum(map(_memory, self._known))
-
-    def kill(self) -> None:
-        """Kills until none is left; also what they start meanwhile."""
-        give_up = time.monotonic() + ENDING_TAKES
-        while time.monotonic() < give_up:
-            self._look()
-            self._look_for_mark()
-            if not self._known:
-                break
-            for each in self._known:
-                with suppress(psutil.Error):
-                    each.kill()
-            time.sleep(0.005)
-        self._root.poll()
-
-    def _look(self) -> None:
-        """Finds the descendants of those known, and forgets the dead."""
-        for each in list(self._known):
-            with suppress(psutil.Error):
-                self._known.update(each.children(recursive=True))
-        self._known = set(filter(_is_alive, self._known))
-
-    def _look_for_mark(self) -> None:
-        if self._mark is None:
-            return
-        name, value = self._mark
-        for each in psutil.process_iter():
-            with suppress(psutil.Error, OSError):
-                if each.environ().get(name) == value and _is_alive(each):
-                    self._known.add(each)
-
-
-def _is_alive(process: psutil.Process) -> bool:
-    try:
-        return process.is_running() and process.status() != psutil.STATUS_ZOMBIE
-    except psutil.Error:
-        return False
-
-
-def _memory(process: psutil.Process) -> int:
-    try:
-        with suppress(psutil.AccessDenied, AttributeError):
-            return process.memory_full_info().pss
-        return process.memory_info().rss
-    except psutil.Error:  # it has just ended
-        return 0

@@ -17,7 +17,7 @@ from kit.competition.tables import read_table
 from kit.competition.variant import SIZES, write_variant
 from kit.errors import KitError, some
 from kit.kaggle.folders import read_ref
-from kit.kaggle.sandbox import Mount, Outcome, run_isolated
+from kit.kaggle.sandbox import Mount, Outcome, need_able, run_isolated
 from kit.kernel.folder import BUILT, KernelFolder, built_beside
 from kit.locate import mount_points
 from kit.runs import ExperimentDir, RunKey
@@ -89,7 +89,7 @@ def rehearse(
     if limit <= 0:
         raise KitError(f"--time-limit {limit:g}: expected seconds, more than 0")
     digest, code = folder.digest, folder.source
-    _need_python(python)
+    need_able(python, isolation)
     competition, stand_ins = _resolved(folder, sources or {}, test_rows)
     stage = folder.path / "rehearsal"
     shutil.rmtree(stage, ignore_errors=True)
@@ -124,11 +124,6 @@ def rehearse(
     verdict = Verdict(checks, working, outcome.isolation, outcome)
     folder.write_rehearsal(_record(digest, verdict, test_rows, overrides))
     return verdict
-
-
-def _need_python(python: str | Path) -> None:
-    if shutil.which(python) is None:
-        raise KitError(f"--python {python}: no such program; give the interpreter of an environment")
 
 
 def _resolved(

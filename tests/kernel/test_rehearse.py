@@ -144,7 +144,7 @@ def test_what_is_refused_leaves_the_last_rehearsal_as_it_was(verdict, project, k
     assert before["passed"]
     assert refused("--test-rows", "7") == "error: --test-rows 7: expected one of 0, 1, 3, x5\n"
     assert refused("--python", "python9") == (
-        "error: --python python9: no such program; give the interpreter of an environment\n"
+        "error: python9 does not run as a Python interpreter (FileNotFoundError)\n"
     )
     write_kernel(ALL_RED, dataset=["me/wheels"])
     assert refused().startswith("error: nothing on this machine stands for me/wheels; ")

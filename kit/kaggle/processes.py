@@ -1,0 +1,152 @@
+"""A program that was started, followed to its end: its lines, the memory of all that came of it, its time."""
+
+import queue
+import subprocess
+import threading
+import time
+from collections.abc import Callable, Iterator
+from contextlib import suppress
+from dataclasses import dataclass
+from typing import TextIO
+
+import psutil
+
+SAMPLE_EVERY = 0.1  # seconds
+SAMPLING_SHARE = 0.05  # of the time, at most: with many processes, or many pages, there are fewer samples
+ENDING_TAKES = 10.0  # seconds at most, for killed processes to be gone
+
+
+@dataclass(frozen=True)
+class End:
+    seconds: float
+    peak_memory: int
+    timed_out: bool
+
+
+def follow(
+    process: subprocess.Popen, processes: "Processes", time_limit: float | None, on_line: Callable[[str], None]
+) -> End:
+    """Hands on the output and measures, until the process ends or time is up; then nothing is left running."""
+    started = next_sample = time.monotonic()
+    deadline = float("inf") if time_limit is None else started + time_limit
+    output, peak = _Output(process.stdout), 0
+    try:
+        while process.poll() is None and (now := time.monotonic()) < deadline:
+            if now >= next_sample:
+                peak = max(peak, processes.memory())
+                now, took = time.monotonic(), time.monotonic() - now
+                next_sample = now + max(SAMPLE_EVERY, took / SAMPLING_SHARE)
+            wait = max(0.0, min(next_sample, deadline) - now)
+            if (line := output.next(wait)) is not None:
+                on_line(line)
+            elif output.closed:  # most likely the process is about to end
+                with suppress(subprocess.TimeoutExpired):
+                    process.wait(wait)
+        timed_out = process.poll() is None
+        seconds = time.monotonic() - started
+    finally:
+        processes.kill()
+    for line in output.rest():
+        on_line(line)
+    return End(seconds, peak, timed_out)
+
+
+class _Output:
+    """The lines a process writes, read by a thread, since not every system can wait for a pipe with a limit."""
+
+    def __init__(self, stream: TextIO):
+        self.closed = False
+        self._stream = stream
+        self._lines: queue.SimpleQueue[str | None] = queue.SimpleQueue()
+        self._reader = threading.Thread(target=self._read, daemon=True)
+        self._reader.start()
+
+    def _read(self) -> None:
+        with self._stream:
+            for line in self._stream:
+                self._lines.put(line.removesuffix("\n"))
+        self._lines.put(None)
+
+    def next(self, timeout: float) -> str | None:
+        """The next line; None where none came in `timeout` seconds, and at once when there are no more."""
+        if self.closed:
+            return None
+        try:
+            line = self._lines.get(timeout=timeout)
+        except queue.Empty:
+            return None
+        self.closed = line is None
+        return line
+
+    def rest(self) -> Iterator[str]:
+        """What is left when all writers are gone."""
+        self._reader.join(ENDING_TAKES)
+        while (line := self.next(0.0)) is not None:
+            yield line
+
+
+class Processes:
+    """A process and all that came of it.
+
+    A process that cut its ties (a daemon) is still known by `mark`, a variable with a value nobody else's
+    environment has; one that cut them at once and cleared its environment as well is lost. In namespaces none
+    is, and no mark is needed: all that is inside ends with process 1.
+    """
+
+    def __init__(self, root: subprocess.Popen, mark: tuple[str, str] | None = None):
+        self._root = root
+        self._mark = mark
+        self._known: set[psutil.Process] = set()
+        with suppress(psutil.Error):
+            self._known.add(psutil.Process(root.pid))
+
+    def memory(self) -> int:
+        """Bytes all of them take together now."""
+        self._look()
+        return sum(map(_memory, self._known))
+
+    def kill(self) -> None:
+        """Kills until none is left; also what they start meanwhile."""
+        give_up = time.monotonic() + ENDING_TAKES
+        while time.monotonic() < give_up:
+            self._look()
+            self._look_for_mark()
+            if not self._known:
+                break
+            for each in self._known:
+                with suppress(psutil.Error):
+                    each.kill()
+            time.sleep(0.005)
+        self._root.poll()
+
+    def _look(self) -> None:
+        """Finds the descendants of those known, and forgets the dead."""
+        for each in list(self._known):
+            with suppress(psutil.Error):
+                self._known.update(each.children(recursive=True))
+        self._known = set(filter(_is_alive, self._known))
+
+    def _look_for_mark(self) -> None:
+        if self._mark is None:
+            return
+        name, value = self._mark
+        for each in psutil.process_iter():
+            with suppress(psutil.Error, OSError):
+                if each.environ().get(name) == value and _is_alive(each):
+                    self._known.add(each)
+
+
+def _is_alive(process: psutil.Process) -> bool:
+    try:
+        return process.is_running() and process.status() != psutil.STATUS_ZOMBIE
+    except psutil.Error:
+        return False
+
+
+def _memory(process: psutil.Process) -> int:
+    try:
+        with suppress(psutil.AccessDenied, AttributeError):
+            return process.memory_full_info().pss
+        return process.memory_info().rss
+    except psutil.Error:  # it has just ended
+        return 0
