@@ -75,6 +75,7 @@ def run_kit(folder, *arguments):
     """Runs `python -m kit` in `folder`, prints what it says line by line, and gives its exit code."""
     site = folder / "site-packages"
     install_wheels(site)
+    arguments = [word() if callable(word) else word for word in arguments]  # the time that is left now
     paths = [str(site), str(folder), os.environ.get("PYTHONPATH", "")]
     environment = os.environ | {"PYTHONPATH": os.pathsep.join(filter(None, paths)), "PYTHONUNBUFFERED": "1"}
     if not KERNEL["internet"]:

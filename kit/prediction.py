@@ -86,7 +86,11 @@ def predict_test(
     # The test set may be larger than any before: a cache where there is room for it, even if told to have one.
     data = experiment.data.model_copy(update={"cache": experiment.data.cache and "auto"})
     readable = open_readable(test.ids, test.paths, data, places.cache, expired=_after(deadline))
-    frames = list(_predictions(experiment, runs if readable.rows else [], readable, deadline, say))
+    try:
+        frames = list(_predictions(experiment, runs if readable.rows else [], readable, deadline, say))
+    finally:
+        if len(readable.rows) < len(test.ids) and readable.images.cache:  # with gaps: of no use to another
+            readable.images.cache.unlink()
     unreadable = [test.ids[row] for row in readable.broken]
     if unreadable:
         say(

@@ -152,13 +152,14 @@ def test_a_stale_sample_submission_is_refused(data, predicted, tmp_path):
     assert not (tmp_path / "made/submission.csv").exists()
 
 
-def test_images_that_cannot_be_read_get_the_prior(trained, data, predicted):
+def test_images_that_cannot_be_read_get_the_prior(trained, data, predicted, tmp_path):
     (data / "test/test003.png").write_bytes((data / "test/test003.png").read_bytes()[:60])
     (data / "test/test007.png").unlink()
     labels, said, made = predicted()
     usual = by_the_run(trained)
     common = prior_of(trained).idxmax()
     assert made.unreadable == ["test003", "test007"]
+    assert list((tmp_path / "cache").iterdir()) == []  # pixels with gaps are of no use to another
     assert (made.rows, made.models) == (9, 2)
     assert said[-1] == "2 of 9 images cannot be read (test003, test007): their rows get the prior"
     assert labels == usual | {"test003": common, "test007": common}

@@ -5,7 +5,6 @@ import os
 import shutil
 from collections.abc import Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor
-from contextlib import suppress
 from dataclasses import dataclass, field
 from hashlib import sha256
 from pathlib import Path
@@ -104,12 +103,11 @@ def open_readable(
     if config.cache and whole.exists():
         images.cache = whole
     elif _wants_cache(images, config, cache_folder):
-        images.cache = cache_folder / f"part-{key}.npy"
+        images.cache = cache_folder / f"part-{key}-{os.getpid()}.npy"  # no other process may fill it further
         rows, broken = _fill(images, images.cache, report, expired)
         if len(rows) < len(images):
             return Readable(images, rows, broken)
-        with suppress(FileNotFoundError):  # another process, which filled it too, was first
-            images.cache.replace(whole)
+        images.cache.replace(whole)
         images.cache = whole
     elif not checked.exists():
         rows, broken = _for_each(images, lambda row, path: images.decoder(path), report, expired)

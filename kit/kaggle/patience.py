@@ -96,39 +96,31 @@ class Patience:
         """
         import requests
 
-        unknown = False  # whether the last request arrived
+        maybe = False  # whether a request whose answer was lost may have arrived
 
         def attempt() -> tuple[Answer | None, Found | None]:
-            nonlocal unknown
-            if unknown and (found := self._look(arrived)) is not None:
+            nonlocal maybe
+            if maybe and (found := self._look(arrived)) is not None:
                 return None, found
-            unknown = True
             try:
-                answer = send()
+                return send(), None
             except requests.HTTPError as error:
-                unknown = _status(error) in TRANSIENT - TURNED_AWAY
+                maybe = maybe or _status(error) in TRANSIENT - TURNED_AWAY
                 raise
             except (KeyError, TypeError, json.JSONDecodeError, requests.RequestException):
+                maybe = True
                 raise
-            except BaseException:  # the client's own checks, an upload that failed
-                unknown = False
-                raise
-            unknown = False
-            return answer, None
 
         try:
             return self.call(what, attempt)
         except KitError as error:
-            if not unknown:
+            if not maybe:
                 raise
-            try:
-                found = self._look(arrived)
-            except KitError:
-                lost = f"{what}: may have arrived, look on Kaggle before you send it again ({error})"
-                raise Lost(lost) from error
-            if found is None:
-                raise
-            return None, found
+            with contextlib.suppress(KitError):
+                if (found := self._look(arrived)) is not None:
+                    return None, found
+            lost = f"{what}: may have arrived, look on Kaggle before you send it again ({error})"
+            raise Lost(lost) from error
 
     def _look(self, arrived: Callable[[], Found | None]) -> Found | None:
         for pause in LOOKS:

@@ -70,6 +70,21 @@ def test_what_was_turned_away_is_sent_again_without_a_look(error):
     assert (kaggle.sent, kaggle.looks) == (2, 0)
 
 
+@pytest.mark.parametrize("second", [failure(409), failure(429), failure(403)], ids=repr)
+def test_what_may_have_arrived_is_looked_for_until_the_end(second):
+    """Also after an answer that says nothing of the request whose answer was lost."""
+    kaggle = Kaggle(requests.ConnectionError("reset"), second, takes=True, listed=4)
+    assert Patience(print, lambda seconds: None).once("sending", kaggle.send, kaggle.arrived) == (None, "found")
+    assert (kaggle.sent, kaggle.looks) == (2, 4)
+
+
+def test_what_was_not_found_in_the_end_may_still_have_arrived():
+    kaggle = Kaggle(*[failure(503)] * ATTEMPTS)
+    with pytest.raises(Lost, match=r"^sending: may have arrived, look on Kaggle .*given up after 6 attempts"):
+        Patience(print, lambda seconds: None).once("sending", kaggle.send, kaggle.arrived)
+    assert kaggle.sent == ATTEMPTS
+
+
 def test_what_the_client_cannot_read_may_have_arrived():
     """A value that it has no name for: another attempt would come to the same."""
     kaggle = Kaggle(KeyError("A_NEW_STATUS"), takes=True)

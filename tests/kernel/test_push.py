@@ -16,7 +16,6 @@ from small_kernels import REF, SLUG, asked, dataset, pushed, rehearse, write_ker
 from kit.errors import KitError
 from kit.kaggle.client import Kaggle, Pushed
 from kit.kaggle.folders import dataset_folder
-from kit.kaggle.patience import LOOKS
 from kit.kernel import push as pushing
 from kit.kernel import sessions, uploads
 from kit.kernel.folder import KernelFolder
@@ -450,15 +449,14 @@ def test_what_may_pass_is_tried_again(server, kaggle, said, waits):
 
 
 def test_tries_are_bounded(server, kaggle, waits):
-    server.misbehave("SaveKernel", *[answer(503, "Unavailable")] * 10)
+    server.misbehave("SaveKernel", *[answer(429, "Slow down")] * 10)
     path = write_kernel()
     assert refusal_of(push, path, kaggle) == (
-        f"pushing {REF}: given up after 6 attempts; Kaggle answers 503: Unavailable"
+        f"pushing {REF}: given up after 6 attempts; Kaggle answers 429: Slow down"
     )
     assert len(asked(server, "SaveKernel")) == 6
-    own = [seconds for seconds in waits if seconds not in LOOKS]  # between two attempts
-    assert len(own) == 5
-    assert all(2**n * 0.75 <= seconds <= 2**n * 1.25 for n, seconds in enumerate(own))
+    assert len(waits) == 5
+    assert all(2**n * 0.75 <= seconds <= 2**n * 1.25 for n, seconds in enumerate(waits))
     assert not (path / "push.json").exists()
 
 
