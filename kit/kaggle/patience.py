@@ -32,7 +32,7 @@ class Refused(KitError):
 
 
 class Lost(KitError):
-    """The connection broke, and it is not known whether the request arrived."""
+    """No answer tells whether the request arrived: the connection broke, or Kaggle answered 408 or 5xx."""
 
 
 class NotSent(OSError):
