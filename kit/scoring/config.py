@@ -4,22 +4,78 @@ from typing import Annotated, Literal
 
 from pydantic import Field
 
+from kit.errors import KitError
 from kit.settings import Section
+
+Average = Literal["macro", "micro", "weighted", "samples", "binary"]
+RuleName = Literal["auto", "argmax", "half", "threshold", "prevalence", "expected_f", "thresholds", "offsets"]
+Transfer = Literal["quantile", "vote", "none"]
 
 
 class ScoringConfig(Section):
-    """The competition's metric, by scikit-learn's names and with its values.
+    """The competition's metric, by scikit-learn's names and with its values, and how labels are decided.
 
-    average        macro, micro or weighted
+    average        macro, micro or weighted; samples with several labels a row; binary with two classes and one
+                   label a row, of which the second class is the positive one
     beta           1 for F1; F-beta weighs recall beta times as much as precision
-    zero_division  scikit-learn's: the value of an average without any class; with one label a row there
-                   is always one, so 0 and 1 give the same
+    zero_division  scikit-learn's: the F of a class or a row that has no label, neither true nor predicted
+    rule           auto: the decision rule with the best cross-fitted score; or one rule by its name.
+                   Several labels a row: half, threshold, prevalence, expected_f (average samples), thresholds.
+                   One label a row: argmax, offsets (average macro or weighted), threshold (average binary)
+    at_least       fewest labels of a predicted row; none given: the fewest that a training row has
+    at_most        most labels of a predicted row; none given: all classes
+    transfer       how a rule fitted on out-of-fold rows (one model each) meets test rows (the mean of several):
+                   quantile, vote or none; see docs/decisions.md
     """
 
-    average: Literal["macro", "micro", "weighted"] = "macro"
+    average: Average = "macro"
     beta: Annotated[float, Field(gt=0)] = 1.0
     zero_division: Literal[0, 1] = 0
+    rule: RuleName = "auto"
+    at_least: Annotated[int, Field(ge=0)] | None = None
+    at_most: Annotated[int, Field(ge=1)] | None = None
+    transfer: Transfer = "quantile"
 
     @property
     def title(self) -> str:
         return f"{self.average} F{self.beta:g}"
+
+    def rules(self, multilabel: bool) -> tuple[str, ...]:
+        """Names of the rules for this average, from the simplest on."""
+        if multilabel:
+            expected = ("expected_f",) if self.average == "samples" else ()
+            return ("half", "threshold", "prevalence", *expected, "thresholds")
+        if self.average == "binary":
+            return ("argmax", "threshold")
+        return ("argmax", "offsets") if self.average in ("macro", "weighted") else ("argmax",)
+
+    def check(self, multilabel: bool, n_classes: int) -> None:
+        """Whether these options fit the labels: `KitError` with the key's path where they do not.
+
+        multilabel: several labels a row; n_classes: number of classes, or columns.
+        """
+        if self.average == "samples" and not multilabel:
+            raise KitError("scoring.average: samples needs several labels a row; take macro, micro or weighted")
+        if self.average == "binary" and (multilabel or n_classes != 2):
+            found = "several labels a row" if multilabel else f"{n_classes} classes"
+            raise KitError(
+                f"scoring.average: binary needs exactly two classes with one label a row, not {found}; "
+                "take macro, micro or weighted"
+            )
+        allowed = self.rules(multilabel)
+        if self.rule != "auto" and self.rule not in allowed:
+            labels = "several labels a row" if multilabel else "one label a row"
+            raise KitError(
+                f"scoring.rule: {self.rule} is not for {labels} with average {self.average}; "
+                f"take auto, {' or '.join(', '.join(allowed).rsplit(', ', 1))}"
+            )
+        for key in ("at_least", "at_most"):
+            value = getattr(self, key)
+            if value is None:
+                continue
+            if not multilabel:
+                raise KitError(f"scoring.{key}: is for several labels a row; leave it out")
+            if value > n_classes:
+                raise KitError(f"scoring.{key}: {value} is more than the {n_classes} classes; lower it")
+        if self.at_least is not None and self.at_most is not None and self.at_least > self.at_most:
+            raise KitError(f"scoring.at_least: {self.at_least} is more than at_most, {self.at_most}; lower it")

@@ -1,0 +1,264 @@
+"""Choose a decision rule by its cross-fitted score, and decide the test rows with it. See docs/decisions.md."""
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+
+from kit.errors import KitError
+from kit.scoring.config import ScoringConfig, Transfer
+from kit.scoring.f1 import score
+from kit.scoring.offsets import offsets
+from kit.scoring.rules import (
+    FEWEST_ROWS,
+    Argmax,
+    ExpectedF,
+    Half,
+    Offsets,
+    PositiveThreshold,
+    Prevalence,
+    Rule,
+    Threshold,
+    Thresholds,
+    rule_from_json,
+    thresholds_at,
+)
+from kit.scoring.thresholds import best_threshold, best_thresholds, limits
+
+__all__ = ["TIE", "Choice", "Rule", "choose", "decide_test", "fit", "rule_from_json"]
+
+TIE = 0.002  # cross-fitted scores this close are tied, and the simpler rule is taken
+_PARTS = 5  # where there are no folds
+
+
+@dataclass(frozen=True)
+class Choice:
+    """A decision rule and what it is worth.
+
+    rule         fitted on all rows
+    cross_fitted score of `predicted`
+    optimistic   score of `rule` on the rows it was fitted on
+    predicted    each row decided by the rule fitted on the other folds: int [rows] or bool [rows, classes].
+                 Prevalence matching takes the shares from the other folds, and counts over all rows
+    folds        int [rows], by which the rules were cross-fitted: the folds given, or the parts made instead
+    by_fold      fold → the rule fitted on the other folds
+    candidates   name, cross_fitted, optimistic and chosen of each candidate, from the simplest on
+    """
+
+    rule: Rule
+    cross_fitted: float
+    optimistic: float
+    predicted: np.ndarray
+    folds: np.ndarray
+    by_fold: dict[int, Rule]
+    candidates: list[dict[str, Any]]
+
+
+def choose(
+    probabilities: np.ndarray,
+    truth: np.ndarray,
+    folds: np.ndarray,
+    config: ScoringConfig,
+    groups: np.ndarray | None = None,
+) -> Choice:
+    """The rule with the best cross-fitted score on out-of-fold rows; within `TIE` of the best, the simplest.
+
+    probabilities float [rows, classes]; truth int [rows] or bool [rows, classes]; folds int [rows], the fold that
+    each row was held out in; groups [rows]: rows that belong together. Where there are fewer than two folds the
+    rows are split into five parts, always the same, that keep groups whole; if that gives one part only, the
+    simplest rule is taken. `config.rule` other than auto: that rule only, cross-fitted as well.
+    `KitError` where there is nothing to fit on, or options that do not fit.
+    """
+    probabilities, truth = _checked(probabilities, truth)
+    if len(folds) != len(truth):
+        raise KitError(f"decision rule: {len(folds)} folds for {len(truth)} rows; give one fold a row")
+    multilabel = truth.ndim == 2
+    config.check(multilabel, probabilities.shape[1])
+    if multilabel:
+        least, most = limits(truth, config)
+        config = config.model_copy(update={"at_least": least, "at_most": most})
+    folds = _parts(np.asarray(folds), groups)
+    names = config.rules(multilabel) if config.rule == "auto" else (config.rule,)
+    if len(np.unique(folds)) < 2:  # a single row or group says nothing about a fitted rule
+        names = names[:1]
+    tried = [_cross_fitted(name, probabilities, truth, folds, config) for name in names]
+    best = max(each.cross_fitted for each in tried)
+    chosen = next(each for each in tried if each.cross_fitted >= best - TIE)
+    candidates = [
+        {
+            "name": name,
+            "cross_fitted": each.cross_fitted,
+            "optimistic": each.optimistic,
+            "chosen": each is chosen,
+        }
+        for name, each in zip(names, tried, strict=True)
+    ]
+    return Choice(**{**vars(chosen), "candidates": candidates})
+
+
+def fit(name: str, probabilities: np.ndarray, truth: np.ndarray, config: ScoringConfig) -> Rule:
+    """The rule of this name, fitted on these rows: shapes as in `choose`."""
+    if truth.ndim == 1:
+        return _ONE_LABEL[name](probabilities, truth, config)
+    return _SEVERAL_LABELS[name](probabilities, truth, config)
+
+
+def decide_test(rule: Rule, by_fold: Sequence[np.ndarray], transfer: Transfer) -> np.ndarray:
+    """Labels of the test rows, from the probabilities of each fold's models: a list of float [rows, classes].
+
+    A mean of models is less spread than the one model's probabilities that the rule was fitted on.
+    none      the rule decides on the mean
+    quantile  as `none`, with thresholds moved to where as large a share of the means lies at or above them as did
+              of the rows it was fitted on; for offsets, the means are sharpened to the same mean highest
+              probability. On fewer than `FEWEST_ROWS` rows shares mean little: `vote`
+    vote      the rule decides on each fold's probabilities, and the majority counts; ties go to the rule's
+              decision on the mean (several labels a row) or to the higher mean probability (one label a row).
+              Limits on the number of labels hold for the outcome, by the number of votes, then by the mean
+    One fold's probabilities are decided directly. Any number of rows, none included.
+    """
+    if len(by_fold) == 0:
+        raise KitError("decision rule: no fold has test probabilities; predict the test rows first")
+    mean = _mean(by_fold)
+    if len(by_fold) == 1 or transfer == "none":
+        return rule.decide(mean)
+    if transfer == "quantile" and len(mean) >= FEWEST_ROWS:
+        return rule.mapped(mean).decide(mean)
+    decided = [rule.decide(each) for each in by_fold]
+    return _majority(rule, decided, mean)
+
+
+def _mean(by_fold: Sequence[np.ndarray]) -> np.ndarray:
+    mean = by_fold[0].copy()
+    for each in by_fold[1:]:
+        mean += each
+    return mean / len(by_fold)
+
+
+def _majority(rule: Rule, decided: list[np.ndarray], mean: np.ndarray) -> np.ndarray:
+    count = len(decided)
+    if decided[0].ndim == 1:
+        votes = np.zeros(mean.shape)
+        for labels in decided:
+            votes[np.arange(len(mean)), labels] += 1
+        return np.argmax(votes + mean / 2, axis=1)
+    votes = np.sum(decided, axis=0)
+    chosen = np.where(2 * votes == count, rule.decide(mean), 2 * votes > count)
+    return rule.limited(chosen, votes + mean / 2)
+
+
+def _cross_fitted(
+    name: str, probabilities: np.ndarray, truth: np.ndarray, folds: np.ndarray, config: ScoringConfig
+) -> Choice:
+    rule = fit(name, probabilities, truth, config)
+    predicted = np.zeros(truth.shape, dtype=bool if truth.ndim == 2 else np.int64)
+    by_fold = {}
+    for fold in np.unique(folds):
+        held_out = folds == fold
+        others = slice(None) if held_out.all() else ~held_out
+        by_fold[int(fold)] = fit(name, probabilities[others], truth[others], config)
+        predicted[held_out] = by_fold[int(fold)].decide_among(probabilities, held_out)
+    return Choice(
+        rule=rule,
+        cross_fitted=score(truth, predicted, config),
+        optimistic=score(truth, rule.decide(probabilities), config),
+        predicted=predicted,
+        folds=folds,
+        by_fold=by_fold,
+        candidates=[],
+    )
+
+
+def _parts(folds: np.ndarray, groups: np.ndarray | None) -> np.ndarray:
+    """The folds if they are two or more, else five parts of the rows that keep groups whole."""
+    if len(np.unique(folds)) > 1:
+        return folds
+    members = np.arange(len(folds)) if groups is None else np.unique(groups, return_inverse=True)[1]
+    number = members.max() + 1
+    return (np.random.default_rng(0).permutation(number) % _PARTS)[members]
+
+
+def _checked(probabilities: np.ndarray, truth: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+    probabilities, truth = np.asarray(probabilities), np.asarray(truth)
+    if probabilities.dtype not in (np.float32, np.float64):
+        probabilities = probabilities.astype(np.float32)
+    if len(truth) == 0:
+        raise KitError("decision rule: there are no out-of-fold rows to fit it on; train a fold first")
+    shape = (len(truth), *truth.shape[1:])
+    if probabilities.shape[: len(shape)] != shape:
+        raise KitError(
+            f"decision rule: probabilities {list(probabilities.shape)} and truth {list(truth.shape)} "
+            "are not of the same rows and classes"
+        )
+    if not (probabilities.min() >= 0 and probabilities.max() <= 1):  # false for NaN, too
+        raise KitError(
+            "decision rule: probabilities must lie in 0 to 1; look for NaN in the out-of-fold predictions"
+        )
+    if truth.ndim == 1 and not (truth.min() >= 0 and truth.max() < probabilities.shape[1]):
+        raise KitError(
+            f"decision rule: truth has classes {truth.min()} to {truth.max()}, but the probabilities have "
+            f"{probabilities.shape[1]} columns; give class indices from 0"
+        )
+    return probabilities, truth.astype(bool if truth.ndim == 2 else np.int64, copy=False)
+
+
+def _limits(truth: np.ndarray, config: ScoringConfig) -> dict[str, int]:
+    least, most = limits(truth, config)
+    return {"at_least": least, "at_most": most}
+
+
+def _share(probabilities: np.ndarray, threshold: float) -> float:
+    if probabilities.size == 0:
+        return 0.0
+    return int(np.count_nonzero(probabilities >= probabilities.dtype.type(threshold))) / probabilities.size
+
+
+def _fit_half(probabilities, truth, config) -> Rule:
+    return Half(threshold=0.5, share=_share(probabilities, 0.5), **_limits(truth, config))
+
+
+def _fit_threshold(probabilities, truth, config) -> Rule:
+    threshold = best_threshold(probabilities, truth, config)
+    return Threshold(threshold=threshold, share=_share(probabilities, threshold), **_limits(truth, config))
+
+
+def _fit_positive_threshold(probabilities, truth, config) -> Rule:
+    threshold = best_threshold(probabilities, truth, config)
+    return PositiveThreshold(threshold, _share(probabilities[:, 1], threshold))
+
+
+def _fit_thresholds(probabilities, truth, config) -> Rule:
+    thresholds = best_thresholds(probabilities, truth, config)
+    shares = [_share(*column) for column in zip(probabilities.T, thresholds, strict=True)]
+    return Thresholds(thresholds=tuple(thresholds.tolist()), shares=tuple(shares), **_limits(truth, config))
+
+
+def _fit_prevalence(probabilities, truth, config) -> Rule:
+    shares = tuple((np.count_nonzero(truth, axis=0) / len(truth)).tolist())
+    thresholds = tuple(thresholds_at(probabilities, shares).tolist())
+    return Prevalence(shares=shares, thresholds=thresholds, **_limits(truth, config))
+
+
+def _fit_expected_f(probabilities, truth, config) -> Rule:
+    return ExpectedF(beta=config.beta, zero_division=config.zero_division, **_limits(truth, config))
+
+
+def _fit_offsets(probabilities, truth, config) -> Rule:
+    values = offsets(probabilities, truth, config)
+    total = np.maximum(probabilities.sum(axis=1, dtype=np.float64), 1e-12)
+    return Offsets(tuple(values.tolist()), float(np.mean(probabilities.max(axis=1) / total)))
+
+
+_Fit = Callable[[np.ndarray, np.ndarray, ScoringConfig], Rule]
+_ONE_LABEL: dict[str, _Fit] = {
+    "argmax": lambda *_: Argmax(),
+    "threshold": _fit_positive_threshold,
+    "offsets": _fit_offsets,
+}
+_SEVERAL_LABELS: dict[str, _Fit] = {
+    "half": _fit_half,
+    "threshold": _fit_threshold,
+    "prevalence": _fit_prevalence,
+    "expected_f": _fit_expected_f,
+    "thresholds": _fit_thresholds,
+}

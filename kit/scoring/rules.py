@@ -1,0 +1,330 @@
+"""Decision rules: probabilities → labels. They hold all they need, and travel as JSON.
+
+One label a row: int64 [rows]. Several labels a row: bool [rows, classes]; there `at_least` adds the most probable
+classes to a row with fewer labels, and `at_most` leaves the most probable ones of a row with more. A class that is
+never predicted (threshold infinite) is added last.
+"""
+
+from dataclasses import asdict, dataclass, fields, replace
+from typing import Any, ClassVar, Self
+
+import numpy as np
+
+from kit.errors import KitError, some
+from kit.scoring.expected import expected_f
+from kit.scoring.f1 import argmax
+from kit.scoring.offsets import logarithm
+from kit.scoring.thresholds import NEVER, threshold_at
+
+FEWEST_ROWS = 100  # on fewer rows shares of rows mean little
+
+
+@dataclass(frozen=True)
+class Rule:
+    """probabilities float [rows, classes] → labels."""
+
+    kind: ClassVar[str]
+
+    @property
+    def name(self) -> str:
+        return self.kind
+
+    def decide(self, probabilities: np.ndarray) -> np.ndarray:
+        """probabilities float [rows, classes] → int64 [rows], or bool [rows, classes]."""
+        raise NotImplementedError
+
+    def decide_among(self, probabilities: np.ndarray, rows: np.ndarray) -> np.ndarray:
+        """Labels of the rows in the mask `rows` bool [rows] of all rows at hand, probabilities [rows, classes]."""
+        return self.decide(probabilities[rows])
+
+    def mapped(self, probabilities: np.ndarray) -> Self:
+        """This rule for probabilities [rows, classes] of another spread than those it was fitted on."""
+        return self
+
+    def to_json(self) -> dict[str, Any]:
+        """Plain values for a JSON file; `rule_from_json` gives an equal rule back."""
+        return {"kind": self.kind, **{key: _plain(value) for key, value in asdict(self).items()}}
+
+    def sentence(self, classes: list[str]) -> str:
+        """The rule in words, with the names of the classes in the order of the columns."""
+        raise NotImplementedError
+
+    def limited(self, chosen: np.ndarray, ranking: np.ndarray) -> np.ndarray:
+        """`chosen` within the rule's limits on the number of labels, by `ranking`; both [rows, classes]."""
+        return chosen
+
+
+@dataclass(frozen=True)
+class Argmax(Rule):
+    """The most probable class; the first of equals."""
+
+    kind = "argmax"
+
+    def decide(self, probabilities: np.ndarray) -> np.ndarray:
+        return argmax(probabilities).astype(np.int64)
+
+    def sentence(self, classes: list[str]) -> str:
+        return "the most probable class"
+
+
+@dataclass(frozen=True)
+class PositiveThreshold(Rule):
+    """Two classes, one label a row: the second class at or above its threshold.
+
+    share: of the rows it was fitted on, at or above the threshold.
+    """
+
+    kind = "positive_threshold"
+    threshold: float
+    share: float
+
+    @property
+    def name(self) -> str:
+        return "threshold"
+
+    def decide(self, probabilities: np.ndarray) -> np.ndarray:
+        _columns_are(2, probabilities)
+        return (probabilities[:, 1] >= _like(self.threshold, probabilities)).astype(np.int64)
+
+    def mapped(self, probabilities: np.ndarray) -> Self:
+        return replace(self, threshold=_mapped(self.threshold, self.share, probabilities[:, 1]))
+
+    def sentence(self, classes: list[str]) -> str:
+        if self.threshold == NEVER:
+            return f"never {classes[1]}"
+        return f"{classes[1]} from a probability of {_number(self.threshold)}"
+
+
+@dataclass(frozen=True)
+class Offsets(Rule):
+    """The class with the highest log probability plus offset.
+
+    confidence: mean of the highest probability over the rows it was fitted on. power: of the probabilities, before
+    the offsets.
+    """
+
+    kind = "offsets"
+    offsets: tuple[float, ...]
+    confidence: float
+    power: float = 1.0
+
+    def decide(self, probabilities: np.ndarray) -> np.ndarray:
+        _columns_are(len(self.offsets), probabilities)
+        return np.argmax(self.power * logarithm(probabilities) + self.offsets, axis=1)
+
+    def mapped(self, probabilities: np.ndarray) -> Self:
+        """With the power at which the mean of the highest probability is that of the rows it was fitted on."""
+        logs = logarithm(probabilities)
+        logs -= logs.max(axis=1, keepdims=True)
+        low, high = 0.1, 10.0
+        for _ in range(40):
+            power = (low * high) ** 0.5
+            if np.mean(1 / np.exp(power * logs).sum(axis=1)) < self.confidence:
+                low = power
+            else:
+                high = power
+        return replace(self, power=float(power))
+
+    def sentence(self, classes: list[str]) -> str:
+        text = (
+            f"the most probable class after {_from_to(self.offsets, classes, 'offsets to the log probabilities')}"
+        )
+        return text + _never(self.offsets, classes)
+
+
+@dataclass(frozen=True)
+class _Several(Rule):
+    """Several labels a row, `at_least` to `at_most` of them."""
+
+    at_least: int
+    at_most: int
+
+    def limited(self, chosen: np.ndarray, ranking: np.ndarray) -> np.ndarray:
+        counts = chosen.sum(axis=1)
+        out = (counts < self.at_least) | (counts > self.at_most)
+        if not out.any():
+            return chosen
+        # Chosen ones first, each by rank: adding and leaving are then the same.
+        order = np.lexsort((-ranking[out], ~chosen[out]), axis=1)
+        keep = np.arange(chosen.shape[1]) < np.clip(counts[out], self.at_least, self.at_most)[:, None]
+        chosen = chosen.copy()
+        changed = np.zeros_like(keep)
+        np.put_along_axis(changed, order, keep, axis=1)
+        chosen[out] = changed
+        return chosen
+
+    def _above(self, probabilities: np.ndarray, thresholds: np.ndarray) -> np.ndarray:
+        if thresholds.ndim:
+            _columns_are(len(thresholds), probabilities)
+        ranking = np.where(thresholds == NEVER, probabilities - 2, probabilities)
+        return self.limited(probabilities >= _like(thresholds, probabilities), ranking)
+
+    def _limits(self, classes: list[str]) -> str:
+        least = f", at least {self.at_least} {_labels(self.at_least)}" if self.at_least else ""
+        return least + (f", at most {self.at_most} {_labels(self.at_most)}" if self.at_most < len(classes) else "")
+
+
+@dataclass(frozen=True)
+class Threshold(_Several):
+    """One threshold for all classes. share: of the probabilities it was fitted on, at or above it."""
+
+    kind = "threshold"
+    threshold: float
+    share: float
+
+    def decide(self, probabilities: np.ndarray) -> np.ndarray:
+        return self._above(probabilities, np.asarray(self.threshold))
+
+    def mapped(self, probabilities: np.ndarray) -> Self:
+        return replace(self, threshold=_mapped(self.threshold, self.share, probabilities))
+
+    def sentence(self, classes: list[str]) -> str:
+        if self.threshold == NEVER:
+            return f"no label by probability{self._limits(classes)}"
+        return f"one threshold of {_number(self.threshold)}{self._limits(classes)}"
+
+
+@dataclass(frozen=True)
+class Half(Threshold):
+    """A threshold of .5."""
+
+    kind = "half"
+
+
+@dataclass(frozen=True)
+class Thresholds(_Several):
+    """A threshold a class. shares: of the rows it was fitted on, at or above it, a class."""
+
+    kind = "thresholds"
+    thresholds: tuple[float, ...]
+    shares: tuple[float, ...]
+
+    def decide(self, probabilities: np.ndarray) -> np.ndarray:
+        return self._above(probabilities, np.array(self.thresholds))
+
+    def mapped(self, probabilities: np.ndarray) -> Self:
+        columns = zip(self.thresholds, self.shares, probabilities.T, strict=True)
+        return replace(self, thresholds=tuple(_mapped(*column) for column in columns))
+
+    def sentence(self, classes: list[str]) -> str:
+        text = _from_to(self.thresholds, classes, "a threshold a class")
+        return text + self._limits(classes) + _never(self.thresholds, classes)
+
+
+@dataclass(frozen=True)
+class Prevalence(_Several):
+    """Each class as often as in the training rows, by the most probable rows of those at hand.
+
+    shares: of training rows that have the class. thresholds: those that gave these shares on the rows it was
+    fitted on; they decide where fewer than `FEWEST_ROWS` rows are at hand.
+    """
+
+    kind = "prevalence"
+    shares: tuple[float, ...]
+    thresholds: tuple[float, ...]
+
+    def decide(self, probabilities: np.ndarray) -> np.ndarray:
+        return self._above(probabilities, self._thresholds(probabilities))
+
+    def decide_among(self, probabilities: np.ndarray, rows: np.ndarray) -> np.ndarray:
+        return self._above(probabilities[rows], self._thresholds(probabilities))
+
+    def _thresholds(self, probabilities: np.ndarray) -> np.ndarray:
+        _columns_are(len(self.shares), probabilities)
+        if len(probabilities) < FEWEST_ROWS:
+            return np.array(self.thresholds)
+        return thresholds_at(probabilities, self.shares)
+
+    def sentence(self, classes: list[str]) -> str:
+        return f"each class as often as in the training rows{self._limits(classes)}"
+
+
+@dataclass(frozen=True)
+class ExpectedF(_Several):
+    """For each row the labels with the highest expected F."""
+
+    kind = "expected_f"
+    beta: float
+    zero_division: int
+
+    def decide(self, probabilities: np.ndarray) -> np.ndarray:
+        return expected_f(probabilities, self.beta, self.zero_division, self.at_least, self.at_most)
+
+    def sentence(self, classes: list[str]) -> str:
+        return f"for each row the labels with the highest expected F{self.beta:g}{self._limits(classes)}"
+
+
+_KINDS = {
+    rule.kind: rule
+    for rule in (Argmax, PositiveThreshold, Offsets, Half, Threshold, Thresholds, Prevalence, ExpectedF)
+}
+
+
+def rule_from_json(content: dict[str, Any]) -> Rule:
+    """The rule that `to_json` wrote; `KitError` where the content is no rule."""
+    kind = content.get("kind") if isinstance(content, dict) else None
+    if kind not in _KINDS:
+        raise KitError(f"decision rule: kind {kind!r} is not known; known are {some(_KINDS)}; fit the rule again")
+    values = {key: value for key, value in content.items() if key != "kind"}
+    names = {field.name for field in fields(_KINDS[kind])}
+    if values.keys() != names:
+        raise KitError(f"decision rule {kind}: has {some(values)} but needs {some(sorted(names))}; fit it again")
+    return _KINDS[kind](**{key: _unplain(value) for key, value in values.items()})
+
+
+def thresholds_at(probabilities: np.ndarray, shares: tuple[float, ...]) -> np.ndarray:
+    """The threshold of each class that its share of the rows lies at or above: float64 [classes]."""
+    columns = zip(probabilities.T, shares, strict=True)
+    return np.array([threshold_at(column, share) if share > 0 else NEVER for column, share in columns])
+
+
+def _mapped(threshold: float, share: float, probabilities: np.ndarray) -> float:
+    return threshold if threshold == NEVER else threshold_at(probabilities, share)
+
+
+def _like(threshold: float | np.ndarray, probabilities: np.ndarray) -> np.ndarray:
+    """In the precision of the probabilities, which else would be copied."""
+    return np.asarray(threshold, dtype=probabilities.dtype)
+
+
+def _columns_are(number: int, probabilities: np.ndarray) -> None:
+    if probabilities.shape[1] != number:
+        raise KitError(
+            f"decision rule: it was fitted on {number} classes, the probabilities have {probabilities.shape[1]}; "
+            "fit it again for these classes"
+        )
+
+
+def _plain(value: Any) -> Any:
+    """Infinity, which JSON does not have, as a word."""
+    if isinstance(value, tuple):
+        return [_plain(each) for each in value]
+    return str(value) if isinstance(value, float) and np.isinf(value) else value
+
+
+def _unplain(value: Any) -> Any:
+    if isinstance(value, list):
+        return tuple(_unplain(each) for each in value)
+    return float(value) if isinstance(value, str) else value
+
+
+def _number(value: float) -> str:
+    """Two decimals, and for small values two digits."""
+    return f"{value:.2f}" if abs(value) >= 0.1 or value == 0 else f"{value:.2g}"
+
+
+def _labels(number: int) -> str:
+    return "label" if number == 1 else "labels"
+
+
+def _from_to(values: tuple[float, ...], classes: list[str], what: str) -> str:
+    pairs = sorted((value, name) for value, name in zip(values, classes, strict=True) if np.isfinite(value))
+    if not pairs:
+        return what
+    (low, first), (high, last) = pairs[0], pairs[-1]
+    return f"{what} from {_number(low)} ({first}) to {_number(high)} ({last})"
+
+
+def _never(values: tuple[float, ...], classes: list[str]) -> str:
+    never = [name for value, name in zip(values, classes, strict=True) if not np.isfinite(value)]
+    return f", never {some(never)}" if never else ""

@@ -1,0 +1,255 @@
+"""Thresholds that maximise F on given rows, exactly, by sorting.
+
+A threshold predicts the rows at or above it, so only the cuts between different values count: cut i predicts the i
+most probable ones. Where several cuts reach the optimum, the threshold is the middle of the widest interval of
+thresholds that do (of equally wide ones the highest), in [0, 1]. Infinity predicts nothing.
+
+The arrays stay in their own precision (float32 or float64); only a column, or for `best_threshold` the sorted
+whole, is copied.
+"""
+
+from collections.abc import Iterator
+
+import numpy as np
+
+from kit.scoring.config import ScoringConfig
+from kit.scoring.f1 import fbeta
+
+NEVER = np.inf
+_TOLERANCE = 1e-10  # what sums of rounded changes may differ by and still be tied
+_COLUMNS = 8  # columns brought together at once: reading one column reads whole cache lines
+_ROWS = 65_536  # rows in a block
+_SWEEPS = 20  # of coordinate ascent, at most
+
+
+def best_threshold(probabilities: np.ndarray, truth: np.ndarray, config: ScoringConfig) -> float:
+    """The one threshold with the highest F on these rows, limits on the number of labels included.
+
+    probabilities float [rows, classes], truth bool [rows, classes] → threshold; `NEVER` where nothing is positive.
+    Average binary: truth int [rows] of 0 and 1, and the threshold is for the second column.
+    Each probability passed on the way down changes one class's F (macro, weighted), one row's (samples) or the
+    pooled counts (micro); the running sum of the changes is F at every cut. O(rows · classes · log).
+    """
+    if config.average == "binary":
+        return _one_class(probabilities[:, 1], truth == 1, config)
+    truth = np.asarray(truth, dtype=bool)
+    if not truth.any():
+        return NEVER
+    scores = _forced(probabilities, *limits(truth, config))
+    if config.average == "micro":
+        changes = truth
+    elif config.average == "samples":
+        changes = _changes_by_row(scores, truth, config)
+    else:
+        changes = _changes_by_class(scores, truth, config)
+    order = np.argsort(scores, axis=None)[::-1]
+    values = scores.ravel()[order]
+    objective = np.zeros(len(values) + 1)
+    np.cumsum(changes.ravel()[order], out=objective[1:])
+    if config.average == "micro":
+        objective = fbeta(objective, np.arange(len(objective)), truth.sum(), config.beta, config.zero_division)
+    free = slice(np.count_nonzero(values == np.inf), len(values) - np.count_nonzero(values == -np.inf))
+    return _middle(values[free], objective[free.start : free.stop + 1])
+
+
+def best_thresholds(probabilities: np.ndarray, truth: np.ndarray, config: ScoringConfig) -> np.ndarray:
+    """The threshold of each class with the highest F on these rows, limits on the number of labels left aside.
+
+    probabilities float [rows, classes], truth bool [rows, classes] → float64 [classes]. A class without positive
+    rows is never predicted: `NEVER`.
+    macro, weighted: each class by itself, exact. micro: exact by Dinkelbach's iterations (1967, "On nonlinear
+    fractional programming") over F, whose inner problem falls apart into classes. samples: coordinate ascent from
+    `best_threshold`, each step exact; a local optimum.
+    """
+    truth = np.asarray(truth, dtype=bool)
+    if config.average == "micro":
+        return _micro(probabilities, truth, config)
+    if config.average == "samples":
+        return _samples(probabilities, truth, config)
+    return np.array([_one_class(column, labels, config) for column, labels in _columns(probabilities, truth)])
+
+
+def threshold_at(values: np.ndarray, share: float) -> float:
+    """The threshold that the given share of `values` [any shape] lies at or above, as nearly as ties let it."""
+    values = np.sort(values, axis=None)[::-1]
+    count = round(share * len(values))
+    if count == 0 or len(values) == 0:
+        return _between(values, 0, 0)
+    last = values[count - 1]
+    more, fewer = np.count_nonzero(values >= last), np.count_nonzero(values > last)
+    cut = more if more - count < count - fewer else fewer
+    return _between(values, cut, cut)
+
+
+def limits(truth: np.ndarray, config: ScoringConfig) -> tuple[int, int]:
+    """Fewest and most labels of a row: the config's, else the fewest that a row of truth has, and all classes."""
+    at_most = truth.shape[1] if config.at_most is None else config.at_most
+    if config.at_least is not None:
+        return config.at_least, at_most
+    fewest = min((int(np.count_nonzero(rows, axis=1).min()) for rows in _blocks(truth)), default=0)
+    return min(fewest, at_most), at_most
+
+
+def _one_class(column: np.ndarray, labels: np.ndarray, config: ScoringConfig) -> float:
+    positive = np.count_nonzero(labels)
+    if positive == 0:
+        return NEVER
+    values, hits = _descending(column, labels)
+    return _middle(values, _f_at_cuts(hits, positive, config))
+
+
+def _descending(column: np.ndarray, labels: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+    """Values from the highest on [n], and the hits at each cut [n + 1]."""
+    if column.dtype == np.float32:
+        # The bits of floats from 0 on are in the order of their values, with the sign's bit free for the label:
+        # sorting such numbers costs less than half of sorting indices and collecting by them.
+        keys = (column + np.float32(0)).view(np.uint32) << 1 | labels
+        keys.sort()
+        values, sorted_labels = (keys[::-1] >> 1).view(np.float32), keys[::-1] & 1
+    else:
+        order = np.argsort(column)[::-1]
+        values, sorted_labels = column[order], labels[order]
+    hits = np.zeros(len(column) + 1)
+    np.cumsum(sorted_labels, out=hits[1:])
+    return values, hits
+
+
+def _f_at_cuts(hits: np.ndarray, positive: int, config: ScoringConfig) -> np.ndarray:
+    return fbeta(hits, np.arange(len(hits)), positive, config.beta, config.zero_division)
+
+
+def _middle(values: np.ndarray, objective: np.ndarray, tolerance: float = _TOLERANCE) -> float:
+    """Middle of the widest interval of best thresholds; values descending [n], objective of each cut [n + 1]."""
+    cuts = np.flatnonzero(np.concatenate([[True], values[1:] < values[:-1], [True]])) if len(values) else [0]
+    reached = np.asarray(objective)[cuts]
+    tied = np.flatnonzero(reached >= reached.max() - tolerance)
+    breaks = np.flatnonzero(np.diff(tied) > 1)
+    firsts = np.asarray(cuts)[tied[np.concatenate([[0], breaks + 1])]]
+    lasts = np.asarray(cuts)[tied[np.concatenate([breaks, [len(tied) - 1]])]]
+    widths = [np.subtract(*_ends(values, first, last)) for first, last in zip(firsts, lasts, strict=True)]
+    widest = int(np.argmax(widths))
+    return _between(values, int(firsts[widest]), int(lasts[widest]))
+
+
+def _ends(values: np.ndarray, first: int, last: int) -> tuple[float, float]:
+    """Highest and lowest threshold of the cuts first to last."""
+    if first > 0:
+        high = float(values[first - 1])
+    else:
+        above = float(np.nextafter(values[0], values.dtype.type(np.inf))) if len(values) else 1.0
+        high = max(1.0, above)
+    return high, float(values[last]) if last < len(values) else 0.0
+
+
+def _between(values: np.ndarray, first: int, last: int) -> float:
+    high, low = _ends(values, first, last)
+    middle = float(np.asarray((high + low) / 2, dtype=values.dtype))
+    # Between neighbours of the floating-point line the middle rounds onto one of them; the lower one is out.
+    return high if last < len(values) and middle <= low else middle
+
+
+def _columns(probabilities: np.ndarray, truth: np.ndarray) -> Iterator[tuple[np.ndarray, np.ndarray]]:
+    for start in range(0, probabilities.shape[1], _COLUMNS):
+        some = slice(start, start + _COLUMNS)
+        yield from zip(
+            np.ascontiguousarray(probabilities[:, some].T), np.ascontiguousarray(truth[:, some].T), strict=True
+        )
+
+
+def _blocks(array: np.ndarray) -> Iterator[np.ndarray]:
+    return (array[start : start + _ROWS] for start in range(0, len(array), _ROWS))
+
+
+def _forced(probabilities: np.ndarray, at_least: int, at_most: int) -> np.ndarray:
+    """Infinity for each row's `at_least` most probable classes, minus infinity beyond its `at_most`."""
+    if at_least == 0 and at_most >= probabilities.shape[1]:
+        return probabilities
+    scores = probabilities.copy()
+    for rows in _blocks(scores):
+        order = np.argsort(-rows, axis=1, kind="stable")
+        np.put_along_axis(rows, order[:, :at_least], np.inf, axis=1)
+        np.put_along_axis(rows, order[:, at_most:], -np.inf, axis=1)
+    return scores
+
+
+def _changes_by_class(scores: np.ndarray, truth: np.ndarray, config: ScoringConfig) -> np.ndarray:
+    """What predicting each one, after all above it, adds to the average over classes: [rows, classes]."""
+    changes = np.empty(scores.shape)
+    positive = np.count_nonzero(truth, axis=0)
+    weights = (
+        positive / positive.sum() if config.average == "weighted" else np.full(len(positive), 1 / len(positive))
+    )
+    for index, (column, labels) in enumerate(_columns(scores, truth)):
+        order = np.argsort(column)[::-1]
+        hits = np.concatenate([[0], np.cumsum(labels[order])])
+        changes[order, index] = weights[index] * np.diff(_f_at_cuts(hits, positive[index], config))
+    return changes
+
+
+def _changes_by_row(scores: np.ndarray, truth: np.ndarray, config: ScoringConfig) -> np.ndarray:
+    changes = np.empty(scores.shape)
+    for rows, labels, out in zip(_blocks(scores), _blocks(truth), _blocks(changes), strict=True):
+        order = np.argsort(-rows, axis=1)
+        hits = np.zeros((len(rows), rows.shape[1] + 1))
+        np.cumsum(np.take_along_axis(labels, order, axis=1), axis=1, out=hits[:, 1:])
+        positive = np.count_nonzero(labels, axis=1)[:, None]
+        values = fbeta(hits, np.arange(hits.shape[1]), positive, config.beta, config.zero_division)
+        np.put_along_axis(out, order, np.diff(values, axis=1) / len(scores), axis=1)
+    return changes
+
+
+def _micro(probabilities: np.ndarray, truth: np.ndarray, config: ScoringConfig) -> np.ndarray:
+    square = config.beta**2
+    positive = np.count_nonzero(truth, axis=0)
+    columns = [
+        _descending(column, labels) if labels.any() else None for column, labels in _columns(probabilities, truth)
+    ]
+
+    def worth(hits: np.ndarray, f: float) -> np.ndarray:
+        return (1 + square) * hits - f * np.arange(len(hits))
+
+    f = 0.0
+    while True:
+        part, whole = 0.0, square * positive.sum()
+        for values, hits in filter(None, columns):
+            allowed = np.concatenate([[True], values[1:] < values[:-1], [True]])
+            cut = int(np.argmax(np.where(allowed, worth(hits, f), -np.inf)))
+            part, whole = part + (1 + square) * hits[cut], whole + cut
+        better = part / whole if whole else 0.0
+        if better <= f + 1e-15:
+            break
+        f = better
+    # At the optimal F all cuts of a class with the highest worth give the same F, in any combination.
+    tolerance = _TOLERANCE * (1 + len(truth))
+    return np.array(
+        [NEVER if pair is None else _middle(pair[0], worth(pair[1], f), tolerance) for pair in columns]
+    )
+
+
+def _samples(probabilities: np.ndarray, truth: np.ndarray, config: ScoringConfig) -> np.ndarray:
+    start = best_threshold(
+        probabilities, truth, config.model_copy(update={"at_least": 0, "at_most": truth.shape[1]})
+    )
+    present = truth.any(axis=0)
+    thresholds = np.where(present, start, NEVER)
+    chosen = probabilities >= thresholds.astype(probabilities.dtype)
+    predicted, hits = np.count_nonzero(chosen, axis=1), np.count_nonzero(chosen & truth, axis=1)
+    positive = np.count_nonzero(truth, axis=1)
+
+    def f(hits: np.ndarray, predicted: np.ndarray) -> np.ndarray:
+        return fbeta(hits, predicted, positive, config.beta, config.zero_division)
+
+    reached = f(hits, predicted).mean()
+    for _ in range(_SWEEPS):
+        for index in np.flatnonzero(present):
+            column, labels = probabilities[:, index], truth[:, index]
+            predicted, hits = predicted - chosen[:, index], hits - (chosen[:, index] & labels)
+            order = np.argsort(column)[::-1]
+            gains = (f(hits + labels, predicted + 1) - f(hits, predicted))[order] / len(truth)
+            thresholds[index] = _middle(column[order], np.concatenate([[0], np.cumsum(gains)]))
+            chosen[:, index] = column >= probabilities.dtype.type(thresholds[index])
+            predicted, hits = predicted + chosen[:, index], hits + (chosen[:, index] & labels)
+        before, reached = reached, f(hits, predicted).mean()
+        if reached <= before + _TOLERANCE:
+            break
+    return thresholds

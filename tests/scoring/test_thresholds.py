@@ -1,0 +1,173 @@
+import itertools
+
+import numpy as np
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from kit.scoring.config import ScoringConfig
+from kit.scoring.f1 import score
+from kit.scoring.rules import Threshold
+from kit.scoring.thresholds import NEVER, best_threshold, best_thresholds, limits, threshold_at
+
+AVERAGES = ["macro", "micro", "weighted", "samples"]
+CASES = {"seed": st.integers(0, 10_000), "beta": st.sampled_from([0.5, 1.0, 2.0])}
+FEW = settings(max_examples=15, deadline=None, database=None)
+
+
+def case(seed: int, rows: int = 12, classes: int = 3, levels: int = 8, kind=np.float32):
+    """Probabilities with ties, and labels that they say something about; some classes are absent."""
+    generator = np.random.default_rng(seed)
+    probabilities = (generator.integers(0, levels + 1, (rows, classes)) / levels).astype(kind)
+    truth = generator.random((rows, classes)) < probabilities * generator.integers(0, 2, classes)
+    return probabilities, truth
+
+
+def all_cuts(values: np.ndarray) -> list[float]:
+    return [*np.unique(values).astype(float), 2.0]
+
+
+@pytest.mark.parametrize("average", AVERAGES)
+@pytest.mark.parametrize("zero_division", [0, 1])
+@pytest.mark.parametrize("kind", [np.float32, np.float64])
+@given(at_least=st.integers(0, 1), at_most=st.integers(2, 3), **CASES)
+@FEW
+def test_one_threshold_is_as_good_as_the_best_of_all_cuts(
+    average, zero_division, kind, seed, beta, at_least, at_most
+):
+    probabilities, truth = case(seed, kind=kind)
+    config = ScoringConfig(
+        average=average, beta=beta, zero_division=zero_division, at_least=at_least, at_most=at_most
+    )
+
+    def reached(threshold: float) -> float:
+        return score(truth, Threshold(at_least, at_most, threshold, 0.0).decide(probabilities), config)
+
+    found = best_threshold(probabilities, truth, config)
+    if not truth.any():
+        assert found == NEVER
+        return
+    assert reached(found) == pytest.approx(max(map(reached, all_cuts(probabilities))), abs=1e-9)
+
+
+@pytest.mark.parametrize("average", ["macro", "micro", "weighted"])
+@pytest.mark.parametrize("zero_division", [0, 1])
+@pytest.mark.parametrize("kind", [np.float32, np.float64])
+@given(**CASES)
+@FEW
+def test_thresholds_are_as_good_as_the_best_of_all_combinations(average, zero_division, kind, seed, beta):
+    probabilities, truth = case(seed, rows=9, levels=4, kind=kind)
+    config = ScoringConfig(average=average, beta=beta, zero_division=zero_division)
+    found = score(truth, probabilities >= best_thresholds(probabilities, truth, config), config)
+    combinations = itertools.product(*map(all_cuts, probabilities.T))
+    best = max(score(truth, probabilities >= np.array(each), config) for each in combinations)
+    assert found == pytest.approx(best, abs=1e-9)
+
+
+@pytest.mark.parametrize("zero_division", [0, 1])
+@given(**CASES)
+@FEW
+def test_for_samples_no_single_threshold_can_be_bettered(zero_division, seed, beta):
+    probabilities, truth = case(seed, rows=15)
+    config = ScoringConfig(average="samples", beta=beta, zero_division=zero_division, at_least=0)
+    found = best_thresholds(probabilities, truth, config)
+    reached = score(truth, probabilities >= found, config)
+    common = np.where(truth.any(axis=0), best_threshold(probabilities, truth, config), NEVER)
+    assert reached >= score(truth, probabilities >= common, config) - 1e-9
+    for index in np.flatnonzero(truth.any(axis=0)):
+        for cut in all_cuts(probabilities[:, index]):
+            changed = found.copy()
+            changed[index] = cut
+            assert score(truth, probabilities >= changed, config) <= reached + 1e-9
+
+
+@given(**CASES)
+@FEW
+def test_binary_is_the_best_of_all_cuts_of_the_second_column(seed, beta):
+    probabilities, truth = case(seed, classes=2)
+    labels = truth[:, 1].astype(np.int64)
+    config = ScoringConfig(average="binary", beta=beta)
+    found = best_threshold(probabilities, labels, config)
+    values = [score(labels, (probabilities[:, 1] >= cut).astype(int), config) for cut in all_cuts(probabilities)]
+    assert score(labels, (probabilities[:, 1] >= found).astype(int), config) == pytest.approx(max(values))
+
+
+@pytest.mark.parametrize("average", AVERAGES)
+def test_a_class_without_positive_rows_is_never_predicted(average):
+    probabilities = np.array([[0.9, 0.8], [0.2, 1.0], [0.7, 0.1]])
+    truth = np.array([[True, False], [False, False], [True, False]])
+    found = best_thresholds(probabilities, truth, ScoringConfig(average=average))
+    assert found[1] == NEVER
+    assert 0.2 < found[0] <= 0.7
+    assert best_threshold(probabilities, np.zeros_like(truth), ScoringConfig(average=average)) == NEVER
+
+
+@pytest.mark.parametrize("kind", [np.float32, np.float64])
+def test_the_middle_of_the_tied_thresholds(kind):
+    column = np.array([[0.9], [0.8], [0.4], [0.1]], dtype=kind)
+    positive = np.array([[True], [True], [False], [False]])
+    assert best_thresholds(column, positive, ScoringConfig())[0] == pytest.approx(0.6)
+    # Cuts after the first and after the third reach F1 = 2/3 and 2 · 2 / (3 + 2) = .8, after the fourth 2/3.
+    assert best_thresholds(column, positive[[0, 2, 1, 3]], ScoringConfig())[0] == pytest.approx(0.25)
+    # All of one: everything is predicted, from 0 to the lowest value.
+    assert best_thresholds(column, positive | True, ScoringConfig())[0] == pytest.approx(0.05)
+
+
+def test_of_separate_tied_intervals_the_widest_counts():
+    # F1 at the cuts: 2·1/(1+2) = 2/3, 1/2, 2·1/(3+2), 2·2/(4+2) = 2/3: thresholds in (.7, .8] or (0, .1].
+    column = np.array([[0.8], [0.7], [0.6], [0.1]])
+    truth = np.array([[True], [False], [False], [True]])
+    assert score(truth, column >= 0.75, ScoringConfig()) == score(truth, column >= 0.05, ScoringConfig())
+    assert best_thresholds(column, truth, ScoringConfig())[0] == pytest.approx(0.75)
+    column[3] = 0.3
+    assert best_thresholds(column, truth, ScoringConfig())[0] == pytest.approx(0.15)
+
+
+@pytest.mark.parametrize("kind", [np.float32, np.float64])
+def test_a_threshold_between_neighbouring_numbers_parts_them(kind):
+    low = kind(0.3)
+    high = np.nextafter(low, kind(1))
+    column, truth = np.array([[low], [high]]), np.array([[False], [True]])
+    for found in (
+        *best_thresholds(column, truth, ScoringConfig()),
+        best_threshold(column, truth, ScoringConfig()),
+    ):
+        assert (column >= kind(found)).ravel().tolist() == [False, True]
+
+
+def test_probabilities_of_zero_and_one():
+    column, truth = np.array([[1.0], [0.0], [0.0]], np.float32), np.array([[True], [True], [True]])
+    assert best_thresholds(column, truth, ScoringConfig())[0] == 0
+    assert best_thresholds(column[:1], truth[:1], ScoringConfig())[0] == pytest.approx(0.5)
+    assert threshold_at(column, 0.0) > 1
+
+
+@given(seed=st.integers(0, 1000), share=st.floats(0, 1))
+@FEW
+def test_a_share_lies_at_or_above_its_threshold(seed, share):
+    values = np.random.default_rng(seed).random(50).astype(np.float32)
+    assert np.count_nonzero(values >= np.float32(threshold_at(values, share))) == round(share * 50)
+
+
+def test_with_ties_the_nearest_share():
+    values = np.array([0.9, 0.5, 0.5, 0.5, 0.1])
+    assert np.count_nonzero(values >= threshold_at(values, 0.4)) == 1
+    assert np.count_nonzero(values >= threshold_at(values, 0.6)) == 4
+    assert np.count_nonzero(np.zeros(9) >= threshold_at(np.zeros(9), 0.3)) == 0
+
+
+def test_limits_come_from_the_config_or_the_training_rows():
+    truth = np.array([[True, True, False], [False, True, True]])
+    assert limits(truth, ScoringConfig()) == (2, 3)
+    assert limits(truth, ScoringConfig(at_least=0, at_most=2)) == (0, 2)
+    assert limits(truth, ScoringConfig(at_most=1)) == (1, 1)
+    assert limits(truth[:0], ScoringConfig()) == (0, 3)
+
+
+def test_the_probabilities_are_left_as_they_are():
+    probabilities, truth = case(1)
+    before = probabilities.copy()
+    for average in AVERAGES:
+        best_threshold(probabilities, truth, ScoringConfig(average=average, at_least=1, at_most=2))
+        best_thresholds(probabilities, truth, ScoringConfig(average=average))
+    assert np.array_equal(probabilities, before)
