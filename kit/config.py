@@ -4,7 +4,7 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any, ClassVar
 
-from pydantic import ValidationError, field_validator
+from pydantic import ValidationError, field_validator, model_validator
 
 from kit.catalogue import policy_content
 from kit.competition.config import CompetitionConfig, FoldsConfig
@@ -41,6 +41,17 @@ class Experiment(Section):
     scoring: ScoringConfig = ScoringConfig()
     seeds: tuple[int, ...] = (0,)
     kernel: KernelConfig = KernelConfig()
+
+    @model_validator(mode="after")
+    def _a_file_a_channel(self):
+        for side in ("train_images", "test_images"):
+            images = getattr(self.competition, side)
+            if isinstance(images, tuple) and len(images) != self.data.channels:
+                raise ValueError(
+                    f"competition.{side} names {len(images)} files an image, one a channel, but data.channels is "
+                    f"{self.data.channels}"
+                )
+        return self
 
     @field_validator("policies", "seeds")
     @classmethod

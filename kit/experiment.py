@@ -10,47 +10,33 @@ from importlib.metadata import version
 from pathlib import Path
 from typing import Any, Literal
 
-import numpy as np
-import pandas as pd
 import torch
 from accelerate import Accelerator
 from safetensors.torch import load_file, save_file
 from torch import nn
 
+from kit.competition.folds import FoldPlan
 from kit.competition.load import Competition, load_competition
-from kit.competition.submission import make_submission, validate_submission, write_submission
 from kit.config import Experiment
 from kit.data.loading import worker_count
 from kit.errors import KitError, some
-from kit.files import atomic, need_writable, write_json
+from kit.files import atomic, need_writable
 from kit.identity import fold_plan, stored_experiment, test_digest
 from kit.launch import side_by_side
 from kit.locate import Places
 from kit.lr import Policy
 from kit.model.build import build_model
 from kit.model.groups import depth_groups
+from kit.pooling import PolicyResult, pool_policy
 from kit.preparation import Prepared, Say, prepare, run_keys
 from kit.report.curves import draw_curves
-from kit.runs import ExperimentDir, RunDir, RunKey, average, predictions, read_predictions, write_predictions
-from kit.scoring.f1 import argmax, per_class, score
+from kit.runs import ExperimentDir, RunDir, RunKey, predictions, write_predictions
 from kit.settings import fingerprint
 from kit.training.device import make_accelerator, process_state, resolve_precision
 from kit.training.loop import Fold, Trainer
 
 PACKAGES = ("torch", "torchvision", "timm", "albumentations", "accelerate", "numpy", "scikit-learn", "pandas")
 MARGIN = 1.3  # a run may take this much longer than the slowest before it
-
-
-@dataclass(frozen=True)
-class PolicyResult:
-    """scores      the content of scores.json
-    per_class   precision, recall, F and rows of each class on the pooled OOF
-    submission  the file that was written
-    """
-
-    scores: dict[str, Any]
-    per_class: pd.DataFrame
-    submission: Path
 
 
 @dataclass(frozen=True)
@@ -130,7 +116,7 @@ def run(
     for policy in experiment.policies:
         _predict_test_anew(policy, prepared, folder, say)
     results = {
-        policy: _pool(policy, experiment, prepared.competition, folder, places, main)
+        policy: _pool(policy, experiment, prepared.competition, prepared.plan, folder, places, main)
         for policy in experiment.policies
         if any(run.finished for run in folder.runs(policy))
     }
@@ -147,7 +133,7 @@ def pool(experiment: Experiment, output: str | Path = ".") -> Result:
     places = Places(Path(output).expanduser())
     folder = ExperimentDir(places.runs / experiment.name)
     competition = load_competition(experiment.competition)
-    _, reason = fold_plan(experiment, folder, competition)
+    plan, reason = fold_plan(experiment, folder, competition, places)
     if reason:
         raise KitError(f"{folder.path} was made from {reason}, so it is not pooled with this config and data")
     finished = {policy: [run for run in folder.runs(policy) if run.finished] for policy in experiment.policies}
@@ -162,7 +148,7 @@ def pool(experiment: Experiment, output: str | Path = ".") -> Result:
     if not folder.config.is_file():
         raise KitError(f"{folder.config} does not exist; bring it along with the runs it belongs to")
     results = {
-        policy: _pool(policy, experiment, competition, folder, places, write=True)
+        policy: _pool(policy, experiment, competition, plan, folder, places, write=True)
         for policy, runs in finished.items()
         if runs
     }
@@ -243,8 +229,7 @@ def _execute(key: RunKey, prepared: Prepared, run: RunDir, say: Say) -> None:
             raise told from error
         raise
     held_out = trainer.fold.valid_rows
-    truth = competition.targets[held_out]
-    fold_score = score(truth, argmax(trained.probabilities), experiment.scoring)
+    fold_score = trained.score
     if main:
         ids = [competition.ids[row] for row in held_out]
         write_predictions(predictions(ids, trained.probabilities, competition.classes), run.oof)
@@ -328,54 +313,13 @@ def _pool(
     policy: str,
     experiment: Experiment,
     competition: Competition,
+    plan: FoldPlan,
     folder: ExperimentDir,
     places: Places,
     write: bool,
 ) -> PolicyResult:
-    """Averages a policy's predictions by id over all its finished folds and seeds; scores them, writes the
-    submission."""
-    runs = [run for run in folder.runs(policy) if run.finished]
-    target_of = dict(zip(competition.ids, competition.targets, strict=True))
-
-    def score_of(frame: pd.DataFrame) -> float:
-        truth = np.array([target_of[name] for name in frame.index])
-        return score(truth, argmax(frame.to_numpy()), experiment.scoring)
-
-    each = [read_predictions(run.oof) for run in runs]
-    oof = average(each)
-    oof = oof.loc[pd.Index(competition.ids).intersection(oof.index, sort=False)].rename_axis("id")
-    test = average(read_predictions(run.test) for run in runs).loc[competition.test_ids].rename_axis("id")
-    truth = np.array([target_of[name] for name in oof.index])
-    table = per_class(truth, argmax(oof.to_numpy()), competition.classes, experiment.scoring.beta)
-    records = [run.read() for run in runs]
-    scores = {
-        "metric": experiment.scoring.title,
-        "oof": score_of(oof),
-        "oof_rows": len(oof),
-        "train_rows": len(competition.ids),
-        "runs": [
-            {"seed": record["seed"], "fold": record["fold"], "score": score_of(frame)}
-            for record, frame in zip(records, each, strict=True)
-        ],
-        "per_class": table.to_dict("records"),
-    }
-    labels = pd.Series(competition.format.decode(argmax(test.to_numpy())), index=test.index, dtype=object)
-    submission = make_submission(labels, competition.sample, competition.sample_id)
-    path = places.submissions / f"{_submission_name(policy, experiment, folder)}.csv"
-    validate_submission(
-        submission,
-        list(competition.sample.columns),
-        competition.sample_id,
-        competition.test_ids,
-        competition.format,
-        str(path),
-    )
-    if write:
-        write_predictions(oof.astype(np.float32), folder.policy(policy) / "oof.parquet")
-        write_predictions(test.astype(np.float32), folder.policy(policy) / "test.parquet")
-        write_json(folder.policy(policy) / "scores.json", scores)
-        write_submission(submission, path)
-    return PolicyResult(scores, table, path)
+    submission = places.submissions / f"{_submission_name(policy, experiment, folder)}.csv"
+    return pool_policy(policy, experiment, competition, plan, folder, submission, write)
 
 
 def _submission_name(policy: str, experiment: Experiment, folder: ExperimentDir) -> str:

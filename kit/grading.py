@@ -6,9 +6,9 @@ from pathlib import Path
 import pandas as pd
 
 from kit.competition.config import CompetitionConfig
-from kit.competition.labels import SingleLabel
-from kit.competition.load import sample_columns
-from kit.competition.submission import validate_submission
+from kit.competition.labels import Labels, MultiLabel, SingleLabel
+from kit.competition.load import class_names, encode_labels, load_labels
+from kit.competition.submission import id_column_of, submission_format
 from kit.competition.tables import need_columns, need_unique, read_table
 from kit.config import Experiment
 from kit.errors import KitError, some
@@ -33,36 +33,48 @@ def grade(submission: str | Path, solution: str | Path, experiment: Experiment) 
     """
     config, submission, solution = experiment.competition, Path(submission), Path(solution)
     truth = read_table(solution, "solution")
-    need_columns(truth, {"competition.id": config.id, "competition.label": config.label}, solution)
-    need_unique(truth[config.id], str(solution))
+    need_columns(truth, {"competition.id": config.id_column}, solution)
+    for column in _label_columns(config):
+        need_columns(truth, {"competition.label": column}, solution)
+    need_unique(truth[config.id_column], str(solution))
     if truth.empty:
         raise KitError(f"{solution} has no rows")
-    if (unlabelled := truth.loc[truth[config.label] == "", config.id]).size:
+    if not config.multilabel and (unlabelled := truth.loc[truth[config.label] == "", config.id_column]).size:
         raise KitError(f"{solution}: no label for {len(unlabelled)} ids ({some(unlabelled, 5)})")
-    columns, format = _expected(config, truth[config.label])
-    id_name, label_name = sample_columns(pd.DataFrame(columns=columns), config.id)
-
-    given, ids = read_table(submission, "submission"), truth[config.id].tolist()
-    validate_submission(given, columns, id_name, ids, format, str(submission))
-    predicted = given.set_index(id_name).loc[ids, label_name].tolist()
-    value = score(
-        format.encode(truth[config.label].tolist(), str(solution)),
-        format.encode(predicted, str(submission)),
-        experiment.scoring,
-    )
+    labels, folder = _labels(config, truth), Path(config.path).expanduser()
+    experiment.scoring.check(config.multilabel, len(labels.classes))
+    format = submission_format(config, _sample(config, truth), labels, class_names(folder, config, labels.classes))
+    predicted = format.read(read_table(submission, "submission"), str(submission))
+    value = score(encode_labels(truth, config, labels, str(solution)), predicted, experiment.scoring)
     return Grade(experiment.scoring.title, value, len(truth))
 
 
-def _expected(config: CompetitionConfig, truth: pd.Series) -> tuple[list[str], SingleLabel]:
-    """The columns of a submission, and the classes: the train table's and what else the solution has."""
-    folder = Path(config.path).expanduser()
-    sample, train = folder / config.sample_submission, folder / config.train
-    columns, labels = [config.id, config.label], truth
-    if sample.is_file():
-        columns = list(read_table(sample, "competition.sample_submission").columns)
-    if train.is_file():
-        table = read_table(train, "competition.train")
-        need_columns(table, {"competition.label": config.label}, train)
-        known = SingleLabel.of(table[config.label])
-        labels = pd.concat([table[config.label], truth[[not known.has(label) for label in truth]]])
-    return columns, SingleLabel.of(labels)
+def _label_columns(config: CompetitionConfig) -> tuple[str, ...]:
+    return config.label if isinstance(config.label, tuple) else (config.label,)
+
+
+def _labels(config: CompetitionConfig, truth: pd.DataFrame) -> Labels:
+    """The classes of the train table, where it is at hand, and what else the solution has."""
+    known = load_labels(config) if Path(config.path).expanduser().is_dir() else None
+    if isinstance(config.label, tuple):
+        return known[0] if known else MultiLabel(config.label)
+    cells = truth[config.label]
+    stated = MultiLabel.of(cells, config.separator) if config.separator else SingleLabel.of(cells)
+    if known is None:
+        return stated
+    new = [label for label in stated.classes if not known[0].has(label)]
+    return known[0].with_classes([*known[0].classes, *new]) if new else known[0]
+
+
+def _sample(config: CompetitionConfig, truth: pd.DataFrame) -> pd.DataFrame:
+    """A sample submission of the ids in the solution, with the columns (and, as they tell whether probabilities
+    are asked for, a row of cells) of the competition's, where that is at hand."""
+    path = Path(config.path).expanduser() / config.sample_submission
+    columns, cells = [config.id_column, *_label_columns(config)], pd.DataFrame()
+    if path.is_file():
+        cells = read_table(path, "competition.sample_submission")
+        columns = list(cells.columns)
+    sample = pd.DataFrame(index=range(len(truth)))
+    for name in columns:
+        sample[name] = cells[name].iloc[0] if len(cells) else "0"
+    return sample.assign(**{id_column_of(columns, config.id): truth[config.id_column].to_numpy()})

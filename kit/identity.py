@@ -3,13 +3,15 @@
 from pathlib import Path
 from typing import Any
 
-from kit.competition.folds import FoldPlan, make_folds, read_folds
+from kit.competition.duplicates import duplicate_groups
+from kit.competition.folds import EARLIEST, FoldPlan, check_plan, make_folds, read_folds
 from kit.competition.load import Competition
 from kit.config import Experiment, validate
+from kit.data.hashes import look_at
 from kit.data.images import content_digest
 from kit.errors import KitError, some
 from kit.files import sha256
-from kit.locate import weight_file
+from kit.locate import Places, weight_file
 from kit.runs import ExperimentDir
 from kit.settings import fingerprint
 from kit.yamlfile import read_yaml
@@ -30,7 +32,7 @@ def digests(experiment: Experiment, competition: Competition, plan: FoldPlan) ->
     shared = {
         "config": config_digest(experiment),
         "labels": fingerprint(sorted(zip(competition.ids, labels, strict=True))),
-        "images": content_digest(competition.train_paths, competition.folder),
+        "images": content_digest(competition.train_images, competition.folder),
         "folds": plan.digest,
     }
     weights = experiment.model.weights
@@ -43,21 +45,44 @@ def digests(experiment: Experiment, competition: Competition, plan: FoldPlan) ->
 
 def test_digest(competition: Competition) -> str:
     """Of what the test predictions are of."""
-    return fingerprint([competition.test_ids, content_digest(competition.test_paths, competition.folder)])
+    return fingerprint([competition.test_ids, content_digest(competition.test_images, competition.folder)])
 
 
 def fold_plan(
-    experiment: Experiment, folder: ExperimentDir, competition: Competition, given: Path | None = None
+    experiment: Experiment,
+    folder: ExperimentDir,
+    competition: Competition,
+    places: Places,
+    given: Path | None = None,
 ) -> tuple[FoldPlan, str | None]:
     """The plan in the file `given`, else that of the runs in the folder, else a new one; and what differs
-    between this experiment and the one in the folder, None where they are the same."""
+    between this experiment and the one in the folder, None where they are the same.
+
+    Raises KitError for a plan in which a group spans folds.
+    """
     stated = _stated_plan(experiment, competition, given) if given else None
     reason = _made_from_something_else(experiment, folder, competition, stated)
     if stated:
-        return stated, reason
-    if not reason and folder.runs():
-        return read_folds(folder.folds, competition.ids), None
-    return make_folds(competition.ids, competition.targets, experiment.folds), reason
+        plan = stated
+    elif not reason and folder.runs():
+        plan = read_plan(experiment, folder, competition)
+    else:
+        plan = new_plan(experiment, competition, places)
+    check_plan(plan, experiment.folds, competition.train)
+    return plan, reason
+
+
+def new_plan(experiment: Experiment, competition: Competition, places: Places) -> FoldPlan:
+    """The plan that the config asks for; images are looked at where it keeps together those that are alike."""
+    config, alike = experiment.folds, None
+    if config.duplicates != "none":
+        alike = duplicate_groups(look_at(competition.train_images, places.cache), config.duplicates)
+    return make_folds(competition.ids, competition.targets, config, competition.train, alike)
+
+
+def read_plan(experiment: Experiment, folder: ExperimentDir, competition: Competition) -> FoldPlan:
+    """The plan that the runs in the folder follow."""
+    return read_folds(folder.folds, competition.ids, forward=experiment.folds.time is not None)
 
 
 def _stated_plan(experiment: Experiment, competition: Competition, given: Path) -> FoldPlan:
@@ -65,10 +90,12 @@ def _stated_plan(experiment: Experiment, competition: Competition, given: Path) 
     if not given.is_file():
         raise KitError(f"--folds {given}: is no file; give a CSV with columns id and fold")
     try:
-        plan = read_folds(given, competition.ids)
+        plan = read_folds(given, competition.ids, forward=experiment.folds.time is not None)
     except KitError as error:
         raise KitError(f"--folds: {error}; give a plan of the rows in {experiment.competition.train}") from error
     there, wanted = {*plan.fold.tolist()}, {*range(experiment.folds.k)}
+    if plan.forward:
+        there.discard(EARLIEST)
     if there != wanted:
         raise KitError(
             f"--folds: {given} has the folds {some(sorted(there))}, but folds.k is {experiment.folds.k}, so they "
@@ -86,7 +113,7 @@ def _made_from_something_else(
     if not records:
         return None
     try:
-        plan = stated or read_folds(folder.folds, competition.ids)
+        plan = stated or read_plan(experiment, folder, competition)
     except KitError as error:
         return f"other training rows ({error})"
     now = digests(experiment, competition, plan)

@@ -11,9 +11,9 @@ import torch
 from accelerate import Accelerator
 from safetensors.torch import load_file
 
-from kit.competition.labels import SingleLabel
-from kit.competition.load import TestSet, load_test, need_an_image
-from kit.competition.submission import make_submission, validate_submission, write_submission
+from kit.competition.labels import Labels, MultiLabel, SingleLabel
+from kit.competition.load import TestSet, class_names, load_labels, load_test, need_an_image
+from kit.competition.submission import SubmissionFormat, submission_format, write_submission
 from kit.config import Experiment
 from kit.data.images import Readable, open_readable
 from kit.errors import KitError, some
@@ -21,9 +21,11 @@ from kit.files import need_output, sha256
 from kit.identity import config_digest
 from kit.locate import Places, input_root, mounted
 from kit.model.build import build_model, normalisation
+from kit.pooling import by_fold, stored_rule
 from kit.preparation import Say
-from kit.runs import RunDir, RunKey, average, predictions, read_predictions
-from kit.scoring.f1 import argmax
+from kit.runs import ExperimentDir, RunDir, RunKey, average, predictions, read_predictions
+from kit.scoring.decide import Rule, choose, decide_test
+from kit.scoring.rules import Argmax, Half
 from kit.settings import fingerprint
 from kit.training.device import make_accelerator
 from kit.training.predict import Normalise, predict
@@ -77,7 +79,9 @@ def predict_test(
     stated = [Path(source).expanduser() for source in sources]
     runs = find_runs(experiment, policy, stated or usual_sources(experiment, places))
     prior = average(read_predictions(run.oof) for run in runs).mean()
-    _submit(_constant(test.ids, prior), test, submission)
+    rule = _rule(experiment, runs, list(prior.index), places, say)
+    format = _format(experiment, test, list(prior.index))
+    _submit({0: _constant(test.ids, prior)}, rule, experiment, format, submission)
     models = "1 model" if len(runs) == 1 else f"{len(runs)} models"
     say(
         f"{experiment.name}: {len(test.ids)} test rows, {models} of {policy}; until they are done {submission} "
@@ -85,9 +89,9 @@ def predict_test(
     )
     # The test set may be larger than any before: a cache where there is room for it, even if told to have one.
     data = experiment.data.model_copy(update={"cache": experiment.data.cache and "auto"})
-    readable = open_readable(test.ids, test.paths, data, places.cache, expired=_after(deadline))
+    readable = open_readable(test.ids, test.images, data, places.cache, expired=_after(deadline))
     try:
-        frames = list(_predictions(experiment, runs if readable.rows else [], readable, deadline, say))
+        made = list(_predictions(experiment, runs if readable.rows else [], readable, deadline, say))
     finally:
         if len(readable.rows) < len(test.ids) and readable.images.cache:  # with gaps: of no use to another
             readable.images.cache.unlink()
@@ -97,16 +101,17 @@ def predict_test(
             f"{len(unreadable)} of {len(test.ids)} images cannot be read ({some(unreadable, 5)}): their rows get "
             "the prior"
         )
-    settled = {*unreadable, *(frames[0].index if frames else ())}
+    settled = {*unreadable, *(made[0][1].index if made else ())}
     late = [name for name in test.ids if name not in settled]
     if late:
         say(
             f"the time does not allow one model: {len(late)} of {len(test.ids)} rows ({some(late, 5)}) get the "
             "prior"
         )
-    mean = average([*frames, _constant([*unreadable, *late], prior)])
-    _submit(mean, test, submission)
-    return Predicted(submission, len(test.ids), len(frames), len(runs), unreadable, late)
+    rest = _constant([*unreadable, *late], prior)
+    frames = {fold: pd.concat([frame, rest]).loc[test.ids] for fold, frame in by_fold(made).items()}
+    _submit(frames or {0: rest.loc[test.ids]}, rule, experiment, format, submission)
+    return Predicted(submission, len(test.ids), len(made), len(runs), unreadable, late)
 
 
 def usual_sources(experiment: Experiment, places: Places) -> list[Path]:
@@ -177,8 +182,9 @@ def _after(deadline: float) -> Callable[[], bool]:
 
 def _predictions(
     experiment: Experiment, runs: Sequence[RunDir], readable: Readable, deadline: float, say: Say
-) -> Iterator[pd.DataFrame]:
-    """What each run predicts before the deadline: of the first the rows that it reached, of others all or none."""
+) -> Iterator[tuple[int, pd.DataFrame]]:
+    """The fold of each run, and what it predicts before the deadline: of the first the rows that it reached, of
+    others all or none."""
     accelerator = make_accelerator(experiment.training)
     done, slowest = 0, 0.0
     for run in runs:
@@ -188,9 +194,9 @@ def _predictions(
         frame = _predict(experiment, run, readable, accelerator, _after(deadline))
         if len(frame) < len(readable.rows):
             if not done and len(frame):
-                yield frame
+                yield run.read()["fold"], frame
             break
-        yield frame
+        yield run.read()["fold"], frame
         done += 1
         slowest = max(slowest, time.monotonic() - started)
         say(f"{run.path.parent.name} {run.path.name}: {time.monotonic() - started:.1f} s")
@@ -218,6 +224,7 @@ def _predict(
         config.batch_size or 2 * experiment.training.batch_size,
         data.workers,
         config.tta,
+        experiment.competition.multilabel,
         expired,
     )
     if not np.isfinite(probabilities).all():
@@ -233,11 +240,50 @@ def _constant(ids: Sequence[str], row: pd.Series) -> pd.DataFrame:
     return predictions(ids, np.tile(row.to_numpy(), (len(ids), 1)), list(row.index))
 
 
-def _submit(probabilities: pd.DataFrame, test: TestSet, path: Path) -> None:
-    format = SingleLabel(tuple(probabilities.columns))
-    probabilities = probabilities.loc[test.ids]
-    labels = pd.Series(format.decode(argmax(probabilities.to_numpy())), index=probabilities.index, dtype=object)
-    submission = make_submission(labels, test.sample, test.sample_id)
-    columns = list(test.sample.columns)
-    validate_submission(submission, columns, test.sample_id, test.ids, format, str(path))
+def _rule(experiment: Experiment, runs: Sequence[RunDir], classes: list[str], places: Places, say: Say) -> Rule:
+    """The decision rule that the pooled runs chose; where that is not at hand, one fitted on the out-of-fold
+    predictions and the train table; without that, the plain one."""
+    policy, config = next(iter(experiment.policies)), experiment.scoring
+    multilabel = experiment.competition.multilabel
+    config.check(multilabel, len(classes))
+    scores = ExperimentDir(places.runs / experiment.name).policy(policy) / "scores.json"
+    if rule := stored_rule(scores, config, classes):
+        return rule
+    if config.rule == "argmax" or config.rules(multilabel) == ("argmax",):
+        return Argmax()
+    labels = load_labels(experiment.competition)
+    if labels is None:
+        least = 1 if config.at_least is None else config.at_least
+        plain = Half(at_least=least, at_most=config.at_most or len(classes), threshold=0.5, share=1 / len(classes))
+        rule = plain if multilabel else Argmax()
+        say(f"no pooled scores and no train table are at hand to fit a decision rule on: {rule.sentence(classes)}")
+        return rule
+    format, ids, targets = labels
+    oof = average(read_predictions(run.oof) for run in runs)
+    rows = pd.Index(ids).get_indexer(oof.index)
+    if (rows < 0).any() or list(format.classes) != classes:
+        raise KitError("the runs were trained on other rows or classes than the train table has")
+    fold_of = {name: run.read()["fold"] for run in runs for name in read_predictions(run.oof).index}
+    folds = np.array([fold_of[name] for name in oof.index])
+    choice = choose(oof.to_numpy(), targets[rows], folds, config)
+    say(f"decision rule, fitted on {len(oof)} out-of-fold rows: {choice.rule.sentence(classes)}")
+    return choice.rule
+
+
+def _format(experiment: Experiment, test: TestSet, classes: list[str]) -> SubmissionFormat:
+    config = experiment.competition
+    labels: Labels = SingleLabel(tuple(classes))
+    if config.multilabel:
+        labels = MultiLabel(tuple(classes), config.separator or " ")
+    names = class_names(test.folder, config, labels.classes)
+    return submission_format(config, test.sample, labels, names)
+
+
+def _submit(
+    frames: dict[int, pd.DataFrame], rule: Rule, experiment: Experiment, format: SubmissionFormat, path: Path
+) -> None:
+    """Decides on the predictions of each fold's models, a row for each of the format's ids; writes the file."""
+    predicted = decide_test(rule, [frame.to_numpy() for frame in frames.values()], experiment.scoring.transfer)
+    submission = format.make(predicted, average(frames.values()).to_numpy())
+    format.validate(submission, str(path))
     write_submission(submission, path)

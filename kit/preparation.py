@@ -8,6 +8,7 @@ from pathlib import Path
 import torch
 from torch import nn
 
+from kit.competition.duplicates import chained
 from kit.competition.folds import FoldPlan, check_folds, rare_classes, write_folds
 from kit.competition.load import Competition, load_competition
 from kit.config import Experiment
@@ -21,6 +22,7 @@ from kit.model.build import Normalisation, build_model, normalisation
 from kit.model.groups import depth_groups
 from kit.runs import ExperimentDir, RunKey
 from kit.settings import fingerprint
+from kit.sources import Source
 from kit.training.device import resolve_precision
 from kit.training.loop import Recipe, batches_of
 from kit.training.objective import class_weights
@@ -80,18 +82,22 @@ def prepare(
     config or other data, unless `replace` says to throw that away.
     """
     competition = load_competition(experiment.competition)
+    experiment.scoring.check(competition.format.multilabel, len(competition.classes))
     check_folds(experiment.folds, competition.classes, competition.targets)
-    for line in rare_classes(experiment.folds, competition.classes, competition.targets):
+    plan, reason = fold_plan(experiment, folder, competition, places, folds)
+    for line in rare_classes(experiment.folds, competition.classes, competition.targets, plan.groups):
         say(line)
-    plan, reason = fold_plan(experiment, folder, competition, folds)
+    alike = experiment.folds.duplicates
+    if alike != "none" and plan.groups is not None and (warning := chained(plan.groups, experiment.folds.k, alike)):
+        say(warning)
     recipe = _check_training(experiment, competition, plan)
     if reason and not replace and any(run.finished or run.checkpoint.is_file() for run in folder.runs()):
         raise KitError(
             f"{folder.path} was made from {reason}; give the experiment another name (--set name=...), or start "
             "it anew with --replace"
         )
-    train = _images("train", competition.ids, competition.train_paths, experiment, places, say, shown)
-    test = _images("test", competition.test_ids, competition.test_paths, experiment, places, say, shown)
+    train = _images("train", competition.ids, competition.train_images, experiment, places, say, shown)
+    test = _images("test", competition.test_ids, competition.test_images, experiment, places, say, shown)
     if reason:  # only now, when nothing can go wrong any more
         say(f"Replacing {folder.path}: it was made from {reason}")
         shutil.rmtree(folder.path)
@@ -144,11 +150,11 @@ def _check_forward(model: nn.Module, shape: tuple[int, ...], name: str) -> None:
 
 
 def _images(
-    part: str, ids: list[str], paths: list[Path], experiment: Experiment, places: Places, say: Say, shown: bool
+    part: str, ids: list[str], sources: list[Source], experiment: Experiment, places: Places, say: Say, shown: bool
 ) -> ImageSet:
     with Progress(f"Decoding {part} images", len(ids), unit="image", shown=shown) as progress:
         report = lambda done, total: progress.update(done)  # noqa: E731
-        images = open_images(ids, paths, experiment.data, places.cache, report)
+        images = open_images(ids, sources, experiment.data, places.cache, report)
     if ids and not images.cache and experiment.data.cache:
         say(f"The {part} images do not fit the pixel cache (data.cache_gb, free disk): decoded anew each epoch")
     return images

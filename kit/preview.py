@@ -6,7 +6,7 @@ from pathlib import Path
 
 import pandas as pd
 
-from kit.competition.folds import make_folds
+from kit.competition.folds import check_folds, make_folds
 from kit.competition.load import load_competition
 from kit.config import Experiment
 from kit.errors import KitError
@@ -53,7 +53,8 @@ def preview(experiment: Experiment) -> list[Preview]:
     """
     competition = load_competition(experiment.competition)
     fold = experiment.folds.chosen[0]
-    plan = make_folds(competition.ids, competition.targets, experiment.folds)
+    check_folds(experiment.folds, competition.classes, competition.targets)
+    plan = make_folds(competition.ids, competition.targets, experiment.folds, competition.train)
     rows = len(plan.training_rows(fold))
     return [preview_of(experiment, name, len(competition.classes), rows) for name in experiment.policies]
 

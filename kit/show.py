@@ -17,6 +17,7 @@ if TYPE_CHECKING:  # for annotations alone: they bring torch
     from kit.rate_finder import Found
 
 BARS = "▁▂▃▄▅▆▇█"
+SHOWN_CLASSES = 50
 
 
 def show_result(result: "Result", metric: str) -> None:
@@ -29,6 +30,7 @@ def show_result(result: "Result", metric: str) -> None:
         folds = ", ".join(f"{run['fold']}/{run['seed']} {run['score']:.4f}" for run in scores["runs"])
         print(f"{policy}: {metric} by fold/seed: {folds}")
         part = "" if scores["oof_rows"] == scores["train_rows"] else f" of {scores['train_rows']}"
+        _decision(policy, scores)
         print(f"{policy}: pooled out-of-fold {metric} {scores['oof']:.4f} ({scores['oof_rows']}{part} rows)")
         if part:
             print(f"{policy}: only some folds were run, so this is no score of the whole train table")
@@ -37,8 +39,24 @@ def show_result(result: "Result", metric: str) -> None:
     print(f"Everything else: {result.folder}")
 
 
+def _decision(policy: str, scores: Mapping) -> None:
+    """Which decision rule was taken among which, each with its honest and its optimistic score."""
+    if len(scores["rules"]) > 1:
+        tried = ", ".join(
+            f"{rule['name']} {rule['cross_fitted']:.4f} ({rule['optimistic']:.4f})" for rule in scores["rules"]
+        )
+        print(f"{policy}: rules, cross-fitted (and on the rows they were fitted on): {tried}")
+    if scores["rule"]["kind"] != "argmax":
+        print(f"{policy}: decided by {scores['rule']['said']}")
+
+
 def _classes(policy: str, frame: "pd.DataFrame") -> Table:
-    table = Table(title=escape(f"{policy}, out of fold"))
+    f = frame.columns[3]
+    title = f"{policy}, out of fold"
+    if len(frame) > SHOWN_CLASSES:
+        title += f": the {SHOWN_CLASSES} of {len(frame)} classes with the lowest {f.upper()}"
+        frame = frame.sort_values(f, kind="stable").head(SHOWN_CLASSES)
+    table = Table(title=escape(title))
     for column in frame.columns:
         table.add_column(column, justify="left" if column == "class" else "right")
     for row in frame.itertuples(index=False):

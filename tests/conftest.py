@@ -50,6 +50,7 @@ def experiment_content(folder: Path, **sections) -> dict:
         "model": {"name": "test_resnet"},
         "policies": {"uniform": {"lr": 1e-2, "groups": "stage"}},
         "training": {"epochs": 2, "batch_size": 8, "log_every": 2, "device": "cpu"},
+        "scoring": {"rule": "argmax"},
     }
     for name, section in sections.items():
         content[name] = content.get(name, {}) | section if isinstance(section, dict) else section

@@ -283,7 +283,7 @@ def in_policy(**options) -> dict[str, Any]:
         ({"trainin": {}}, "trainin: unknown key; did you mean training?"),
         ({"training": {"epoch": 3}}, "training.epoch: unknown key; did you mean epochs?"),
         ({"training": {"optimizer": {"nam": 1}}}, "training.optimizer.nam: unknown key; did you mean name?"),
-        ({"scoring": {"xyz": 1}}, "scoring.xyz: unknown key; known are average, beta, zero_division"),
+        ({"scoring": {"xyz": 1}}, "scoring.xyz: unknown key; known are average, beta, zero_division, rule, at_least, at_most, transfer"),
         (in_policy(schedul="x"), "policies.u.schedul: unknown key; did you mean schedule?"),
         (
             in_policy(schedule={"name": "cosine", "warmu": 0.1}),
@@ -375,7 +375,7 @@ def test_fault_is_exactly_this_line(sections, line):
         ({"data": {"workers": -1}}, "data.workers = -1", ["'auto'", "greater than or equal to 0"]),
         ({"data": {"workers": "x"}}, "data.workers = 'x'", ["'auto'", "integer"]),
         ({"data": {"cache": "x"}}, "data.cache = 'x'", ["'auto'", "boolean"]),
-        ({"data": {"channels": 2}}, "data.channels = 2", ["1, 3 or 4"]),
+        ({"data": {"channels": 0}}, "data.channels = 0", ["greater than or equal to 1"]),
         ({"data": {"crop_pct": float("nan")}}, "data.crop_pct = nan", ["finite"]),
         ({"data": {"std": [0, 1, 1]}}, "data.std[0] = 0", ["greater than 0"]),
         ({"data": {"mean": [0.1, "x", 0.1]}}, "data.mean[1] = 'x'", ["number"]),
@@ -387,7 +387,7 @@ def test_fault_is_exactly_this_line(sections, line):
         ({"name": 3}, "name = 3", ["expected text"]),
         ({"name": "x" * 90}, "name", ["80 characters"]),
         ({"model": {"options": 3}}, "model.options = 3", ["expected"]),
-        ({"scoring": {"average": "samples"}}, "scoring.average = 'samples'", ["'macro', 'micro' or 'weighted'"]),
+        ({"scoring": {"average": "mean"}}, "scoring.average = 'mean'", ["'macro', 'micro'", "'samples' or 'binary'"]),
         (in_policy(lr=-1), "policies.u.lr = -1", ["above 0"]),
         (in_policy(lr=float("nan")), "policies.u.lr = nan", ["finite"]),
         (in_policy(lr=[1]), "policies.u.lr = [1]", ["number"]),
@@ -632,6 +632,10 @@ INCIDENTAL = {  # where things lie, how fast it goes, what is shown, how it goes
     "competition.test": None,
     "competition.sample_submission": "other.csv",
     "competition.test_images": "other/{id}",
+    "competition.names": {"0": "zero"},
+    "competition.submission": "labels",
+    "competition.submit_names": True,
+    "competition.ordered": True,
     "folds.run": [1],
     "data.cache": False,
     "data.cache_gb": 1,
@@ -657,8 +661,16 @@ DECIDING = {
     "competition.id": "name",
     "competition.label": "class",
     "competition.train_images": "other/{id}",
+    "competition.separator": " ",
+    "competition.classes": ["a", "b"],
     "folds.k": 4,
     "folds.seed": 1,
+    "folds.stratify": False,
+    "folds.group": "patient",
+    "folds.group_pattern": "^.",
+    "folds.duplicates": 4,
+    "folds.time": "date",
+    "folds.column": "fold",
     "data.size": 40,
     "data.channels": 1,
     "data.resize": "pad",
@@ -702,6 +714,10 @@ DECIDING = {
     "scoring.average": "micro",
     "scoring.beta": 2,
     "scoring.zero_division": 1,
+    "scoring.rule": "offsets",
+    "scoring.at_least": 0,
+    "scoring.at_most": 1,
+    "scoring.transfer": "vote",
     "seeds": [1],
 }
 
@@ -711,6 +727,10 @@ def with_key(key: str, value: Any) -> str:
     changes = [f"{key}={json.dumps(value)}"]
     if key.startswith("policies.uniform.schedule.") and not key.endswith(".name"):
         changes.insert(0, "policies.uniform.schedule.name=one_cycle")
+    if key == "folds.group_pattern":
+        changes.insert(0, "folds.group=id")
+    if key == "competition.submit_names":
+        changes.insert(0, "competition.names={a: A}")
     return fingerprint(load_experiment("config.yaml", changes).canonical())
 
 

@@ -154,7 +154,7 @@ def test_bad_labels_and_columns_are_named(folder):
         f"{mine}: no label for 3 ids (test001, test004, test007)"
     )
     assert _refusal(folder, truth.replace("green", "grün")) == (
-        f"{mine}: 'grün' is no class; the classes are blue, green, red"
+        f"{mine}: 'grün' is no class (in 3 rows); the classes are blue, green, red"
     )
     assert _refusal(folder, truth.rename(columns={"label": "target"})) == (
         f"{mine}: the columns are id, target; expected id, label"

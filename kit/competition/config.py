@@ -3,7 +3,7 @@
 import re
 from typing import Annotated, Any, ClassVar, Literal
 
-from pydantic import AfterValidator, Field, model_validator
+from pydantic import AfterValidator, BeforeValidator, Field, field_validator, model_validator
 
 from kit.settings import Section
 
@@ -17,6 +17,45 @@ def _a_slug(text: str) -> str:
 Slug = Annotated[str, AfterValidator(_a_slug)]
 
 
+def _as_text(value: Any) -> Any:
+    """In YAML the class 3 and the column 0 are numbers; in a table they are text."""
+    return str(value) if isinstance(value, int | float) and not isinstance(value, bool) else value
+
+
+Text = Annotated[str, BeforeValidator(_as_text)]
+
+
+def _a_pattern(text: str) -> str:
+    try:
+        re.compile(text)
+    except re.error as error:
+        raise ValueError(f"no regular expression: {error}") from error
+    return text
+
+
+class PixelsConfig(Section):
+    """Images whose pixels stand in the table, a column each: grey levels 0 to 255, row after row.
+
+    columns        their names, as a pattern: `pixel*` is every column that begins so, in the table's order
+    height, width  in pixels; left out: the square of so many
+    """
+
+    columns: str = "pixel*"
+    height: Annotated[int, Field(ge=1)] | None = None
+    width: Annotated[int, Field(ge=1)] | None = None
+
+
+class NamesConfig(Section):
+    """A table that tells the name of each class: the columns of the class and of its name."""
+
+    table: str
+    label: Text
+    name: Text
+
+
+Images = str | Annotated[tuple[str, ...], Field(min_length=1)] | PixelsConfig
+
+
 class CompetitionConfig(Section):
     """A folder in Kaggle's layout. File names are relative to `path`.
 
@@ -25,28 +64,55 @@ class CompetitionConfig(Section):
     path               the folder, relative to where the command runs; left out: data/ and the slug. Where
                        it is not there, as in a kernel, what Kaggle mounted for the slug
     embedded           `digits`: the kit writes this competition to `path` when it is not there
-    train, test        tables (CSV); test: null takes the test ids from the sample submission
+    train, test        tables (CSV); train: null takes the rows from the image files, whose template then names
+                       the label; test: null takes the test ids from the sample submission
     sample_submission  tells the columns, ids and order of a submission
-    id, label          columns of the train table
+    id                 column of the tables; null: they have none, and rows count from 1
+    label              column of the train table; a list: one 0/1 column a class
+    separator          between the labels of a cell, where a row may have several; left out: one label a row
+    classes            all labels in their order; left out: those of the train table, in order
+    names              another name of each class, {label: name} or {table:, label:, name:}: shown, and handed
+                       in where submit_names says so
     train_images       template of an image's path; {column} is replaced by the row's text, and
-    test_images        Python's format works on it: train/{class:0>5}/{id}.png
+    test_images        Python's format works on it: train/{class:0>5}/{id}.png. A list: one grey file a channel.
+                       {columns: pixel*}: the pixels stand in the table
+    submission         labels, columns (0/1, one a class) or probabilities (one a class; of the second class
+                       where there is one column); auto: what the sample submission has
+    submit_names       hand in the names of the classes
+    ordered            whether a submission has to keep the sample's order of rows
     """
 
     # Of the test side nothing decides a training; its predictions are made again where it changes.
     incidental: ClassVar[frozenset[str]] = frozenset(
-        {"slug", "path", "embedded", "test", "sample_submission", "test_images"}
+        {
+            *("slug", "path", "embedded", "test", "sample_submission", "test_images"),
+            *("names", "submission", "submit_names", "ordered"),
+        }
     )
 
     slug: Slug | None = None
     path: str = ""
     embedded: Literal["digits"] | None = None
-    train: str = "train.csv"
+    train: str | None = "train.csv"
     test: str | None = "test.csv"
     sample_submission: str = "sample_submission.csv"
-    id: str = "id"
-    label: str = "label"
-    train_images: str = "train/{id}"
-    test_images: str = "test/{id}"
+    id: Text | None = "id"
+    label: Text | Annotated[tuple[Text, ...], Field(min_length=2)] = "label"
+    separator: Annotated[str, Field(min_length=1)] | None = None
+    classes: Annotated[tuple[Text, ...], Field(min_length=2)] | None = None
+    names: NamesConfig | dict[Text, Text] | None = None
+    train_images: Images = "train/{id}"
+    test_images: Images = "test/{id}"
+    submission: Literal["auto", "labels", "columns", "probabilities"] = "auto"
+    submit_names: bool = False
+    ordered: bool = False
+
+    @field_validator("label", "classes")
+    @classmethod
+    def _once_each(cls, values):
+        if isinstance(values, tuple) and (twice := [value for value in values if values.count(value) > 1]):
+            raise ValueError(f"{twice[0]} stands there twice")
+        return values
 
     @model_validator(mode="before")
     @classmethod
@@ -58,20 +124,71 @@ class CompetitionConfig(Section):
             return content | {"path": f"data/{str(slug).rpartition('/')[2]}"}
         return content
 
+    @model_validator(mode="after")
+    def _one_layout(self):
+        columns = isinstance(self.label, tuple)
+        if columns and self.separator:
+            raise ValueError("separator is for one column of labels; label lists a column a class")
+        if columns and self.classes and self.classes != self.label:
+            raise ValueError("classes are the columns that label lists; leave classes out")
+        if self.train is None and (columns or not isinstance(self.train_images, str) or self.id is None):
+            raise ValueError(
+                "train: null reads labels from a folder a class, so it needs an id, one label, and one template "
+                "like train/{label}/{id}"
+            )
+        if self.submit_names and self.names is None:
+            raise ValueError("submit_names: there are no names; give competition.names")
+        return self
+
+    @property
+    def id_column(self) -> str:
+        """Of the tables, the kit's own where they have none."""
+        return self.id or "id"
+
+    @property
+    def multilabel(self) -> bool:
+        """Whether a row may have several labels."""
+        return isinstance(self.label, tuple) or self.separator is not None
+
 
 class FoldsConfig(Section):
-    """Stratified k-fold.
+    """Who is held out when. Left as it is: stratified k-fold, by label, or by all labels where a row has several.
 
-    k      number of folds
-    seed   of the shuffle that deals rows to folds
-    run    which folds to train: `all`, or a list like [0, 2]
+    k              number of folds
+    seed           of the shuffle that deals rows to folds
+    run            which folds to train: `all`, or a list like [0, 2]
+    stratify       deal the classes evenly to the folds
+    group          column of the train table; rows with the same text in it are in one fold
+    group_pattern  regular expression: what it finds in the column's text (its first group, if it has one) is
+                   the group
+    duplicates     images that are alike are in one fold: none, exact (the same pixels), or the largest Hamming
+                   distance of two perceptual hashes of 64 bits, 0 to 16
+    time           column of the train table, numbers or dates: each fold is later than all it is trained on; the
+                   earliest rows only train
+    column         column of the train table that holds the folds
     """
 
     incidental: ClassVar[frozenset[str]] = frozenset({"run"})
 
     k: Annotated[int, Field(ge=2, le=100)] = 5
-    seed: int = 0
+    seed: Annotated[int, Field(ge=0, le=2**32 - 1)] = 0
     run: Literal["all"] | tuple[Annotated[int, Field(ge=0)], ...] = "all"
+    stratify: bool = True
+    group: Text | None = None
+    group_pattern: Annotated[str, AfterValidator(_a_pattern)] | None = None
+    duplicates: Literal["none", "exact"] | Annotated[int, Field(ge=0, le=16)] = "none"
+    time: Text | None = None
+    column: Text | None = None
+
+    @model_validator(mode="after")
+    def _one_way(self):
+        if self.group_pattern and not self.group:
+            raise ValueError("group_pattern is searched in the text of a column; name it in group")
+        apart = [name for name in ("time", "column") if getattr(self, name)]
+        if len(apart) == 2 or (apart and (self.group or self.duplicates != "none")):
+            others = "column" if len(apart) == 2 else "group and duplicates"
+            raise ValueError(f"{apart[0]} tells the folds alone; leave out {others}")
+        return self
 
     @property
     def chosen(self) -> tuple[int, ...]:

@@ -1,5 +1,6 @@
 """The fold plan: folds.csv, made once, hashed, reused by every policy."""
 
+import re
 import warnings
 from dataclasses import dataclass
 from hashlib import sha256
@@ -9,19 +10,31 @@ import numpy as np
 import pandas as pd
 
 from kit.competition.config import FoldsConfig
+from kit.competition.dealing import deal_groups
+from kit.competition.duplicates import components
 from kit.errors import KitError, some
 from kit.files import write_text
+
+EARLIEST = -1  # the fold of rows that are never held out
 
 
 @dataclass(frozen=True)
 class FoldPlan:
-    """fold: int64 [rows], aligned with `ids`; a row of fold f is predicted by the model that left f out."""
+    """Who is held out when.
+
+    fold     int64 [rows], aligned with `ids`; a row of fold f is predicted by the model that left f out. −1:
+             never held out
+    groups   int64 [rows]: rows that belong together, never in two folds; None where no two do
+    forward  a fold's model trains on earlier folds alone
+    """
 
     ids: list[str]
     fold: np.ndarray
+    groups: np.ndarray | None = None
+    forward: bool = False
 
     def training_rows(self, fold: int) -> np.ndarray:
-        return np.flatnonzero(self.fold != fold)
+        return np.flatnonzero(self.fold < fold if self.forward else self.fold != fold)
 
     def validation_rows(self, fold: int) -> np.ndarray:
         return np.flatnonzero(self.fold == fold)
@@ -30,46 +43,128 @@ class FoldPlan:
     def digest(self) -> str:
         """A hash of who is in which fold, whatever the order of the rows."""
         lines = sorted(f"{name}\t{fold}" for name, fold in zip(self.ids, self.fold, strict=True))
-        return sha256("\n".join(lines).encode()).hexdigest()[:16]
+        return sha256("\n".join([*lines, *["forward"] * self.forward]).encode()).hexdigest()[:16]
+
+
+def make_folds(
+    ids: list[str],
+    targets: np.ndarray,
+    config: FoldsConfig,
+    table: pd.DataFrame | None = None,
+    joined: np.ndarray | None = None,
+) -> FoldPlan:
+    """Deals rows to folds as the config says; the same for any order of the rows.
+
+    targets  class indices [rows], or bool [rows, classes]
+    table    the train table, where the config names a column of it
+    joined   int64 [rows]: rows with the same number hold images that are alike
+
+    Stratified: scikit-learn's StratifiedKFold and StratifiedGroupKFold; with several labels a row
+    iterative-stratification's MultilabelStratifiedKFold (Sechidis et al. 2011), with groups `deal_groups`.
+    Raises KitError for a column that is not there, and for fewer groups or moments than folds.
+    """
+    if config.column:
+        return FoldPlan(ids, _given(_column(table, config.column, "folds.column"), config))
+    if config.time:
+        return FoldPlan(ids, _by_time(_column(table, config.time, "folds.time"), config), forward=True)
+    groups = row_groups(config, table, joined, len(ids))
+    if groups is not None and (count := len(np.unique(groups))) < config.k:
+        raise KitError(f"folds: {count} groups cannot be dealt to {config.k} folds; lower folds.k")
+    order = np.argsort(np.array(ids, dtype=object), kind="stable")
+    fold = np.empty(len(ids), dtype=np.int64)
+    sorted_groups = None if groups is None else _by_appearance(groups[order])
+    fold[order] = _dealt(targets[order], sorted_groups, config)
+    return FoldPlan(ids, fold, groups)
+
+
+def row_groups(
+    config: FoldsConfig, table: pd.DataFrame | None, joined: np.ndarray | None, rows: int
+) -> np.ndarray | None:
+    """Which rows belong together, by the column of groups and by images that are alike: int64 [rows], or None
+    where the config knows neither."""
+    parts = []
+    if config.group:
+        parts.append(pd.factorize(np.array(group_texts(config, table), dtype=object))[0])
+    if joined is not None:
+        parts.append(joined)
+    if not parts:
+        return None
+    first_of = [pd.Series(np.arange(rows)).groupby(part).transform("min").to_numpy() for part in parts]
+    pairs = np.concatenate([np.stack([np.arange(rows), first], axis=1) for first in first_of])
+    return components(rows, pairs)
+
+
+def group_texts(config: FoldsConfig, table: pd.DataFrame | None) -> list[str]:
+    """The group of each row, as `folds.group` and `folds.group_pattern` say."""
+    cells = _column(table, config.group, "folds.group")
+    if config.group_pattern is None:
+        return cells.tolist()
+    pattern = re.compile(config.group_pattern)
+    found = [pattern.search(cell) for cell in cells]
+    texts = [match[min(1, pattern.groups)] if match else None for match in found]
+    if without := [cell for cell, text in zip(cells, texts, strict=True) if not text]:
+        raise KitError(
+            f"folds.group_pattern: {config.group_pattern!r} finds nothing in {len(without)} of {len(cells)} cells "
+            f"of column {config.group!r} ({some(without, 5)})"
+        )
+    return texts
 
 
 def check_folds(config: FoldsConfig, classes: tuple[str, ...], targets: np.ndarray) -> None:
-    """Fails where a class has one row only: a model either trains on it or is scored on it."""
-    alone = [classes[index] for index, count in enumerate(np.bincount(targets)) if count == 1]
-    if alone:
-        raise KitError(
-            f"folds: class {some(map(repr, alone))} has a single row, which {config.k} folds cannot both train "
-            "on and score; remove the class, merge it with another, or add images"
-        )
-    if config.k > (most := np.bincount(targets).max()):
-        raise KitError(f"folds.k: {config.k} folds, but no class has more than {most} rows; lower k")
+    """Fails where a class has one row only: a model either trains on it or is scored on it. Where rows may have
+    several labels, or the table tells the folds, it is only told (see `rare_classes`)."""
+    if targets.ndim == 1 and not (config.time or config.column):
+        counts = np.bincount(targets)
+        alone = [classes[index] for index, count in enumerate(counts) if count == 1]
+        if alone:
+            raise KitError(
+                f"folds: class {some(map(repr, alone))} has a single row, which {config.k} folds cannot both "
+                "train on and score; remove the class, merge it with another, or add images"
+            )
+        if config.k > (most := counts.max()):
+            raise KitError(f"folds.k: {config.k} folds, but no class has more than {most} rows; lower k")
+    elif config.k > len(targets):
+        raise KitError(f"folds.k: {config.k} folds, but only {len(targets)} rows; lower k")
     if (beyond := [fold for fold in config.chosen if fold >= config.k]) or not config.chosen:
         raise KitError(f"folds.run: there are folds 0 to {config.k - 1}; got {some(beyond) or 'none'}")
 
 
-def rare_classes(config: FoldsConfig, classes: tuple[str, ...], targets: np.ndarray) -> list[str]:
-    """A line for each class with fewer rows than folds: its score rests on very little."""
-    return [
-        f"class {classes[index]!r} has {count} rows, so {config.k - count} of {config.k} folds hold none of it"
-        for index, count in enumerate(np.bincount(targets))
-        if 1 < count < config.k
+def check_plan(plan: FoldPlan, config: FoldsConfig, table: pd.DataFrame | None = None) -> None:
+    """Refuses a plan in which a group spans folds, and one of whose folds is empty or trains on nothing."""
+    groups = {"group": None if plan.groups is None else plan.groups.tolist()}
+    if config.group and table is not None:
+        groups["group"] = group_texts(config, table)
+    if groups["group"] is not None:
+        spans = pd.Series(plan.fold).groupby(np.array(groups["group"], dtype=object)).nunique()
+        if len(spanning := spans[spans > 1]):
+            raise KitError(
+                f"folds: {len(spanning)} of {len(spans)} groups span folds ({some(map(str, spanning.index), 5)}), "
+                "so that models would be scored on what they have seen; make the plan anew"
+            )
+    for fold in range(config.k):
+        if not len(plan.validation_rows(fold)):
+            raise KitError(f"folds: fold {fold} holds no row; lower folds.k, or give another plan")
+        if not len(plan.training_rows(fold)):
+            raise KitError(f"folds: no row is there to train fold {fold} on; give another plan")
+
+
+def rare_classes(
+    config: FoldsConfig, classes: tuple[str, ...], targets: np.ndarray, groups: np.ndarray | None = None
+) -> list[str]:
+    """A line for each class with fewer rows (or groups) than folds, at most ten: little is known of its score."""
+    counts, what = _rows_of(targets, len(classes)), "rows"
+    if groups is not None:
+        counts, what = (
+            np.array([len(np.unique(groups[_has(targets, index)])) for index in range(len(classes))]),
+            ("groups"),
+        )
+    rare = [index for index, count in enumerate(counts) if 0 < count < config.k]
+    lines = [
+        f"class {classes[index]!r} has {counts[index]} {what if counts[index] > 1 else what[:-1]}, so "
+        f"{config.k - counts[index]} of {config.k} folds hold none of it"
+        for index in rare[:10]
     ]
-
-
-def make_folds(ids: list[str], targets: np.ndarray, config: FoldsConfig) -> FoldPlan:
-    """Stratified folds (scikit-learn's StratifiedKFold), the same for any order of the rows."""
-    from sklearn.model_selection import StratifiedKFold
-
-    order = np.argsort(np.array(ids, dtype=object), kind="stable")
-    fold = np.empty(len(ids), dtype=np.int64)
-    splitter = StratifiedKFold(config.k, shuffle=True, random_state=config.seed)
-    with warnings.catch_warnings():
-        warnings.filterwarnings(
-            "ignore", "The least populated class", UserWarning
-        )  # rare classes: see check_folds
-        for number, (_, held_out) in enumerate(splitter.split(order, targets[order])):
-            fold[order[held_out]] = number
-    return FoldPlan(ids, fold)
+    return lines + ([f"so it is with {len(rare) - 10} more classes"] if len(rare) > 10 else [])
 
 
 def write_folds(plan: FoldPlan, path: Path) -> None:
@@ -78,11 +173,15 @@ def write_folds(plan: FoldPlan, path: Path) -> None:
 
 def folds_text(plan: FoldPlan) -> str:
     """The plan as it stands in folds.csv."""
-    return pd.DataFrame({"id": plan.ids, "fold": plan.fold}).to_csv(index=False, lineterminator="\n")
+    columns = {"id": plan.ids, "fold": plan.fold} | ({} if plan.groups is None else {"group": plan.groups})
+    return pd.DataFrame(columns).to_csv(index=False, lineterminator="\n")
 
 
-def read_folds(path: Path, ids: list[str]) -> FoldPlan:
-    """The plan in `path`, aligned with `ids`; refused where it is of other rows."""
+def read_folds(path: Path, ids: list[str], forward: bool = False) -> FoldPlan:
+    """The plan in `path`, aligned with `ids`; refused where it is of other rows.
+
+    forward  whether its folds follow one another in time (the config's folds.time)
+    """
     try:
         frame = pd.read_csv(path, dtype={"id": str, "fold": np.int64}, keep_default_na=False).set_index("id")
         frame["fold"].to_numpy()
@@ -94,4 +193,111 @@ def read_folds(path: Path, ids: list[str]) -> FoldPlan:
         raise KitError(
             f"{path} is of other rows than the train table ({len(frame)} against {len(ids)}), or has one twice"
         )
-    return FoldPlan(ids, frame.loc[ids, "fold"].to_numpy())
+    frame = frame.loc[ids]
+    groups = pd.factorize(frame["group"])[0].astype(np.int64) if "group" in frame else None
+    return FoldPlan(ids, frame["fold"].to_numpy(), groups, forward)
+
+
+def _dealt(targets: np.ndarray, groups: np.ndarray | None, config: FoldsConfig) -> np.ndarray:
+    """The fold of each row, the rows in the order of their ids."""
+    from sklearn.model_selection import GroupKFold, KFold, StratifiedGroupKFold, StratifiedKFold
+
+    several = targets.ndim == 2
+    if config.stratify and several and groups is not None:
+        return deal_groups(targets, groups, config.k, config.seed)
+    shuffled = {"shuffle": True, "random_state": config.seed}
+    if not config.stratify:
+        splitter = KFold(config.k, **shuffled) if groups is None else GroupKFold(config.k, **shuffled)
+    elif several:
+        from iterstrat.ml_stratifiers import MultilabelStratifiedKFold
+
+        splitter = MultilabelStratifiedKFold(config.k, **shuffled)
+        targets = targets.astype(int)
+    else:
+        splitter = (
+            StratifiedKFold(config.k, **shuffled) if groups is None else StratifiedGroupKFold(config.k, **shuffled)
+        )
+    fold = np.empty(len(targets), dtype=np.int64)
+    with warnings.catch_warnings():
+        warnings.filterwarnings(
+            "ignore", "The least populated class", UserWarning
+        )  # rare classes: see check_folds
+        for number, (_, held_out) in enumerate(splitter.split(np.zeros(len(targets)), targets, groups)):
+            fold[held_out] = number
+    return fold
+
+
+def _given(cells: pd.Series, config: FoldsConfig) -> np.ndarray:
+    """The folds in a column: its texts in order (numbers by value) are folds 0, 1, …"""
+    texts = cells.unique().tolist()
+    numbers = pd.to_numeric(pd.Series(texts, dtype=object), errors="coerce")
+    key = None if numbers.isna().any() else dict(zip(texts, numbers, strict=True)).get
+    texts = sorted(texts, key=key)
+    if len(texts) != config.k:
+        raise KitError(
+            f"folds.column: column {config.column!r} holds {len(texts)} folds ({some(texts, 8)}), but folds.k is "
+            f"{config.k}; set folds.k={len(texts)}"
+            if 2 <= len(texts) <= 100
+            else f"folds.column: column {config.column!r} holds {len(texts)} different texts; folds are 2 to 100"
+        )
+    place = {text: number for number, text in enumerate(texts)}
+    return cells.map(place).to_numpy(dtype=np.int64)
+
+
+def _by_time(cells: pd.Series, config: FoldsConfig) -> np.ndarray:
+    """Folds of about equal size, one after the other in time (as scikit-learn's TimeSeriesSplit): the first of
+    k + 1 spans only trains. Rows of the same moment are in one span."""
+    moments = _moments(cells, config.time)
+    _, rank, counts = np.unique(moments, return_inverse=True, return_counts=True)
+    # Each moment goes to the span in which its middle row lies.
+    middle = np.cumsum(counts) - (counts + 1) / 2
+    span = np.minimum((middle * (config.k + 1) / len(cells)).astype(np.int64), config.k)
+    used = np.unique(span)
+    if len(used) < config.k + 1:
+        raise KitError(
+            f"folds.time: column {config.time!r} has too few different moments ({len(counts)}) for {config.k} "
+            "folds and an earlier span to train on; lower folds.k"
+        )
+    return span[rank] + EARLIEST
+
+
+def _moments(cells: pd.Series, column: str) -> np.ndarray:
+    numbers = pd.to_numeric(cells, errors="coerce")
+    if numbers.notna().all() and np.isfinite(numbers).all():
+        return numbers.to_numpy(dtype=np.float64)
+    try:
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore", UserWarning)  # a format for each cell is guessed, and it says so
+            dates = pd.to_datetime(cells, errors="coerce", utc=True, format="mixed")
+    except (ValueError, OverflowError) as error:
+        raise KitError(f"folds.time: column {column!r} holds no dates: {error}") from error
+    if (odd := cells[dates.isna()]).size:
+        raise KitError(
+            f"folds.time: column {column!r} has to hold numbers or dates; {len(odd)} cells are neither "
+            f"({some(map(repr, odd), 5)})"
+        )
+    return dates.to_numpy(dtype="datetime64[ns]").astype(np.int64)
+
+
+def _column(table: pd.DataFrame | None, column: str, key: str) -> pd.Series:
+    """A column of the train table in which every cell says something."""
+    if table is None or column not in table.columns:
+        has = "" if table is None else f"; it has {some(table.columns)}"
+        raise KitError(f"{key}: the train table has no column {column!r}{has}")
+    cells = table[column].reset_index(drop=True)
+    if (empty := np.flatnonzero(cells == "")).size:
+        raise KitError(f"{key}: column {column!r} is empty in {len(empty)} rows (row {some(empty + 1, 5)})")
+    return cells
+
+
+def _by_appearance(groups: np.ndarray) -> np.ndarray:
+    """Groups numbered as they first appear, so that the numbers do not depend on the order of the table."""
+    return pd.factorize(groups)[0].astype(np.int64)
+
+
+def _rows_of(targets: np.ndarray, classes: int) -> np.ndarray:
+    return targets.sum(axis=0) if targets.ndim == 2 else np.bincount(targets, minlength=classes)
+
+
+def _has(targets: np.ndarray, index: int) -> np.ndarray:
+    return targets[:, index] if targets.ndim == 2 else targets == index

@@ -1,8 +1,8 @@
-"""Label formats: what the label column says → class names and targets. One format so far: one label a row."""
+"""Label formats: what the label columns say → class names and targets, and back."""
 
 import math
-from collections.abc import Iterable, Sequence
-from dataclasses import dataclass
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass, replace
 
 import numpy as np
 import pandas as pd
@@ -16,8 +16,11 @@ class SingleLabel:
 
     classes: tuple[str, ...]
 
+    multilabel = False
+
     @classmethod
     def of(cls, labels: pd.Series) -> "SingleLabel":
+        """With the labels of the rows as classes."""
         names = list(labels.unique())
         spaced = [name for name in names if name != name.strip()]
         if twins := [name for name in spaced if name.strip() in names]:
@@ -27,34 +30,113 @@ class SingleLabel:
             )
         return cls(tuple(sorted(names, key=_order(names))))
 
+    def with_classes(self, classes: Sequence[str]) -> "SingleLabel":
+        """With other classes, in the order stated."""
+        return SingleLabel(tuple(classes))
+
     def encode(self, labels: Sequence[str], what: str) -> np.ndarray:
         """Class indices, int64 [rows]. `3`, `03` and `3.0` are one label where all classes are numbers.
 
         Raises KitError that names the labels that are no class; `what` says where they stand.
         """
-        index = {name: place for place, name in enumerate(self.classes)}
-        if None not in (numbers := [_number(name) for name in self.classes]):
-            by_number = {number: place for place, number in enumerate(numbers)}
-            if len(by_number) == len(self.classes):
-                index = {text: by_number[_number(text)] for text in labels if _number(text) in by_number} | index
-        unknown = [text for text in dict.fromkeys(labels) if text not in index]
-        if unknown:
-            raise KitError(
-                f"{what}: {some(map(repr, unknown), 5)} {'is' if len(unknown) == 1 else 'are'} no class; "
-                f"the classes are {some(self.classes, 12)}"
-            )
+        index = _index(self.classes, labels)
+        _need_known(labels, index, self.classes, what)
         return np.array([index[text] for text in labels], dtype=np.int64)
 
     def has(self, label: str) -> bool:
         """Whether `label` is a class, maybe a number spelt otherwise."""
-        try:
-            return bool(self.encode([label], "").size)
-        except KitError:
-            return False
+        return label in _index(self.classes, [label])
 
     def decode(self, indices: np.ndarray) -> list[str]:
         """Class indices [rows] → labels as the train table spells them."""
         return [self.classes[index] for index in indices]
+
+
+@dataclass(frozen=True)
+class MultiLabel:
+    """Any number of classes a row.
+
+    separator     between the labels of a cell
+    may_be_empty  whether a row may have no label at all
+    """
+
+    classes: tuple[str, ...]
+    separator: str = " "
+    may_be_empty: bool = True
+
+    multilabel = True
+
+    @classmethod
+    def of(cls, cells: pd.Series, separator: str) -> "MultiLabel":
+        """With the labels of the cells as classes; a row may be empty where one of the cells is."""
+        split = [split_labels(cell, separator) for cell in cells.unique()]
+        names = list(dict.fromkeys(label for labels in split for label in labels))
+        return cls(tuple(sorted(names, key=_order(names))), separator, may_be_empty=not all(split))
+
+    def with_classes(self, classes: Sequence[str]) -> "MultiLabel":
+        """With other classes, in the order stated."""
+        return replace(self, classes=tuple(classes))
+
+    def encode(self, cells: Sequence[str], what: str) -> np.ndarray:
+        """Whether each row has each class, bool [rows, classes].
+
+        Raises KitError that names the labels that are no class; `what` says where they stand.
+        """
+        split = [split_labels(cell, self.separator) for cell in cells]
+        labels = list(dict.fromkeys(label for row in split for label in row))
+        index = _index(self.classes, labels)
+        _need_known(labels, index, self.classes, what)
+        encoded = np.zeros((len(split), len(self.classes)), dtype=bool)
+        for row, each in enumerate(split):
+            encoded[row, [index[label] for label in each]] = True
+        return encoded
+
+    def has(self, label: str) -> bool:
+        """Whether `label` is a class, maybe a number spelt otherwise."""
+        return label in _index(self.classes, [label])
+
+    def decode(self, rows: np.ndarray) -> list[str]:
+        """Bool [rows, classes] → a cell a row, labels in the order of the classes."""
+        return [self.separator.join(self.classes[index] for index in np.flatnonzero(row)) for row in rows]
+
+
+Labels = SingleLabel | MultiLabel
+
+
+def split_labels(cell: str, separator: str) -> list[str]:
+    """The labels of a cell, without the spaces around them."""
+    return [label for part in cell.split(separator) if (label := part.strip())]
+
+
+def encode_columns(table: pd.DataFrame, columns: Sequence[str], what: str) -> np.ndarray:
+    """Columns of 0 and 1 as bool [rows, columns]; KitError that names a cell that is neither."""
+    encoded = np.zeros((len(table), len(columns)), dtype=bool)
+    for place, column in enumerate(columns):
+        numbers = [_number(cell) for cell in table[column]]
+        if odd := [row for row, number in enumerate(numbers) if number not in (0.0, 1.0)]:
+            cells = [f"{table[column].iloc[row]!r} in row {row + 1}" for row in odd]
+            raise KitError(f"{what}: column {column!r} has to hold 0 or 1; it has {some(cells, 5)}")
+        encoded[:, place] = numbers
+    return encoded
+
+
+def _index(classes: Sequence[str], labels: Iterable[str]) -> dict[str, int]:
+    """The place of each class, and of each of `labels` that is the same number, where all classes are numbers."""
+    index = {name: place for place, name in enumerate(classes)}
+    if None in (numbers := [_number(name) for name in classes]):
+        return index
+    by_number = {number: place for place, number in enumerate(numbers)}
+    if len(by_number) < len(classes):
+        return index
+    return {text: by_number[_number(text)] for text in labels if _number(text) in by_number} | index
+
+
+def _need_known(labels: Iterable[str], index: Mapping[str, int], classes: Sequence[str], what: str) -> None:
+    if unknown := [text for text in dict.fromkeys(labels) if text not in index]:
+        raise KitError(
+            f"{what}: {some(map(repr, unknown), 5)} {'is' if len(unknown) == 1 else 'are'} no class; "
+            f"the classes are {some(classes, 12)}"
+        )
 
 
 def _order(labels: Iterable[str]):

@@ -1,38 +1,50 @@
 """A competition, read and checked whole before anything starts."""
 
-import string
 from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
 import pandas as pd
 
-from kit.competition.config import CompetitionConfig
-from kit.competition.labels import SingleLabel
+from kit.competition.config import CompetitionConfig, NamesConfig
+from kit.competition.labels import Labels, MultiLabel, SingleLabel, encode_columns
+from kit.competition.submission import (
+    SubmissionFormat,
+    id_column_of,
+    labels_as_they_stand,
+    submission_format,
+)
 from kit.competition.tables import need_columns, need_unique, read_table
+from kit.competition.templates import image_sources, pixel_columns, rows_of_files
 from kit.errors import KitError, some
 from kit.locate import competition_folder, inside, mounted
+from kit.sources import Source, files_of, missing
 
 
 @dataclass(frozen=True)
 class Competition:
     """What training and submitting need of a competition.
 
-    ids, targets  of the training rows; targets are class indices, int64 [rows]
-    test_ids      in the order of the sample submission
-    sample        the sample submission as text, `sample_id` the name of its id column
-    *_paths       of the images, aligned with the ids
+    format     what the labels are
+    ids        of the training rows
+    targets    of the training rows: class indices, int64 [rows]; where a row may have several labels, bool
+               [rows, classes]
+    train      the train table as text, aligned with the ids
+    *_images   where the pixels come from, aligned with the ids
+    test_ids   in the order of the sample submission
+    names      class → name for people
     """
 
     folder: Path
-    format: SingleLabel
+    format: Labels
     ids: list[str]
     targets: np.ndarray
-    train_paths: list[Path]
+    train: pd.DataFrame
+    train_images: list[Source]
     test_ids: list[str]
-    test_paths: list[Path]
-    sample: pd.DataFrame
-    sample_id: str
+    test_images: list[Source]
+    submission: SubmissionFormat
+    names: dict[str, str]
 
     @property
     def classes(self) -> tuple[str, ...]:
@@ -41,14 +53,14 @@ class Competition:
 
 @dataclass(frozen=True)
 class TestSet:
-    """What predicting needs: ids in the order of the sample submission, paths of the images aligned with them
-    (not all need to be there), the sample submission as text and the name of its id column."""
+    """What predicting needs: ids in the order of the sample submission, where the images' pixels come from
+    (not all files need to be there), and the sample submission as text."""
 
     __test__ = False  # no test, whatever pytest thinks of its name
 
     folder: Path
     ids: list[str]
-    paths: list[Path]
+    images: list[Source]
     sample: pd.DataFrame
     sample_id: str
 
@@ -61,39 +73,68 @@ def load_test(config: CompetitionConfig) -> TestSet:
     return _test_set(_folder(config), config)
 
 
-def _test_set(folder: Path, config: CompetitionConfig) -> TestSet:
-    sample = _sample(folder, config)
-    test = _test_table(folder, config, sample)
-    return TestSet(
-        folder=folder,
-        ids=test.index.tolist(),
-        paths=image_paths(folder, test, config.test_images, "competition.test_images"),
-        sample=sample,
-        sample_id=sample_columns(sample, config.id)[0],
-    )
-
-
 def load_competition(config: CompetitionConfig) -> Competition:
     """Reads the tables and finds every image; raises KitError, one line that says what to mend."""
     folder = _folder(config)
-    train = _train_table(folder, config)
-    format = SingleLabel.of(train[config.label])
-    _check_classes(format, train[config.label], config)
-    train_paths = image_paths(folder, train, config.train_images, "competition.train_images")
-    _need_files(train_paths, config.train_images, "competition.train_images")
+    train, train_images = _train_side(folder, config)
+    format, targets = _labels_of(train, config, _where(folder, config))
+    _check_classes(format, targets, config)
+    _need_files(train_images, config.train_images, "competition.train_images")
     test = _test_set(folder, config)
-    _need_files(test.paths, config.test_images, "competition.test_images")
+    _need_files(test.images, config.test_images, "competition.test_images")
+    names = class_names(folder, config, format.classes)
     return Competition(
         folder=folder,
         format=format,
-        ids=train[config.id].tolist(),
-        targets=format.encode(train[config.label].tolist(), "competition.label"),
-        train_paths=train_paths,
+        ids=train[config.id_column].tolist(),
+        targets=targets,
+        train=train,
+        train_images=train_images,
         test_ids=test.ids,
-        test_paths=test.paths,
-        sample=test.sample,
-        sample_id=test.sample_id,
+        test_images=test.images,
+        submission=submission_format(config, test.sample, format, names),
+        names=names,
     )
+
+
+def load_labels(config: CompetitionConfig) -> tuple[Labels, list[str], np.ndarray] | None:
+    """Format, ids and targets of the training rows, without a look at the images; None where the train table is
+    not there."""
+    folder = _folder(config)
+    if not (folder / config.train if config.train else folder / _first_folder(config)).exists():
+        return None
+    train, _ = _train_side(folder, config)
+    format, targets = _labels_of(train, config, _where(folder, config))
+    return format, train[config.id_column].tolist(), targets
+
+
+def expected_submission(config: CompetitionConfig, submission: pd.DataFrame) -> SubmissionFormat:
+    """The format that a submission of the test set is checked against; without a train table it may hold whatever
+    labels it says."""
+    test, known = load_test(config), load_labels(config)
+    labels = known[0] if known else labels_as_they_stand(config, test.sample, submission)
+    return submission_format(config, test.sample, labels, class_names(test.folder, config, labels.classes))
+
+
+def class_names(folder: Path, config: CompetitionConfig, classes: tuple[str, ...]) -> dict[str, str]:
+    """The name of each class for people: as the config says, else the class itself."""
+    stated = config.names or {}
+    if isinstance(stated, NamesConfig):
+        path = inside(folder, stated.table, "competition.names.table")
+        table = read_table(path, "competition.names.table")
+        keys = {"competition.names.label": stated.label, "competition.names.name": stated.name}
+        need_columns(table, keys, path)
+        need_unique(table[stated.label], f"competition.names: {path}")
+        stated = dict(zip(table[stated.label], table[stated.name], strict=True))
+    names = {name: stated.get(name, name) for name in classes}
+    if config.submit_names:
+        if nameless := [name for name in classes if not stated.get(name)]:
+            raise KitError(
+                f"competition.names: no name for {some(nameless, 5)}, and submit_names wants one for each"
+            )
+        if len(set(names.values())) < len(names):
+            raise KitError("competition.names: two classes have the same name, and submit_names wants them apart")
+    return names
 
 
 def _folder(config: CompetitionConfig) -> Path:
@@ -105,52 +146,94 @@ def _folder(config: CompetitionConfig) -> Path:
     return competition_folder(config.path, config.slug)
 
 
-def sample_columns(sample: pd.DataFrame, id_column: str) -> tuple[str, str]:
-    """Names of the id and the label column of a submission.
-
-    Raises KitError where the sample is not one id and one label column.
-    """
-    if len(sample.columns) != 2:
-        raise KitError(
-            "competition.sample_submission: a submission of one label a row has two columns (id and label); "
-            f"this one has {len(sample.columns)}: {some(sample.columns)}"
-        )
-    first, second = sample.columns
-    return (second, first) if second == id_column and first != id_column else (first, second)
+def _where(folder: Path, config: CompetitionConfig) -> str:
+    return str(folder / config.train) if config.train else f"{folder}: {config.train_images}"
 
 
-def submission_format(config: CompetitionConfig, test: TestSet, submission: pd.DataFrame) -> SingleLabel:
-    """The label format that a submission is checked against: the classes of the train table; without one,
-    whatever the submission says."""
-    train = test.folder / config.train
-    if train.is_file():
-        table = read_table(train, "competition.train")
-        need_columns(table, {"competition.label": config.label}, train)
-        return SingleLabel.of(table[config.label])
-    _, label = sample_columns(test.sample, config.id)
-    return SingleLabel(tuple(submission[label].unique()) if label in submission else ())
-
-
-def _train_table(folder: Path, config: CompetitionConfig) -> pd.DataFrame:
+def _train_side(folder: Path, config: CompetitionConfig) -> tuple[pd.DataFrame, list[Source]]:
+    """The train table, or what stands for it, and the images of its rows."""
+    if config.train is None:
+        return _rows_in_folders(folder, config)
     path = inside(folder, config.train, "competition.train")
-    train = read_table(path, "competition.train")
-    need_columns(train, {"competition.id": config.id, "competition.label": config.label}, path)
+    train = _table(path, config, config.train_images, "competition.train")
+    labels = config.label if isinstance(config.label, tuple) else (config.label,)
+    need_columns(train, {"competition.id": config.id_column} | {"competition.label": labels[0]}, path)
+    for label in labels[1:]:
+        need_columns(train, {"competition.label": label}, path)
     if train.empty:
         raise KitError(f"competition.train: {path} has no rows")
-    need_unique(train[config.id], f"competition.train: {path}")
-    unlabelled = train.loc[train[config.label] == "", config.id]
-    if len(unlabelled):
+    need_unique(train[config.id_column], f"competition.train: {path}")
+    return train, image_sources(folder, train, config.train_images, "competition.train_images", path)
+
+
+def _rows_in_folders(folder: Path, config: CompetitionConfig) -> tuple[pd.DataFrame, list[Source]]:
+    """A row an image file, its id and label from the path; where two files in two folders have the same id, the
+    ids are label/id."""
+    key = "competition.train_images"
+    train, paths = rows_of_files(folder, config.train_images, key)
+    for name, column in {"id": config.id_column, "label": config.label}.items():
+        if column not in train.columns:
+            raise KitError(
+                f"{key}: {config.train_images!r} has no {{{column}}}, the column that competition.{name} names; "
+                f"with train: null it is read from the path, as in train/{{{config.label}}}/{{{config.id_column}}}"
+            )
+    if train[config.id_column].duplicated().any():
+        train[config.id_column] = train[config.label] + "/" + train[config.id_column]
+    need_unique(train[config.id_column], key)
+    return train, list(paths)
+
+
+def _first_folder(config: CompetitionConfig) -> str:
+    return str(config.train_images).partition("/")[0].partition("{")[0]
+
+
+def _table(path: Path, config: CompetitionConfig, images, key: str) -> pd.DataFrame:
+    """A table without its pixels, with row numbers as ids where it has no column of them."""
+    pixels = pixel_columns(path, images, f"{key}_images") if path.is_file() else []
+    # One column of pixels tells how many rows there are where nothing else does.
+    table = read_table(path, key, without=pixels[1:])
+    if config.id is None:
+        if config.id_column in table.columns:
+            raise KitError(f"competition.id: is null, but {path} has a column {config.id_column!r}; name it")
+        table.insert(0, config.id_column, [str(row + 1) for row in range(len(table))])
+    return table
+
+
+def _labels_of(train: pd.DataFrame, config: CompetitionConfig, where: str) -> tuple[Labels, np.ndarray]:
+    """The label format, and the targets of the rows."""
+    if isinstance(config.label, tuple):
+        targets = encode_columns(train, config.label, f"competition.label: {where}")
+        return MultiLabel(config.label, may_be_empty=not targets.any(axis=1).all()), targets
+    cells = train[config.label]
+    if not config.separator and len(unlabelled := train.loc[cells == "", config.id_column]):
         raise KitError(
-            f"competition.train: {path}: no label in {len(unlabelled)} of {len(train)} rows "
+            f"competition.train: {where}: no label in {len(unlabelled)} of {len(train)} rows "
             f"(id {some(unlabelled, 5)}); label them or remove the rows"
         )
-    return train
+    format = MultiLabel.of(cells, config.separator) if config.separator else SingleLabel.of(cells)
+    if config.classes:
+        format = format.with_classes(config.classes)
+    return format, format.encode(cells.tolist(), "competition.label")
 
 
-def _check_classes(format: SingleLabel, labels: pd.Series, config: CompetitionConfig) -> None:
+def encode_labels(table: pd.DataFrame, config: CompetitionConfig, format: Labels, what: str) -> np.ndarray:
+    """The targets of a table with the config's label columns; KitError for a label that the format lacks."""
+    if isinstance(config.label, tuple):
+        return encode_columns(table, config.label, what)
+    return format.encode(table[config.label].tolist(), what)
+
+
+def _check_classes(format: Labels, targets: np.ndarray, config: CompetitionConfig) -> None:
+    place = "competition.classes" if config.classes else "competition.label"
+    counts = targets.sum(axis=0) if format.multilabel else np.bincount(targets, minlength=len(format.classes))
     if len(format.classes) < 2:
-        raise KitError(f"competition.label: column {config.label!r} holds one class only: {format.classes[0]!r}")
-    if len(format.classes) == len(labels) > 1:
+        held = f": {format.classes[0]!r}" if format.classes else ""
+        raise KitError(f"competition.label: column {config.label!r} holds one class only{held}")
+    if without := [name for name, count in zip(format.classes, counts, strict=True) if not count]:
+        raise KitError(
+            f"{place}: no training row has {some(map(repr, without), 10)}; leave out what cannot be learned"
+        )
+    if not format.multilabel and len(format.classes) == len(targets):
         raise KitError(
             f"competition.label: every row of column {config.label!r} has a class of its own; is it the label?"
         )
@@ -158,26 +241,36 @@ def _check_classes(format: SingleLabel, labels: pd.Series, config: CompetitionCo
         raise KitError("competition.label: a class cannot be called 'id'; prediction files use that column name")
 
 
-def _sample(folder: Path, config: CompetitionConfig) -> pd.DataFrame:
+def _test_set(folder: Path, config: CompetitionConfig) -> TestSet:
+    """The test rows in the order of the sample submission."""
+    sample = read_sample(folder, config)
+    sample_id = id_column_of(list(sample.columns), config.id)
+    wanted = sample[sample_id].tolist()
+    path = None
+    if config.test is None:
+        table = pd.DataFrame({config.id_column: wanted}, dtype=str)
+    else:
+        path = inside(folder, config.test, "competition.test")
+        table = _table(path, config, config.test_images, "competition.test")
+        need_columns(table, {"competition.id": config.id_column}, path)
+        need_unique(table[config.id_column], f"competition.test: {path}")
+        _need_same_ids(table[config.id_column].tolist(), wanted, path, config)
+    images = image_sources(folder, table, config.test_images, "competition.test_images", path)
+    image_of = dict(zip(table[config.id_column], images, strict=True))
+    return TestSet(folder, wanted, [image_of[name] for name in wanted], sample, sample_id)
+
+
+def read_sample(folder: Path, config: CompetitionConfig) -> pd.DataFrame:
+    """The sample submission as text."""
     path = inside(folder, config.sample_submission, "competition.sample_submission")
     sample = read_table(path, "competition.sample_submission")
-    id_column, _ = sample_columns(sample, config.id)
-    need_unique(sample[id_column], f"competition.sample_submission: {path}")
+    need_unique(sample[id_column_of(list(sample.columns), config.id)], f"competition.sample_submission: {path}")
     return sample
 
 
-def _test_table(folder: Path, config: CompetitionConfig, sample: pd.DataFrame) -> pd.DataFrame:
-    """The test rows, indexed by id, in the order of the sample submission."""
-    id_column, _ = sample_columns(sample, config.id)
-    wanted = sample[id_column]
-    if config.test is None:
-        return pd.DataFrame({config.id: wanted.to_numpy()}, index=wanted.to_numpy())
-    path = inside(folder, config.test, "competition.test")
-    test = read_table(path, "competition.test")
-    need_columns(test, {"competition.id": config.id}, path)
-    need_unique(test[config.id], f"competition.test: {path}")
-    in_sample, in_test = set(wanted), set(test[config.id])
-    extra = [name for name in test[config.id] if name not in in_sample]
+def _need_same_ids(given: list[str], wanted: list[str], path: Path, config: CompetitionConfig) -> None:
+    in_sample, in_test = set(wanted), set(given)
+    extra = [name for name in given if name not in in_sample]
     lacking = [name for name in wanted if name not in in_test]
     if extra or lacking:
         said = []
@@ -189,58 +282,23 @@ def _test_table(folder: Path, config: CompetitionConfig, sample: pd.DataFrame) -
             f"competition.test: {path} and {config.sample_submission} disagree: {', '.join(said)}; "
             "use the files of one download"
         )
-    return test.set_index(test[config.id]).loc[wanted.tolist()]
-
-
-def image_paths(folder: Path, table: pd.DataFrame, template: str, key: str) -> list[Path]:
-    """One path a row, each inside the folder."""
-    _check_template(template, table, key)
-    try:
-        filled = [_Template().vformat(template, (), row) for row in table.to_dict("records")]
-    except ValueError as error:  # a format that only some texts refuse
-        raise KitError(f"{key}: {template!r} is no template of text cells: {error}") from error
-    return [inside(folder, relative, key) for relative in filled]
 
 
 def need_an_image(test: TestSet, config: CompetitionConfig) -> None:
     """KitError where not one of several test images is there: then the template is wrong, and not the images."""
-    if len(test.paths) > 3 and not any(map(_is_file, test.paths)):
-        _need_files(test.paths, config.test_images, "competition.test_images")
+    if len(test.images) > 3 and len(_incomplete(test.images)) == len(test.images):
+        _need_files(test.images, config.test_images, "competition.test_images")
 
 
-def _need_files(paths: list[Path], template: str, key: str) -> None:
-    missing = [path for path in paths if not _is_file(path)]
-    if missing:
-        hint = f"; is {template!r} the right template?" if len(missing) == len(paths) else ""
-        raise KitError(f"{key}: {len(missing)} of {len(paths)} images do not exist ({some(missing, 5)}){hint}")
-
-
-def _is_file(path: Path) -> bool:
-    try:
-        return path.is_file()
-    except OSError:  # a name longer than the file system takes
-        return False
-
-
-class _Template(string.Formatter):
-    """str.format whose fields are whole column names, `image.name` too."""
-
-    def get_field(self, field_name, args, kwargs):
-        return kwargs[field_name], field_name
-
-
-def _check_template(template: str, table: pd.DataFrame, key: str) -> None:
-    try:
-        fields = {name for _, name, _, _ in string.Formatter().parse(template) if name is not None}
-        unknown = sorted(fields - set(table.columns))
-        if not unknown:
-            _Template().vformat(template, (), dict.fromkeys(fields, ""))
-    except ValueError as error:
-        raise KitError(f"{key}: {template!r} is no template of text cells: {error}") from error
-    if unknown:
+def _need_files(images: list[Source], template, key: str) -> None:
+    if incomplete := _incomplete(images):
+        hint = f"; is {template!r} the right template?" if len(incomplete) == len(images) else ""
         raise KitError(
-            f"{key}: {template!r} asks for the column {some(map(repr, unknown))}; the table has "
-            f"{some(table.columns)}"
+            f"{key}: {len(incomplete)} of {len(images)} images do not exist ({some(missing(images), 5)}){hint}"
         )
-    if not fields:
-        raise KitError(f"{key}: {template!r} names no column, so every row would have one image; try train/{{id}}")
+
+
+def _incomplete(images: list[Source]) -> list[Source]:
+    """Those of which a file is not there."""
+    gone = set(missing(images))
+    return [image for image in images if gone.intersection(files_of(image))]

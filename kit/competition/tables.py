@@ -1,6 +1,7 @@
 """CSV tables as Kaggle gives them, every cell as the text that stands there."""
 
 import warnings
+from collections.abc import Sequence
 from pathlib import Path
 
 import pandas as pd
@@ -8,18 +9,31 @@ import pandas as pd
 from kit.errors import KitError, some
 
 
-def read_table(path: Path, key: str) -> pd.DataFrame:
+def read_table(path: Path, key: str, without: Sequence[str] = ()) -> pd.DataFrame:
     """A CSV file with every cell as text, so that the ids 007 and 7 differ and a label NA is a label.
 
-    `key` is the place in the config that names the file, for messages. An empty cell is "".
+    key      the place in the config that names the file, for messages
+    without  columns to leave out
+
+    An empty cell is "".
     """
+    left_out = set(without)
+    columns = (lambda name: name not in left_out) if left_out else None
+    return _read(path, key, usecols=columns, index_col=None if left_out else False).fillna("")  # of short lines
+
+
+def column_names(path: Path, key: str) -> list[str]:
+    """Those of a CSV file."""
+    return list(_read(path, key, index_col=False, nrows=0).columns)
+
+
+def _read(path: Path, key: str, **options) -> pd.DataFrame:
     if not path.is_file():
         raise KitError(f"{key}: {path} does not exist{_siblings(path)}")
     try:
         with warnings.catch_warnings():
             warnings.simplefilter("error", pd.errors.ParserWarning)  # it cuts a first line that is too long
-            table = pd.read_csv(path, dtype=str, keep_default_na=False, encoding="utf-8-sig", index_col=False)
-        return table.fillna("")  # the cells that a short line lacks
+            return pd.read_csv(path, dtype=str, keep_default_na=False, encoding="utf-8-sig", **options)
     except pd.errors.ParserWarning:
         raise KitError(f"{key}: {path} has more cells in line 2 than there are column names") from None
     except pd.errors.EmptyDataError:

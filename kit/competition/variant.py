@@ -7,11 +7,13 @@ from pathlib import Path
 
 import pandas as pd
 
-from kit.competition.config import CompetitionConfig
-from kit.competition.load import image_paths, load_test
+from kit.competition.config import CompetitionConfig, PixelsConfig
+from kit.competition.load import TestSet, load_test
 from kit.competition.tables import read_table
+from kit.competition.templates import image_sources
 from kit.errors import KitError
 from kit.files import write_text
+from kit.sources import files_of
 
 SIZES = ("0", "1", "3", "x5")
 
@@ -26,7 +28,8 @@ def write_variant(config: CompetitionConfig, target: Path, size: str) -> Path:
     if size not in SIZES:
         raise KitError(f"a test set of {size!r} rows: expected one of {', '.join(SIZES)}")
     test = load_test(config)
-    apart = {path.resolve() for path in [*test.paths, target]}  # the folder may hold the target
+    files = {file for image in test.images for file in files_of(image)}
+    apart = {path.resolve() for path in [*files, target]}  # the folder may hold the target
     shutil.copytree(
         test.folder,
         target,
@@ -35,18 +38,34 @@ def write_variant(config: CompetitionConfig, target: Path, size: str) -> Path:
     )
     times = 5 if size == "x5" else 1
     rows = len(test.ids) if size == "x5" else min(int(size), len(test.ids))
-    ids = _repeated(test.ids[:rows], times)
+    counted = config.id is None and config.test is not None
+    ids = [str(row + 1) for row in range(rows * times)] if counted else _repeated(test.ids[:rows], times)
     _write(test.sample, test.sample_id, test.ids[:rows], ids, target / config.sample_submission)
-    table = pd.DataFrame({config.id: ids})
-    if config.test is not None:
-        whole = read_table(test.folder / config.test, "competition.test")
-        table = _write(whole, config.id, test.ids[:rows], ids, target / config.test)
-    copies = image_paths(target, table, config.test_images, "competition.test_images")
-    for copy, original in zip(copies, test.paths[:rows] * times, strict=True):
-        if original.is_file() and not copy.exists():
-            copy.parent.mkdir(parents=True, exist_ok=True)
-            _link(original, copy)
+    if config.test is None:
+        table = pd.DataFrame({config.id_column: ids})
+    else:
+        table = _write_test(config, test, rows, ids, target)
+    if isinstance(config.test_images, PixelsConfig):
+        return target
+    copies = image_sources(target, table, config.test_images, "competition.test_images", None)
+    for copy, original in zip(copies, test.images[:rows] * times, strict=True):
+        for new, old in zip(files_of(copy), files_of(original), strict=True):
+            if old.is_file() and not new.exists():
+                new.parent.mkdir(parents=True, exist_ok=True)
+                _link(old, new)
     return target
+
+
+def _write_test(config: CompetitionConfig, test: TestSet, rows: int, ids: list[str], target: Path) -> pd.DataFrame:
+    """The test table of the variant, written and returned, with a column of ids."""
+    whole, path = read_table(test.folder / config.test, "competition.test"), target / config.test
+    if config.id is not None:
+        return _write(whole, config.id, test.ids[:rows], ids, path)
+    # Rows are found by their number, which a column holds for as long as it takes.
+    numbered = whole.assign(**{config.id_column: [str(row + 1) for row in range(len(whole))]})
+    table = _write(numbered, config.id_column, test.ids[:rows], ids, path)
+    write_text(path, table.drop(columns=config.id_column).to_csv(index=False, lineterminator="\n"))
+    return table
 
 
 def _repeated(ids: list[str], times: int) -> list[str]:

@@ -13,7 +13,8 @@ class DataConfig(Section):
     """How an image file becomes the network's input.
 
     size           side of the square the network sees, in pixels
-    channels       1 (grey), 3 (RGB) or 4 (RGBA); files of another mode are converted
+    channels       1 (grey), 3 (RGB) or 4 (RGBA), files of another mode are converted; where an image is several
+                   files, as many as they are
     resize         `squash` ignores the aspect ratio, `crop` cuts the middle square out, `pad` adds black
     crop_pct       images are kept at size/crop_pct; evaluation sees the centre, training a random crop
     interpolation  bicubic, bilinear or nearest, as PIL knows them
@@ -27,7 +28,7 @@ class DataConfig(Section):
     incidental: ClassVar[frozenset[str]] = frozenset({"cache", "cache_gb", "workers"})
 
     size: Annotated[int, Field(ge=8, le=4096)] = 224
-    channels: Literal[1, 3, 4] = 3
+    channels: Annotated[int, Field(ge=1, le=32)] = 3
     resize: Literal["squash", "crop", "pad"] = "squash"
     crop_pct: Annotated[float, Field(gt=0, le=1)] = 1.0
     interpolation: Literal["bicubic", "bilinear", "nearest"] = "bicubic"

@@ -1,12 +1,15 @@
-"""One image file → uint8 pixels at the size they are kept at."""
+"""An image, from a file, several files or a row of a table → uint8 pixels at the size they are kept at."""
 
+import threading
+from collections.abc import Sequence
 from dataclasses import dataclass
-from pathlib import Path
+from functools import lru_cache
 
 import numpy as np
 from PIL import Image, ImageOps
 
 from kit.data.config import DataConfig
+from kit.sources import Channels, PixelRow, PixelTable, Source
 
 MODES = {1: "L", 3: "RGB", 4: "RGBA"}
 
@@ -24,21 +27,25 @@ class Decoder:
     resize: str
     interpolation: str
 
-    version = 1  # to be raised when the same file would give other pixels: the cache depends on it
+    version = 2  # to be raised when the same file would give other pixels: the cache depends on it
 
     @classmethod
     def of(cls, config: DataConfig) -> "Decoder":
         return cls(config.stored_size, config.channels, config.resize, config.interpolation)
 
-    def __call__(self, path: Path) -> np.ndarray:
-        try:
-            with Image.open(path) as image:
-                image.draft(None, (2 * self.side, 2 * self.side))  # large JPEGs: decode at a fraction
-                upright = _eight_bit(ImageOps.exif_transpose(image)).convert(MODES[self.channels])
-        except Exception as error:  # PIL's plugins raise what they like on a broken file
-            raise DecodeError(_reason(error)) from error
-        pixels = np.asarray(self._fit(upright))
-        return pixels.reshape(self.side, self.side, self.channels)
+    def __call__(self, source: Source) -> np.ndarray:
+        if isinstance(source, Channels):
+            return self._stacked(_channels(source, reduce_to=2 * self.side))
+        image = open_image(source, reduce_to=2 * self.side)
+        if self.channels not in MODES:
+            return self._stacked([image.convert("L")] * self.channels)
+        return self._pixels(image.convert(MODES[self.channels]))
+
+    def _stacked(self, channels: Sequence[Image.Image]) -> np.ndarray:
+        return np.concatenate([self._pixels(channel) for channel in channels], axis=2)
+
+    def _pixels(self, image: Image.Image) -> np.ndarray:
+        return np.asarray(self._fit(image)).reshape(self.side, self.side, -1)
 
     def _fit(self, image: Image.Image) -> Image.Image:
         method = Image.Resampling[self.interpolation.upper()]
@@ -50,14 +57,98 @@ class Decoder:
         return image if image.size == square else image.resize(square, method)
 
 
+def open_image(source: Source, reduce_to: int | None = None) -> Image.Image:
+    """The whole image, upright, with 8 bits a channel; its mode is the file's. Of channels the mean.
+
+    reduce_to  a large JPEG may be decoded at a fraction of its size, not below so many pixels a side
+
+    Raises DecodeError that says what is wrong with the file.
+    """
+    try:
+        if isinstance(source, PixelRow):
+            return _image_of(source)
+        if isinstance(source, Channels):
+            grey = [np.asarray(channel, dtype=np.uint16) for channel in _channels(source, reduce_to)]
+            return Image.fromarray((sum(grey) // len(grey)).astype(np.uint8))
+        with Image.open(source) as image:
+            if reduce_to:
+                image.draft(None, (reduce_to, reduce_to))
+            return _eight_bit(ImageOps.exif_transpose(image))
+    except DecodeError:
+        raise
+    except Exception as error:  # PIL's plugins raise what they like on a broken file
+        raise DecodeError(_reason(error)) from error
+
+
+def _channels(source: Channels, reduce_to: int | None) -> list[Image.Image]:
+    """The channels of an image, grey; DecodeError where they are of different sizes.
+
+    Channels that are stored as coloured files (a green one for the green channel) have all in one colour, of which
+    the usual weights would keep a tenth to a half: a file in colour is turned to grey by its brightest colour.
+    """
+    channels = []
+    for file in source.files:
+        image = open_image(file, reduce_to)
+        if image.mode != "L":
+            image = Image.fromarray(np.asarray(image.convert("RGB")).max(axis=2))
+        channels.append(image)
+    if len({channel.size for channel in channels}) > 1:
+        sizes = ", ".join(f"{width} × {height}" for width, height in (channel.size for channel in channels))
+        raise DecodeError(f"channels of different sizes: {sizes}")
+    return channels
+
+
 def _eight_bit(image: Image.Image) -> Image.Image:
-    """16-bit grey scaled to 8 bits; PIL would cut everything above 255 to white."""
-    if not image.mode.startswith("I;16"):
-        return image
-    return Image.fromarray((np.asarray(image).astype(np.uint16) // 257).astype(np.uint8))
+    """Deeper grey scaled to 8 bits; PIL would cut everything above 255 to white."""
+    if image.mode.startswith("I;16") or image.mode == "I":
+        levels = np.asarray(image).astype(np.int64)
+        if levels.min() < 0 or levels.max() > 65535:
+            raise DecodeError("grey levels beyond 16 bits")
+        return Image.fromarray((levels // 257).astype(np.uint8))
+    if image.mode == "F":
+        raise DecodeError("pixels are floating-point numbers")
+    return image if image.mode in ("L", "RGB", "RGBA") else image.convert(_eight_bit_mode(image))
+
+
+def _eight_bit_mode(image: Image.Image) -> str:
+    """For what is neither grey nor colour of 8 bits: a palette, black and white, CMYK, grey with transparency."""
+    if image.mode == "1":
+        return "L"
+    return "RGBA" if image.mode in ("LA", "La", "PA", "RGBa") or "transparency" in image.info else "RGB"
+
+
+_reading = threading.Lock()  # threads that ask at the same time wait for one that reads
+
+
+def _image_of(source: PixelRow) -> Image.Image:
+    with _reading:
+        pixels, whole = _parsed(source.table, source.table.path.stat().st_mtime_ns)
+    if not whole[source.row]:
+        raise DecodeError("pixels are whole numbers from 0 to 255")
+    return Image.fromarray(pixels[source.row])
+
+
+@lru_cache(maxsize=4)
+def _parsed(table: PixelTable, changed: int) -> tuple[np.ndarray, np.ndarray]:
+    """All images of a table, uint8 [rows, height, width], read once a process; and bool [rows], which rows hold
+    nothing but grey levels."""
+    import pandas as pd
+
+    wanted = set(table.columns)
+    frame = pd.read_csv(table.path, usecols=lambda name: name in wanted, encoding="utf-8-sig", low_memory=False)
+    pixels = np.zeros((len(frame), len(table.columns)), dtype=np.uint8)
+    whole = np.ones(len(frame), dtype=bool)
+    for place, name in enumerate(table.columns):
+        levels = pd.to_numeric(frame[name], errors="coerce").to_numpy(dtype=np.float64, na_value=np.nan)
+        fine = (levels >= 0) & (levels <= 255) & (levels == np.floor(levels))
+        pixels[fine, place] = levels[fine]
+        whole &= fine
+    return pixels.reshape(-1, table.height, table.width), whole
 
 
 def _reason(error: Exception) -> str:
+    if isinstance(error, OSError) and error.strerror:  # with the path in its text, whatever that is called
+        return error.strerror
     text = str(error)
     if "cannot identify image file" in text:
         return "no image"

@@ -15,6 +15,7 @@ from kit.data.config import DataConfig
 from kit.data.decode import DecodeError, Decoder
 from kit.errors import KitError, some
 from kit.files import atomic, write_text
+from kit.sources import PixelRow, Source, files_of
 
 Report = Callable[[int, int], None]  # images done, images in all
 
@@ -27,7 +28,7 @@ class ImageSet:
     """
 
     ids: list[str]
-    paths: list[Path]
+    sources: list[Source]
     decoder: Decoder
     cache: Path | None = None
     _pixels: np.ndarray | None = field(default=None, repr=False)
@@ -37,7 +38,7 @@ class ImageSet:
 
     def __getitem__(self, row: int) -> np.ndarray:
         if self.cache is None:
-            return self.decoder(self.paths[row])
+            return self.decoder(self.sources[row])
         if self._pixels is None:
             self._pixels = np.load(self.cache, mmap_mode="r")
         return self._pixels[row]
@@ -52,7 +53,7 @@ class Readable:
 
     images  all of them; only those in `rows` are to be asked for
     rows    of the images that can be decoded, ascending
-    broken  row → path and reason, of those that cannot
+    broken  row → source and reason, of those that cannot
     """
 
     images: ImageSet
@@ -62,16 +63,16 @@ class Readable:
 
 def open_images(
     ids: Sequence[str],
-    paths: Sequence[Path],
+    sources: Sequence[Source],
     config: DataConfig,
     cache_folder: Path,
     report: Report = lambda done, total: None,
 ) -> ImageSet:
-    """The images of `paths`, every one checked before this returns.
+    """The images of `sources`, every one checked before this returns.
 
     Raises KitError that names every file that cannot be decoded.
     """
-    readable = open_readable(ids, paths, config, cache_folder, report)
+    readable = open_readable(ids, sources, config, cache_folder, report)
     images, broken = readable.images, list(readable.broken.values())
     if broken:
         if images.cache:
@@ -85,17 +86,17 @@ def open_images(
 
 def open_readable(
     ids: Sequence[str],
-    paths: Sequence[Path],
+    sources: Sequence[Source],
     config: DataConfig,
     cache_folder: Path,
     report: Report = lambda done, total: None,
     expired: Callable[[], bool] = lambda: False,
 ) -> Readable:
-    """The images of `paths`, and which of them can be decoded: found in the pass that fills the cache.
+    """The images of `sources`, and which of them can be decoded: found in the pass that fills the cache.
 
     expired  asked before each image; no further one is decoded once it is true
     """
-    images = ImageSet(list(ids), list(paths), Decoder.of(config))
+    images = ImageSet(list(ids), list(sources), Decoder.of(config))
     if not len(images):
         return Readable(images, [], {})
     key = _cache_key(images)
@@ -110,18 +111,22 @@ def open_readable(
         images.cache.replace(whole)
         images.cache = whole
     elif not checked.exists():
-        rows, broken = _for_each(images, lambda row, path: images.decoder(path), report, expired)
+        rows, broken = _for_each(images, lambda row, source: images.decoder(source), report, expired)
         if len(rows) < len(images):
             return Readable(images, rows, broken)
         write_text(checked, f"{len(images)} images were decoded without a fault\n")
     return Readable(images, list(range(len(images))), {})
 
 
-def content_digest(paths: Sequence[Path], root: Path) -> str:
+def content_digest(sources: Sequence[Source], root: Path) -> str:
     """A digest of which files these are: path below `root` and size in bytes, on any machine the same."""
-    digest = sha256()
-    for path in paths:
-        digest.update(f"{path.relative_to(root).as_posix()}\t{path.stat().st_size}\n".encode())
+    digest, line_of = sha256(), {}
+    for source in sources:
+        for file in files_of(source):
+            if file not in line_of:
+                line_of[file] = f"{file.relative_to(root).as_posix()}\t{file.stat().st_size}"
+            row = f"\t{source.row}" if isinstance(source, PixelRow) else ""
+            digest.update(f"{line_of[file]}{row}\n".encode())
     return digest.hexdigest()[:16]
 
 
@@ -138,15 +143,30 @@ def _wants_cache(images: ImageSet, config: DataConfig, folder: Path) -> bool:
 
 
 def _cache_key(images: ImageSet) -> str:
-    """Depends on each file's path, size and time of change, and on all that the decoder does."""
-    digest = sha256(json.dumps([Decoder.version, vars(images.decoder)], sort_keys=True).encode())
-    for path in images.paths:
-        try:
-            stat = path.stat()
-            digest.update(f"{path.resolve()}\t{stat.st_size}\t{stat.st_mtime_ns}\n".encode())
-        except (OSError, ValueError):  # not there, or no name of a file at all
-            digest.update(f"{path}\n".encode())
-    return digest.hexdigest()[:16]
+    """Depends on all that the decoder does, and on the files."""
+    settings = json.dumps([Decoder.version, vars(images.decoder)], sort_keys=True)
+    return sha256((settings + files_key(images.sources)).encode()).hexdigest()[:16]
+
+
+def files_key(sources: Sequence[Source]) -> str:
+    """A digest of each file's path, size and time of change."""
+    digest, line_of = sha256(), {}
+    for source in sources:
+        for file in files_of(source):
+            if file not in line_of:
+                line_of[file] = _stamp(file)
+            digest.update(line_of[file].encode())
+        if isinstance(source, PixelRow):
+            digest.update(f"{source.row} {source.table.height} {source.table.columns[0]}\n".encode())
+    return digest.hexdigest()
+
+
+def _stamp(file: Path) -> str:
+    try:
+        stat = file.stat()
+        return f"{file.resolve()}\t{stat.st_size}\t{stat.st_mtime_ns}\n"
+    except (OSError, ValueError):  # not there, or no name of a file at all
+        return f"{file}\n"
 
 
 def _fill(
@@ -157,8 +177,8 @@ def _fill(
     with atomic(target) as temporary:
         pixels = np.lib.format.open_memmap(temporary, mode="w+", dtype=np.uint8, shape=shape)
 
-        def store(row: int, path: Path) -> None:
-            pixels[row] = images.decoder(path)
+        def store(row: int, source: Source) -> None:
+            pixels[row] = images.decoder(source)
 
         rows, broken = _for_each(images, store, report, expired)
         pixels.flush()
@@ -166,11 +186,11 @@ def _fill(
 
 
 def _for_each(
-    images: ImageSet, action: Callable[[int, Path], None], report: Report, expired: Callable[[], bool]
+    images: ImageSet, action: Callable[[int, Source], None], report: Report, expired: Callable[[], bool]
 ) -> tuple[list[int], dict[int, str]]:
-    """Runs `action(row, path)` on every image, on all cores, until `expired()`.
+    """Runs `action(row, source)` on every image, on all cores, until `expired()`.
 
-    Gives the rows that were done, and path and reason by row where the image cannot be decoded.
+    Gives the rows that were done, and source and reason by row where the image cannot be decoded.
     """
     done: list[int] = []
     broken: dict[int, str] = {}
@@ -179,10 +199,10 @@ def _for_each(
         if expired():
             return
         try:
-            action(row, images.paths[row])
+            action(row, images.sources[row])
             done.append(row)
         except DecodeError as error:
-            broken[row] = f"{images.paths[row]} ({error})"
+            broken[row] = f"{images.sources[row]} ({error})"
 
     with ThreadPoolExecutor(os.cpu_count()) as pool:
         for first in range(0, len(images), 10_000):  # a pool takes in all it is given at once

@@ -99,7 +99,8 @@ def build(
     write_json(folder.metadata_file, _metadata(experiment, record, code_file, notebook, apart))
     folder.write_record(record)
     sizes = {path: len(files[path]) for path in sorted(files)}
-    return Built(folder, sizes, len(code.encode()), _notes(experiment, kind, apart, folder))
+    ruled = experiment.scoring.rule == "argmax" or _scores(experiment, root).is_file()
+    return Built(folder, sizes, len(code.encode()), _notes(experiment, kind, apart, folder, ruled))
 
 
 def usual_name(experiment: Experiment, kind: Kind) -> str:
@@ -161,14 +162,17 @@ def _pushed(experiment: Experiment, root: Path) -> tuple[str, ...]:
 
 
 def _files(experiment: Experiment, kind: Kind, root: Path) -> Files:
-    """What travels: the kit's source, the config, and for training the fold plan."""
+    """What travels: the kit's source, the config, for training the fold plan, for predicting the scores of the
+    pooled runs, which hold the decision rule."""
     files = package_files(PACKAGE)
     files["config.yaml"] = _travelling(experiment).to_yaml().encode()
+    if kind == "infer" and (scores := _scores(experiment, root)).is_file():
+        files[scores.relative_to(root).as_posix()] = scores.read_bytes()
     if kind == "train":
         competition = load_competition(experiment.competition)
         check_folds(experiment.folds, competition.classes, competition.targets)
         folder = ExperimentDir(Places(root).runs / experiment.name)
-        plan, reason = fold_plan(experiment, folder, competition)
+        plan, reason = fold_plan(experiment, folder, competition, Places(root))
         if reason:
             raise KitError(
                 f"{folder.path} was made from {reason}, and the kernel's runs could not join it; give the "
@@ -176,6 +180,12 @@ def _files(experiment: Experiment, kind: Kind, root: Path) -> Files:
             )
         files["folds.csv"] = folds_text(plan).encode()
     return files
+
+
+def _scores(experiment: Experiment, root: Path) -> Path:
+    """Of the policy that an infer kernel predicts with."""
+    folder = ExperimentDir(Places(root).runs / experiment.name)
+    return folder.policy(next(iter(experiment.policies))) / "scores.json"
 
 
 def _travelling(experiment: Experiment) -> Experiment:
@@ -328,7 +338,7 @@ def _write_code_dataset(folder: KernelFolder, reference: str, archive: bytes) ->
     dataset_folder(folder.code_dataset, reference, reference.partition("/")[2].replace("-", " "))
 
 
-def _notes(experiment: Experiment, kind: Kind, apart: str, folder: KernelFolder) -> list[str]:
+def _notes(experiment: Experiment, kind: Kind, apart: str, folder: KernelFolder, ruled: bool) -> list[str]:
     kernel, notes = experiment.kernel, []
     if apart:
         notes.append(
@@ -339,4 +349,9 @@ def _notes(experiment: Experiment, kind: Kind, apart: str, folder: KernelFolder)
         notes.append(f"{kernel.accelerator} is {kernel.gpus} GPUs, of which this kernel's single run uses one")
     if kind == "infer" and kernel.kernels:
         notes.append(f"attaches the outputs of {some(kernel.kernels)}")
+    if kind == "infer" and not ruled:
+        notes.append(
+            "the runs are not pooled here, so the kernel fits its decision rule on their out-of-fold predictions "
+            "and the train table (python -m kit kernel fetch pools them)"
+        )
     return notes

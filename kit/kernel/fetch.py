@@ -202,9 +202,10 @@ def _need_same(
     plan = (ours if ours.folds.is_file() else theirs).folds
     if Path(experiment.competition.path).expanduser().is_dir():
         competition = load_competition(experiment.competition)
-        now = digests(experiment, competition, read_folds(plan, competition.ids))
+        forward = experiment.folds.time is not None
+        now = digests(experiment, competition, read_folds(plan, competition.ids, forward))
     else:
-        now = {"folds": _digest(plan)}
+        now = {"folds": _digest(plan, experiment.folds.time is not None)}
     for run, then in came:
         if odd := [name for name in now if then.get(name) != now[name]]:
             raise KitError(
@@ -213,9 +214,9 @@ def _need_same(
             )
 
 
-def _digest(plan: Path) -> str:
+def _digest(plan: Path, forward: bool) -> str:
     """That of the fold plan in a file, whatever rows it is of."""
     import pandas as pd
 
     frame = pd.read_csv(plan, dtype={"id": str}, keep_default_na=False)
-    return FoldPlan(frame["id"].tolist(), frame["fold"].to_numpy()).digest
+    return FoldPlan(frame["id"].tolist(), frame["fold"].to_numpy(), forward=forward).digest

@@ -11,8 +11,7 @@ from pathlib import Path
 from typing import Any, Literal
 
 from kit.competition.config import CompetitionConfig
-from kit.competition.load import load_test, submission_format
-from kit.competition.submission import validate_submission
+from kit.competition.load import expected_submission, load_test
 from kit.competition.tables import read_table
 from kit.competition.variant import SIZES, write_variant
 from kit.errors import KitError, some
@@ -245,12 +244,10 @@ def _submission(path: Path, competition: CompetitionConfig) -> Check:
     if not path.is_file():
         return Check("submission.csv", False, "not found in /kaggle/working")
     try:
-        test = load_test(competition)
         given = read_table(path, "submission")
-        columns, format = list(test.sample.columns), submission_format(competition, test, given)
-        validate_submission(given, columns, test.sample_id, test.ids, format, path.name)
+        expected_submission(competition, given).validate(given, path.name)
     except KitError as error:
-        return Check("submission.csv", False, str(error).removeprefix(f"{path.name}: "))
+        return Check("submission.csv", False, str(error).replace(f"{path.name}: ", "").replace("\n", "; "))
     return Check("submission.csv", True, f"valid, {len(given)} rows")
 
 

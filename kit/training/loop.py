@@ -41,7 +41,8 @@ class Fold:
     """What one fold model trains on and is scored on.
 
     images      all training images of the competition
-    targets     class index of each image, int64 [images]
+    targets     class index of each image, int64 [images]; where an image may have several labels, bool
+                [images, classes]
     train_rows  rows that train; valid_rows: rows held out
     """
 
@@ -50,6 +51,10 @@ class Fold:
     train_rows: np.ndarray
     valid_rows: np.ndarray
     classes: Sequence[str]
+
+    @property
+    def multilabel(self) -> bool:
+        return self.targets.ndim == 2
 
 
 @dataclass(frozen=True)
@@ -67,10 +72,12 @@ class Recipe:
 class Trained:
     """model    the weights that count: those of the last step, or their moving average
     probabilities  of the held-out rows, float32 [valid_rows, classes]
+    score    of these by the plain rule (the most likely class, or all from .5 on), before one is fitted
     """
 
     model: nn.Module
     probabilities: np.ndarray
+    score: float
     steps: int
     seconds: float
     images_per_second: float
@@ -116,8 +123,8 @@ class Trainer:
         self.plan = batches_of(config, len(fold.train_rows), seed, accelerator)
         self.normalise = Normalise.of(recipe.normalisation.mean, recipe.normalisation.std, device)
         weights = class_weights(config, fold.classes, fold.targets[fold.train_rows])
-        self.loss = build_loss(config, weights).to(device)
-        self.mix = build_mix(config, len(fold.classes))
+        self.loss = build_loss(config, weights, fold.multilabel).to(device)
+        self.mix = build_mix(config, len(fold.classes), fold.multilabel)
 
         self.model = model.to(device, memory_format=torch.channels_last)
         self.ema = ModelEmaV3(self.model, decay=config.ema, use_warmup=True) if config.ema else None
@@ -161,12 +168,12 @@ class Trainer:
                     on_step(step)
         seconds = time.monotonic() - started - evaluating
         probabilities = self.evaluate()
-        self._score(probabilities, total)
+        plain = self._score(probabilities, total)
         self.rates.audit(range(total))
         if self.accelerator.is_main_process:
             self.rates.save(self.dir.rates)
         samples = (total - first) * self.plan.samples_per_update
-        return Trained(self._final, probabilities, total, seconds, samples / max(seconds, 1e-9))
+        return Trained(self._final, probabilities, plain, total, seconds, samples / max(seconds, 1e-9))
 
     def updates(self, first: int = 0) -> Iterator[int]:
         """Makes one update after the other, and yields the number of each when it is made."""
@@ -196,6 +203,7 @@ class Trainer:
             prediction.batch_size or 2 * self.config.batch_size,
             data.workers,
             prediction.tta,
+            self.fold.multilabel,
         )
         if not np.isfinite(probabilities).all():
             raise KitError("the trained model predicts values that are not finite; " + self._advice())
@@ -298,15 +306,21 @@ class Trainer:
         steps = self.config.evaluate_every * self.plan.steps_per_epoch
         return bool(steps) and done % steps == 0 and done < self.plan.total_steps
 
-    def _score(self, probabilities: np.ndarray, done: int) -> None:
+    def _score(self, probabilities: np.ndarray, done: int) -> float:
+        """A diagnostic: with the plain rule, whatever rule is fitted later."""
         truth = self.fold.targets[self.fold.valid_rows]
-        likelihood = probabilities[np.arange(len(truth)), truth].astype(np.float64)
+        if self.fold.multilabel:
+            predicted, likelihood = probabilities >= 0.5, np.where(truth, probabilities, 1 - probabilities)
+        else:
+            predicted, likelihood = argmax(probabilities), probabilities[np.arange(len(truth)), truth]
+        value = score(truth, predicted, self.recipe.scoring)
         self._note(
             step=done,
             epoch=done / self.plan.steps_per_epoch,
-            valid_score=score(truth, argmax(probabilities), self.recipe.scoring),
-            valid_loss=float(-np.log(likelihood.clip(1e-15)).mean()),
+            valid_score=value,
+            valid_loss=float(-np.log(likelihood.astype(np.float64).clip(1e-15)).mean()),
         )
+        return value
 
     def _note(self, **line: float) -> None:
         self.history.append(line)

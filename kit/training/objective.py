@@ -1,4 +1,7 @@
-"""The loss and how targets are prepared for it: class weights, label smoothing, mixup and cutmix."""
+"""The loss and how targets are prepared for it: class weights, label smoothing, mixup and cutmix.
+
+Targets are class indices int64 [batch], or, where an image may have several labels, bool [batch, classes].
+"""
 
 from collections.abc import Callable, Sequence
 
@@ -13,40 +16,76 @@ from kit.training.config import TrainingConfig
 Mix = Callable[[torch.Tensor, torch.Tensor], tuple[torch.Tensor, torch.Tensor]]
 
 
-def build_loss(config: TrainingConfig, weights: torch.Tensor | None) -> nn.CrossEntropyLoss:
-    """Cross-entropy of logits [batch, classes] and targets: indices [batch], or shares [batch, classes].
+class BinaryCrossEntropy(nn.Module):
+    """Binary cross-entropy of logits [batch, classes] and targets (bool, or shares from 0 to 1) of that shape, the
+    mean over both.
 
-    Without class weights its values are those of timm's LabelSmoothingCrossEntropy and
+    smoothing  a target y becomes y · (1 − smoothing) + smoothing / 2, as label smoothing over two classes
+    weights    of the positive targets of each class, float32 [classes]
+    """
+
+    def __init__(self, smoothing: float = 0.0, weights: torch.Tensor | None = None):
+        super().__init__()
+        self.smoothing = smoothing
+        self.loss = nn.BCEWithLogitsLoss(pos_weight=weights)
+
+    def forward(self, logits: torch.Tensor, targets: torch.Tensor) -> torch.Tensor:
+        targets = targets.to(logits.dtype)
+        if self.smoothing:
+            targets = targets * (1 - self.smoothing) + self.smoothing / 2
+        return self.loss(logits, targets)
+
+
+def build_loss(config: TrainingConfig, weights: torch.Tensor | None, multilabel: bool = False) -> nn.Module:
+    """The loss of logits [batch, classes] and targets: cross-entropy of indices [batch] or shares [batch,
+    classes]; with several labels a row binary cross-entropy.
+
+    Without class weights cross-entropy's values are those of timm's LabelSmoothingCrossEntropy and
     SoftTargetCrossEntropy; timm's know no class weights. Mixed targets are smoothed by timm's Mixup.
     """
+    if multilabel:
+        return BinaryCrossEntropy(config.label_smoothing, weights)
     mixed = config.mixup or config.cutmix
     return nn.CrossEntropyLoss(weights, label_smoothing=0.0 if mixed else config.label_smoothing)
 
 
-def build_mix(config: TrainingConfig, n_classes: int) -> Mix | None:
+def build_mix(config: TrainingConfig, n_classes: int, multilabel: bool = False) -> Mix | None:
     """timm's mixup and cutmix of a batch, or None where both are off. It draws from numpy's generator."""
     if not (config.mixup or config.cutmix):
         return None
-    return Mixup(
-        mixup_alpha=config.mixup,
-        cutmix_alpha=config.cutmix,
-        label_smoothing=config.label_smoothing,
-        num_classes=n_classes,
-    )
+    alphas = {"mixup_alpha": config.mixup, "cutmix_alpha": config.cutmix}
+    if multilabel:
+        return _mix_of_several(Mixup(**alphas, label_smoothing=0.0, num_classes=config.batch_size))
+    return Mixup(**alphas, label_smoothing=config.label_smoothing, num_classes=n_classes)
+
+
+def _mix_of_several(mixup: Mixup) -> Mix:
+    """timm's mixes class indices only: told that each image is a class of its own, it gives the share of each
+    image in each mixed one, and the labels are mixed by these shares."""
+
+    def mix(inputs: torch.Tensor, targets: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
+        inputs, shares = mixup(inputs, torch.arange(len(inputs), device=inputs.device))
+        return inputs, shares.float() @ targets.float()
+
+    return mix
 
 
 def class_weights(config: TrainingConfig, classes: Sequence[str], targets: np.ndarray) -> torch.Tensor | None:
-    """float32 [classes], or None. `balanced`: rows / (classes · rows of the class), as scikit-learn has it.
+    """float32 [classes], or None.
 
-    targets  class indices of the rows that train
+    targets  of the rows that train: class indices [rows], or bool [rows, classes]
+
+    `balanced`, of class indices: rows / (classes · rows of the class), as scikit-learn has it; with several labels
+    a row the weight of a class's positive targets: rows without it / rows with it.
     """
     if config.class_weights == "none":
         return None
     if config.class_weights == "balanced":
-        counts = np.bincount(targets, minlength=len(classes))
+        counts = targets.sum(axis=0) if targets.ndim == 2 else np.bincount(targets, minlength=len(classes))
         present = counts > 0
         weights = np.zeros(len(classes))
-        weights[present] = len(targets) / (present.sum() * counts[present])
+        whole = len(targets) - counts[present] if targets.ndim == 2 else len(targets) / present.sum()
+        weights[present] = whole / counts[present]
         return torch.tensor(weights, dtype=torch.float32)
     unknown = sorted(set(config.class_weights) - set(classes))
     if unknown:

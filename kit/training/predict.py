@@ -43,9 +43,11 @@ def predict(
     batch_size: int,
     workers: int | str = 0,
     tta: str = "none",
+    multilabel: bool = False,
     expired: Callable[[], bool] = lambda: False,
 ) -> np.ndarray:
-    """Softmax probabilities float32 [rows, classes], in the order of `rows`.
+    """Probabilities float32 [rows, classes], in the order of `rows`: by softmax, or, where a row may have several
+    labels, of each class by itself (sigmoid).
 
     Several processes share the rows, and each gets all the probabilities.
     tta      `hflip` gives the mean of the probabilities of an image and of its mirror
@@ -59,14 +61,19 @@ def predict(
     training = [module for module in model.modules() if module.training]  # frozen norms may not be
     model.eval()
     outputs = []
+
+    def probabilities_of(inputs: torch.Tensor) -> torch.Tensor:
+        logits = model(inputs).float()
+        return logits.sigmoid() if multilabel else logits.softmax(dim=1)
+
     with torch.inference_mode(), accelerator.autocast():
         for pixels in plain_batches(images, mine.tolist(), size, batch_size, count, pin=on_gpu):
             if expired():
                 break
             inputs = normalise(pixels)
-            probabilities = model(inputs).float().softmax(dim=1)
+            probabilities = probabilities_of(inputs)
             if tta == "hflip":
-                probabilities = (probabilities + model(inputs.flip(3)).float().softmax(dim=1)) / 2
+                probabilities = (probabilities + probabilities_of(inputs.flip(3))) / 2
             outputs.append(probabilities)
     for module in training:
         module.training = True

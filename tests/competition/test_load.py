@@ -7,7 +7,7 @@ from PIL import Image
 
 from kit.competition import digits
 from kit.competition.config import CompetitionConfig
-from kit.competition.load import load_competition, load_test, sample_columns, submission_format
+from kit.competition.load import load_competition, load_test, expected_submission
 from kit.errors import KitError
 
 
@@ -45,11 +45,11 @@ def test_a_competition_is_read(folder):
     assert competition.classes == ("blue", "green", "red")
     assert competition.ids == [f"train00{row}" for row in range(9)]
     assert competition.targets.tolist() == [0, 1, 2] * 3
-    assert competition.train_paths == [folder / "train" / f"train00{row}.png" for row in range(9)]
+    assert competition.train_images == [folder / "train" / f"train00{row}.png" for row in range(9)]
     assert competition.test_ids == ["test000", "test001", "test002"]
-    assert competition.test_paths == [folder / "test" / f"test00{row}.png" for row in range(3)]
-    assert competition.sample.to_dict("list") == {"id": ["test000", "test001", "test002"], "label": ["red"] * 3}
-    assert competition.sample_id == "id"
+    assert competition.test_images == [folder / "test" / f"test00{row}.png" for row in range(3)]
+    assert (competition.submission.columns, competition.submission.id) == (("id", "label"), "id")
+    assert competition.submission.ids == ("test000", "test001", "test002")
 
 
 def test_the_test_rows_stand_in_the_order_of_the_sample(folder):
@@ -58,7 +58,7 @@ def test_the_test_rows_stand_in_the_order_of_the_sample(folder):
     _edit(folder / "test.csv", lambda test: test.assign(place=["test", "test", "deep"]))
     competition = load_competition(_config(folder, test_images="{place}/{id}.png"))
     assert competition.test_ids == ["test002", "test000", "test001"]
-    assert competition.test_paths == [
+    assert competition.test_images == [
         folder / name for name in ("deep/test002.png", "test/test000.png", "test/test001.png")
     ]
 
@@ -68,8 +68,8 @@ def test_without_a_test_table_the_ids_are_those_of_the_sample(folder):
     _edit(folder / "sample_submission.csv", lambda sample: sample.iloc[[2, 0]].rename(columns={"id": "image"}))
     competition = load_competition(_config(folder, test=None))
     assert competition.test_ids == ["test002", "test000"]
-    assert competition.test_paths == [folder / "test" / "test002.png", folder / "test" / "test000.png"]
-    assert competition.sample_id == "image"
+    assert competition.test_images == [folder / "test" / "test002.png", folder / "test" / "test000.png"]
+    assert competition.submission.id == "image"
 
 
 @pytest.mark.parametrize("test", ["test.csv", None])
@@ -77,7 +77,7 @@ def test_there_may_be_no_test_rows(folder, test):
     for name in ("test.csv", "sample_submission.csv"):
         _edit(folder / name, lambda table: table.head(0))
     competition = load_competition(_config(folder, test=test))
-    assert (competition.test_ids, competition.test_paths, len(competition.sample)) == ([], [], 0)
+    assert (competition.test_ids, competition.test_images, competition.submission.ids) == ([], [], ())
 
 
 def test_leading_zeros_make_another_id(folder):
@@ -86,7 +86,7 @@ def test_leading_zeros_make_another_id(folder):
     _edit(folder / "train.csv", lambda train: pd.concat([train, new]))
     competition = load_competition(_config(folder))
     assert competition.ids[-2:] == ["007", "7"]
-    assert [path.name for path in competition.train_paths[-2:]] == ["007.png", "7.png"]
+    assert [path.name for path in competition.train_images[-2:]] == ["007.png", "7.png"]
     assert competition.format.decode(competition.targets[-2:]) == ["NA", "NA"]
 
 
@@ -108,25 +108,24 @@ def test_columns_have_the_names_of_the_config(folder):
 def test_the_sample_may_have_its_id_column_last(folder):
     _edit(folder / "sample_submission.csv", lambda sample: sample[["label", "id"]])
     competition = load_competition(_config(folder))
-    assert (competition.sample_id, competition.test_ids[0]) == ("id", "test000")
-    assert list(competition.sample.columns) == ["label", "id"]
+    assert (competition.submission.id, competition.test_ids[0]) == ("id", "test000")
+    assert competition.submission.columns == ("label", "id")
 
 
-@pytest.mark.parametrize(
-    ("columns", "expected"),
-    [(["id", "x"], ("id", "x")), (["x", "id"], ("id", "x")), (["image", "x"], ("image", "x"))],
-)
-def test_the_id_column_of_a_sample_is_the_one_of_the_config_or_the_first(columns, expected):
-    assert sample_columns(pd.DataFrame(columns=columns), "id") == expected
+def test_a_sample_of_ids_alone_is_refused(folder):
+    pd.DataFrame({"id": ["test000"]}).to_csv(folder / "sample_submission.csv", index=False)
+    assert _refusal(folder) == (
+        "competition.sample_submission: a submission has a column of ids and at least one more; this one has 1: id"
+    )
 
 
-@pytest.mark.parametrize("columns", [["id"], ["id", "a", "b"]])
-def test_a_sample_of_other_than_two_columns_is_refused(folder, columns):
-    table = pd.DataFrame([["test000"] * len(columns)], columns=columns)
+def test_a_sample_of_several_columns_has_to_name_the_classes(folder):
+    table = pd.DataFrame([[f"test00{row}", "0", "0"] for row in range(3)], columns=["id", "red", "b"])
     table.to_csv(folder / "sample_submission.csv", index=False)
-    message = _refusal(folder)
-    assert message.startswith("competition.sample_submission: ")
-    assert message.endswith(f"this one has {len(columns)}: {', '.join(columns)}")
+    assert _refusal(folder) == (
+        "competition.sample_submission: with a column a class its columns have to be the classes: it has b, which is "
+        "no class, and it lacks blue, green"
+    )
 
 
 def test_templates_pad_and_name_any_column(folder):
@@ -134,7 +133,7 @@ def test_templates_pad_and_name_any_column(folder):
     table = pd.DataFrame({"id": ["a", "b", "a2", "b2"], "file": list("abab"), "label": list("1122")})
     table.to_csv(folder / "train.csv", index=False)
     competition = load_competition(_config(folder, train_images="train/{label:0>2}/{file}.png"))
-    assert competition.train_paths == [
+    assert competition.train_images == [
         folder / "train" / name for name in ("01/a.png", "01/b.png", "02/a.png", "02/b.png")
     ]
 
@@ -142,7 +141,7 @@ def test_templates_pad_and_name_any_column(folder):
 def test_a_column_with_a_dot_in_its_name_can_stand_in_a_template(folder):
     _edit(folder / "test.csv", lambda test: test.assign(**{"image.name": test["id"]}))
     competition = load_competition(_config(folder, test_images="test/{image.name}.png"))
-    assert competition.test_paths[0] == folder / "test" / "test000.png"
+    assert competition.test_images[0] == folder / "test" / "test000.png"
 
 
 def test_a_missing_folder_is_named(tmp_path):
@@ -326,9 +325,9 @@ class TestTestSide:
         _edit(folder / "sample_submission.csv", lambda sample: sample.iloc[[2, 0, 1]][["label", "id"]])
         whole, test = load_competition(_config(folder)), load_test(_config(folder))
         assert test.ids == whole.test_ids == ["test002", "test000", "test001"]
-        assert test.paths == whole.test_paths == [folder / "test" / f"{name}.png" for name in test.ids]
-        assert test.sample.equals(whole.sample)
-        assert (test.folder, test.sample_id) == (whole.folder, whole.sample_id) == (folder, "id")
+        assert test.images == whole.test_images == [folder / "test" / f"{name}.png" for name in test.ids]
+        assert (test.folder, test.sample_id) == (whole.folder, whole.submission.id) == (folder, "id")
+        assert tuple(test.sample.columns) == whole.submission.columns == ("label", "id")
 
     def test_needs_no_train_side(self, folder):
         (folder / "train.csv").unlink()
@@ -338,7 +337,7 @@ class TestTestSide:
     def test_images_may_be_missing(self, folder):
         (folder / "test/test001.png").unlink()
         test = load_test(_config(folder))
-        assert [path.is_file() for path in test.paths] == [True, False, True]
+        assert [path.is_file() for path in test.images] == [True, False, True]
         assert test.ids == ["test000", "test001", "test002"]
 
     def test_without_a_test_table(self, folder):
@@ -349,7 +348,7 @@ class TestTestSide:
         for name in ("test.csv", "sample_submission.csv"):
             _edit(folder / name, lambda table: table.head(0))
         test = load_test(_config(folder))
-        assert (test.ids, test.paths, len(test.sample)) == ([], [], 0)
+        assert (test.ids, test.images, len(test.sample)) == ([], [], 0)
 
     def test_tables_that_disagree_are_refused(self, folder):
         _edit(folder / "test.csv", lambda test: test.iloc[[1]])
@@ -365,7 +364,7 @@ def test_a_submission_is_checked_against_the_classes_of_the_train_table_else_its
     submission = pd.DataFrame({"id": ["test000", "test001", "test002"], "label": ["red", "pink", "red"]})
 
     def classes(submission):
-        return submission_format(_config(folder), load_test(_config(folder)), submission).classes
+        return expected_submission(_config(folder), submission).labels.classes
 
     assert classes(submission) == classes(submission[["id"]]) == ("blue", "green", "red")
     _edit(folder / "train.csv", lambda train: train.rename(columns={"label": "colour"}))
@@ -386,7 +385,7 @@ def test_a_mounted_competition_is_found_by_its_slug(folder, attached, slug, poin
     shutil.move(folder, mount)
     competition = load_competition(_config("data/colours", slug=slug))
     assert competition.folder == mount
-    assert competition.train_paths[0] == mount / "train/train000.png"
+    assert competition.train_images[0] == mount / "train/train000.png"
 
 
 def test_an_embedded_competition_that_is_mounted_is_not_written(folder, attached, monkeypatch):

@@ -1,8 +1,10 @@
+import numpy as np
 import pandas as pd
 import pytest
 
+from kit.competition.config import CompetitionConfig
 from kit.competition.labels import SingleLabel
-from kit.competition.submission import make_submission, validate_submission, write_submission
+from kit.competition.submission import SubmissionFormat, id_column_of, submission_format, write_submission
 from kit.competition.tables import read_table
 from kit.errors import KitError
 
@@ -14,28 +16,43 @@ def _frame(ids=IDS, labels=("3", "4", "10"), columns=("id", "label")) -> pd.Data
     return pd.DataFrame(dict(zip(columns, (ids, labels), strict=True)), dtype=str)
 
 
-def _refusal(submission: pd.DataFrame, columns=("id", "label")) -> str:
-    with pytest.raises(KitError) as caught:
-        validate_submission(submission, list(columns), "id", IDS, FORMAT, "mine.csv")
-    message = str(caught.value)
+def _format(sample: pd.DataFrame | None = None, labels=FORMAT, **options) -> SubmissionFormat:
+    return submission_format(CompetitionConfig(path="x", **options), _frame() if sample is None else sample, labels)
+
+
+def _refusal(submission: pd.DataFrame, **options) -> str:
+    message = _refusals(submission, **options)
     assert len(message.splitlines()) == 1, message
     return message
+
+
+def _refusals(submission: pd.DataFrame, **options) -> str:
+    with pytest.raises(KitError) as caught:
+        _format(**options).validate(submission, "mine.csv")
+    return str(caught.value)
 
 
 @pytest.mark.parametrize("columns", [["image", "class"], ["class", "image"]])
 def test_a_submission_keeps_the_samples_columns_ids_and_order(columns):
     sample = pd.DataFrame({"image": IDS, "class": ["0"] * 3})[columns]
-    labels = pd.Series({"7": "ten", "b": "three", "007": "four", "more": "x"})
-    submission = make_submission(labels, sample, "image")
+    submission = _format(sample, id="image").make(np.array([2, 0, 1]), np.zeros((3, 3)))
     assert list(submission.columns) == columns
     assert submission["image"].tolist() == ["b", "007", "7"]
-    assert submission["class"].tolist() == ["three", "four", "ten"]
+    assert submission["class"].tolist() == ["10", "3", "4"]
     assert sample["class"].tolist() == ["0"] * 3
 
 
+@pytest.mark.parametrize(
+    ("columns", "expected"), [(["id", "x"], "id"), (["x", "id"], "id"), (["image", "x"], "image")]
+)
+def test_the_id_column_of_a_sample_is_the_one_of_the_config_or_the_first(columns, expected):
+    assert id_column_of(columns, "id") == expected
+
+
 def test_a_submission_may_have_no_rows():
-    submission = make_submission(pd.Series([], index=[], dtype=object), _frame([], []), "id")
-    validate_submission(submission, ["id", "label"], "id", [], FORMAT, "mine.csv")
+    format = _format(_frame([], []))
+    submission = format.make(np.zeros(0, dtype=int), np.zeros((0, 3)))
+    format.validate(submission, "mine.csv")
     assert (len(submission), list(submission.columns)) == (0, ["id", "label"])
 
 
@@ -50,13 +67,25 @@ def test_a_submission_may_have_no_rows():
     ids=["plain", "other order", "numbers spelt otherwise", "one class"],
 )
 def test_a_valid_submission_passes(submission):
-    assert validate_submission(submission, ["id", "label"], "id", IDS, FORMAT, "mine.csv") is None
+    assert _format().validate(submission, "mine.csv") is None
+
+
+def test_the_order_counts_where_the_config_says_so():
+    _format(ordered=True).validate(_frame(), "mine.csv")
+    assert _refusal(_frame(["b", "7", "007"]), ordered=True) == (
+        "mine.csv: the ids stand in another order than in the sample submission (first in row 2: 7 for 007)"
+    )
+
+
+def test_a_valid_submission_is_read_in_the_order_of_the_sample():
+    assert _format().read(_frame(["7", "b", "007"], ["3", "4.0", "10"]), "mine.csv").tolist() == [1, 2, 0]
 
 
 @pytest.mark.parametrize("columns", [("id", "Label"), ("label", "id"), ("ID", "label")])
 def test_wrong_columns_are_named(columns):
+    order = " (the same in another order)" if columns == ("label", "id") else ""
     assert _refusal(_frame(columns=columns)) == (
-        f"mine.csv: the columns are {', '.join(columns)}; expected id, label"
+        f"mine.csv: the columns are {', '.join(columns)}; expected id, label{order}"
     )
 
 
@@ -75,11 +104,17 @@ def test_extra_ids_are_named():
 
 
 def test_an_id_that_lost_its_zeros_is_refused():
-    assert _refusal(_frame(["b", "7", "7"])) == "mine.csv: 1 ids stand there twice (7); ids must be unique"
+    assert _refusals(_frame(["b", "7", "7"])).splitlines() == [
+        "mine.csv: 1 ids stand there twice (7); ids must be unique",
+        "mine.csv: 1 of 3 ids are missing (007)",
+    ]
 
 
 def test_an_empty_id_is_named_by_its_line():
-    assert _refusal(_frame(["b", "", "7"])) == "mine.csv: no id in 1 rows (row 2); every row needs one"
+    assert _refusals(_frame(["b", "", "7"])).splitlines() == [
+        "mine.csv: no id in 1 rows (row 2); every row needs one",
+        "mine.csv: 1 of 3 ids are missing (007)",
+    ]
 
 
 def test_an_empty_label_is_named_by_its_id():
@@ -88,7 +123,7 @@ def test_an_empty_label_is_named_by_its_id():
 
 def test_an_unknown_label_is_named():
     assert _refusal(_frame(labels=["3", "5", "3.5"])) == (
-        "mine.csv: '5', '3.5' are no class; the classes are 3, 4, 10"
+        "mine.csv: '5', '3.5' are no class (in 2 rows); the classes are 3, 4, 10"
     )
 
 

@@ -52,10 +52,10 @@ def test_tables_and_images_are_of_so_many_rows(original, tmp_path, size, rows):
     test, whole = load_test(changed), load_test(config)
     assert len(test.ids) == len(set(test.ids)) == rows
     assert test.ids[:6] == whole.ids[:rows]
-    assert [path.read_bytes() for path in test.paths] == [path.read_bytes() for path in (whole.paths * 5)[:rows]]
+    assert [path.read_bytes() for path in test.images] == [path.read_bytes() for path in (whole.images * 5)[:rows]]
     assert test.sample["label"].tolist() == ["red"] * rows
     assert pd.read_csv(tmp_path / "other/test.csv", dtype=str)["id"].tolist() == test.ids
-    assert sorted(os.listdir(tmp_path / "other/test")) == sorted(path.name for path in test.paths)
+    assert sorted(os.listdir(tmp_path / "other/test")) == sorted(path.name for path in test.images)
     assert load_competition(changed).ids == load_competition(config).ids
     assert contents(original) == before
 
@@ -112,7 +112,7 @@ def test_new_ids_are_of_the_kind_of_the_old_ones_and_all_differ(original, tmp_pa
     assert test.ids[:6] == whole.ids == ids
     assert test.ids[12:18] == third_copy
     assert len(set(test.ids)) == 30
-    assert [path.read_bytes() for path in test.paths] == [path.read_bytes() for path in whole.paths * 5]
+    assert [path.read_bytes() for path in test.images] == [path.read_bytes() for path in whole.images * 5]
 
 
 def test_ids_that_are_file_names_keep_their_ending(original, tmp_path):
@@ -120,15 +120,15 @@ def test_ids_that_are_file_names_keep_their_ending(original, tmp_path):
     config = config_of(original, test_images="test/{id}")
     test = load_test(variant(config, tmp_path / "other", "x5"))
     assert test.ids[6] == "test000_1.png"
-    assert {path.suffix for path in test.paths} == {".png"}
-    assert all(path.is_file() for path in test.paths)
+    assert {path.suffix for path in test.images} == {".png"}
+    assert all(path.is_file() for path in test.images)
 
 
 def test_without_a_test_table_the_sample_tells_the_ids(original, tmp_path):
     (original / "test.csv").unlink()
     test = load_test(variant(config_of(original, test=None), tmp_path / "other", "3"))
     assert test.ids == ["test000", "test001", "test002"]
-    assert all(path.is_file() for path in test.paths)
+    assert all(path.is_file() for path in test.images)
     assert not (tmp_path / "other/test.csv").exists()
 
 
@@ -142,8 +142,8 @@ def test_columns_beyond_the_id_are_kept_and_may_name_the_image(original, tmp_pat
     given = pd.read_csv(tmp_path / "other/test.csv", dtype=str, keep_default_na=False)
     assert list(given.columns) == ["id", "file", "site"]
     assert given["site"].tolist() == ["N", "", "NA", "1.0", "007", "x,y"] * 5
-    assert [path.name for path in test.paths] == [f"test{row:03d}.png" for row in range(6)] * 5
-    assert all(path.is_file() for path in test.paths)
+    assert [path.name for path in test.images] == [f"test{row:03d}.png" for row in range(6)] * 5
+    assert all(path.is_file() for path in test.images)
 
 
 def test_the_sample_may_call_its_id_otherwise_and_order_it_otherwise(original, tmp_path):
@@ -157,7 +157,7 @@ def test_the_sample_may_call_its_id_otherwise_and_order_it_otherwise(original, t
 def test_an_image_that_is_missing_stays_missing(original, tmp_path):
     (original / "test/test001.png").unlink()
     test = load_test(variant(config_of(original), tmp_path / "other", "3"))
-    assert [path.is_file() for path in test.paths] == [True, False, True]
+    assert [path.is_file() for path in test.images] == [True, False, True]
 
 
 def test_a_target_inside_the_competition_does_not_hold_itself(original):

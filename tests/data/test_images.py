@@ -164,7 +164,7 @@ def test_without_a_cache_images_are_checked_once(folder, monkeypatch):
     images = opened(folder, cache=False)
     assert decoded == []
     images[2]
-    assert decoded == [images.paths[2]]
+    assert decoded == [images.sources[2]]
 
 
 def test_a_cache_that_is_there_is_used_though_it_took_the_space(folder, monkeypatch):

@@ -398,6 +398,21 @@ def test_code_that_was_not_rehearsed_is_of_another_family(build, tmp_path, monke
     assert first.family != second.family
 
 
+def test_an_infer_kernel_carries_the_decision_rule_of_the_pooled_runs(build):
+    attached = ("--set", "kernel.datasets=[me/runs]")
+    _, told = build(*attached, kind="infer", scoring={"rule": "auto"})
+    assert "the runs are not pooled here, so the kernel fits its decision rule" in told
+    assert not [name for name in packed(built("tiny-infer")[1]) if name.startswith("runs/")]
+    scores = Path("runs/tiny/uniform/scores.json")
+    scores.parent.mkdir(parents=True)
+    scores.write_text('{"rule": {}}')
+    _, told = build(*attached, kind="infer", scoring={"rule": "auto"})
+    assert "decision rule" not in told
+    assert packed(built("tiny-infer")[1])["runs/tiny/uniform/scores.json"] == b'{"rule": {}}'
+    build()
+    assert "runs/tiny/uniform/scores.json" not in packed(built("tiny-train")[1])
+
+
 def test_an_infer_kernel_has_no_folds_of_its_own(build):
     for words in (["--fold", "0"], ["--fold-each"]):
         assert refusal(build(*words, kind="infer")) == (
@@ -435,6 +450,7 @@ def test_folds_are_those_of_the_local_runs(build):
     from kit.config import load_experiment
     from kit.files import write_text
     from kit.identity import digests, fold_plan
+    from kit.locate import Places
     from kit.runs import ExperimentDir, RunKey
 
     build()
@@ -443,7 +459,7 @@ def test_folds_are_those_of_the_local_runs(build):
     assert made["fold"].value_counts().to_dict() == {0: 6, 1: 6, 2: 6}
     experiment = load_experiment("squares.yaml")
     competition, folder = load_competition(experiment.competition), ExperimentDir(Path("runs/tiny"))
-    plan, _ = fold_plan(experiment, folder, competition)
+    plan, _ = fold_plan(experiment, folder, competition, Places())
     other = FoldPlan(plan.ids, (plan.fold + 1) % 3)
     write_folds(other, folder.folds)
     write_text(folder.config, experiment.to_yaml())

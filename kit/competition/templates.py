@@ -1,0 +1,134 @@
+"""From a row of a table to its image, and from image files to the rows of a table."""
+
+import fnmatch
+import math
+import re
+import string
+from pathlib import Path
+
+import pandas as pd
+
+from kit.competition.config import Images, PixelsConfig
+from kit.competition.tables import column_names
+from kit.errors import KitError, some
+from kit.locate import inside
+from kit.sources import Channels, PixelRow, PixelTable, Source
+
+
+def image_sources(folder: Path, table: pd.DataFrame, images: Images, key: str, file: Path | None) -> list[Source]:
+    """The image of each row; every file lies inside the folder.
+
+    file  the table's, where the pixels may stand
+    """
+    if isinstance(images, PixelsConfig):
+        if file is None:
+            raise KitError(f"{key}: the pixels stand in a table, but there is none")
+        pixels = pixel_table(file, images, key)
+        return [PixelRow(pixels, row) for row in range(len(table))]
+    if isinstance(images, str):
+        return image_paths(folder, table, images, key)
+    channels = [image_paths(folder, table, template, f"{key}[{at}]") for at, template in enumerate(images)]
+    return [Channels(files) for files in zip(*channels, strict=True)]
+
+
+def image_paths(folder: Path, table: pd.DataFrame, template: str, key: str) -> list[Path]:
+    """One path a row, each inside the folder."""
+    _check_template(template, table, key)
+    try:
+        filled = [_Template().vformat(template, (), row) for row in table.to_dict("records")]
+    except ValueError as error:  # a format that only some texts refuse
+        raise KitError(f"{key}: {template!r} is no template of text cells: {error}") from error
+    return [inside(folder, relative, key) for relative in filled]
+
+
+def pixel_columns(file: Path, images: Images, key: str) -> list[str]:
+    """The columns that hold pixels, in the table's order; none where images are files."""
+    if not isinstance(images, PixelsConfig):
+        return []
+    return [name for name in column_names(file, key) if fnmatch.fnmatchcase(name, images.columns)]
+
+
+def pixel_table(file: Path, images: PixelsConfig, key: str) -> PixelTable:
+    """The images in a table; KitError where its columns do not make up images."""
+    columns = pixel_columns(file, images, key)
+    count = len(columns)
+    if not count:
+        raise KitError(f"{key}.columns: {file} has no column like {images.columns!r}")
+    height, width = images.height, images.width
+    if height is None and width is None:
+        height = width = math.isqrt(count)
+    elif height is None or width is None:
+        height, width = height or count // width, width or count // height
+    if height * width != count:
+        raise KitError(
+            f"{key}: {count} columns like {images.columns!r} are no image of {height} × {width} pixels; give "
+            "height and width"
+        )
+    return PixelTable(file, tuple(columns), height, width)
+
+
+def rows_of_files(folder: Path, template: str, key: str) -> tuple[pd.DataFrame, list[Path]]:
+    """The image files that a template like train/{label}/{id} is true of: a table with a column a field, and
+    the paths, in the order of the paths."""
+    parts = list(string.Formatter().parse(template))
+    fields = [name for _, name, _, _ in parts if name is not None]
+    if any(spec or conversion for _, name, spec, conversion in parts if name) or len(set(fields)) < len(fields):
+        raise KitError(f"{key}: {template!r}: to be read from file names, each field stands there once and plain")
+    pattern = "".join(
+        re.escape(text) + ("" if name is None else r"([^/]+?)" if place < len(parts) - 1 else r"([^/]+)")
+        for place, (text, name, _, _) in enumerate(parts)
+    )
+    glob = "".join(_glob_escaped(text) + ("*" if name is not None else "") for text, name, _, _ in parts)
+    inside(folder, glob, key)
+    rows, paths = [], []
+    for path in sorted(folder.glob(glob)):
+        relative = path.relative_to(folder).as_posix()
+        match = re.fullmatch(pattern, relative)
+        if match and path.suffix.lower() in _suffixes() and not path.name.startswith(".") and path.is_file():
+            rows.append(match.groups())
+            paths.append(path)
+    if not rows:
+        raise KitError(f"{key}: no image file in {folder} is like {template!r}{_seen(folder, template)}")
+    return pd.DataFrame(rows, columns=fields, dtype=str), paths
+
+
+def _seen(folder: Path, template: str) -> str:
+    """What there is instead, for a message."""
+    first = folder / template.partition("/")[0]
+    place = first if first.is_dir() else folder
+    inside_it = sorted(path.name for path in place.iterdir() if not path.name.startswith("."))
+    return f"; {place} holds {some(inside_it, 5)}" if inside_it else f"; {place} is empty"
+
+
+def _suffixes() -> set[str]:
+    from PIL import Image
+
+    return set(Image.registered_extensions())
+
+
+def _glob_escaped(text: str) -> str:
+    return re.sub(r"([*?[])", r"[\1]", text)
+
+
+class _Template(string.Formatter):
+    """str.format whose fields are whole column names, `image.name` too."""
+
+    def get_field(self, field_name, args, kwargs):
+        return kwargs[field_name], field_name
+
+
+def _check_template(template: str, table: pd.DataFrame, key: str) -> None:
+    try:
+        fields = {name for _, name, _, _ in string.Formatter().parse(template) if name is not None}
+        unknown = sorted(fields - set(table.columns))
+        if not unknown:
+            _Template().vformat(template, (), dict.fromkeys(fields, ""))
+    except ValueError as error:
+        raise KitError(f"{key}: {template!r} is no template of text cells: {error}") from error
+    if unknown:
+        raise KitError(
+            f"{key}: {template!r} asks for the column {some(map(repr, unknown))}; the table has "
+            f"{some(table.columns)}"
+        )
+    if not fields:
+        raise KitError(f"{key}: {template!r} names no column, so every row would have one image; try train/{{id}}")

@@ -1,0 +1,154 @@
+"""What each image looks like, to find those that are the same or nearly so; and its size and kind."""
+
+import os
+from collections.abc import Callable, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass, fields
+from hashlib import blake2b, sha256
+from pathlib import Path
+from zipfile import BadZipFile
+
+import numpy as np
+from PIL import Image
+
+from kit.data.decode import DecodeError, open_image
+from kit.files import atomic
+from kit.sources import Channels, PixelRow, Source, files_of
+
+VERSION = 1  # to be raised when the same image would give other looks: the cache depends on it
+SIDE = 16  # of the thumbnails, in pixels
+FLAT = 2.0  # grey levels of contrast, below which hash and thumbnail show rounding and noise
+
+Report = Callable[[int, int], None]  # images done, images in all
+
+
+@dataclass(frozen=True)
+class Looks:
+    """Of n images, aligned with the sources they were read from; each array has n rows.
+
+    hashes      perceptual hashes of 64 bits (imagehash.phash), uint64; of channels in several files, of their mean
+    digests     of the decoded pixels, text: equal where size, mode and every pixel are; "" where unreadable
+    thumbnails  uint8 [n, 16, 16]: grey, squashed
+    contrast    standard deviation of the thumbnail, in grey levels
+    width       in pixels, upright; 0 where unreadable
+    height
+    kinds       format and mode of the file, like `JPEG RGB`; `table L` for pixels in a table
+    faults      why an image cannot be read; "" where it can
+    """
+
+    hashes: np.ndarray
+    digests: np.ndarray
+    thumbnails: np.ndarray
+    contrast: np.ndarray
+    width: np.ndarray
+    height: np.ndarray
+    kinds: np.ndarray
+    faults: np.ndarray
+
+    def __len__(self) -> int:
+        return len(self.hashes)
+
+    @property
+    def readable(self) -> np.ndarray:
+        return self.faults == ""
+
+    @property
+    def comparable(self) -> np.ndarray:
+        """bool [n]: neither unreadable nor flat. A flat image is only like another of the very same pixels."""
+        return self.readable & (self.contrast >= FLAT)
+
+
+def look_at(sources: Sequence[Source], cache_folder: Path, report: Report = lambda done, total: None) -> Looks:
+    """Decodes each image once, on all cores; what was seen is kept in the cache folder (400 bytes an image).
+
+    An image that cannot be decoded is no error: its row says why.
+    """
+    path = cache_folder / f"looks-{_cache_key(sources)}.npz"
+    if (known := _stored(path, len(sources))) is not None:
+        return known
+    rows: list[tuple] = []
+    with ThreadPoolExecutor(os.cpu_count()) as pool:
+        for first in range(0, len(sources), 10_000):  # a pool takes in all it is given at once
+            for row in pool.map(_look, sources[first : first + 10_000]):
+                rows.append(row)
+                report(len(rows), len(sources))
+    looks = _gathered(rows)
+    with atomic(path) as temporary:
+        np.savez(temporary, **{field.name: getattr(looks, field.name) for field in fields(Looks)})
+    return looks
+
+
+def _look(source: Source) -> tuple:
+    """The fields of one image, in the order of Looks."""
+    import imagehash
+
+    try:
+        image, kind = open_image(source), _kind(source)
+        grey = image.convert("L")
+        thumbnail = np.asarray(grey.resize((SIDE, SIDE), Image.Resampling.LANCZOS))
+        bits = np.packbits(imagehash.phash(grey).hash.ravel())
+    except DecodeError as error:
+        return 0, "", np.zeros((SIDE, SIDE), dtype=np.uint8), 0.0, 0, 0, "", str(error) or "unreadable"
+    digest = blake2b(f"{image.mode} {image.size}".encode(), digest_size=16)
+    digest.update(image.tobytes())
+    number = int.from_bytes(bits.tobytes(), "big")
+    return number, digest.hexdigest(), thumbnail, thumbnail.std(), *image.size, kind, ""
+
+
+def _kind(source: Source) -> str:
+    if isinstance(source, PixelRow):
+        return "table L"
+    files = files_of(source)
+    with Image.open(files[0]) as header:  # the pixels were read already: nothing can be wrong with it
+        kind = f"{header.format} {header.mode}"
+    return f"{len(files)} × {kind}" if isinstance(source, Channels) else kind
+
+
+def _gathered(rows: list[tuple]) -> Looks:
+    columns = list(zip(*rows, strict=True)) or [()] * len(fields(Looks))
+    hashes, digests, thumbnails, contrast, width, height, kinds, faults = columns
+    return Looks(
+        hashes=np.array(hashes, dtype=np.uint64),
+        digests=np.array(digests, dtype=str),
+        thumbnails=np.array(thumbnails, dtype=np.uint8).reshape(-1, SIDE, SIDE),
+        contrast=np.array(contrast, dtype=np.float32),
+        width=np.array(width, dtype=np.int32),
+        height=np.array(height, dtype=np.int32),
+        kinds=np.array(kinds, dtype=str),
+        faults=np.array(faults, dtype=str),
+    )
+
+
+def _stored(path: Path, count: int) -> Looks | None:
+    """What an earlier call has written; None where it has not, or where that cannot be read."""
+    try:
+        with np.load(path) as stored:
+            looks = Looks(**{field.name: stored[field.name] for field in fields(Looks)})
+    except (OSError, ValueError, KeyError, EOFError, BadZipFile):
+        return None
+    return looks if len(looks) == count else None
+
+
+def _cache_key(sources: Sequence[Source]) -> str:
+    """Depends on each image, and on path, size and time of change of its files."""
+    digest = sha256(f"{VERSION}\n".encode())
+    stamps: dict[Path, str] = {}
+    tables: set[int] = set()  # their names of columns, maybe many, are taken in once
+    for source in sources:
+        digest.update(f"{source}\n".encode())
+        for file in files_of(source):
+            if file not in stamps:
+                stamps[file] = _stamp(file)
+            digest.update(stamps[file].encode())
+        if isinstance(source, PixelRow) and id(table := source.table) not in tables:
+            tables.add(id(table))
+            digest.update(f"{table.columns} {table.height} {table.width}\n".encode())
+    return digest.hexdigest()[:16]
+
+
+def _stamp(file: Path) -> str:
+    try:
+        stat = file.stat()
+        return f"{file.resolve()}\t{stat.st_size}\t{stat.st_mtime_ns}\n"
+    except (OSError, ValueError):  # not there, or no name of a file at all
+        return f"{file}\n"

@@ -1,0 +1,172 @@
+"""A policy's runs pooled: out-of-fold scores, the decision rule, the labels of the test rows, the submission."""
+
+import json
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pandas as pd
+
+from kit.competition.folds import FoldPlan
+from kit.competition.load import Competition
+from kit.competition.submission import write_submission
+from kit.config import Experiment
+from kit.errors import KitError
+from kit.files import write_json
+from kit.runs import ExperimentDir, RunDir, average, read_predictions, write_predictions
+from kit.scoring.config import ScoringConfig
+from kit.scoring.decide import Choice, Rule, choose, decide_test, rule_from_json
+from kit.scoring.f1 import per_class, score
+
+
+@dataclass(frozen=True)
+class PolicyResult:
+    """scores      the content of scores.json
+    per_class   precision, recall, F and rows of each class on the pooled OOF, by the cross-fitted rules
+    submission  the file that was written
+    """
+
+    scores: dict[str, Any]
+    per_class: pd.DataFrame
+    submission: Path
+
+
+@dataclass(frozen=True)
+class Pooled:
+    """Predictions joined by id, the mean over seeds.
+
+    oof     a row a training row that was held out, indexed by id
+    truth   its label: class index [rows], or bool [rows, classes]
+    folds   int64 [rows]: in which fold it was held out
+    groups  int64 [rows]: rows that belong together; None where no two do
+    test    fold → predictions of the test rows by its models, indexed by id
+    """
+
+    oof: pd.DataFrame
+    truth: np.ndarray
+    folds: np.ndarray
+    groups: np.ndarray | None
+    test: dict[int, pd.DataFrame]
+
+    def choose(self, config: ScoringConfig) -> Choice:
+        return choose(self.oof.to_numpy(), self.truth, self.folds, config, self.groups)
+
+    @property
+    def mean_test(self) -> pd.DataFrame:
+        return average(self.test.values())
+
+    def decide_test(self, rule: Rule, config: ScoringConfig) -> np.ndarray:
+        """The labels of the test rows."""
+        return decide_test(rule, [frame.to_numpy() for frame in self.test.values()], config.transfer)
+
+
+def pooled(runs: Sequence[RunDir], competition: Competition, plan: FoldPlan) -> Pooled:
+    """All finished runs of one policy."""
+    place = {name: row for row, name in enumerate(competition.ids)}
+    oof = average(read_predictions(run.oof) for run in runs)
+    oof = oof.loc[pd.Index(competition.ids).intersection(oof.index, sort=False)].rename_axis("id")
+    rows = np.array([place[name] for name in oof.index], dtype=np.int64)
+    test = {
+        fold: frame.loc[competition.test_ids].rename_axis("id")
+        for fold, frame in by_fold((run.read()["fold"], read_predictions(run.test)) for run in runs).items()
+    }
+    groups = None if plan.groups is None else plan.groups[rows]
+    return Pooled(oof, competition.targets[rows], plan.fold[rows], groups, test)
+
+
+def by_fold(predictions: Iterable[tuple[int, pd.DataFrame]]) -> dict[int, pd.DataFrame]:
+    """Test predictions of each fold: the mean over its seeds."""
+    frames: dict[int, list[pd.DataFrame]] = {}
+    for fold, frame in predictions:
+        frames.setdefault(fold, []).append(frame)
+    return {fold: average(each) for fold, each in sorted(frames.items())}
+
+
+def pool_policy(
+    policy: str,
+    experiment: Experiment,
+    competition: Competition,
+    plan: FoldPlan,
+    folder: ExperimentDir,
+    submission: Path,
+    write: bool,
+) -> PolicyResult:
+    """Averages a policy's predictions by id over all its finished folds and seeds, chooses the decision rule,
+    scores, and writes the submission.
+
+    write  whether files are written; several processes pool, one of them writes
+    """
+    runs = [run for run in folder.runs(policy) if run.finished]
+    pool, config = pooled(runs, competition, plan), experiment.scoring
+    choice = pool.choose(config)
+    table = per_class(pool.truth, choice.predicted, competition.classes, config.beta)
+    scores = score_record(choice, config, competition.classes) | {
+        "oof_rows": len(pool.oof),
+        "train_rows": int((plan.fold >= 0).sum()),
+        "runs": [_score_of(run, pool, choice, config) for run in runs],
+        "per_class": table.assign(name=[competition.names[name] for name in competition.classes]).to_dict(
+            "records"
+        ),
+    }
+    mean = pool.mean_test
+    handed_in = competition.submission.make(pool.decide_test(choice.rule, config), mean.to_numpy())
+    competition.submission.validate(handed_in, str(submission))
+    if write:
+        write_predictions(pool.oof.astype(np.float32), folder.policy(policy) / "oof.parquet")
+        write_predictions(mean.astype(np.float32), folder.policy(policy) / "test.parquet")
+        write_json(folder.policy(policy) / "scores.json", scores)
+        write_submission(handed_in, submission)
+    named = table.assign(**{"class": [competition.names[name] for name in competition.classes]})
+    return PolicyResult(scores, named, submission)
+
+
+def score_record(choice: Choice, config: ScoringConfig, classes: Sequence[str]) -> dict[str, Any]:
+    """What is kept of a decision rule: the honest score, the optimistic one, the rule, and the others tried."""
+    return {
+        "metric": config.title,
+        "oof": choice.cross_fitted,
+        "optimistic": choice.optimistic,
+        "rule": {"said": choice.rule.sentence(list(classes)), **choice.rule.to_json()},
+        "rules": choice.candidates,
+        "scoring": config.canonical(),
+        "classes": list(classes),
+    }
+
+
+def stored_rule(file: Path, config: ScoringConfig, classes: Sequence[str]) -> Rule | None:
+    """The rule in a scores.json; None where there is none, or it was chosen for another metric.
+
+    Raises KitError where it is of other classes.
+    """
+    if not file.is_file():
+        return None
+    try:
+        scores: Mapping[str, Any] = json.loads(file.read_text(encoding="utf-8"))
+    except ValueError as error:
+        raise KitError(f"{file} is damaged ({error}); python -m kit run writes it anew") from error
+    if "rule" not in scores or scores.get("scoring") != config.canonical():
+        return None
+    if scores["classes"] != list(classes):
+        raise KitError(f"{file} is of other classes than the runs; python -m kit run writes it anew")
+    return rule_from_json({key: value for key, value in scores["rule"].items() if key != "said"})
+
+
+def _score_of(run: RunDir, pool: Pooled, choice: Choice, config: ScoringConfig) -> dict[str, Any]:
+    """The score of a run on its held-out rows, each decided by a rule that was fitted without them, among the rows
+    of all folds."""
+    record, frame = run.read(), read_predictions(run.oof)
+    rows = pool.oof.index.get_indexer(frame.index)
+    probabilities, predicted = pool.oof.to_numpy(copy=True), choice.predicted.copy()
+    probabilities[rows] = frame.to_numpy()
+    mine = np.zeros(len(predicted), dtype=bool)
+    mine[rows] = True
+    for part in np.unique(choice.folds[rows]):
+        those = mine & (choice.folds == part)
+        predicted[those] = choice.by_fold[int(part)].decide_among(probabilities, those)
+    return {
+        "seed": record["seed"],
+        "fold": record["fold"],
+        "score": score(pool.truth[rows], predicted[rows], config),
+    }
