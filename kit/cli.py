@@ -111,6 +111,29 @@ def predict(
 
 
 @app.command()
+def audit(
+    config: Config,
+    overrides: Overrides = None,
+    png: Annotated[
+        str | None,
+        typer.Option(metavar="FILE", help="Draw near-identical pairs there, not in OUTPUT/audit-NAME.png."),
+    ] = None,
+    output: Annotated[str, typer.Option(metavar="DIR", help="Holds cache/.")] = ".",
+) -> None:
+    """Look at the data before training: balance, duplicates, groups, sizes, broken files, and what to set."""
+    from kit.config import load_experiment
+    from kit.files import need_output
+
+    experiment = load_experiment(config, overrides or [])
+    need_output("--png", png, (".png", ".svg", ".pdf"))
+    _explain_broken_imports()
+    from kit.audit import audit
+    from kit.show_audit import show_audit
+
+    show_audit(audit(experiment, output, png))
+
+
+@app.command()
 def policies(
     config: Annotated[str | None, typer.Argument(metavar="[CONFIG]", help="List those beside it, too.")] = None,
 ) -> None:
