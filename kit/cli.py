@@ -256,6 +256,51 @@ def submit(
 
 
 @app.command()
+def blend(
+    members: Annotated[
+        list[str],
+        typer.Argument(
+            metavar="EXPERIMENT...",
+            help="Two or more in runs/: EXPERIMENT is the policy it began with, EXPERIMENT/POLICY another.",
+        ),
+    ],
+    name: Annotated[str | None, typer.Option(metavar="NAME", help="Left out: blend-MEMBER-MEMBER…")] = None,
+    overrides: Annotated[
+        list[str] | None,
+        typer.Option("--set", metavar="KEY=VALUE", help="Of the first member: scoring.average=micro."),
+    ] = None,
+    output: Annotated[str, typer.Option(metavar="DIR", help="Holds runs/, submissions/.")] = ".",
+) -> None:
+    """Blend experiments by the method with the best cross-fitted score; write the submission."""
+    from kit.blending import blend
+    from kit.show_blend import show_blend
+
+    show_blend(blend(members, output, name, overrides=overrides or [], say=_say))
+
+
+@app.command()
+def submissions(
+    competition: Annotated[str | None, typer.Option(metavar="SLUG", help="Those to this one alone.")] = None,
+    refresh: Annotated[bool, typer.Option("--refresh", help="Ask Kaggle for scores that came later.")] = False,
+    output: Annotated[str, typer.Option(metavar="DIR", help="Holds submissions/.")] = ".",
+) -> None:
+    """Show what was handed in, and whether CV orders it as the public score does."""
+    from pathlib import Path
+
+    from kit.locate import Places
+    from kit.show_submissions import show_submissions
+    from kit.submissions_log import overview
+    from kit.submissions_log import refresh as ask
+
+    places = Places(Path(output).expanduser())
+    if refresh and overview(places, competition).rows:
+        from kit.kaggle.client import Kaggle
+
+        print(f"{len(ask(places, Kaggle(_say), competition))} rows have changed")
+    show_submissions(overview(places, competition))
+
+
+@app.command()
 def grade(
     submission: Annotated[str, typer.Argument(metavar="SUBMISSION", help="A submission file.")],
     solution: Annotated[str, typer.Argument(metavar="SOLUTION", help="The test labels.")],

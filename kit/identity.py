@@ -28,10 +28,9 @@ def digests(experiment: Experiment, competition: Competition, plan: FoldPlan) ->
 
     A weight file that is not here is left out, so that it is not compared: runs may come from where it is.
     """
-    labels = competition.format.decode(competition.targets)
     shared = {
         "config": config_digest(experiment),
-        "labels": fingerprint(sorted(zip(competition.ids, labels, strict=True))),
+        "labels": labels_digest(competition),
         "images": content_digest(competition.train_images, competition.folder),
         "folds": plan.digest,
     }
@@ -41,6 +40,12 @@ def digests(experiment: Experiment, competition: Competition, plan: FoldPlan) ->
     elif (file := weight_file(weights)).is_file():
         shared["weights"] = sha256(file)
     return shared
+
+
+def labels_digest(competition: Competition) -> str:
+    """Of which row has which labels."""
+    labels = competition.format.decode(competition.targets)
+    return fingerprint(sorted(zip(competition.ids, labels, strict=True)))
 
 
 def test_digest(competition: Competition) -> str:

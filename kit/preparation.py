@@ -87,8 +87,8 @@ def prepare(
     plan, reason = fold_plan(experiment, folder, competition, places, folds)
     for line in rare_classes(experiment.folds, competition.classes, competition.targets, plan.groups):
         say(line)
-    alike = experiment.folds.duplicates
-    if alike != "none" and plan.groups is not None and (warning := chained(plan.groups, experiment.folds.k, alike)):
+    k, alike = experiment.folds.k, experiment.folds.duplicates
+    if alike != "none" and plan.groups is not None and (warning := chained(plan.groups, k, alike)):
         say(warning)
     recipe = _check_training(experiment, competition, plan)
     if reason and not replace and any(run.finished or run.checkpoint.is_file() for run in folder.runs()):

@@ -4,65 +4,53 @@ A row is in the log before anything is sent, and a call that is stopped at any t
 each begins with what Kaggle says of the rows whose end is not known.
 """
 
-import csv
 import json
-import re
 import time
 from collections.abc import Callable
-from dataclasses import asdict, dataclass, fields
-from datetime import UTC, datetime, timedelta
+from dataclasses import dataclass
 from pathlib import Path
 
-from kit.competition.load import load_test, submission_format
-from kit.competition.submission import validate_submission
+from kit.blending import read_blend
+from kit.competition.config import CompetitionConfig
+from kit.competition.load import expected_submission
 from kit.competition.tables import read_table
-from kit.config import Experiment, load_experiment
-from kit.errors import KitError, some
-from kit.files import atomic, sha256
+from kit.config import load_experiment
+from kit.errors import KitError
+from kit.files import sha256
 from kit.identity import stored_experiment
-from kit.kaggle.client import Kaggle, Submitted
+from kit.kaggle.client import Kaggle
 from kit.kaggle.patience import Lost
 from kit.kernel.folder import KernelFolder
 from kit.kernel.push import pushed_kernel
 from kit.locate import Places
 from kit.runs import ExperimentDir
+from kit.submissions_log import (
+    OUTPUT,
+    UNDER_WAY,
+    Entry,
+    as_listed,
+    catch_up,
+    changed,
+    now,
+    one_line,
+    read_log,
+    write_entry,
+)
 
 Say = Callable[[str], None]
 
 POLL = 10.0  # seconds between two looks at the score
 PATIENCE = 12 * 3600.0  # seconds; a code competition runs the kernel again
-SENDING = timedelta(hours=1)  # longer than all attempts to send a submission take
-CLOCKS = timedelta(minutes=10)  # by which this machine's clock and Kaggle's may differ
-UNDER_WAY = ("PENDING", "UNKNOWN")  # statuses that Kaggle's list may change
-OUTPUT = "submission.csv"  # the output of a kernel that is handed in
 
 
 @dataclass(frozen=True)
-class Entry:
-    """One row of submissions/log.csv.
+class _Source:
+    """What a file is of: the competition, and as in `Entry` the experiment or blend, the policy, the CV score."""
 
-    file     the submission file, or owner/slug and version of the kernel
-    sha256   of the file, or of what was pushed
-    policy   by the file's name; "" where it is not one that `kit run` gives
-    cv       the pooled out-of-fold score of the experiment's policy
-    ref      Kaggle's number of the submission; "" until it is known
-    status   PENDING, COMPLETE, ERROR, REFUSED where Kaggle did not take it, or UNKNOWN from before it is sent
-             until Kaggle's answer, and on where that was lost
-    message  what Kaggle shows beside it, in one line; "" in a log of an older kit
-    """
-
-    time: str
-    competition: str
-    file: str
-    sha256: str
-    experiment: str = ""
-    policy: str = ""
-    cv: str = ""
-    ref: str = ""
-    status: str = ""
-    public: str = ""
-    private: str = ""
-    message: str = ""
+    competition: CompetitionConfig
+    experiment: str
+    policy: str
+    cv: str
 
 
 def submit_file(
@@ -76,9 +64,9 @@ def submit_file(
     say: Say = print,
     pause: Callable[[float], None] = time.sleep,
 ) -> Entry:
-    """Validates and submits a file that `kit run` wrote, and waits for its score.
+    """Validates and submits a file that `kit run` or `kit blend` wrote, and waits for its score.
 
-    config  what the file is of; left out: the experiment in runs/ whose name the file has
+    config  what the file is of; left out: the experiment or the blend in runs/ whose name the file has
     again   submit although the same file was submitted before, or Kaggle says that none is left today
 
     Where the same file was submitted and its score was not known yet, it is not sent again, but waited for.
@@ -88,26 +76,18 @@ def submit_file(
     file, places = Path(file), Places(Path(output).expanduser())
     if not file.is_file():
         raise KitError(f"{file} is no file" if file.exists() else f"{file} does not exist")
-    name, _, later = file.stem.partition("+")
-    experiment = load_experiment(config) if config else stored_experiment(ExperimentDir(places.runs / name))
-    if experiment is None:
-        raise KitError(f"{file}: runs/ holds no experiment {name!r}; say what the file is of with --config CONFIG")
-    slug = _slug(experiment.competition.slug)
-    _validate(file, experiment)
-    policy = ""
-    if name == experiment.name:
-        begun_with = stored_experiment(ExperimentDir(places.runs / name)) or experiment
-        policy = later or next(iter(begun_with.policies))
-    cv = _cv(places, experiment.name, policy)
-    text = _message(message, file.stem, cv)
+    source = _source(file, config, places)
+    slug = _slug(source.competition.slug)
+    _validate(file, source.competition)
+    text = _message(message, file.stem, source.cv)
     entry = Entry(
-        time=_now(),
+        time=now(),
         competition=slug,
         file=str(file),
         sha256=sha256(file),
-        experiment=experiment.name,
-        policy=policy,
-        cv=cv,
+        experiment=source.experiment,
+        policy=source.policy,
+        cv=source.cv,
         message=text,
     )
     send = lambda: kaggle.submit_file(slug, file, text)  # noqa: E731
@@ -142,7 +122,7 @@ def submit_kernel(
     cv = _cv(places, record.experiment, record.policies[0])
     text = _message(message, str(kernel), cv)
     entry = Entry(
-        time=_now(),
+        time=now(),
         competition=slug,
         file=str(kernel),
         sha256=folder.push["digest"],
@@ -155,17 +135,20 @@ def submit_kernel(
     return _hand_in(entry, places, kaggle, send, again=again, say=say, pause=pause)
 
 
-def read_log(places: Places) -> list[Entry]:
-    """The rows of submissions/log.csv, oldest first."""
-    path = places.submissions / "log.csv"
-    if not path.is_file():
-        return []
-    known = [field.name for field in fields(Entry) if field.name != "message"]
-    with open(path, encoding="utf-8", newline="") as file:
-        rows = csv.DictReader(file)
-        if lacking := [name for name in known if name not in (rows.fieldnames or known)]:
-            raise KitError(f"{path} has no column {some(lacking)}; it is not the kit's log: move it away")
-        return [Entry(**{field.name: row.get(field.name) or "" for field in fields(Entry)}) for row in rows]
+def _source(file: Path, config: str | Path | None, places: Places) -> _Source:
+    name, _, later = file.stem.partition("+")
+    stored = stored_experiment(ExperimentDir(places.runs / name))
+    if stored is None and (blend := read_blend(places, file.stem)):
+        stated = load_experiment(config).competition if config else None
+        competition = stated or CompetitionConfig.model_validate(blend["competition"])
+        return _Source(competition, blend["name"], "", f"{blend['oof']:.5f}")
+    experiment = load_experiment(config) if config else stored
+    if experiment is None:
+        raise KitError(f"{file}: runs/ holds no experiment {name!r}; say what the file is of with --config CONFIG")
+    policy = ""
+    if name == experiment.name:
+        policy = later or next(iter((stored or experiment).policies))
+    return _Source(experiment.competition, experiment.name, policy, _cv(places, experiment.name, policy))
 
 
 def _slug(slug: str | None) -> str:
@@ -174,11 +157,9 @@ def _slug(slug: str | None) -> str:
     return slug
 
 
-def _validate(file: Path, experiment: Experiment) -> None:
-    test = load_test(experiment.competition)
-    given, columns = read_table(file, "submission"), list(test.sample.columns)
-    format = submission_format(experiment.competition, test, given)
-    validate_submission(given, columns, test.sample_id, test.ids, format, str(file))
+def _validate(file: Path, competition: CompetitionConfig) -> None:
+    given = read_table(file, "submission")
+    expected_submission(competition, given).validate(given, str(file))
 
 
 def _cv(places: Places, experiment: str, policy: str) -> str:
@@ -189,7 +170,7 @@ def _cv(places: Places, experiment: str, policy: str) -> str:
 
 
 def _message(stated: str, name: str, cv: str) -> str:
-    return _line(stated or f"{name} {cv and f'CV {cv}'}")
+    return one_line(stated or f"{name} {cv and f'CV {cv}'}")
 
 
 def _hand_in(
@@ -203,7 +184,7 @@ def _hand_in(
     pause: Callable[[float], None],
 ) -> Entry:
     """Sends what was not sent before, in the log already when it is sent, and waits for its score."""
-    followed = _catch_up(entry.competition, places, kaggle)
+    followed = catch_up(entry.competition, places, kaggle)
     sent = [row for row in followed if row.ref and _same(row, entry) and not again]
     for row in followed:
         if row.status not in UNDER_WAY and row not in sent:
@@ -213,59 +194,21 @@ def _hand_in(
         return _scored(sent[-1], places, kaggle, pause)
     if not again:
         _need_new(entry, places, kaggle)
-    unanswered = _changed(entry, status="UNKNOWN")
-    _log(unanswered, places)
+    unanswered = changed(entry, status="UNKNOWN")
+    write_entry(unanswered, places)
     try:
-        entry = _changed(entry, ref=str(send()), status="PENDING")
+        entry = changed(entry, ref=str(send()), status="PENDING")
     except Lost:
         raise
     except KitError:
-        _log(_changed(entry, status="REFUSED"), places, unanswered)
+        write_entry(changed(entry, status="REFUSED"), places, unanswered)
         raise
-    _log(entry, places, unanswered)
+    write_entry(entry, places, unanswered)
     say(
         f"submitted {entry.file} to {entry.competition}; waiting for the score (Ctrl-C is safe: the same command "
         "goes on waiting)"
     )
     return _scored(entry, places, kaggle, pause)
-
-
-def _catch_up(competition: str, places: Places, kaggle: Kaggle) -> list[Entry]:
-    """Brings the rows whose end is not known up to date with what Kaggle lists; returns them as they are then."""
-    rows = read_log(places)
-    due = [row for row in rows if row.competition == competition and row.status in UNDER_WAY]
-    if not due:
-        return []
-    listed = kaggle.submissions(competition)
-    by_ref = {str(each.ref): each for each in listed}
-    logged = {row.ref for row in rows}
-    followed = []
-    for row in due:
-        if row.status == "PENDING":
-            current = _as_listed(row, by_ref[row.ref]) if row.ref in by_ref else row
-        else:
-            current = _looked_for(row, [each for each in listed if str(each.ref) not in logged])
-        if current != row:
-            _log(current, places, row)
-        logged.add(current.ref)
-        followed.append(current)
-    return followed
-
-
-def _looked_for(row: Entry, unlogged: list[Submitted]) -> Entry:
-    """An UNKNOWN row, with what it has become, among the submissions of which the log does not know.
-
-    REFUSED only where nothing can be it: the sending is over, and there is neither one of this name and message,
-    whenever it was made, nor another of its time, whose message may have been changed.
-    """
-    sent = _time(row)
-    name = OUTPUT if re.fullmatch(r"[\w-]+/[\w-]+ version \d+", row.file) else Path(row.file).name
-    alike = [each for each in unlogged if each.file == name and row.message in ("", _line(each.message))]
-    near = [each for each in unlogged if sent - CLOCKS <= each.date <= sent + SENDING]
-    if both := [each for each in alike if each in near]:
-        return _as_listed(row, min(both, key=lambda each: each.date))
-    over = datetime.now(UTC) > sent + SENDING
-    return _changed(row, status="REFUSED") if over and not alike and not near else row
 
 
 def _same(row: Entry, entry: Entry) -> bool:
@@ -291,8 +234,8 @@ def _scored(entry: Entry, places: Places, kaggle: Kaggle, pause: Callable[[float
     while time.monotonic() - begun < PATIENCE:
         found = next((each for each in kaggle.submissions(entry.competition) if str(each.ref) == entry.ref), None)
         if found and found.status != "PENDING":
-            entry = _as_listed(entry, found)
-            _log(entry, places)
+            entry = as_listed(entry, found)
+            write_entry(entry, places)
             if found.status == "ERROR":
                 raise KitError(f"Kaggle could not score {entry.file}: {found.error or 'it does not say why'}")
             return entry
@@ -300,53 +243,7 @@ def _scored(entry: Entry, places: Places, kaggle: Kaggle, pause: Callable[[float
     raise KitError(f"{entry.file}: no score after {PATIENCE / 3600:.0f} h; look on the competition's page")
 
 
-def _log(entry: Entry, places: Places, before: Entry | None = None) -> None:
-    """Writes the entry in the place of `before`, or of the row with its ref; at the end where there is neither."""
-    rows = read_log(places)
-    earlier = (at for at, row in enumerate(rows) if row == before or (entry.ref and row.ref == entry.ref))
-    at = next(earlier, len(rows))
-    rows[at : at + 1] = [entry]
-    with (
-        atomic(places.submissions / "log.csv") as temporary,
-        open(temporary, "w", encoding="utf-8", newline="") as file,
-    ):
-        writer = csv.DictWriter(file, [field.name for field in fields(Entry)], lineterminator="\n")
-        writer.writeheader()
-        writer.writerows(map(asdict, rows))
-
-
-def _as_listed(entry: Entry, found: Submitted) -> Entry:
-    public, private = _text(found.public), _text(found.private)
-    return _changed(entry, ref=str(found.ref), status=found.status, public=public, private=private)
-
-
 def _outcome(row: Entry) -> str:
     if row.status == "REFUSED":
         return "it did not arrive"
     return f"public score {row.public or 'none'}" if row.status == "COMPLETE" else "Kaggle could not score it"
-
-
-def _time(row: Entry) -> datetime:
-    try:
-        stated = datetime.fromisoformat(row.time)
-        return stated if stated.tzinfo else stated.replace(tzinfo=UTC)
-    except ValueError:
-        raise KitError(
-            f"submissions/log.csv: the time {row.time!r} of {row.file} should look like {_now()}"
-        ) from None
-
-
-def _changed(entry: Entry, **changes: str) -> Entry:
-    return Entry(**(asdict(entry) | changes))
-
-
-def _line(text: str) -> str:
-    return " ".join(text.split())
-
-
-def _text(score: float | None) -> str:
-    return "" if score is None else f"{score:g}"
-
-
-def _now() -> str:
-    return datetime.now(UTC).isoformat(timespec="seconds")

@@ -1,5 +1,6 @@
 """YAML as the kit reads and writes it."""
 
+import difflib
 import re
 from collections.abc import Hashable
 from pathlib import Path
@@ -49,8 +50,10 @@ for _side in (_Loader, _Dumper):
 def read_yaml(path: Path) -> Any:
     """The content of a YAML file; KitError with file and line where it is none."""
     if not path.is_file():
-        close = sorted(file.name for file in path.parent.glob("*.yaml")) if path.parent.is_dir() else []
-        raise KitError(f"{path} does not exist" + (f"; in that folder: {some(close)}" if close else ""))
+        there = sorted(file.name for file in path.parent.glob("*.yaml")) if path.parent.is_dir() else []
+        close = difflib.get_close_matches(path.name, there, n=1)
+        hint = f"; did you mean {close[0]}?" if close else f"; in that folder: {some(there)}" if there else ""
+        raise KitError(f"{path} does not exist{hint}")
     try:
         text = path.read_text(encoding="utf-8")
     except UnicodeDecodeError as error:

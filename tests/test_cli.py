@@ -142,7 +142,7 @@ def test_an_output_that_cannot_be_written_is_told_before_training(config, tmp_pa
 def test_a_config_that_is_not_there(monkeypatch, capsys):
     code, _, errors = kit_here(monkeypatch, capsys, "run", "configs/digit.yaml")
     assert code == 1
-    assert errors == "error: configs/digit.yaml does not exist; in that folder: digits.yaml, trashnet.yaml\n"
+    assert errors == "error: configs/digit.yaml does not exist; did you mean digits.yaml?\n"
 
 
 def test_broken_imports_lead_to_the_doctor(config, tmp_path, monkeypatch, capsys):

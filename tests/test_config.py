@@ -191,11 +191,13 @@ def test_config_is_a_mapping(text):
     assert refusal(text) == "config.yaml: a config is a mapping of sections, like `name: digits`"
 
 
-def test_missing_file_lists_the_configs_beside_where_it_should_be():
+def test_missing_file_names_the_nearest_or_all_beside_where_it_should_be():
     Path("digits.yaml").touch()
     with pytest.raises(KitError) as raised:
         load_experiment("digit.yaml")
-    assert str(raised.value) == "digit.yaml does not exist; in that folder: digits.yaml"
+    assert str(raised.value) == "digit.yaml does not exist; did you mean digits.yaml?"
+    with pytest.raises(KitError, match=r"^mine\.yaml does not exist; in that folder: digits\.yaml$"):
+        load_experiment("mine.yaml")
     with pytest.raises(KitError, match=r"^nowhere/digits\.yaml does not exist$"):
         load_experiment("nowhere/digits.yaml")
 

@@ -141,6 +141,36 @@ def test_a_file_of_another_name_needs_the_config(server, kit, impatient, colours
     assert colours.submissions[0].description == "blend"
 
 
+@pytest.fixture
+def blend(colours, content) -> Path:
+    """submissions/best.csv, and the blend that it is of; its members are not here."""
+    record = {"name": "best", "oof": 0.8123456, "competition": content["competition"]}
+    write_json(Path("runs/best/blend.json"), record)
+    return write(Path("submissions/best.csv"), **ROWS)
+
+
+def test_a_blend_is_handed_in_with_its_own_score(server, kit, impatient, colours, blend):
+    server.script_submission("colours", Outcome(public_score=0.5))
+    code, told = kit("submit", blend)
+    assert (code, told.splitlines()[-1]) == (0, "submissions/best.csv: public score 0.5; CV 0.81235")
+    assert [(row["experiment"], row["policy"], row["cv"]) for row in log()] == [("best", "", "0.81235")]
+    assert colours.submissions[0].description == "best CV 0.81235"
+
+
+def test_a_blend_is_validated(server, kit, colours, blend):
+    write(blend, **ROWS | {"label": ["pink", *ROWS["label"][1:]]})
+    code, told = kit("submit", blend)
+    assert (code, server.requests) == (1, [])
+    assert "'pink' is no class" in told
+
+
+def test_a_blend_that_an_experiment_took_the_name_of(server, kit, impatient, colours, blend, content):
+    server.script_submission("colours", Outcome(public_score=0.5))
+    Path("runs/best/experiment.yaml").write_text(yaml.safe_dump(content | {"name": "best"}, sort_keys=False))
+    assert kit("submit", blend)[0] == 0
+    assert [(row["experiment"], row["policy"], row["cv"]) for row in log()] == [("best", "uniform", "")]
+
+
 def test_a_config_that_begins_with_another_policy(server, kit, impatient, colours, file, content):
     """The file without a policy in its name is of the one that the experiment began with."""
     server.script_submission("colours", Outcome(public_score=0.5))

@@ -20,25 +20,54 @@ def offsets(probabilities: np.ndarray, truth: np.ndarray, config: ScoringConfig)
     infinity.
     """
     logs = logarithm(probabilities)
-    rows = np.arange(len(truth))
     positive = np.bincount(truth, minlength=logs.shape[1])
     present = np.flatnonzero(positive)
     weights = positive / len(truth) if config.average == "weighted" else (positive > 0) / len(present)
     values = np.where(positive > 0, 0.0, -np.inf)
+    if len(present) < 2:
+        return values
+    moved, rows = _Moved(logs + values), np.arange(len(truth))
     reached = -1.0
-    for _ in range(_SWEEPS if len(present) > 1 else 0):
+    for _ in range(_SWEEPS):
         before = reached
         for index in present:
-            others = logs + values
-            others[:, index] = -np.inf
-            left = np.argmax(others, axis=1)
-            turns = others[rows, left] - logs[:, index]
+            left = moved.best_but(index)
+            turns = moved.values[rows, left] - logs[:, index]
             order = np.argsort(turns)
             objective = _f_at_cuts(index, left[order], truth[order], positive, weights, config.beta)
             values[index], reached = _middle(turns[order], objective)
+            moved.change(index, logs[:, index] + values[index])
         if reached <= before + _TOLERANCE:
             break
     return values
+
+
+class _Moved:
+    """Log probabilities plus offsets [rows, classes], and the best two classes of each row, which are looked for
+    again only where a change may have moved them: mostly in few rows."""
+
+    def __init__(self, values: np.ndarray):
+        self.values = values
+        self.first, self.second = _best_two(values)
+
+    def best_but(self, index: int) -> np.ndarray:
+        """The best class of each row, class `index` left aside; the first of equals."""
+        return np.where(self.first == index, self.second, self.first)
+
+    def change(self, index: int, column: np.ndarray) -> None:
+        self.values[:, index] = column
+        beaten = column >= self.values[np.arange(len(column)), self.second]
+        some = np.flatnonzero((self.first == index) | (self.second == index) | beaten)
+        self.first[some], self.second[some] = _best_two(self.values[some])
+
+
+def _best_two(values: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+    first = np.argmax(values, axis=1)
+    rest = values.copy()
+    rest[np.arange(len(rest)), first] = -np.inf
+    # Where nothing but the first is finite, the second is any other.
+    second = np.argmax(rest, axis=1)
+    return first, np.where(second == first, (first + 1) % values.shape[1], second)
 
 
 def logarithm(probabilities: np.ndarray) -> np.ndarray:

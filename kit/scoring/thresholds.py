@@ -16,6 +16,7 @@ from kit.scoring.config import ScoringConfig
 from kit.scoring.f1 import fbeta
 
 NEVER = np.inf
+MANY = 50_000_000  # probabilities, whose sorting takes some 3 GB
 _TOLERANCE = 1e-10  # what sums of rounded changes may differ by and still be tied
 _COLUMNS = 8  # columns brought together at once: reading one column reads whole cache lines
 _ROWS = 65_536  # rows in a block
@@ -28,8 +29,13 @@ def best_threshold(probabilities: np.ndarray, truth: np.ndarray, config: Scoring
     probabilities float [rows, classes], truth bool [rows, classes] → threshold; `NEVER` where nothing is positive.
     Average binary: truth int [rows] of 0 and 1, and the threshold is for the second column.
     Each probability passed on the way down changes one class's F (macro, weighted), one row's (samples) or the
-    pooled counts (micro); the running sum of the changes is F at every cut. O(rows · classes · log).
+    pooled counts (micro); the running sum of the changes is F at every cut. O(rows · classes · log). Of more than
+    `MANY` probabilities a random part of the rows, always the same, is looked at: one number needs no more.
     """
+    if probabilities.size > MANY:
+        generator = np.random.default_rng(0)
+        rows = np.sort(generator.choice(len(truth), max(1, MANY // probabilities.shape[1]), replace=False))
+        probabilities, truth = probabilities[rows], truth[rows]
     if config.average == "binary":
         return _one_class(probabilities[:, 1], truth == 1, config)
     truth = np.asarray(truth, dtype=bool)

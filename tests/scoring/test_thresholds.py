@@ -171,3 +171,18 @@ def test_the_probabilities_are_left_as_they_are():
         best_threshold(probabilities, truth, ScoringConfig(average=average, at_least=1, at_most=2))
         best_thresholds(probabilities, truth, ScoringConfig(average=average))
     assert np.array_equal(probabilities, before)
+
+
+@pytest.mark.parametrize("average", AVERAGES)
+def test_of_very_many_probabilities_a_part_of_the_rows_tells_the_threshold(average, monkeypatch):
+    generator = np.random.default_rng(0)
+    probabilities = generator.random((20_000, 3), dtype=np.float32)
+    truth = generator.random((20_000, 3)) < probabilities**2
+    config = ScoringConfig(average=average, at_least=0)
+    exact = best_threshold(probabilities, truth, config)
+    monkeypatch.setattr("kit.scoring.thresholds.MANY", 30_000)
+    part = best_threshold(probabilities, truth, config)
+    assert part == best_threshold(probabilities, truth, config)
+    assert part != exact
+    best, near = (score(truth, probabilities >= threshold, config) for threshold in (exact, part))
+    assert best - 0.002 < near < best

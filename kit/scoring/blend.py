@@ -1,0 +1,244 @@
+"""Blend predictions, by the method with the best cross-fitted score. See docs/blending.md."""
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+
+from kit.errors import KitError
+from kit.scoring.config import ScoringConfig
+from kit.scoring.decide import TIE, Rule, choose, fit
+from kit.scoring.f1 import score
+from kit.scoring.thresholds import limits
+
+METHODS = ("single", "mean", "rank mean", "greedy")  # from the simplest on
+ROUNDS = 50  # of greedy selection, at most: the finest weight is 1 / 50
+START = 5  # greedy selection starts from the mean of the best few, at most so many
+PATIENCE = 3  # rounds without gain, after which it stops
+_GAIN = 1e-9  # less is rounding
+
+
+@dataclass(frozen=True)
+class Blend:
+    """Weights of the members, one each, in sum 1; of a rank mean they weigh ranks, else probabilities."""
+
+    method: str
+    weights: tuple[float, ...]
+
+    def of(self, members: Sequence[np.ndarray], held_out: Sequence[np.ndarray] | None = None) -> np.ndarray:
+        """The blended predictions of some rows, all by one fold's models: [rows, classes] in [0, 1].
+
+        members   each member's probabilities of the rows, float [rows, classes]
+        held_out  for a rank mean, what the same models gave for the rows of their fold, which ranks are taken
+                  among: any number of rows then get the ranks that rows of the fold have. None: the rows' own
+        """
+        if self.method == "rank mean":
+            members = [ranks(*pair) for pair in zip(members, held_out or members, strict=True)]
+        return _weighted(members, self.weights)
+
+    def out_of_fold(self, members: Sequence[np.ndarray], folds: np.ndarray) -> np.ndarray:
+        """The blended out-of-fold predictions [rows, classes]; folds int [rows]."""
+        if self.method == "rank mean":
+            members = [ranks_by_fold(member, folds) for member in members]
+        return _weighted(members, self.weights)
+
+
+@dataclass(frozen=True)
+class BlendChoice:
+    """A blend, its decision rule, and what they are worth.
+
+    blend, rule   fitted on all rows
+    cross_fitted  score of `predicted`
+    optimistic    score of blend and rule on the rows they were fitted on
+    predicted     each row decided with weights and a rule that were both fitted on the other folds
+    candidates    method, rule, weights, cross_fitted, optimistic and chosen of each method, from the simplest on
+    """
+
+    blend: Blend
+    rule: Rule
+    cross_fitted: float
+    optimistic: float
+    predicted: np.ndarray
+    candidates: list[dict[str, Any]]
+
+
+@dataclass(frozen=True)
+class _Tried:
+    """A method with the rule that suits it best."""
+
+    blend: Blend
+    rule: Rule
+    cross_fitted: float
+    optimistic: float
+    predicted: np.ndarray
+
+
+def choose_blend(
+    members: Sequence[np.ndarray],
+    truth: np.ndarray,
+    folds: np.ndarray,
+    config: ScoringConfig,
+    groups: np.ndarray | None = None,
+    ranked: bool = True,
+) -> BlendChoice:
+    """The method with the best cross-fitted score; within `TIE` of the best, the simplest (see `METHODS`).
+
+    members  each one's out-of-fold probabilities of the same rows, float [rows, classes]
+    truth    int [rows] or bool [rows, classes]; folds int [rows]; groups [rows], as in `decide.choose`
+    ranked   whether a rank mean may be taken: its values are no probabilities
+
+    For each fold the weights are chosen on the other folds, the rule is fitted to what they give there, and both
+    are applied to the fold. So it is for the best single member, too. `KitError` for fewer than two members or
+    folds (or groups).
+    """
+    if len(members) < 2:
+        raise KitError("blend: needs two members or more")
+    truth = np.asarray(truth)
+    config.check(truth.ndim == 2, members[0].shape[1])
+    plain = config.model_copy(update={"rule": config.rules(truth.ndim == 2)[0]})
+    checked = [choose(member, truth, folds, plain, groups) for member in members]
+    parts = checked[0].folds  # the folds, or what stands for them where there is one only
+    if len(np.unique(parts)) < 2:
+        raise KitError("blend: all out-of-fold rows are in one group; train more folds")
+    if truth.ndim == 2:
+        least, most = limits(truth, config)
+        config = config.model_copy(update={"at_least": least, "at_most": most})
+    tried = []
+    for method in methods_for(members[0].shape[1], truth, config, ranked):
+        # Each fold's rows come from another model, so they have ranks among themselves only.
+        values = [ranks_by_fold(each, folds) for each in members] if method == "rank mean" else members
+        tried.append(_cross_fitted(method, values, truth, parts, config))
+    best = max(each.cross_fitted for each in tried)
+    chosen = next(each for each in tried if each.cross_fitted >= best - TIE)
+    return BlendChoice(
+        **vars(chosen),
+        candidates=[
+            {
+                "method": each.blend.method,
+                "rule": each.rule.name,
+                "weights": list(each.blend.weights),
+                "cross_fitted": each.cross_fitted,
+                "optimistic": each.optimistic,
+                "chosen": each is chosen,
+            }
+            for each in tried
+        ],
+    )
+
+
+def methods_for(n_classes: int, truth: np.ndarray, config: ScoringConfig, ranked: bool) -> tuple[str, ...]:
+    """Names of the methods that can be tried.
+
+    A rank says how a row compares with other rows in one class. Where a row gets one of three classes or more, the
+    classes compete within the row, which ranks do not tell; and a rule without thresholds cannot undo that half
+    of the rows rank above .5 in each class.
+    """
+    multilabel = truth.ndim == 2
+    adapts = config.rule not in ("argmax", "half", "expected_f") and len(config.rules(multilabel)) > 1
+    sensible = ranked and adapts and (multilabel or n_classes == 2)
+    return tuple(method for method in METHODS if sensible or method != "rank mean")
+
+
+def fit_blend(method: str, members: Sequence[np.ndarray], truth: np.ndarray, config: ScoringConfig) -> Blend:
+    """The blend by a method, its weights chosen on these rows: members [rows, classes] each."""
+    count = len(members)
+    if method in ("mean", "rank mean"):
+        return Blend(method, (1 / count,) * count)
+    if method == "greedy":
+        return Blend(method, greedy(members, lambda values: plain_score(values, truth, config)))
+    best = int(np.argmax([plain_score(member, truth, config) for member in members]))
+    return Blend(method, tuple(float(index == best) for index in range(count)))
+
+
+def greedy(members: Sequence[np.ndarray], worth: Callable[[np.ndarray], float]) -> tuple[float, ...]:
+    """Weights by forward selection with replacement; `worth` is the score of blended values [rows, classes].
+
+    Caruana, Niculescu-Mizil, Crew & Ksikes 2004, "Ensemble selection from libraries of models": start from the
+    mean of the best few; in each round add the member, one taken before or not, that makes the mean best; keep
+    the best of all rounds. A member's weight is how often it was taken. Of equals the first named, of equally
+    good rounds the earliest.
+    """
+    order = np.argsort([-worth(member) for member in members], kind="stable")
+    counts, total = [0] * len(members), np.zeros_like(members[0])
+    best, reached, idle = counts, -np.inf, 0
+    for index in order[:START]:
+        counts[index] += 1
+        total = total + members[index]
+        if (value := worth(total / sum(counts))) > reached + _GAIN:
+            best, reached = counts.copy(), value
+    counts = best.copy()
+    total = sum(count * member for count, member in zip(counts, members, strict=True) if count)
+    while sum(counts) < ROUNDS and idle < PATIENCE:
+        values = [worth((total + member) / (sum(counts) + 1)) for member in members]
+        index = int(np.argmax(np.asarray(values) >= max(values) - _GAIN))
+        counts[index] += 1
+        total = total + members[index]
+        idle += 1
+        if values[index] > reached + _GAIN:
+            best, reached, idle = counts.copy(), values[index], 0
+    return tuple(count / sum(best) for count in best)
+
+
+def plain_score(values: np.ndarray, truth: np.ndarray, config: ScoringConfig) -> float:
+    """The score of values [rows, classes] with the cheapest decision that suits the metric: the highest value, or
+    one threshold for all classes, the best for these very rows. Weights are chosen by it, never by a gradient."""
+    name = "argmax"
+    if truth.ndim == 2:
+        name = "half" if config.rule == "half" else "threshold"
+    elif config.average == "binary" and config.rule != "argmax":
+        name = "threshold"
+    return score(truth, fit(name, values, truth, config).decide(values), config)
+
+
+def ranks(values: np.ndarray, among: np.ndarray) -> np.ndarray:
+    """The share of rows of `among` [rows, classes] below each value, those equal to it counted half; by class.
+
+    values [any rows, classes] → the same shape and precision, in [0, 1]. The mid-distribution function (Parzen
+    1979, "Nonparametric statistical data modeling"): of the rows themselves (rank − 1/2) / rows.
+    """
+    shares = np.empty_like(values)
+    for index in range(values.shape[1]):
+        column = np.sort(among[:, index])
+        below, within = (np.searchsorted(column, values[:, index], side) for side in ("left", "right"))
+        shares[:, index] = (below + within) / (2 * len(column))
+    return shares
+
+
+def ranks_by_fold(values: np.ndarray, folds: np.ndarray) -> np.ndarray:
+    """Ranks of out-of-fold values [rows, classes] among the rows of the same fold; folds int [rows]."""
+    shares = np.empty_like(values)
+    for fold in np.unique(folds):
+        shares[folds == fold] = ranks(values[folds == fold], values[folds == fold])
+    return shares
+
+
+def _weighted(members: Sequence[np.ndarray], weights: Sequence[float]) -> np.ndarray:
+    total = np.zeros_like(members[0])
+    for member, weight in zip(members, weights, strict=True):
+        if weight:
+            total += weight * member
+    return np.clip(total, 0, 1, out=total)  # the sum of the weights is rounded
+
+
+def _cross_fitted(
+    method: str, members: Sequence[np.ndarray], truth: np.ndarray, parts: np.ndarray, config: ScoringConfig
+) -> _Tried:
+    """What a method is worth, with the rule that suits it best; for a rank mean `members` are ranks."""
+    multilabel = truth.ndim == 2
+    names = config.rules(multilabel) if config.rule == "auto" else (config.rule,)
+    predicted = {name: np.zeros(truth.shape, dtype=bool if multilabel else np.int64) for name in names}
+    for part in np.unique(parts):
+        held_out = parts == part
+        others = truth[~held_out]
+        weights = fit_blend(method, [member[~held_out] for member in members], others, config).weights
+        values = _weighted(members, weights)
+        for name in names:
+            rule = fit(name, values[~held_out], others, config)
+            predicted[name][held_out] = rule.decide_among(values, held_out)
+    scores = {name: score(truth, labels, config) for name, labels in predicted.items()}
+    name = next(name for name in names if scores[name] >= max(scores.values()) - TIE)
+    blend = fit_blend(method, members, truth, config)
+    values = _weighted(members, blend.weights)
+    rule = fit(name, values, truth, config)
+    return _Tried(blend, rule, scores[name], score(truth, rule.decide(values), config), predicted[name])
