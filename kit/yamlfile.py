@@ -51,8 +51,8 @@ def read_yaml(path: Path) -> Any:
     """The content of a YAML file; KitError with file and line where it is none."""
     if not path.is_file():
         there = sorted(file.name for file in path.parent.glob("*.yaml")) if path.parent.is_dir() else []
-        close = difflib.get_close_matches(path.name, there, n=1)
-        hint = f"; did you mean {close[0]}?" if close else f"; in that folder: {some(there)}" if there else ""
+        close = difflib.get_close_matches(path.stem, [Path(name).stem for name in there], n=1)
+        hint = f"; did you mean {close[0]}.yaml?" if close else f"; in that folder: {some(there)}" if there else ""
         raise KitError(f"{path} does not exist{hint}")
     try:
         text = path.read_text(encoding="utf-8")

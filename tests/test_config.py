@@ -285,7 +285,10 @@ def in_policy(**options) -> dict[str, Any]:
         ({"trainin": {}}, "trainin: unknown key; did you mean training?"),
         ({"training": {"epoch": 3}}, "training.epoch: unknown key; did you mean epochs?"),
         ({"training": {"optimizer": {"nam": 1}}}, "training.optimizer.nam: unknown key; did you mean name?"),
-        ({"scoring": {"xyz": 1}}, "scoring.xyz: unknown key; known are average, beta, zero_division, rule, at_least, at_most, transfer"),
+        (
+            {"scoring": {"xyz": 1}},
+            "scoring.xyz: unknown key; known are average, beta, zero_division, rule, at_least, at_most, transfer",
+        ),
         (in_policy(schedul="x"), "policies.u.schedul: unknown key; did you mean schedule?"),
         (
             in_policy(schedule={"name": "cosine", "warmu": 0.1}),
@@ -389,7 +392,11 @@ def test_fault_is_exactly_this_line(sections, line):
         ({"name": 3}, "name = 3", ["expected text"]),
         ({"name": "x" * 90}, "name", ["80 characters"]),
         ({"model": {"options": 3}}, "model.options = 3", ["expected"]),
-        ({"scoring": {"average": "mean"}}, "scoring.average = 'mean'", ["'macro', 'micro'", "'samples' or 'binary'"]),
+        (
+            {"scoring": {"average": "mean"}},
+            "scoring.average = 'mean'",
+            ["'macro', 'micro'", "'samples' or 'binary'"],
+        ),
         (in_policy(lr=-1), "policies.u.lr = -1", ["above 0"]),
         (in_policy(lr=float("nan")), "policies.u.lr = nan", ["finite"]),
         (in_policy(lr=[1]), "policies.u.lr = [1]", ["number"]),

@@ -3,7 +3,7 @@
 import re
 from typing import Annotated, Any, ClassVar, Literal
 
-from pydantic import AfterValidator, BeforeValidator, Field, field_validator, model_validator
+from pydantic import AfterValidator, BeforeValidator, Discriminator, Field, Tag, field_validator, model_validator
 
 from kit.settings import Section
 
@@ -53,6 +53,15 @@ class NamesConfig(Section):
     name: Text
 
 
+def _kind_of_names(names: Any) -> str:
+    from_a_table = isinstance(names, NamesConfig) or (isinstance(names, dict) and "table" in names)
+    return "NamesConfig" if from_a_table else "mapping"
+
+
+Names = Annotated[
+    Annotated[NamesConfig, Tag("NamesConfig")] | Annotated[dict[Text, Text], Tag("mapping")],
+    Discriminator(_kind_of_names),
+]
 Images = str | Annotated[tuple[str, ...], Field(min_length=1)] | PixelsConfig
 
 
@@ -100,7 +109,7 @@ class CompetitionConfig(Section):
     label: Text | Annotated[tuple[Text, ...], Field(min_length=2)] = "label"
     separator: Annotated[str, Field(min_length=1)] | None = None
     classes: Annotated[tuple[Text, ...], Field(min_length=2)] | None = None
-    names: NamesConfig | dict[Text, Text] | None = None
+    names: Names | None = None
     train_images: Images = "train/{id}"
     test_images: Images = "test/{id}"
     submission: Literal["auto", "labels", "columns", "probabilities"] = "auto"

@@ -69,7 +69,8 @@ def make_folds(
         return FoldPlan(ids, _by_time(_column(table, config.time, "folds.time"), config), forward=True)
     groups = row_groups(config, table, joined, len(ids))
     if groups is not None and (count := len(np.unique(groups))) < config.k:
-        raise KitError(f"folds: {count} groups cannot be dealt to {config.k} folds; lower folds.k")
+        there = "1 group" if count == 1 else f"{count} groups"
+        raise KitError(f"folds: {there} cannot be dealt to {config.k} folds; lower folds.k")
     order = np.argsort(np.array(ids, dtype=object), kind="stable")
     fold = np.empty(len(ids), dtype=np.int64)
     sorted_groups = None if groups is None else _by_appearance(groups[order])
@@ -102,7 +103,7 @@ def group_texts(config: FoldsConfig, table: pd.DataFrame | None) -> list[str]:
     pattern = re.compile(config.group_pattern)
     found = [pattern.search(cell) for cell in cells]
     texts = [match[min(1, pattern.groups)] if match else None for match in found]
-    if without := [cell for cell, text in zip(cells, texts, strict=True) if not text]:
+    if without := [cell for cell, text in zip(cells, texts, strict=True) if text is None]:
         raise KitError(
             f"folds.group_pattern: {config.group_pattern!r} finds nothing in {len(without)} of {len(cells)} cells "
             f"of column {config.group!r} ({some(without, 5)})"
@@ -212,7 +213,6 @@ def _dealt(targets: np.ndarray, groups: np.ndarray | None, config: FoldsConfig) 
         from iterstrat.ml_stratifiers import MultilabelStratifiedKFold
 
         splitter = MultilabelStratifiedKFold(config.k, **shuffled)
-        targets = targets.astype(int)
     else:
         splitter = (
             StratifiedKFold(config.k, **shuffled) if groups is None else StratifiedGroupKFold(config.k, **shuffled)

@@ -3,6 +3,7 @@
 import math
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
+from functools import lru_cache
 
 import numpy as np
 import pandas as pd
@@ -45,7 +46,7 @@ class SingleLabel:
 
     def has(self, label: str) -> bool:
         """Whether `label` is a class, maybe a number spelt otherwise."""
-        return label in _index(self.classes, [label])
+        return _place(self.classes, label) is not None
 
     def decode(self, indices: np.ndarray) -> list[str]:
         """Class indices [rows] → labels as the train table spells them."""
@@ -93,7 +94,7 @@ class MultiLabel:
 
     def has(self, label: str) -> bool:
         """Whether `label` is a class, maybe a number spelt otherwise."""
-        return label in _index(self.classes, [label])
+        return _place(self.classes, label) is not None
 
     def decode(self, rows: np.ndarray) -> list[str]:
         """Bool [rows, classes] → a cell a row, labels in the order of the classes."""
@@ -121,14 +122,22 @@ def encode_columns(table: pd.DataFrame, columns: Sequence[str], what: str) -> np
 
 
 def _index(classes: Sequence[str], labels: Iterable[str]) -> dict[str, int]:
-    """The place of each class, and of each of `labels` that is the same number, where all classes are numbers."""
-    index = {name: place for place, name in enumerate(classes)}
-    if None in (numbers := [_number(name) for name in classes]):
-        return index
-    by_number = {number: place for place, number in enumerate(numbers)}
-    if len(by_number) < len(classes):
-        return index
-    return {text: by_number[_number(text)] for text in labels if _number(text) in by_number} | index
+    """The place of each of `labels` that is a class, or the same number as a class where all are numbers."""
+    places = {text: _place(classes, text) for text in labels}
+    return {text: place for text, place in places.items() if place is not None}
+
+
+def _place(classes: Sequence[str], label: str) -> int | None:
+    by_text, by_number = _places(tuple(classes))
+    return by_text[label] if label in by_text else by_number.get(_number(label))
+
+
+@lru_cache(maxsize=8)
+def _places(classes: tuple[str, ...]) -> tuple[dict[str, int], dict[float | None, int]]:
+    """The place of each class by its text, and by its value where all are numbers and no two the same."""
+    by_text = {name: place for place, name in enumerate(classes)}
+    by_number = {_number(name): place for place, name in enumerate(classes)}
+    return by_text, {} if None in by_number or len(by_number) < len(classes) else by_number
 
 
 def _need_known(labels: Iterable[str], index: Mapping[str, int], classes: Sequence[str], what: str) -> None:

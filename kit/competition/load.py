@@ -205,7 +205,7 @@ def _labels_of(train: pd.DataFrame, config: CompetitionConfig, where: str) -> tu
         targets = encode_columns(train, config.label, f"competition.label: {where}")
         return MultiLabel(config.label, may_be_empty=not targets.any(axis=1).all()), targets
     cells = train[config.label]
-    if not config.separator and len(unlabelled := train.loc[cells == "", config.id_column]):
+    if not config.separator and len(unlabelled := train.loc[cells.str.strip() == "", config.id_column]):
         raise KitError(
             f"competition.train: {where}: no label in {len(unlabelled)} of {len(train)} rows "
             f"(id {some(unlabelled, 5)}); label them or remove the rows"

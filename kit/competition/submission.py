@@ -22,7 +22,7 @@ class SubmissionFormat:
     """What a submission of one test set has to look like.
 
     kind      labels: one column of one or several labels; columns: 0 or 1 for each class; probabilities: a
-              number from 0 to 1 for each class, or in one column for the second of two
+              number from 0 to 1 for each class. Where there is one column, of the second of two classes
     columns   in their order; `id` is the name of the one with the ids
     ids       in the sample submission's order
     labels    with the classes as they are handed in
@@ -113,7 +113,7 @@ class SubmissionFormat:
         faults = []
         for column in self.class_of:
             faults += _faults_of_numbers(submission[column], submission[self.id], column, self.kind)
-        if self.kind == "columns" and not faults:
+        if self.kind == "columns" and len(self.class_of) > 1 and not faults:
             chosen = sum(submission[column].astype(float) for column in self.class_of)
             allowed = (
                 chosen == 1 if not self.labels.multilabel else chosen >= (0 if self.labels.may_be_empty else 1)
@@ -134,7 +134,7 @@ class SubmissionFormat:
         split = [split_labels(cell, self.labels.separator) if several else [cell] for cell in cells]
         if twice := [name for name, each in zip(ids, split, strict=True) if len(set(each)) < len(each)]:
             faults.append(f"{len(twice)} rows have a label twice ({some(twice, 5)})")
-        known = {label: label == "" or self.labels.has(label) for each in split for label in each}
+        known = {label: not label.strip() or self.labels.has(label) for each in split for label in each}
         unknown = [label for label, is_known in known.items() if not is_known]
         if unknown:
             rows = sum(any(not known[label] for label in each) for each in split)
@@ -163,9 +163,11 @@ def submission_format(
     kind = _kind_of(config, sample[others])
     shared = {"columns": tuple(columns), "id": id_name, "ids": tuple(sample[id_name]), "labels": labels}
     if kind == "labels":
+        if isinstance(labels, MultiLabel):
+            _need_separable(labels)
         return SubmissionFormat("labels", **shared, class_of={}, ordered=config.ordered)
     if len(others) == 1 and not labels.multilabel and len(labels.classes) == 2:
-        return SubmissionFormat("probabilities", **shared, class_of={others[0]: 1}, ordered=config.ordered)
+        return SubmissionFormat(kind, **shared, class_of={others[0]: 1}, ordered=config.ordered)
     place_of = {name: place for place, name in enumerate(labels.classes)}
     beyond = [name for name in others if name not in place_of]
     lacking = [name for name in place_of if name not in others]
@@ -222,6 +224,15 @@ def _kind_of(config: CompetitionConfig, cells: pd.DataFrame) -> Kind:
         return "labels"
     whole = {"0", "1", "0.0", "1.0", ""}
     return "columns" if all(set(cells[name]) <= whole for name in cells) else "probabilities"
+
+
+def _need_separable(labels: MultiLabel) -> None:
+    """Fails where a cell of these labels could not be read again."""
+    if odd := [name for name in labels.classes if split_labels(name, labels.separator) != [name]]:
+        raise KitError(
+            f"competition.submission: {some(map(repr, odd), 5)} cannot stand in a cell with labels separated by "
+            f"{labels.separator!r}; hand in labels without it, or set competition.separator"
+        )
 
 
 def _one_hot(indices: np.ndarray, count: int) -> np.ndarray:

@@ -7,7 +7,7 @@ from PIL import Image
 
 from kit.competition import digits
 from kit.competition.config import CompetitionConfig
-from kit.competition.load import load_competition, load_test, expected_submission
+from kit.competition.load import expected_submission, load_competition, load_test
 from kit.errors import KitError
 
 
@@ -123,8 +123,8 @@ def test_a_sample_of_several_columns_has_to_name_the_classes(folder):
     table = pd.DataFrame([[f"test00{row}", "0", "0"] for row in range(3)], columns=["id", "red", "b"])
     table.to_csv(folder / "sample_submission.csv", index=False)
     assert _refusal(folder) == (
-        "competition.sample_submission: with a column a class its columns have to be the classes: it has b, which is "
-        "no class, and it lacks blue, green"
+        "competition.sample_submission: with a column a class its columns have to be the classes: it has b, "
+        "which is no class, and it lacks blue, green"
     )
 
 

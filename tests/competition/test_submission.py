@@ -17,7 +17,9 @@ def _frame(ids=IDS, labels=("3", "4", "10"), columns=("id", "label")) -> pd.Data
 
 
 def _format(sample: pd.DataFrame | None = None, labels=FORMAT, **options) -> SubmissionFormat:
-    return submission_format(CompetitionConfig(path="x", **options), _frame() if sample is None else sample, labels)
+    return submission_format(
+        CompetitionConfig(path="x", **options), _frame() if sample is None else sample, labels
+    )
 
 
 def _refusal(submission: pd.DataFrame, **options) -> str:

@@ -1,0 +1,369 @@
+"""Every kind of image file, several files as channels, and pixels in a table: pixels against arrays."""
+
+import os
+from pathlib import Path
+
+import numpy as np
+import pandas as pd
+import pytest
+from conftest import refusal_of
+from PIL import Image
+
+from kit.data.config import DataConfig
+from kit.data.decode import DecodeError, Decoder, open_image
+from kit.data.images import content_digest, files_key, open_images, open_readable
+from kit.sources import Channels, PixelRow, PixelTable, files_of, missing
+
+SIDE = 8
+
+
+def decode(source, channels: int = 3, side: int = SIDE) -> np.ndarray:
+    return Decoder(side, channels, "squash", "bicubic")(source)
+
+
+def noise(*shape: int, seed: int = 0, top: int = 256) -> np.ndarray:
+    return np.random.default_rng(seed).integers(0, top, shape).astype(np.uint8)
+
+
+def saved(image: Image.Image | np.ndarray, path: Path, **options) -> Path:
+    image = image if isinstance(image, Image.Image) else Image.fromarray(image)
+    path.parent.mkdir(parents=True, exist_ok=True)
+    image.save(path, **options)
+    return path
+
+
+def repeated(grey: np.ndarray) -> np.ndarray:
+    return np.stack([grey] * 3, axis=-1)
+
+
+# Formats and modes of one file.
+
+
+@pytest.mark.parametrize("suffix", ["png", "tif", "bmp", "webp"])
+@pytest.mark.parametrize("shape", [(SIDE, SIDE), (SIDE, SIDE, 3)])
+def test_a_format_without_loss_keeps_every_pixel(tmp_path, suffix, shape):
+    written = noise(*shape)
+    options = {"lossless": True} if suffix == "webp" else {}
+    decoded = decode(saved(written, tmp_path / f"a.{suffix}", **options))
+    np.testing.assert_array_equal(decoded, written if written.ndim == 3 else repeated(written))
+
+
+@pytest.mark.parametrize("suffix", ["png", "tif", "webp"])
+def test_transparency_is_kept_or_dropped(tmp_path, suffix):
+    written = noise(SIDE, SIDE, 4)
+    options = {"lossless": True, "exact": True} if suffix == "webp" else {}
+    file = saved(written, tmp_path / f"a.{suffix}", **options)
+    np.testing.assert_array_equal(decode(file, channels=4), written)
+    np.testing.assert_array_equal(decode(file), written[..., :3])
+
+
+@pytest.mark.parametrize("compression", [None, "tiff_lzw", "tiff_deflate"])
+def test_compressed_tiff(tmp_path, compression):
+    written = noise(SIDE, SIDE, 3)
+    np.testing.assert_array_equal(decode(saved(written, tmp_path / "a.tiff", compression=compression)), written)
+
+
+def test_jpeg_is_near_what_was_written(tmp_path):
+    smooth = np.tile(np.linspace(20, 230, SIDE).astype(np.uint8), (SIDE, 1))
+    decoded = decode(saved(repeated(smooth), tmp_path / "a.jpg", quality=95))
+    assert abs(decoded.astype(int) - repeated(smooth)).max() <= 6
+
+
+def test_grey_jpeg_is_grey(tmp_path):
+    decoded = decode(saved(np.full((SIDE, SIDE), 90, np.uint8), tmp_path / "a.jpg", quality=95))
+    assert abs(decoded.astype(int) - 90).max() <= 2
+    assert (decoded[..., 0] == decoded[..., 2]).all()
+
+
+def test_cmyk_jpeg_has_its_colours(tmp_path):
+    red = Image.new("CMYK", (SIDE, SIDE), (0, 255, 255, 0))
+    decoded = decode(saved(red, tmp_path / "a.jpg", quality=95))
+    assert (decoded[..., 0] > 240).all()
+    assert (decoded[..., 1:] < 15).all()
+
+
+@pytest.mark.parametrize(("suffix", "mode"), [("png", "LA"), ("tif", "LA")])
+def test_grey_with_transparency(tmp_path, suffix, mode):
+    grey, alpha = noise(SIDE, SIDE), noise(SIDE, SIDE, seed=1)
+    image = Image.merge(mode, [Image.fromarray(grey), Image.fromarray(alpha)])
+    file = saved(image, tmp_path / f"a.{suffix}")
+    np.testing.assert_array_equal(decode(file), repeated(grey))
+    np.testing.assert_array_equal(decode(file, channels=4)[..., 3], alpha)
+    np.testing.assert_array_equal(decode(file, channels=1)[..., 0], grey)
+
+
+class TestPalettes:
+    """A palette's numbers are no grey levels."""
+
+    def palette(self, entries: int = 4) -> tuple[Image.Image, np.ndarray]:
+        colours, indices = noise(entries, 3, seed=3), noise(SIDE, SIDE, top=entries)
+        image = Image.fromarray(indices)
+        image = image.convert("P") if image.mode != "L" else Image.frombytes("P", (SIDE, SIDE), indices.tobytes())
+        image.putpalette(colours.ravel().tolist())
+        return image, colours[indices]
+
+    @pytest.mark.parametrize("suffix", ["png", "gif", "tif", "bmp"])
+    def test_become_their_colours(self, tmp_path, suffix):
+        image, expected = self.palette()
+        np.testing.assert_array_equal(decode(saved(image, tmp_path / f"a.{suffix}")), expected)
+
+    def test_of_one_channel_become_grey_by_their_colours(self, tmp_path):
+        image, expected = self.palette()
+        grey = decode(saved(image, tmp_path / "a.png"), channels=1)[..., 0]
+        assert abs(grey - expected @ [0.299, 0.587, 0.114]).max() <= 1
+
+    def test_with_a_transparent_entry(self, tmp_path):
+        image, expected = self.palette()
+        decoded = decode(saved(image, tmp_path / "a.png", transparency=2), channels=4)
+        indices = np.asarray(image)
+        np.testing.assert_array_equal(decoded[..., 3], np.where(indices == 2, 0, 255))
+        np.testing.assert_array_equal(decoded[..., :3], expected)
+
+    def test_with_a_transparency_an_entry(self, tmp_path):
+        image, _ = self.palette()
+        decoded = decode(saved(image, tmp_path / "a.png", transparency=bytes([0, 80, 160, 255])), channels=4)
+        np.testing.assert_array_equal(decoded[..., 3], np.array([0, 80, 160, 255])[np.asarray(image)])
+
+
+@pytest.mark.parametrize("suffix", ["png", "tif"])
+def test_one_bit_is_black_and_white(tmp_path, suffix):
+    white = noise(SIDE, SIDE) > 127
+    for channels in (1, 3):
+        decoded = decode(saved(Image.fromarray(white), tmp_path / f"a.{suffix}"), channels=channels)
+        np.testing.assert_array_equal(decoded, np.stack([255 * white] * channels, axis=-1))
+
+
+@pytest.mark.parametrize("suffix", ["png", "tif"])
+@pytest.mark.parametrize("channels", [1, 3])
+def test_sixteen_bits_are_scaled_to_eight(tmp_path, suffix, channels):
+    deep = np.linspace(0, 65535, SIDE * SIDE).astype(np.uint16).reshape(SIDE, SIDE)
+    decoded = decode(saved(deep, tmp_path / f"a.{suffix}"), channels=channels)
+    np.testing.assert_array_equal(decoded, np.stack([deep // 257] * channels, axis=-1))
+
+
+def test_sixteen_bits_of_a_big_endian_tiff(tmp_path):
+    deep = np.linspace(0, 65535, SIDE * SIDE).astype(np.uint16).reshape(SIDE, SIDE)
+    image = Image.frombytes("I;16B", (SIDE, SIDE), deep.astype(">u2").tobytes())
+    np.testing.assert_array_equal(decode(saved(image, tmp_path / "a.tif"), 1)[..., 0], deep // 257)
+
+
+def test_thirty_two_bits_that_hold_sixteen(tmp_path):
+    deep = np.linspace(0, 65535, SIDE * SIDE).astype(np.int32).reshape(SIDE, SIDE)
+    np.testing.assert_array_equal(decode(saved(deep, tmp_path / "a.tif"), 1)[..., 0], deep // 257)
+
+
+@pytest.mark.parametrize("level", [-1, 65536, 2**31 - 1])
+def test_thirty_two_bits_beyond_sixteen_are_refused(tmp_path, level):
+    file = saved(np.full((SIDE, SIDE), level, np.int32), tmp_path / "a.tif")
+    with pytest.raises(DecodeError, match=r"^grey levels beyond 16 bits$"):
+        decode(file)
+
+
+def test_floating_point_is_refused(tmp_path):
+    file = saved(np.full((SIDE, SIDE), 0.5, np.float32), tmp_path / "a.tif")
+    with pytest.raises(DecodeError, match=r"^pixels are floating-point numbers$"):
+        decode(file)
+
+
+@pytest.mark.parametrize("suffix", ["jpg", "png", "webp", "tif"])
+def test_a_photo_on_its_side_is_turned_upright(tmp_path, suffix):
+    stored, exif = np.zeros((32, 64, 3), np.uint8), Image.Exif()
+    stored[:, :32] = 250  # its left half is the top
+    exif[0x0112] = 6
+    file = saved(stored, tmp_path / f"a.{suffix}", exif=exif)
+    decoded = decode(file, side=16)[..., 0]
+    assert (decoded[:6] > 200).all()
+    assert (decoded[-6:] < 50).all()
+
+
+def test_images_of_any_size_become_squares(tmp_path):
+    for size in ((1, 1), (1, 50), (300, 7), (9, 9)):
+        file = saved(np.full((*size, 3), 77, np.uint8), tmp_path / f"{size}.png")
+        np.testing.assert_array_equal(decode(file), np.full((SIDE, SIDE, 3), 77))
+
+
+# Several files as channels.
+
+
+def channels_of(folder: Path, *images: Image.Image | np.ndarray) -> Channels:
+    return Channels(tuple(saved(image, folder / f"c{place}.png") for place, image in enumerate(images)))
+
+
+@pytest.mark.parametrize("count", [2, 3, 4, 5])
+def test_grey_files_are_channels_in_their_order(tmp_path, count):
+    planes = [noise(SIDE, SIDE, seed=place) for place in range(count)]
+    decoded = decode(channels_of(tmp_path, *planes), channels=count)
+    np.testing.assert_array_equal(decoded, np.stack(planes, axis=-1))
+
+
+def test_a_coloured_file_is_as_bright_as_its_brightest_colour(tmp_path):
+    level = noise(SIDE, SIDE)
+    black = np.zeros_like(level)
+    red, green = np.stack([level, black, black], axis=-1), np.stack([black, level, black], axis=-1)
+    alpha = np.concatenate([green, noise(SIDE, SIDE, 1)], axis=-1)
+    decoded = decode(channels_of(tmp_path, red, green, level, alpha), channels=4)
+    np.testing.assert_array_equal(decoded, np.stack([level] * 4, axis=-1))
+
+
+def test_channels_may_be_deep_or_have_a_palette(tmp_path):
+    deep = np.linspace(0, 65535, SIDE * SIDE).astype(np.uint16).reshape(SIDE, SIDE)
+    palette = Image.new("P", (SIDE, SIDE), 1)
+    palette.putpalette([0, 0, 0, 10, 200, 30])
+    decoded = decode(channels_of(tmp_path, deep, palette, noise(SIDE, SIDE) > 127), channels=3)
+    np.testing.assert_array_equal(decoded[..., 0], deep // 257)
+    assert (decoded[..., 1] == 200).all()
+    np.testing.assert_array_equal(decoded[..., 2], 255 * (noise(SIDE, SIDE) > 127))
+
+
+def test_channels_are_resized_alike(tmp_path):
+    plane = noise(20, 30)
+    decoded = decode(channels_of(tmp_path, plane, plane), channels=2)
+    expected = Image.fromarray(plane).resize((SIDE, SIDE), Image.Resampling.BICUBIC)
+    np.testing.assert_array_equal(decoded, np.stack([np.asarray(expected)] * 2, axis=-1))
+
+
+@pytest.mark.parametrize("shape", [(8, 16), (1, 8), (16, 16)])
+def test_channels_of_different_sizes_are_refused(tmp_path, shape):
+    source = channels_of(tmp_path, noise(8, 8), noise(*shape))
+    said = rf"^channels of different sizes: 8 × 8, {shape[1]} × {shape[0]}$"
+    with pytest.raises(DecodeError, match=said):
+        decode(source, channels=2)
+    with pytest.raises(DecodeError, match=said):
+        open_image(source)
+
+
+def test_the_picture_of_channels_is_their_mean(tmp_path):
+    planes = [noise(4, 6, seed=place) for place in range(3)]
+    image = open_image(channels_of(tmp_path, *planes))
+    assert (image.mode, image.size) == ("L", (6, 4))
+    np.testing.assert_array_equal(np.asarray(image), np.mean(planes, axis=0).astype(np.uint8))
+
+
+def test_a_broken_channel_makes_the_image_unreadable_and_no_other(tmp_path):
+    sources = [channels_of(tmp_path / name, noise(SIDE, SIDE), noise(SIDE, SIDE)) for name in "abc"]
+    sources[1].files[1].write_bytes(b"no image")
+    config = DataConfig(size=SIDE, channels=2)
+    readable = open_readable(list("abc"), sources, config, tmp_path / "cache")
+    assert (readable.rows, readable.broken) == ([0, 2], {1: f"{sources[1].files[0]} and 1 more (no image)"})
+    assert refusal_of(open_images, list("abc"), sources, config, tmp_path / "cache").startswith(
+        f"1 of 3 images cannot be read: {sources[1].files[0]} and 1 more (no image)"
+    )
+
+
+@pytest.mark.parametrize("changed", [0, 1, 2])
+def test_the_cache_is_another_when_any_channel_changes(tmp_path, changed):
+    source = channels_of(tmp_path, *(noise(SIDE, SIDE, seed=place) for place in range(3)))
+    before, config = files_key([source]), DataConfig(size=SIDE, augment="none")
+    first = open_images(["a"], [source], config, tmp_path / "cache")[0].copy()
+    saved(255 - noise(SIDE, SIDE, seed=changed), source.files[changed])
+    os.utime(source.files[changed], ns=(1, 1))
+    assert files_key([source]) != before
+    again = open_images(["a"], [source], config, tmp_path / "cache")[0]
+    assert [bool((again[..., place] == first[..., place]).all()) for place in range(3)] == [
+        place != changed for place in range(3)
+    ]
+
+
+def test_channels_in_another_order_are_another_image(tmp_path):
+    source = channels_of(tmp_path, noise(4, 4), noise(4, 4, seed=1))
+    turned = Channels(source.files[::-1])
+    assert files_key([source]) != files_key([turned])
+    assert content_digest([source], tmp_path) != content_digest([turned], tmp_path)
+
+
+def test_files_that_are_missing_are_named_once(tmp_path):
+    source = channels_of(tmp_path, noise(4, 4), noise(4, 4))
+    source.files[1].unlink()
+    assert files_of(source) == source.files
+    assert missing([source, source, tmp_path / "no.png", source.files[0]]) == [
+        source.files[1],
+        tmp_path / "no.png",
+    ]
+
+
+# Pixels in a table.
+
+
+def pixel_table(folder: Path, pixels: np.ndarray, **cells: dict) -> PixelTable:
+    """`pixels` [rows, height, width] as a table with other columns around; `cells`: "r<row>p<place>" → text."""
+    rows, height, width = pixels.shape
+    names = [f"pixel{place}" for place in range(height * width)]
+    frame = pd.DataFrame(pixels.reshape(rows, -1), columns=names).astype(object)
+    for key, text in cells.items():
+        row, place = map(int, key[1:].split("p"))
+        frame.iloc[row, place] = text
+    frame.insert(0, "label", "x")
+    frame["site"] = "y"
+    frame.to_csv(folder / "train.csv", index=False)
+    return PixelTable(folder / "train.csv", tuple(names), height, width)
+
+
+def rows_of(table: PixelTable, count: int) -> list[PixelRow]:
+    return [PixelRow(table, row) for row in range(count)]
+
+
+def test_pixels_of_a_table_are_those_that_stand_there_row_by_row(tmp_path):
+    pixels = noise(3, SIDE, SIDE)
+    sources = rows_of(pixel_table(tmp_path, pixels), 3)
+    for row in (2, 0, 1):
+        np.testing.assert_array_equal(decode(sources[row], channels=1)[..., 0], pixels[row])
+        np.testing.assert_array_equal(decode(sources[row]), repeated(pixels[row]))
+
+
+def test_an_image_that_is_no_square_keeps_its_shape(tmp_path):
+    pixels = noise(2, 3, 5)
+    image = open_image(rows_of(pixel_table(tmp_path, pixels), 2)[1])
+    assert image.size == (5, 3)
+    np.testing.assert_array_equal(np.asarray(image), pixels[1])
+
+
+def test_the_order_of_the_columns_is_the_configs(tmp_path):
+    table = pixel_table(tmp_path, noise(1, 2, 2))
+    turned = PixelTable(table.path, table.columns[::-1], 2, 2)
+    np.testing.assert_array_equal(
+        np.asarray(open_image(PixelRow(turned, 0))), np.asarray(open_image(PixelRow(table, 0)))[::-1, ::-1]
+    )
+
+
+@pytest.mark.parametrize("text", ["256", "-1", "0.5", "", "dark", "nan", "inf", "1e9"])
+def test_a_value_that_is_no_grey_level_spoils_its_row_alone(tmp_path, text):
+    pixels = noise(3, 2, 2)
+    sources = rows_of(pixel_table(tmp_path, pixels, r1p2=text), 3)
+    readable = open_readable(list("abc"), sources, DataConfig(size=SIDE, channels=1), tmp_path / "cache")
+    reason = f"row 2 of {tmp_path / 'train.csv'} (pixels are whole numbers from 0 to 255)"
+    assert (readable.rows, readable.broken) == ([0, 2], {1: reason})
+    np.testing.assert_array_equal(np.asarray(open_image(sources[2])), pixels[2])
+    assert refusal_of(open_images, list("abc"), sources, DataConfig(size=SIDE), tmp_path / "cache") == (
+        f"1 of 3 images cannot be read: {reason}; mend or remove them and their rows"
+    )
+
+
+@pytest.mark.parametrize("text", ["7.0", " 7", "007", "7e0"])
+def test_a_whole_number_may_be_spelt_otherwise(tmp_path, text):
+    (source,) = rows_of(pixel_table(tmp_path, noise(1, 2, 2), r0p3=text), 1)
+    assert np.asarray(open_image(source))[1, 1] == 7
+
+
+def test_a_table_that_was_written_anew_is_read_anew(tmp_path):
+    table = pixel_table(tmp_path, np.zeros((1, 2, 2), np.uint8))
+    before = files_key([PixelRow(table, 0)])
+    assert np.asarray(open_image(PixelRow(table, 0))).max() == 0
+    pixel_table(tmp_path, np.full((1, 2, 2), 9, np.uint8))
+    os.utime(table.path, ns=(5, 5))
+    assert np.asarray(open_image(PixelRow(table, 0))).min() == 9
+    assert files_key([PixelRow(table, 0)]) != before
+
+
+def test_each_row_and_shape_of_a_table_is_another_image_for_the_cache(tmp_path):
+    table = pixel_table(tmp_path, noise(2, 2, 3))
+    turned = PixelTable(table.path, table.columns, 3, 2)
+    keys = {files_key([PixelRow(each, row)]) for each in (table, turned) for row in (0, 1)}
+    assert len(keys) == 4
+    digests = {content_digest([PixelRow(table, row)], tmp_path) for row in (0, 1)}
+    assert len(digests) == 2
+
+
+def test_a_row_beyond_the_table_cannot_be_read(tmp_path):
+    table = pixel_table(tmp_path, noise(2, 2, 2))
+    with pytest.raises(DecodeError):
+        open_image(PixelRow(table, 2))
