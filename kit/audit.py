@@ -17,7 +17,7 @@ from kit.competition.duplicates import (
     with_different_labels,
 )
 from kit.competition.folds import FoldPlan, check_folds
-from kit.competition.load import Competition, load_competition
+from kit.competition.load import Competition, label_hints, load_competition
 from kit.competition.suspects import Suspect, suspected_groups
 from kit.config import Experiment
 from kit.data.decode import open_image
@@ -32,6 +32,7 @@ from kit.training.progress import Progress
 
 NEAR = 6  # bits, where folds.duplicates states no number; docs/audit.md has the figures
 LARGEST_DRAWN = 400  # pixels a side
+FAULT = "nothing can be trained with these folds: "
 
 
 @dataclass(frozen=True)
@@ -86,6 +87,7 @@ def audit(
     places = Places(Path(output).expanduser())
     need_writable(places.cache)
     competition = load_competition(experiment.competition)
+    experiment.scoring.check(competition.format.multilabel, len(competition.classes))
     looks = _look(competition.train_images, "train", places)
     test_looks = _look(competition.test_images, "test", places)
     plan, advice = _plan(experiment, competition, places)
@@ -95,6 +97,7 @@ def audit(
     rare = classes[classes.get("groups", classes["rows"]) < experiment.folds.k]
     suspects = _suspects(experiment, competition, inside, advice)
     broken = _broken(competition, looks, test_looks)
+    advice += label_hints(experiment.competition, competition)
     advice += _advice(experiment, looks, pairs, setting, suspects, broken, rare)
     drawn = None
     if len(pairs):
@@ -130,7 +133,7 @@ def _plan(experiment: Experiment, competition: Competition, places: Places) -> t
         check_folds(experiment.folds, competition.classes, competition.targets)
         return new_plan(experiment, competition, places), []
     except KitError as error:
-        return None, [str(error)]
+        return None, [f"{FAULT}{error}"]
 
 
 def _alike(
@@ -257,7 +260,7 @@ def _suspects(
 
 def _tell(error: KitError, advice: list[str]) -> None:
     """Adds what is wrong, unless it stands there, as the folds failed of it already."""
-    if str(error) not in advice:
+    if not any(line.endswith(str(error)) for line in advice):
         advice.append(str(error))
 
 

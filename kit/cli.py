@@ -303,8 +303,10 @@ def submissions(
 @app.command()
 def grade(
     submission: Annotated[str, typer.Argument(metavar="SUBMISSION", help="A submission file.")],
-    solution: Annotated[str, typer.Argument(metavar="SOLUTION", help="The test labels.")],
-    config: Annotated[str, typer.Option(metavar="CONFIG", help="Tells the columns and the metric.")],
+    solution: Annotated[
+        str, typer.Argument(metavar="SOLUTION", help="The test labels: ids and labels, in any order.")
+    ],
+    config: Annotated[str, typer.Option(metavar="CONFIG", help="Tells label format and metric.")],
     overrides: Overrides = None,
 ) -> None:
     """The competition's metric of a submission, or precisely why it is invalid."""

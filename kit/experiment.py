@@ -10,6 +10,8 @@ from importlib.metadata import version
 from pathlib import Path
 from typing import Any, Literal
 
+import numpy as np
+import pandas as pd
 import torch
 from accelerate import Accelerator
 from safetensors.torch import load_file, save_file
@@ -30,7 +32,7 @@ from kit.model.groups import depth_groups
 from kit.pooling import PolicyResult, pool_policy
 from kit.preparation import Prepared, Say, prepare, run_keys
 from kit.report.curves import draw_curves
-from kit.runs import ExperimentDir, RunDir, RunKey, predictions, write_predictions
+from kit.runs import ExperimentDir, RunDir, RunKey, predictions, read_predictions, write_predictions
 from kit.settings import fingerprint
 from kit.training.device import make_accelerator, process_state, resolve_precision
 from kit.training.loop import Fold, Trainer
@@ -233,7 +235,8 @@ def _execute(key: RunKey, prepared: Prepared, run: RunDir, say: Say) -> None:
     if main:
         ids = [competition.ids[row] for row in held_out]
         write_predictions(predictions(ids, trained.probabilities, competition.classes), run.oof)
-        write_predictions(predictions(competition.test_ids, test, competition.classes), run.test)
+        prior = trained.probabilities.mean(axis=0)
+        write_predictions(_test_predictions(test, prior, prepared), run.test)
         _save_weights(trained.model, run.weights)
         record |= {
             "status": "finished",
@@ -248,8 +251,9 @@ def _execute(key: RunKey, prepared: Prepared, run: RunDir, say: Say) -> None:
         run.write(record)
         run.checkpoint.unlink(missing_ok=True)
     accelerator.wait_for_everyone()
+    plainly = "" if experiment.scoring.rule == "argmax" else " before a decision rule"
     say(
-        f"{key}: {experiment.scoring.title} {fold_score:.4f} ({len(held_out)} rows), "
+        f"{key}: {experiment.scoring.title} {fold_score:.4f}{plainly} ({len(held_out)} rows), "
         f"{trained.seconds:.1f} s, {trained.images_per_second:.0f} images/s"
     )
     del trainer, trained
@@ -284,6 +288,15 @@ def trainer_of(
     return Trainer(model, groups, policy or config.build(), fold, prepared.recipe, key.seed, accelerator, run)
 
 
+def _test_predictions(probabilities: np.ndarray, prior: np.ndarray, prepared: Prepared) -> pd.DataFrame:
+    """Of all test rows, those whose image cannot be read with the prior: the mean prediction of held-out rows."""
+    competition = prepared.competition
+    frame = predictions(prepared.test.ids, probabilities, competition.classes)
+    rest = pd.Index(competition.test_ids).difference(prepared.test.ids, sort=False)
+    priors = predictions(rest, np.tile(prior, (len(rest), 1)), competition.classes)
+    return pd.concat([frame, priors]).loc[competition.test_ids].rename_axis("id")
+
+
 def _save_weights(model: nn.Module, path: Path) -> None:
     tensors = {name: tensor.detach().cpu().contiguous() for name, tensor in model.state_dict().items()}
     with atomic(path) as temporary:
@@ -302,8 +315,8 @@ def _predict_test_anew(policy: str, prepared: Prepared, folder: ExperimentDir, s
         trainer.load_weights(load_file(run.weights))
         test = trainer.predict(prepared.test, range(len(prepared.test)))
         if accelerator.is_main_process:
-            ids, classes = prepared.competition.test_ids, prepared.competition.classes
-            write_predictions(predictions(ids, test, classes), run.test)
+            prior = read_predictions(run.oof).to_numpy().mean(axis=0)
+            write_predictions(_test_predictions(test, prior, prepared), run.test)
             run.write(record | {"test": prepared.test_digest})
         accelerator.wait_for_everyone()
         say(f"{key}: the test set has changed; predicted it with the saved weights")

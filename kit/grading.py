@@ -8,8 +8,8 @@ import pandas as pd
 from kit.competition.config import CompetitionConfig
 from kit.competition.labels import Labels, MultiLabel, SingleLabel
 from kit.competition.load import class_names, encode_labels, load_labels
-from kit.competition.submission import id_column_of, submission_format
-from kit.competition.tables import need_columns, need_unique, read_table
+from kit.competition.submission import WHOLE, id_column_of, submission_format
+from kit.competition.tables import column_names, need_columns, need_unique, read_table
 from kit.config import Experiment
 from kit.errors import KitError, some
 from kit.scoring.f1 import score
@@ -25,7 +25,8 @@ class Grade:
 def grade(submission: str | Path, solution: str | Path, experiment: Experiment) -> Grade:
     """Scores a submission against the test labels.
 
-    solution  a CSV with the config's id and label columns; others, like Kaggle's Usage, are passed over
+    solution  a CSV with the id and label columns of the config, or of the sample submission, rows in any order;
+              other columns, like Kaggle's Usage, are passed over
 
     Columns and classes are those of the competition's sample submission and train table where they are
     at hand, else the solution's. Raises KitError that says why the submission is invalid: columns, ids,
@@ -33,6 +34,7 @@ def grade(submission: str | Path, solution: str | Path, experiment: Experiment) 
     """
     config, submission, solution = experiment.competition, Path(submission), Path(solution)
     truth = read_table(solution, "solution")
+    truth = _under_the_tables_names(truth, config)
     need_columns(truth, {"competition.id": config.id_column}, solution)
     for column in _label_columns(config):
         need_columns(truth, {"competition.label": column}, solution)
@@ -43,10 +45,23 @@ def grade(submission: str | Path, solution: str | Path, experiment: Experiment) 
         raise KitError(f"{solution}: no label for {len(unlabelled)} ids ({some(unlabelled, 5)})")
     labels, folder = _labels(config, truth), Path(config.path).expanduser()
     experiment.scoring.check(config.multilabel, len(labels.classes))
+    config = config.model_copy(update={"ordered": False})  # the solution may have another order than the sample
     format = submission_format(config, _sample(config, truth), labels, class_names(folder, config, labels.classes))
     predicted = format.read(read_table(submission, "submission"), str(submission))
     value = score(encode_labels(truth, config, labels, str(solution)), predicted, experiment.scoring)
     return Grade(experiment.scoring.title, value, len(truth))
+
+
+def _under_the_tables_names(truth: pd.DataFrame, config: CompetitionConfig) -> pd.DataFrame:
+    """With the columns of the train table, where the solution has those of the sample submission."""
+    path = Path(config.path).expanduser() / config.sample_submission
+    if not path.is_file() or isinstance(config.label, tuple):
+        return truth
+    columns = column_names(path, "competition.sample_submission")
+    sample_id = id_column_of(columns, config.id)
+    labels = [name for name in columns if name != sample_id]
+    told = {sample_id: config.id_column} | ({labels[0]: config.label} if len(labels) == 1 else {})
+    return truth.rename(columns={theirs: ours for theirs, ours in told.items() if ours not in truth.columns})
 
 
 def _label_columns(config: CompetitionConfig) -> tuple[str, ...]:
@@ -67,8 +82,8 @@ def _labels(config: CompetitionConfig, truth: pd.DataFrame) -> Labels:
 
 
 def _sample(config: CompetitionConfig, truth: pd.DataFrame) -> pd.DataFrame:
-    """A sample submission of the ids in the solution, with the columns (and, as they tell whether probabilities
-    are asked for, a row of cells) of the competition's, where that is at hand."""
+    """A sample submission of the ids in the solution, with the columns of the competition's, where that is at
+    hand, and cells that tell as its do whether probabilities are asked for."""
     path = Path(config.path).expanduser() / config.sample_submission
     columns, cells = [config.id_column, *_label_columns(config)], pd.DataFrame()
     if path.is_file():
@@ -76,5 +91,5 @@ def _sample(config: CompetitionConfig, truth: pd.DataFrame) -> pd.DataFrame:
         columns = list(cells.columns)
     sample = pd.DataFrame(index=range(len(truth)))
     for name in columns:
-        sample[name] = cells[name].iloc[0] if len(cells) else "0"
+        sample[name] = next((cell for cell in cells.get(name, ()) if cell not in WHOLE), "0")
     return sample.assign(**{id_column_of(columns, config.id): truth[config.id_column].to_numpy()})

@@ -1,10 +1,14 @@
 """Whether a run, or an experiment's folder, is of this config and this data."""
 
+from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
-from kit.competition.duplicates import duplicate_groups
-from kit.competition.folds import EARLIEST, FoldPlan, check_plan, make_folds, read_folds
+import numpy as np
+
+from kit.competition.duplicates import chained, duplicate_groups
+from kit.competition.folds import EARLIEST, FoldPlan, check_plan, make_folds, read_folds, row_groups
 from kit.competition.load import Competition
 from kit.config import Experiment, validate
 from kit.data.hashes import look_at
@@ -44,7 +48,11 @@ def digests(experiment: Experiment, competition: Competition, plan: FoldPlan) ->
 
 def labels_digest(competition: Competition) -> str:
     """Of which row has which labels."""
-    labels = competition.format.decode(competition.targets)
+    targets, classes = competition.targets, competition.classes
+    if competition.format.multilabel:
+        labels = [[classes[index] for index in np.flatnonzero(row)] for row in targets]
+    else:
+        labels = competition.format.decode(targets)
     return fingerprint(sorted(zip(competition.ids, labels, strict=True)))
 
 
@@ -59,6 +67,7 @@ def fold_plan(
     competition: Competition,
     places: Places,
     given: Path | None = None,
+    say: Callable[[str], None] = lambda line: None,
 ) -> tuple[FoldPlan, str | None]:
     """The plan in the file `given`, else that of the runs in the folder, else a new one; and what differs
     between this experiment and the one in the folder, None where they are the same.
@@ -72,17 +81,35 @@ def fold_plan(
     elif not reason and folder.runs():
         plan = read_plan(experiment, folder, competition)
     else:
-        plan = new_plan(experiment, competition, places)
+        plan = new_plan(experiment, competition, places, say)
+    if plan.groups is None:  # a plan that does not tell them
+        groups = row_groups(
+            experiment.folds, competition.train, _alike(experiment, competition, places), len(plan.ids)
+        )
+        plan = replace(plan, groups=groups)
     check_plan(plan, experiment.folds, competition.train)
     return plan, reason
 
 
-def new_plan(experiment: Experiment, competition: Competition, places: Places) -> FoldPlan:
+def new_plan(
+    experiment: Experiment,
+    competition: Competition,
+    places: Places,
+    say: Callable[[str], None] = lambda line: None,
+) -> FoldPlan:
     """The plan that the config asks for; images are looked at where it keeps together those that are alike."""
-    config, alike = experiment.folds, None
-    if config.duplicates != "none":
-        alike = duplicate_groups(look_at(competition.train_images, places.cache), config.duplicates)
+    config, alike = experiment.folds, _alike(experiment, competition, places)
+    if alike is not None and (warning := chained(alike, config.k, config.duplicates)):
+        say(warning)
     return make_folds(competition.ids, competition.targets, config, competition.train, alike)
+
+
+def _alike(experiment: Experiment, competition: Competition, places: Places) -> np.ndarray | None:
+    """Which training images are alike, where the config keeps such together: int64 [rows]."""
+    setting = experiment.folds.duplicates
+    if setting == "none":
+        return None
+    return duplicate_groups(look_at(competition.train_images, places.cache), setting)
 
 
 def read_plan(experiment: Experiment, folder: ExperimentDir, competition: Competition) -> FoldPlan:

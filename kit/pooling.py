@@ -103,6 +103,7 @@ def pool_policy(
     choice = pool.choose(config)
     table = per_class(pool.truth, choice.predicted, competition.classes, config.beta)
     scores = score_record(choice, config, competition.classes) | {
+        "submission": competition.submission.kind,
         "oof_rows": len(pool.oof),
         "train_rows": int((plan.fold >= 0).sum()),
         "runs": [_score_of(run, pool, choice, config) for run in runs],
@@ -111,12 +112,13 @@ def pool_policy(
         ),
     }
     mean = pool.mean_test
-    handed_in = competition.submission.make(pool.decide_test(choice.rule, config), mean.to_numpy())
-    competition.submission.validate(handed_in, str(submission))
     if write:
         write_predictions(pool.oof.astype(np.float32), folder.policy(policy) / "oof.parquet")
         write_predictions(mean.astype(np.float32), folder.policy(policy) / "test.parquet")
         write_json(folder.policy(policy) / "scores.json", scores)
+    handed_in = competition.submission.make(pool.decide_test(choice.rule, config), mean.to_numpy())
+    competition.submission.validate(handed_in, str(submission))
+    if write:
         write_submission(handed_in, submission)
     named = table.assign(**{"class": [competition.names[name] for name in competition.classes]})
     return PolicyResult(scores, named, submission)
@@ -130,27 +132,50 @@ def score_record(choice: Choice, config: ScoringConfig, classes: Sequence[str]) 
         "optimistic": choice.optimistic,
         "rule": {"said": choice.rule.sentence(list(classes)), **choice.rule.to_json()},
         "rules": choice.candidates,
-        "scoring": config.canonical(),
+        "scoring": _choosing(config),
         "classes": list(classes),
     }
 
 
-def stored_rule(file: Path, config: ScoringConfig, classes: Sequence[str]) -> Rule | None:
-    """The rule in a scores.json; None where there is none, or it was chosen for another metric.
+@dataclass(frozen=True)
+class StoredRule:
+    """A decision rule as pooled runs chose it.
 
-    Raises KitError where it is of other classes.
+    classes  in the order of the columns of probabilities
+    runs     seed, fold and fingerprint of each run that was pooled
     """
+
+    rule: Rule
+    classes: list[str]
+    runs: set[tuple[int, int, str]]
+
+    def is_of(self, runs: Iterable[RunDir], classes: Sequence[str]) -> bool:
+        """Whether these runs, or more than these, chose it."""
+        return self.classes == list(classes) and {_identity(run.read()) for run in runs} <= self.runs
+
+
+def stored_rule(file: Path, config: ScoringConfig) -> StoredRule | None:
+    """The rule in a scores.json; None where there is none, or it was chosen by another metric or among other
+    rules."""
     if not file.is_file():
         return None
     try:
         scores: Mapping[str, Any] = json.loads(file.read_text(encoding="utf-8"))
     except ValueError as error:
         raise KitError(f"{file} is damaged ({error}); python -m kit run writes it anew") from error
-    if "rule" not in scores or scores.get("scoring") != config.canonical():
+    if "rule" not in scores or scores.get("scoring") != _choosing(config):
         return None
-    if scores["classes"] != list(classes):
-        raise KitError(f"{file} is of other classes than the runs; python -m kit run writes it anew")
-    return rule_from_json({key: value for key, value in scores["rule"].items() if key != "said"})
+    rule = rule_from_json({key: value for key, value in scores["rule"].items() if key != "said"})
+    return StoredRule(rule, scores["classes"], {_identity(run) for run in scores["runs"]})
+
+
+def _identity(record: Mapping[str, Any]) -> tuple[int, int, str]:
+    return record["seed"], record["fold"], record["fingerprint"]
+
+
+def _choosing(config: ScoringConfig) -> dict[str, Any]:
+    """What of the config decides which rule is chosen: all but how it meets the test rows."""
+    return {name: value for name, value in config.canonical().items() if name != "transfer"}
 
 
 def _score_of(run: RunDir, pool: Pooled, choice: Choice, config: ScoringConfig) -> dict[str, Any]:
@@ -168,5 +193,6 @@ def _score_of(run: RunDir, pool: Pooled, choice: Choice, config: ScoringConfig) 
     return {
         "seed": record["seed"],
         "fold": record["fold"],
+        "fingerprint": record["fingerprint"],
         "score": score(pool.truth[rows], predicted[rows], config),
     }

@@ -24,8 +24,9 @@ from kit.model.build import build_model, normalisation
 from kit.pooling import by_fold, stored_rule
 from kit.preparation import Say
 from kit.runs import ExperimentDir, RunDir, RunKey, average, predictions, read_predictions
-from kit.scoring.decide import Rule, choose, decide_test
-from kit.scoring.rules import Argmax, Half
+from kit.scoring.config import Transfer
+from kit.scoring.decide import Rule, choose, decide_test, plain_rule
+from kit.scoring.rules import Argmax
 from kit.settings import fingerprint
 from kit.training.device import make_accelerator
 from kit.training.predict import Normalise, predict
@@ -78,10 +79,15 @@ def predict_test(
     need_an_image(test, experiment.competition)
     stated = [Path(source).expanduser() for source in sources]
     runs = find_runs(experiment, policy, stated or usual_sources(experiment, places))
-    prior = average(read_predictions(run.oof) for run in runs).mean()
-    rule = _rule(experiment, runs, list(prior.index), places, say)
-    format = _format(experiment, test, list(prior.index))
-    _submit({0: _constant(test.ids, prior)}, rule, experiment, format, submission)
+    oof = average(read_predictions(run.oof) for run in runs)
+    hand_in = _HandIn(
+        rule=_rule(experiment, runs, oof, places, say),
+        prior=oof.mean(),
+        format=_format(experiment, test, list(oof.columns)),
+        transfer=experiment.scoring.transfer,
+        path=submission,
+    )
+    hand_in.write({})
     models = "1 model" if len(runs) == 1 else f"{len(runs)} models"
     say(
         f"{experiment.name}: {len(test.ids)} test rows, {models} of {policy}; until they are done {submission} "
@@ -108,9 +114,7 @@ def predict_test(
             f"the time does not allow one model: {len(late)} of {len(test.ids)} rows ({some(late, 5)}) get the "
             "prior"
         )
-    rest = _constant([*unreadable, *late], prior)
-    frames = {fold: pd.concat([frame, rest]).loc[test.ids] for fold, frame in by_fold(made).items()}
-    _submit(frames or {0: rest.loc[test.ids]}, rule, experiment, format, submission)
+    hand_in.write(by_fold(made))
     return Predicted(submission, len(test.ids), len(made), len(runs), unreadable, late)
 
 
@@ -235,39 +239,33 @@ def _predict(
     return predictions([images.ids[row] for row in rows[: len(probabilities)]], probabilities, classes)
 
 
-def _constant(ids: Sequence[str], row: pd.Series) -> pd.DataFrame:
-    """The same prediction for every id."""
-    return predictions(ids, np.tile(row.to_numpy(), (len(ids), 1)), list(row.index))
-
-
-def _rule(experiment: Experiment, runs: Sequence[RunDir], classes: list[str], places: Places, say: Say) -> Rule:
+def _rule(experiment: Experiment, runs: Sequence[RunDir], oof: pd.DataFrame, places: Places, say: Say) -> Rule:
     """The decision rule that the pooled runs chose; where that is not at hand, one fitted on the out-of-fold
     predictions and the train table; without that, the plain one."""
     policy, config = next(iter(experiment.policies)), experiment.scoring
-    multilabel = experiment.competition.multilabel
+    classes, multilabel = list(oof.columns), experiment.competition.multilabel
     config.check(multilabel, len(classes))
-    scores = ExperimentDir(places.runs / experiment.name).policy(policy) / "scores.json"
-    if rule := stored_rule(scores, config, classes):
-        return rule
+    stored = stored_rule(ExperimentDir(places.runs / experiment.name).policy(policy) / "scores.json", config)
+    if stored and stored.is_of(runs, classes):
+        return stored.rule
     if config.rule == "argmax" or config.rules(multilabel) == ("argmax",):
         return Argmax()
+    if stored:
+        say("the pooled scores at hand are of other runs than these, so their decision rule is not taken")
     labels = load_labels(experiment.competition)
     if labels is None:
-        least = 1 if config.at_least is None else config.at_least
-        plain = Half(at_least=least, at_most=config.at_most or len(classes), threshold=0.5, share=1 / len(classes))
-        rule = plain if multilabel else Argmax()
-        say(f"no pooled scores and no train table are at hand to fit a decision rule on: {rule.sentence(classes)}")
+        rule = plain_rule(oof.to_numpy(), multilabel, config)
+        say(f"no scores of these runs and no train table to fit a decision rule on: {rule.sentence(classes)}")
         return rule
     format, ids, targets = labels
-    oof = average(read_predictions(run.oof) for run in runs)
     rows = pd.Index(ids).get_indexer(oof.index)
     if (rows < 0).any() or list(format.classes) != classes:
         raise KitError("the runs were trained on other rows or classes than the train table has")
     fold_of = {name: run.read()["fold"] for run in runs for name in read_predictions(run.oof).index}
     folds = np.array([fold_of[name] for name in oof.index])
-    choice = choose(oof.to_numpy(), targets[rows], folds, config)
-    say(f"decision rule, fitted on {len(oof)} out-of-fold rows: {choice.rule.sentence(classes)}")
-    return choice.rule
+    rule = choose(oof.to_numpy(), targets[rows], folds, config).rule
+    say(f"decision rule, fitted on {len(oof)} out-of-fold rows: {rule.sentence(classes)}")
+    return rule
 
 
 def _format(experiment: Experiment, test: TestSet, classes: list[str]) -> SubmissionFormat:
@@ -279,11 +277,32 @@ def _format(experiment: Experiment, test: TestSet, classes: list[str]) -> Submis
     return submission_format(config, test.sample, labels, names)
 
 
-def _submit(
-    frames: dict[int, pd.DataFrame], rule: Rule, experiment: Experiment, format: SubmissionFormat, path: Path
-) -> None:
-    """Decides on the predictions of each fold's models, a row for each of the format's ids; writes the file."""
-    predicted = decide_test(rule, [frame.to_numpy() for frame in frames.values()], experiment.scoring.transfer)
-    submission = format.make(predicted, average(frames.values()).to_numpy())
-    format.validate(submission, str(path))
-    write_submission(submission, path)
+@dataclass(frozen=True)
+class _HandIn:
+    """Writes submissions.
+
+    prior  the mean out-of-fold prediction, a value a class
+    """
+
+    rule: Rule
+    prior: pd.Series
+    format: SubmissionFormat
+    transfer: Transfer
+    path: Path
+
+    def write(self, frames: dict[int, pd.DataFrame]) -> None:
+        """From the predictions of each fold's models, all of the same rows; the rows they lack get the prior, and
+        take no part in how the others are decided."""
+        ids = self.format.ids
+        prior = self.prior.to_numpy()[None]
+        probabilities = np.repeat(prior, len(ids), axis=0)
+        predicted = np.repeat(self.rule.decide(prior), len(ids), axis=0)
+        if frames:
+            there = next(iter(frames.values())).index
+            rows = pd.Index(ids).get_indexer(there)
+            each = [frame.loc[there].to_numpy() for frame in frames.values()]
+            probabilities[rows] = np.mean(each, axis=0)
+            predicted[rows] = decide_test(self.rule, each, self.transfer)
+        submission = self.format.make(predicted, probabilities)
+        self.format.validate(submission, str(self.path))
+        write_submission(submission, self.path)

@@ -1,20 +1,20 @@
 """Everything that can be wrong is found here, before the first training starts."""
 
 import shutil
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 
 import torch
 from torch import nn
 
-from kit.competition.duplicates import chained
 from kit.competition.folds import FoldPlan, check_folds, rare_classes, write_folds
-from kit.competition.load import Competition, load_competition
+from kit.competition.load import Competition, label_hints, load_competition
 from kit.config import Experiment
 from kit.data.augment import Augmentation
-from kit.data.images import ImageSet, open_images
-from kit.errors import KitError
+from kit.data.images import ImageSet, Report, open_images, open_readable
+from kit.errors import KitError, some
 from kit.files import write_text
 from kit.identity import digests, fold_plan, test_digest, with_what_was_run_before
 from kit.locate import Places
@@ -22,7 +22,6 @@ from kit.model.build import Normalisation, build_model, normalisation
 from kit.model.groups import depth_groups
 from kit.runs import ExperimentDir, RunKey
 from kit.settings import fingerprint
-from kit.sources import Source
 from kit.training.device import resolve_precision
 from kit.training.loop import Recipe, batches_of
 from kit.training.objective import class_weights
@@ -35,7 +34,10 @@ Say = Callable[[str], None]
 
 @dataclass(frozen=True)
 class Prepared:
-    """What the runs of an experiment share: the data, the fold plan, the recipe."""
+    """What the runs of an experiment share: the data, the fold plan, the recipe.
+
+    test  the test images that can be read
+    """
 
     experiment: Experiment
     competition: Competition
@@ -83,21 +85,27 @@ def prepare(
     """
     competition = load_competition(experiment.competition)
     experiment.scoring.check(competition.format.multilabel, len(competition.classes))
-    check_folds(experiment.folds, competition.classes, competition.targets)
-    plan, reason = fold_plan(experiment, folder, competition, places, folds)
-    for line in rare_classes(experiment.folds, competition.classes, competition.targets, plan.groups):
+    for line in label_hints(experiment.competition, competition):
         say(line)
-    k, alike = experiment.folds.k, experiment.folds.duplicates
-    if alike != "none" and plan.groups is not None and (warning := chained(plan.groups, k, alike)):
-        say(warning)
+    check_folds(experiment.folds, competition.classes, competition.targets)
+    format = competition.format
+    if format.multilabel and not format.may_be_empty and experiment.scoring.at_least == 0:
+        raise KitError(
+            "scoring.at_least = 0: every training row has a label, so a submission with rows that have none is "
+            "taken for invalid; leave it out, or set 1"
+        )
+    plan, reason = fold_plan(experiment, folder, competition, places, folds, say)
+    for line in rare_classes(plan, experiment.folds.k, competition.classes, competition.targets):
+        say(line)
     recipe = _check_training(experiment, competition, plan)
     if reason and not replace and any(run.finished or run.checkpoint.is_file() for run in folder.runs()):
         raise KitError(
             f"{folder.path} was made from {reason}; give the experiment another name (--set name=...), or start "
             "it anew with --replace"
         )
-    train = _images("train", competition.ids, competition.train_images, experiment, places, say, shown)
-    test = _images("test", competition.test_ids, competition.test_images, experiment, places, say, shown)
+    decoding = _Decoding(experiment, places, say, shown)
+    train = decoding.train(competition)
+    test = decoding.test(competition)
     if reason:  # only now, when nothing can go wrong any more
         say(f"Replacing {folder.path}: it was made from {reason}")
         shutil.rmtree(folder.path)
@@ -149,12 +157,51 @@ def _check_forward(model: nn.Module, shape: tuple[int, ...], name: str) -> None:
         ) from error
 
 
-def _images(
-    part: str, ids: list[str], sources: list[Source], experiment: Experiment, places: Places, say: Say, shown: bool
-) -> ImageSet:
-    with Progress(f"Decoding {part} images", len(ids), unit="image", shown=shown) as progress:
-        report = lambda done, total: progress.update(done)  # noqa: E731
-        images = open_images(ids, sources, experiment.data, places.cache, report)
-    if ids and not images.cache and experiment.data.cache:
-        say(f"The {part} images do not fit the pixel cache (data.cache_gb, free disk): decoded anew each epoch")
-    return images
+@dataclass(frozen=True)
+class _Decoding:
+    """Opens the images of an experiment; `shown`: with a progress bar."""
+
+    experiment: Experiment
+    places: Places
+    say: Say
+    shown: bool
+
+    def train(self, competition: Competition) -> ImageSet:
+        """All of them; KitError where one cannot be read."""
+        with self._progress("train", competition.ids) as report:
+            images = open_images(
+                competition.ids, competition.train_images, self.experiment.data, self.places.cache, report
+            )
+        self._tell_if_uncached("train", images)
+        return images
+
+    def test(self, competition: Competition) -> ImageSet:
+        """Those that can be read: nobody can mend Kaggle's test images."""
+        ids, sources = competition.test_ids, competition.test_images
+        data, cache = self.experiment.data, self.places.cache
+        with self._progress("test", ids) as report:
+            readable = open_readable(ids, sources, data, cache, report)
+        images = readable.images
+        if readable.broken:
+            self.say(
+                f"{len(readable.broken)} of {len(ids)} test images cannot be read "
+                f"({some(list(readable.broken.values()), 5)}): their rows get the prior"
+            )
+            if images.cache:  # with gaps: of no use
+                images.cache.unlink()
+            rows = readable.rows
+            images = open_images([ids[row] for row in rows], [sources[row] for row in rows], data, cache)
+        self._tell_if_uncached("test", images)
+        return images
+
+    @contextmanager
+    def _progress(self, part: str, ids: list[str]) -> Iterator[Report]:
+        title = f"Decoding {part} images"
+        with Progress(title, len(ids), unit="image", shown=self.shown) as progress:
+            yield lambda done, total: progress.update(done)
+
+    def _tell_if_uncached(self, part: str, images: ImageSet) -> None:
+        if len(images) and not images.cache and self.experiment.data.cache:
+            self.say(
+                f"The {part} images do not fit the pixel cache (data.cache_gb, free disk): decoded anew each epoch"
+            )

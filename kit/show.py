@@ -36,6 +36,8 @@ def show_result(result: "Result", metric: str) -> None:
             print(f"{policy}: only some folds were run, so this is no score of the whole train table")
         models = "1 model" if len(scores["runs"]) == 1 else f"{len(scores['runs'])} models"
         print(f"{policy}: submission {outcome.submission}, the mean of {models}")
+        if scores["submission"] == "probabilities":
+            print(f"{policy}: it holds probabilities as they are; rule and score are of labels made of them")
     print(f"Everything else: {result.folder}")
 
 

@@ -1,7 +1,9 @@
 """Where an image's pixels come from: a file, several files as its channels, or a row of a table."""
 
-from collections.abc import Iterable
+import csv
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
+from hashlib import sha256
 from pathlib import Path
 
 
@@ -45,6 +47,66 @@ def files_of(source: Source) -> tuple[Path, ...]:
     if isinstance(source, Channels):
         return source.files
     return (source.table.path,) if isinstance(source, PixelRow) else (source,)
+
+
+def digest_of(sources: Sequence[Source], line_of: Callable[[Path], str]) -> str:
+    """A digest of which images these are: of what `line_of` says of their files, asked once each, and of the rows
+    and the layout of tables. In hexadecimal."""
+    digest = sha256()
+    lines: dict[Path, str] = {}
+    layouts: dict[int, str] = {}  # by the table's identity: a table of many columns is slow to compare
+    for source in sources:
+        place = ""
+        if isinstance(source, PixelRow):
+            table = source.table
+            if id(table) not in layouts:
+                layout = f"{table.columns} {table.height} {table.width}"
+                layouts[id(table)] = sha256(layout.encode()).hexdigest()
+            place = f"\t{source.row}\t{layouts[id(table)]}"
+        for file in files_of(source):
+            if file not in lines:
+                lines[file] = line_of(file)
+            digest.update(f"{lines[file]}{place}\n".encode())
+    return digest.hexdigest()
+
+
+def files_key(sources: Sequence[Source]) -> str:
+    """A digest of the images by path, size and time of change of their files, for caches on this machine."""
+    key = digest_of(sources, _stamp)
+    # Files that are channels are other images than the same files one by one.
+    joined = sorted({len(source.files) for source in sources if isinstance(source, Channels)})
+    return sha256(f"{key} {joined}".encode()).hexdigest() if joined else key
+
+
+def _stamp(file: Path) -> str:
+    try:
+        stat = file.stat()
+        return f"{file.resolve()}\t{stat.st_size}\t{stat.st_mtime_ns}"
+    except (OSError, ValueError):  # not there, or no name of a file at all
+        return str(file)
+
+
+def longer_line(path: Path) -> int | None:
+    """The number of the first line of a CSV table that has more cells than there are column names.
+
+    pandas does not tell where it reads some of the columns only.
+    """
+    names = None
+    with open(path, encoding="utf-8-sig") as file:
+        for number, line in enumerate(file, start=1):
+            if '"' in line:  # a comma may be part of a cell
+                break
+            commas = line.count(",")
+            if names is None:
+                names = commas if line.strip() else None
+            elif commas > names:
+                return number
+        else:
+            return None
+    with open(path, encoding="utf-8-sig", newline="") as file:
+        rows = csv.reader(file)
+        names = len(next((row for row in rows if row), []))
+        return next((rows.line_num for row in rows if len(row) > names), None)
 
 
 def missing(sources: Iterable[Source]) -> list[Path]:

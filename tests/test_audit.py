@@ -194,7 +194,9 @@ def test_rows_with_several_labels(folder, tmp_path):
     change_table(folder, lambda table: table.assign(label=[f"{name} all" for name in table["label"]]))
     sample = pd.read_csv(folder / "sample_submission.csv").assign(label="red all")
     sample.to_csv(folder / "sample_submission.csv", index=False)
-    result = audited(folder, tmp_path, competition={"separator": " "}, scoring={"average": "samples"})
+    result = audited(
+        folder, tmp_path, competition={"separator": " "}, scoring={"average": "samples", "rule": "auto"}
+    )
     assert result.classes.set_index("class")["rows"].to_dict() == {"all": 36, "blue": 12, "green": 12, "red": 12}
     assert result.pairs[["labels_differ", "with_test"]].to_numpy().tolist()[:2] == [[True, False], [False, False]]
 

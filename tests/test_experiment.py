@@ -21,7 +21,7 @@ from kit.experiment import Trainer, _in_time, _sharing_cores, _side_by_side, poo
 from kit.grading import grade
 from kit.locate import Places
 from kit.preparation import prepare
-from kit.runs import ExperimentDir, RunKey
+from kit.runs import ExperimentDir, RunKey, read_predictions
 
 
 def experiment(folder, **sections):
@@ -273,8 +273,8 @@ class TestChanged:
     def test_replace_keeps_what_is_there_until_nothing_can_go_wrong(self, competition, output, tmp_path):
         broken = tmp_path / "broken"
         shutil.copytree(competition, broken)
-        (broken / "test" / "test000.png").write_text("no image")
-        with pytest.raises(KitError, match=r"1 of 9 images cannot be read"):
+        (broken / "train" / "train000.png").write_text("no image")
+        with pytest.raises(KitError, match=r"1 of 36 images cannot be read"):
             self.again(broken, output, replace=True, training={"batch_size": 6})
         assert (output / "runs/tiny/uniform/seed0/fold0/weights.safetensors").exists()
 
@@ -740,3 +740,36 @@ def test_the_threads_pair_on_digits(tmp_path):
     scores = {name: outcome.scores["oof"] for name, outcome in run(pair, tmp_path).policies.items()}
     assert scores["uniform"] >= 0.85
     assert scores["discriminative"] <= scores["uniform"] - 0.05
+
+
+class TestUnreadable:
+    """One image of the test set that cannot be read stops nobody; nobody can mend it."""
+
+    @pytest.fixture
+    def folder(self, tmp_path):
+        folder = write_competition(tmp_path / "colours", rows=18, test_rows=4, side=8)
+        file = folder / "test/test002.png"
+        file.write_bytes(file.read_bytes()[:60])
+        return folder
+
+    def test_its_row_gets_the_mean_of_the_held_out_predictions(self, folder, tmp_path):
+        said = []
+        content = experiment_content(folder, training={"epochs": 1}, folds={"k": 2})
+        run(validate(content, "test"), tmp_path, say=said.append)
+        (told,) = [line for line in said if "cannot be read" in line]
+        assert told.startswith(f"1 of 4 test images cannot be read ({folder / 'test/test002.png'} (")
+        assert told.endswith("their rows get the prior")
+        for fold in (0, 1):
+            where = tmp_path / f"runs/tiny/uniform/seed0/fold{fold}"
+            oof, test = (read_predictions(where / f"{part}.parquet") for part in ("oof", "test"))
+            assert test.index.tolist() == [f"test00{row}" for row in range(4)]
+            np.testing.assert_allclose(test.loc["test002"], oof.mean(), rtol=1e-5)
+            assert not np.allclose(test.loc["test001"], oof.mean(), rtol=1e-4)
+        assert len(pd.read_csv(tmp_path / "submissions/tiny.csv")) == 4
+        assert not list((tmp_path / "cache").glob("part-*"))
+
+    def test_a_training_image_is_refused(self, folder, tmp_path):
+        file = folder / "train/train003.png"
+        file.write_bytes(file.read_bytes()[:60])
+        message = refusal_of(run, validate(experiment_content(folder, folds={"k": 2}), "test"), tmp_path)
+        assert message.startswith("1 of 18 images cannot be read: ")

@@ -151,7 +151,7 @@ def test_missing_extra_and_duplicate_ids_are_named(folder):
 def test_bad_labels_and_columns_are_named(folder):
     truth, mine = _truth(folder), folder / "mine.csv"
     assert _refusal(folder, truth.replace("green", "")) == (
-        f"{mine}: no label for 3 ids (test001, test004, test007)"
+        f"{mine}: no label for 3 ids (test001, test004, test007); pandas writes NaN so"
     )
     assert _refusal(folder, truth.replace("green", "grün")) == (
         f"{mine}: 'grün' is no class (in 3 rows); the classes are blue, green, red"

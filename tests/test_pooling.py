@@ -11,6 +11,7 @@ from sklearn.metrics import f1_score
 from kit.competition.folds import FoldPlan
 from kit.competition.load import load_competition
 from kit.config import validate
+from kit.errors import KitError
 from kit.files import write_text
 from kit.pooling import pool_policy, pooled, stored_rule
 from kit.runs import ExperimentDir, RunKey, predictions, write_predictions
@@ -53,7 +54,7 @@ def folder(tmp_path, several) -> ExperimentDir:
             write_predictions(predictions(competition.test_ids, test, TAGS), run.test)
             for file in (run.weights, run.rates):
                 write_text(file, "")
-            run.write({"status": "finished", "seed": seed, "fold": fold})
+            run.write({"status": "finished", "seed": seed, "fold": fold, "fingerprint": f"{seed} {fold}"})
     return folder
 
 
@@ -115,7 +116,7 @@ def test_the_submission_is_decided_by_the_stored_rule(several, folder, tmp_path)
     outcome = pool(experiment, folder, tmp_path)
     competition = load_competition(experiment.competition)
     made = pooled(folder.runs("uniform"), competition, plan_of(competition))
-    rule = stored_rule(folder.policy("uniform") / "scores.json", experiment.scoring, TAGS)
+    rule = stored_rule(folder.policy("uniform") / "scores.json", experiment.scoring).rule
     expected = made.decide_test(rule, experiment.scoring)
     written = pd.read_csv(outcome.submission, dtype=str, keep_default_na=False).set_index("id")["label"]
     assert written.index.tolist() == competition.test_ids
@@ -144,6 +145,15 @@ def test_a_single_fold_is_cross_fitted_in_parts(several, folder, tmp_path):
     assert 0 < scores["runs"][0]["score"] < 1
 
 
+def test_scores_are_kept_though_the_submission_turns_out_invalid(several, folder, tmp_path):
+    experiment, _ = several
+    empty = experiment.model_copy(update={"scoring": ScoringConfig(at_least=0, rule="half")})
+    with pytest.raises(KitError, match="no label for"):
+        pool(empty, folder, tmp_path)
+    assert (folder.policy("uniform") / "scores.json").is_file()
+    assert not (tmp_path / "submissions/tiny.csv").exists()
+
+
 def test_nothing_is_written_by_a_process_that_is_not_to(several, folder, tmp_path):
     experiment, _ = several
     outcome = pool(experiment, folder, tmp_path, write=False)
@@ -157,21 +167,29 @@ class TestStoredRule:
         pool(several[0], folder, tmp_path)
         return folder.policy("uniform") / "scores.json"
 
-    def test_is_the_one_that_was_chosen(self, file, several):
-        rule = stored_rule(file, several[0].scoring, TAGS)
+    def test_is_the_one_that_was_chosen(self, file, several, folder):
+        found = stored_rule(file, several[0].scoring)
         stored = json.loads(file.read_text())["rule"]
-        assert rule == rule_from_json({key: value for key, value in stored.items() if key != "said"})
-        assert rule.sentence(list(TAGS)) == stored["said"]
+        assert found.rule == rule_from_json({key: value for key, value in stored.items() if key != "said"})
+        assert found.rule.sentence(list(TAGS)) == stored["said"]
+        assert found.is_of(folder.runs("uniform"), TAGS)
+        assert found.is_of(folder.runs("uniform")[:2], TAGS)
 
     def test_is_none_for_another_metric_and_where_there_is_no_file(self, file, tmp_path):
-        assert stored_rule(file, ScoringConfig(average="micro"), TAGS) is None
-        assert stored_rule(tmp_path / "nothing.json", ScoringConfig(), TAGS) is None
+        assert stored_rule(file, ScoringConfig(average="micro")) is None
+        assert stored_rule(tmp_path / "nothing.json", ScoringConfig()) is None
 
-    def test_of_other_classes_is_refused(self, file, several):
-        assert refusal_of(stored_rule, file, several[0].scoring, ("day", "rain")) == (
-            f"{file} is of other classes than the runs; python -m kit run writes it anew"
-        )
+    def test_does_not_depend_on_how_it_meets_the_test_rows(self, file, several):
+        other = several[0].scoring.model_copy(update={"transfer": "vote"})
+        assert stored_rule(file, other) == stored_rule(file, several[0].scoring)
+
+    def test_is_not_of_other_classes_or_runs(self, file, several, folder):
+        found = stored_rule(file, several[0].scoring)
+        assert not found.is_of(folder.runs("uniform"), ("day", "snow", "rain"))
+        run = folder.run(RunKey("uniform", 1, 2))
+        run.write(run.read() | {"fingerprint": "other"})
+        assert not found.is_of(folder.runs("uniform"), TAGS)
 
     def test_in_a_damaged_file_is_refused(self, file, several):
         file.write_text("{")
-        assert refusal_of(stored_rule, file, several[0].scoring, TAGS).startswith(f"{file} is damaged (")
+        assert refusal_of(stored_rule, file, several[0].scoring).startswith(f"{file} is damaged (")

@@ -219,6 +219,47 @@ def test_predicting_from_the_runs_gives_the_trainings_submission(trained, layout
     assert (made.rows, made.models, made.of, made.unreadable) == (len(trained.truth), 2, 2, [])
 
 
+def without_scores(trained: Trained, target: Path) -> Trained:
+    """The same runs in another place, not pooled."""
+    shutil.copytree(trained.root, target)
+    moved = Trained(trained.layout, target, trained.truth)
+    (moved.policy / "scores.json").unlink()
+    return moved
+
+
+@pytest.mark.parametrize("layout", [PATHOLOGY, PROTEINS])
+def test_without_pooled_scores_the_rule_is_fitted_on_the_runs_and_the_train_table(trained, layout, tmp_path):
+    rule = trained(layout).scores["rule"]["said"]
+    moved = without_scores(trained(layout), tmp_path / "moved")
+    made, said = predicted(moved, moved.folder, tmp_path)
+    rows = len(training_truth(moved))
+    assert said[0] == f"decision rule, fitted on {rows} out-of-fold rows: {rule}"
+    assert cells_of(made.submission) == moved.submitted
+
+
+@pytest.mark.parametrize("layout", [PATHOLOGY, PROTEINS])
+def test_without_scores_and_train_table_the_rule_is_the_plain_one(trained, layout, tmp_path):
+    moved = without_scores(trained(layout), tmp_path / "moved")
+    made, said = predicted(moved, copied(moved, tmp_path / "data"), tmp_path, "scoring.transfer=none")
+    assert said[0].startswith("no scores of these runs and no train table to fit a decision rule on: one thresh")
+    test = read_predictions(moved.policy / "test.parquet")
+    for name, cell in cells_of(made.submission).items():
+        likely = [column for column in test if test.loc[name, column] >= 0.5] or [test.loc[name].idxmax()]
+        assert cell == " ".join(likely), name
+
+
+def test_scores_of_other_runs_lend_no_rule(trained, tmp_path):
+    moved = Trained(PATHOLOGY, tmp_path / "moved", trained(PATHOLOGY).truth)
+    shutil.copytree(trained(PATHOLOGY).root, moved.root)
+    scores = moved.scores
+    scores["runs"][0]["fingerprint"] = "other"
+    (moved.policy / "scores.json").write_text(json.dumps(scores))
+    made, said = predicted(moved, moved.folder, tmp_path)
+    assert said[0].startswith("the pooled scores at hand are of other runs than these")
+    assert said[1].startswith("decision rule, fitted on")
+    assert cells_of(made.submission) == moved.submitted
+
+
 @EVERY
 def test_a_test_set_of_another_size(trained, layout, tmp_path):
     trained = trained(layout)

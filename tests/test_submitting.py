@@ -202,7 +202,10 @@ INVALID = {
         {"id": [*ROWS["id"], "other"], "label": [*ROWS["label"], "red"]},
         "1 ids are not in the test set (other)",
     ),
-    "empty": ({"id": ROWS["id"], "label": ["", *ROWS["label"][1:]]}, "no label for 1 ids (test000)"),
+    "empty": (
+        {"id": ROWS["id"], "label": ["", *ROWS["label"][1:]]},
+        "no label for 1 ids (test000); pandas writes NaN so",
+    ),
     "label": ({"id": ROWS["id"], "label": ["pink", *ROWS["label"][1:]]}, "pink"),
 }
 

@@ -171,7 +171,8 @@ class FoldsConfig(Section):
     group_pattern  regular expression: what it finds in the column's text (its first group, if it has one) is
                    the group
     duplicates     images that are alike are in one fold: none, exact (the same pixels), or the largest Hamming
-                   distance of two perceptual hashes of 64 bits, 0 to 16
+                   distance of two perceptual hashes of 64 bits, 0 to 16. With time or column, groups and images
+                   that are alike are not kept together, but refused where they span folds
     time           column of the train table, numbers or dates: each fold is later than all it is trained on; the
                    earliest rows only train
     column         column of the train table that holds the folds
@@ -193,10 +194,8 @@ class FoldsConfig(Section):
     def _one_way(self):
         if self.group_pattern and not self.group:
             raise ValueError("group_pattern is searched in the text of a column; name it in group")
-        apart = [name for name in ("time", "column") if getattr(self, name)]
-        if len(apart) == 2 or (apart and (self.group or self.duplicates != "none")):
-            others = "column" if len(apart) == 2 else "group and duplicates"
-            raise ValueError(f"{apart[0]} tells the folds alone; leave out {others}")
+        if self.time and self.column:
+            raise ValueError("time and column tell the folds both; leave one of them out")
         return self
 
     @property

@@ -13,31 +13,39 @@ def deal_groups(targets: np.ndarray, groups: np.ndarray, k: int, seed: int) -> n
     groups in the place of rows: label by label, the rarest of those left first, its groups, the largest first, go
     to the fold that lacks most of the label; where two lack as much, to the one that lacks more rows.
     """
+    from scipy.sparse import csr_array
+
     generator = np.random.default_rng(seed)
-    count = int(groups.max()) + 1
+    count, classes = int(groups.max()) + 1, targets.shape[1]
     rows = np.bincount(groups, minlength=count).astype(float)
-    labels = np.zeros((count, targets.shape[1]))
-    np.add.at(labels, groups, targets)
-    lacking_labels = np.tile(labels.sum(axis=0) / k, (k, 1))
+    row, column = np.divmod(np.flatnonzero(targets), max(1, classes))  # faster than np.nonzero
+    # How many rows of a group have a label: mostly none, so that [groups, classes] would not fit in memory.
+    of_group = csr_array((np.ones(len(row)), (groups[row], column)), shape=(count, classes))
+    of_label = of_group.tocsc()  # the same, by label
+    left = np.bincount(column, minlength=classes).astype(float)
+    lacking_labels = np.tile(left[:, None] / k, (1, k))
     lacking_rows = np.full(k, rows.sum() / k)
     fold_of = np.full(count, -1)
     shuffled = generator.permutation(count)
+    turn = np.argsort(shuffled)  # the place of each group in that order
     tie_break = generator.permutation(k)  # which fold is the first where all lack as much
 
-    def assign(group: int, label: int | None) -> None:
-        wants = lacking_rows if label is None else lacking_labels[:, label]
+    def assign(group: int, wants: np.ndarray, has: slice) -> None:
         best = np.lexsort((tie_break, -lacking_rows, -wants))[0]
         fold_of[group] = best
-        lacking_labels[best] -= labels[group]
+        lacking_labels[of_group.indices[has], best] -= of_group.data[has]
         lacking_rows[best] -= rows[group]
 
-    left = labels.sum(axis=0)
     while (left > 0).any():
         label = int(np.argmin(np.where(left > 0, left, np.inf)))
-        members = [group for group in shuffled if fold_of[group] < 0 and labels[group, label] > 0]
-        for group in sorted(members, key=lambda group: -labels[group, label]):
-            assign(group, label)
-            left -= labels[group]
-    for group in sorted((group for group in shuffled if fold_of[group] < 0), key=lambda group: -rows[group]):
-        assign(group, None)
+        part = slice(of_label.indptr[label], of_label.indptr[label + 1])
+        members, counts = of_label.indices[part], of_label.data[part]
+        order = np.lexsort((turn[members], -counts))
+        for group in members[order][fold_of[members[order]] < 0].tolist():
+            has = slice(of_group.indptr[group], of_group.indptr[group + 1])
+            assign(group, lacking_labels[label], has)
+            left[of_group.indices[has]] -= of_group.data[has]
+    without = shuffled[fold_of[shuffled] < 0]
+    for group in without[np.argsort(-rows[without], kind="stable")].tolist():
+        assign(group, lacking_rows, slice(0, 0))
     return fold_of[groups].astype(np.int64)

@@ -63,11 +63,11 @@ def make_folds(
     iterative-stratification's MultilabelStratifiedKFold (Sechidis et al. 2011), with groups `deal_groups`.
     Raises KitError for a column that is not there, and for fewer groups or moments than folds.
     """
-    if config.column:
-        return FoldPlan(ids, _given(_column(table, config.column, "folds.column"), config))
-    if config.time:
-        return FoldPlan(ids, _by_time(_column(table, config.time, "folds.time"), config), forward=True)
     groups = row_groups(config, table, joined, len(ids))
+    if config.column:
+        return FoldPlan(ids, _given(_column(table, config.column, "folds.column"), config), groups)
+    if config.time:
+        return FoldPlan(ids, _by_time(_column(table, config.time, "folds.time"), config), groups, forward=True)
     if groups is not None and (count := len(np.unique(groups))) < config.k:
         there = "1 group" if count == 1 else f"{count} groups"
         raise KitError(f"folds: {there} cannot be dealt to {config.k} folds; lower folds.k")
@@ -112,9 +112,9 @@ def group_texts(config: FoldsConfig, table: pd.DataFrame | None) -> list[str]:
 
 
 def check_folds(config: FoldsConfig, classes: tuple[str, ...], targets: np.ndarray) -> None:
-    """Fails where a class has one row only: a model either trains on it or is scored on it. Where rows may have
-    several labels, or the table tells the folds, it is only told (see `rare_classes`)."""
-    if targets.ndim == 1 and not (config.time or config.column):
+    """Fails where classes are dealt evenly and one has a single row: a model either trains on it or is scored on
+    it. Where rows may have several labels, or something else tells the folds, it is told (see `rare_classes`)."""
+    if targets.ndim == 1 and config.stratify and not (config.time or config.column):
         counts = np.bincount(targets)
         alone = [classes[index] for index, count in enumerate(counts) if count == 1]
         if alone:
@@ -132,11 +132,11 @@ def check_folds(config: FoldsConfig, classes: tuple[str, ...], targets: np.ndarr
 
 def check_plan(plan: FoldPlan, config: FoldsConfig, table: pd.DataFrame | None = None) -> None:
     """Refuses a plan in which a group spans folds, and one of whose folds is empty or trains on nothing."""
-    groups = {"group": None if plan.groups is None else plan.groups.tolist()}
+    known = [] if plan.groups is None else [plan.groups]
     if config.group and table is not None:
-        groups["group"] = group_texts(config, table)
-    if groups["group"] is not None:
-        spans = pd.Series(plan.fold).groupby(np.array(groups["group"], dtype=object)).nunique()
+        known.append(np.array(group_texts(config, table), dtype=object))
+    for groups in known:
+        spans = pd.Series(plan.fold).groupby(groups).nunique()
         if len(spanning := spans[spans > 1]):
             raise KitError(
                 f"folds: {len(spanning)} of {len(spans)} groups span folds ({some(map(str, spanning.index), 5)}), "
@@ -149,21 +149,15 @@ def check_plan(plan: FoldPlan, config: FoldsConfig, table: pd.DataFrame | None =
             raise KitError(f"folds: no row is there to train fold {fold} on; give another plan")
 
 
-def rare_classes(
-    config: FoldsConfig, classes: tuple[str, ...], targets: np.ndarray, groups: np.ndarray | None = None
-) -> list[str]:
-    """A line for each class with fewer rows (or groups) than folds, at most ten: little is known of its score."""
-    counts, what = _rows_of(targets, len(classes)), "rows"
-    if groups is not None:
-        counts, what = (
-            np.array([len(np.unique(groups[_has(targets, index)])) for index in range(len(classes))]),
-            ("groups"),
-        )
-    rare = [index for index, count in enumerate(counts) if 0 < count < config.k]
+def rare_classes(plan: FoldPlan, k: int, classes: tuple[str, ...], targets: np.ndarray) -> list[str]:
+    """A line for each class that some fold holds none of, at most ten: its score rests on very little."""
+    held = np.stack([_rows_of(targets[plan.validation_rows(fold)], len(classes)) for fold in range(k)])
+    without, counts = (held == 0).sum(axis=0), _rows_of(targets, len(classes))
+    rare = np.flatnonzero(without)
     lines = [
-        f"class {classes[index]!r} has {counts[index]} {what if counts[index] > 1 else what[:-1]}, so "
-        f"{config.k - counts[index]} of {config.k} folds hold none of it"
-        for index in rare[:10]
+        f"class {classes[index]!r} has {counts[index]} {'row' if counts[index] == 1 else 'rows'}; "
+        f"{without[index]} of {k} folds hold none of it"
+        for index in rare[np.argsort(counts[rare], kind="stable")][:10]
     ]
     return lines + ([f"so it is with {len(rare) - 10} more classes"] if len(rare) > 10 else [])
 
@@ -183,6 +177,8 @@ def read_folds(path: Path, ids: list[str], forward: bool = False) -> FoldPlan:
 
     forward  whether its folds follow one another in time (the config's folds.time)
     """
+    if not path.is_file():
+        raise KitError(f"{path} does not exist; it is the fold plan of the runs beside it")
     try:
         frame = pd.read_csv(path, dtype={"id": str, "fold": np.int64}, keep_default_na=False).set_index("id")
         frame["fold"].to_numpy()
@@ -273,8 +269,8 @@ def _moments(cells: pd.Series, column: str) -> np.ndarray:
         raise KitError(f"folds.time: column {column!r} holds no dates: {error}") from error
     if (odd := cells[dates.isna()]).size:
         raise KitError(
-            f"folds.time: column {column!r} has to hold numbers or dates; {len(odd)} cells are neither "
-            f"({some(map(repr, odd), 5)})"
+            f"folds.time: column {column!r} has to hold numbers or dates; {len(odd)} of {len(cells)} cells are "
+            f"neither ({some(map(repr, odd.unique()), 5)})"
         )
     return dates.to_numpy(dtype="datetime64[ns]").astype(np.int64)
 
@@ -286,7 +282,9 @@ def _column(table: pd.DataFrame | None, column: str, key: str) -> pd.Series:
         raise KitError(f"{key}: the train table has no column {column!r}{has}")
     cells = table[column].reset_index(drop=True)
     if (empty := np.flatnonzero(cells == "")).size:
-        raise KitError(f"{key}: column {column!r} is empty in {len(empty)} rows (row {some(empty + 1, 5)})")
+        raise KitError(
+            f"{key}: column {column!r} is empty in {len(empty)} rows (row {some(empty + 1, 5)}); fill them in"
+        )
     return cells
 
 
@@ -297,7 +295,3 @@ def _by_appearance(groups: np.ndarray) -> np.ndarray:
 
 def _rows_of(targets: np.ndarray, classes: int) -> np.ndarray:
     return targets.sum(axis=0) if targets.ndim == 2 else np.bincount(targets, minlength=classes)
-
-
-def _has(targets: np.ndarray, index: int) -> np.ndarray:
-    return targets[:, index] if targets.ndim == 2 else targets == index

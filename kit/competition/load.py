@@ -20,6 +20,8 @@ from kit.errors import KitError, some
 from kit.locate import competition_folder, inside, mounted
 from kit.sources import Source, files_of, missing
 
+SEPARATORS = (" ", ",", ";", "|")  # what may stand between labels
+
 
 @dataclass(frozen=True)
 class Competition:
@@ -216,6 +218,23 @@ def _labels_of(train: pd.DataFrame, config: CompetitionConfig, where: str) -> tu
     return format, format.encode(cells.tolist(), "competition.label")
 
 
+def label_hints(config: CompetitionConfig, competition: Competition) -> list[str]:
+    """Lines about labels that look as if they were several in a cell, or a separator that is never used."""
+    classes = set(competition.classes)
+    if config.separator and not competition.train[config.label].str.contains(config.separator, regex=False).any():
+        return [f"competition.separator: {config.separator!r} stands in no cell of column {config.label!r}"]
+    if competition.format.multilabel:
+        return []
+    for separator in SEPARATORS:
+        joined = [name for name in classes if separator in name and set(name.split(separator)) <= classes]
+        if joined:
+            return [
+                f"classes like {some(map(repr, sorted(joined)), 2)} are others joined by {separator!r}; if they "
+                f"are several labels, set competition.separator={separator!r}"
+            ]
+    return []
+
+
 def encode_labels(table: pd.DataFrame, config: CompetitionConfig, format: Labels, what: str) -> np.ndarray:
     """The targets of a table with the config's label columns; KitError for a label that the format lacks."""
     if isinstance(config.label, tuple):
@@ -293,6 +312,8 @@ def need_an_image(test: TestSet, config: CompetitionConfig) -> None:
 def _need_files(images: list[Source], template, key: str) -> None:
     if incomplete := _incomplete(images):
         hint = f"; is {template!r} the right template?" if len(incomplete) == len(images) else ""
+        if hint and all(file.with_suffix("").is_file() for image in images for file in files_of(image)):
+            hint = "; without the ending they do: take it out of the template"
         raise KitError(
             f"{key}: {len(incomplete)} of {len(images)} images do not exist ({some(missing(images), 5)}){hint}"
         )

@@ -1,12 +1,15 @@
 """CSV tables as Kaggle gives them, every cell as the text that stands there."""
 
+import csv
 import warnings
 from collections.abc import Sequence
 from pathlib import Path
 
+import numpy as np
 import pandas as pd
 
 from kit.errors import KitError, some
+from kit.sources import longer_line
 
 
 def read_table(path: Path, key: str, without: Sequence[str] = ()) -> pd.DataFrame:
@@ -19,40 +22,70 @@ def read_table(path: Path, key: str, without: Sequence[str] = ()) -> pd.DataFram
     """
     left_out = set(without)
     columns = (lambda name: name not in left_out) if left_out else None
-    return _read(path, key, usecols=columns, index_col=None if left_out else False).fillna("")  # of short lines
+    table = _read(path, key, usecols=columns).fillna("")  # of short lines
+    if left_out and (line := _longer_line(path, key)):
+        raise _too_many_cells(path, key, line)
+    return table
 
 
 def column_names(path: Path, key: str) -> list[str]:
     """Those of a CSV file."""
-    return list(_read(path, key, index_col=False, nrows=0).columns)
+    return list(_read(path, key, nrows=0).columns)
 
 
 def _read(path: Path, key: str, **options) -> pd.DataFrame:
+    if path.is_dir():
+        raise KitError(f"{key}: {path} is a folder; give a CSV file")
     if not path.is_file():
         raise KitError(f"{key}: {path} does not exist{_siblings(path)}")
     try:
         with warnings.catch_warnings():
             warnings.simplefilter("error", pd.errors.ParserWarning)  # it cuts a first line that is too long
-            return pd.read_csv(path, dtype=str, keep_default_na=False, encoding="utf-8-sig", **options)
+            # Without index_col the first column is the index of a table whose lines have a cell too many.
+            return pd.read_csv(
+                path, dtype=str, keep_default_na=False, encoding="utf-8-sig", index_col=False, **options
+            )
     except pd.errors.ParserWarning:
-        raise KitError(f"{key}: {path} has more cells in line 2 than there are column names") from None
+        raise _too_many_cells(path, key, 2) from None
     except pd.errors.EmptyDataError:
         raise KitError(f"{key}: {path} is empty; a table needs at least a line of column names") from None
     except (pd.errors.ParserError, UnicodeDecodeError) as error:
         raise KitError(f"{key}: {path} is not a CSV table in UTF-8: {' '.join(str(error).split())}") from error
 
 
+def _longer_line(path: Path, key: str) -> int | None:
+    try:
+        return longer_line(path)
+    except csv.Error as error:
+        raise KitError(f"{key}: {path} is not a CSV table in UTF-8: {error}") from error
+
+
+def _too_many_cells(path: Path, key: str, line: int) -> KitError:
+    return KitError(f"{key}: {path} has more cells in line {line} than there are column names")
+
+
 def need_columns(table: pd.DataFrame, columns: dict[str, str], path: Path) -> None:
     """Fails unless each of `columns` (key in the config → column name) is in the table."""
     for key, column in columns.items():
         if column not in table.columns:
-            raise KitError(f"{key}: {path} has no column {column!r}; it has {some(table.columns)}")
+            there = list(table.columns)
+            raise KitError(
+                f"{key}: {path} has no column {column!r}; it has {some(there)}{separated_otherwise(there)}"
+            )
+
+
+def separated_otherwise(columns: Sequence[str]) -> str:
+    """A hint where the one column name seems to be several."""
+    for mark, name in {";": "semicolons", "\t": "tabs", "|": "bars"}.items():
+        if len(columns) == 1 and mark in columns[0]:
+            return f"; its cells are separated by {name}, where commas are expected"
+    return ""
 
 
 def need_unique(values: pd.Series, what: str) -> None:
     """Fails on an empty or repeated value."""
     if (empty := values == "").any():
-        rows = [row + 1 for row in range(len(values)) if empty.iloc[row]]
+        rows = (np.flatnonzero(empty) + 1).tolist()
         raise KitError(f"{what}: no id in {len(rows)} rows (row {some(rows, 5)}); every row needs one")
     repeated = values[values.duplicated()].unique()
     if len(repeated):

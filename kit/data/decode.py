@@ -1,15 +1,20 @@
 """An image, from a file, several files or a row of a table → uint8 pixels at the size they are kept at."""
 
+import csv
 import threading
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from functools import lru_cache
+from typing import TYPE_CHECKING
 
 import numpy as np
 from PIL import Image, ImageOps
 
 from kit.data.config import DataConfig
-from kit.sources import Channels, PixelRow, PixelTable, Source
+from kit.sources import Channels, PixelRow, PixelTable, Source, longer_line
+
+if TYPE_CHECKING:
+    import pandas as pd
 
 MODES = {1: "L", 3: "RGB", 4: "RGBA"}
 
@@ -122,28 +127,53 @@ _reading = threading.Lock()  # threads that ask at the same time wait for one th
 
 def _image_of(source: PixelRow) -> Image.Image:
     with _reading:
-        pixels, whole = _parsed(source.table, source.table.path.stat().st_mtime_ns)
+        pixels, whole, fault = _parsed(source.table, source.table.path.stat().st_mtime_ns)
+    if fault:
+        raise DecodeError(fault)
     if not whole[source.row]:
         raise DecodeError("pixels are whole numbers from 0 to 255")
     return Image.fromarray(pixels[source.row])
 
 
 @lru_cache(maxsize=4)
-def _parsed(table: PixelTable, changed: int) -> tuple[np.ndarray, np.ndarray]:
-    """All images of a table, uint8 [rows, height, width], read once a process; and bool [rows], which rows hold
-    nothing but grey levels."""
+def _parsed(table: PixelTable, changed: int) -> tuple[np.ndarray, np.ndarray, str]:
+    """All images of a table, uint8 [rows, height, width], read once a process; bool [rows], which rows hold
+    nothing but grey levels; and what is wrong with the table as a whole, "" where nothing is.
+
+    A fault is given and not raised, so that it is kept: else each row would read the table anew.
+    """
+    nothing = np.zeros((0, table.height, table.width), dtype=np.uint8), np.zeros(0, dtype=bool)
+    try:
+        if line := longer_line(table.path):
+            return *nothing, f"more cells in line {line} than there are column names"
+        parts = [_grey_levels(frame, table.columns) for frame in _frames(table)]
+    except (OSError, ValueError, KeyError, csv.Error) as error:  # no CSV table, or without one of the columns
+        return *nothing, _reason(error)
+    pixels, whole = (np.concatenate(each) for each in zip(*parts, strict=True))
+    return pixels.reshape(-1, table.height, table.width), whole, ""
+
+
+def _frames(table: PixelTable) -> Iterator["pd.DataFrame"]:
+    """The pixels of a table, some rows at a time: the whole table as numbers takes 20 times its images."""
     import pandas as pd
 
     wanted = set(table.columns)
-    frame = pd.read_csv(table.path, usecols=lambda name: name in wanted, encoding="utf-8-sig", low_memory=False)
-    pixels = np.zeros((len(frame), len(table.columns)), dtype=np.uint8)
+    options = {"usecols": lambda name: name in wanted, "index_col": False, "encoding": "utf-8-sig"}
+    yield from pd.read_csv(table.path, low_memory=False, chunksize=4096, **options)
+
+
+def _grey_levels(frame: "pd.DataFrame", columns: Sequence[str]) -> tuple[np.ndarray, np.ndarray]:
+    """uint8 [rows, columns]; and bool [rows], which rows hold nothing else."""
+    import pandas as pd
+
+    pixels = np.zeros((len(frame), len(columns)), dtype=np.uint8)
     whole = np.ones(len(frame), dtype=bool)
-    for place, name in enumerate(table.columns):
+    for place, name in enumerate(columns):
         levels = pd.to_numeric(frame[name], errors="coerce").to_numpy(dtype=np.float64, na_value=np.nan)
         fine = (levels >= 0) & (levels <= 255) & (levels == np.floor(levels))
         pixels[fine, place] = levels[fine]
         whole &= fine
-    return pixels.reshape(-1, table.height, table.width), whole
+    return pixels, whole
 
 
 def _reason(error: Exception) -> str:

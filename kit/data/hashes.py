@@ -1,8 +1,6 @@
 """What each image looks like, to find those that are the same or nearly so; and its size and kind."""
 
-import os
-from collections.abc import Callable, Sequence
-from concurrent.futures import ThreadPoolExecutor
+from collections.abc import Sequence
 from dataclasses import dataclass, fields
 from hashlib import blake2b, sha256
 from pathlib import Path
@@ -12,14 +10,13 @@ import numpy as np
 from PIL import Image
 
 from kit.data.decode import DecodeError, open_image
+from kit.data.images import Report, on_all_cores
 from kit.files import atomic
-from kit.sources import Channels, PixelRow, Source, files_of
+from kit.sources import Channels, PixelRow, Source, files_key, files_of
 
 VERSION = 1  # to be raised when the same image would give other looks: the cache depends on it
 SIDE = 16  # of the thumbnails, in pixels
 FLAT = 2.0  # grey levels of contrast, below which hash and thumbnail show rounding and noise
-
-Report = Callable[[int, int], None]  # images done, images in all
 
 
 @dataclass(frozen=True)
@@ -66,13 +63,7 @@ def look_at(sources: Sequence[Source], cache_folder: Path, report: Report = lamb
     path = cache_folder / f"looks-{_cache_key(sources)}.npz"
     if (known := _stored(path, len(sources))) is not None:
         return known
-    rows: list[tuple] = []
-    with ThreadPoolExecutor(os.cpu_count()) as pool:
-        for first in range(0, len(sources), 10_000):  # a pool takes in all it is given at once
-            for row in pool.map(_look, sources[first : first + 10_000]):
-                rows.append(row)
-                report(len(rows), len(sources))
-    looks = _gathered(rows)
+    looks = _gathered(on_all_cores(_look, sources, report))
     with atomic(path) as temporary:
         np.savez(temporary, **{field.name: getattr(looks, field.name) for field in fields(Looks)})
     return looks
@@ -131,24 +122,4 @@ def _stored(path: Path, count: int) -> Looks | None:
 
 def _cache_key(sources: Sequence[Source]) -> str:
     """Depends on each image, and on path, size and time of change of its files."""
-    digest = sha256(f"{VERSION}\n".encode())
-    stamps: dict[Path, str] = {}
-    tables: set[int] = set()  # their names of columns, maybe many, are taken in once
-    for source in sources:
-        digest.update(f"{source}\n".encode())
-        for file in files_of(source):
-            if file not in stamps:
-                stamps[file] = _stamp(file)
-            digest.update(stamps[file].encode())
-        if isinstance(source, PixelRow) and id(table := source.table) not in tables:
-            tables.add(id(table))
-            digest.update(f"{table.columns} {table.height} {table.width}\n".encode())
-    return digest.hexdigest()[:16]
-
-
-def _stamp(file: Path) -> str:
-    try:
-        stat = file.stat()
-        return f"{file.resolve()}\t{stat.st_size}\t{stat.st_mtime_ns}\n"
-    except (OSError, ValueError):  # not there, or no name of a file at all
-        return f"{file}\n"
+    return sha256(f"{VERSION}\n{files_key(sources)}".encode()).hexdigest()[:16]

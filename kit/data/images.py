@@ -8,6 +8,7 @@ from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field
 from hashlib import sha256
 from pathlib import Path
+from typing import TypeVar
 
 import numpy as np
 
@@ -15,8 +16,11 @@ from kit.data.config import DataConfig
 from kit.data.decode import DecodeError, Decoder
 from kit.errors import KitError, some
 from kit.files import atomic, write_text
-from kit.sources import PixelRow, Source, files_of
+from kit.files import sha256 as file_sha256
+from kit.sources import PixelRow, Source, digest_of, files_key
 
+T = TypeVar("T")
+R = TypeVar("R")
 Report = Callable[[int, int], None]  # images done, images in all
 
 
@@ -119,15 +123,15 @@ def open_readable(
 
 
 def content_digest(sources: Sequence[Source], root: Path) -> str:
-    """A digest of which files these are: path below `root` and size in bytes, on any machine the same."""
-    digest, line_of = sha256(), {}
-    for source in sources:
-        for file in files_of(source):
-            if file not in line_of:
-                line_of[file] = f"{file.relative_to(root).as_posix()}\t{file.stat().st_size}"
-            row = f"\t{source.row}" if isinstance(source, PixelRow) else ""
-            digest.update(f"{line_of[file]}{row}\n".encode())
-    return digest.hexdigest()[:16]
+    """A digest of which files these are: path below `root` and size in bytes, on any machine the same. Of tables
+    the content too: other pixels may well take as many bytes."""
+    tables = {source.table.path for source in sources if isinstance(source, PixelRow)}
+
+    def line_of(file: Path) -> str:
+        line = f"{file.relative_to(root).as_posix()}\t{file.stat().st_size}"
+        return f"{line}\t{file_sha256(file)}" if file in tables else line
+
+    return digest_of(sources, line_of)[:16]
 
 
 def _wants_cache(images: ImageSet, config: DataConfig, folder: Path) -> bool:
@@ -146,27 +150,6 @@ def _cache_key(images: ImageSet) -> str:
     """Depends on all that the decoder does, and on the files."""
     settings = json.dumps([Decoder.version, vars(images.decoder)], sort_keys=True)
     return sha256((settings + files_key(images.sources)).encode()).hexdigest()[:16]
-
-
-def files_key(sources: Sequence[Source]) -> str:
-    """A digest of each file's path, size and time of change."""
-    digest, line_of = sha256(), {}
-    for source in sources:
-        for file in files_of(source):
-            if file not in line_of:
-                line_of[file] = _stamp(file)
-            digest.update(line_of[file].encode())
-        if isinstance(source, PixelRow):
-            digest.update(f"{source.row} {source.table.height} {source.table.columns[0]}\n".encode())
-    return digest.hexdigest()
-
-
-def _stamp(file: Path) -> str:
-    try:
-        stat = file.stat()
-        return f"{file.resolve()}\t{stat.st_size}\t{stat.st_mtime_ns}\n"
-    except (OSError, ValueError):  # not there, or no name of a file at all
-        return f"{file}\n"
 
 
 def _fill(
@@ -204,9 +187,16 @@ def _for_each(
         except DecodeError as error:
             broken[row] = f"{images.sources[row]} ({error})"
 
-    with ThreadPoolExecutor(os.cpu_count()) as pool:
-        for first in range(0, len(images), 10_000):  # a pool takes in all it is given at once
-            rows = range(first, min(first + 10_000, len(images)))
-            for row, _ in zip(rows, pool.map(attempt, rows), strict=True):
-                report(row + 1, len(images))
+    on_all_cores(attempt, range(len(images)), report)
     return sorted(done), dict(sorted(broken.items()))
+
+
+def on_all_cores(action: Callable[[T], R], items: Sequence[T], report: Report) -> list[R]:
+    """What `action` gives for each item, in their order."""
+    results: list[R] = []
+    with ThreadPoolExecutor(os.cpu_count()) as pool:
+        for first in range(0, len(items), 10_000):  # a pool takes in all it is given at once
+            for result in pool.map(action, items[first : first + 10_000]):
+                results.append(result)
+                report(len(results), len(items))
+    return results

@@ -23,6 +23,7 @@ from kit.kaggle.folders import dataset_folder
 from kit.kaggle.image import read_image
 from kit.kernel.folder import BUILT, BuildRecord, KernelFolder, Kind, built
 from kit.locate import Places
+from kit.pooling import stored_rule
 from kit.runs import ExperimentDir
 
 PACKAGE = Path(kit.__file__).resolve().parent
@@ -99,8 +100,7 @@ def build(
     write_json(folder.metadata_file, _metadata(experiment, record, code_file, notebook, apart))
     folder.write_record(record)
     sizes = {path: len(files[path]) for path in sorted(files)}
-    ruled = experiment.scoring.rule == "argmax" or _scores(experiment, root).is_file()
-    return Built(folder, sizes, len(code.encode()), _notes(experiment, kind, apart, folder, ruled))
+    return Built(folder, sizes, len(code.encode()), _notes(experiment, kind, apart, root))
 
 
 def usual_name(experiment: Experiment, kind: Kind) -> str:
@@ -338,7 +338,7 @@ def _write_code_dataset(folder: KernelFolder, reference: str, archive: bytes) ->
     dataset_folder(folder.code_dataset, reference, reference.partition("/")[2].replace("-", " "))
 
 
-def _notes(experiment: Experiment, kind: Kind, apart: str, folder: KernelFolder, ruled: bool) -> list[str]:
+def _notes(experiment: Experiment, kind: Kind, apart: str, root: Path) -> list[str]:
     kernel, notes = experiment.kernel, []
     if apart:
         notes.append(
@@ -349,7 +349,9 @@ def _notes(experiment: Experiment, kind: Kind, apart: str, folder: KernelFolder,
         notes.append(f"{kernel.accelerator} is {kernel.gpus} GPUs, of which this kernel's single run uses one")
     if kind == "infer" and kernel.kernels:
         notes.append(f"attaches the outputs of {some(kernel.kernels)}")
-    if kind == "infer" and not ruled:
+    scoring, multilabel = experiment.scoring, experiment.competition.multilabel
+    fitted = scoring.rule != "argmax" and scoring.rules(multilabel) != ("argmax",)
+    if kind == "infer" and fitted and stored_rule(_scores(experiment, root), scoring) is None:
         notes.append(
             "the runs are not pooled here, so the kernel fits its decision rule on their out-of-fold predictions "
             "and the train table (python -m kit kernel fetch pools them)"

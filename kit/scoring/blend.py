@@ -89,7 +89,8 @@ def choose_blend(
     ranked   whether a rank mean may be taken: its values are no probabilities
 
     For each fold the weights are chosen on the other folds, the rule is fitted to what they give there, and both
-    are applied to the fold. So it is for the best single member, too. `KitError` for fewer than two members or
+    are applied to the fold. So it is for the best single member, too: the one with the best cross-fitted score on
+    the other folds. `KitError` for fewer than two members or
     folds (or groups).
     """
     if len(members) < 2:
@@ -140,14 +141,17 @@ def methods_for(n_classes: int, truth: np.ndarray, config: ScoringConfig, ranked
     return tuple(method for method in METHODS if sensible or method != "rank mean")
 
 
-def fit_blend(method: str, members: Sequence[np.ndarray], truth: np.ndarray, config: ScoringConfig) -> Blend:
-    """The blend by a method, its weights chosen on these rows: members [rows, classes] each."""
+def fit_blend(
+    method: str, members: Sequence[np.ndarray], truth: np.ndarray, folds: np.ndarray, config: ScoringConfig
+) -> Blend:
+    """The blend by a method, its weights chosen on these rows: members [rows, classes] each, folds int [rows], by
+    which the rules of single members are cross-fitted."""
     count = len(members)
     if method in ("mean", "rank mean"):
         return Blend(method, (1 / count,) * count)
     if method == "greedy":
         return Blend(method, greedy(members, lambda values: plain_score(values, truth, config)))
-    best = int(np.argmax([plain_score(member, truth, config) for member in members]))
+    best = int(np.argmax([choose(member, truth, folds, config).cross_fitted for member in members]))
     return Blend(method, tuple(float(index == best) for index in range(count)))
 
 
@@ -231,14 +235,15 @@ def _cross_fitted(
     for part in np.unique(parts):
         held_out = parts == part
         others = truth[~held_out]
-        weights = fit_blend(method, [member[~held_out] for member in members], others, config).weights
+        there = [member[~held_out] for member in members]
+        weights = fit_blend(method, there, others, parts[~held_out], config).weights
         values = _weighted(members, weights)
         for name in names:
             rule = fit(name, values[~held_out], others, config)
             predicted[name][held_out] = rule.decide_among(values, held_out)
     scores = {name: score(truth, labels, config) for name, labels in predicted.items()}
     name = next(name for name in names if scores[name] >= max(scores.values()) - TIE)
-    blend = fit_blend(method, members, truth, config)
+    blend = fit_blend(method, members, truth, parts, config)
     values = _weighted(members, blend.weights)
     rule = fit(name, values, truth, config)
     return _Tried(blend, rule, scores[name], score(truth, rule.decide(values), config), predicted[name])

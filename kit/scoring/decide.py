@@ -26,7 +26,7 @@ from kit.scoring.rules import (
 )
 from kit.scoring.thresholds import best_threshold, best_thresholds, limits
 
-__all__ = ["TIE", "Choice", "Rule", "choose", "decide_test", "fit", "rule_from_json"]
+__all__ = ["TIE", "Choice", "Rule", "choose", "decide_test", "fit", "plain_rule", "rule_from_json"]
 
 TIE = 0.002  # cross-fitted scores this close are tied, and the simpler rule is taken
 _PARTS = 5  # where there are no folds
@@ -104,6 +104,23 @@ def fit(name: str, probabilities: np.ndarray, truth: np.ndarray, config: Scoring
     return _SEVERAL_LABELS[name](probabilities, truth, config)
 
 
+def plain_rule(probabilities: np.ndarray, multilabel: bool, config: ScoringConfig) -> Rule:
+    """The rule to take where no labels are at hand to fit one on.
+
+    probabilities float [rows, classes], out of fold: a threshold is moved to test rows by its share of them.
+    One label a row: the most probable class. Several: the highest expected F if that is `config.rule`, else a
+    threshold of .5. The fewest labels of a training row are not known: without `config.at_least` each row gets one
+    at least, so no row without any label is made.
+    """
+    if not multilabel:
+        return Argmax()
+    at_most = probabilities.shape[1] if config.at_most is None else config.at_most
+    at_least = 1 if config.at_least is None else config.at_least
+    if config.rule == "expected_f":
+        return ExpectedF(at_least, at_most, config.beta, config.zero_division)
+    return Half(at_least, at_most, threshold=0.5, share=_share(probabilities, 0.5))
+
+
 def decide_test(rule: Rule, by_fold: Sequence[np.ndarray], transfer: Transfer) -> np.ndarray:
     """Labels of the test rows, from the probabilities of each fold's models: a list of float [rows, classes].
 
@@ -111,7 +128,8 @@ def decide_test(rule: Rule, by_fold: Sequence[np.ndarray], transfer: Transfer) -
     none      the rule decides on the mean
     quantile  as `none`, with thresholds moved to where as large a share of the means lies at or above them as did
               of the rows it was fitted on; for offsets, the means are sharpened to the same mean highest
-              probability. On fewer than `FEWEST_ROWS` rows shares mean little: `vote`
+              probability. On fewer than `FEWEST_ROWS` rows shares mean little: `vote`; a threshold whose share
+              rounds to none of the test rows stays where it was
     vote      the rule decides on each fold's probabilities, and the majority counts; ties go to the rule's
               decision on the mean (several labels a row) or to the higher mean probability (one label a row).
               Limits on the number of labels hold for the outcome, by the number of votes, then by the mean

@@ -14,21 +14,18 @@ from kit.scoring.config import ScoringConfig
 def score(truth: np.ndarray, predicted: np.ndarray, config: ScoringConfig) -> float:
     """`sklearn.metrics.fbeta_score` in [0, 1]; of no rows it is `zero_division`.
 
-    One label a row: over the classes that are there or predicted. Several labels a row: over all columns;
-    from counts, since scikit-learn would make sparse copies of both arrays.
+    One label a row: over the classes that are there or predicted; binary: of class 1. Several labels a row: over
+    all columns. From counts: scikit-learn's checks take longer than the counting, and of several labels a row it
+    would make sparse copies.
     """
     if len(truth) == 0:
         return float(config.zero_division)
     if truth.ndim == 1:
-        from sklearn.metrics import fbeta_score
-
-        return float(
-            fbeta_score(
-                truth, predicted, beta=config.beta, average=config.average, zero_division=config.zero_division
-            )
-        )
-    over = 1 if config.average == "samples" else 0
-    hits, chosen, positive = _counts(truth, predicted, over)
+        hits, chosen, positive = _counts_by_class(truth, predicted, max(truth.max(), predicted.max(), 1) + 1)
+        counted = np.arange(len(positive)) == 1 if config.average == "binary" else chosen + positive > 0
+        hits, chosen, positive = hits[counted], chosen[counted], positive[counted]
+    else:
+        hits, chosen, positive = _counts(truth, predicted, 1 if config.average == "samples" else 0)
     if config.average == "micro":
         hits, chosen, positive = hits.sum(), chosen.sum(), positive.sum()
     values = fbeta(hits, chosen, positive, config.beta, config.zero_division)
@@ -52,10 +49,7 @@ def fbeta(hits, predicted, positive, beta: float = 1.0, zero_division: float = 0
 def per_class(truth: np.ndarray, predicted: np.ndarray, classes: Sequence[str], beta: float = 1.0) -> pd.DataFrame:
     """Precision, recall, F-beta (0 where undefined) and the number of rows of each class, a row a class."""
     if truth.ndim == 1:
-        hits, chosen, positive = (
-            np.bincount(labels, minlength=len(classes))
-            for labels in (truth[truth == predicted], np.asarray(predicted), np.asarray(truth))
-        )
+        hits, chosen, positive = _counts_by_class(truth, predicted, len(classes))
     else:
         hits, chosen, positive = _counts(truth, predicted, 0)
     return pd.DataFrame(
@@ -72,6 +66,13 @@ def per_class(truth: np.ndarray, predicted: np.ndarray, classes: Sequence[str], 
 def argmax(probabilities: np.ndarray) -> np.ndarray:
     """The decision rule for one label a row: probabilities [rows, classes] → class indices [rows]."""
     return np.argmax(probabilities, axis=1)
+
+
+def _counts_by_class(
+    truth: np.ndarray, predicted: np.ndarray, number: int
+) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+    """True positives, predicted and positive of each of `number` classes; class indices int [rows]."""
+    return tuple(np.bincount(each, minlength=number) for each in (truth[truth == predicted], predicted, truth))
 
 
 def _counts(truth: np.ndarray, predicted: np.ndarray, axis: int) -> tuple[np.ndarray, np.ndarray, np.ndarray]:

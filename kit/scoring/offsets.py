@@ -5,9 +5,13 @@ import numpy as np
 from kit.scoring.config import ScoringConfig
 from kit.scoring.f1 import fbeta
 
+MANY = 20_000_000  # probabilities, whose logarithms take 320 MB
+GAIN = 1e-5  # of the average F: a sweep that gains less is the last
 _FLOOR = 1e-12  # probabilities below it are taken to be it
 _TOLERANCE = 1e-10
-_SWEEPS = 20
+_SWEEPS = 10  # of coordinate ascent, at most
+_NEAR = 1024  # rows looked at for a class, at least,
+_TIMES = 16  # and so many times the rows that have the class
 
 
 def offsets(probabilities: np.ndarray, truth: np.ndarray, config: ScoringConfig) -> np.ndarray:
@@ -18,56 +22,21 @@ def offsets(probabilities: np.ndarray, truth: np.ndarray, config: ScoringConfig)
     class and of the class left, so their running sum is exact at every cut. Of tied cuts the middle of the widest
     interval, which reaches at most 1 beyond the outermost row. A class without rows is never predicted: minus
     infinity.
+
+    The work is bounded. For a class the rows that turn first are looked at, 16 times as many as have it (1,024 at
+    least, and those that it is predicted for now): predicted for more, its F1 would be below 2 / 17. A sweep over
+    the classes that gains less than `GAIN` is the last, and the tenth is, too. Of more than `MANY` probabilities a
+    random part of the rows, always the same, is looked at; a class that is not in it keeps zero.
     """
-    logs = logarithm(probabilities)
-    positive = np.bincount(truth, minlength=logs.shape[1])
-    present = np.flatnonzero(positive)
-    weights = positive / len(truth) if config.average == "weighted" else (positive > 0) / len(present)
+    positive = np.bincount(truth, minlength=probabilities.shape[1])
     values = np.where(positive > 0, 0.0, -np.inf)
-    if len(present) < 2:
-        return values
-    moved, rows = _Moved(logs + values), np.arange(len(truth))
-    reached = -1.0
-    for _ in range(_SWEEPS):
-        before = reached
-        for index in present:
-            left = moved.best_but(index)
-            turns = moved.values[rows, left] - logs[:, index]
-            order = np.argsort(turns)
-            objective = _f_at_cuts(index, left[order], truth[order], positive, weights, config.beta)
-            values[index], reached = _middle(turns[order], objective)
-            moved.change(index, logs[:, index] + values[index])
-        if reached <= before + _TOLERANCE:
-            break
+    if probabilities.size > MANY:
+        rows = _part(truth, max(1, MANY // probabilities.shape[1]))
+        probabilities, truth = probabilities[rows], truth[rows]
+    present, truth = np.unique(truth, return_inverse=True)
+    if len(present) > 1:
+        values[present] = _Ascent(logarithm(probabilities[:, present]), truth, config).run()
     return values
-
-
-class _Moved:
-    """Log probabilities plus offsets [rows, classes], and the best two classes of each row, which are looked for
-    again only where a change may have moved them: mostly in few rows."""
-
-    def __init__(self, values: np.ndarray):
-        self.values = values
-        self.first, self.second = _best_two(values)
-
-    def best_but(self, index: int) -> np.ndarray:
-        """The best class of each row, class `index` left aside; the first of equals."""
-        return np.where(self.first == index, self.second, self.first)
-
-    def change(self, index: int, column: np.ndarray) -> None:
-        self.values[:, index] = column
-        beaten = column >= self.values[np.arange(len(column)), self.second]
-        some = np.flatnonzero((self.first == index) | (self.second == index) | beaten)
-        self.first[some], self.second[some] = _best_two(self.values[some])
-
-
-def _best_two(values: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-    first = np.argmax(values, axis=1)
-    rest = values.copy()
-    rest[np.arange(len(rest)), first] = -np.inf
-    # Where nothing but the first is finite, the second is any other.
-    second = np.argmax(rest, axis=1)
-    return first, np.where(second == first, (first + 1) % values.shape[1], second)
 
 
 def logarithm(probabilities: np.ndarray) -> np.ndarray:
@@ -75,37 +44,125 @@ def logarithm(probabilities: np.ndarray) -> np.ndarray:
     return np.log(np.maximum(probabilities, _FLOOR, dtype=np.float64))
 
 
-def _f_at_cuts(
-    index: int, left: np.ndarray, truth: np.ndarray, positive: np.ndarray, weights: np.ndarray, beta: float
-) -> np.ndarray:
-    """The average F when the first i rows turned to class `index` and the others kept class `left`: [n + 1]."""
-    count = len(truth)
-    hits = np.concatenate([[0], np.cumsum(truth == index)])
-    gained = weights[index] * fbeta(hits, np.arange(count + 1), positive[index], beta)
-    by_class = np.argsort(left, kind="stable")
-    classes, right = left[by_class], (truth == left)[by_class]
-    kept = np.bincount(left, minlength=len(positive))
-    kept_right = np.bincount(left[truth == left], minlength=len(positive))
-    first = np.searchsorted(classes, np.arange(len(positive)))[classes]
-    gone = np.arange(count) - first  # rows of the same class that turned before
-    sums = np.concatenate([[0], np.cumsum(right)])
-    gone_right = sums[:-1] - sums[first]
-    at, rest = kept_right[classes] - gone_right, kept[classes] - gone
-    before = fbeta(at, rest, positive[classes], beta)
-    after = fbeta(at - right, rest - 1, positive[classes], beta)
-    lost = np.empty(count)
-    lost[by_class] = weights[classes] * (after - before)
-    start = np.sum(weights * fbeta(kept_right, kept, positive, beta))
-    return gained + start + np.concatenate([[0], np.cumsum(lost)])
+def _part(truth: np.ndarray, number: int) -> np.ndarray:
+    """Indices of so many rows, random within each class, with each class's share of the rows kept."""
+    mixed = np.random.default_rng(0).permutation(len(truth))
+    by_class = mixed[np.argsort(truth[mixed], kind="stable")]
+    return np.sort(by_class[np.arange(number) * len(truth) // number])
 
 
-def _middle(turns: np.ndarray, objective: np.ndarray) -> tuple[float, float]:
-    """Middle of the widest interval of best offsets, and the F there; turns ascending [n], objective [n + 1]."""
+class _Ascent:
+    """Coordinate ascent over the offsets of classes that all have rows.
+
+    logs float [rows, classes], truth int [rows]. For each row the two best classes after offsets, and their
+    values; they are looked for again only where a change may have moved them, which is mostly in few rows.
+    """
+
+    def __init__(self, logs: np.ndarray, truth: np.ndarray, config: ScoringConfig):
+        self.logs, self.columns = logs, np.ascontiguousarray(logs.T)
+        self.beta = config.beta
+        # 16 bits are sorted by radix, several times as fast.
+        self.kind = np.int16 if logs.shape[1] <= np.iinfo(np.int16).max else np.int64
+        self.truth = truth.astype(self.kind)
+        self.positive = np.bincount(truth)
+        even = np.full(len(self.positive), 1 / len(self.positive))
+        self.weights = self.positive / len(truth) if config.average == "weighted" else even
+        self.offsets = np.zeros(len(self.positive))
+        self.first, self.second = np.empty_like(self.truth), np.empty_like(self.truth)
+        self.best, self.next = np.empty(len(truth)), np.empty(len(truth))
+        self._look(np.arange(len(truth)))
+
+    def run(self) -> np.ndarray:
+        """The offsets, float64 [classes]."""
+        reached = self._now()
+        for _ in range(_SWEEPS):
+            before = reached
+            for index in range(len(self.offsets)):
+                reached = self._step(index)
+            if reached < before + GAIN:
+                break
+        return self.offsets
+
+    def _now(self) -> float:
+        """The average F of the present offsets."""
+        hits = np.bincount(self.first[self.first == self.truth], minlength=len(self.positive))
+        predicted = np.bincount(self.first, minlength=len(self.positive))
+        return float(np.sum(self.weights * fbeta(hits, predicted, self.positive, self.beta)))
+
+    def _step(self, index: int) -> float:
+        """The best offset of one class with the others fixed; the average F it reaches."""
+        mine = self.first == index
+        left = np.where(mine, self.second, self.first)
+        # Single precision keeps the order but for ties, and a cut in their middle parts the exact values, too.
+        turns = (np.where(mine, self.next, self.best) - self.columns[index]).astype(np.float32)
+        # The present cut is always among them, so that no step can lose.
+        number = min(len(turns), max(_NEAR, _TIMES * self.positive[index], np.count_nonzero(mine) + 1))
+        # The row after those may end the last interval, but is not turned itself.
+        complete = number == len(turns)
+        near = np.arange(number) if complete else np.flatnonzero(turns <= np.partition(turns, number)[number])
+        order = near[np.argsort(turns[near])]
+        objective = self._f_at_cuts(index, left, order)
+        offset, reached = _middle(turns[order].astype(np.float64), objective, complete)
+        self._change(index, offset)
+        return reached
+
+    def _f_at_cuts(self, index: int, left: np.ndarray, order: np.ndarray) -> np.ndarray:
+        """The average F when the first i rows of `order` [n] turned to class `index` and all others kept class
+        `left` [rows]: [n + 1]."""
+        number, positive, weights = len(order), self.positive, self.weights
+        right_now = left[left == self.truth]
+        kept, kept_right = (np.bincount(each, minlength=len(positive)) for each in (left, right_now))
+        hits = np.zeros(number + 1)
+        np.cumsum(self.truth[order] == index, out=hits[1:])
+        gained = weights[index] * fbeta(hits, np.arange(number + 1), positive[index], self.beta)
+        turned = left[order]
+        by_class = np.argsort(turned, kind="stable")
+        classes, right = turned[by_class], (self.truth[order] == turned)[by_class]
+        first = np.searchsorted(classes, np.arange(len(positive), dtype=self.kind))[classes]
+        sums = np.concatenate([[0], np.cumsum(right)])
+        # Rows of the same class that turned before are gone.
+        at, rest = kept_right[classes] - (sums[:-1] - sums[first]), kept[classes] - (np.arange(number) - first)
+        each = positive[classes]
+        lost = np.empty(number)
+        lost[by_class] = weights[classes] * (
+            fbeta(at - right, rest - 1, each, self.beta) - fbeta(at, rest, each, self.beta)
+        )
+        start = np.sum(weights * fbeta(kept_right, kept, positive, self.beta))
+        return gained + start + np.concatenate([[0], np.cumsum(lost)])
+
+    def _change(self, index: int, offset: float) -> None:
+        lower, self.offsets[index] = offset < self.offsets[index], offset
+        column, mine = self.columns[index] + offset, self.first == index
+        risen = np.flatnonzero(~mine & (column > self.next))
+        # Which class comes third is not kept.
+        fallen = np.flatnonzero((mine & (column < self.next)) | (lower & (self.second == index)))
+        np.copyto(self.best, column, where=mine)
+        values, first, best = column[risen], self.first[risen], self.best[risen]
+        ahead = values > best
+        self.second[risen], self.next[risen] = np.where(ahead, first, index), np.where(ahead, best, values)
+        self.first[risen], self.best[risen] = np.where(ahead, index, first), np.where(ahead, values, best)
+        self._look(fallen)
+
+    def _look(self, rows: np.ndarray) -> None:
+        """The two best classes of these rows anew; of equals the first."""
+        moved = self.logs[rows] + self.offsets
+        each = np.arange(len(rows))
+        for classes, values in ((self.first, self.best), (self.second, self.next)):
+            found = np.argmax(moved, axis=1)
+            classes[rows], values[rows] = found, moved[each, found]
+            moved[each, found] = -np.inf
+
+
+def _middle(turns: np.ndarray, objective: np.ndarray, complete: bool) -> tuple[float, float]:
+    """Middle of the widest interval of best offsets, and the F there; turns ascending [n], objective [n + 1].
+
+    complete: whether rows may turn after the last of `turns`; where not, the last cut does not count.
+    """
     edges = np.concatenate([[turns[0] - 1], turns, [turns[-1] + 1]])
-    cuts = np.flatnonzero(np.concatenate([[True], turns[1:] > turns[:-1], [True]]))
+    cuts = np.flatnonzero(np.concatenate([[True], turns[1:] > turns[:-1], [complete]]))
     best = objective[cuts].max()
     tied = np.flatnonzero(objective[cuts] >= best - _TOLERANCE)
     breaks = np.flatnonzero(np.diff(tied) > 1)
-    firsts, lasts = cuts[tied[np.r_[0, breaks + 1]]], cuts[tied[np.r_[breaks, len(tied) - 1]]]
+    firsts, lasts = cuts[tied[np.concatenate([[0], breaks + 1])]], cuts[tied[np.append(breaks, len(tied) - 1)]]
     widest = np.argmax(edges[lasts + 1] - edges[firsts])
     return (edges[firsts[widest]] + edges[lasts[widest] + 1]) / 2, best

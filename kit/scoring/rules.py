@@ -203,8 +203,7 @@ class Thresholds(_Several):
         return self._above(probabilities, np.array(self.thresholds))
 
     def mapped(self, probabilities: np.ndarray) -> Self:
-        columns = zip(self.thresholds, self.shares, probabilities.T, strict=True)
-        return replace(self, thresholds=tuple(_mapped(*column) for column in columns))
+        return replace(self, thresholds=tuple(_matched(probabilities, self.shares, self.thresholds).tolist()))
 
     def sentence(self, classes: list[str]) -> str:
         text = _from_to(self.thresholds, classes, "a threshold a class")
@@ -216,7 +215,8 @@ class Prevalence(_Several):
     """Each class as often as in the training rows, by the most probable rows of those at hand.
 
     shares: of training rows that have the class. thresholds: those that gave these shares on the rows it was
-    fitted on; they decide where fewer than `FEWEST_ROWS` rows are at hand.
+    fitted on; they decide where fewer than `FEWEST_ROWS` rows are at hand, and for a class whose share rounds to
+    none of them.
     """
 
     kind = "prevalence"
@@ -233,7 +233,7 @@ class Prevalence(_Several):
         _columns_are(len(self.shares), probabilities)
         if len(probabilities) < FEWEST_ROWS:
             return np.array(self.thresholds)
-        return thresholds_at(probabilities, self.shares)
+        return _matched(probabilities, self.shares, self.thresholds)
 
     def sentence(self, classes: list[str]) -> str:
         return f"each class as often as in the training rows{self._limits(classes)}"
@@ -278,8 +278,18 @@ def thresholds_at(probabilities: np.ndarray, shares: tuple[float, ...]) -> np.nd
     return np.array([threshold_at(column, share) if share > 0 else NEVER for column, share in columns])
 
 
+def _matched(probabilities: np.ndarray, shares: tuple[float, ...], thresholds: tuple[float, ...]) -> np.ndarray:
+    """`thresholds`, each moved to where its share of these rows lies at or above it: float64 [classes]."""
+    columns = zip(thresholds, shares, probabilities.T, strict=True)
+    return np.array([_mapped(*column) for column in columns])
+
+
 def _mapped(threshold: float, share: float, probabilities: np.ndarray) -> float:
-    return threshold if threshold == NEVER else threshold_at(probabilities, share)
+    # A share that rounds to no row would put the threshold above the highest value: a rare class would never be
+    # predicted. Bounds other than half a row, lower or higher, were worse; see docs/decisions.md.
+    if threshold == NEVER or round(share * probabilities.size) == 0:
+        return threshold
+    return threshold_at(probabilities, share)
 
 
 def _like(threshold: float | np.ndarray, probabilities: np.ndarray) -> np.ndarray:

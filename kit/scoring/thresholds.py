@@ -17,10 +17,11 @@ from kit.scoring.f1 import fbeta
 
 NEVER = np.inf
 MANY = 50_000_000  # probabilities, whose sorting takes some 3 GB
+GAIN = 1e-5  # of the average F: a sweep of coordinate ascent that gains less is the last
 _TOLERANCE = 1e-10  # what sums of rounded changes may differ by and still be tied
 _COLUMNS = 8  # columns brought together at once: reading one column reads whole cache lines
 _ROWS = 65_536  # rows in a block
-_SWEEPS = 20  # of coordinate ascent, at most
+_SWEEPS = 10  # of coordinate ascent, at most
 
 
 def best_threshold(probabilities: np.ndarray, truth: np.ndarray, config: ScoringConfig) -> float:
@@ -32,10 +33,7 @@ def best_threshold(probabilities: np.ndarray, truth: np.ndarray, config: Scoring
     pooled counts (micro); the running sum of the changes is F at every cut. O(rows · classes · log). Of more than
     `MANY` probabilities a random part of the rows, always the same, is looked at: one number needs no more.
     """
-    if probabilities.size > MANY:
-        generator = np.random.default_rng(0)
-        rows = np.sort(generator.choice(len(truth), max(1, MANY // probabilities.shape[1]), replace=False))
-        probabilities, truth = probabilities[rows], truth[rows]
+    probabilities, truth = _part(probabilities, truth)
     if config.average == "binary":
         return _one_class(probabilities[:, 1], truth == 1, config)
     truth = np.asarray(truth, dtype=bool)
@@ -65,7 +63,9 @@ def best_thresholds(probabilities: np.ndarray, truth: np.ndarray, config: Scorin
     rows is never predicted: `NEVER`.
     macro, weighted: each class by itself, exact. micro: exact by Dinkelbach's iterations (1967, "On nonlinear
     fractional programming") over F, whose inner problem falls apart into classes. samples: coordinate ascent from
-    `best_threshold`, each step exact; a local optimum.
+    `best_threshold`, each step exact; a local optimum. A sweep over the classes that gains less than `GAIN` is the
+    last, and the tenth is, too. Of more than `MANY` probabilities it looks at a part of the rows, as
+    `best_threshold` does; a class without positive rows there keeps the threshold it began with.
     """
     truth = np.asarray(truth, dtype=bool)
     if config.average == "micro":
@@ -94,6 +94,15 @@ def limits(truth: np.ndarray, config: ScoringConfig) -> tuple[int, int]:
         return config.at_least, at_most
     fewest = min((int(np.count_nonzero(rows, axis=1).min()) for rows in _blocks(truth)), default=0)
     return min(fewest, at_most), at_most
+
+
+def _part(probabilities: np.ndarray, truth: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+    """All rows; of more than `MANY` probabilities a random part of the rows, always the same."""
+    if probabilities.size <= MANY:
+        return probabilities, truth
+    number = max(1, MANY // probabilities.shape[1])
+    rows = np.sort(np.random.default_rng(0).choice(len(truth), number, replace=False))
+    return probabilities[rows], truth[rows]
 
 
 def _one_class(column: np.ndarray, labels: np.ndarray, config: ScoringConfig) -> float:
@@ -233,29 +242,31 @@ def _micro(probabilities: np.ndarray, truth: np.ndarray, config: ScoringConfig) 
 
 
 def _samples(probabilities: np.ndarray, truth: np.ndarray, config: ScoringConfig) -> np.ndarray:
-    start = best_threshold(
-        probabilities, truth, config.model_copy(update={"at_least": 0, "at_most": truth.shape[1]})
-    )
-    present = truth.any(axis=0)
-    thresholds = np.where(present, start, NEVER)
+    free = config.model_copy(update={"at_least": 0, "at_most": truth.shape[1]})
+    thresholds = np.where(truth.any(axis=0), best_threshold(probabilities, truth, free), NEVER)
+    probabilities, truth = _part(probabilities, truth)
     chosen = probabilities >= thresholds.astype(probabilities.dtype)
     predicted, hits = np.count_nonzero(chosen, axis=1), np.count_nonzero(chosen & truth, axis=1)
     positive = np.count_nonzero(truth, axis=1)
+    orders = {
+        index: np.argsort(column)[::-1].astype(np.int32)
+        for index, (column, labels) in enumerate(_columns(probabilities, truth))
+        if labels.any()
+    }
 
     def f(hits: np.ndarray, predicted: np.ndarray) -> np.ndarray:
         return fbeta(hits, predicted, positive, config.beta, config.zero_division)
 
     reached = f(hits, predicted).mean()
     for _ in range(_SWEEPS):
-        for index in np.flatnonzero(present):
+        for index, order in orders.items():
             column, labels = probabilities[:, index], truth[:, index]
             predicted, hits = predicted - chosen[:, index], hits - (chosen[:, index] & labels)
-            order = np.argsort(column)[::-1]
             gains = (f(hits + labels, predicted + 1) - f(hits, predicted))[order] / len(truth)
             thresholds[index] = _middle(column[order], np.concatenate([[0], np.cumsum(gains)]))
             chosen[:, index] = column >= probabilities.dtype.type(thresholds[index])
             predicted, hits = predicted + chosen[:, index], hits + (chosen[:, index] & labels)
         before, reached = reached, f(hits, predicted).mean()
-        if reached <= before + _TOLERANCE:
+        if reached < before + GAIN:
             break
     return thresholds

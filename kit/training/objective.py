@@ -76,20 +76,26 @@ def class_weights(config: TrainingConfig, classes: Sequence[str], targets: np.nd
     targets  of the rows that train: class indices [rows], or bool [rows, classes]
 
     `balanced`, of class indices: rows / (classes · rows of the class), as scikit-learn has it; with several labels
-    a row the weight of a class's positive targets: rows without it / rows with it.
+    a row the weight of a class's positive targets: rows without it / rows with it, 1 where all or none have it.
     """
     if config.class_weights == "none":
         return None
     if config.class_weights == "balanced":
-        counts = targets.sum(axis=0) if targets.ndim == 2 else np.bincount(targets, minlength=len(classes))
-        present = counts > 0
-        weights = np.zeros(len(classes))
-        whole = len(targets) - counts[present] if targets.ndim == 2 else len(targets) / present.sum()
-        weights[present] = whole / counts[present]
-        return torch.tensor(weights, dtype=torch.float32)
+        return torch.tensor(_balanced(targets, len(classes)), dtype=torch.float32)
     unknown = sorted(set(config.class_weights) - set(classes))
     if unknown:
         raise KitError(
             f"training.class_weights: {some(map(repr, unknown))} is no class; they are {some(classes, 12)}"
         )
     return torch.tensor([config.class_weights.get(name, 1.0) for name in classes], dtype=torch.float32)
+
+
+def _balanced(targets: np.ndarray, n_classes: int) -> np.ndarray:
+    if targets.ndim == 2:
+        present = targets.sum(axis=0)
+        absent = len(targets) - present
+        both = (present > 0) & (absent > 0)  # else there is nothing to balance
+        return np.where(both, absent / np.maximum(present, 1), 1.0)
+    counts = np.bincount(targets, minlength=n_classes)
+    there = counts > 0
+    return np.where(there, len(targets) / (there.sum() * np.maximum(counts, 1)), 0.0)

@@ -202,7 +202,7 @@ def need_legal(competition: Competition, config: FoldsConfig) -> None:
     check_folds(config, competition.classes, competition.targets)
     plan = make_folds(competition.ids, competition.targets, config, competition.train)
     check_plan(plan, config, competition.train)
-    lines = rare_classes(config, competition.classes, competition.targets, plan.groups)
+    lines = rare_classes(plan, config.k, competition.classes, competition.targets)
     assert all(line and "\n" not in line for line in lines)
     assert plan.ids == competition.ids
     assert plan.fold.shape == (len(competition.ids),)

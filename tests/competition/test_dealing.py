@@ -1,5 +1,7 @@
 """Groups of rows with several labels: whole groups, labels spread evenly."""
 
+import tracemalloc
+
 import numpy as np
 import pytest
 from hypothesis import given, settings
@@ -31,6 +33,54 @@ def test_groups_stay_whole_and_every_fold_has_rows(problem):
     if len(np.unique(groups)) >= k:
         assert set(fold) == set(range(k))
     assert deal_groups(targets, groups, k, seed).tolist() == fold.tolist()
+
+
+def dealt_by_the_book(targets, groups, k: int, seed: int) -> list[int]:
+    """The algorithm as it reads, with a table of all groups and classes."""
+    generator = np.random.default_rng(seed)
+    count = groups.max() + 1
+    labels = np.array([targets[groups == group].sum(axis=0) for group in range(count)])
+    rows = np.bincount(groups)
+    wants, space = np.tile(labels.sum(axis=0) / k, (k, 1)), np.full(k, len(groups) / k)
+    shuffled, tie_break = generator.permutation(count).tolist(), generator.permutation(k)
+    fold_of = {}
+    while left := {label: n for label in range(labels.shape[1]) if (n := labels[shuffled, label].sum())}:
+        rarest = min(left, key=left.get)
+        for group in sorted(
+            (group for group in shuffled if labels[group, rarest]), key=lambda g: -labels[g, rarest]
+        ):
+            fold = min(range(k), key=lambda f: (-wants[f, rarest], -space[f], tie_break[f]))
+            fold_of[group] = fold
+            wants[fold] -= labels[group]
+            space[fold] -= rows[group]
+            shuffled.remove(group)
+    for group in sorted(shuffled, key=lambda g: -rows[g]):
+        fold_of[group] = fold = min(range(k), key=lambda f: (-space[f], tie_break[f]))
+        space[fold] -= rows[group]
+    return [fold_of[group] for group in groups]
+
+
+@given(problem=problems())
+@settings(max_examples=100, deadline=None, database=None)
+def test_groups_are_dealt_by_the_book(problem):
+    assert deal_groups(*problem).tolist() == dealt_by_the_book(*problem)
+
+
+def test_thousands_of_classes_take_memory_and_time_for_the_labels_that_are_there():
+    rows, classes = 6_000, 2_000
+    targets = np.zeros((rows, classes), dtype=bool)
+    for column in np.random.default_rng(0).integers(0, classes, (4, rows)):
+        targets[np.arange(rows), column] = True
+    tracemalloc.start()
+    try:
+        fold = deal_groups(targets, np.arange(rows), 5, 0)
+        peak = tracemalloc.get_traced_memory()[1]
+    finally:
+        tracemalloc.stop()
+    assert peak < rows * classes  # a number for each group and class takes 8 times as much
+    counts = np.array([targets[fold == each].sum(axis=0) for each in range(5)])
+    assert np.ptp(counts, axis=0).mean() < 2.5  # by chance 3.6
+    assert np.ptp(np.bincount(fold)) < 60
 
 
 @pytest.mark.parametrize("seed", range(3))

@@ -20,7 +20,6 @@ from kit.competition.folds import (
     check_plan,
     group_texts,
     make_folds,
-    rare_classes,
     read_folds,
     write_folds,
 )
@@ -147,7 +146,7 @@ def test_a_column_that_is_not_there_or_empty_somewhere_is_told(key):
     message = refusal_of(make_folds, ids(4), targets, config, train(place=range(4)))
     assert message == f"folds.{key}: the train table has no column 'site'; it has place"
     message = refusal_of(make_folds, ids(4), targets, config, train(site=["", "a", "", "b"]))
-    assert message == f"folds.{key}: column 'site' is empty in 2 rows (row 1, 3)"
+    assert message == f"folds.{key}: column 'site' is empty in 2 rows (row 1, 3); fill them in"
 
 
 def test_fewer_groups_than_folds_are_refused():
@@ -293,19 +292,6 @@ class TestChecks:
             "folds: no row is there to train fold 0 on; give another plan"
         )
 
-    def test_classes_in_fewer_rows_or_groups_than_folds_are_told(self):
-        targets = np.array([[1, 0, 1], [1, 0, 0], [1, 1, 0], [1, 0, 0]], dtype=bool)
-        config = FoldsConfig(k=3)
-        assert rare_classes(config, ("a", "b", "c"), targets) == [
-            "class 'b' has 1 row, so 2 of 3 folds hold none of it",
-            "class 'c' has 1 row, so 2 of 3 folds hold none of it",
-        ]
-        lines = rare_classes(config, ("a", "b", "c"), targets, np.array([0, 0, 1, 1]))
-        assert lines[0] == "class 'a' has 2 groups, so 1 of 3 folds hold none of it"
-        many = rare_classes(FoldsConfig(k=9), tuple(f"c{place}" for place in range(14)), np.arange(28) % 14)
-        assert len(many) == 11
-        assert many[-1] == "so it is with 4 more classes"
-
     def test_a_single_row_of_a_class_is_no_obstacle_where_rows_have_several(self):
         targets = np.array([[1, 0], [1, 1], [1, 0]], dtype=bool)
         check_folds(FoldsConfig(k=3), ("a", "b"), targets)
@@ -316,9 +302,7 @@ class TestChecks:
 @pytest.mark.parametrize(
     ("options", "said"),
     [
-        ({"time": "t", "column": "f"}, "time tells the folds alone; leave out column"),
-        ({"time": "t", "group": "g"}, "time tells the folds alone; leave out group and duplicates"),
-        ({"column": "f", "duplicates": "exact"}, "column tells the folds alone; leave out group and duplicates"),
+        ({"time": "t", "column": "f"}, "time and column tell the folds both; leave one of them out"),
         ({"group_pattern": "x"}, "group_pattern is searched in the text of a column; name it in group"),
         ({"group": "g", "group_pattern": "("}, "no regular expression: missing ), unterminated subpattern"),
     ],

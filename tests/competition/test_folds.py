@@ -1,4 +1,5 @@
 import numpy as np
+import pandas as pd
 import pytest
 from conftest import refusal_of
 from hypothesis import given, settings
@@ -6,7 +7,15 @@ from hypothesis import strategies as st
 from sklearn.model_selection import StratifiedKFold
 
 from kit.competition.config import FoldsConfig
-from kit.competition.folds import FoldPlan, check_folds, make_folds, rare_classes, read_folds, write_folds
+from kit.competition.folds import (
+    FoldPlan,
+    check_folds,
+    check_plan,
+    make_folds,
+    rare_classes,
+    read_folds,
+    write_folds,
+)
 
 
 def _ids(count: int) -> list[str]:
@@ -131,12 +140,48 @@ def test_the_chosen_folds_are_sorted_and_stand_once():
     assert FoldsConfig(k=5, run=(3, 1, 3)).chosen == (1, 3)
 
 
-def test_classes_rarer_than_folds_are_told():
+def test_classes_that_some_folds_hold_none_of_are_told():
     targets = np.repeat([0, 1, 2, 3], [9, 2, 5, 4])
-    assert rare_classes(FoldsConfig(k=5), ("a", "b", "c", "d"), targets) == [
-        "class 'b' has 2 rows, so 3 of 5 folds hold none of it",
-        "class 'd' has 4 rows, so 1 of 5 folds hold none of it",
+    plan = make_folds(_ids(20), targets, FoldsConfig(k=5))
+    assert rare_classes(plan, 5, ("a", "b", "c", "d"), targets) == [
+        "class 'b' has 2 rows; 3 of 5 folds hold none of it",
+        "class 'd' has 4 rows; 1 of 5 folds hold none of it",
     ]
+
+
+def test_a_class_of_the_earliest_rows_is_in_no_fold():
+    plan = FoldPlan(_ids(4), np.array([-1, -1, 0, 1]), forward=True)
+    assert rare_classes(plan, 2, ("a", "b"), np.array([0, 0, 1, 1])) == [
+        "class 'a' has 2 rows; 2 of 2 folds hold none of it"
+    ]
+
+
+def test_of_many_rare_classes_ten_are_named():
+    targets = np.eye(14, dtype=bool)
+    plan = FoldPlan(_ids(14), np.arange(14) % 2)
+    lines = rare_classes(plan, 2, tuple("abcdefghijklmn"), targets)
+    assert lines[0] == "class 'a' has 1 row; 1 of 2 folds hold none of it"
+    assert lines[10:] == ["so it is with 4 more classes"]
+
+
+def test_a_plan_that_is_not_there_is_told(tmp_path):
+    assert refusal_of(read_folds, tmp_path / "folds.csv", ["a"]) == (
+        f"{tmp_path / 'folds.csv'} does not exist; it is the fold plan of the runs beside it"
+    )
+
+
+def test_groups_of_a_plan_and_of_the_table_are_both_held_to():
+    table = pd.DataFrame({"g": ["x", "x", "y", "y"]})
+    spanning = FoldPlan(_ids(4), np.array([0, 1, 0, 1]), groups=np.array([0, 1, 2, 3]))
+    assert "2 of 2 groups span folds (x, y)" in refusal_of(
+        check_plan, spanning, FoldsConfig(k=2, group="g"), table
+    )
+    own = FoldPlan(_ids(4), np.array([0, 0, 1, 1]), groups=np.array([0, 1, 1, 2]))
+    assert "1 of 3 groups span folds (1)" in refusal_of(check_plan, own, FoldsConfig(k=2, group="g"), table)
+
+
+def test_where_classes_are_not_dealt_evenly_few_rows_of_each_will_do():
+    check_folds(FoldsConfig(k=5, stratify=False), ("a", "b", "c"), np.repeat([0, 1, 2], [2, 3, 1]))
 
 
 def test_a_rare_class_is_in_as_many_folds_as_it_has_rows(recwarn):

@@ -120,7 +120,7 @@ def test_an_empty_id_is_named_by_its_line():
 
 
 def test_an_empty_label_is_named_by_its_id():
-    assert _refusal(_frame(labels=["3", "", ""])) == "mine.csv: no label for 2 ids (007, 7)"
+    assert _refusal(_frame(labels=["3", "", ""])) == "mine.csv: no label for 2 ids (007, 7); pandas writes NaN so"
 
 
 def test_an_unknown_label_is_named():

@@ -1,5 +1,8 @@
 """Submissions of every kind: made as the sample says, valid, read back, and told exactly what is wrong."""
 
+import math
+import warnings
+
 import numpy as np
 import pandas as pd
 import pytest
@@ -9,7 +12,7 @@ from hypothesis import strategies as st
 
 from kit.competition.config import CompetitionConfig
 from kit.competition.labels import MultiLabel, SingleLabel
-from kit.competition.submission import SubmissionFormat, submission_format, write_submission
+from kit.competition.submission import SubmissionFormat, _numbers, submission_format, write_submission
 from kit.competition.tables import read_table
 from kit.errors import KitError
 
@@ -193,9 +196,8 @@ class TestFaults:
             "1 ids stand there twice (b); ids must be unique",
             "2 of 3 ids are missing (007, 7)",
             "1 ids are not in the test set (8)",
-            "no label for 1 ids (8)",
-            "'cow', 'nan' are no class (in 2 rows); the classes are cat, dog, ox; NaN is what pandas writes for a "
-            "missing value",
+            "no label for 1 ids (8); pandas writes NaN so",
+            "'cow', 'nan' are no class (in 2 rows); the classes are cat, dog, ox; NaN stands for a missing value",
         ]
 
     def test_order_where_it_matters(self):
@@ -210,7 +212,10 @@ class TestFaults:
         [
             (["label", "id"], "the columns are label, id; expected id, label (the same in another order)"),
             (["id", "Label"], "the columns are id, Label; expected id, label"),
-            (["Unnamed: 0", "id", "label"], "the columns are Unnamed: 0, id, label; expected id, label"),
+            (
+                ["Unnamed: 0", "id", "label"],
+                "the columns are Unnamed: 0, id, label; expected id, label (write it with index=False)",
+            ),
             (["id"], "the columns are id; expected id, label"),
         ],
     )
@@ -220,7 +225,7 @@ class TestFaults:
     @pytest.mark.parametrize("labels", [ONE, NEVER_EMPTY])
     def test_a_row_without_a_label_where_each_has_one(self, labels):
         assert faults(format_of(labels, separator=" "), id=IDS, label=["cat", "", "  "]) == [
-            "no label for 2 ids (007, 7)"
+            "no label for 2 ids (007, 7); pandas writes NaN so"
         ]
         format_of(SEVERAL, separator=" ").validate(
             pd.DataFrame({"id": IDS, "label": ["cat", "", " "]}), "x"
@@ -300,6 +305,65 @@ def test_what_is_made_is_valid_and_reads_back_as_it_was(tmp_path_factory, kind, 
     np.testing.assert_array_equal(format.read(again[::-1], "x"), predicted)  # by id, in whatever order
 
 
+def read_one_by_one(cell: str) -> tuple[float, bool]:
+    """What a cell says, and whether it is text that says no number."""
+    if not cell.strip() or "_" in cell:
+        return math.nan, False
+    try:
+        return float(cell), False
+    except ValueError:
+        return math.nan, True
+
+
+ODD = "0|1|0.5|+1| 1|1 |1e-3|1_0||  |nan|NaN|-nan|nan(1)|inf|-inf|Infinity|1,5|١|1e|.5|5.|1e400|-0|true|1f|0x1|1\0"
+CELLS = st.sampled_from([*ODD.split("|"), "0.1234567890123456789", "3e-324"])
+
+
+@given(cells=st.lists(CELLS | st.floats(0, 1).map(str) | st.text(max_size=3), max_size=6), dtype=st.booleans())
+@settings(max_examples=400, deadline=None, database=None)
+def test_numbers_are_what_python_reads_one_by_one(cells, dtype):
+    values, is_text = _numbers(pd.Series(cells, dtype=object if dtype else str))
+    expected = [read_one_by_one(cell) for cell in cells]
+    np.testing.assert_array_equal(values, np.array([value for value, _ in expected]))
+    assert is_text.tolist() == [text for _, text in expected]
+
+
+@pytest.mark.parametrize("kind", ["columns", "probabilities"])
+def test_a_submission_of_many_columns_is_one_frame_in_one_piece(kind):
+    classes = tuple(f"c{place}" for place in range(150))
+    format = format_of(MultiLabel(classes), sample(f"id {' '.join(classes)}", "0"), submission=kind)
+    with warnings.catch_warnings():
+        warnings.simplefilter("error")  # pandas warns of frames that grew column by column
+        made = format.make(np.eye(3, 150, dtype=bool), np.eye(3, 150))
+        assert format.read(made, "x").nonzero()[1].tolist() == [0, 1, 2]
+    assert set(made.dtypes) == {np.dtype(object)}
+
+
+def test_cells_of_a_column_are_read_by_text_and_not_by_row(monkeypatch):
+    from kit.competition import submission as module
+
+    read, asked = module._number_or_text, []
+    monkeypatch.setattr(module, "_number_or_text", lambda cell: asked.append(cell) or read(cell))
+    ids = tuple(map(str, range(600)))
+    format = format_of(SEVERAL, sample("id cat dog ox", "0", ids), submission="probabilities")
+    odd = ["0.5", "", "x"] * 200
+    first = faults(format, id=ids, cat=["0.25", "1"] * 300, dog=odd, ox=["0"] * 600)[0]
+    assert first == "column dog: no value (NaN) for 200 ids (1, 4, 7, 10, 13 and 195 more)"
+    assert sorted(asked) == ["", "0.5", "x"]
+
+
+def test_labels_are_looked_up_once_each(monkeypatch):
+    from kit.competition import labels as module
+
+    ids = tuple(map(str, range(500)))
+    format = format_of(SEVERAL, sample(ids=ids), separator=" ")
+    table = pd.DataFrame({"id": ids, "label": ["cat ox"] * 500})
+    module._places.cache_clear()
+    format.validate(table, "x")
+    info = module._places.cache_info()
+    assert info.hits + info.misses == 1  # each hashes all classes
+
+
 def test_thousands_of_classes_are_checked_in_no_time():
     rows, classes = 400, 3474
     ids = tuple(map(str, range(rows)))
@@ -316,3 +380,46 @@ def test_thousands_of_classes_are_checked_in_no_time():
     finally:
         module._number = number
     assert len(parsed) <= 2 * classes  # and not one by one for each label
+
+
+class TestHints:
+    """What a message adds where it sees how the fault may have come about."""
+
+    def refused(self, **cells) -> str:
+        sample = pd.DataFrame({"id": ["a", "b"], "label": ["x", "y"]}, dtype=str)
+        format = submission_format(CompetitionConfig(path="p"), sample, SingleLabel(("x", "y")))
+        return refusal_of(format.validate, pd.DataFrame(cells, dtype=str), "f.csv")
+
+    def test_an_index_that_pandas_wrote(self):
+        assert self.refused(**{"Unnamed: 0": ["0", "1"], "id": ["a", "b"], "label": ["x", "y"]}) == (
+            "f.csv: the columns are Unnamed: 0, id, label; expected id, label (write it with index=False)"
+        )
+
+    def test_semicolons(self):
+        assert self.refused(**{"id;label": ["a;x", "b;y"]}) == (
+            "f.csv: the columns are id;label; expected id, label; its cells are separated by semicolons, where "
+            "commas are expected"
+        )
+
+    def test_spaces_around_a_label(self):
+        assert self.refused(id=["a", "b"], label=["x ", "y"]) == (
+            "f.csv: 'x ' is no class (in 1 rows); the classes are x, y; spaces around a label count"
+        )
+
+
+@pytest.mark.parametrize(
+    ("cells", "classes", "kind"),
+    [
+        (["0.5", "0.5"], ("0", "1"), "probabilities"),
+        (["0", "0.25"], ("cat", "dog"), "probabilities"),
+        (["0", "1"], ("0", "1"), "labels"),
+        (["0.0", "1.0"], ("0", "1"), "labels"),
+        (["cat", "cat"], ("cat", "dog"), "labels"),
+        (["", ""], ("cat", "dog"), "labels"),
+        (["0.5", "0.5"], ("a", "b", "c"), "labels"),
+        (["0.5", "0.7"], ("0.5", "0.7"), "labels"),
+    ],
+)
+def test_numbers_between_0_and_1_ask_for_the_probability_of_the_second_of_two_classes(cells, classes, kind):
+    sample = pd.DataFrame({"id": ["a", "b"], "label": cells}, dtype=str)
+    assert submission_format(CompetitionConfig(path="p"), sample, SingleLabel(classes)).kind == kind

@@ -75,7 +75,7 @@ def test_a_missing_table_in_a_missing_folder(tmp_path):
 
 
 def test_a_folder_is_no_table(tmp_path):
-    assert f"k: {tmp_path} does not exist" in refusal_of(read_table, tmp_path, "k")
+    assert f"k: {tmp_path} is a folder; give a CSV file" in refusal_of(read_table, tmp_path, "k")
 
 
 @pytest.mark.parametrize("content", ["", "\n\n"])
@@ -102,6 +102,40 @@ def test_what_is_no_table_is_refused_with_the_place(tmp_path, content, detail):
     message = refusal_of(read_table, path, "competition.train")
     assert message.startswith(f"competition.train: {path} ")
     assert detail in message
+
+
+LINES = [
+    ("3,0,10,20,30,99\n4,0,10,20,30,99\n", 2),  # as many in each line: pandas takes the first for an index
+    ("3,0,10,20,30\n\n4,0,10,20,30,99\n", 4),
+    ("3,0,10,20,30\n4,0,10,20,30,,\n", 3),
+    ('"3",0,10,20,30\n"4\n",0,10,20,30\n"a,b",0,10,20,30,99\n', 5),
+    ('3,0,10,20,"30",99\n', 2),
+]
+
+
+@pytest.mark.parametrize(("lines", "number"), LINES)
+@pytest.mark.parametrize("left_out", ["pixel0", "pixel1 pixel2 pixel3", "label", "beyond"])
+def test_too_many_cells_are_refused_where_columns_are_left_out(tmp_path, lines, number, left_out):
+    path = _write(tmp_path, "label,pixel0,pixel1,pixel2,pixel3\n" + lines)
+    assert refusal_of(read_table, path, "k", left_out.split()) == (
+        f"k: {path} has more cells in line {number} than there are column names"
+    )
+
+
+@pytest.mark.parametrize("header", ["a,b,c", "\n\na,b,c", '"a",b,"c"', "\ufeffa,b,c"])
+@pytest.mark.parametrize("end", ["\n", "\r\n", "\r"])
+def test_where_columns_are_left_out_the_others_are_as_they_stand(tmp_path, header, end):
+    lines = [*header.split("\n"), "1,2,3", '"x,y",5,6', "", "7", '8,"9",10', ",,"]
+    path = _write(tmp_path, end.join(lines) + end)
+    assert read_table(path, "k", without=["b"]).to_dict("list") == {
+        "a": ["1", "x,y", "7", "8", ""],
+        "c": ["3", "6", "", "10", ""],
+    }
+
+
+def test_a_cell_longer_than_a_csv_reader_takes_is_refused_in_one_line(tmp_path):
+    path = _write(tmp_path, f'a,b\n"{"x" * 200_000}",2\n')
+    assert refusal_of(read_table, path, "k", ["b"]).startswith(f"k: {path} is not a CSV table in UTF-8: ")
 
 
 def test_a_missing_column_is_named_beside_those_that_are_there(tmp_path):

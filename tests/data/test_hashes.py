@@ -124,6 +124,17 @@ def test_channels_are_seen_as_their_mean_and_table_rows_as_images(tmp_path):
     assert looks.width.tolist() == [96, 96, 8, 8, 8]
 
 
+def test_another_layout_of_a_table_is_looked_at_anew(tmp_path):
+    columns = tuple(f"p{place}" for place in range(64))
+    small = np.asarray(scene(7, side=8).convert("L"))
+    lines = [",".join(columns), ",".join(map(str, small.ravel()))]
+    (tmp_path / "table.csv").write_text("\n".join(lines) + "\n")
+    turned = (columns[0], *columns[:0:-1])
+    tables = [PixelTable(tmp_path / "table.csv", names, 8, 8) for names in (columns, turned)]
+    looks = [look_at([PixelRow(table, 0)], tmp_path / "cache") for table in tables]
+    assert looks[0].digests[0] != looks[1].digests[0]
+
+
 def test_what_was_seen_is_kept_until_a_file_changes(tmp_path, monkeypatch):
     files = saved(tmp_path / "images", one=scene(8), two=scene(9))
     reported = []

@@ -1,18 +1,17 @@
-"""Every kind of image file, several files as channels, and pixels in a table: pixels against arrays."""
+"""Every kind of image file, and several files as channels: pixels against arrays."""
 
 import os
 from pathlib import Path
 
 import numpy as np
-import pandas as pd
 import pytest
 from conftest import refusal_of
 from PIL import Image
 
 from kit.data.config import DataConfig
 from kit.data.decode import DecodeError, Decoder, open_image
-from kit.data.images import content_digest, files_key, open_images, open_readable
-from kit.sources import Channels, PixelRow, PixelTable, files_of, missing
+from kit.data.images import content_digest, open_images, open_readable
+from kit.sources import Channels, files_key, files_of, missing
 
 SIDE = 8
 
@@ -271,6 +270,21 @@ def test_channels_in_another_order_are_another_image(tmp_path):
     assert content_digest([source], tmp_path) != content_digest([turned], tmp_path)
 
 
+def test_digests_of_files_are_those_of_earlier_runs(tmp_path):
+    (tmp_path / "train").mkdir()
+    files = [tmp_path / "train" / name for name in ("a.png", "b.png", "c.png")]
+    for place, file in enumerate(files):
+        file.write_bytes(b"x" * place)
+    assert content_digest(files, tmp_path) == "6654e610e71f4e75"
+    assert content_digest([Channels(tuple(files))], tmp_path) == "6654e610e71f4e75"
+
+
+def test_files_as_channels_are_other_images_than_one_by_one(tmp_path):
+    files = channels_of(tmp_path, *(noise(4, 4, seed=place) for place in range(4))).files
+    pairs = [Channels(files[:2]), Channels(files[2:])]
+    assert len({files_key(files), files_key(pairs), files_key([Channels(files)])}) == 3
+
+
 def test_files_that_are_missing_are_named_once(tmp_path):
     source = channels_of(tmp_path, noise(4, 4), noise(4, 4))
     source.files[1].unlink()
@@ -279,91 +293,3 @@ def test_files_that_are_missing_are_named_once(tmp_path):
         source.files[1],
         tmp_path / "no.png",
     ]
-
-
-# Pixels in a table.
-
-
-def pixel_table(folder: Path, pixels: np.ndarray, **cells: dict) -> PixelTable:
-    """`pixels` [rows, height, width] as a table with other columns around; `cells`: "r<row>p<place>" → text."""
-    rows, height, width = pixels.shape
-    names = [f"pixel{place}" for place in range(height * width)]
-    frame = pd.DataFrame(pixels.reshape(rows, -1), columns=names).astype(object)
-    for key, text in cells.items():
-        row, place = map(int, key[1:].split("p"))
-        frame.iloc[row, place] = text
-    frame.insert(0, "label", "x")
-    frame["site"] = "y"
-    frame.to_csv(folder / "train.csv", index=False)
-    return PixelTable(folder / "train.csv", tuple(names), height, width)
-
-
-def rows_of(table: PixelTable, count: int) -> list[PixelRow]:
-    return [PixelRow(table, row) for row in range(count)]
-
-
-def test_pixels_of_a_table_are_those_that_stand_there_row_by_row(tmp_path):
-    pixels = noise(3, SIDE, SIDE)
-    sources = rows_of(pixel_table(tmp_path, pixels), 3)
-    for row in (2, 0, 1):
-        np.testing.assert_array_equal(decode(sources[row], channels=1)[..., 0], pixels[row])
-        np.testing.assert_array_equal(decode(sources[row]), repeated(pixels[row]))
-
-
-def test_an_image_that_is_no_square_keeps_its_shape(tmp_path):
-    pixels = noise(2, 3, 5)
-    image = open_image(rows_of(pixel_table(tmp_path, pixels), 2)[1])
-    assert image.size == (5, 3)
-    np.testing.assert_array_equal(np.asarray(image), pixels[1])
-
-
-def test_the_order_of_the_columns_is_the_configs(tmp_path):
-    table = pixel_table(tmp_path, noise(1, 2, 2))
-    turned = PixelTable(table.path, table.columns[::-1], 2, 2)
-    np.testing.assert_array_equal(
-        np.asarray(open_image(PixelRow(turned, 0))), np.asarray(open_image(PixelRow(table, 0)))[::-1, ::-1]
-    )
-
-
-@pytest.mark.parametrize("text", ["256", "-1", "0.5", "", "dark", "nan", "inf", "1e9"])
-def test_a_value_that_is_no_grey_level_spoils_its_row_alone(tmp_path, text):
-    pixels = noise(3, 2, 2)
-    sources = rows_of(pixel_table(tmp_path, pixels, r1p2=text), 3)
-    readable = open_readable(list("abc"), sources, DataConfig(size=SIDE, channels=1), tmp_path / "cache")
-    reason = f"row 2 of {tmp_path / 'train.csv'} (pixels are whole numbers from 0 to 255)"
-    assert (readable.rows, readable.broken) == ([0, 2], {1: reason})
-    np.testing.assert_array_equal(np.asarray(open_image(sources[2])), pixels[2])
-    assert refusal_of(open_images, list("abc"), sources, DataConfig(size=SIDE), tmp_path / "cache") == (
-        f"1 of 3 images cannot be read: {reason}; mend or remove them and their rows"
-    )
-
-
-@pytest.mark.parametrize("text", ["7.0", " 7", "007", "7e0"])
-def test_a_whole_number_may_be_spelt_otherwise(tmp_path, text):
-    (source,) = rows_of(pixel_table(tmp_path, noise(1, 2, 2), r0p3=text), 1)
-    assert np.asarray(open_image(source))[1, 1] == 7
-
-
-def test_a_table_that_was_written_anew_is_read_anew(tmp_path):
-    table = pixel_table(tmp_path, np.zeros((1, 2, 2), np.uint8))
-    before = files_key([PixelRow(table, 0)])
-    assert np.asarray(open_image(PixelRow(table, 0))).max() == 0
-    pixel_table(tmp_path, np.full((1, 2, 2), 9, np.uint8))
-    os.utime(table.path, ns=(5, 5))
-    assert np.asarray(open_image(PixelRow(table, 0))).min() == 9
-    assert files_key([PixelRow(table, 0)]) != before
-
-
-def test_each_row_and_shape_of_a_table_is_another_image_for_the_cache(tmp_path):
-    table = pixel_table(tmp_path, noise(2, 2, 3))
-    turned = PixelTable(table.path, table.columns, 3, 2)
-    keys = {files_key([PixelRow(each, row)]) for each in (table, turned) for row in (0, 1)}
-    assert len(keys) == 4
-    digests = {content_digest([PixelRow(table, row)], tmp_path) for row in (0, 1)}
-    assert len(digests) == 2
-
-
-def test_a_row_beyond_the_table_cannot_be_read(tmp_path):
-    table = pixel_table(tmp_path, noise(2, 2, 2))
-    with pytest.raises(DecodeError):
-        open_image(PixelRow(table, 2))

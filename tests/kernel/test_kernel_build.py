@@ -399,16 +399,26 @@ def test_code_that_was_not_rehearsed_is_of_another_family(build, tmp_path, monke
 
 
 def test_an_infer_kernel_carries_the_decision_rule_of_the_pooled_runs(build):
-    attached = ("--set", "kernel.datasets=[me/runs]")
-    _, told = build(*attached, kind="infer", scoring={"rule": "auto"})
-    assert "the runs are not pooled here, so the kernel fits its decision rule" in told
+    attached, auto = ("--set", "kernel.datasets=[me/runs]"), {"rule": "auto"}
+    note = "the runs are not pooled here, so the kernel fits its decision rule"
+    assert note in build(*attached, kind="infer", scoring=auto)[1]
     assert not [name for name in packed(built("tiny-infer")[1]) if name.startswith("runs/")]
+    chosen = {
+        "average": "macro",
+        "beta": 1.0,
+        "zero_division": 0,
+        "rule": "auto",
+        "at_least": None,
+        "at_most": None,
+    }
+    content = {"rule": {"kind": "argmax"}, "scoring": chosen, "classes": [], "runs": []}
     scores = Path("runs/tiny/uniform/scores.json")
     scores.parent.mkdir(parents=True)
-    scores.write_text('{"rule": {}}')
-    _, told = build(*attached, kind="infer", scoring={"rule": "auto"})
-    assert "decision rule" not in told
-    assert packed(built("tiny-infer")[1])["runs/tiny/uniform/scores.json"] == b'{"rule": {}}'
+    scores.write_text(json.dumps(content))
+    assert "decision rule" not in build(*attached, kind="infer", scoring=auto)[1]
+    assert json.loads(packed(built("tiny-infer")[1])["runs/tiny/uniform/scores.json"]) == content
+    assert note in build(*attached, kind="infer", scoring=auto | {"beta": 2})[1]
+    assert note not in build(*attached, kind="infer", scoring=auto | {"average": "micro"})[1]
     build()
     assert "runs/tiny/uniform/scores.json" not in packed(built("tiny-train")[1])
 

@@ -191,13 +191,19 @@ BAD_SUBMISSIONS = {
     "submit([f'{name},red' for name in ids[1:]])": "1 of 5 ids are missing (test000)",
     "submit([f'{name},red' for name in [*ids, 'test999']])": "1 ids are not in the test set (test999)",
     "submit([f'{name},red' for name in [*ids, ids[2]]])": "1 ids stand there twice (test002); ids must be unique",
-    "submit([f'{name},' if name == ids[3] else f'{name},red' for name in ids])": "no label for 1 ids (test003)",
-    "submit([f'{name},nan' for name in ids])": "'nan' is no class; the classes are blue, green, red",
-    "submit([f'{name},0' for name in ids])": "'0' is no class; the classes are blue, green, red",
+    "submit([f'{name},' if name == ids[3] else f'{name},red' for name in ids])": (
+        "no label for 1 ids (test003); pandas writes NaN so"
+    ),
+    "submit([f'{name},nan' for name in ids])": (
+        "'nan' is no class (in 5 rows); the classes are blue, green, red; NaN stands for a missing value"
+    ),
+    "submit([f'{name},0' for name in ids])": "'0' is no class (in 5 rows); the classes are blue, green, red",
     "submit([f'{name},red' for name in ids], 'id,target')": "the columns are id, target; expected id, label",
-    "submit([f'red,{name}' for name in ids], 'label,id')": "the columns are label, id; expected id, label",
+    "submit([f'red,{name}' for name in ids], 'label,id')": (
+        "the columns are label, id; expected id, label (the same in another order)"
+    ),
     "submit([f'0,{name},red' for name in ids], ',id,label')": (
-        "the columns are Unnamed: 0, id, label; expected id, label"
+        "the columns are Unnamed: 0, id, label; expected id, label (write it with index=False)"
     ),
     "submit(ids, 'id')": "the columns are id; expected id, label",
     "submit([])": "5 of 5 ids are missing (test000, test001, test002, test003, test004)",

@@ -8,7 +8,7 @@ from kit.errors import KitError
 from kit.scoring import blend as blending
 from kit.scoring.blend import Blend, choose_blend, fit_blend, greedy, methods_for, plain_score, ranks
 from kit.scoring.config import ScoringConfig
-from kit.scoring.decide import TIE
+from kit.scoring.decide import TIE, choose
 
 MACRO = ScoringConfig()
 ARGMAX = ScoringConfig(rule="argmax")
@@ -73,7 +73,7 @@ def test_a_useless_member_gets_no_weight():
 
 def test_unequal_members_get_unequal_weights():
     members, truth, _ = one_label([0.8, 1.4], rows=1500)
-    weights = fit_blend("greedy", members, truth, MACRO).weights
+    weights = fit_blend("greedy", members, truth, np.zeros(len(truth)), MACRO).weights
     assert 0.5 < weights[0] < 1
     assert sum(weights) == pytest.approx(1)
 
@@ -87,6 +87,23 @@ def test_equal_members_are_a_tie_that_the_simplest_wins(make):
     assert max(scores) - min(scores) <= TIE
 
 
+def test_the_best_single_member_is_the_best_by_its_own_rule():
+    """Not by argmax, which of the first member's probabilities finds one class only."""
+    generator = np.random.default_rng(0)
+    truth = generator.choice(3, 400, p=[0.8, 0.1, 0.1])
+    seen = np.where(generator.random(400) < 0.9, truth, generator.integers(0, 3, 400))
+    shy = np.full((400, 3), [0.8, 0.1, 0.1])
+    shy[np.arange(400), seen] += 0.3
+    noise = np.where(generator.random(400) < 0.5, truth, generator.integers(0, 3, 400))
+    bold = np.eye(3)[noise] * 0.8 + 0.2 / 3
+    members = [shy / shy.sum(axis=1, keepdims=True), bold]
+    assert plain_score(members[0], truth, MACRO) < plain_score(members[1], truth, MACRO)
+    choice = choose_blend(members, truth, np.arange(400) % 5, MACRO)
+    assert by_method(choice)["single"]["weights"] == [1.0, 0.0]
+    alone = choose(members[0], truth, np.arange(400) % 5, MACRO)
+    assert by_method(choice)["single"]["cross_fitted"] == pytest.approx(alone.cross_fitted)
+
+
 @pytest.mark.parametrize(("tie", "method"), [(1.0, "single"), (0.0, "greedy")])
 def test_the_simplest_that_is_nearly_the_best(monkeypatch, tie, method):
     members, truth, folds = one_label([0.8, 1.1], rows=400)
@@ -98,8 +115,8 @@ def test_the_simplest_that_is_nearly_the_best(monkeypatch, tie, method):
 
 def test_a_copy_of_a_member_changes_no_greedy_choice():
     (good, other), truth, _ = one_label([1.0, 1.3])
-    twice = fit_blend("greedy", [good, good, other], truth, MACRO).weights
-    once = fit_blend("greedy", [good, other], truth, MACRO).weights
+    twice = fit_blend("greedy", [good, good, other], truth, np.zeros(len(truth)), MACRO).weights
+    once = fit_blend("greedy", [good, other], truth, np.zeros(len(truth)), MACRO).weights
     score = lambda weights, members: plain_score(Blend("greedy", weights).of(members), truth, MACRO)  # noqa: E731
     assert score(twice, [good, good, other]) >= score(once, [good, other]) - 0.005
 
@@ -188,7 +205,7 @@ def test_known_weights_are_found():
 def test_greedy_is_never_worse_than_the_best_member_on_its_rows():
     for seed in range(3):
         members, truth, _ = several_labels([1.0, 2.0, 4.0], rows=150, seed=seed)
-        blended = fit_blend("greedy", members, truth, MACRO).of(members)
+        blended = fit_blend("greedy", members, truth, np.zeros(len(truth)), MACRO).of(members)
         assert (
             plain_score(blended, truth, MACRO) >= max(plain_score(each, truth, MACRO) for each in members) - 1e-6
         )

@@ -5,9 +5,18 @@ import pytest
 
 from kit.errors import KitError
 from kit.scoring.config import ScoringConfig
-from kit.scoring.decide import TIE, choose, decide_test, fit, rule_from_json
+from kit.scoring.decide import TIE, choose, decide_test, fit, plain_rule, rule_from_json
 from kit.scoring.f1 import argmax, score
-from kit.scoring.rules import Argmax, Half, Offsets, PositiveThreshold, Prevalence, Threshold, Thresholds
+from kit.scoring.rules import (
+    Argmax,
+    ExpectedF,
+    Half,
+    Offsets,
+    PositiveThreshold,
+    Prevalence,
+    Threshold,
+    Thresholds,
+)
 
 SEVERAL = {
     "macro": ["half", "threshold", "prevalence", "thresholds"],
@@ -152,6 +161,27 @@ def test_what_does_not_fit_is_said(change, message):
         choose(*change(*several()), ScoringConfig())
     with pytest.raises(KitError, match=r"scoring\.average: samples"):
         choose(*one(), ScoringConfig(average="samples"))
+
+
+# no labels
+
+
+def test_the_plain_rule_needs_no_labels():
+    probabilities = several()[0]
+    share = float(np.mean(probabilities >= 0.5))
+    assert plain_rule(one()[0], False, ScoringConfig()) == Argmax()
+    assert plain_rule(probabilities, True, ScoringConfig()) == Half(1, 4, 0.5, share)
+    assert plain_rule(probabilities, True, ScoringConfig(at_least=0, at_most=2)) == Half(0, 2, 0.5, share)
+    wanted = ScoringConfig(average="samples", rule="expected_f", beta=2.0, zero_division=1, at_most=3)
+    assert plain_rule(probabilities, True, wanted) == ExpectedF(1, 3, 2.0, 1)
+
+
+def test_the_plain_rule_meets_test_rows_with_the_share_of_the_out_of_fold_rows():
+    oof = several(1000)[0]
+    rule = plain_rule(oof, True, ScoringConfig(at_least=0))
+    by_fold = [several(1000, seed=seed)[0] for seed in range(1, 4)]
+    assert decide_test(rule, by_fold, "quantile").sum() == np.count_nonzero(oof >= 0.5)
+    assert decide_test(rule, by_fold, "none").sum() < 0.9 * np.count_nonzero(oof >= 0.5)
 
 
 # test rows

@@ -106,6 +106,38 @@ def test_prevalence_on_few_rows_decides_by_its_thresholds():
     assert rule.decide(few).any(axis=0).tolist() == [False, True]
 
 
+def test_prevalence_of_some_rows_counts_over_all_rows_at_hand():
+    probabilities = np.random.default_rng(0).random((1000, 2))
+    rule = Prevalence(0, 2, (0.5, 0.1), (0.9, 0.9))
+    rows = np.argsort(np.argsort(-probabilities[:, 0])) < 300  # all among the upper half of the first class
+    chosen = rule.decide_among(probabilities, rows)
+    assert chosen[:, 0].all()
+    assert np.array_equal(chosen, rule.decide(probabilities)[rows])
+    assert rule.decide(probabilities[rows])[:, 0].sum() == 150
+
+
+@pytest.mark.parametrize(
+    ("rule", "share"),
+    [
+        (Prevalence(0, 2, (0.3, 0.0008), (0.9, 0.9)), 0.3),
+        (Thresholds(0, 2, (0.9, 0.9), (0.3, 0.0008)), 0.3),
+        (PositiveThreshold(0.9, 0.0008), None),
+    ],
+    ids=lambda each: getattr(each, "kind", ""),
+)
+def test_a_class_whose_share_rounds_to_no_row_keeps_its_threshold(rule, share):
+    probabilities = 0.5 * np.random.default_rng(0).random((500, 2))
+    probabilities[7, 1] = 0.999
+    labels = rule.mapped(probabilities).decide(probabilities)
+    rare = labels if share is None else labels[:, 1]
+    assert np.flatnonzero(rare).tolist() == [7]
+    assert share is None or labels[:, 0].mean() == share
+    more = np.tile(probabilities, (2, 1))[:700]  # .0008 of 700 rows is more than half a row
+    more[20, 1] = 0.9995
+    labels = rule.mapped(more).decide(more)
+    assert np.flatnonzero(labels if share is None else labels[:, 1]).tolist() == [20]
+
+
 def test_mapped_thresholds_keep_their_share():
     generator = np.random.default_rng(1)
     narrow = 0.4 + 0.1 * generator.random((1000, 2))

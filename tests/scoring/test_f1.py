@@ -47,6 +47,23 @@ def test_scores_equal_a_slow_definition_and_scikit_learn(average, zero_division,
     assert value == fbeta_score(truth, predicted, beta=beta, average=average, zero_division=zero_division)
 
 
+@pytest.mark.parametrize("zero_division", [0, 1])
+@given(rows=st.lists(st.tuples(st.booleans(), st.booleans()), min_size=1, max_size=6))
+@settings(max_examples=30, deadline=None, database=None)
+def test_binary_scores_are_scikit_learns_of_class_one(zero_division, rows):
+    truth, predicted = np.array(rows, dtype=np.int64).T
+    value = score(truth, predicted, ScoringConfig(average="binary", zero_division=zero_division))
+    assert value == fbeta_score(truth, predicted, beta=1, zero_division=zero_division)
+
+
+def test_one_label_is_counted_without_scikit_learns_checks(monkeypatch):
+    def refuse(*_, **__):
+        raise AssertionError("slow")
+
+    monkeypatch.setattr("sklearn.metrics.fbeta_score", refuse)
+    assert score(np.array([0, 1, 2]), np.array([0, 1, 2]), ScoringConfig()) == 1
+
+
 def test_macro_f1_by_hand():
     truth, predicted = np.array([0, 0, 0, 1, 1, 2]), np.array([0, 0, 1, 1, 2, 2])
     assert score(truth, predicted, ScoringConfig()) == pytest.approx((4 / 5 + 1 / 2 + 2 / 3) / 3)

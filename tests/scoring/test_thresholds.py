@@ -4,11 +4,12 @@ import numpy as np
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from simulation import World, draw
 
 from kit.scoring.config import ScoringConfig
-from kit.scoring.f1 import score
+from kit.scoring.f1 import fbeta, score
 from kit.scoring.rules import Threshold
-from kit.scoring.thresholds import NEVER, best_threshold, best_thresholds, limits, threshold_at
+from kit.scoring.thresholds import GAIN, NEVER, best_threshold, best_thresholds, limits, threshold_at
 
 AVERAGES = ["macro", "micro", "weighted", "samples"]
 CASES = {"seed": st.integers(0, 10_000), "beta": st.sampled_from([0.5, 1.0, 2.0])}
@@ -171,6 +172,41 @@ def test_the_probabilities_are_left_as_they_are():
         best_threshold(probabilities, truth, ScoringConfig(average=average, at_least=1, at_most=2))
         best_thresholds(probabilities, truth, ScoringConfig(average=average))
     assert np.array_equal(probabilities, before)
+
+
+def test_the_thresholds_for_samples_are_fitted_on_a_part_of_very_many_rows(monkeypatch):
+    generator = np.random.default_rng(0)
+    probabilities = generator.random((20_000, 3), dtype=np.float32)
+    truth = generator.random((20_000, 3)) < probabilities ** np.array([2, 3, 1])
+    left_out = np.setdiff1d(np.arange(20_000), np.random.default_rng(0).choice(20_000, 10_000, replace=False))
+    truth[:, 2] = np.arange(20_000) == left_out[0]
+    config = ScoringConfig(average="samples", at_least=0)
+    exact = best_thresholds(probabilities, truth, config)
+    monkeypatch.setattr("kit.scoring.thresholds.MANY", 30_000)
+    part = best_thresholds(probabilities, truth, config)
+    assert np.array_equal(part, best_thresholds(probabilities, truth, config))
+    assert (part[:2] != exact[:2]).all()
+    assert part[2] == best_threshold(probabilities, truth, config)
+    exact[2] = part[2]
+    best, near = (score(truth, probabilities >= thresholds, config) for thresholds in (exact, part))
+    assert best - 0.002 < near
+
+
+def test_the_sweeps_for_samples_end_with_the_gain(monkeypatch):
+    drawn = draw(World(classes=60), 5000, 0)
+    probabilities, truth = drawn.oof, drawn.truth
+    config, calls = ScoringConfig(average="samples", at_least=0), []
+    patch = "kit.scoring.thresholds.{}".format
+    monkeypatch.setattr(patch("fbeta"), lambda *arguments: calls.append(1) or fbeta(*arguments))
+    found = []
+    for gain in (-1.0, 1e-12, GAIN, 1.0):
+        monkeypatch.setattr(patch("GAIN"), gain)
+        calls.clear()
+        thresholds = best_thresholds(probabilities, truth, config)
+        found.append((score(truth, probabilities >= thresholds, config), len(calls)))
+    (_, ten), (exact, most), (near, fewer), (_, fewest) = found
+    assert near > exact - GAIN * 10
+    assert fewest < fewer < most <= ten <= 10 * (2 * 60 + 1) + 10
 
 
 @pytest.mark.parametrize("average", AVERAGES)
