@@ -35,7 +35,7 @@ def attached(reference):
 
 
 def unpack():
-    """The kit, its config and the fold plan in a fresh folder, if they are what was built."""
+    """The kit, its config, and the fold plan or scores in a fresh folder, if they are what was built."""
     if KERNEL["code"]:  # too large for a code file
         packed = (attached(KERNEL["code"]) / "bundle.bin").read_bytes()
     else:

@@ -15,9 +15,9 @@ from kit.competition.folds import FoldPlan, make_folds, write_folds
 from kit.competition.load import load_competition
 from kit.config import validate
 from kit.files import write_json, write_text
+from kit.identity import labels_digest
 from kit.locate import Places
 from kit.runs import ExperimentDir, RunKey, predictions, write_predictions
-from kit.settings import fingerprint
 from kit.show_blend import show_blend
 
 CLASSES = sorted(COLOURS)
@@ -50,7 +50,7 @@ def write_experiment(
     folder = ExperimentDir(output / "runs" / name)
     write_text(folder.config, experiment.to_yaml())
     write_folds(plan, folder.folds)
-    labels = fingerprint(sorted(zip(data.ids, data.format.decode(data.targets), strict=True)))
+    labels = labels_digest(data)
     test_truth = pd.read_csv(home / "solution.csv").set_index("id")["label"]
     train_truth = dict(zip(data.ids, data.format.decode(data.targets), strict=True))
     for policy in policies:

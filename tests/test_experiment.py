@@ -773,3 +773,43 @@ class TestUnreadable:
         file.write_bytes(file.read_bytes()[:60])
         message = refusal_of(run, validate(experiment_content(folder, folds={"k": 2}), "test"), tmp_path)
         assert message.startswith("1 of 18 images cannot be read: ")
+
+
+class TestGivenPlans:
+    """`--folds FILE`: groups are held to, told by the file or not."""
+
+    def plan(self, tmp_path, text: str):
+        (tmp_path / "mine.csv").write_text(text)
+        return tmp_path / "mine.csv"
+
+    @pytest.fixture
+    def folder(self, tmp_path):
+        folder = write_competition(tmp_path / "colours", rows=12, test_rows=3, side=8)
+        train = pd.read_csv(folder / "train.csv")
+        train.assign(site=[f"s{row // 4}" for row in range(12)]).to_csv(folder / "train.csv", index=False)
+        shutil.copy(folder / "train/train000.png", folder / "train/train006.png")  # rows 0 and 6: the same pixels
+        return folder
+
+    def test_in_which_a_group_of_the_table_spans_folds(self, folder, tmp_path, no_training):
+        lines = [f"train{row:03d},{row % 2}" for row in range(12)]
+        plan = self.plan(tmp_path, "\n".join(["id,fold", *lines]))
+        config = experiment(folder, folds={"k": 2, "group": "site"})
+        assert "folds: 3 of 3 groups span folds (s0, s1, s2)" in refusal_of(
+            lambda: run(config, tmp_path, folds=plan)
+        )
+
+    def test_in_which_images_that_are_alike_span_folds(self, folder, tmp_path, no_training):
+        lines = [f"train{row:03d},{int(row > 5)}" for row in range(12)]
+        plan = self.plan(tmp_path, "\n".join(["id,fold", *lines]))
+        config = experiment(folder, folds={"k": 2, "duplicates": "exact"})
+        assert "1 of 11 groups span folds" in refusal_of(lambda: run(config, tmp_path, folds=plan))
+        prepared = prepare(
+            experiment(folder, name="other", folds={"k": 2, "duplicates": "exact"}, training={"batch_size": 4}),
+            ExperimentDir(tmp_path / "runs/other"),
+            Places(tmp_path),
+            folds=self.plan(
+                tmp_path, "\n".join(["id,fold", *[f"train{row:03d},{int(0 < row < 6)}" for row in range(12)]])
+            ),
+        )
+        assert prepared.plan.groups[0] == prepared.plan.groups[6]
+        assert len(np.unique(prepared.plan.groups)) == 11

@@ -16,6 +16,7 @@ from kit.errors import KitError, some
 from kit.files import write_text
 
 EARLIEST = -1  # the fold of rows that are never held out
+LARGE = 20_000_000  # rows × classes, from which on iterative-stratification takes minutes to hours
 
 
 @dataclass(frozen=True)
@@ -60,7 +61,8 @@ def make_folds(
     joined   int64 [rows]: rows with the same number hold images that are alike
 
     Stratified: scikit-learn's StratifiedKFold and StratifiedGroupKFold; with several labels a row
-    iterative-stratification's MultilabelStratifiedKFold (Sechidis et al. 2011), with groups `deal_groups`.
+    iterative-stratification's MultilabelStratifiedKFold (Sechidis et al. 2011); with groups, and beyond `LARGE`,
+    `deal_groups`, which is the same for groups.
     Raises KitError for a column that is not there, and for fewer groups or moments than folds.
     """
     groups = row_groups(config, table, joined, len(ids))
@@ -132,9 +134,11 @@ def check_folds(config: FoldsConfig, classes: tuple[str, ...], targets: np.ndarr
 
 def check_plan(plan: FoldPlan, config: FoldsConfig, table: pd.DataFrame | None = None) -> None:
     """Refuses a plan in which a group spans folds, and one of whose folds is empty or trains on nothing."""
-    known = [] if plan.groups is None else [plan.groups]
-    if config.group and table is not None:
+    known = []
+    if config.group and table is not None:  # first, as its groups have names
         known.append(np.array(group_texts(config, table), dtype=object))
+    if plan.groups is not None:
+        known.append(plan.groups)
     for groups in known:
         spans = pd.Series(plan.fold).groupby(groups).nunique()
         if len(spanning := spans[spans > 1]):
@@ -200,7 +204,8 @@ def _dealt(targets: np.ndarray, groups: np.ndarray | None, config: FoldsConfig) 
     from sklearn.model_selection import GroupKFold, KFold, StratifiedGroupKFold, StratifiedKFold
 
     several = targets.ndim == 2
-    if config.stratify and several and groups is not None:
+    if config.stratify and several and (groups is not None or targets.size > LARGE):
+        groups = np.arange(len(targets)) if groups is None else groups
         return deal_groups(targets, groups, config.k, config.seed)
     shuffled = {"shuffle": True, "random_state": config.seed}
     if not config.stratify:

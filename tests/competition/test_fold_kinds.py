@@ -13,6 +13,7 @@ from pydantic import ValidationError
 from sklearn.model_selection import GroupKFold, KFold, StratifiedGroupKFold
 
 from kit.competition.config import FoldsConfig
+from kit.competition.dealing import deal_groups
 from kit.competition.folds import (
     EARLIEST,
     FoldPlan,
@@ -310,3 +311,15 @@ class TestChecks:
 def test_two_ways_at_once_are_no_config(options, said):
     with pytest.raises(ValidationError, match=re.escape(said)):
         FoldsConfig(**options)
+
+
+def test_very_many_rows_and_classes_are_dealt_as_groups_of_one(monkeypatch):
+    targets = np.random.default_rng(0).random((300, 6)) < 0.2
+    ids = [f"r{row:03d}" for row in range(300)]
+    monkeypatch.setattr("kit.competition.folds.LARGE", 1000)
+    plan = make_folds(ids, targets, FoldsConfig(k=3))
+    expected = deal_groups(targets, np.arange(300), 3, 0)
+    np.testing.assert_array_equal(plan.fold, expected)
+    assert plan.groups is None
+    counts = np.stack([targets[plan.fold == fold].sum(axis=0) for fold in range(3)])
+    assert np.ptp(counts, axis=0).max() <= 3
