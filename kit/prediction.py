@@ -2,7 +2,7 @@
 
 import time
 from collections.abc import Callable, Iterator, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 import numpy as np
@@ -80,14 +80,17 @@ def predict_test(
     stated = [Path(source).expanduser() for source in sources]
     runs = find_runs(experiment, policy, stated or usual_sources(experiment, places))
     oof = average(read_predictions(run.oof) for run in runs)
+    multilabel, scoring = experiment.competition.multilabel, experiment.scoring
+    scoring.check(multilabel, len(oof.columns))
     hand_in = _HandIn(
-        rule=_rule(experiment, runs, oof, places, say),
+        rule=plain_rule(oof.to_numpy(), multilabel, scoring),
         prior=oof.mean(),
         format=_format(experiment, test, list(oof.columns)),
-        transfer=experiment.scoring.transfer,
+        transfer=scoring.transfer,
         path=submission,
     )
-    hand_in.write({})
+    hand_in.write({})  # before anything that may take long
+    hand_in = replace(hand_in, rule=_rule(experiment, runs, oof, places, say))
     models = "1 model" if len(runs) == 1 else f"{len(runs)} models"
     say(
         f"{experiment.name}: {len(test.ids)} test rows, {models} of {policy}; until they are done {submission} "
@@ -244,7 +247,6 @@ def _rule(experiment: Experiment, runs: Sequence[RunDir], oof: pd.DataFrame, pla
     predictions and the train table; without that, the plain one."""
     policy, config = next(iter(experiment.policies)), experiment.scoring
     classes, multilabel = list(oof.columns), experiment.competition.multilabel
-    config.check(multilabel, len(classes))
     stored = stored_rule(ExperimentDir(places.runs / experiment.name).policy(policy) / "scores.json", config)
     if stored and stored.is_of(runs, classes):
         return stored.rule
