@@ -4,7 +4,7 @@
 
 KERNEL = "{{kernel}}"
 
-# The kit, config.yaml and, where the runs were pooled, their scores.json: a tar archive, compressed with bzip2, in base 85.
+# The kit, config.yaml and the scores of pooled runs: a tar archive, compressed with bzip2, in base 85.
 ARCHIVE = "{{archive}}"
 
 code = unpack()
