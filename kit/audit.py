@@ -16,7 +16,7 @@ from kit.competition.duplicates import (
     duplicates_between,
     with_different_labels,
 )
-from kit.competition.folds import FoldPlan, check_folds
+from kit.competition.folds import FoldPlan, check_folds, check_plan
 from kit.competition.load import Competition, label_hints, load_competition
 from kit.competition.suspects import Suspect, suspected_groups
 from kit.config import Experiment
@@ -128,12 +128,15 @@ def _look(images: Sequence[Source], part: str, places: Places) -> Looks:
 
 
 def _plan(experiment: Experiment, competition: Competition, places: Places) -> tuple[FoldPlan | None, list[str]]:
-    """The folds that the config asks for; None and why, where there are none."""
+    """The folds that the config asks for, None where they cannot be made; and what is wrong with them."""
+    plan = None
     try:
         check_folds(experiment.folds, competition.classes, competition.targets)
-        return new_plan(experiment, competition, places), []
+        plan = new_plan(experiment, competition, places)
+        check_plan(plan, experiment.folds, competition.train)
+        return plan, []
     except KitError as error:
-        return None, [f"{FAULT}{error}"]
+        return plan, [f"{FAULT}{error}"]
 
 
 def _alike(
@@ -310,8 +313,9 @@ def _advice(
     rare: pd.DataFrame,
 ) -> list[str]:
     lines = []
-    if len(broken):
-        lines.append(f"images that cannot be read: {len(broken)}; mend or remove them and their rows before a run")
+    for part, images in broken.groupby("part", sort=False):
+        what = "mend or remove them and their rows" if part == "train" else "their rows get the prior"
+        lines.append(f"{part} images that cannot be read: {len(images)}; {what}")
     if count := int(pairs["labels_differ"].sum()):
         what = "look at them: one of the two labels may be wrong"
         lines.append(f"pairs that are alike but have different labels: {count}; {what}")
@@ -328,15 +332,12 @@ def _fold_advice(
     folds: FoldsConfig, looks: Looks, pairs: pd.DataFrame, setting: Setting, suspects: list[Suspect]
 ) -> list[str]:
     lines = []
-    told = "time" if folds.time else "column" if folds.column else None  # by the table alone, that is
     proposed = next((suspect.setting for suspect in suspects if suspect.setting), None)
     if proposed:
-        what = f"set {proposed}, so that no group spans folds"
-        what = f"see that folds.{told} keeps them together" if told else what
-        lines.append(f"rows seem to come in groups; {what}")
+        lines.append(f"rows seem to come in groups; set {proposed}, so that no group spans folds")
     if count := int(pairs["spans_folds"].sum()):
         line = f"pairs that are alike and span folds: {count}; models are scored on what they have seen"
-        lines.append(line if proposed or told else f"{line}; {_joining(folds, looks, setting)}")
+        lines.append(line if proposed else f"{line}; {_joining(folds, looks, setting)}")
     if folds.duplicates in ("exact", setting):
         groups = components(len(looks), duplicate_pairs(looks, folds.duplicates))
         lines += filter(None, [chained(groups, folds.k, folds.duplicates)])

@@ -24,7 +24,7 @@ from kit.errors import KitError, some
 from kit.files import need_writable, write_json
 from kit.identity import labels_digest, read_plan, stored_experiment
 from kit.locate import Places
-from kit.pooling import Pooled, pooled
+from kit.pooling import Pooled, pooled, stored_scores
 from kit.runs import ExperimentDir, RunDir, average, predictions, write_predictions
 from kit.scoring.blend import BlendChoice, choose_blend
 from kit.scoring.config import ScoringConfig
@@ -312,14 +312,9 @@ def _record(
 
 def _score_alone(member: Member, pool: Pooled, config: ScoringConfig) -> float:
     """The member's own out-of-fold score: as `kit run` told it, where it is of this metric."""
-    file = member.folder.policy(member.policy) / "scores.json"
-    if file.is_file():
-        try:
-            scores = json.loads(file.read_text(encoding="utf-8"))
-        except ValueError as error:
-            raise KitError(f"{file} is damaged ({error}); python -m kit run writes it anew") from error
-        if scores.get("scoring") == config.canonical() and scores.get("oof_rows") == len(pool.oof):
-            return scores["oof"]
+    scores = stored_scores(member.folder.policy(member.policy) / "scores.json", config)
+    if scores and scores["oof_rows"] == len(pool.oof):
+        return scores["oof"]
     return choose(pool.oof.to_numpy(), pool.truth, pool.folds, config, pool.groups).cross_fitted
 
 

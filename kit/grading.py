@@ -77,7 +77,7 @@ def _labels(config: CompetitionConfig, truth: pd.DataFrame) -> Labels:
     stated = MultiLabel.of(cells, config.separator) if config.separator else SingleLabel.of(cells)
     if known is None:
         return stated
-    new = [label for label in stated.classes if not known[0].has(label)]
+    new = known[0].unknown(stated.classes)
     return known[0].with_classes([*known[0].classes, *new]) if new else known[0]
 
 

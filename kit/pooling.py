@@ -154,16 +154,21 @@ class StoredRule:
         return self.classes == list(classes) and {_identity(run.read()) for run in runs} <= self.runs
 
 
-def stored_rule(file: Path, config: ScoringConfig) -> StoredRule | None:
-    """The rule in a scores.json; None where there is none, or it was chosen by another metric or among other
-    rules."""
+def stored_scores(file: Path, config: ScoringConfig) -> dict[str, Any] | None:
+    """The content of a scores.json; None where there is none, or it is of another metric or of a choice among
+    other rules."""
     if not file.is_file():
         return None
     try:
-        scores: Mapping[str, Any] = json.loads(file.read_text(encoding="utf-8"))
+        scores = json.loads(file.read_text(encoding="utf-8"))
     except ValueError as error:
         raise KitError(f"{file} is damaged ({error}); python -m kit run writes it anew") from error
-    if "rule" not in scores or scores.get("scoring") != _choosing(config):
+    return scores if "rule" in scores and scores.get("scoring") == _choosing(config) else None
+
+
+def stored_rule(file: Path, config: ScoringConfig) -> StoredRule | None:
+    """The rule in a scores.json; None as for `stored_scores`."""
+    if (scores := stored_scores(file, config)) is None:
         return None
     rule = rule_from_json({key: value for key, value in scores["rule"].items() if key != "said"})
     return StoredRule(rule, scores["classes"], {_identity(run) for run in scores["runs"]})

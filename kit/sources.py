@@ -115,11 +115,11 @@ def missing(sources: Iterable[Source]) -> list[Path]:
     for source in sources:
         for file in files_of(source):
             if file not in there:
-                there[file] = is_file(file)
+                there[file] = _is_file(file)
     return [file for file, is_there in there.items() if not is_there]
 
 
-def is_file(path: Path) -> bool:
+def _is_file(path: Path) -> bool:
     try:
         return path.is_file()
     except OSError:  # a name longer than the file system takes

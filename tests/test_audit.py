@@ -158,7 +158,10 @@ def test_unreadable_images_are_listed(folder, tmp_path, capsys):
         ["test", "test002", "truncated"],
     ]
     assert result.sizes["unreadable"].tolist() == [1, 1]
-    assert result.advice[0].startswith("images that cannot be read: 2;")
+    assert result.advice[:2] == [
+        "train images that cannot be read: 1; mend or remove them and their rows",
+        "test images that cannot be read: 1; their rows get the prior",
+    ]
     assert "Images that cannot be read (2)" in shown(result, capsys)
 
 
@@ -201,13 +204,17 @@ def test_rows_with_several_labels(folder, tmp_path):
     assert result.pairs[["labels_differ", "with_test"]].to_numpy().tolist()[:2] == [[True, False], [False, False]]
 
 
-def test_folds_of_the_table_are_left_to_it(folder, tmp_path):
+def test_groups_that_the_folds_of_the_table_cut_are_proposed_and_then_refused(folder, tmp_path):
     plant_duplicates(folder)
     tracks = [f"t{row // 9}{row % 3}" for row in range(36)]
     change_table(folder, lambda table: table.assign(track=tracks, part=[row % 3 for row in range(36)]))
     result = audited(folder, tmp_path, folds={"column": "part"})
-    assert "rows seem to come in groups; see that folds.column keeps them together" in result.advice
-    assert not any("set folds" in line for line in result.advice)
+    assert "rows seem to come in groups; set folds: {group: track}, so that no group spans folds" in result.advice
+    cut = ["t00", "t01", "t02"]
+    change_table(folder, lambda table: table.assign(part=[(row // 3) % 3 for row in range(36)]))
+    (fault, *_) = audited(folder, tmp_path, folds={"column": "part", "group": "track"}).advice
+    assert fault.startswith("nothing can be trained with these folds: folds: 12 of 12 groups span folds (")
+    assert all(track in fault for track in cut)
 
 
 def test_what_cannot_be_read_at_all_is_refused(folder, tmp_path):

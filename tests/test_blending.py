@@ -11,12 +11,13 @@ from sklearn.metrics import f1_score
 
 import kit.scoring.blend as scoring_blend
 from kit.blending import blend, default_name, read_blend
-from kit.competition.folds import FoldPlan, make_folds, write_folds
+from kit.competition.folds import FoldPlan, make_folds, read_folds, write_folds
 from kit.competition.load import load_competition
 from kit.config import validate
 from kit.files import write_json, write_text
-from kit.identity import labels_digest
+from kit.identity import labels_digest, stored_experiment
 from kit.locate import Places
+from kit.pooling import pool_policy
 from kit.runs import ExperimentDir, RunKey, predictions, write_predictions
 from kit.show_blend import show_blend
 
@@ -58,9 +59,8 @@ def write_experiment(
             for fold in only:
                 run = folder.run(RunKey(policy, seed, fold))
                 depends_on = {"folds": plan.digest, "labels": labels}
-                run.write(
-                    {"status": "finished", "policy": policy, "seed": seed, "fold": fold, "depends_on": depends_on}
-                )
+                key = {"policy": policy, "seed": seed, "fold": fold, "fingerprint": f"{name} {seed} {fold}"}
+                run.write({"status": "finished", **key, "depends_on": depends_on})
                 held_out = [data.ids[row] for row in plan.validation_rows(fold)]
                 for ids, truth, file in ((held_out, train_truth, run.oof), (data.test_ids, test_truth, run.test)):
                     if shuffled is not None:
@@ -180,10 +180,18 @@ def test_the_metric_is_the_first_members_or_as_set(two):
 
 
 def test_scores_of_the_members_are_those_that_run_told(two):
-    scoring = read_blend(Places(two), blend(["one", "two"], two).record["name"])["scoring"]
-    write_json(two / "runs/one/uniform/scores.json", {"oof": 0.1234, "scoring": scoring, "oof_rows": 36})
+    """By the file that pooling writes, of which the score alone is another here."""
+    folder, experiment = ExperimentDir(two / "runs/one"), stored_experiment(ExperimentDir(two / "runs/one"))
+    competition = load_competition(experiment.competition)
+    plan = read_folds(folder.folds, competition.ids)
+    pool_policy("uniform", experiment, competition, plan, folder, two / "submissions/one.csv", write=True)
+    file = folder.policy("uniform") / "scores.json"
+    write_json(file, json.loads(file.read_text()) | {"oof": 0.1234})
     first, _ = blend(["one", "two"], two).record["members"]
     assert first["oof"] == 0.1234
+    write_json(file, json.loads(file.read_text()) | {"scoring": {"average": "micro"}})
+    first, _ = blend(["one", "two"], two).record["members"]
+    assert first["oof"] != 0.1234
 
 
 def test_several_labels_a_row(competition, tmp_path):

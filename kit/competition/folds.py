@@ -10,8 +10,8 @@ import numpy as np
 import pandas as pd
 
 from kit.competition.config import FoldsConfig
-from kit.competition.dealing import deal_groups
 from kit.competition.duplicates import components
+from kit.competition.stratification import stratify_groups
 from kit.errors import KitError, some
 from kit.files import write_text
 
@@ -62,7 +62,7 @@ def make_folds(
 
     Stratified: scikit-learn's StratifiedKFold and StratifiedGroupKFold; with several labels a row
     iterative-stratification's MultilabelStratifiedKFold (Sechidis et al. 2011); with groups, and beyond `LARGE`,
-    `deal_groups`, which is the same for groups.
+    `stratify_groups`, which is the same for groups.
     Raises KitError for a column that is not there, and for fewer groups or moments than folds.
     """
     groups = row_groups(config, table, joined, len(ids))
@@ -206,7 +206,7 @@ def _dealt(targets: np.ndarray, groups: np.ndarray | None, config: FoldsConfig) 
     several = targets.ndim == 2
     if config.stratify and several and (groups is not None or targets.size > LARGE):
         groups = np.arange(len(targets)) if groups is None else groups
-        return deal_groups(targets, groups, config.k, config.seed)
+        return stratify_groups(targets, groups, config.k, config.seed)
     shuffled = {"shuffle": True, "random_state": config.seed}
     if not config.stratify:
         splitter = KFold(config.k, **shuffled) if groups is None else GroupKFold(config.k, **shuffled)
@@ -219,10 +219,8 @@ def _dealt(targets: np.ndarray, groups: np.ndarray | None, config: FoldsConfig) 
             StratifiedKFold(config.k, **shuffled) if groups is None else StratifiedGroupKFold(config.k, **shuffled)
         )
     fold = np.empty(len(targets), dtype=np.int64)
-    with warnings.catch_warnings():
-        warnings.filterwarnings(
-            "ignore", "The least populated class", UserWarning
-        )  # rare classes: see check_folds
+    with warnings.catch_warnings():  # rare classes: see check_folds
+        warnings.filterwarnings("ignore", "The least populated class", UserWarning)
         for number, (_, held_out) in enumerate(splitter.split(np.zeros(len(targets)), targets, groups)):
             fold[held_out] = number
     return fold

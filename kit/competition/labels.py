@@ -47,10 +47,6 @@ class SingleLabel:
         """Those of `labels` that are no class, nor the number of one spelt otherwise, each once."""
         return _unknown(labels, _index(self.classes, labels))
 
-    def has(self, label: str) -> bool:
-        """Whether `label` is a class, maybe a number spelt otherwise. Of many labels ask `unknown`."""
-        return not self.unknown([label])
-
     def decode(self, indices: np.ndarray) -> list[str]:
         """Class indices [rows] → labels as the train table spells them."""
         return [self.classes[index] for index in np.asarray(indices).tolist()]
@@ -97,10 +93,6 @@ class MultiLabel:
     def unknown(self, labels: Collection[str]) -> list[str]:
         """Those of `labels` that are no class, nor the number of one spelt otherwise, each once."""
         return _unknown(labels, _index(self.classes, labels))
-
-    def has(self, label: str) -> bool:
-        """Whether `label` is a class, maybe a number spelt otherwise. Of many labels ask `unknown`."""
-        return not self.unknown([label])
 
     def decode(self, rows: np.ndarray) -> list[str]:
         """Bool [rows, classes] → a cell a row, labels in the order of the classes."""

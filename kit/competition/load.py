@@ -262,7 +262,7 @@ def _check_classes(format: Labels, targets: np.ndarray, config: CompetitionConfi
 
 def _test_set(folder: Path, config: CompetitionConfig) -> TestSet:
     """The test rows in the order of the sample submission."""
-    sample = read_sample(folder, config)
+    sample = _sample(folder, config)
     sample_id = id_column_of(list(sample.columns), config.id)
     wanted = sample[sample_id].tolist()
     path = None
@@ -279,7 +279,7 @@ def _test_set(folder: Path, config: CompetitionConfig) -> TestSet:
     return TestSet(folder, wanted, [image_of[name] for name in wanted], sample, sample_id)
 
 
-def read_sample(folder: Path, config: CompetitionConfig) -> pd.DataFrame:
+def _sample(folder: Path, config: CompetitionConfig) -> pd.DataFrame:
     """The sample submission as text."""
     path = inside(folder, config.sample_submission, "competition.sample_submission")
     sample = read_table(path, "competition.sample_submission")

@@ -13,7 +13,6 @@ from pydantic import ValidationError
 from sklearn.model_selection import GroupKFold, KFold, StratifiedGroupKFold
 
 from kit.competition.config import FoldsConfig
-from kit.competition.dealing import deal_groups
 from kit.competition.folds import (
     EARLIEST,
     FoldPlan,
@@ -24,6 +23,7 @@ from kit.competition.folds import (
     read_folds,
     write_folds,
 )
+from kit.competition.stratification import stratify_groups
 
 
 def ids(count: int) -> list[str]:
@@ -318,7 +318,7 @@ def test_very_many_rows_and_classes_are_dealt_as_groups_of_one(monkeypatch):
     ids = [f"r{row:03d}" for row in range(300)]
     monkeypatch.setattr("kit.competition.folds.LARGE", 1000)
     plan = make_folds(ids, targets, FoldsConfig(k=3))
-    expected = deal_groups(targets, np.arange(300), 3, 0)
+    expected = stratify_groups(targets, np.arange(300), 3, 0)
     np.testing.assert_array_equal(plan.fold, expected)
     assert plan.groups is None
     counts = np.stack([targets[plan.fold == fold].sum(axis=0) for fold in range(3)])

@@ -3,7 +3,7 @@
 import numpy as np
 
 
-def deal_groups(targets: np.ndarray, groups: np.ndarray, k: int, seed: int) -> np.ndarray:
+def stratify_groups(targets: np.ndarray, groups: np.ndarray, k: int, seed: int) -> np.ndarray:
     """The fold of each row, int64 [rows]; a group is in one fold.
 
     targets  bool [rows, classes]

@@ -7,7 +7,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from kit.competition.dealing import deal_groups
+from kit.competition.stratification import stratify_groups
 
 
 @st.composite
@@ -24,7 +24,7 @@ def problems(draw):
 @settings(max_examples=150, deadline=None, database=None)
 def test_groups_stay_whole_and_every_fold_has_rows(problem):
     targets, groups, k, seed = problem
-    fold = deal_groups(targets, groups, k, seed)
+    fold = stratify_groups(targets, groups, k, seed)
     assert fold.dtype == np.int64
     assert fold.shape == groups.shape
     for group in np.unique(groups):
@@ -32,7 +32,7 @@ def test_groups_stay_whole_and_every_fold_has_rows(problem):
     assert set(fold) <= set(range(k))
     if len(np.unique(groups)) >= k:
         assert set(fold) == set(range(k))
-    assert deal_groups(targets, groups, k, seed).tolist() == fold.tolist()
+    assert stratify_groups(targets, groups, k, seed).tolist() == fold.tolist()
 
 
 def dealt_by_the_book(targets, groups, k: int, seed: int) -> list[int]:
@@ -63,7 +63,7 @@ def dealt_by_the_book(targets, groups, k: int, seed: int) -> list[int]:
 @given(problem=problems())
 @settings(max_examples=100, deadline=None, database=None)
 def test_groups_are_dealt_by_the_book(problem):
-    assert deal_groups(*problem).tolist() == dealt_by_the_book(*problem)
+    assert stratify_groups(*problem).tolist() == dealt_by_the_book(*problem)
 
 
 def test_thousands_of_classes_take_memory_and_time_for_the_labels_that_are_there():
@@ -73,7 +73,7 @@ def test_thousands_of_classes_take_memory_and_time_for_the_labels_that_are_there
         targets[np.arange(rows), column] = True
     tracemalloc.start()
     try:
-        fold = deal_groups(targets, np.arange(rows), 5, 0)
+        fold = stratify_groups(targets, np.arange(rows), 5, 0)
         peak = tracemalloc.get_traced_memory()[1]
     finally:
         tracemalloc.stop()
@@ -88,7 +88,7 @@ def test_labels_of_many_small_groups_are_spread_evenly(seed):
     generator = np.random.default_rng(seed)
     targets = generator.random((600, 5)) < [0.02, 0.05, 0.2, 0.4, 0.6]
     groups = np.repeat(np.arange(300), 2)
-    fold = deal_groups(targets, groups, 5, seed)
+    fold = stratify_groups(targets, groups, 5, seed)
     counts = np.array([targets[fold == each].sum(axis=0) for each in range(5)])
     assert np.ptp(counts, axis=0).max() <= 2
     assert np.ptp(np.bincount(fold)) <= 20
@@ -102,7 +102,7 @@ def test_a_rare_label_goes_to_folds_one_by_one_by_hand():
     # Label 0 is in groups 0 and 1, label 1 in 2 and 3: each fold gets one of both.
     targets = np.array([[1, 0], [1, 0], [0, 1], [0, 1]], dtype=bool)
     for seed in range(8):
-        fold = deal_groups(targets, np.arange(4), 2, seed)
+        fold = stratify_groups(targets, np.arange(4), 2, seed)
         assert fold[0] != fold[1]
         assert fold[2] != fold[3]
 
@@ -111,7 +111,7 @@ def test_rows_without_a_label_fill_the_folds_up():
     targets = np.zeros((12, 2), dtype=bool)
     targets[:2, 0] = True
     for seed in range(5):
-        fold = deal_groups(targets, np.arange(12), 3, seed)
+        fold = stratify_groups(targets, np.arange(12), 3, seed)
         assert np.bincount(fold).tolist() == [4, 4, 4]
 
 
@@ -119,10 +119,10 @@ def test_a_large_group_is_dealt_before_small_ones():
     targets = np.ones((9, 1), dtype=bool)
     groups = np.array([0] * 3 + [1, 2, 3, 4, 5, 6])
     for seed in range(5):
-        fold = deal_groups(targets, groups, 3, seed)
+        fold = stratify_groups(targets, groups, 3, seed)
         assert np.bincount(fold).tolist() == [3, 3, 3]
 
 
 def test_another_seed_deals_otherwise():
     targets, groups = np.ones((20, 1), dtype=bool), np.arange(20)
-    assert len({tuple(deal_groups(targets, groups, 2, seed)) for seed in range(6)}) > 3
+    assert len({tuple(stratify_groups(targets, groups, 2, seed)) for seed in range(6)}) > 3
