@@ -17,7 +17,7 @@ import torch
 from throughput import write_images
 
 from kit.config import validate
-from kit.experiment import trainer_of
+from kit.execution import trainer_of
 from kit.locate import Places
 from kit.preparation import prepare
 from kit.runs import ExperimentDir, RunDir, RunKey

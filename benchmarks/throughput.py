@@ -23,7 +23,7 @@ import torch
 from PIL import Image
 
 from kit.config import Experiment, validate
-from kit.experiment import trainer_of
+from kit.execution import trainer_of
 from kit.locate import Places
 from kit.preparation import Prepared, prepare, run_keys
 from kit.runs import ExperimentDir, RunDir

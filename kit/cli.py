@@ -83,6 +83,104 @@ def run(
 
 
 @app.command()
+def compare(
+    config: Config,
+    overrides: Overrides = None,
+    policies: Annotated[
+        str | None, typer.Option(metavar="A,B,C", help="Compare these, instead of the config's.")
+    ] = None,
+    seeds: Annotated[
+        int | None, typer.Option(metavar="N", min=1, help="Train every policy and fold N times.")
+    ] = None,
+    folds: Annotated[int | None, typer.Option(metavar="K", min=1, help="Train the first K folds only.")] = None,
+    baseline: Annotated[
+        str | None, typer.Option(metavar="NAME", help="Compare the others with this one; left out: the first.")
+    ] = None,
+    stored: Annotated[
+        bool, typer.Option("--stored", help="Train nothing: compare the runs that are there.")
+    ] = False,
+    output: Annotated[str, typer.Option(metavar="DIR", help="Holds runs/, submissions/, cache/.")] = ".",
+    replace: Annotated[
+        bool, typer.Option("--replace", help="Start anew where this experiment was made from another config.")
+    ] = False,
+    cache: Annotated[
+        str | None, typer.Option(metavar="DIR", help="Keep decoded images there, not in OUTPUT/cache.")
+    ] = None,
+    jobs: Annotated[str, typer.Option(metavar="N", help="Runs side by side; auto: one on each GPU.")] = "auto",
+    seconds: Annotated[
+        float | None, typer.Option(help="Begin no run that would take longer than this in all.")
+    ] = None,
+) -> None:
+    """Train policies × folds × seeds on equal terms, and say which wins, by how much, and how sure that is."""
+    from kit.config import load_experiment, of_size
+
+    if stored and (replace or seconds or seeds or folds):
+        raise KitError("--stored compares what is there: leave out --replace, --seconds, --seeds and --folds")
+    extra = [f"compare.baseline={baseline}"] if baseline else []
+    names = [name.strip() for name in policies.split(",")] if policies else []
+    experiment = load_experiment(config, [*(overrides or []), *extra], names)
+    experiment = of_size(experiment, seeds, folds)
+    if not stored:
+        _explain_broken_imports()
+    from kit.comparing import compare
+    from kit.show_comparison import show_comparison
+
+    try:
+        compared = compare(
+            experiment,
+            output,
+            replace,
+            _say,
+            stored=stored,
+            cache=cache,
+            jobs=_number_of_jobs(jobs),
+            seconds=seconds,
+        )
+    except KeyboardInterrupt:
+        print("interrupted; the same command goes on from the last checkpoint", file=sys.stderr)
+        raise typer.Exit(130) from None
+    show_comparison(compared)
+    _write_report(compared.folder, output, cache)
+
+
+@app.command()
+def report(
+    experiment: Annotated[
+        str, typer.Argument(metavar="EXPERIMENT", help="Its name in OUTPUT/runs, or its folder.")
+    ],
+    output: Annotated[str, typer.Option(metavar="DIR", help="Holds runs/ and cache/.")] = ".",
+    cache: Annotated[str | None, typer.Option(metavar="DIR", help="Decoded images are there.")] = None,
+) -> None:
+    """Write report.html: what was compared, what it gave, and what happened inside."""
+    from pathlib import Path
+
+    folder = Path(output).expanduser() / "runs" / experiment
+    folder = folder if folder.is_dir() else Path(experiment).expanduser()
+    if not (folder / "experiment.yaml").is_file():
+        raise KitError(
+            f"{experiment}: there is no such experiment in {Path(output) / 'runs'}, and no folder of one"
+        )
+    _write_report(folder, output, cache)
+
+
+@app.command()
+def probe(
+    runs: Annotated[
+        list[str], typer.Argument(metavar="RUN...", help="Folders like runs/thread/uniform/seed0/fold0.")
+    ],
+    output: Annotated[
+        str | None,
+        typer.Option(metavar="PREFIX", help="Of the names of the pictures; left out: beside the run, or probes."),
+    ] = None,
+) -> None:
+    """Draw what happened inside: activations over time, learning by depth, the butterfly; several side by side."""
+    from kit.probing import probe
+
+    for file in probe(runs, output):
+        print(file)
+
+
+@app.command()
 def predict(
     config: Config,
     overrides: Overrides = None,
@@ -329,6 +427,16 @@ def doctor(
         print(finding)
     if any(finding.broken for finding in findings):
         raise typer.Exit(1)
+
+
+def _write_report(folder, output: str, cache: str | None) -> None:
+    from pathlib import Path
+
+    from kit.locate import Places
+    from kit.reporting import report
+
+    places = Places(Path(output).expanduser(), Path(cache).expanduser() if cache else None)
+    print(f"Report: {report(folder, places, say=_say)}")
 
 
 def _say(line: str) -> None:

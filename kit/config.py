@@ -14,21 +14,22 @@ from kit.faults import explain
 from kit.kaggle.config import KernelConfig
 from kit.lr import PolicyConfig
 from kit.model.config import ModelConfig
-from kit.scoring.config import ScoringConfig
+from kit.scoring.config import CompareConfig, ScoringConfig
 from kit.settings import Name, Section
 from kit.training.config import PredictionConfig, TrainingConfig
 from kit.yamlfile import dump_yaml, parse_yaml, read_yaml
 
 
 class Experiment(Section):
-    """Everything that decides a result, and how it goes to Kaggle. Policies × seeds × folds are its runs.
+    """Everything that decides a result, how policies are compared, and how it goes to Kaggle. Policies × seeds ×
+    folds are its runs.
 
     name      of its folder in runs/ and its file in submissions/
     policies  by name; in YAML a name, a list of names (files in configs/policies/), or a mapping
     seeds     each trains every policy and fold once
     """
 
-    incidental: ClassVar[frozenset[str]] = frozenset({"kernel"})
+    incidental: ClassVar[frozenset[str]] = frozenset({"kernel", "compare"})
 
     name: Name
     competition: CompetitionConfig
@@ -40,6 +41,7 @@ class Experiment(Section):
     prediction: PredictionConfig = PredictionConfig()
     scoring: ScoringConfig = ScoringConfig()
     seeds: tuple[int, ...] = (0,)
+    compare: CompareConfig = CompareConfig()
     kernel: KernelConfig = KernelConfig()
 
     @model_validator(mode="after")
@@ -93,6 +95,24 @@ def load_experiment(
             _check_policy_name(override, content["policies"])
             _override(content, override)
     return validate(content, str(path))
+
+
+def of_size(experiment: Experiment, seeds: int | None = None, folds: int | None = None) -> Experiment:
+    """The experiment with so many seeds (its own first, then the numbers after its last) and its first folds.
+
+    Raises KitError for more folds than the plan has.
+    """
+    if seeds is not None:
+        after = range(max(experiment.seeds) + 1, max(experiment.seeds) + 1 + seeds)
+        experiment = experiment.model_copy(update={"seeds": (*experiment.seeds, *after)[:seeds]})
+    if folds is not None:
+        if folds > experiment.folds.k:
+            raise KitError(
+                f"--folds {folds}: the plan has {experiment.folds.k} folds; set folds.k for another plan"
+            )
+        run = "all" if folds == experiment.folds.k else tuple(range(folds))
+        experiment = experiment.model_copy(update={"folds": experiment.folds.model_copy(update={"run": run})})
+    return experiment
 
 
 def validate(content: dict[str, Any], source: str) -> Experiment:

@@ -5,6 +5,10 @@ class KitError(Exception):
     """Something the user can mend. The message is one line: the place, what is wrong, what to do."""
 
 
+class Diverged(KitError):
+    """A training whose loss or predictions are no longer finite."""
+
+
 def some(items, limit: int = 10) -> str:
     """`a, b, c and 7 more`: the first `limit` of `items` in one line, for an error message."""
     items = [_short(" ".join(str(item).split())) for item in items]

@@ -26,11 +26,31 @@ class PolicyResult:
     """scores      the content of scores.json
     per_class   precision, recall, F and rows of each class on the pooled OOF, by the cross-fitted rules
     submission  the file that was written
+    decided     the out-of-fold rows, decided
     """
 
     scores: dict[str, Any]
     per_class: pd.DataFrame
     submission: Path
+    decided: "Decided"
+
+
+@dataclass(frozen=True)
+class Decided:
+    """Runs scored: what is compared between policies.
+
+    ids        of the pooled out-of-fold rows
+    predicted  their labels by cross-fitted rules on the mean over seeds: int [rows] or bool [rows, classes]
+    oof        the score of these
+    runs       seed, fold, fingerprint and score of each run, decided by rules fitted without its rows
+    """
+
+    ids: pd.Index
+    truth: np.ndarray
+    predicted: np.ndarray
+    groups: np.ndarray | None
+    oof: float
+    runs: list[dict[str, Any]]
 
 
 @dataclass(frozen=True)
@@ -62,18 +82,31 @@ class Pooled:
         return decide_test(rule, [frame.to_numpy() for frame in self.test.values()], config.transfer)
 
 
-def pooled(runs: Sequence[RunDir], competition: Competition, plan: FoldPlan) -> Pooled:
-    """All finished runs of one policy."""
+def pooled(runs: Sequence[RunDir], competition: Competition, plan: FoldPlan, with_test: bool = True) -> Pooled:
+    """All finished runs of one policy; without their predictions of the test rows where these are not needed."""
     place = {name: row for row, name in enumerate(competition.ids)}
     oof = average(read_predictions(run.oof) for run in runs)
     oof = oof.loc[pd.Index(competition.ids).intersection(oof.index, sort=False)].rename_axis("id")
     rows = np.array([place[name] for name in oof.index], dtype=np.int64)
     test = {
         fold: frame.loc[competition.test_ids].rename_axis("id")
-        for fold, frame in by_fold((run.read()["fold"], read_predictions(run.test)) for run in runs).items()
+        for fold, frame in by_fold(
+            (run.read()["fold"], read_predictions(run.test)) for run in runs if with_test
+        ).items()
     }
     groups = None if plan.groups is None else plan.groups[rows]
     return Pooled(oof, competition.targets[rows], plan.fold[rows], groups, test)
+
+
+def decided(runs: Sequence[RunDir], competition: Competition, plan: FoldPlan, config: ScoringConfig) -> Decided:
+    """The runs, of one policy or of a policy at rates of its own in each fold, scored."""
+    pool = pooled(runs, competition, plan, with_test=False)
+    return _decided(runs, pool, pool.choose(config), config)
+
+
+def _decided(runs: Sequence[RunDir], pool: Pooled, choice: Choice, config: ScoringConfig) -> Decided:
+    scores = [_score_of(run, pool, choice, config) for run in runs]
+    return Decided(pool.oof.index, pool.truth, choice.predicted, pool.groups, choice.cross_fitted, scores)
 
 
 def by_fold(predictions: Iterable[tuple[int, pd.DataFrame]]) -> dict[int, pd.DataFrame]:
@@ -101,12 +134,13 @@ def pool_policy(
     runs = [run for run in folder.runs(policy) if run.finished]
     pool, config = pooled(runs, competition, plan), experiment.scoring
     choice = pool.choose(config)
+    result = _decided(runs, pool, choice, config)
     table = per_class(pool.truth, choice.predicted, competition.classes, config.beta)
     scores = score_record(choice, config, competition.classes) | {
         "submission": competition.submission.kind,
         "oof_rows": len(pool.oof),
         "train_rows": int((plan.fold >= 0).sum()),
-        "runs": [_score_of(run, pool, choice, config) for run in runs],
+        "runs": result.runs,
         "per_class": table.assign(name=[competition.names[name] for name in competition.classes]).to_dict(
             "records"
         ),
@@ -121,7 +155,7 @@ def pool_policy(
     if write:
         write_submission(handed_in, submission)
     named = table.assign(**{"class": [competition.names[name] for name in competition.classes]})
-    return PolicyResult(scores, named, submission)
+    return PolicyResult(scores, named, submission, result)
 
 
 def score_record(choice: Choice, config: ScoringConfig, classes: Sequence[str]) -> dict[str, Any]:

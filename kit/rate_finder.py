@@ -11,7 +11,7 @@ import pandas as pd
 
 from kit.config import Experiment
 from kit.errors import KitError
-from kit.experiment import trainer_of
+from kit.execution import trainer_of
 from kit.files import write_text
 from kit.locate import Places
 from kit.lr import Clock, Group, Policy

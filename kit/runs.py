@@ -1,10 +1,11 @@
 """The run directory: where everything of an experiment lies, and how predictions are read and pooled.
 
 runs/<experiment>/
-  experiment.yaml   folds.csv   curves.png
+  experiment.yaml   folds.csv   curves.png   comparison.json   comparison.csv   report.html
   <policy>/
     seed<S>/fold<K>/   run.json  history.jsonl  rates.npz  weights.safetensors  oof.parquet  test.parquet
     oof.parquet  test.parquet  scores.json      pooled over folds and seeds
+  tuning/fold<K>/   runs that tune a rate without that fold, laid out in the same way
 """
 
 import json
@@ -99,6 +100,14 @@ class ExperimentDir:
     @property
     def curves(self) -> Path:
         return self.path / "curves.png"
+
+    @property
+    def comparison(self) -> Path:
+        return self.path / "comparison.json"
+
+    @property
+    def report(self) -> Path:
+        return self.path / "report.html"
 
     def policy(self, name: str) -> Path:
         return self.path / name

@@ -12,12 +12,13 @@ from conftest import COLOURS, experiment_content, refusal_of, write_competition
 from PIL import Image
 from sklearn.metrics import f1_score
 
-import kit.experiment
+import kit.execution
 from kit import run
 from kit.cli import _number_of_jobs
 from kit.config import validate
 from kit.errors import KitError
-from kit.experiment import Trainer, _in_time, _sharing_cores, _side_by_side, pool
+from kit.execution import Trainer, _in_time, _sharing_cores, _side_by_side
+from kit.experiment import pool
 from kit.grading import grade
 from kit.locate import Places
 from kit.preparation import prepare
@@ -419,7 +420,7 @@ class TestSeconds:
     def clock(self, monkeypatch):
         """Shows seconds, which go by only as a test says."""
         now = [0.0]
-        monkeypatch.setattr("kit.experiment.time", SimpleNamespace(monotonic=lambda: now[0]))
+        monkeypatch.setattr("kit.execution.time", SimpleNamespace(monotonic=lambda: now[0]))
         return now
 
     @pytest.fixture
@@ -434,7 +435,7 @@ class TestSeconds:
             return timed
 
         for name, seconds in (("prepare", 5), ("_execute", 10)):
-            monkeypatch.setattr(f"kit.experiment.{name}", taking(seconds, getattr(kit.experiment, name)))
+            monkeypatch.setattr(f"kit.execution.{name}", taking(seconds, getattr(kit.execution, name)))
 
     def run(self, competition, output, seconds, **sections):
         config = experiment(competition, training={"epochs": 1}, **sections)
@@ -482,7 +483,7 @@ class TestSeconds:
 
     def test_torchrun_has_several_clocks(self, competition, tmp_path, monkeypatch, no_training):
         state = SimpleNamespace(is_main_process=True, num_processes=2)
-        monkeypatch.setattr("kit.experiment.process_state", lambda training: state)
+        monkeypatch.setattr("kit.execution.process_state", lambda training: state)
         assert refusal_of(lambda: self.run(competition, tmp_path, 9)) == (
             "--seconds: each of torchrun's processes would go by its own clock; use one of the two"
         )

@@ -27,15 +27,18 @@ class FoldPlan:
              never held out
     groups   int64 [rows]: rows that belong together, never in two folds; None where no two do
     forward  a fold's model trains on earlier folds alone
+    unused   a fold whose rows neither train nor are held out, as where rates are tuned within the other folds
     """
 
     ids: list[str]
     fold: np.ndarray
     groups: np.ndarray | None = None
     forward: bool = False
+    unused: int | None = None
 
     def training_rows(self, fold: int) -> np.ndarray:
-        return np.flatnonzero(self.fold < fold if self.forward else self.fold != fold)
+        rows = self.fold < fold if self.forward else self.fold != fold
+        return np.flatnonzero(rows if self.unused is None else rows & (self.fold != self.unused))
 
     def validation_rows(self, fold: int) -> np.ndarray:
         return np.flatnonzero(self.fold == fold)
@@ -44,7 +47,8 @@ class FoldPlan:
     def digest(self) -> str:
         """A hash of who is in which fold, whatever the order of the rows."""
         lines = sorted(f"{name}\t{fold}" for name, fold in zip(self.ids, self.fold, strict=True))
-        return sha256("\n".join([*lines, *["forward"] * self.forward]).encode()).hexdigest()[:16]
+        unused = [] if self.unused is None else [f"unused {self.unused}"]
+        return sha256("\n".join([*lines, *["forward"] * self.forward, *unused]).encode()).hexdigest()[:16]
 
 
 def make_folds(

@@ -59,6 +59,13 @@ def parse_lr(lr: float | str | slice) -> Rate:
     return Rate(first[0] if first else None, last, bool(match))
 
 
+def _scaled(lr: float | str, factor: float) -> float | str:
+    """`slice(1e-4, 1e-2)` times 2 is `slice(0.0002, 0.02)`; to twelve digits, so that ends stay round."""
+    rate = parse_lr(lr)
+    first, last = (None if each is None else float(f"{each * factor:.12g}") for each in (rate.first, rate.last))
+    return str(Rate(first, last, rate.is_slice)) if rate.is_slice else last
+
+
 class _Spelled(Section):
     """What reads rates and names of schedules and profiles."""
 
@@ -181,6 +188,19 @@ class PolicyConfig(_Spelled):
     def build(self) -> Policy:
         """The policy. Raises ValueError where lr and profile contradict each other."""
         return Policy(self._phases(), self.train_norm, self.controller)
+
+    def at_peak(self, peak: float) -> "PolicyConfig":
+        """The policy with this peak rate: all its rates, those of its phases included, times the same factor."""
+        factor = peak / self.build().peak
+        if factor == 1:
+            return self
+        changes: dict[str, Any] = {"lr": _scaled(self.lr, factor)}
+        if isinstance(self.phases, tuple):
+            changes["phases"] = tuple(
+                phase if phase.lr is None else phase.model_copy(update={"lr": _scaled(phase.lr, factor)})
+                for phase in self.phases
+            )
+        return self.model_copy(update=changes)
 
     def _phases(self) -> tuple[Phase, ...]:
         if self.phases == ():

@@ -17,7 +17,7 @@ from conftest import experiment_content
 
 from kit.config import validate
 from kit.errors import KitError
-from kit.experiment import trainer_of as trainer_of_run
+from kit.execution import trainer_of as trainer_of_run
 from kit.locate import Places
 from kit.model.build import weights_digest
 from kit.preparation import prepare, run_keys

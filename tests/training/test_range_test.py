@@ -6,7 +6,7 @@ import torch
 from test_loop import trainer_of
 
 from kit.errors import KitError
-from kit.experiment import trainer_of as trainer_of_run
+from kit.execution import trainer_of as trainer_of_run
 from kit.lr import Clock
 from kit.model.build import weights_digest
 from kit.training.range_test import SUGGESTIONS, RangeTest, Sweep, range_test

@@ -1,0 +1,70 @@
+"""A comparison of policies as tables on the terminal."""
+
+from collections.abc import Mapping
+from typing import TYPE_CHECKING, Any
+
+from rich.console import Console
+from rich.markup import escape
+from rich.table import Table
+
+if TYPE_CHECKING:  # for annotations alone
+    from kit.comparing import Compared
+
+TITLES = {"raw": "as they are", "tuned": "tuned", "equalised": "at the mean rate of a uniform policy"}
+
+
+def show_comparison(compared: "Compared") -> None:
+    """A table a view, the policies' verdicts in words, how many trainings each was given, and the headline last."""
+    content = compared.content
+    for view in content["views"]:
+        Console().print(_table(view, content))
+        for line in (view["about"], view["note"]):
+            if line:
+                print(line)
+        for each in view["comparisons"]:
+            print(f"  {each['sentence']}")
+        print()
+    Console().print(_ledger(content["ledger"]))
+    print(content["headline"])
+    print(f"Everything else: {compared.folder}")
+
+
+def _table(view: Mapping[str, Any], content: Mapping[str, Any]) -> Table:
+    level = f"{content['level']:.0%}"
+    table = Table(title=escape(f"{TITLES[view['name']]}: {content['metric']} against {content['baseline']}"))
+    for column in ("policy", "pooled OOF", "mean of runs", "difference", f"{level} interval", "Holm p", "verdict"):
+        table.add_column(column, justify="left" if column in ("policy", "verdict") else "right")
+    by_policy = {each["policy"]: each for each in view["policies"]}
+    base = by_policy[content["baseline"]]
+    table.add_row(escape(base["policy"]), f"{base['oof']:.4f}", f"{base['mean']:.4f}", "", "", "", "baseline")
+    for each in view["comparisons"]:
+        scored, interval = by_policy[each["policy"]], each["interval"]
+        table.add_row(
+            escape(each["policy"]),
+            f"{scored['oof']:.4f}",
+            f"{scored['mean']:.4f}",
+            f"{each['difference']:+.4f}",
+            f"{interval['low']:+.4f} to {interval['high']:+.4f}" if interval else "one fold: none",
+            _p(each["p_holm"]),
+            each["verdict"],
+        )
+    return table
+
+
+def _p(value: float | None) -> str:
+    if value is None:
+        return ""
+    return "<.001" if value < 0.001 else f"{value:.3f}"
+
+
+def _ledger(lines: list[Mapping[str, Any]]) -> Table:
+    table = Table(title="trainings given to each policy")
+    tuned = any(line["tuning"] for line in lines)
+    equalised = any(line["equalised"] for line in lines)
+    kinds = ["raw", *(["tuning", "tuned"] if tuned else []), *(["equalised"] if equalised else []), "total"]
+    for column in ("policy", *kinds, *(["rates chosen"] if tuned else [])):
+        table.add_column(column, justify="left" if column in ("policy", "rates chosen") else "right")
+    for line in lines:
+        rates = ", ".join(f"{rate:g}" for rate in sorted(set(line["chosen"].values())))
+        table.add_row(escape(line["policy"]), *(str(line[kind]) for kind in kinds), *([rates] if tuned else []))
+    return table
