@@ -39,8 +39,8 @@ if TYPE_CHECKING:  # it brings torch, which comparing stored runs does not need
 
 POWER = 0.8
 EQUALISED = (
-    "Each policy rescaled so that its mean rate over parameters and updates is that of a uniform policy: what is left "
-    "is the shape."
+    "Each policy rescaled so that its mean rate over parameters and updates is that of a uniform policy: what is "
+    "left is the shape."
 )
 
 Say = Any

@@ -14,7 +14,7 @@ TITLES = {"raw": "as they are", "tuned": "tuned", "equalised": "at the mean rate
 
 
 def show_comparison(compared: "Compared") -> None:
-    """A table a view, the policies' verdicts in words, how many trainings each was given, and the headline last."""
+    """A table a view, each verdict in words, how many trainings each policy was given, and the headline last."""
     content = compared.content
     for view in content["views"]:
         Console().print(_table(view, content))
