@@ -268,7 +268,15 @@ def trainer_of(
         classes=competition.classes,
     )
     groups = depth_groups(model, config.groups)
-    return Trainer(model, groups, policy or config.build(), fold, prepared.recipe, key.seed, accelerator, run)
+    recipe = prepared.recipe
+    probes = recipe.training.probes
+    if probes and probes.runs == "first" and not _is_first(key, experiment):
+        recipe = dataclasses.replace(recipe, training=recipe.training.model_copy(update={"probes": None}))
+    return Trainer(model, groups, policy or config.build(), fold, recipe, key.seed, accelerator, run)
+
+
+def _is_first(key: RunKey, experiment: Experiment) -> bool:
+    return (key.seed, key.fold) == (experiment.seeds[0], experiment.folds.chosen[0])
 
 
 def _test_predictions(probabilities: np.ndarray, prior: np.ndarray, prepared: Prepared) -> pd.DataFrame:

@@ -4,6 +4,7 @@ runs/<experiment>/
   experiment.yaml   folds.csv   curves.png   comparison.json   comparison.csv   report.html
   <policy>/
     seed<S>/fold<K>/   run.json  history.jsonl  rates.npz  weights.safetensors  oof.parquet  test.parquet
+                       activations.npz  learning.npz      where probes are on
     oof.parquet  test.parquet  scores.json      pooled over folds and seeds
   tuning/fold<K>/   runs that tune a rate without that fold, laid out in the same way
 """
@@ -46,6 +47,14 @@ class RunDir:
     @property
     def rates(self) -> Path:
         return self.path / "rates.npz"
+
+    @property
+    def activations(self) -> Path:
+        return self.path / "activations.npz"
+
+    @property
+    def learning(self) -> Path:
+        return self.path / "learning.npz"
 
     @property
     def weights(self) -> Path:

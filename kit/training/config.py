@@ -19,6 +19,24 @@ class OptimizerConfig(Section):
     options: dict[str, Any] = {}
 
 
+class ProbesConfig(Section):
+    """What is looked at inside a training (docs/probes.md); it changes no bit of it.
+
+    every      updates between two samples; the first and the last update are sampled, too
+    butterfly  moments, as shares of the training, at which each depth group is perturbed to see how far the output
+               moves: 0 before the first update, 1 after the last
+    relative   size of that perturbation, of each tensor's norm
+    images     held-out images that it is measured on
+    runs       first: the first seed and fold of each policy alone; or all
+    """
+
+    every: Annotated[int, Field(ge=1)] = 10
+    butterfly: tuple[Annotated[float, Field(ge=0, le=1)], ...] = ()
+    relative: Annotated[float, Field(gt=0)] = 0.01
+    images: Annotated[int, Field(ge=1)] = 64
+    runs: Literal["first", "all"] = "first"
+
+
 class TrainingConfig(Section):
     """How a fold model is trained.
 
@@ -36,12 +54,13 @@ class TrainingConfig(Section):
     log_every       updates between two looks at the loss (a wait for the device each)
     checkpoint_minutes  between checkpoints from which a killed run goes on
     device          auto, or cpu
+    probes          what is looked at inside the training, like {every: 10}; left out: nothing
     deterministic   the same bits in every run on the same machine (torch warns of a GPU kernel that has
                     no such form); false may be faster on a GPU
     """
 
     incidental: ClassVar[frozenset[str]] = frozenset(
-        {"evaluate_every", "log_every", "checkpoint_minutes", "device"}
+        {"evaluate_every", "log_every", "checkpoint_minutes", "probes", "device"}
     )
 
     epochs: Annotated[int, Field(ge=1)] = 5
@@ -58,6 +77,7 @@ class TrainingConfig(Section):
     evaluate_every: Annotated[int, Field(ge=0)] = 1
     log_every: Annotated[int, Field(ge=1)] = 20
     checkpoint_minutes: Annotated[float, Field(ge=0)] = 10.0
+    probes: ProbesConfig | None = None
     device: Literal["auto", "cpu"] = "auto"
     deterministic: bool = True
 

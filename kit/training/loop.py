@@ -3,6 +3,7 @@
 import json
 import time
 from collections.abc import Callable, Iterator, Sequence
+from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass
 from typing import Any
 
@@ -15,8 +16,8 @@ from torch import nn
 from kit.data.augment import Augmentation
 from kit.data.config import DataConfig
 from kit.data.images import ImageSet
-from kit.data.loading import BatchPlan, training_batches, worker_count
-from kit.errors import KitError
+from kit.data.loading import BatchPlan, plain_batches, training_batches, worker_count
+from kit.errors import Diverged, KitError
 from kit.files import write_text
 from kit.lr import Policy
 from kit.model.build import Normalisation, weights_digest
@@ -31,6 +32,7 @@ from kit.training.device import seed_device
 from kit.training.objective import build_loss, build_mix, class_weights
 from kit.training.optimizer import build_optimizer
 from kit.training.predict import Normalise, predict
+from kit.training.probes import Probes
 from kit.training.progress import Progress
 from kit.training.rates import RateWriter
 from kit.training.signals import SignalMeter
@@ -136,6 +138,10 @@ class Trainer:
             if policy.controller
             else None
         )
+        main = accelerator.is_main_process
+        self.probes = (
+            Probes(config.probes, self.model, self.plan.total_steps, seed) if config.probes and main else None
+        )
         self.losses = torch.zeros(self.plan.total_steps, device=device)  # stays there until looked at
         self.history: list[dict[str, Any]] = []
 
@@ -149,10 +155,12 @@ class Trainer:
         looked, total, per_epoch = first, self.plan.total_steps, self.plan.steps_per_epoch
         started = saved = time.monotonic()
         evaluating = 0.0
+        self._measure_butterfly(first)
         with Progress(title, total, first, shown=self.accelerator.is_main_process) as progress:
             for step in self.updates(first):
                 done = step + 1
                 progress.update(done)
+                self._measure_butterfly(done)
                 looks = done % per_epoch == 0 or done - looked >= self.config.log_every
                 if looks:
                     progress.update(done, f"loss {self._look(looked, done):.3f}")
@@ -172,6 +180,8 @@ class Trainer:
         self.rates.audit(range(total))
         if self.accelerator.is_main_process:
             self.rates.save(self.dir.rates)
+        if self.probes:
+            self.probes.save(self.dir.activations, self.dir.learning)
         samples = (total - first) * self.plan.samples_per_update
         return Trained(self._final, probabilities, plain, total, seconds, samples / max(seconds, 1e-9))
 
@@ -206,7 +216,7 @@ class Trainer:
             self.fold.multilabel,
         )
         if not np.isfinite(probabilities).all():
-            raise KitError("the trained model predicts values that are not finite; " + self._advice())
+            raise Diverged("the trained model predicts values that are not finite; " + self._advice())
         return probabilities
 
     def load_weights(self, weights: dict[str, torch.Tensor]) -> None:
@@ -238,13 +248,13 @@ class Trainer:
         self._seed(step)
         if self.rates.write(step, self.optimizer) and self.accelerator.num_processes > 1:
             self._wrap_anew()
-        for _ in range(self.config.accumulate):
+        for part in range(self.config.accumulate):
             pixels, targets = next(batches)
             inputs, targets = self.normalise(pixels), targets.to(self.device, non_blocking=True)
             if self.mix:
                 inputs, targets = self.mix(inputs, targets)
             with self.accelerator.accumulate(self.forward):
-                with self.accelerator.autocast():
+                with self.accelerator.autocast(), self._watching(step, part):
                     loss = self.loss(self.forward(inputs).float(), targets)
                 self.accelerator.backward(loss)
                 self.losses[step] += loss.detach() / self.config.accumulate
@@ -254,11 +264,15 @@ class Trainer:
                     if self.meter:
                         self._control(step)
                     self.rates.record(step, self.optimizer)
+                    if self.probes:
+                        self.probes.before_update(step, self._gradient_scale())
                 self.optimizer.step()
                 self.optimizer.zero_grad()
         self.rates.confirm(step, self.optimizer)
         if self.meter:
             self.meter.note_update(self.rates.lr[step])
+        if self.probes:
+            self.probes.after_update(step, self.optimizer)
         if self.ema:
             self.ema.update(self.model, step=step)
 
@@ -267,6 +281,23 @@ class Trainer:
         if self.accelerator.scaler and not self.config.clip_grad:  # clipping has taken fp16's scale out already
             self.accelerator.unscale_gradients(self.optimizer)
         self.rates.control(step, self.optimizer, self.meter.measure())
+
+    def _watching(self, step: int, part: int) -> AbstractContextManager:
+        """Probes look at the first of the forward passes of an update."""
+        return self.probes.watching(step) if self.probes and part == 0 else nullcontext()
+
+    def _gradient_scale(self) -> float:
+        """What fp16's gradients are still multiplied by."""
+        scaler = self.accelerator.scaler
+        return scaler.get_scale() if scaler and not (self.config.clip_grad or self.meter) else 1.0
+
+    def _measure_butterfly(self, done: int) -> None:
+        if not (self.probes and self.probes.butterfly_due(done)):
+            return
+        rows = self.fold.valid_rows[: self.config.probes.images].tolist()
+        images, size = self.fold.images, self.recipe.data.size
+        pixels = next(iter(plain_batches(images, rows, size, len(rows), 0, pin=False)))
+        self.probes.measure_butterfly(done, self.normalise(pixels), self.fold.multilabel)
 
     def _wrap_anew(self) -> None:
         """DistributedDataParallel waits for the gradients of all parameters that had one when it was made."""
@@ -286,7 +317,7 @@ class Trainer:
         losses = self.accelerator.reduce(self.losses[first:done].clone(), "mean").cpu().numpy()
         if not np.isfinite(losses).all():
             step = first + int(np.flatnonzero(~np.isfinite(losses))[0])
-            raise KitError(
+            raise Diverged(
                 f"the loss is {losses[step - first]} at step {step} of {self.plan.total_steps} "
                 f"(epoch {step / self.plan.steps_per_epoch:.1f}), where the highest rate was "
                 f"{self.rates.lr[step].max():.3g}; {self._advice()}"
@@ -344,6 +375,7 @@ class Trainer:
                 "losses": self.losses,
                 "rates": self.rates.state_dict(),
                 "signals": self.meter.state_dict() if self.meter else None,
+                "probes": self.probes.state_dict() if self.probes else None,
                 "history": self.history,
             },
         )
@@ -375,4 +407,6 @@ class Trainer:
             self.rates.load_state_dict(state["rates"])
             if self.meter:
                 self.meter.load_state_dict(state["signals"])
+            if self.probes:
+                self.probes.load_state_dict(state["probes"])
         return state["step"]
