@@ -1,0 +1,255 @@
+"""Probes: they change not a bit, survive a kill, and measure what a slow obvious version measures."""
+
+import numpy as np
+import pytest
+import timm
+import torch
+from conftest import refusal_of
+from scipy.special import rel_entr
+from test_loop import Killed, kill_at, outcome, trainer_of
+from torch import nn
+
+from kit.model.groups import depth_groups
+from kit.probing import probe
+from kit.report.measured import read_activations, read_learning
+from kit.training.config import ProbesConfig
+from kit.training.probes import MOST_VALUES, N_BINS, Probes, _evenly, _looked_at, probed_layers
+
+ON = {"every": 2, "butterfly": [0, 0.5, 1], "images": 5, "runs": "all"}
+HARD = {
+    "training": {"ema": 0.9, "clip_grad": 1.0, "accumulate": 2, "epochs": 4, "batch_size": 4, "log_every": 1,
+                 "checkpoint_minutes": 0},
+    "model": {"drop": 0.2, "options": {"drop_path_rate": 0.2}},
+}  # fmt: skip
+
+
+def with_probes(probes, **training):
+    return HARD | {"training": HARD["training"] | training | {"probes": probes}}
+
+
+@pytest.fixture(scope="module")
+def whole(competition, tmp_path_factory):
+    """A trained run with probes: (trainer, outcome)."""
+    trainer = trainer_of(competition, tmp_path_factory.mktemp("probed"), **with_probes(ON))
+    return trainer, outcome(trainer, trainer.train())
+
+
+def test_not_a_bit_is_changed(competition, tmp_path, whole):
+    without = trainer_of(competition, tmp_path, **HARD)
+    assert outcome(without, without.train()) == whole[1]
+    assert not without.dir.activations.exists()
+
+
+def test_a_killed_run_measures_the_same(competition, tmp_path, whole):
+    first = trainer_of(competition, tmp_path, **with_probes(ON))
+    with pytest.raises(Killed):
+        first.train(on_step=kill_at(5))
+    second = trainer_of(competition, tmp_path, **with_probes(ON))
+    assert outcome(second, second.train()) == whole[1]
+    for name in ("activations", "learning"):
+        with np.load(getattr(second.dir, name)) as mine, np.load(getattr(whole[0].dir, name)) as expected:
+            assert set(mine) == set(expected)
+            for key in mine:
+                np.testing.assert_array_equal(mine[key], expected[key])
+
+
+def test_first_and_last_updates_are_sampled(whole):
+    trainer, _ = whole
+    total = trainer.plan.total_steps
+    steps = read_learning(trainer.dir.learning).steps.tolist()
+    assert steps == sorted({*range(0, total, 2), total - 1})
+    assert read_activations(trainer.dir.activations).steps.tolist() == steps
+    assert read_learning(trainer.dir.learning).butterfly_steps.tolist() == [0, round(total / 2), total]
+
+
+def test_learning_by_depth_is_what_weights_kept_at_every_step_say(competition, tmp_path):
+    settings = {"every": 1, "runs": "all"}
+    policies = {"uniform": {"lr": "slice(1e-4, 1e-2)"}}
+    trainer = trainer_of(competition, tmp_path, policies=policies, training={"probes": settings, "epochs": 1})
+    groups = depth_groups(trainer.model, "stage")
+    flat = lambda: [  # noqa: E731
+        torch.cat([v.detach().flatten().double() for v in group.parameters.values()]) for group in groups
+    ]
+    kept, gradients = [flat()], []
+    trainer.optimizer.optimizer.register_step_pre_hook(
+        lambda *_: gradients.append(
+            [torch.cat([v.grad.flatten().double() for v in g.parameters.values()]).norm().item() for g in groups]
+        )
+    )
+    trainer.train(on_step=lambda step: kept.append(flat()))
+    learned = read_learning(trainer.dir.learning)
+    own = [group.name for group in trainer.groups]
+    for step in range(len(kept) - 1):
+        for place, (before, after, start) in enumerate(zip(kept[step], kept[step + 1], kept[0], strict=True)):
+            assert learned.update[step, place] == pytest.approx(
+                float((after - before).norm() / before.norm()), rel=1e-4
+            )
+            assert learned.distance[step, place] == pytest.approx(
+                float((after - start).norm() / start.norm()), rel=1e-4
+            )
+            cosine = (after @ start / (after.norm() * start.norm())).clamp(max=1)
+            angle = torch.rad2deg(torch.acos(cosine)).item()
+            assert learned.rotation[step, place] == pytest.approx(angle, rel=1e-3, abs=2e-3)
+            assert learned.gradient[step, place] == pytest.approx(gradients[step][place], rel=1e-4)
+        head = trainer.rates.lr[step, own.index("fc")]
+        assert learned.rate[step, -1] == pytest.approx(float(head / kept[step + 1][-1].norm() ** 2), rel=1e-4)
+
+
+def test_a_frozen_group_stands_still(competition, tmp_path):
+    policies = {"uniform": {"lr": 1e-2, "freeze_to": -1, "train_norm": False, "groups": "stage"}}
+    probes = {"every": 1, "runs": "all"}
+    trainer = trainer_of(competition, tmp_path, policies=policies, training={"probes": probes, "epochs": 1})
+    trainer.train()
+    learned = read_learning(trainer.dir.learning)
+    for measure in (learned.update, learned.distance, learned.rotation, learned.gradient):
+        assert (measure[:, :-1] == 0).all()
+        assert (measure[:, -1] > 0).all()
+
+
+def test_counts_are_numpys():
+    values = torch.randn(4, 8, 6, 6) * torch.logspace(-6, 6, 8).view(1, 8, 1, 1)
+    values[0, 0, 0, 0] = 0
+    counts, moments = _looked_at(values)
+    magnitude = values.abs().flatten().double().numpy()
+    edges = 2.0 ** (np.arange(N_BINS + 1) / 64 - 14)
+    inside, _ = np.histogram(magnitude, edges)
+    expected = [(magnitude < edges[0]).sum(), *inside, (magnitude >= edges[-1]).sum()]
+    moved = np.abs(np.cumsum(counts.numpy()) - np.cumsum(expected)).max()
+    assert moved <= 1  # a value on an edge, where float32's logarithm may fall on either side
+    assert counts.sum() == values.numel()
+    flat = values.flatten().numpy().astype(np.float64)
+    near = (np.abs(flat) <= 0.01 * np.sqrt((flat**2).mean())).mean()
+    np.testing.assert_allclose(moments.numpy(), [flat.mean(), flat.std(), near], rtol=1e-4)
+
+
+def test_an_axis_made_later_loses_no_count(whole):
+    activations = read_activations(whole[0].dir.activations)
+    for layer in range(len(activations.layers)):
+        top = activations.top(layer)
+        heat = activations.heat(layer, top, 40)
+        assert heat.shape == (41, len(activations.steps))
+        np.testing.assert_allclose(heat.sum(axis=0), activations.counts[:, layer].sum(axis=1))
+        assert heat[-1].sum() <= 0.002 * heat.sum()
+        coarse = activations.heat(layer, top, 20)
+        np.testing.assert_allclose(coarse[:-1], heat[:-1].reshape(20, 2, -1).sum(axis=1), rtol=1e-9, atol=1e-6)
+
+
+def test_of_a_large_output_all_channels_are_looked_at_alike():
+    output = torch.arange(64.0).view(1, 64, 1, 1).expand(8, 64, 64, 64).to(memory_format=torch.channels_last)
+    seen = _evenly(output)
+    assert len(seen) <= MOST_VALUES
+    shares = torch.bincount(seen.long(), minlength=64) / len(seen)
+    np.testing.assert_allclose(shares.numpy(), 1 / 64, rtol=0.01)
+
+
+class Head(nn.Module):
+    """Two linear layers, with what timm's models tell of themselves."""
+
+    pretrained_cfg = {"classifier": "second"}
+
+    def __init__(self):
+        super().__init__()
+        self.first, self.second = nn.Linear(4, 3, bias=False), nn.Linear(3, 3, bias=False)
+
+    def forward(self, x):
+        return self.second(self.first(x.flatten(1)))
+
+    def group_matcher(self, coarse=False):
+        return {"stem": r"^first", "blocks": [(r"^second", None)]}
+
+    def get_classifier(self):
+        return self.second
+
+
+@pytest.mark.parametrize("multilabel", [False, True])
+def test_the_butterfly_is_the_kl_of_a_model_perturbed_by_hand(multilabel):
+    torch.manual_seed(0)
+    model, inputs = Head(), torch.randn(6, 1, 2, 2)
+    probes = Probes(ProbesConfig(butterfly=(0,), relative=0.1), model, 10, seed=3)
+    before = {name: value.clone() for name, value in model.state_dict().items()}
+    state = torch.random.get_rng_state()
+    directions = []
+    randn = torch.randn
+
+    def noted(*shape, generator=None):
+        directions.append(randn(*shape, generator=generator))
+        return directions[-1]
+
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(torch, "randn", noted)
+        probes.measure_butterfly(0, inputs, multilabel)
+    assert torch.equal(torch.random.get_rng_state(), state)
+    assert all(torch.equal(value, before[name]) for name, value in model.state_dict().items())
+
+    def distribution(first, second):
+        logits = (inputs.flatten(1) @ first.T @ second.T).detach().double().numpy()
+        if multilabel:
+            yes = 1 / (1 + np.exp(-logits))
+            return np.stack([yes, 1 - yes], axis=2)
+        shares = np.exp(logits) / np.exp(logits).sum(axis=1, keepdims=True)
+        return shares[:, :, None]
+
+    weights = [model.first.weight.detach(), model.second.weight.detach()]
+    plain = distribution(*weights)
+    for place in range(2):
+        effects = []
+        for noise in directions[2 * place : 2 * place + 2]:
+            moved = list(weights)
+            moved[place] = weights[place] + 0.1 * weights[place].norm() * noise / noise.norm()
+            effects.append(rel_entr(plain, distribution(*moved)).sum(axis=(1, 2)).mean())
+        assert probes.butterfly[0][place].item() == pytest.approx(np.mean(effects), rel=1e-3)
+
+
+def test_the_butterfly_leaves_modes_and_statistics(whole):
+    trainer, _ = whole
+    model = trainer.model.train()
+    next(model.modules()).training = True
+    norm = next(module for module in model.modules() if isinstance(module, nn.BatchNorm2d))
+    norm.training = False
+    buffers = {name: value.clone() for name, value in model.named_buffers()}
+    trainer.probes.measure_butterfly(99, torch.randn(4, 3, 32, 32), False)
+    assert not norm.training
+    assert model.training
+    assert all(torch.equal(value, buffers[name]) for name, value in model.named_buffers())
+
+
+@pytest.mark.parametrize(
+    ("name", "expected"),
+    [
+        ("resnet18", ["conv1", "layer1", "layer2", "layer3", "layer4"]),
+        ("convnext_atto", ["stem.0", "stages.0", "stages.1", "stages.2", "stages.3"]),
+        ("vit_tiny_patch16_224", ["patch_embed.proj", *(f"blocks.{block}" for block in range(12))]),
+        ("regnety_002", ["stem.conv", "s1", "s2", "s3", "s4"]),
+        ("tf_efficientnet_lite0", ["conv_stem", *(f"blocks.{stage}" for stage in (0, 1, 2, 4, 6))]),
+        ("mobilenetv3_small_100", ["conv_stem", *(f"blocks.{stage}" for stage in (0, 1, 3, 5))]),
+        (
+            "densenet121",
+            [f"features.{part}" for part in ("conv0", "denseblock1", "denseblock2", "denseblock3", "norm5")],
+        ),
+        ("swin_tiny_patch4_window7_224", ["patch_embed.proj", *(f"layers.{stage}" for stage in range(4))]),
+    ],
+)  # fmt: skip
+def test_the_layers_of_a_network_are_its_first_convolution_and_its_stages(name, expected):
+    with torch.device("meta"):
+        model = timm.create_model(name)
+    assert list(probed_layers(model, depth_groups(model, "stage"))) == expected
+
+
+def test_pictures_of_one_run_and_of_two_side_by_side(whole, competition, tmp_path):
+    whole[0].dir.write({"policy": "uniform", "seed": 0, "fold": 0})
+    files = probe([whole[0].dir.path])
+    assert [file.name for file in files] == [
+        f"probes-{what}.png" for what in ("activations", "learning", "butterfly")
+    ]
+    policies = {"other": {"lr": 1e-3}}
+    other = trainer_of(competition, tmp_path, policies=policies, training={"probes": {"runs": "all"}, "epochs": 1})
+    other.train()
+    other.dir.write({"policy": "other", "seed": 0, "fold": 0})
+    both = probe([whole[0].dir.path, other.dir.path], str(tmp_path / "both"))
+    assert all(file.stat().st_size > 10_000 for file in [*files, *both])
+    without = tmp_path / "without"
+    without.mkdir()
+    assert "is no run" in refusal_of(probe, [without])
+    (without / "run.json").write_text('{"policy": "uniform", "seed": 0, "fold": 0}')
+    assert "trained without probes" in refusal_of(probe, [without])
+    assert "stands there twice" in refusal_of(probe, [without, without])
