@@ -7,7 +7,7 @@ its held-out rows less that of the baseline's run of the same fold and seed.
 
 import math
 from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from typing import Any, Literal
 
 import numpy as np
@@ -151,7 +151,7 @@ def corrected_interval(differences, folds, ratio: float, level: float = 0.95) ->
     two folds correlate by held-out / all rows. Seeds are averaged first since they do not draw the partition anew:
     K · R runs are not that many repetitions. Without any variance the interval is a point.
     """
-    from scipy.special import stdtr, stdtrit  # Student's t: df, then t or probability
+    from scipy.special import stdtr  # Student's t: df, then t or probability
 
     means = _by_fold(differences, folds)[0]
     if len(means) < 2:
@@ -161,9 +161,8 @@ def corrected_interval(differences, folds, ratio: float, level: float = 0.95) ->
         none = abs(difference) <= _ROUNDING
         return Interval(difference, difference, difference, float(none), 0.0, df)
     error = float(np.sqrt(np.var(means, ddof=1) * (1 / len(means) + ratio)))
-    reach = float(stdtrit(df, (1 + level) / 2)) * error
     p = float(2 * stdtr(df, -abs(difference) / error))
-    return Interval(difference, difference - reach, difference + reach, p, error, df)
+    return _at(Interval(difference, difference, difference, p, error, df), level)
 
 
 def bootstrap(
@@ -297,6 +296,14 @@ def seeds_to_decide(
     two_sided, one_sided = stdtrit(n_folds - 1, [1 - share / 2, 1 - share])
     decided = (abs(difference) > two_sided * error) | (abs(difference) + one_sided * error <= margin)
     return int(seeds[np.argmax(decided)]) if decided.any() else None
+
+
+def _at(interval: Interval, level: float) -> Interval:
+    """The interval with the limits of this level."""
+    from scipy.special import stdtrit
+
+    reach = float(stdtrit(interval.df, (1 + level) / 2)) * interval.standard_error
+    return replace(interval, low=interval.difference - reach, high=interval.difference + reach)
 
 
 def _by_fold(differences, folds) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
@@ -469,12 +476,12 @@ def _comparison(
     design: _Design,
 ) -> Comparison:
     differences, folds, seeds = pair.differences, pair.folds.tolist(), pair.seeds.tolist()
-    mean = float(np.mean(_by_fold(differences, folds)[0]))
+    mean = interval.difference if interval else float(differences.mean())
     verdict, needed, detectable, words = "undecided", None, None, _one_fold(pair, mean, resampled)
     if interval is not None:
         level, tested = design.level, design.tested
         detectable = smallest_detectable(interval.standard_error, interval.df, level, design.power, tested)
-        closer = corrected_interval(differences, folds, design.ratio, 1 - 2 * (1 - level) / tested)
+        closer = _at(interval, 1 - 2 * (1 - level) / tested)
         if p_holm < 1 - level:
             verdict = "better" if mean > 0 else "worse"
             words = _significant(pair.policy, baseline, verdict, interval, p_holm, design)
