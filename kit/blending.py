@@ -268,7 +268,7 @@ def _pool(member: Member, first: Member, competition: Competition, plan: FoldPla
             "train it anew"
         )
     test = {fold: ordered(frame) for fold, frame in pool.test.items()}
-    return Pooled(ordered(pool.oof), pool.truth, pool.folds, pool.groups, test)
+    return Pooled(ordered(pool.oof), pool.truth, pool.folds, pool.groups, pool.each, test)
 
 
 def _record(

@@ -111,16 +111,15 @@ def compare(
     folder = ExperimentDir(places.runs / experiment.name)
     if stored:
         experiment, evidence = _stored(experiment, whole, folder, places)
-        tuning = _tuning(evidence, experiment)
-        trained = 0
+        tuning, known, trained = _tuning(evidence, experiment), {}, 0
     else:
         from kit.execution import set_up
 
         bench = set_up(whole, output, replace, say, folds=folds, cache=cache, jobs=jobs, seconds=seconds)
         evidence = Evidence.of(whole, folder, bench.prepared.competition, bench.prepared.plan)
-        tuning, trained = _train(experiment, bench, evidence)
+        tuning, known, trained = _train(experiment, bench, evidence)
     views = _views(experiment, evidence, tuning)
-    content = _content(experiment, evidence, views, tuning)
+    content = _content(experiment, evidence, views, tuning, known)
     if stored or bench.main:
         write_json(folder.comparison, content)
         _write_table(content, folder.path / "comparison.csv")
@@ -150,19 +149,21 @@ class Tuning:
     chosen: dict[str, dict[int, Chosen]]
 
 
-def _train(experiment: Experiment, bench: "Bench", evidence: Evidence) -> tuple[Tuning | None, int]:
-    """Everything that is compared, and how many runs were trained now."""
+def _train(
+    experiment: Experiment, bench: "Bench", evidence: Evidence
+) -> tuple[Tuning | None, dict[str, Decided], int]:
+    """Everything that is compared: what tuned, the policies as they are scored, and how many runs were trained."""
     from kit.experiment import train_and_pool
 
     result = train_and_pool(experiment, bench)
     _need_all(result.left, result.trained)
-    trained = result.trained
+    trained, known = result.trained, {name: each.decided for name, each in result.policies.items()}
     seeds, folds = experiment.seeds, experiment.folds.chosen
     names = [equalised(name, experiment.policies[name])[0] for name in to_equalise(experiment)]
     others = [RunKey(name, seed, fold) for name in names for seed in seeds for fold in folds]
     trained += _trained(bench, [key for key in others if key.policy not in experiment.policies], "equalised")
     if experiment.compare.tune is None:
-        return None, trained
+        return None, known, trained
     each = trials(experiment)
     for within in dict.fromkeys(trial.within for trial in each):
         where = bench if within is None else bench.within(within, trial_folder(bench.folder, within))
@@ -170,13 +171,13 @@ def _train(experiment: Experiment, bench: "Bench", evidence: Evidence) -> tuple[
         trained += _trained(where, keys, "tuning", tolerant=True)
     tuning = _tuning(evidence, experiment)
     keys = [RunKey(*key) for key in _tuned_runs(experiment, tuning).values()]
-    return tuning, trained + _trained(bench, keys, "tuned")
+    return tuning, known, trained + _trained(bench, keys, "tuned")
 
 
 def _trained(bench: "Bench", keys: Sequence[RunKey], what: str, tolerant: bool = False) -> int:
     if not keys:
         return 0
-    due = sum(not bench.folder.run(key).finished for key in keys)
+    due = len(bench.due(keys, tolerant))
     _need_all(bench.train(keys, what, tolerant), due)
     return due
 
@@ -275,14 +276,20 @@ def _edges(tuning: Tuning) -> str | None:
 
 
 def _content(
-    experiment: Experiment, evidence: Evidence, views: Sequence[View], tuning: Tuning | None
+    experiment: Experiment,
+    evidence: Evidence,
+    views: Sequence[View],
+    tuning: Tuning | None,
+    known: Mapping[str, Decided],
 ) -> dict[str, Any]:
-    """What comparison.json holds."""
+    """What comparison.json holds; `known`: policies that were pooled just now, as they are."""
     config = experiment.compare
     folds = experiment.folds.chosen
     plan = evidence.plan
     ratio = float(np.mean([len(plan.validation_rows(f)) / len(plan.training_rows(f)) for f in folds]))
-    compared = [_compared(view, experiment, evidence, ratio) for view in views]
+    compared = [
+        _compared(view, experiment, evidence, ratio, known if view.name == "raw" else {}) for view in views
+    ]
     records = [run.read() for view in views for runs in view.runs.values() for run in runs.values()]
     return {
         "experiment": experiment.name,
@@ -311,14 +318,20 @@ def _content(
     }
 
 
-def _compared(view: View, experiment: Experiment, evidence: Evidence, ratio: float) -> dict[str, Any]:
+def _compared(
+    view: View, experiment: Experiment, evidence: Evidence, ratio: float, known: Mapping[str, Decided]
+) -> dict[str, Any]:
     """A view as it stands in comparison.json."""
     config = experiment.compare
     for runs in view.runs.values():
         for run in runs.values():
             _check_run(run, run.read()["policy"], evidence)
     _check_fair(view)
-    results = {name: _decided(runs.values(), evidence) for name, runs in view.runs.items() if runs}
+    results = {}
+    for name, runs in view.runs.items():
+        pooled_alike = name in known and {(r["seed"], r["fold"]) for r in known[name].runs} == set(runs)
+        if runs:
+            results[name] = known[name] if pooled_alike else _decided(runs.values(), evidence)
     scores = {name: {(r["seed"], r["fold"]): r["score"] for r in result.runs} for name, result in results.items()}
     scores |= {name: {} for name, runs in view.runs.items() if not runs}
     made = compare_scores(

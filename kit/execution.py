@@ -64,7 +64,7 @@ class Bench:
         tolerant  a training that diverges is told and left at that, now and the next time
         """
         experiment, folder = self.prepared.experiment, self.folder
-        due = [key for key in keys if not (folder.run(key).finished or (tolerant and self._diverged(key)))]
+        due = self.due(keys, tolerant)
         runs = f"{what} runs" if what else "runs"
         if len(due) < len(keys):
             self.say(f"{len(keys) - len(due)} of {len(keys)} {runs} are finished already")
@@ -83,7 +83,11 @@ class Bench:
         else:
             for key in begun:
                 _execute(key, self.prepared, folder.run(key), self.say, tolerant)
-        return sum(not (folder.run(key).finished or (tolerant and self._diverged(key))) for key in due)
+        return len(self.due(due, tolerant))
+
+    def due(self, keys: Sequence[RunKey], tolerant: bool = False) -> list[RunKey]:
+        """Those of the runs that `train` would train."""
+        return [key for key in keys if not (self.folder.run(key).finished or (tolerant and self._diverged(key)))]
 
     def within(self, fold: int, folder: ExperimentDir) -> "Bench":
         """For trainings that see nothing of a fold, in a folder of their own."""

@@ -63,7 +63,7 @@ def run(
 def train_and_pool(experiment: Experiment, bench: Bench) -> Result:
     """`run` on a bench that is set up, perhaps for more policies than those of `experiment`."""
     keys = run_keys(experiment)
-    due = sum(not bench.folder.run(key).finished for key in keys)
+    due = len(bench.due(keys))
     left = bench.train(keys)
     prepared, folder = bench.prepared, bench.folder
     for policy in experiment.policies:

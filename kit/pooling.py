@@ -61,6 +61,7 @@ class Pooled:
     truth   its label: class index [rows], or bool [rows, classes]
     folds   int64 [rows]: in which fold it was held out
     groups  int64 [rows]: rows that belong together; None where no two do
+    each    the predictions of each run, of which `oof` is the mean
     test    fold → predictions of the test rows by its models, indexed by id
     """
 
@@ -68,6 +69,7 @@ class Pooled:
     truth: np.ndarray
     folds: np.ndarray
     groups: np.ndarray | None
+    each: list[pd.DataFrame]
     test: dict[int, pd.DataFrame]
 
     def choose(self, config: ScoringConfig) -> Choice:
@@ -85,7 +87,8 @@ class Pooled:
 def pooled(runs: Sequence[RunDir], competition: Competition, plan: FoldPlan, with_test: bool = True) -> Pooled:
     """All finished runs of one policy; without their predictions of the test rows where these are not needed."""
     place = {name: row for row, name in enumerate(competition.ids)}
-    oof = average(read_predictions(run.oof) for run in runs)
+    each = [read_predictions(run.oof) for run in runs]
+    oof = average(each)
     oof = oof.loc[pd.Index(competition.ids).intersection(oof.index, sort=False)].rename_axis("id")
     rows = np.array([place[name] for name in oof.index], dtype=np.int64)
     test = {
@@ -95,7 +98,7 @@ def pooled(runs: Sequence[RunDir], competition: Competition, plan: FoldPlan, wit
         ).items()
     }
     groups = None if plan.groups is None else plan.groups[rows]
-    return Pooled(oof, competition.targets[rows], plan.fold[rows], groups, test)
+    return Pooled(oof, competition.targets[rows], plan.fold[rows], groups, each, test)
 
 
 def decided(runs: Sequence[RunDir], competition: Competition, plan: FoldPlan, config: ScoringConfig) -> Decided:
@@ -105,7 +108,7 @@ def decided(runs: Sequence[RunDir], competition: Competition, plan: FoldPlan, co
 
 
 def _decided(runs: Sequence[RunDir], pool: Pooled, choice: Choice, config: ScoringConfig) -> Decided:
-    scores = [_score_of(run, pool, choice, config) for run in runs]
+    scores = [_score_of(*run, pool, choice, config) for run in zip(runs, pool.each, strict=True)]
     return Decided(pool.oof.index, pool.truth, choice.predicted, pool.groups, choice.cross_fitted, scores)
 
 
@@ -217,10 +220,12 @@ def _choosing(config: ScoringConfig) -> dict[str, Any]:
     return {name: value for name, value in config.canonical().items() if name != "transfer"}
 
 
-def _score_of(run: RunDir, pool: Pooled, choice: Choice, config: ScoringConfig) -> dict[str, Any]:
+def _score_of(
+    run: RunDir, frame: pd.DataFrame, pool: Pooled, choice: Choice, config: ScoringConfig
+) -> dict[str, Any]:
     """The score of a run on its held-out rows, each decided by a rule that was fitted without them, among the rows
     of all folds."""
-    record, frame = run.read(), read_predictions(run.oof)
+    record = run.read()
     rows = pool.oof.index.get_indexer(frame.index)
     probabilities, predicted = pool.oof.to_numpy(copy=True), choice.predicted.copy()
     probabilities[rows] = frame.to_numpy()

@@ -83,7 +83,7 @@ def at_rate(name: str, config: PolicyConfig, rate: float) -> tuple[str, PolicyCo
     """Name and content of the policy at another peak rate; itself where the rate is its own."""
     if math.isclose(rate, config.build().peak, rel_tol=1e-9):
         return name, config
-    return f"{name}-lr{rate:g}", config.at_peak(rate)
+    return f"{name}-lr{rate:g}".replace("+", ""), config.at_peak(rate)  # names hold no +
 
 
 def equalised(name: str, config: PolicyConfig) -> tuple[str, PolicyConfig]:
