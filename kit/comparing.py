@@ -372,6 +372,7 @@ def _run_line(scored: Mapping[str, Any], runs: Mapping[Pair, RunDir]) -> dict[st
         "fold": scored["fold"],
         "score": scored["score"],
         "variant": record["policy"],
+        "fingerprint": record["fingerprint"],
         "updates": record["steps"],
         "initial_weights": record["initial_weights"],
     }

@@ -59,8 +59,9 @@ def gather(folder: ExperimentDir, places: Places) -> Material:
             f"{folder.path} holds no experiment.yaml; give the folder of an experiment in {places.runs}"
         )
     comparison = _read_json(folder.comparison, "python -m kit compare")
-    names = _policies(experiment, comparison)
+    names = _policies(experiment, comparison, folder)
     finished = {name: [run for run in folder.runs(name) if run.finished] for name in names}
+    _need_current(comparison, folder)
     shared = _first_shared(finished, experiment)
     competition, without = _competition(experiment, folder)
     policies = [_policy(name, experiment, folder, finished[name], shared, competition) for name in names]
@@ -83,11 +84,25 @@ def gather(folder: ExperimentDir, places: Places) -> Material:
     )
 
 
-def _policies(experiment: Experiment, comparison: dict[str, Any] | None) -> list[str]:
-    """Those of the comparison as they are, without the variants it trained; else those of the experiment."""
+def _policies(experiment: Experiment, comparison: dict[str, Any] | None, folder: ExperimentDir) -> list[str]:
+    """Those of the comparison as they are, without the variants it trained; else those that have begun."""
     views = comparison["views"] if comparison else []
-    raw = next((view for view in views if view["name"] == "raw"), None)
-    return [each["policy"] for each in raw["policies"]] if raw and raw["policies"] else list(experiment.policies)
+    if raw := next((view["policies"] for view in views if view["name"] == "raw"), None):
+        return [each["policy"] for each in raw]
+    return [name for name in experiment.policies if folder.runs(name)] or list(experiment.policies)
+
+
+def _need_current(comparison: dict[str, Any] | None, folder: ExperimentDir) -> None:
+    """KitError where a run that was compared is no longer there, or was trained anew."""
+    for view in comparison["views"] if comparison else ():
+        for policy in view["policies"]:
+            for line in policy["runs"]:
+                run = folder.run(RunKey(line["variant"], line["seed"], line["fold"]))
+                if "fingerprint" in line and run.read().get("fingerprint") != line["fingerprint"]:
+                    raise KitError(
+                        f"{folder.comparison} is of other runs than those that are there ({line['variant']} seed "
+                        f"{line['seed']} fold {line['fold']}); call python -m kit compare once more"
+                    )
 
 
 def _read_json(path: Path, command: str) -> dict[str, Any] | None:

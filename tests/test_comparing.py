@@ -15,6 +15,8 @@ from kit.config import of_size, validate
 from kit.errors import KitError
 from kit.execution import Trainer
 from kit.identity import digests
+from kit.locate import Places
+from kit.reporting import report
 from kit.runs import ExperimentDir, RunDir, RunKey, predictions, write_predictions
 from kit.settings import fingerprint
 
@@ -224,6 +226,17 @@ def test_a_rate_at_which_a_policy_diverges_is_not_chosen(competition, tmp_path):
     assert scores["uniform", 1e-2] is not None
     assert any("lower the policy's lr" in line for line in said)
     assert compare(config, tmp_path).trained == 0
+
+
+def test_a_report_of_other_runs_than_were_compared_is_refused(wide, tmp_path):
+    config = experiment(wide, TWO)
+    folder = store(config, tmp_path, dict.fromkeys(TWO, 0.7))
+    compare(config, tmp_path, stored=True)
+    run = folder.run(RunKey("sliced", 0, 1))
+    run.write(run.read() | {"fingerprint": "another"})
+    message = refusal_of(lambda: report(folder.path, Places(tmp_path)))
+    assert "sliced seed 0 fold 1" in message
+    assert "compare once more" in message
 
 
 def test_policies_without_a_shared_fold_and_seed_are_refused(wide, tmp_path):
