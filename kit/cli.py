@@ -114,8 +114,8 @@ def compare(
     """Train policies × folds × seeds on equal terms, and say which wins, by how much, and how sure that is."""
     from kit.config import load_experiment, of_size
 
-    if stored and (replace or seconds or seeds or folds):
-        raise KitError("--stored compares what is there: leave out --replace, --seconds, --seeds and --folds")
+    if stored and (replace or seconds):
+        raise KitError("--stored compares what is there: leave out --replace and --seconds")
     extra = [f"compare.baseline={baseline}"] if baseline else []
     names = [name.strip() for name in policies.split(",")] if policies else []
     experiment = load_experiment(config, [*(overrides or []), *extra], names)
@@ -139,8 +139,9 @@ def compare(
     except KeyboardInterrupt:
         print("interrupted; the same command goes on from the last checkpoint", file=sys.stderr)
         raise typer.Exit(130) from None
-    show_comparison(compared)
-    _write_report(compared.folder, output, cache)
+    if compared.main:
+        show_comparison(compared)
+        _write_report(compared.folder, output, cache)
 
 
 @app.command()

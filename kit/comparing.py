@@ -1,6 +1,7 @@
 """Which policy wins: trained on the same folds and seeds, checked to be comparable, compared with statistics."""
 
 import csv
+import dataclasses
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -11,7 +12,7 @@ import numpy as np
 from kit.competition.folds import FoldPlan
 from kit.competition.load import Competition, load_competition
 from kit.config import Experiment
-from kit.errors import KitError, some
+from kit.errors import Diverged, KitError, some
 from kit.files import atomic, write_json
 from kit.identity import digests, fold_plan, stored_experiment
 from kit.locate import Places
@@ -62,11 +63,13 @@ class View:
 
 @dataclass(frozen=True)
 class Compared:
-    """What `compare` made: the experiment's folder, the content of comparison.json, how many runs it trained."""
+    """What `compare` made: the experiment's folder, the content of comparison.json, how many runs it trained; and
+    whether this process is the one that writes."""
 
     folder: Path
     content: dict[str, Any]
     trained: int
+    main: bool = True
 
 
 @dataclass(frozen=True)
@@ -110,20 +113,20 @@ def compare(
     places = Places(Path(output).expanduser(), Path(cache).expanduser() if cache else None)
     folder = ExperimentDir(places.runs / experiment.name)
     if stored:
-        experiment, evidence = _stored(experiment, whole, folder, places)
+        evidence, main = _stored(whole, folder, places), True
         tuning, known, trained = _tuning(evidence, experiment), {}, 0
     else:
         from kit.execution import set_up
 
         bench = set_up(whole, output, replace, say, folds=folds, cache=cache, jobs=jobs, seconds=seconds)
-        evidence = Evidence.of(whole, folder, bench.prepared.competition, bench.prepared.plan)
+        evidence, main = Evidence.of(whole, folder, bench.prepared.competition, bench.prepared.plan), bench.main
         tuning, known, trained = _train(experiment, bench, evidence)
     views = _views(experiment, evidence, tuning)
     content = _content(experiment, evidence, views, tuning, known)
-    if stored or bench.main:
+    if main:
         write_json(folder.comparison, content)
         _write_table(content, folder.path / "comparison.csv")
-    return Compared(folder.path, content, trained)
+    return Compared(folder.path, content, trained, main)
 
 
 def _with_baseline(experiment: Experiment) -> Experiment:
@@ -171,47 +174,44 @@ def _train(
         trained += _trained(where, keys, "tuning", tolerant=True)
     tuning = _tuning(evidence, experiment)
     keys = [RunKey(*key) for key in _tuned_runs(experiment, tuning).values()]
-    return tuning, known, trained + _trained(bench, keys, "tuned")
+    try:
+        return tuning, known, trained + _trained(bench, keys, "tuned")
+    except Diverged as error:
+        raise KitError(f"{error}; this rate was chosen among compare.tune.rates, so leave it out there") from error
 
 
 def _trained(bench: "Bench", keys: Sequence[RunKey], what: str, tolerant: bool = False) -> int:
     if not keys:
         return 0
     due = len(bench.due(keys, tolerant))
-    _need_all(bench.train(keys, what, tolerant), due)
+    left = bench.train(keys, what, tolerant)
+    _need_all(left, due - left)
     return due
 
 
-def _need_all(left: int, due: int) -> None:
+def _need_all(left: int, trained: int) -> None:
     if left:
         raise KitError(
-            f"the time limit allows no more than {due} of {due + left} runs; the same command trains the others "
-            "and compares"
+            f"the time limit allows no more than {trained} of {trained + left} runs; the same command trains the "
+            "others and compares"
         )
 
 
-def _stored(
-    experiment: Experiment, whole: Experiment, folder: ExperimentDir, places: Places
-) -> tuple[Experiment, Evidence]:
-    """The experiment with all seeds and folds that are there, and what its runs are read with."""
-    there = stored_experiment(folder)
-    if there is None:
+def _stored(whole: Experiment, folder: ExperimentDir, places: Places) -> Evidence:
+    """What the runs that are there are read with; KitError where they are of another config or other data."""
+    if stored_experiment(folder) is None:
         raise KitError(f"{folder.path} holds no experiment; leave out --stored to train it")
-    competition = load_competition(experiment.competition)
+    competition = load_competition(whole.competition)
     plan, reason = fold_plan(whole, folder, competition, places)
     if reason:
         raise KitError(f"{folder.path} was made from {reason}, so its runs are not those of this config")
-    update = {"seeds": there.seeds, "folds": there.folds}
-    return (
-        experiment.model_copy(update=update),
-        Evidence.of(whole.model_copy(update=update), folder, competition, plan),
-    )
+    return Evidence.of(whole, folder, competition, plan)
 
 
 def _tuning(evidence: Evidence, experiment: Experiment) -> Tuning | None:
     """What the trials that are there choose; None where the config tunes nothing, or a trial is missing."""
     tune, each = experiment.compare.tune, trials(experiment)
-    if tune is None or not all(trial.run(evidence.folder).read() for trial in each):
+    if tune is None or not all(trial.settled(evidence.folder) for trial in each):
         return None
     for trial in each:
         _check_run(trial.run(evidence.folder), trial.variant, evidence, trial.within)
@@ -286,7 +286,7 @@ def _content(
     config = experiment.compare
     folds = experiment.folds.chosen
     plan = evidence.plan
-    ratio = float(np.mean([len(plan.validation_rows(f)) / len(plan.training_rows(f)) for f in folds]))
+    ratio = {fold: len(plan.validation_rows(fold)) / len(plan.training_rows(fold)) for fold in folds}
     compared = [
         _compared(view, experiment, evidence, ratio, known if view.name == "raw" else {}) for view in views
     ]
@@ -298,7 +298,9 @@ def _content(
         "level": config.level,
         "power": POWER,
         "margin": config.margin,
-        "ratio": ratio,
+        "ratio": float(np.mean(list(ratio.values()))),
+        "scoring": experiment.scoring.canonical(),
+        "missing": _missing(experiment, views),
         "headline": _headline(compared, config.baseline, experiment.scoring.title),
         "views": compared,
         "ledger": _ledger(experiment, evidence, views, tuning),
@@ -319,7 +321,11 @@ def _content(
 
 
 def _compared(
-    view: View, experiment: Experiment, evidence: Evidence, ratio: float, known: Mapping[str, Decided]
+    view: View,
+    experiment: Experiment,
+    evidence: Evidence,
+    ratio: Mapping[int, float],
+    known: Mapping[str, Decided],
 ) -> dict[str, Any]:
     """A view as it stands in comparison.json."""
     config = experiment.compare
@@ -346,8 +352,8 @@ def _compared(
     )
     return {
         "name": view.name,
-        "about": view.about,
-        "note": view.note,
+        "about": f"{view.about} {_size(view)}",
+        "note": " ".join(filter(None, (view.note, _machines(view)))) or None,
         "policies": [
             {
                 "policy": name,
@@ -413,7 +419,7 @@ def _check_run(run: RunDir, policy: str, evidence: Evidence, within: int | None 
     config = evidence.experiment.policies[policy]
     now = evidence.depends_on | {"policy": fingerprint(config.canonical())}
     if within is not None:
-        del now["folds"]  # a plan of its own
+        now["folds"] = dataclasses.replace(evidence.plan, unused=within).digest
     if changed := [name for name, digest in now.items() if then.get(name) != digest]:
         where = run.path.relative_to(evidence.folder.path)
         raise KitError(
@@ -439,6 +445,43 @@ def _check_fair(view: View) -> None:
                 )
 
 
+def _size(view: View) -> str:
+    """How many folds and seeds each policy was trained on."""
+    sizes = {}
+    for name, runs in view.runs.items():
+        folds, seeds = {fold for _, fold in runs}, {seed for seed, _ in runs}
+        whole = len(runs) == len(folds) * len(seeds)
+        text = f"{len(folds)} folds × {len(seeds)} seeds" + (
+            "" if whole else f", not all of them ({len(runs)} runs)"
+        )
+        sizes.setdefault(text, []).append(name)
+    if len(sizes) == 1:
+        return f"{next(iter(sizes))}."
+    return " ".join(f"{some(names, 20)}: {text}." for text, names in sizes.items())
+
+
+def _machines(view: View) -> str | None:
+    """Told where runs were not all trained on the same kind of device, in one precision and with one torch."""
+    records = [run.read() for runs in view.runs.values() for run in runs.values()]
+    kinds = {
+        f"{record.get('device', 'cpu').partition(':')[0]} in {record.get('precision', 'fp32')}, "
+        f"torch {record.get('versions', {}).get('torch', 'unknown')}"
+        for record in records
+    }
+    return f"Runs were trained on different machines: {some(sorted(kinds), 5)}." if len(kinds) > 1 else None
+
+
+def _missing(experiment: Experiment, views: Sequence[View]) -> list[str]:
+    """What the config asks for and the runs that are there do not suffice for."""
+    wanted = {"tuned": experiment.compare.tune is not None, "equalised": bool(to_equalise(experiment))}
+    shown = [view.name for view in views]
+    return [
+        f"Not compared {name}: not all of its runs are there."
+        for name, asked in wanted.items()
+        if asked and name not in shown
+    ]
+
+
 def _headline(views: Sequence[Mapping[str, Any]], baseline: str, metric: str) -> str:
     """Which policies beat the baseline, in each view."""
     titles = {"raw": "As they are", "tuned": "Tuned", "equalised": "At equal mean rate"}
@@ -448,7 +491,11 @@ def _headline(views: Sequence[Mapping[str, Any]], baseline: str, metric: str) ->
         for each in view["comparisons"]:
             groups.setdefault(each["verdict"], []).append(each)
         better = groups.get("better", [])
-        if better:
+        worse = groups.get("worse", [])
+        if len(worse) == len(view["comparisons"]):
+            ahead = f"{-worse[0]['difference']:.3f} {metric}"
+            text = f"{baseline} is better than all others, than {worse[0]['policy']} by {ahead}"
+        elif better:
             best = better[0]
             text = f"{best['policy']} is better than {baseline} by {best['difference']:.3f} {metric}"
             if len(better) > 1:

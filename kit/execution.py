@@ -213,6 +213,7 @@ def _execute(key: RunKey, prepared: Prepared, run: RunDir, say: Say, tolerant: b
             run.write(record | {"status": "diverged" if diverged else "failed", "error": str(error)})
         if diverged and tolerant:
             say(f"{key}: {error}")
+            accelerator.wait_for_everyone()  # all have to see that it diverged
             return
         if (told := _told(key, error)) is not error:
             raise told from error

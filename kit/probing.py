@@ -53,8 +53,8 @@ def _labelled(runs: Sequence[str | Path]) -> dict[str, str | Path]:
         run = RunDir(Path(folder))
         if not (run.activations.is_file() and run.learning.is_file()):
             raise KitError(
-                f"{folder}: was trained without probes; set training.probes={{every: 10}} and train it anew, "
-                "under another name or with --replace (probes.runs: all, for more than the first seed and fold)"
+                f"{folder}: was trained without probes; set training.probes={{every: 10}} (and runs: all there, "
+                "for more than the first seed and fold) and train it anew under another name (--set name=...)"
             )
         labels[folder] = (record["policy"], f"{record['policy']} seed {record['seed']} fold {record['fold']}")
     short = [short for short, _ in labels.values()]

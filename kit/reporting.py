@@ -44,6 +44,10 @@ def report(
     """
     folder = ExperimentDir(Path(experiment_folder))
     material = gather(folder, places)
+    if material.outdated:
+        say(
+            f"without {folder.comparison.name}: it is of {material.outdated}; call python -m kit compare once more"
+        )
     if material.without:
         say(f"without images and confusions: {material.without}")
     path = Path(to) if to else folder.report
@@ -59,9 +63,11 @@ def gather(folder: ExperimentDir, places: Places) -> Material:
             f"{folder.path} holds no experiment.yaml; give the folder of an experiment in {places.runs}"
         )
     comparison = _read_json(folder.comparison, "python -m kit compare")
+    outdated = _outdated(comparison, experiment, folder) if comparison else None
+    if outdated:
+        comparison = None
     names = _policies(experiment, comparison, folder)
     finished = {name: [run for run in folder.runs(name) if run.finished] for name in names}
-    _need_current(comparison, folder)
     shared = _first_shared(finished, experiment)
     competition, without = _competition(experiment, folder)
     policies = [_policy(name, experiment, folder, finished[name], shared, competition) for name in names]
@@ -79,6 +85,7 @@ def gather(folder: ExperimentDir, places: Places) -> Material:
         multilabel=competition.format.multilabel if competition else _several_labels(policies),
         thumbnails=thumbnails(competition, policies) if competition else [],
         without=without,
+        outdated=outdated,
         config=folder.config.read_text(encoding="utf-8"),
         fold_plan=" and ".join(sorted(filter(None, digests))),
     )
@@ -92,17 +99,17 @@ def _policies(experiment: Experiment, comparison: dict[str, Any] | None, folder:
     return [name for name in experiment.policies if folder.runs(name)] or list(experiment.policies)
 
 
-def _need_current(comparison: dict[str, Any] | None, folder: ExperimentDir) -> None:
-    """KitError where a run that was compared is no longer there, or was trained anew."""
-    for view in comparison["views"] if comparison else ():
+def _outdated(comparison: dict[str, Any], experiment: Experiment, folder: ExperimentDir) -> str | None:
+    """Why a comparison is not of the runs and the metric that are there now."""
+    if comparison.get("scoring", experiment.scoring.canonical()) != experiment.scoring.canonical():
+        return f"another scoring section than {folder.config.name}"
+    for view in comparison["views"]:
         for policy in view["policies"]:
-            for line in policy["runs"]:
+            for line in (line for line in policy["runs"] if "fingerprint" in line):
                 run = folder.run(RunKey(line["variant"], line["seed"], line["fold"]))
-                if "fingerprint" in line and run.read().get("fingerprint") != line["fingerprint"]:
-                    raise KitError(
-                        f"{folder.comparison} is of other runs than those that are there ({line['variant']} seed "
-                        f"{line['seed']} fold {line['fold']}); call python -m kit compare once more"
-                    )
+                if run.read().get("fingerprint") != line["fingerprint"]:
+                    return f"another run of {line['variant']} seed {line['seed']} fold {line['fold']}"
+    return None
 
 
 def _read_json(path: Path, command: str) -> dict[str, Any] | None:

@@ -22,8 +22,11 @@ def show_comparison(compared: "Compared") -> None:
             if line:
                 print(line)
         for each in view["comparisons"]:
-            print(f"  {each['sentence']}")
+            named = "" if each["sentence"].startswith(each["policy"]) else f"{each['policy']}: "
+            print(f"  {named}{each['sentence']}")
         print()
+    for line in content["missing"]:
+        print(line)
     Console().print(_ledger(content["ledger"]))
     print(content["headline"])
     print(f"Everything else: {compared.folder}")
@@ -31,9 +34,12 @@ def show_comparison(compared: "Compared") -> None:
 
 def _table(view: Mapping[str, Any], content: Mapping[str, Any]) -> Table:
     level = f"{content['level']:.0%}"
-    table = Table(title=escape(f"{TITLES[view['name']]}: {content['metric']} against {content['baseline']}"))
-    for column in ("policy", "pooled OOF", "mean of runs", "difference", f"{level} interval", "Holm p", "verdict"):
-        table.add_column(column, justify="left" if column in ("policy", "verdict") else "right")
+    table = Table(
+        title=escape(f"{TITLES[view['name']]}: {content['metric']} against {content['baseline']}"),
+        caption="pooled: predictions averaged over seeds, scored once; differences are of single runs",
+    )
+    for column in ("policy", "pooled", "runs", "difference", f"{level} interval", "Holm p", "verdict"):
+        table.add_column(column, justify="left" if column in ("policy", "verdict") else "right", overflow="fold")
     by_policy = {each["policy"]: each for each in view["policies"]}
     base = by_policy[content["baseline"]]
     table.add_row(escape(base["policy"]), f"{base['oof']:.4f}", f"{base['mean']:.4f}", "", "", "", "baseline")
@@ -43,8 +49,8 @@ def _table(view: Mapping[str, Any], content: Mapping[str, Any]) -> Table:
             escape(each["policy"]),
             f"{scored['oof']:.4f}",
             f"{scored['mean']:.4f}",
-            f"{each['difference']:+.4f}",
-            f"{interval['low']:+.4f} to {interval['high']:+.4f}" if interval else "one fold: none",
+            f"{each['difference']:+.3f}",
+            f"{interval['low']:+.3f}…{interval['high']:+.3f}" if interval else "none",
             _p(each["p_holm"]),
             each["verdict"],
         )
@@ -58,7 +64,10 @@ def _p(value: float | None) -> str:
 
 
 def _ledger(lines: list[Mapping[str, Any]]) -> Table:
-    table = Table(title="trainings given to each policy")
+    table = Table(
+        title="trainings given to each policy",
+        caption="a training that serves several purposes counts once in total",
+    )
     tuned = any(line["tuning"] for line in lines)
     equalised = any(line["equalised"] for line in lines)
     kinds = ["raw", *(["tuning", "tuned"] if tuned else []), *(["equalised"] if equalised else []), "total"]

@@ -16,6 +16,8 @@ from kit.scoring.config import ScoringConfig, TuneConfig
 from kit.scoring.decide import plain_rule
 from kit.scoring.f1 import score
 
+LONGEST = 80  # characters of a policy's name
+
 
 @dataclass(frozen=True)
 class Trial:
@@ -33,6 +35,11 @@ class Trial:
 
     def run(self, folder: ExperimentDir) -> RunDir:
         return trial_folder(folder, self.within).run(RunKey(self.variant, self.seed, self.fold))
+
+    def settled(self, folder: ExperimentDir) -> bool:
+        """Whether it was trained to its end, or to where it diverged."""
+        run = self.run(folder)
+        return run.finished or run.read().get("status") == "diverged"
 
 
 @dataclass(frozen=True)
@@ -83,7 +90,7 @@ def at_rate(name: str, config: PolicyConfig, rate: float) -> tuple[str, PolicyCo
     """Name and content of the policy at another peak rate; itself where the rate is its own."""
     if math.isclose(rate, config.build().peak, rel_tol=1e-9):
         return name, config
-    return f"{name}-lr{rate:g}".replace("+", ""), config.at_peak(rate)  # names hold no +
+    return f"{name}-lr{rate:.12g}".replace("+", ""), config.at_peak(rate)  # names hold no +
 
 
 def equalised(name: str, config: PolicyConfig) -> tuple[str, PolicyConfig]:
@@ -100,11 +107,10 @@ def to_equalise(experiment: Experiment) -> tuple[str, ...]:
         return ()
     if wanted is not True and (unknown := [name for name in wanted if name not in experiment.policies]):
         raise KitError(f"compare.equalise: {some(unknown)} is not among the policies, {some(experiment.policies)}")
-    return tuple(
-        name
-        for name in experiment.policies
-        if wanted is True or name in wanted or name == experiment.compare.baseline
-    )
+    names = [name for name in experiment.policies if wanted is True or name in wanted]
+    if not set(names) - {experiment.compare.baseline}:
+        raise KitError("compare.equalise: name a policy other than the baseline, or set true or false")
+    return tuple(name for name in experiment.policies if name in names or name == experiment.compare.baseline)
 
 
 def variants(experiment: Experiment) -> dict[str, PolicyConfig]:
@@ -117,9 +123,11 @@ def variants(experiment: Experiment) -> dict[str, PolicyConfig]:
         if name in to_equalise(experiment):
             each.append(equalised(name, config))
         for variant, content in each:
-            taken = experiment.policies.get(variant, content)
+            taken = experiment.policies.get(variant, made.get(variant, content))
             if taken.canonical() != content.canonical():
                 raise KitError(f"policies.{variant}: this name is needed for {name} at another rate; rename it")
+            if len(variant) > LONGEST:
+                raise KitError(f"policies.{name}: the name is too long for {variant}; shorten it")
             made[variant] = content
     return {name: config for name, config in made.items() if name not in experiment.policies}
 

@@ -121,7 +121,7 @@ def test_what_cannot_tune_is_refused(folder):
     assert "none is left to compare" in refused({"rates": rates, "folds": [0, 1, 2]})
     assert "three folds or more" in refused({"rates": rates, "folds": "nested"}, folds={"k": 2})
     config = experiment(folder, {"rates": rates})
-    every = {trial: None for trial in trials(config)}
+    every = dict.fromkeys(trials(config))
     assert "uniform diverged at every rate" in refusal_of(choose_rates, every, config, config.compare.tune)
     with pytest.raises(Exception, match="at least two"):
         TuneConfig(rates=[1e-3])

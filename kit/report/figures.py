@@ -119,6 +119,7 @@ class Material:
     comparison  the content of comparison.json, or None
     names       of the classes, for people
     without     why there are no labels and images; "" where they are there
+    outdated    what the comparison is of that is no longer there, and why it is not shown; None where it is shown
     fold_plan   its hash
     """
 
@@ -132,6 +133,7 @@ class Material:
     multilabel: bool = False
     thumbnails: list[Thumbnail] = field(default_factory=list)
     without: str = ""
+    outdated: str | None = None
     config: str = ""
     fold_plan: str = ""
 

@@ -16,6 +16,8 @@ class Activations:
     counts     [samples, layers, bins + 2]: of values whose magnitude lies below the first edge (zero among them),
                in each bin, above the last edge
     mean, std, near_zero  [samples, layers]: of the values; share of magnitudes within 1 % of the root mean square
+
+    Of an output at most 2^18 values are looked at, evenly spaced.
     """
 
     steps: np.ndarray
@@ -45,21 +47,24 @@ class Activations:
         overlap = np.minimum(finite[:, None], linear[1:]) - np.maximum(lower[:, None], linear[:-1])
         inside = np.clip(overlap, 0, None) / width[:, None]
         inside[-1] = 0  # beyond the last edge: wherever that is, it is beyond every axis made from the data
-        beyond = 1 - inside.sum(axis=1)
+        beyond = (1 - inside.sum(axis=1)).clip(min=0)
         return np.concatenate([inside, beyond[:, None]], axis=1).T @ self.counts[:, layer].T.astype(np.float64)
 
 
 @dataclass(frozen=True)
 class Learning:
-    """learning.npz: how each depth group (a stage each) moved.
+    """learning.npz: how each depth group (a stage each) moved; w is all of its parameters, as one vector.
+
+    What is divided by the norm of weights that are all 0 is not finite; so are gradients that overflowed fp16.
 
     steps     int [samples], the number of the update, from 0
     groups    names, stem first;  n_params  parameters of each
-    update    ‖Δw‖ / ‖w‖ of the sampled update, float [samples, groups]
+    update    ‖Δw‖ / ‖w‖ of the sampled update, w before it, float [samples, groups]
     distance  ‖w − w₀‖ / ‖w₀‖ after it, w₀ the initial weights
     rotation  degrees between w and w₀ (layer rotation: Carbonnelle & De Vleeschouwer 2019)
     gradient  norm of the gradient as the optimizer sees it
-    rate      effective rate, rate / ‖w‖² (van Laarhoven 2017)
+    rate      effective rate, rate / ‖w‖², w before the update (van Laarhoven 2017); where the policy has several
+              rates within the group, their mean over its parameters
     butterfly_steps  int [moments], updates made before each; butterfly [moments, groups]: KL of the output, in
               nats, when each tensor of the group is moved by `relative` of its norm
     """

@@ -96,11 +96,16 @@ def verdict(material: Material) -> Section:
     comparison = material.comparison
     if comparison is None:
         section.lead = _standing(material)
-        if len(material.policies) > 1:
+        if material.outdated:
+            section.texts.append(
+                f"The comparison that is there is of {material.outdated}, so it is not shown: python -m kit "
+                "compare CONFIG makes it anew."
+            )
+        elif len(material.policies) > 1:
             section.texts.append("Nothing is compared yet: python -m kit compare CONFIG says which policy wins.")
         else:
             section.texts.append(
-                "With one policy there is nothing to compare: python -m kit compare CONFIG --policy A --policy B "
+                "With one policy there is nothing to compare: python -m kit compare CONFIG --policies A,B "
                 "trains and compares several."
             )
         section.tables.append(_scores_table(material))

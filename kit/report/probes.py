@@ -1,14 +1,16 @@
 """Pictures of probes: activations over time, learning by depth, the butterfly; several runs on the same scales."""
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 
 import numpy as np
 
 from kit.report.measured import Activations, Learning
-from kit.report.rates import COLOURS, new_figure, save
+from kit.report.rates import COLOURS, MARKERS, new_figure, save
 
 BINS = 48
+DECADES = 3  # of the colours, below the fullest bin beyond the lowest (which holds the zeros of ReLUs)
+MOST_LAYERS = 13  # rows of heat maps; of more layers these, evenly spaced
 MEASURES = {
     "update": "relative update ‖Δw‖ / ‖w‖",
     "distance": "distance ‖w − w₀‖ / ‖w₀‖",
@@ -16,107 +18,134 @@ MEASURES = {
     "gradient": "gradient norm",
     "rate": "effective rate, rate / ‖w‖²",
 }
+SUMMARIES = {"mean": "mean", "std": "spread", "near_zero": "share near zero (within 1 % of the rms)"}
 
 
 def draw_activations(runs: Mapping[str, Activations], path: Path) -> None:
-    """A column a run, a row a layer: magnitude over time, log counts; below, what went beyond the scale, and mean,
-    spread and share near zero over time."""
+    """A column a run, a row a layer: magnitude from 0 over time, log counts, yellow more and blue fewer; the strip
+    on top is what lies beyond the axis. Below them mean, spread and share near zero over time.
+
+    A row has one axis, which holds 99.9 % of all values of each run, and one scale of colours.
+    """
     layers = next(iter(runs.values())).layers
-    rows = len(layers) + 3
-    figure = new_figure(3.4 * len(runs) + 1.2, 1.55 * rows + 0.8)
+    shown = np.linspace(0, len(layers) - 1, min(len(layers), MOST_LAYERS)).round().astype(int).tolist()
+    rows = len(shown) + len(SUMMARIES)
+    figure = new_figure(3.4 * len(runs) + 1.2, 1.55 * rows + 1.2)
     panels = figure.subplots(rows, len(runs), squeeze=False, sharex="col")
-    for row, layer in enumerate(layers):
-        top = max(each.top(row) for each in runs.values())
-        heats = {name: each.heat(row, top, BINS) for name, each in runs.items()}
-        shares = {name: heat / heat.sum(axis=0) for name, heat in heats.items()}
-        most = max(share[:-1].max() for share in shares.values())
-        for column, (name, each) in enumerate(runs.items()):
-            axes = panels[row, column]
-            image = _heat(axes, each.steps, shares[name][:-1], top, most)
-            beyond = shares[name][-1].max()
-            axes.set_title(f"{name}\n{layer}" if row == 0 else layer, fontsize=9)
-            axes.text(0.99, 0.96, f"beyond: at most {beyond:.1%}", transform=axes.transAxes, ha="right", va="top",
-                      fontsize=6.5, color="white")  # fmt: skip
-            if column == 0:
-                axes.set_ylabel("magnitude", fontsize=8)
-        figure.colorbar(image, ax=panels[row, :].tolist(), label="share of outputs", pad=0.01)
-    for row, (what, title) in enumerate(
-        {"mean": "mean", "std": "spread", "near_zero": "share near zero"}.items(), start=len(layers)
-    ):
-        limits = [getattr(each, what) for each in runs.values()]
-        low, high = min(each.min() for each in limits), max(each.max() for each in limits)
-        for column, each in enumerate(runs.values()):
-            axes = panels[row, column]
-            _by_depth(axes, each.steps, getattr(each, what), layers)
-            axes.set_ylim(low - 0.05 * (high - low + 1e-12), high + 0.05 * (high - low + 1e-12))
+    for place, layer in enumerate(shown):
+        _draw_layer(figure, panels[place], runs, layer)
+    for row, (what, title) in enumerate(SUMMARIES.items(), start=len(shown)):
+        values = np.concatenate([getattr(each, what)[:, shown].ravel() for each in runs.values()])
+        values = values[np.isfinite(values)]
+        low, high = values.min(initial=np.inf), values.max(initial=-np.inf)
+        for axes, each in zip(panels[row], runs.values(), strict=True):
+            _by_depth(axes, each.steps, getattr(each, what)[:, shown], [layers[layer] for layer in shown])
+            if low < high:
+                axes.set_ylim(low - 0.05 * (high - low), high + 0.05 * (high - low))
             axes.set_title(title, fontsize=9)
-    for column in range(len(runs)):
-        panels[-1, column].set_xlabel("update")
-    panels[len(layers), 0].legend(fontsize=6, ncols=2)
+    for axes, name in zip(panels[0], runs, strict=True):
+        axes.set_title(f"{name}\n{axes.get_title()}", fontsize=9)
+    for axes in panels[-1]:
+        axes.set_xlabel("update", fontsize=8)
+    _legend(figure, panels[-1, 0], "layer")
     save(figure, path)
 
 
+def _draw_layer(figure, panels, runs: Mapping[str, Activations], layer: int) -> None:
+    """One row of heat maps: of one layer, in each run."""
+    from matplotlib.cm import ScalarMappable
+    from matplotlib.colors import LogNorm
+
+    top = max(each.top(layer) for each in runs.values())
+    heats = [each.heat(layer, top, BINS) for each in runs.values()]
+    shares = [heat / heat.sum(axis=0).clip(min=1) for heat in heats]
+    most = max(share[1:-1].max() for share in shares) or 1.0
+    norm = LogNorm(most / 10**DECADES, most, clip=True)
+    for axes, each, share in zip(panels, runs.values(), shares, strict=True):
+        _draw_heat(axes, each.steps, share, top, norm)
+        axes.set_title(f"{each.layers[layer]} (at most {100 * share[-1].max():.1g} % beyond)", fontsize=9)
+        axes.tick_params(labelsize=7)
+    panels[0].set_ylabel("magnitude", fontsize=8)
+    scale = figure.colorbar(ScalarMappable(norm, "viridis"), ax=panels.tolist(), pad=0.01, extend="both")
+    scale.set_label("share of outputs", fontsize=8)
+    scale.ax.tick_params(labelsize=7)
+
+
 def draw_learning(runs: Mapping[str, Learning], path: Path) -> None:
-    """A column a run, a row a measure, a line a depth group; dark is the stem."""
+    """A column a run, a row a measure, a line a depth group; dark is the stem. On a log scale 0 is a gap."""
     groups = next(iter(runs.values())).groups
-    figure = new_figure(3.4 * len(runs) + 0.6, 2.1 * len(MEASURES))
+    figure = new_figure(3.4 * len(runs) + 0.6, 2.1 * len(MEASURES) + 0.6)
     panels = figure.subplots(len(MEASURES), len(runs), squeeze=False, sharex="col", sharey="row")
     for row, (measure, title) in enumerate(MEASURES.items()):
         values = np.concatenate([getattr(each, measure) for each in runs.values()])
-        positive = values[values > 0]
+        positive = values[np.isfinite(values) & (values > 0)]
         for column, (name, each) in enumerate(runs.items()):
             axes = panels[row, column]
-            _by_depth(axes, each.steps, getattr(each, measure), groups)
+            measured = getattr(each, measure)
+            _by_depth(axes, each.steps, np.where(measured > 0, measured, np.nan), groups)
             if len(positive):
                 axes.set_yscale("log")
-                axes.set_ylim(max(positive.min(), positive.max() * 1e-8) / 2, positive.max() * 2)
+                axes.set_ylim(max(positive.min(), positive.max() * 1e-10) / 2, positive.max() * 2)
             axes.set_title(f"{name}\n{title}" if row == 0 else title, fontsize=9)
-    for column in range(len(runs)):
-        panels[-1, column].set_xlabel("update")
-    panels[0, 0].legend(fontsize=6, ncols=2, title="depth group", title_fontsize=6)
+    for axes in panels[-1]:
+        axes.set_xlabel("update", fontsize=8)
+    _legend(figure, panels[-1, 0], "depth group (a gap: stands still)")
     save(figure, path)
 
 
 def draw_butterfly(runs: Mapping[str, Learning], path: Path) -> None:
-    """A panel a run: how far the output moves when each depth group is perturbed alike, a line a moment."""
-    figure = new_figure(3.6 * len(runs) + 0.6, 3.6)
+    """A panel a run: how far the output moves when each depth group is perturbed alike, a line a moment.
+
+    Hollow marks at the foot: not at all, as of residual branches whose last norm is still 0.
+    """
+    figure = new_figure(3.6 * len(runs) + 0.6, 3.8)
     panels = figure.subplots(1, len(runs), squeeze=False, sharey=True)[0]
+    values = np.concatenate([each.butterfly.ravel() for each in runs.values()])
+    positive = values[np.isfinite(values) & (values > 0)]
+    foot = positive.min(initial=1.0) / 3
     for axes, (name, each) in zip(panels, runs.items(), strict=True):
-        for place, (done, effect) in enumerate(zip(each.butterfly_steps, each.butterfly, strict=True)):
-            axes.plot(effect, marker="os^Dv"[place % 5], color=COLOURS[place % len(COLOURS)],
-                      label=f"after {done} updates")  # fmt: skip
+        places = np.arange(len(each.groups))
+        for turn, (done, effect) in enumerate(zip(each.butterfly_steps, each.butterfly, strict=True)):
+            colour, marker = COLOURS[turn % len(COLOURS)], MARKERS[turn % len(MARKERS)]
+            moved = effect > 0
+            label = f"after {done} update{'' if done == 1 else 's'}"
+            axes.plot(places, np.where(moved, effect, np.nan), color=colour, marker=marker, label=label)
+            axes.plot(places[~moved], np.full((~moved).sum(), foot), marker, color=colour, fillstyle="none")
         axes.set_yscale("log")
-        axes.set_xticks(range(len(each.groups)), each.groups, rotation=40, ha="right", fontsize=7)
+        axes.set_ylim(foot / 1.5, positive.max(initial=foot * 3) * 2)
+        axes.set_xticks(places, each.groups, rotation=40, ha="right", fontsize=7)
         axes.set_title(name, fontsize=9)
         axes.grid(alpha=0.25)
-        axes.legend(fontsize=7)
-    panels[0].set_ylabel(f"KL of the output, nats\n(weights moved by {each.relative:.0%})", fontsize=8)
+        axes.tick_params(axis="y", labelsize=7)
+    panels[0].legend(fontsize=7)
+    sizes = " or ".join(sorted({f"{100 * each.relative:g} %" for each in runs.values()}))
+    hollow = "; hollow: 0" if len(positive) < len(values) else ""
+    panels[0].set_ylabel(f"KL of the output, nats\n(weights moved by {sizes}{hollow})", fontsize=8)
     save(figure, path)
 
 
-def _heat(axes, steps: np.ndarray, shares: np.ndarray, top: float, most: float):
-    from matplotlib.colors import LogNorm
-
-    edges = np.concatenate([steps, [steps[-1] + max(1, steps[-1] - steps[-2] if len(steps) > 1 else 1)]])
-    image = axes.pcolormesh(
-        edges,
-        np.linspace(0, top, len(shares) + 1),
-        np.maximum(shares, most * 1e-5),
-        norm=LogNorm(most * 1e-5, most),
-        cmap="viridis",
-    )
-    axes.set_facecolor("#440154")
-    return image
+def _draw_heat(axes, steps: np.ndarray, shares: np.ndarray, top: float, norm) -> None:
+    """shares [bins + 1, samples]; each sample reaches to the next one, the last as far as the one before."""
+    ends = np.append(steps, steps[-1] + (steps[-1] - steps[-2] if len(steps) > 1 else 1))
+    axes.pcolormesh(ends, np.linspace(0, top, len(shares)), shares[:-1], norm=norm, cmap="viridis")
+    axes.pcolormesh(ends, [1.03 * top, 1.1 * top], shares[-1:], norm=norm, cmap="viridis")
+    axes.set_ylim(0, 1.1 * top)
 
 
-def _by_depth(axes, steps: np.ndarray, values: np.ndarray, names) -> None:
+def _by_depth(axes, steps: np.ndarray, values: np.ndarray, names: Sequence[str]) -> None:
+    """A line a layer or depth group, values [samples, lines]; dark is the stem."""
     from matplotlib import colormaps
 
     for place, name in enumerate(names):
         colour = colormaps["viridis"](0.92 * place / max(1, len(names) - 1))
-        shown = (
-            np.where(values[:, place] > 0, values[:, place], np.nan) if (values >= 0).all() else values[:, place]
-        )
-        axes.plot(steps, shown, color=colour, linewidth=1.6, label=name)
+        # A value between two gaps makes no line, but a mark.
+        marker = "." if len(steps) < 40 else None
+        axes.plot(steps, values[:, place], color=colour, linewidth=1.6, marker=marker, markersize=4, label=name)
     axes.grid(alpha=0.25)
     axes.tick_params(labelsize=7)
+
+
+def _legend(figure, axes, title: str) -> None:
+    """One for all panels, below them."""
+    handles, labels = axes.get_legend_handles_labels()
+    figure.legend(handles, labels, fontsize=7, title=title, title_fontsize=7, loc="outside lower center", ncols=5)

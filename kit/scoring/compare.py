@@ -66,7 +66,7 @@ class Comparison:
     folds, seeds         of the runs that both have; runs, their number
     score                mean F of the policy's runs; baseline_score, of the baseline's
     difference           mean over folds of the mean over seeds: positive where the policy is better
-    interval             None with one fold only
+    interval             None with one fold only, and where all folds have the same difference
     p_holm               p adjusted for all policies compared; None where there is no interval
     smallest_detectable  difference that this design would have found; None where there is no interval
     bootstrap            as it was given to `compare`
@@ -101,7 +101,7 @@ class Comparison:
 def compare(
     scores: Scores,
     baseline: str,
-    ratio: float,
+    ratio: float | Mapping[int, float],
     *,
     margin: float = 0.01,
     level: float = 0.95,
@@ -112,7 +112,7 @@ def compare(
     """Each policy against the baseline over the runs that both have, the best difference first.
 
     scores      policy → (seed, fold) → F on the held-out rows
-    ratio       held-out rows / training rows, mean over folds
+    ratio       held-out rows / training rows, of all folds or by fold; the mean over those compared counts
     margin      of F; two policies whose difference surely lies within it are equivalent
     level       of the intervals and of the verdicts; these hold for all policies together
     power       chance with which `smallest_detectable` would have been found
@@ -121,13 +121,14 @@ def compare(
 
     better, worse: the p of `corrected_interval`, adjusted by `holm`, is below 1 − level. equivalent: two one-sided
     tests at (1 − level) / policies compared (Schuirmann 1987, with Bonferroni's correction): the interval of level
-    1 − 2 (1 − level) / policies lies within ±margin. One fold: always undecided.
+    1 − 2 (1 − level) / policies lies within ±margin. Without an interval: undecided.
     `KitError` where there is nothing to compare, or scores are not finite.
     """
     _check(scores, baseline)
     pairs = {policy: _paired(policy, scores, baseline) for policy in sorted(set(scores) - {baseline})}
     intervals = {
-        name: corrected_interval(pair.differences, pair.folds, ratio, level) for name, pair in pairs.items()
+        name: corrected_interval(pair.differences, pair.folds, pair.mean_of(ratio), level)
+        for name, pair in pairs.items()
     }
     tested = [name for name, interval in intervals.items() if interval is not None]
     adjusted = dict(zip(tested, holm([intervals[name].p for name in tested]).tolist(), strict=True))
@@ -149,7 +150,8 @@ def corrected_interval(differences, folds, ratio: float, level: float = 0.95) ->
     (d − expected difference) / sqrt(S² (1 / K + ratio)) is taken for Student's t with K − 1 degrees of freedom:
     Nadeau & Bengio 2003, Inference for the generalization error, Machine Learning 52, whose heuristic it is that
     two folds correlate by held-out / all rows. Seeds are averaged first since they do not draw the partition anew:
-    K · R runs are not that many repetitions. Without any variance the interval is a point.
+    K · R runs are not that many repetitions. None, too, where all folds have the same difference other than 0: F
+    counts rows, so ties happen, and tell nothing of the variance. If all runs are alike, the interval is a point.
     """
     from scipy.special import stdtr  # Student's t: df, then t or probability
 
@@ -158,8 +160,8 @@ def corrected_interval(differences, folds, ratio: float, level: float = 0.95) ->
         return None
     difference, df = float(np.mean(means)), len(means) - 1
     if np.ptp(means) <= _ROUNDING:
-        none = abs(difference) <= _ROUNDING
-        return Interval(difference, difference, difference, float(none), 0.0, df)
+        alike = np.abs(np.asarray(differences)).max() <= _ROUNDING
+        return Interval(0.0, 0.0, 0.0, 1.0, 0.0, df) if alike else None
     error = float(np.sqrt(np.var(means, ddof=1) * (1 / len(means) + ratio)))
     p = float(2 * stdtr(df, -abs(difference) / error))
     return _at(Interval(difference, difference, difference, p, error, df), level)
@@ -423,12 +425,18 @@ class _Pair:
     def differences(self) -> np.ndarray:
         return self.first - self.second
 
+    def mean_of(self, ratio: float | Mapping[int, float]) -> float:
+        """Over the folds of these runs."""
+        if not isinstance(ratio, Mapping):
+            return ratio
+        return float(np.mean([ratio[fold] for fold in sorted(set(self.folds.tolist()))]))
+
 
 @dataclass(frozen=True)
 class _Design:
     """What `compare` was asked for, and the number of policies whose p values stand together."""
 
-    ratio: float
+    ratio: float | Mapping[int, float]
     margin: float
     level: float
     power: float
@@ -456,7 +464,7 @@ def _paired(policy: str, scores: Scores, baseline: str) -> _Pair:
     if not shared:
         raise KitError(
             f"compare: {policy} has {_runs(scores[policy])}; {baseline} has {_runs(scores[baseline])}; "
-            "train both on the same folds and seeds"
+            "train both on the same folds and seeds (leave out --stored)"
         )
     seeds, folds = np.array(shared).T
     first, second = (np.array([float(scores[name][run]) for run in shared]) for name in (policy, baseline))
@@ -477,7 +485,7 @@ def _comparison(
 ) -> Comparison:
     differences, folds, seeds = pair.differences, pair.folds.tolist(), pair.seeds.tolist()
     mean = interval.difference if interval else float(differences.mean())
-    verdict, needed, detectable, words = "undecided", None, None, _one_fold(pair, mean, resampled)
+    verdict, needed, detectable, words = "undecided", None, None, _no_interval(pair, mean, resampled)
     if interval is not None:
         level, tested = design.level, design.tested
         detectable = smallest_detectable(interval.standard_error, interval.df, level, design.power, tested)
@@ -490,7 +498,9 @@ def _comparison(
             words = _equivalent(pair.policy, baseline, closer, design)
         else:
             parts = variance_parts(differences, folds)
-            needed = seeds_to_decide(mean, parts, interval.df + 1, design.ratio, level, tested, design.margin)
+            needed = seeds_to_decide(
+                mean, parts, interval.df + 1, pair.mean_of(design.ratio), level, tested, design.margin
+            )
             if needed is not None:  # with unequal numbers of seeds it may come out as what is there
                 needed = max(needed, len(set(seeds)) + 1)
             words = _undecided(interval, detectable, needed, not math.isnan(parts.within), design)
@@ -544,18 +554,29 @@ def _undecided(interval: Interval, detectable: float, needed: int | None, known:
         more = f"no number of seeds up to {MOST_SEEDS} would decide it: more folds or more rows would"
     else:
         more = "how many seeds would decide it takes two seeds a fold to tell"
+    chance = _percent(design.power)
+    found = (
+        f"this design would have found a difference of {_plain(detectable)} with a chance of {chance}"
+        if detectable <= 1
+        else "this design could hardly find any difference: train more folds"
+    )
     return (
         f"undecided: {_signed(interval.difference)} {design.metric} ({_percent(design.level)} interval "
-        f"{_span(interval)}); this design would have found a difference of {_plain(detectable)} with a chance of "
-        f"{_percent(design.power)}; {more}"
+        f"{_span(interval)}); {found}; {more}"
     )
 
 
-def _one_fold(pair: _Pair, mean: float, resampled: Resampled | None) -> str:
+def _no_interval(pair: _Pair, mean: float, resampled: Resampled | None) -> str:
     rows, models = "these held-out rows", "these two models"
     if resampled is not None and resampled.rows is not None:
         rows = f"these {resampled.rows:,} held-out rows"
-    if len(pair.seeds) == 1:
+    if len(set(pair.folds.tolist())) > 1:
+        models = "these models"
+        words = (
+            "all folds have the same difference, so that no variance between folds can be estimated, and whether "
+            "others would give the same cannot be concluded"
+        )
+    elif len(pair.seeds) == 1:
         words = (
             "one seed and one fold: whether another training or other training rows would give the same cannot be "
             "concluded"

@@ -264,8 +264,8 @@ class Trainer:
                     if self.meter:
                         self._control(step)
                     self.rates.record(step, self.optimizer)
-                    if self.probes:
-                        self.probes.before_update(step, self._gradient_scale())
+                    if self.probes and self.probes.due(step):
+                        self.probes.before_update(self._gradient_scale())
                 self.optimizer.step()
                 self.optimizer.zero_grad()
         self.rates.confirm(step, self.optimizer)
@@ -314,6 +314,8 @@ class Trainer:
     def _look(self, first: int, done: int) -> float:
         """Waits for the device: the mean loss of steps `first` to `done`, checked with the rates and noted."""
         self.rates.audit(range(first, done))
+        if self.probes:
+            self.probes.collect()
         losses = self.accelerator.reduce(self.losses[first:done].clone(), "mean").cpu().numpy()
         if not np.isfinite(losses).all():
             step = first + int(np.flatnonzero(~np.isfinite(losses))[0])
@@ -408,5 +410,5 @@ class Trainer:
             if self.meter:
                 self.meter.load_state_dict(state["signals"])
             if self.probes:
-                self.probes.load_state_dict(state["probes"])
+                self.probes.load_state_dict(state.get("probes"))
         return state["step"]

@@ -3,6 +3,7 @@
 Activations over time, learning by depth, and the butterfly (docs/probes.md). Off unless `training.probes` is set.
 """
 
+import math
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
@@ -13,6 +14,7 @@ import torch
 from torch import nn
 from torch.nn.utils import get_total_norm
 
+from kit.errors import KitError
 from kit.files import atomic
 from kit.model.groups import DepthGroup, depth_groups
 from kit.seeds import derive
@@ -30,22 +32,24 @@ class Probes:
 
     model  the raw model, whose initial weights are those it has now
 
-    The results stay on the device until `save` or `state_dict`.
+    The results stay on the device until `collect`, `state_dict` or `save`.
     """
 
     def __init__(self, config: ProbesConfig, model: nn.Module, total_steps: int, seed: int):
         self.config, self.model, self.total, self.seed = config, model, total_steps, seed
-        self.groups = depth_groups(model, "stage")
+        self.groups = _stages_of(model)
         self.layers = probed_layers(model, self.groups)
         self._parameters = [list(group.parameters.values()) for group in self.groups]
         self._initial = [[value.detach().clone() for value in group] for group in self._parameters]
-        self._before: list[list[torch.Tensor]] | None = None
-        self._gradient: torch.Tensor | None = None
+        self._start = _norms(self._initial)
+        self._scratch = [[torch.empty_like(value) for value in group] for group in self._initial]
+        self._before: tuple[torch.Tensor, torch.Tensor] | None = None  # norms of weights and gradients
         self.steps: list[int] = []
-        self.counts: list[torch.Tensor] = []  # int64 [layers, bins + 2] a sample
-        self.moments: list[torch.Tensor] = []  # mean, spread, share near zero: float64 [layers, 3]
-        self.learning: list[torch.Tensor] = []  # float64 [5, groups]
-        self.butterfly: dict[int, torch.Tensor] = {}  # update → float64 [groups]
+        self.counts: list[torch.Tensor] = []  # int32 [layers, bins + 2] a sample
+        self.moments: list[torch.Tensor] = []  # mean, spread, share near zero: float32 [layers, 3]
+        self.learning: list[torch.Tensor] = []  # float32 [5, groups]
+        self.butterfly: dict[int, torch.Tensor] = {}  # updates made before it → float32 [groups]
+        self._collected = 0  # samples that have left the device
         self._moments = {round(share * total_steps) for share in config.butterfly}
 
     def due(self, step: int) -> bool:
@@ -58,46 +62,47 @@ class Probes:
         if not self.due(step):
             yield
             return
-        seen: dict[int, tuple[torch.Tensor, torch.Tensor]] = {}
-        handles = [
-            module.register_forward_hook(_take(place, seen)) for place, module in enumerate(self.layers.values())
-        ]
+        seen: dict[str, tuple[torch.Tensor, torch.Tensor]] = {}
+        handles = [module.register_forward_hook(_take(name, seen)) for name, module in self.layers.items()]
         try:
             yield
         finally:
             for handle in handles:
                 handle.remove()
-        self.counts.append(torch.stack([seen[place][0] for place in range(len(self.layers))]))
-        self.moments.append(torch.stack([seen[place][1] for place in range(len(self.layers))]))
+        if not self.counts:  # a module that the network names but does not run has no outputs to show
+            self.layers = {name: module for name, module in self.layers.items() if name in seen}
+        self.counts.append(torch.stack([seen[name][0] for name in self.layers]))
+        self.moments.append(torch.stack([seen[name][1] for name in self.layers]))
 
     @torch.no_grad()
-    def before_update(self, step: int, scale: float = 1.0) -> None:
-        """Right before the optimizer's step: keeps the weights, and the norms of the gradients over `scale`."""
-        if not self.due(step):
-            return
-        self._before = [[value.detach().clone() for value in group] for group in self._parameters]
+    def before_update(self, scale: float = 1.0) -> None:
+        """Right before the optimizer's step of an update that is due: keeps the weights, and the norms of the
+        gradients over `scale`."""
+        for kept, group in zip(self._scratch, self._parameters, strict=True):
+            torch._foreach_copy_(kept, group)
         gradients = [[value.grad for value in group if value.grad is not None] for group in self._parameters]
-        self._gradient = _norms(gradients) / scale
+        self._before = _norms(self._parameters), _norms(gradients) / scale
 
     @torch.no_grad()
     def after_update(self, step: int, optimizer: torch.optim.Optimizer) -> None:
         """Right after the optimizer's step."""
         if self._before is None:
             return
-        now, start = _norms(self._parameters), _norms(self._initial)
-        moved = _norms(_differences(self._parameters, self._before)) / _norms(self._before)
-        away = _norms(_differences(self._parameters, self._initial)) / start
-        # From the chord between the unit vectors: an arc cosine would lose small angles in rounding.
-        units = [
-            torch._foreach_sub(torch._foreach_mul(group, 1 / size), torch._foreach_mul(first, 1 / begun))
-            for group, first, size, begun in zip(self._parameters, self._initial, now, start, strict=True)
-        ]
-        chord = _norms(units)
+        (before, gradient), now, start = self._before, _norms(self._parameters), self._start
+        for kept, group in zip(self._scratch, self._parameters, strict=True):
+            torch._foreach_sub_(kept, group)
+        moved = _norms(self._scratch)
+        for kept, group, first in zip(self._scratch, self._parameters, self._initial, strict=True):
+            torch._foreach_copy_(kept, group)
+            torch._foreach_sub_(kept, first)
+        away = _norms(self._scratch)
+        # ‖w/‖w‖ − w₀/‖w₀‖‖, the chord of the angle: an arc cosine would lose small angles in rounding.
+        chord = ((away**2 - (now - start) ** 2).clamp(min=0) / (now * start)).sqrt()
         rotation = torch.rad2deg(2 * torch.asin((chord / 2).clamp(max=1)))
-        rates = torch.tensor(self._rates(optimizer), device=now.device) / now**2
-        self.learning.append(torch.stack([moved, away, rotation, self._gradient, rates]))
+        rates = torch.tensor(self._rates(optimizer), device=now.device) / before**2
+        self.learning.append(torch.stack([moved / before, away / start, rotation, gradient, rates]))
         self.steps.append(step)
-        self._before = self._gradient = None
+        self._before = None
 
     def _rates(self, optimizer: torch.optim.Optimizer) -> list[float]:
         """The rate of each group: the mean over its parameters where the policy cuts finer."""
@@ -120,11 +125,11 @@ class Probes:
         of the group moved by `relative` · ‖w‖ in a random direction; of several labels, the sum of each label's.
         """
         with _still(self.model), torch.no_grad(), torch.autocast(inputs.device.type, enabled=False):
-            plain = _log_probabilities(self.model(inputs).float(), multilabel)
+            plain = _log_probabilities(self.model(inputs), multilabel)
             effects = []
             for place, group in enumerate(self._parameters):
                 kept = [value.detach().clone() for value in group]
-                effect = torch.zeros((), device=inputs.device)
+                effect = torch.zeros((), dtype=torch.float64)
                 for direction in range(DIRECTIONS):
                     seed = derive("butterfly", self.seed, done, place, direction)
                     generator = torch.Generator().manual_seed(seed % 2**63)
@@ -132,45 +137,59 @@ class Probes:
                         noise = torch.randn(value.shape, generator=generator).to(value)
                         size = self.config.relative * value.norm() / noise.norm().clamp(min=1e-12)
                         value.add_(noise * size)
-                    moved = _log_probabilities(self.model(inputs).float(), multilabel)
+                    moved = _log_probabilities(self.model(inputs), multilabel)
                     effect += (plain.exp() * (plain - moved)).sum(dim=(1, 2)).mean()
                     for value, before in zip(group, kept, strict=True):
                         value.copy_(before)
                 effects.append(effect / DIRECTIONS)
-            self.butterfly[done] = torch.stack(effects)
+            self.butterfly[done] = torch.stack(effects).float()
+
+    def collect(self) -> None:
+        """Takes what was sampled from the device to memory: where the loop waits for the device anyway."""
+        for samples in (self.counts, self.moments, self.learning):
+            for place in range(self._collected, len(samples)):
+                samples[place] = samples[place].cpu()
+        self._collected = len(self.steps)
 
     def state_dict(self) -> dict[str, Any]:
         """What was sampled so far, for a checkpoint."""
-        return {
-            "steps": list(self.steps),
-            "counts": list(self.counts),
-            "moments": list(self.moments),
-            "learning": list(self.learning),
-            "butterfly": dict(self.butterfly),
-        }
+        self.collect()
+        samples = {"counts": self.counts, "moments": self.moments, "learning": self.learning}
+        stacked = {name: torch.stack(values) if values else torch.empty(0) for name, values in samples.items()}
+        butterfly = {done: effects.cpu() for done, effects in self.butterfly.items()}
+        return {"steps": list(self.steps), "layers": list(self.layers), **stacked, "butterfly": butterfly}
 
-    def load_state_dict(self, state: dict[str, Any]) -> None:
-        for name in ("steps", "counts", "moments", "learning"):
-            setattr(self, name, list(state[name]))
-        self.butterfly = dict(state["butterfly"])
+    def load_state_dict(self, state: dict[str, Any] | None) -> None:
+        """Goes on from a checkpoint; from one without samples (probes are new to the run) from here on."""
+        if not state:
+            return
+        self.steps, self._collected = list(state["steps"]), len(state["steps"])
+        self.layers = {name: self.layers[name] for name in state["layers"]}
+        self.counts, self.moments, self.learning = (
+            list(state[name].cpu().unbind()) for name in ("counts", "moments", "learning")
+        )
+        self.butterfly = {done: effects.cpu() for done, effects in state["butterfly"].items()}
 
     def save(self, activations: Path, learning: Path) -> None:
         """Writes the two files of a run; what is in them: `kit.report.measured`."""
-        moments = torch.stack(self.moments).cpu().numpy().astype(np.float32)
+        if not self.steps:  # probes were turned on when all updates had been made
+            return
+        self.collect()
+        moments = torch.stack(self.moments).numpy()
         edges = 2.0 ** (np.arange(N_BINS + 1) / PER_OCTAVE + LOWEST)
         _write(
             activations,
             steps=np.array(self.steps),
             layers=np.array(list(self.layers)),
             edges=edges.astype(np.float32),
-            counts=torch.stack(self.counts).cpu().numpy().astype(np.uint32),
+            counts=torch.stack(self.counts).numpy().astype(np.uint32),
             mean=moments[:, :, 0],
             std=moments[:, :, 1],
             near_zero=moments[:, :, 2],
         )
-        measured = torch.stack(self.learning).cpu().numpy().astype(np.float32)
+        measured = torch.stack(self.learning).numpy()
         names = ("update", "distance", "rotation", "gradient", "rate")
-        moved = [self.butterfly[done].cpu().numpy() for done in sorted(self.butterfly)]
+        moved = [self.butterfly[done].numpy() for done in sorted(self.butterfly)]
         _write(
             learning,
             steps=np.array(self.steps),
@@ -187,48 +206,95 @@ def probed_layers(model: nn.Module, groups: Sequence[DepthGroup]) -> dict[str, n
     """By name, from the input on: the first convolution or linear layer, then the end of every stage.
 
     Stages are the modules that timm's feature_info names, without those of the stem; where a model has none, the
-    modules that the depth groups are named after.
+    last modules of the depth `groups` between stem and head.
     """
     modules = dict(model.named_modules())
     first = next(name for name, module in modules.items() if isinstance(module, nn.Conv2d | nn.Linear))
     stem = {id(value) for value in groups[0].parameters.values()}
     info = getattr(model, "feature_info", None) or []
     named = [each["module"] for each in info if isinstance(each, dict) and each.get("module") in modules]
-    stages = [name for name in named if any(id(value) not in stem for value in modules[name].parameters())]
-    if not stages:
-        stages = named[1:] or [group.name for group in groups[1:-1] if group.name in modules]
-    return {name: modules[name] for name in dict.fromkeys([first, *stages])}
+    beyond = _beyond(modules, stem)
+    stages = [name for name in named if name in beyond] or [_last_module(group, modules) for group in groups[1:-1]]
+    names = [first, *(_that_runs(name, modules) for name in stages)]
+    return {name: modules[name] for name in dict.fromkeys(names)}
 
 
-def _take(place: int, seen: dict[int, tuple[torch.Tensor, torch.Tensor]]):
+def _beyond(modules: dict[str, nn.Module], stem: set[int]) -> set[str]:
+    """Names of modules that hold more than parameters of the stem, and of those without any that follow them."""
+    names, last = set(), False
+    for name, module in modules.items():
+        held = [id(value) not in stem for value in module.parameters()]
+        if any(held) or (not held and last):
+            names.add(name)
+        if own := [id(value) not in stem for value in module.parameters(recurse=False)]:
+            last = own[-1]
+    return names
+
+
+def _last_module(group: DepthGroup, modules: dict[str, nn.Module]) -> str:
+    """The largest module that ends with the group's last parameter and holds parameters of the group alone; the
+    group's namesake, where that holds most of them (a final norm may follow it)."""
+    mine = {id(value) for value in group.parameters.values()}
+    if namesake := modules.get(group.name):
+        held = sum(value.numel() for value in namesake.parameters() if id(value) in mine)
+        if held > group.n_params / 2:
+            return group.name
+    name = list(group.parameters)[-1].rpartition(".")[0]
+    while (parent := name.rpartition(".")[0]) and all(id(value) in mine for value in modules[parent].parameters()):
+        name = parent
+    return name
+
+
+def _that_runs(name: str, modules: dict[str, nn.Module]) -> str:
+    """A list of modules is never called itself, but its last one is."""
+    while isinstance(modules[name], nn.ModuleList) and len(modules[name]):
+        name = f"{name}.{len(modules[name]) - 1}"
+    return name
+
+
+def _stages_of(model: nn.Module) -> list[DepthGroup]:
+    """A group a stage, whatever the policy's own groups are; a block each, where timm knows no stages (RDNet)."""
+    try:
+        return depth_groups(model, "stage")
+    except KitError:
+        return depth_groups(model, "block")
+
+
+def _take(name: str, seen: dict[str, tuple[torch.Tensor, torch.Tensor]]):
     def hook(module: nn.Module, inputs: Any, output: Any) -> None:
         while isinstance(output, tuple | list):
             output = output[0]
-        seen[place] = _looked_at(output.detach())
+        seen[name] = _looked_at(output.detach())
 
     return hook
 
 
 @torch.no_grad()
 def _looked_at(output: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
-    """Counts of magnitudes int64 [bins + 2] (below, the bins, above), and mean, spread, share near zero."""
+    """Counts of magnitudes int32 [bins + 2] (below, the bins, above), and mean, spread, share near zero.
+
+    Not a number counts as above. float32, also under autocast.
+    """
     values = _evenly(output).float()
     magnitude = values.abs()
     place = ((magnitude.log2() - LOWEST) * PER_OCTAVE).floor()  # −inf for zero
     place = place.nan_to_num(N_BINS, N_BINS, -1).clamp(-1, N_BINS).long() + 1
-    counts = torch.bincount(place, minlength=N_BINS + 2)
+    counts = torch.bincount(place, minlength=N_BINS + 2).int()  # without weights it is exact on every device
     near = (magnitude <= NEAR_ZERO * values.square().mean().sqrt()).float().mean()
     return counts, torch.stack([values.mean(), values.std(unbiased=False), near])
 
 
 def _evenly(output: torch.Tensor) -> torch.Tensor:
-    """At most 2**18 values, evenly spaced in memory; the step is odd and no multiple of 3 or 5, so that channels,
-    which come in multiples of these, are met alike."""
-    flat = output.permute(0, 2, 3, 1).reshape(-1) if output.ndim == 4 else output.reshape(-1)
+    """At most 2**18 values, evenly spaced in memory, whichever axis runs fastest there.
+
+    The step shares no factor with the number of values, and so with no axis: channels are met alike, and so are
+    rows, columns and images.
+    """
+    last = output.ndim == 4 and not output.is_contiguous()  # channels_last: that view copies nothing
+    flat = (output.permute(0, 2, 3, 1) if last else output).reshape(-1)
     step = -(-flat.numel() // MOST_VALUES)
-    if step > 1:
-        while step % 2 == 0 or step % 3 == 0 or step % 5 == 0:
-            step += 1
+    while math.gcd(step, flat.numel()) > 1:
+        step += 1
     return flat[::step]
 
 
@@ -253,19 +319,20 @@ def _still(model: nn.Module) -> Iterator[None]:
 
 
 def _log_probabilities(logits: torch.Tensor, multilabel: bool) -> torch.Tensor:
-    """float [images, classes, outcomes]: a distribution over the classes, or one of yes and no for each label."""
+    """float64 [images, classes, outcomes]: a distribution over the classes, or one of yes and no for each label.
+
+    In double precision, on the CPU: the divergence of two that are close is a small difference of large terms.
+    """
+    logits = logits.cpu().double()
     if multilabel:
         return torch.stack([nn.functional.logsigmoid(logits), nn.functional.logsigmoid(-logits)], dim=2)
     return logits.log_softmax(dim=1).unsqueeze(2)
 
 
-def _differences(groups, others) -> list[list[torch.Tensor]]:
-    return [torch._foreach_sub(group, other) for group, other in zip(groups, others, strict=True)]
-
-
 def _norms(groups: Sequence[Sequence[torch.Tensor]]) -> torch.Tensor:
-    """Euclidean norms, float32 [groups], on the device; 0 of no tensors."""
-    return torch.stack([get_total_norm(members).float() for members in groups])
+    """Euclidean norms, float32 [groups], on the device; 0 of no tensors, as of a frozen group's gradients."""
+    device = next((member.device for members in groups for member in members), None)
+    return torch.stack([get_total_norm(members).float().to(device) for members in groups])
 
 
 def _write(path: Path, **arrays: np.ndarray) -> None:

@@ -63,11 +63,20 @@ def test_without_a_correction_it_is_the_t_test(differences, level):
     assert (interval.low, interval.high) == pytest.approx((low, high), abs=1e-9)
 
 
-def test_without_any_variance_the_interval_is_a_point():
-    assert corrected_interval([0.1] * 7, [0, 0, 0, 1, 1, 2, 2], 0.5) == Interval(
-        *[pytest.approx(0.1)] * 3, 0, 0, 2
-    )
-    assert corrected_interval([0.0] * 3, [0, 1, 2], 0.5) == Interval(0, 0, 0, 1, 0, 2)
+def test_ties_between_folds_are_no_certainty():
+    assert corrected_interval([0.0, 0.0], [0, 1], 0.25) == Interval(0.0, 0.0, 0.0, 1.0, 0.0, 1)
+    assert corrected_interval([0.01, 0.01], [0, 1], 0.25) is None
+    scores = {"base": {(0, 0): 0.5, (0, 1): 0.6}, "tied": {(0, 0): 0.51, (0, 1): 0.61}}
+    (made,) = compare(scores, "base", 0.25)
+    assert (made.verdict, made.interval, made.p_holm) == ("undecided", None, None)
+    assert "all folds have the same difference" in made.sentence
+
+
+def test_the_ratio_is_that_of_the_folds_compared():
+    scores = {"base": {(0, f): 0.5 for f in range(4)}, "other": {(0, f): 0.5 + f / 50 for f in (1, 2, 3)}}
+    by_fold, as_one = (compare(scores, "base", ratio) for ratio in ({0: 1, 1: 1 / 2, 2: 1 / 3, 3: 1 / 4}, 13 / 36))
+    assert by_fold[0].interval == as_one[0].interval
+    assert by_fold[0].interval != compare(scores, "base", 25 / 48)[0].interval
 
 
 def test_one_fold_has_no_interval():

@@ -4,13 +4,11 @@ import numpy as np
 import pytest
 import timm
 import torch
-from conftest import refusal_of
 from scipy.special import rel_entr
 from test_loop import Killed, kill_at, outcome, trainer_of
 from torch import nn
 
 from kit.model.groups import depth_groups
-from kit.probing import probe
 from kit.report.measured import read_activations, read_learning
 from kit.training.config import ProbesConfig
 from kit.training.probes import MOST_VALUES, N_BINS, Probes, _evenly, _looked_at, probed_layers
@@ -53,6 +51,28 @@ def test_a_killed_run_measures_the_same(competition, tmp_path, whole):
                 np.testing.assert_array_equal(mine[key], expected[key])
 
 
+def test_probes_that_are_turned_on_for_the_rest_of_a_run_sample_that(competition, tmp_path, whole):
+    """Probes are no part of what a run is: a killed run without them may go on with them."""
+    with pytest.raises(Killed):
+        trainer_of(competition, tmp_path, **HARD).train(on_step=kill_at(5))
+    (tmp_path / "runs/tiny/experiment.yaml").unlink()
+    late = trainer_of(competition, tmp_path, **with_probes(ON))
+    assert outcome(late, late.train()) == whole[1]
+    mine, expected = read_learning(late.dir.learning), read_learning(whole[0].dir.learning)
+    assert mine.steps.tolist() == [step for step in expected.steps if step > 5]
+    for name in ("update", "distance", "rotation", "gradient", "rate"):
+        np.testing.assert_array_equal(getattr(mine, name), getattr(expected, name)[-len(mine.steps) :])
+
+
+def test_more_samples_than_the_default_change_nothing_else(competition, tmp_path, whole):
+    dense = trainer_of(competition, tmp_path, **with_probes({"every": 1, "runs": "all"}))
+    assert outcome(dense, dense.train()) == whole[1]
+    every, second = read_activations(dense.dir.activations), read_activations(whole[0].dir.activations)
+    chosen = np.isin(every.steps, second.steps)
+    np.testing.assert_array_equal(every.counts[chosen], second.counts)
+    np.testing.assert_array_equal(every.near_zero[chosen], second.near_zero)
+
+
 def test_first_and_last_updates_are_sampled(whole):
     trainer, _ = whole
     total = trainer.plan.total_steps
@@ -92,7 +112,7 @@ def test_learning_by_depth_is_what_weights_kept_at_every_step_say(competition, t
             assert learned.rotation[step, place] == pytest.approx(angle, rel=1e-3, abs=2e-3)
             assert learned.gradient[step, place] == pytest.approx(gradients[step][place], rel=1e-4)
         head = trainer.rates.lr[step, own.index("fc")]
-        assert learned.rate[step, -1] == pytest.approx(float(head / kept[step + 1][-1].norm() ** 2), rel=1e-4)
+        assert learned.rate[step, -1] == pytest.approx(float(head / kept[step][-1].norm() ** 2), rel=1e-4)
 
 
 def test_a_frozen_group_stands_still(competition, tmp_path):
@@ -140,6 +160,53 @@ def test_of_a_large_output_all_channels_are_looked_at_alike():
     assert len(seen) <= MOST_VALUES
     shares = torch.bincount(seen.long(), minlength=64) / len(seen)
     np.testing.assert_allclose(shares.numpy(), 1 / 64, rtol=0.01)
+
+
+@pytest.mark.parametrize("shape", [(8, 96, 64, 64), (16, 77, 33, 35), (4, 1000, 300)])
+def test_no_axis_of_an_output_is_in_step_with_the_samples(shape):
+    """Each place along an axis is met as often as any other, whatever the order in memory."""
+    for axis in range(len(shape)):
+        along = torch.arange(float(shape[axis])).view([-1 if each == axis else 1 for each in range(len(shape))])
+        output = along.expand(shape).contiguous()
+        for made in (output, output.to(memory_format=torch.channels_last)) if len(shape) == 4 else (output,):
+            times = torch.bincount(_evenly(made).long(), minlength=shape[axis]).double()
+            assert times.std() / times.mean() < 0.02
+
+
+def test_an_output_that_is_not_a_number_is_counted_above():
+    counts, _ = _looked_at(torch.tensor([0.0, 1e-9, 1.0, torch.inf, -torch.inf, torch.nan]))
+    assert (counts[0], counts[-1], counts.sum()) == (2, 3, 6)
+    assert counts[1 + 14 * 64] == 1  # the bin that begins with 1
+
+
+class Tupled(nn.Module):
+    def __init__(self):
+        super().__init__()
+        self.first, self.idle, self.second = nn.Linear(4, 3), nn.Linear(3, 3), nn.Linear(3, 2)
+
+    def forward(self, x):
+        return self.second(self.first(x)), "more"
+
+
+def test_a_forward_pass_is_counted_layer_by_layer():
+    torch.manual_seed(0)
+    model, inputs = Head(), torch.randn(6, 1, 2, 2)
+    probes = Probes(ProbesConfig(every=3), model, 10, seed=0)
+    tupled = Tupled()
+    probes.layers = {"first": tupled.first, "idle": tupled.idle, "all": tupled}
+    with probes.watching(1):
+        tupled(inputs.flatten(1))
+    assert not probes.counts  # is not due
+    with probes.watching(3), torch.autocast("cpu", torch.bfloat16):
+        output = tupled(inputs.flatten(1))[0]
+    assert list(probes.layers) == ["first", "all"]  # what never ran has nothing to show
+    assert not tupled.first._forward_hooks
+    counts, moments = probes.counts[0], probes.moments[0]
+    assert counts.sum(dim=1).tolist() == [6 * 3, 6 * 2]
+    assert moments.dtype == torch.float32
+    assert moments[1, 0].item() == pytest.approx(output.float().mean().item(), rel=1e-6)
+    expected, _ = _looked_at(output.float())
+    assert torch.equal(counts[1], expected)
 
 
 class Head(nn.Module):
@@ -227,29 +294,17 @@ def test_the_butterfly_leaves_modes_and_statistics(whole):
             [f"features.{part}" for part in ("conv0", "denseblock1", "denseblock2", "denseblock3", "norm5")],
         ),
         ("swin_tiny_patch4_window7_224", ["patch_embed.proj", *(f"layers.{stage}" for stage in range(4))]),
+        # lists of modules, which are never called themselves; no feature_info; activations as ends of stages
+        (
+            "mvitv2_tiny",
+            ["patch_embed.proj", *(f"stages.{stage}.blocks.{last}" for stage, last in enumerate((0, 1, 4, 1)))],
+        ),
+        ("twins_pcpvt_small", ["patch_embeds.0.proj", "blocks.0.2", "blocks.1.3", "blocks.2.5", "norm"]),
+        ("xception41", ["stem.0.conv", *(f"blocks.{each}.stack.act3" for each in (0, 1, 2, 11)), "blocks.12"]),
+        ("resnet32ts", ["stem.conv1.conv", "stages.0", "stages.1", "stages.2", "final_conv"]),
     ],
 )  # fmt: skip
 def test_the_layers_of_a_network_are_its_first_convolution_and_its_stages(name, expected):
     with torch.device("meta"):
         model = timm.create_model(name)
     assert list(probed_layers(model, depth_groups(model, "stage"))) == expected
-
-
-def test_pictures_of_one_run_and_of_two_side_by_side(whole, competition, tmp_path):
-    whole[0].dir.write({"policy": "uniform", "seed": 0, "fold": 0})
-    files = probe([whole[0].dir.path])
-    assert [file.name for file in files] == [
-        f"probes-{what}.png" for what in ("activations", "learning", "butterfly")
-    ]
-    policies = {"other": {"lr": 1e-3}}
-    other = trainer_of(competition, tmp_path, policies=policies, training={"probes": {"runs": "all"}, "epochs": 1})
-    other.train()
-    other.dir.write({"policy": "other", "seed": 0, "fold": 0})
-    both = probe([whole[0].dir.path, other.dir.path], str(tmp_path / "both"))
-    assert all(file.stat().st_size > 10_000 for file in [*files, *both])
-    without = tmp_path / "without"
-    without.mkdir()
-    assert "is no run" in refusal_of(probe, [without])
-    (without / "run.json").write_text('{"policy": "uniform", "seed": 0, "fold": 0}')
-    assert "trained without probes" in refusal_of(probe, [without])
-    assert "stands there twice" in refusal_of(probe, [without, without])
