@@ -250,7 +250,7 @@ def _view(view: str, names: list[str], scores: dict, baseline: str) -> dict:
                 "policy": name,
                 "oof": scores[name]["oof"],
                 "mean": float(np.mean([run["score"] for run in scores[name]["runs"]])),
-                "runs": scores[name]["runs"],
+                "runs": [run | {"variant": name} for run in scores[name]["runs"]],
             }
             for name in names
         ],

@@ -436,7 +436,9 @@ def activations(material: Material) -> list[Figure]:
     tops = {}
     for layer in layers:
         having = [policy for policy in shown if layer in policy.activations.layers]
-        tops[layer] = max(policy.activations.top(_place(policy, layer)) for policy in having) or 1.0
+        # The middle policy's: else one whose activations grow far would press all others flat.
+        each = sorted(policy.activations.top(_place(policy, layer)) for policy in having)
+        tops[layer] = each[len(each) // 2] or 1.0
         for policy in having:
             made = policy.activations
             at = _thinned(len(made.steps), most)
@@ -537,7 +539,8 @@ def butterfly(material: Material) -> Figure | None:
         lambda learning: learning.butterfly[-1] if learning.butterfly.size else None,
         "KL divergence of the predictions",
         "The butterfly: how much the predictions change (Kullback–Leibler divergence, in nats) when the weights "
-        f"of one depth group alone are moved{_by_how_much(material)}, at the last moment that was measured.",
+        f"of one depth group alone are moved{_by_how_much(material)}, at the last moment that was measured. A group "
+        "whose blocks begin as identities (timm starts their last norm at zero) has next to no effect at first.",
         _strongest,
     )
 
