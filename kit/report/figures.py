@@ -539,7 +539,7 @@ def butterfly(material: Material) -> Figure | None:
         lambda learning: learning.butterfly[-1] if learning.butterfly.size else None,
         "KL divergence of the predictions",
         "The butterfly: how much the predictions change (Kullback–Leibler divergence, in nats) when the weights "
-        f"of one depth group alone are moved{_by_how_much(material)}, at the last moment that was measured. A group "
+        f"of one depth group alone are moved{_by_how_much(material)}, at the last moment measured. A group "
         "whose blocks begin as identities (timm starts their last norm at zero) has next to no effect at first.",
         _strongest,
     )
