@@ -75,7 +75,12 @@ class RunDir:
     def read(self) -> dict[str, Any]:
         """run.json, or {} where the run has not begun."""
         path = self.path / "run.json"
-        return json.loads(path.read_text(encoding="utf-8")) if path.is_file() else {}
+        if not path.is_file():
+            return {}
+        try:
+            return json.loads(path.read_text(encoding="utf-8"))
+        except ValueError as error:
+            raise KitError(f"{path} is damaged ({error}); remove this run, and it is trained anew") from error
 
     @property
     def finished(self) -> bool:
@@ -141,7 +146,13 @@ def write_predictions(frame: pd.DataFrame, path: Path) -> None:
 
 
 def read_predictions(path: Path) -> pd.DataFrame:
-    return pd.read_parquet(path).set_index("id")
+    try:
+        return pd.read_parquet(path).set_index("id")
+    except (ValueError, KeyError) as error:  # pyarrow's errors are ValueErrors
+        reason = " ".join(str(error).split())[:200]
+        raise KitError(
+            f"{path} holds no predictions ({reason}); remove this run, and it is trained anew"
+        ) from error
 
 
 def average(frames: Iterable[pd.DataFrame]) -> pd.DataFrame:

@@ -10,6 +10,7 @@ from rich.table import Table
 if TYPE_CHECKING:  # for annotations alone
     from kit.comparing import Compared
 
+POOLED = "Pooled: predictions averaged over seeds, scored once; differences and verdicts are of single runs."
 TITLES = {"raw": "as they are", "tuned": "tuned", "equalised": "at the mean rate of a uniform policy"}
 
 
@@ -18,7 +19,7 @@ def show_comparison(compared: "Compared") -> None:
     content = compared.content
     for view in content["views"]:
         Console().print(_table(view, content))
-        for line in (view["about"], view["note"]):
+        for line in (view["about"], POOLED, view["note"]):
             if line:
                 print(line)
         for each in view["comparisons"]:
@@ -34,27 +35,28 @@ def show_comparison(compared: "Compared") -> None:
 
 def _table(view: Mapping[str, Any], content: Mapping[str, Any]) -> Table:
     level = f"{content['level']:.0%}"
-    table = Table(
-        title=escape(f"{TITLES[view['name']]}: {content['metric']} against {content['baseline']}"),
-        caption="pooled: predictions averaged over seeds, scored once; differences are of single runs",
-    )
+    table = Table(title=escape(f"{TITLES[view['name']]}: {content['metric']} against {content['baseline']}"))
     for column in ("policy", "pooled", "runs", "difference", f"{level} interval", "Holm p", "verdict"):
         table.add_column(column, justify="left" if column in ("policy", "verdict") else "right", overflow="fold")
     by_policy = {each["policy"]: each for each in view["policies"]}
     base = by_policy[content["baseline"]]
-    table.add_row(escape(base["policy"]), f"{base['oof']:.4f}", f"{base['mean']:.4f}", "", "", "", "baseline")
+    table.add_row(escape(base["policy"]), f"{base['oof']:.3f}", f"{base['mean']:.3f}", "", "", "", "baseline")
     for each in view["comparisons"]:
         scored, interval = by_policy[each["policy"]], each["interval"]
         table.add_row(
             escape(each["policy"]),
-            f"{scored['oof']:.4f}",
-            f"{scored['mean']:.4f}",
-            f"{each['difference']:+.3f}",
-            f"{interval['low']:+.3f}…{interval['high']:+.3f}" if interval else "none",
+            f"{scored['oof']:.3f}",
+            f"{scored['mean']:.3f}",
+            _signed(each["difference"]),
+            f"{_signed(interval['low'])}…{_signed(interval['high'])}" if interval else "none",
             _p(each["p_holm"]),
             each["verdict"],
         )
     return table
+
+
+def _signed(value: float) -> str:
+    return f"{round(value, 3) + 0.0:+.3f}".replace("0.", ".", 1)
 
 
 def _p(value: float | None) -> str:

@@ -43,7 +43,7 @@ def store(config, output, accuracy, seeds=(0,), folds=None, shared=0.5, seed=0, 
     """
     folder = ExperimentDir(output / "runs" / config.name)
     competition = load_competition(config.competition)
-    plan = make_folds(competition.ids, competition.targets, config.folds)
+    plan = make_folds(competition.ids, competition.targets, config.folds, competition.train)
     write_folds(plan, folder.folds)
     folder.config.write_text(config.to_yaml())
     generator = np.random.default_rng(seed)
@@ -259,6 +259,25 @@ def test_an_interrupted_trial_chooses_nothing(wide, tmp_path):
     content = compare(config, tmp_path, stored=True).content
     assert [view["name"] for view in content["views"]] == ["raw"]
     assert content["missing"] == ["Not compared tuned: not all of its runs are there."]
+
+
+def test_whole_groups_are_resampled(wide, tmp_path):
+    groups = {"k": 5, "group": "id", "group_pattern": r"^(train\d\d)"}
+    config = experiment(wide, TWO, folds=groups)
+    store(config, tmp_path, dict.fromkeys(TWO, 0.7))
+    made = of(compare(config, tmp_path, stored=True).content)["sliced"]
+    assert (made["bootstrap"]["units"], made["bootstrap"]["rows"]) == ("groups", 300)
+
+
+@pytest.mark.parametrize("name", ["run.json", "oof.parquet"])
+def test_a_damaged_file_is_named(wide, tmp_path, name):
+    config = experiment(wide, TWO)
+    folder = store(config, tmp_path, dict.fromkeys(TWO, 0.7))
+    file = folder.run(RunKey("sliced", 0, 1)).path / name
+    file.write_bytes(file.read_bytes()[:40])
+    message = refusal_of(lambda: compare(config, tmp_path, stored=True))
+    assert str(file) in message
+    assert "trained anew" in message
 
 
 def test_runs_of_different_devices_are_told(wide, tmp_path):

@@ -660,7 +660,7 @@ def test_a_failed_run_says_so_and_is_tried_again(competition, tmp_path):
     with pytest.raises(KitError, match=r"uniform seed 0 fold 0: the loss is (nan|inf) at step"):
         run(experiment(competition, policies=wild), tmp_path)
     record = json.loads((tmp_path / "runs/tiny/uniform/seed0/fold0/run.json").read_text())
-    assert record["status"] == "failed"
+    assert record["status"] == "diverged"
     assert "lower the policy's lr" in record["error"]
     with pytest.raises(KitError, match="the loss is"):
         run(experiment(competition, policies=wild), tmp_path)

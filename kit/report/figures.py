@@ -293,14 +293,16 @@ def by_fold(material: Material) -> Figure | None:
         kind = f" {VIEWS.get(view, view)}" if several else ""
         notes.append(_row_label(f"<b>{plain(shortened(name, 34))}</b>{kind}: mean {mean:.4f}", place))
     layout = _rows_layout(len(rows), notes, material.metric)
-    means = [(float(np.mean([run["score"] for run in runs])), name) for name, _, runs in rows]
+    one_kind = [(name, runs) for name, view, runs in rows if view == rows[0][1]]
+    means = [(float(np.mean([run["score"] for run in runs])), name) for name, runs in one_kind]
     best, worst = max(means), min(means)
     caption = (
         f"{material.metric} of every run on the fold that it held out; within a row the folds stand in order from "
         "the top, the bar is the mean. "
     )
     if len(rows) > 1:
-        caption += f"The means go from {worst[0]:.3f} ({worst[1]}) to {best[0]:.3f} ({best[1]})."
+        which = " as they are" if several else ""
+        caption += f"The means{which} go from {worst[0]:.3f} ({worst[1]}) to {best[0]:.3f} ({best[1]})."
     else:
         caption += f"The mean of {len(rows[0][2])} run{'s' * (len(rows[0][2]) > 1)} is {best[0]:.3f}."
     return Figure("by-fold", caption, data, layout, height=layout["height"])
@@ -819,7 +821,9 @@ def best_and_baseline(material: Material) -> list[tuple[str, PolicyData]]:
 
 def _best_and_baseline(material: Material) -> list[tuple[str, PolicyData]]:
     scored = [policy for policy in material.policies if policy.scores]
-    ranked = sorted(scored, key=lambda policy: -policy.scores["oof"])
+    raw = next((view["policies"] for view in material.views() if view["name"] == "raw"), [])
+    compared = {each["policy"]: each["oof"] for each in raw}
+    ranked = sorted(scored, key=lambda policy: -compared.get(policy.name, policy.scores["oof"]))
     if not ranked:
         return []
     best, others = ranked[0], ranked[1:]

@@ -295,5 +295,5 @@ def test_the_kit_itself_passes_and_is_source_only():
     need_no_secrets(files)
     assert {"kit/__main__.py", "kit/cli.py", "kit/lr/schedules.py", "kit/kernel/build.py"} <= set(files)
     assert {name.partition("/")[0] for name in files} == {"kit"}
-    assert {Path(name).suffix for name in files} == {".py"}
+    assert {Path(name).suffix for name in files} == {".py", ".html"}
     assert not [name for name in files if "test_" in name or "/build/" in name or "cache" in name.lower()]
