@@ -7,6 +7,7 @@ import numpy as np
 import pytest
 import yaml
 from conftest import COLOURS, experiment_content, refusal_of, write_competition
+from test_cli import kit_here
 
 from kit.comparing import compare
 from kit.competition.folds import make_folds, write_folds
@@ -370,3 +371,43 @@ def test_seeds_and_folds_by_number(wide):
 def test_the_section_survives_yaml(wide):
     config = experiment(wide, TWO, compare={"tune": {"rates": [1e-3, 1e-2], "folds": "nested"}, "equalise": True})
     assert validate(yaml.safe_load(config.to_yaml()), "again") == config
+
+
+def test_the_commands_as_they_are_typed(wide, tmp_path, monkeypatch, capsys):
+    config = experiment(wide, TWO, folds={"k": 5}, seeds=[0, 1])
+    folder = store(config, tmp_path, {"uniform": 0.95, "sliced": 0.4}, seeds=(0, 1))
+    file = tmp_path / "tiny.yaml"
+    file.write_text(config.to_yaml())
+    here = ("--output", str(tmp_path))
+    words = (
+        "compare",
+        str(file),
+        "--policies",
+        "uniform,sliced",
+        "--seeds",
+        "2",
+        "--folds",
+        "5",
+        "--stored",
+        *here,
+    )
+    code, out, err = kit_here(monkeypatch, capsys, *words)
+    assert (code, err) == (0, "")
+    assert "sliced is worse than uniform by" in out
+    assert "As they are: uniform is better than all others, than sliced by" in out
+    assert f"Report: {folder.report}" in out
+    assert folder.report.stat().st_size < 5_000_000
+    code, out, err = kit_here(monkeypatch, capsys, "report", "tiny", *here)
+    assert (code, err) == (0, "")
+    code, out, err = kit_here(monkeypatch, capsys, "report", "tinny", *here)
+    assert code == 1
+    assert err.startswith("error: tinny: there is no such experiment in")
+    code, out, err = kit_here(monkeypatch, capsys, "probe", str(folder.run(RunKey("sliced", 0, 1)).path))
+    assert code == 1
+    assert "trained without probes" in err
+    code, out, err = kit_here(monkeypatch, capsys, "compare", str(file), "--stored", "--seconds", "9", *here)
+    assert code == 1
+    assert "leave out --replace and --seconds" in err
+    code, out, err = kit_here(monkeypatch, capsys, "compare", str(file), "--policies", "uniform,other", *here)
+    assert code == 1
+    assert "there is no policy 'other'" in err
