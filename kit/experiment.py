@@ -68,8 +68,11 @@ def train_and_pool(experiment: Experiment, bench: Bench) -> Result:
     prepared, folder = bench.prepared, bench.folder
     for policy in experiment.policies:
         predict_test_anew(policy, prepared, folder, bench.say)
+    first = _first_policy(folder)
     results = {
-        policy: _pool(policy, experiment, prepared.competition, prepared.plan, folder, bench.places, bench.main)
+        policy: _pool(
+            policy, first, experiment, prepared.competition, prepared.plan, folder, bench.places, bench.main
+        )
         for policy in experiment.policies
         if any(run.finished for run in folder.runs(policy))
     }
@@ -100,8 +103,9 @@ def pool(experiment: Experiment, output: str | Path = ".") -> Result:
         raise KitError(f"{folder.path} holds no finished run of {some(experiment.policies)}")
     if not folder.config.is_file():
         raise KitError(f"{folder.config} does not exist; bring it along with the runs it belongs to")
+    first = _first_policy(folder)
     results = {
-        policy: _pool(policy, experiment, competition, plan, folder, places, write=True)
+        policy: _pool(policy, first, experiment, competition, plan, folder, places, write=True)
         for policy, runs in finished.items()
         if runs
     }
@@ -109,8 +113,14 @@ def pool(experiment: Experiment, output: str | Path = ".") -> Result:
     return Result(folder.path, 0, sum(map(len, finished.values())), results)
 
 
+def _first_policy(folder: ExperimentDir) -> str:
+    """The policy that the experiment began with."""
+    return next(iter(stored_experiment(folder).policies))
+
+
 def _pool(
     policy: str,
+    first: str,
     experiment: Experiment,
     competition: Competition,
     plan: FoldPlan,
@@ -118,11 +128,7 @@ def _pool(
     places: Places,
     write: bool,
 ) -> PolicyResult:
-    submission = places.submissions / f"{_submission_name(policy, experiment, folder)}.csv"
-    return pool_policy(policy, experiment, competition, plan, folder, submission, write)
-
-
-def _submission_name(policy: str, experiment: Experiment, folder: ExperimentDir) -> str:
-    """<experiment> for the policy it began with, <experiment>+<policy> (no name holds a +) for later ones."""
-    first = next(iter(stored_experiment(folder).policies))
-    return experiment.name if policy == first else f"{experiment.name}+{policy}"
+    """Its submission is <experiment> for the policy it began with, <experiment>+<policy> (no name holds a +) for
+    later ones."""
+    name = experiment.name if policy == first else f"{experiment.name}+{policy}"
+    return pool_policy(policy, experiment, competition, plan, folder, places.submissions / f"{name}.csv", write)
