@@ -28,6 +28,14 @@ Policies = Annotated[
     typer.Option("--policy", metavar="NAME", help="A file in configs/policies/, instead of the config's."),
 ]
 
+Output = Annotated[str, typer.Option(metavar="DIR", help="Holds runs/, submissions/, cache/.")]
+Replace = Annotated[
+    bool, typer.Option("--replace", help="Start anew where this experiment was made from another config.")
+]
+Cache = Annotated[str | None, typer.Option(metavar="DIR", help="Keep decoded images there, not in OUTPUT/cache.")]
+Jobs = Annotated[str, typer.Option(metavar="N", help="Runs side by side; auto: one on each GPU.")]
+Seconds = Annotated[float | None, typer.Option(help="Begin no run that would take longer than this in all.")]
+
 
 @app.command()
 def run(
@@ -37,20 +45,14 @@ def run(
     fold: Annotated[
         list[str] | None, typer.Option(metavar="0,1", help="Train these folds only, like --set folds.run=[0,1].")
     ] = None,
-    output: Annotated[str, typer.Option(metavar="DIR", help="Holds runs/, submissions/, cache/.")] = ".",
-    replace: Annotated[
-        bool, typer.Option("--replace", help="Start anew where this experiment was made from another config.")
-    ] = False,
+    output: Output = ".",
+    replace: Replace = False,
     folds: Annotated[
         str | None, typer.Option(metavar="FILE", help="Follow this fold plan: a CSV with columns id and fold.")
     ] = None,
-    cache: Annotated[
-        str | None, typer.Option(metavar="DIR", help="Keep decoded images there, not in OUTPUT/cache.")
-    ] = None,
-    jobs: Annotated[str, typer.Option(metavar="N", help="Runs side by side; auto: one on each GPU.")] = "auto",
-    seconds: Annotated[
-        float | None, typer.Option(help="Begin no run that would take longer than this in all.")
-    ] = None,
+    cache: Cache = None,
+    jobs: Jobs = "auto",
+    seconds: Seconds = None,
 ) -> None:
     """Train every policy × seed × fold that is not there yet; score; write the submission."""
     from kit.config import load_experiment
@@ -99,17 +101,11 @@ def compare(
     stored: Annotated[
         bool, typer.Option("--stored", help="Train nothing: compare the runs that are there.")
     ] = False,
-    output: Annotated[str, typer.Option(metavar="DIR", help="Holds runs/, submissions/, cache/.")] = ".",
-    replace: Annotated[
-        bool, typer.Option("--replace", help="Start anew where this experiment was made from another config.")
-    ] = False,
-    cache: Annotated[
-        str | None, typer.Option(metavar="DIR", help="Keep decoded images there, not in OUTPUT/cache.")
-    ] = None,
-    jobs: Annotated[str, typer.Option(metavar="N", help="Runs side by side; auto: one on each GPU.")] = "auto",
-    seconds: Annotated[
-        float | None, typer.Option(help="Begin no run that would take longer than this in all.")
-    ] = None,
+    output: Output = ".",
+    replace: Replace = False,
+    cache: Cache = None,
+    jobs: Jobs = "auto",
+    seconds: Seconds = None,
 ) -> None:
     """Train policies × folds × seeds on equal terms, and say which wins, by how much, and how sure that is."""
     from kit.config import load_experiment, of_size

@@ -7,11 +7,12 @@ from rich.console import Console
 from rich.markup import escape
 from rich.table import Table
 
+from kit.report.figures import VIEWS
+
 if TYPE_CHECKING:  # for annotations alone
     from kit.comparing import Compared
 
 POOLED = "Pooled: predictions averaged over seeds, scored once; differences and verdicts are of single runs."
-TITLES = {"raw": "as they are", "tuned": "tuned", "equalised": "at the mean rate of a uniform policy"}
 
 
 def show_comparison(compared: "Compared") -> None:
@@ -35,7 +36,7 @@ def show_comparison(compared: "Compared") -> None:
 
 def _table(view: Mapping[str, Any], content: Mapping[str, Any]) -> Table:
     level = f"{content['level']:.0%}"
-    table = Table(title=escape(f"{TITLES[view['name']]}: {content['metric']} against {content['baseline']}"))
+    table = Table(title=escape(f"{VIEWS[view['name']]}: {content['metric']} against {content['baseline']}"))
     for column in ("policy", "pooled", "runs", "difference", f"{level} interval", "Holm p", "verdict"):
         table.add_column(column, justify="left" if column in ("policy", "verdict") else "right", overflow="fold")
     by_policy = {each["policy"]: each for each in view["policies"]}

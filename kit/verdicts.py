@@ -12,6 +12,7 @@ from kit.errors import some
 from kit.evidence import Evidence, Pair, Tuning, View, check_fair, check_run, machines_of, size_of
 from kit.files import atomic
 from kit.pooling import Decided, decided
+from kit.report.figures import VIEWS
 from kit.runs import RunDir
 from kit.scoring.compare import Resampled, bootstrap_many
 from kit.scoring.compare import compare as compare_scores
@@ -174,7 +175,6 @@ def _missing(experiment: Experiment, views: Sequence[View]) -> list[str]:
 
 def _headline(views: Sequence[Mapping[str, Any]], baseline: str, metric: str) -> str:
     """Which policies beat the baseline, in each view."""
-    titles = {"raw": "As they are", "tuned": "Tuned", "equalised": "At equal mean rate"}
     lines = []
     for view in views:
         groups: dict[str, list[Mapping]] = {}
@@ -195,7 +195,7 @@ def _headline(views: Sequence[Mapping[str, Any]], baseline: str, metric: str) ->
         for verdict in ("worse", "equivalent", "undecided"):
             if names := [each["policy"] for each in groups.get(verdict, [])]:
                 text += f"; {some(names, 20)} {'are' if len(names) > 1 else 'is'} {verdict}"
-        lines.append(f"{titles[view['name']]}: {text}.")
+        lines.append(f"{VIEWS[view['name']].capitalize()}: {text}.")
     return " ".join(lines)
 
 
