@@ -96,9 +96,9 @@ class Processes:
     def __init__(self, root: subprocess.Popen, mark: tuple[str, str] | None = None):
         self._root = root
         self._mark = mark
-        self._known: set[psutil.Process] = set()
+        self._known: dict[psutil.Process, None] = {}  # a set in order: parents before their children
         with suppress(psutil.Error):
-            self._known.add(psutil.Process(root.pid))
+            self._known[psutil.Process(root.pid)] = None
 
     def memory(self) -> int:
         """Bytes all of them take together now."""
@@ -106,7 +106,10 @@ class Processes:
         return sum(map(_memory, self._known))
 
     def kill(self) -> None:
-        """Kills until none is left; also what they start meanwhile."""
+        """Kills until none is left; also what they start meanwhile.
+
+        Parents go first: one that sees its children killed could say so among the script's lines.
+        """
         give_up = time.monotonic() + ENDING_TAKES
         while time.monotonic() < give_up:
             self._look()
@@ -123,8 +126,8 @@ class Processes:
         """Finds the descendants of those known, and forgets the dead."""
         for each in list(self._known):
             with suppress(psutil.Error):
-                self._known.update(each.children(recursive=True))
-        self._known = set(filter(_is_alive, self._known))
+                self._known.update(dict.fromkeys(each.children(recursive=True)))
+        self._known = dict.fromkeys(filter(_is_alive, self._known))
 
     def _look_for_mark(self) -> None:
         if self._mark is None:
@@ -133,7 +136,7 @@ class Processes:
         for each in psutil.process_iter():
             with suppress(psutil.Error, OSError):
                 if each.environ().get(name) == value and _is_alive(each):
-                    self._known.add(each)
+                    self._known[each] = None
 
 
 def _is_alive(process: psutil.Process) -> bool:

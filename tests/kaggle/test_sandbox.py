@@ -397,6 +397,26 @@ def test_nothing_is_left_running(run, isolation, end):
     assert left == []
 
 
+@on_posix
+@in_each
+def test_no_parent_tells_that_its_children_were_killed(run, isolation):
+    """Each of 20 children is watched; `unshare` too says something when its own child is killed before it."""
+    text = """
+        import subprocess, sys, threading, time
+        def watch(child):
+            child.wait()
+            print("a child is gone", flush=True)
+        for _ in range(20):
+            child = subprocess.Popen(["sleep", "60"])
+            threading.Thread(target=watch, args=[child], daemon=True).start()
+        print("lives", flush=True)
+        time.sleep(60)
+        """
+    outcome, lines = run(text, isolation, time_limit=1.0)
+    assert outcome.timed_out
+    assert set(lines) <= {"lives"}  # none where the machine is so busy that the second was not enough
+
+
 @in_each
 def test_peak_memory_is_that_of_all_processes_together(run, isolation):
     text = """
