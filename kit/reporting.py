@@ -19,7 +19,7 @@ from kit.identity import read_plan, stored_experiment
 from kit.locate import Places
 from kit.lr import Clock, Group, PolicyConfig
 from kit.pooling import pooled, stored_scores
-from kit.report.figures import Material, Outcome, PolicyData, Rates, Thumbnail
+from kit.report.figures.material import Material, Outcome, PolicyData, Rates, Thumbnail
 from kit.report.measured import Activations, Learning, read_activations, read_learning
 from kit.report.page import render
 from kit.runs import ExperimentDir, RunDir, RunKey

@@ -7,7 +7,7 @@ from rich.console import Console
 from rich.markup import escape
 from rich.table import Table
 
-from kit.report.figures import VIEWS
+from kit.report.figures.material import VIEWS
 
 if TYPE_CHECKING:  # for annotations alone
     from kit.comparing import Compared

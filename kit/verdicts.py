@@ -12,9 +12,9 @@ from kit.errors import some
 from kit.evidence import Evidence, Pair, Tuning, View, check_fair, check_run, machines_of, size_of
 from kit.files import atomic
 from kit.pooling import Decided, decided
-from kit.report.figures import VIEWS
+from kit.report.figures.material import VIEWS
 from kit.runs import RunDir
-from kit.scoring.compare import Resampled, bootstrap_many
+from kit.scoring.bootstrap import Resampled, bootstrap
 from kit.scoring.compare import compare as compare_scores
 from kit.tuning import to_equalise
 
@@ -156,9 +156,7 @@ def _bootstraps(
         predicted = {
             name: each.predicted[each.ids.get_indexer(base.ids)] for name, each in members.items()
         }  # the same folds, so the same rows
-        made |= bootstrap_many(
-            base.truth, predicted, baseline, experiment.scoring, groups=base.groups, level=level
-        )
+        made |= bootstrap(base.truth, predicted, baseline, experiment.scoring, groups=base.groups, level=level)
     return made
 
 

@@ -16,7 +16,8 @@ from typing import Any
 import numpy as np
 
 from kit.report import figures
-from kit.report.figures import VIEWS, Figure, Key, Material, class_scores
+from kit.report.figures.drawing import FONT, Figure, Key
+from kit.report.figures.material import VIEWS, Material
 
 MOST_PAIRS = 20  # of labels that are mistaken for each other
 MOST_ROWS = 300  # of a table of classes
@@ -80,7 +81,7 @@ def render(material: Material) -> str:
         sections=sections,
         content={figure.name: {"data": figure.data, "layout": figure.layout} for figure in drawn},
         plotly=base64.b64encode(gzip.compress(get_plotlyjs().encode(), 9, mtime=0)).decode(),
-        font=figures.FONT,
+        font=FONT,
     )
 
 
@@ -330,7 +331,7 @@ def _confusions(truth: np.ndarray, predicted: np.ndarray) -> Counter:
 
 
 def _class_table(material: Material) -> Table | None:
-    tables = {policy.name: class_scores(policy.scores) for policy in material.policies if policy.scores}
+    tables = {policy.name: figures.class_scores(policy.scores) for policy in material.policies if policy.scores}
     tables = {name: table for name, table in tables.items() if table}
     if not tables:
         return None

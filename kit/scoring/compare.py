@@ -6,57 +6,27 @@ its held-out rows less that of the baseline's run of the same fold and seed.
 """
 
 import math
-from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import asdict, dataclass, replace
+from collections.abc import Iterable, Mapping
+from dataclasses import asdict, dataclass
 from typing import Any, Literal
 
 import numpy as np
 
 from kit.errors import KitError, some
-from kit.scoring.config import ScoringConfig
-from kit.scoring.f1 import fbeta, score
+from kit.scoring.bootstrap import Resampled
+from kit.scoring.intervals import (
+    MOST_SEEDS,
+    Interval,
+    at_level,
+    corrected_interval,
+    holm,
+    seeds_to_decide,
+    smallest_detectable,
+    variance_parts,
+)
 
 Verdict = Literal["better", "worse", "equivalent", "undecided"]
 Scores = Mapping[str, Mapping[tuple[int, int], float]]
-
-MOST_SEEDS = 100  # more are not proposed
-_ROUNDING = 1e-12  # scores lie in [0, 1]: smaller differences are rounding
-_CELLS = 2**20  # units × resamples held at a time: 8 MB an array
-
-
-@dataclass(frozen=True)
-class Interval:
-    """The mean difference over folds, its confidence interval, and the two-sided p of no difference."""
-
-    difference: float
-    low: float
-    high: float
-    p: float
-    standard_error: float
-    df: int
-
-
-@dataclass(frozen=True)
-class Resampled:
-    """A difference on out-of-fold rows and its bootstrap interval: the two models are held fixed, the rows vary.
-
-    units: what was drawn; rows: how many there were.
-    """
-
-    difference: float
-    low: float
-    high: float
-    resamples: int
-    units: Literal["rows", "groups"]
-    rows: int | None = None
-
-
-@dataclass(frozen=True)
-class Parts:
-    """Variances of differences: between folds, beyond seed noise; and of seeds within a fold."""
-
-    between: float
-    within: float
 
 
 @dataclass(frozen=True)
@@ -140,277 +110,6 @@ def compare(
     return sorted(comparisons, key=lambda each: (-each.difference, each.policy))
 
 
-def corrected_interval(differences, folds, ratio: float, level: float = 0.95) -> Interval | None:
-    """Confidence interval and test of a mean difference over folds, corrected for training sets that overlap.
-
-    differences float [runs]; folds int [runs], which fold each is of; ratio: held-out rows / training rows; level:
-    of the interval. None where there are fewer than two folds.
-
-    Seeds are averaged within each fold; then, with d the mean and S² the variance (K − 1) of the K fold means,
-    (d − expected difference) / sqrt(S² (1 / K + ratio)) is taken for Student's t with K − 1 degrees of freedom:
-    Nadeau & Bengio 2003, Inference for the generalization error, Machine Learning 52, whose heuristic it is that
-    two folds correlate by held-out / all rows. Seeds are averaged first since they do not draw the partition anew:
-    K · R runs are not that many repetitions. None, too, where all folds have the same difference other than 0: F
-    counts rows, so ties happen, and tell nothing of the variance. If all runs are alike, the interval is a point.
-    """
-    from scipy.special import stdtr  # Student's t: df, then t or probability
-
-    means = _by_fold(differences, folds)[0]
-    if len(means) < 2:
-        return None
-    difference, df = float(np.mean(means)), len(means) - 1
-    if np.ptp(means) <= _ROUNDING:
-        alike = np.abs(np.asarray(differences)).max() <= _ROUNDING
-        return Interval(0.0, 0.0, 0.0, 1.0, 0.0, df) if alike else None
-    error = float(np.sqrt(np.var(means, ddof=1) * (1 / len(means) + ratio)))
-    p = float(2 * stdtr(df, -abs(difference) / error))
-    return _at(Interval(difference, difference, difference, p, error, df), level)
-
-
-def bootstrap(
-    truth: np.ndarray,
-    first: np.ndarray,
-    second: np.ndarray,
-    config: ScoringConfig,
-    groups: np.ndarray | None = None,
-    resamples: int = 2000,
-    seed: int = 0,
-    level: float = 0.95,
-) -> Resampled:
-    """The score of `second` less that of `first`: `bootstrap_many` of two."""
-    pair = {"first": first, "second": second}
-    return bootstrap_many(truth, pair, "first", config, groups, resamples, seed, level)["second"]
-
-
-def bootstrap_many(
-    truth: np.ndarray,
-    predicted: Mapping[str, np.ndarray],
-    baseline: str,
-    config: ScoringConfig,
-    groups: np.ndarray | None = None,
-    resamples: int = 2000,
-    seed: int = 0,
-    level: float = 0.95,
-) -> dict[str, Resampled]:
-    """Percentile bootstrap (Efron & Tibshirani 1993, chapter 13) of each score less the baseline's.
-
-    truth, and each of predicted: labels, int [rows] or bool [rows, classes], of out-of-fold rows; groups [rows]:
-    rows that belong together, and are drawn together. As many rows, or groups, are drawn with replacement as there
-    are, the same for all; `score` of those is computed from counts. It tells what other rows would give with the
-    same models: not what other training rows or seeds would. `KitError` where there are no rows.
-
-    Memory, beside what is given: 12 bytes a label, true, predicted or hit, and a copy of the truth for a while.
-    """
-    _check_rows(truth, predicted, groups)
-    units = np.arange(len(truth)) if groups is None else np.unique(groups, return_inverse=True)[1].ravel()
-    number = int(units.max()) + 1
-    tables = _Tables(truth, predicted, units, config)
-    generator = np.random.default_rng(seed)
-    scores = {name: np.empty(resamples) for name in predicted}
-    chunk = max(_CELLS // number, 1)
-    for start in range(0, resamples, chunk):
-        several = min(chunk, resamples - start)
-        drawn = generator.integers(0, number, (several, number))
-        drawn *= several
-        drawn += np.arange(several)[:, None]
-        weights = np.bincount(drawn.ravel(), minlength=number * several).reshape(number, several)
-        for name, values in tables.scores(weights.astype(np.float64)).items():
-            scores[name][start : start + several] = values
-    whole = {name: score(truth, labels, config) for name, labels in predicted.items()}
-    made = {}
-    for name in predicted:
-        if name != baseline:
-            low, high = np.quantile(scores[name] - scores[baseline], [(1 - level) / 2, (1 + level) / 2]).tolist()
-            kind = "rows" if groups is None else "groups"
-            made[name] = Resampled(whole[name] - whole[baseline], low, high, resamples, kind, len(truth))
-    return made
-
-
-def holm(p: Sequence[float]) -> np.ndarray:
-    """p values adjusted for being several, in their order: [tests] in [0, 1].
-
-    The i-th smallest of m is multiplied by m − i + 1, and none is less than a smaller one's. Holm 1979, A simple
-    sequentially rejective multiple test procedure, Scandinavian Journal of Statistics 6.
-    """
-    p = np.asarray(p, dtype=np.float64)
-    order = np.argsort(p, kind="stable")
-    adjusted = np.empty(len(p))
-    adjusted[order] = np.maximum.accumulate(p[order] * np.arange(len(p), 0, -1))
-    return np.minimum(adjusted, 1)
-
-
-def smallest_detectable(
-    standard_error: float, df: int, level: float = 0.95, power: float = 0.8, comparisons: int = 1
-) -> float:
-    """The difference that would be found significant with a chance of `power`: (t[1 − α/2m] + t[power]) · SE.
-
-    α = 1 − level; m: comparisons, by Bonferroni; both quantiles are of Student's t with df degrees of freedom.
-    Bloom 1995, Minimum detectable effects, Evaluation Review 19.
-    """
-    from scipy.special import stdtrit
-
-    quantiles = stdtrit(df, [1 - (1 - level) / (2 * comparisons), power])
-    return float(quantiles.sum() * standard_error)
-
-
-def variance_parts(differences, folds) -> Parts:
-    """Variance between folds beyond seed noise, and of seeds within a fold; shapes as in `corrected_interval`.
-
-    One-way random effects, by analysis of variance, with any number of seeds a fold: within = MSW, between =
-    max(0, (MSB − MSW) / n₀), n₀ = (N − Σ n² / N) / (K − 1). Searle, Casella & McCulloch 1992, Variance Components,
-    section 3.6. What all folds share shows in neither. within is nan where no fold has two seeds, and between then
-    holds both; between is nan with one fold.
-    """
-    values = np.asarray(differences, dtype=np.float64)
-    means, counts, where = _by_fold(values, folds)
-    runs, number = len(values), len(counts)
-    within = float(np.sum((values - means[where]) ** 2) / (runs - number)) if runs > number else math.nan
-    if number < 2:
-        return Parts(math.nan, within)
-    square = np.sum(counts * (means - values.mean()) ** 2) / (number - 1)
-    size = (runs - np.sum(counts**2) / runs) / (number - 1)
-    return Parts(float(max(0, (square - np.nan_to_num(within)) / size)), within)
-
-
-def seeds_to_decide(
-    difference: float,
-    parts: Parts,
-    n_folds: int,
-    ratio: float,
-    level: float,
-    comparisons: int,
-    margin: float,
-    most: int = MOST_SEEDS,
-) -> int | None:
-    """Fewest seeds a fold with which `compare` would decide, should difference and variances stay as they are.
-
-    With R seeds a fold the standard error is sqrt((between + within / R) (1 / K + ratio)); decided: significant
-    with Bonferroni's correction for `comparisons`, or equivalent within `margin`. None where `within` is not known
-    (one seed a fold), and where no number of seeds up to `most` would do.
-    """
-    from scipy.special import stdtrit
-
-    if n_folds < 2 or math.isnan(parts.within) or math.isnan(parts.between):
-        return None
-    seeds = np.arange(1, most + 1)
-    error = np.sqrt((parts.between + parts.within / seeds) * (1 / n_folds + ratio))
-    share = (1 - level) / comparisons
-    two_sided, one_sided = stdtrit(n_folds - 1, [1 - share / 2, 1 - share])
-    decided = (abs(difference) > two_sided * error) | (abs(difference) + one_sided * error <= margin)
-    return int(seeds[np.argmax(decided)]) if decided.any() else None
-
-
-def _at(interval: Interval, level: float) -> Interval:
-    """The interval with the limits of this level."""
-    from scipy.special import stdtrit
-
-    reach = float(stdtrit(interval.df, (1 + level) / 2)) * interval.standard_error
-    return replace(interval, low=interval.difference - reach, high=interval.difference + reach)
-
-
-def _by_fold(differences, folds) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
-    """Mean and number of runs of each fold, and which of them each run belongs to."""
-    _, where, counts = np.unique(np.asarray(folds), return_inverse=True, return_counts=True)
-    return np.bincount(where, weights=np.asarray(differences, dtype=np.float64)) / counts, counts, where
-
-
-# the bootstrap's counts
-
-
-class _Tables:
-    """What the score is computed from, summed over each unit: sparse [classes, units], or float [units]."""
-
-    def __init__(
-        self, truth, predicted: Mapping[str, np.ndarray], units: np.ndarray, config: ScoringConfig
-    ) -> None:
-        self.config, self.one_label = config, truth.ndim == 1
-        self.by_row = config.average == "samples" and not self.one_label
-        if self.by_row:  # F of each row is fixed: a resample's score is their mean
-            self.rows = np.bincount(units)
-            self.values = {
-                name: np.bincount(units, weights=_f_of_rows(truth, labels, config))
-                for name, labels in predicted.items()
-            }
-            return
-        if self.one_label:
-            classes = int(max(truth.max(), *(labels.max() for labels in predicted.values()), 1)) + 1
-        else:
-            classes = truth.shape[1]
-        membership = _indicator(units, int(units.max()) + 1)
-        true = _labels(truth, classes)
-        self.positive = true @ membership
-        self.chosen, self.hits = {}, {}
-        for name, labels in predicted.items():
-            chosen = _labels(labels, classes)
-            self.chosen[name] = chosen @ membership
-            self.hits[name] = true.multiply(chosen).tocsr() @ membership
-
-    def scores(self, weights: np.ndarray) -> dict[str, np.ndarray]:
-        """weights float [units, resamples], how often each unit was drawn → each one's score [resamples]."""
-        if self.by_row:
-            return {name: values @ weights / (self.rows @ weights) for name, values in self.values.items()}
-        positive = self.positive @ weights
-        return {
-            name: _score_of_counts(
-                self.hits[name] @ weights, chosen @ weights, positive, self.one_label, self.config
-            )
-            for name, chosen in self.chosen.items()
-        }
-
-
-def _score_of_counts(hits, chosen, positive, one_label: bool, config: ScoringConfig) -> np.ndarray:
-    """`kit.scoring.f1.score` of counts [classes, resamples] → [resamples]."""
-    if config.average == "micro":
-        sums = (each.sum(axis=0) for each in (hits, chosen, positive))
-        return fbeta(*sums, config.beta, config.zero_division)
-    values = fbeta(hits, chosen, positive, config.beta, config.zero_division)
-    if one_label and config.average == "binary":
-        return values[1]
-    counted = (chosen + positive > 0 if one_label else np.ones_like(positive)).astype(np.float64)
-    if config.average == "weighted":  # without any label, all classes weigh the same
-        counted = np.where(positive.sum(axis=0) > 0, positive, counted)
-    return (values * counted).sum(axis=0) / counted.sum(axis=0)
-
-
-def _f_of_rows(truth: np.ndarray, labels: np.ndarray, config: ScoringConfig) -> np.ndarray:
-    """F of each row; bool [rows, classes] → float [rows]."""
-    hits, chosen, positive = (np.count_nonzero(each, axis=1) for each in (truth & labels, labels, truth))
-    return fbeta(hits, chosen, positive, config.beta, config.zero_division)
-
-
-def _labels(labels: np.ndarray, classes: int):
-    """Labels, int [rows] or bool [rows, classes], as a sparse matrix [classes, rows] of ones."""
-    if labels.ndim == 1:
-        return _indicator(labels, classes).T.tocsr()
-    from scipy import sparse
-
-    return sparse.csr_matrix(labels, dtype=np.float64).T.tocsr()
-
-
-def _indicator(which: np.ndarray, number: int):
-    """Sparse [len(which), number] with a one a row, at `which`."""
-    from scipy import sparse
-
-    rows = np.arange(len(which) + 1)
-    return sparse.csr_matrix((np.ones(len(which)), which, rows), shape=(len(which), number))
-
-
-def _check_rows(truth: np.ndarray, predicted: Mapping[str, np.ndarray], groups: np.ndarray | None) -> None:
-    if len(truth) == 0:
-        raise KitError("bootstrap: there are no out-of-fold rows; train a fold first")
-    for name, labels in predicted.items():
-        if labels.shape != truth.shape:
-            raise KitError(
-                f"bootstrap: {name} has labels {list(labels.shape)}, the truth {list(truth.shape)}; "
-                "they must be of the same rows and classes"
-            )
-    if groups is not None and len(groups) != len(truth):
-        raise KitError(f"bootstrap: {len(groups)} groups for {len(truth)} rows; give one group a row")
-
-
-# pairs of runs, and words
-
-
 @dataclass(frozen=True)
 class _Pair:
     """The runs that a policy and the baseline share, by seed and fold: arrays [runs]."""
@@ -485,17 +184,17 @@ def _comparison(
 ) -> Comparison:
     differences, folds, seeds = pair.differences, pair.folds.tolist(), pair.seeds.tolist()
     mean = interval.difference if interval else float(differences.mean())
-    verdict, needed, detectable, words = "undecided", None, None, _no_interval(pair, mean, resampled)
+    verdict, needed, detectable, words = "undecided", None, None, no_interval(pair, mean, resampled)
     if interval is not None:
         level, tested = design.level, design.tested
         detectable = smallest_detectable(interval.standard_error, interval.df, level, design.power, tested)
-        closer = _at(interval, 1 - 2 * (1 - level) / tested)
+        closer = at_level(interval, 1 - 2 * (1 - level) / tested)
         if p_holm < 1 - level:
             verdict = "better" if mean > 0 else "worse"
-            words = _significant(pair.policy, baseline, verdict, interval, p_holm, design)
+            words = significant(pair.policy, baseline, verdict, interval, p_holm, design)
         elif -design.margin <= closer.low and closer.high <= design.margin:
             verdict = "equivalent"
-            words = _equivalent(pair.policy, baseline, closer, design)
+            words = equivalent(pair.policy, baseline, closer, design)
         else:
             parts = variance_parts(differences, folds)
             needed = seeds_to_decide(
@@ -503,7 +202,7 @@ def _comparison(
             )
             if needed is not None:  # with unequal numbers of seeds it may come out as what is there
                 needed = max(needed, len(set(seeds)) + 1)
-            words = _undecided(interval, detectable, needed, not math.isnan(parts.within), design)
+            words = undecided(interval, detectable, needed, not math.isnan(parts.within), design)
     return Comparison(
         policy=pair.policy,
         baseline=baseline,
@@ -527,7 +226,10 @@ def _comparison(
     )
 
 
-def _significant(
+# Words
+
+
+def significant(
     policy: str, baseline: str, verdict: str, interval: Interval, p_holm: float, design: _Design
 ) -> str:
     p = "p < .001" if p_holm < 0.001 else f"p {_plain(p_holm)}"
@@ -539,7 +241,7 @@ def _significant(
     )
 
 
-def _equivalent(policy: str, baseline: str, closer: Interval, design: _Design) -> str:
+def equivalent(policy: str, baseline: str, closer: Interval, design: _Design) -> str:
     level = 1 - 2 * (1 - design.level) / design.tested
     return (
         f"{policy} and {baseline} are equivalent within {_plain(design.margin)} {design.metric}: "
@@ -547,7 +249,7 @@ def _equivalent(policy: str, baseline: str, closer: Interval, design: _Design) -
     )
 
 
-def _undecided(interval: Interval, detectable: float, needed: int | None, known: bool, design: _Design) -> str:
+def undecided(interval: Interval, detectable: float, needed: int | None, known: bool, design: _Design) -> str:
     if needed is not None:
         more = f"about {needed} seeds a fold would decide it if the difference stays as it is"
     elif known:
@@ -566,7 +268,7 @@ def _undecided(interval: Interval, detectable: float, needed: int | None, known:
     )
 
 
-def _no_interval(pair: _Pair, mean: float, resampled: Resampled | None) -> str:
+def no_interval(pair: _Pair, mean: float, resampled: Resampled | None) -> str:
     rows, models = "these held-out rows", "these two models"
     if resampled is not None and resampled.rows is not None:
         rows = f"these {resampled.rows:,} held-out rows"

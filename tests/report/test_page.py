@@ -16,9 +16,10 @@ from plotly.offline import get_plotlyjs
 from test_reporting import GROUPS, POLICIES, write_experiment
 
 from kit.locate import Places
-from kit.report import figures
-from kit.report.figures import COLOURS, Material, Outcome, PolicyData
+from kit.report.figures import by_class, drawing
+from kit.report.figures.material import Material, Outcome, PolicyData
 from kit.report.page import render
+from kit.report.rates import COLOURS
 from kit.reporting import gather
 
 HOSTILE = ('<script>alert("1")</script>', "a&b\"c'", "</script><b>&lt;")
@@ -193,7 +194,7 @@ def test_rules_ledger_and_circumstances_are_there(page, hostile):
 
 
 def test_policies_are_told_apart_without_colour(hostile):
-    styles = hostile.styles().values()
+    styles = drawing.styles_of(hostile).values()
     assert len(set(styles)) == 10
     assert {style.colour for style in styles} == set(COLOURS)
     assert [style.marks for style in styles] == [False] * 7 + [True] * 3
@@ -229,7 +230,7 @@ def test_many_labels_show_the_lowest_and_the_most_confused():
     outcome = Outcome(pd.RangeIndex(800), truth, predicted, np.zeros(800))
     policy = PolicyData("uniform", scores=scores, outcome=outcome)
     material = Material("many", "macro F1", "uniform", [policy], classes=classes, names=classes)
-    assert figures.confusion(material) == []
+    assert by_class.confusion(material) == []
     made = render(material)
     lowest = content_of(made)["lowest-classes"]["data"][0]
     assert lowest["text"] == classes[:30]
@@ -242,7 +243,7 @@ def test_many_labels_show_the_lowest_and_the_most_confused():
 
 def test_labels_that_end_together_are_pushed_apart():
     ends = [(f"p{i}", "#000000", 0.5) for i in range(6)] + [("top", "#000000", 1.0), ("bottom", "#000000", 0.0)]
-    notes = figures._end_labels(ends, [0.0, 1.0], 200, "y")
+    notes = drawing.end_labels(ends, [0.0, 1.0], 200, "y")
     heights = sorted(note["y"] * 200 + note["yshift"] for note in notes)
     assert min(np.diff(heights)) >= 12.9
     assert heights[0] >= 0

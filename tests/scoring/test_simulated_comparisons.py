@@ -10,9 +10,10 @@ import pytest
 from scipy import stats
 
 from benchmarks.comparison_simulation import World, effects, learners, macro_f1, naive, outside, ratio_of, shares
-from kit.scoring.compare import compare, corrected_interval, smallest_detectable
+from kit.scoring.compare import compare
 from kit.scoring.config import ScoringConfig
 from kit.scoring.f1 import score
+from kit.scoring.intervals import corrected_interval, smallest_detectable
 
 STUDIES = 10_000
 
