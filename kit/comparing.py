@@ -1,5 +1,6 @@
 """Which policy wins: trained on the same folds and seeds, checked to be comparable, compared with statistics."""
 
+import json
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -7,7 +8,7 @@ from typing import TYPE_CHECKING, Any, Literal
 
 from kit.competition.load import load_competition
 from kit.config import Experiment
-from kit.errors import Diverged, KitError, some
+from kit.errors import KitError, some
 from kit.evidence import Evidence, Tuning, tuned_runs, tuning_of, views_of
 from kit.files import write_json
 from kit.identity import fold_plan, stored_experiment
@@ -68,12 +69,23 @@ def compare(
         bench = set_up(whole, output, replace, say, folds=folds, cache=cache, jobs=jobs, seconds=seconds)
         evidence, main = Evidence.of(whole, folder, bench.prepared.competition, bench.prepared.plan), bench.main
         tuning, known, trained = _train(experiment, bench, evidence)
-    views = views_of(experiment, evidence, tuning)
-    content = content_of(experiment, evidence, views, tuning, known)
+    views, missing = views_of(experiment, evidence, tuning)
+    content = content_of(experiment, evidence, views, missing, tuning, known)
     if main:
+        if lost := _compared_before(folder) - set(experiment.policies):
+            say(f"{folder.comparison.name} compared {some(sorted(lost))} too; it is replaced by this comparison")
         write_json(folder.comparison, content)
         write_table(content, folder.path / "comparison.csv")
     return Compared(folder.path, content, trained, main)
+
+
+def _compared_before(folder: ExperimentDir) -> set[str]:
+    """The policies in the comparison.json that is there."""
+    try:
+        before = json.loads(folder.comparison.read_text(encoding="utf-8"))
+        return {line["policy"] for line in before["ledger"]}
+    except (OSError, ValueError, KeyError):
+        return set()
 
 
 def _with_baseline(experiment: Experiment) -> Experiment:
@@ -97,7 +109,7 @@ def _train(
     """Everything that is compared: what tuned, the policies as they are scored, and how many runs were trained."""
     from kit.experiment import train_and_pool
 
-    result = train_and_pool(experiment, bench)
+    result = train_and_pool(experiment, bench, tolerant=True)
     _need_all(result.left, result.trained)
     trained, known = result.trained, {name: each.decided for name, each in result.policies.items()}
     seeds, folds = experiment.seeds, experiment.folds.chosen
@@ -110,20 +122,17 @@ def _train(
     for within in dict.fromkeys(trial.within for trial in each):
         where = bench if within is None else bench.within(within, trial_folder(bench.folder, within))
         keys = [RunKey(trial.variant, trial.seed, trial.fold) for trial in each if trial.within == within]
-        trained += _trained(where, keys, "tuning", tolerant=True)
+        trained += _trained(where, keys, "tuning")
     tuning = tuning_of(evidence, experiment)
     keys = [RunKey(*key) for key in tuned_runs(experiment, tuning).values()]
-    try:
-        return tuning, known, trained + _trained(bench, keys, "tuned")
-    except Diverged as error:
-        raise KitError(f"{error}; this rate was chosen among compare.tune.rates, so leave it out there") from error
+    return tuning, known, trained + _trained(bench, keys, "tuned")
 
 
-def _trained(bench: "Bench", keys: Sequence[RunKey], what: str, tolerant: bool = False) -> int:
+def _trained(bench: "Bench", keys: Sequence[RunKey], what: str) -> int:
     if not keys:
         return 0
-    due = len(bench.due(keys, tolerant))
-    left = bench.train(keys, what, tolerant)
+    due = len(bench.due(keys, tolerant=True))
+    left = bench.train(keys, what, tolerant=True)
     _need_all(left, due - left)
     return due
 

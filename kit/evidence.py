@@ -1,6 +1,7 @@
 """Which runs of an experiment stand for which policy, and whether they may be compared."""
 
 import dataclasses
+from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any, Literal
 
@@ -49,13 +50,21 @@ class Evidence:
 class View:
     """One way to look at the policies: the runs of each by seed and fold.
 
-    about  what it is, in a sentence;  note  what is to be borne in mind, or None
+    about     what it is, in a sentence;  note  what is to be borne in mind, or None
+    diverged  policies with runs that diverged, and those runs: what they finished would flatter them, so they have
+              no `runs`
     """
 
     name: Literal["raw", "tuned", "equalised"]
     about: str
     runs: dict[str, dict[Pair, RunDir]]
+    diverged: dict[str, dict[Pair, RunDir]]
     note: str | None = None
+
+    def diverged_as_told(self, policy: str) -> str:
+        """In words."""
+        where = some([f"seed {seed} fold {fold}" for seed, fold in self.diverged[policy]])
+        return f"{policy} diverged at {where}"
 
 
 @dataclass(frozen=True)
@@ -87,31 +96,60 @@ def tuned_runs(experiment: Experiment, tuning: Tuning) -> dict[tuple[str, Pair],
     }
 
 
-def views_of(experiment: Experiment, evidence: Evidence, tuning: Tuning | None) -> list[View]:
-    """The ways to compare for which all runs are there."""
-    folder, pairs = evidence.folder, [(s, f) for s in experiment.seeds for f in experiment.folds.chosen]
-    raw = {
-        name: {pair: run for pair in pairs if (run := folder.run(RunKey(name, *pair))).finished}
-        for name in experiment.policies
-    }
-    views = [View("raw", "Each policy with the rates that it states.", raw)]
+def views_of(experiment: Experiment, evidence: Evidence, tuning: Tuning | None) -> tuple[list[View], list[str]]:
+    """The ways to compare for which all runs are there; and why those are missing that the config asks for.
+
+    KitError where the baseline diverged as it is.
+    """
+    folder, baseline = evidence.folder, experiment.compare.baseline
+    pairs = [(seed, fold) for seed in experiment.seeds for fold in experiment.folds.chosen]
+    own = {(name, pair): RunKey(name, *pair) for name in experiment.policies for pair in pairs}
+    raw = _view("raw", "Each policy with the rates that it states.", own, folder)
+    if baseline in raw.diverged:
+        told = raw.diverged_as_told(baseline)
+        raise KitError(f"compare: the baseline {told}; lower its lr, or name another with --baseline")
+    others, missing = [], []
     if tuning:
-        tuned: dict[str, dict[Pair, RunDir]] = {name: {} for name in experiment.policies}
-        for (name, pair), key in tuned_runs(experiment, tuning).items():
-            if (run := folder.run(RunKey(*key))).finished:
-                tuned[name][pair] = run
-        views.append(View("tuned", _about_tuning(experiment), tuned, _edges(tuning)))
+        keys = {place: RunKey(*key) for place, key in tuned_runs(experiment, tuning).items()}
+        others.append(_view("tuned", _about_tuning(experiment), keys, folder, _edges(tuning)))
+        for name in experiment.policies:
+            if name not in tuning.chosen:
+                which = f"the baseline {name}" if name == baseline else name
+                missing.append(
+                    f"Not compared tuned: {which} diverged at every rate that was tried; try lower ones."
+                )
+    elif experiment.compare.tune:
+        missing.append("Not compared tuned: not all of its runs are there.")
     if names := to_equalise(experiment):
-        same = {
-            name: {
-                pair: run
-                for pair in pairs
-                if (run := folder.run(RunKey(equalised(name, experiment.policies[name])[0], *pair))).finished
-            }
-            for name in names
-        }
-        views.append(View("equalised", EQUALISED, same))
-    return [views[0], *(view for view in views[1:] if all(view.runs.values()))]
+        same = {name: equalised(name, experiment.policies[name])[0] for name in names}
+        keys = {(name, pair): RunKey(same[name], *pair) for name in names for pair in pairs}
+        others.append(_view("equalised", EQUALISED, keys, folder))
+    views = [raw]
+    for view in others:
+        if baseline in view.diverged:
+            missing.append(f"Not compared {view.name}: the baseline {view.diverged_as_told(baseline)}.")
+        elif not all(view.runs.values()):
+            missing.append(f"Not compared {view.name}: not all of its runs are there.")
+        elif baseline in view.runs:
+            views.append(view)
+    return views, missing
+
+
+def _view(
+    name: str, about: str, keys: Mapping[tuple[str, Pair], RunKey], folder: ExperimentDir, note: str | None = None
+) -> View:
+    """Of the runs that stand for each policy, seed and fold, those that are there."""
+    runs: dict[str, dict[Pair, RunDir]] = {policy: {} for policy, _ in keys}
+    diverged: dict[str, dict[Pair, RunDir]] = {}
+    for (policy, pair), key in keys.items():
+        run = folder.run(key)
+        if run.finished:
+            runs[policy][pair] = run
+        elif run.diverged:
+            diverged.setdefault(policy, {})[pair] = run
+    for policy in diverged:
+        del runs[policy]
+    return View(name, about, runs, diverged, note)
 
 
 def _about_tuning(experiment: Experiment) -> str:

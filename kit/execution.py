@@ -99,9 +99,8 @@ class Bench:
 
     def _diverged(self, key: RunKey) -> bool:
         """Whether this very training was tried and diverged."""
-        record = self.folder.run(key).read()
-        now = fingerprint(self.prepared.dependencies(key))
-        return record.get("status") == "diverged" and record["fingerprint"] == now
+        run = self.folder.run(key)
+        return run.diverged and run.read()["fingerprint"] == fingerprint(self.prepared.dependencies(key))
 
     def _announcement(self, runs: str, jobs: int) -> str:
         experiment, prepared = self.prepared.experiment, self.prepared

@@ -60,11 +60,12 @@ def run(
     return train_and_pool(experiment, bench)
 
 
-def train_and_pool(experiment: Experiment, bench: Bench) -> Result:
-    """`run` on a bench that is set up, perhaps for more policies than those of `experiment`."""
+def train_and_pool(experiment: Experiment, bench: Bench, tolerant: bool = False) -> Result:
+    """`run` on a bench that is set up, perhaps for more policies than those of `experiment`; `tolerant` as in
+    `Bench.train`."""
     keys = run_keys(experiment)
-    due = len(bench.due(keys))
-    left = bench.train(keys)
+    due = len(bench.due(keys, tolerant))
+    left = bench.train(keys, tolerant=tolerant)
     prepared, folder = bench.prepared, bench.folder
     for policy in experiment.policies:
         predict_test_anew(policy, prepared, folder, bench.say)

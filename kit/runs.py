@@ -88,6 +88,11 @@ class RunDir:
         there = self.weights.is_file() and self.oof.is_file() and self.test.is_file() and self.rates.is_file()
         return there and self.read().get("status") == "finished"
 
+    @property
+    def diverged(self) -> bool:
+        """Whether its training ended since the loss was not finite."""
+        return self.read().get("status") == "diverged"
+
     def write(self, record: dict[str, Any]) -> None:
         write_json(self.path / "run.json", record)
 

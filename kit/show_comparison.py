@@ -26,6 +26,8 @@ def show_comparison(compared: "Compared") -> None:
         for each in view["comparisons"]:
             named = "" if each["sentence"].startswith(each["policy"]) else f"{each['policy']}: "
             print(f"  {named}{each['sentence']}")
+        for each in view["diverged"]:
+            print(f"  {each['sentence']}")
         print()
     for line in content["missing"]:
         print(line)
@@ -53,6 +55,8 @@ def _table(view: Mapping[str, Any], content: Mapping[str, Any]) -> Table:
             _p(each["p_holm"]),
             each["verdict"],
         )
+    for each in view["diverged"]:
+        table.add_row(escape(each["policy"]), "", "", "", "", "", "diverged")
     return table
 
 

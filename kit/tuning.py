@@ -39,7 +39,7 @@ class Trial:
     def settled(self, folder: ExperimentDir) -> bool:
         """Whether it was trained to its end, or to where it diverged."""
         run = self.run(folder)
-        return run.finished or run.read().get("status") == "diverged"
+        return run.finished or run.diverged
 
 
 @dataclass(frozen=True)
@@ -174,15 +174,16 @@ def choose_rates(
 ) -> dict[str, dict[int, Chosen]]:
     """By policy and fold compared: the rate with the best mean score over its trials, of equal ones the lower.
 
-    A rate at which a trial diverged is not chosen; KitError where that leaves none.
+    A rate at which a trial diverged is not chosen; a policy to which that leaves none, for any fold, is left out.
     """
-    return {
+    best = {
         policy: {fold: _best(policy, fold, scores, tune) for fold in compared_folds(experiment)}
         for policy in experiment.policies
     }
+    return {policy: by_fold for policy, by_fold in best.items() if all(by_fold.values())}
 
 
-def _best(policy: str, fold: int, scores: Mapping[Trial, float | None], tune: TuneConfig) -> Chosen:
+def _best(policy: str, fold: int, scores: Mapping[Trial, float | None], tune: TuneConfig) -> Chosen | None:
     by_rate: dict[float, list[Trial]] = {rate: [] for rate in sorted(tune.rates)}
     for trial in scores:
         if trial.policy == policy and trial.within in (None, fold):
@@ -193,6 +194,6 @@ def _best(policy: str, fold: int, scores: Mapping[Trial, float | None], tune: Tu
         if all(scores[trial] is not None for trial in each)
     }
     if not means:
-        raise KitError(f"compare.tune.rates: {policy} diverged at every rate; try lower ones")
+        return None
     rate = max(means, key=lambda rate: (means[rate], -rate))
     return Chosen(rate, by_rate[rate][0].variant, rate in (min(by_rate), max(by_rate)))

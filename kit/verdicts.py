@@ -16,7 +16,6 @@ from kit.report.figures.material import VIEWS
 from kit.runs import RunDir
 from kit.scoring.bootstrap import Resampled, bootstrap
 from kit.scoring.compare import compare as compare_scores
-from kit.tuning import to_equalise
 
 POWER = 0.8
 COLUMNS = (
@@ -29,10 +28,12 @@ def content_of(
     experiment: Experiment,
     evidence: Evidence,
     views: Sequence[View],
+    missing: Sequence[str],
     tuning: Tuning | None,
     known: Mapping[str, Decided],
 ) -> dict[str, Any]:
-    """What comparison.json holds; `known`: policies that were pooled just now, as they are."""
+    """What comparison.json holds; missing: as `views_of` says it; known: policies that were pooled just now, as
+    they are."""
     config = experiment.compare
     folds = experiment.folds.chosen
     plan = evidence.plan
@@ -50,7 +51,7 @@ def content_of(
         "margin": config.margin,
         "ratio": float(np.mean(list(ratio.values()))),
         "scoring": experiment.scoring.canonical(),
-        "missing": _missing(experiment, views),
+        "missing": list(missing),
         "headline": _headline(compared, config.baseline, experiment.scoring.title),
         "views": compared,
         "ledger": _ledger(experiment, evidence, views, tuning),
@@ -79,7 +80,7 @@ def _compared(
 ) -> dict[str, Any]:
     """A view as it stands in comparison.json."""
     config = experiment.compare
-    for runs in view.runs.values():
+    for runs in (*view.runs.values(), *view.diverged.values()):
         for run in runs.values():
             check_run(run, run.read()["policy"], evidence)
     check_fair(view)
@@ -90,15 +91,19 @@ def _compared(
             results[name] = known[name] if pooled_alike else _decided(runs.values(), evidence)
     scores = {name: {(r["seed"], r["fold"]): r["score"] for r in result.runs} for name, result in results.items()}
     scores |= {name: {} for name, runs in view.runs.items() if not runs}
-    made = compare_scores(
-        scores,
-        config.baseline,
-        ratio,
-        margin=config.margin,
-        level=config.level,
-        power=POWER,
-        bootstraps=_bootstraps(view, results, experiment, evidence),
-        metric=experiment.scoring.title,
+    made = (
+        compare_scores(
+            scores,
+            config.baseline,
+            ratio,
+            margin=config.margin,
+            level=config.level,
+            power=POWER,
+            bootstraps=_bootstraps(view, results, experiment, evidence),
+            metric=experiment.scoring.title,
+        )
+        if len(scores) > 1
+        else []
     )
     return {
         "name": view.name,
@@ -114,6 +119,14 @@ def _compared(
             for name, result in results.items()
         ],
         "comparisons": [each.to_json() for each in made],
+        "diverged": [
+            {
+                "policy": name,
+                "runs": [_diverged_line(run) for run in runs.values()],
+                "sentence": f"{view.diverged_as_told(name)}, so it is not compared; a lower lr might do",
+            }
+            for name, runs in view.diverged.items()
+        ],
     }
 
 
@@ -132,6 +145,12 @@ def _run_line(scored: Mapping[str, Any], runs: Mapping[Pair, RunDir]) -> dict[st
         "updates": record["steps"],
         "initial_weights": record["initial_weights"],
     }
+
+
+def _diverged_line(run: RunDir) -> dict[str, Any]:
+    record = run.read()
+    keys = {"seed": "seed", "fold": "fold", "variant": "policy", "fingerprint": "fingerprint", "error": "error"}
+    return {key: record[name] for key, name in keys.items()}
 
 
 def _bootstraps(
@@ -160,17 +179,6 @@ def _bootstraps(
     return made
 
 
-def _missing(experiment: Experiment, views: Sequence[View]) -> list[str]:
-    """What the config asks for and the runs that are there do not suffice for."""
-    wanted = {"tuned": experiment.compare.tune is not None, "equalised": bool(to_equalise(experiment))}
-    shown = [view.name for view in views]
-    return [
-        f"Not compared {name}: not all of its runs are there."
-        for name, asked in wanted.items()
-        if asked and name not in shown
-    ]
-
-
 def _headline(views: Sequence[Mapping[str, Any]], baseline: str, metric: str) -> str:
     """Which policies beat the baseline, in each view."""
     lines = []
@@ -180,7 +188,9 @@ def _headline(views: Sequence[Mapping[str, Any]], baseline: str, metric: str) ->
             groups.setdefault(each["verdict"], []).append(each)
         better = groups.get("better", [])
         worse = groups.get("worse", [])
-        if len(worse) == len(view["comparisons"]):
+        if not view["comparisons"]:
+            text = f"no policy is left to compare with {baseline}"
+        elif len(worse) == len(view["comparisons"]):
             ahead = f"{-worse[0]['difference']:.3f} {metric}"
             text = f"{baseline} is better than all others, than {worse[0]['policy']} by {ahead}"
         elif better:
@@ -193,6 +203,8 @@ def _headline(views: Sequence[Mapping[str, Any]], baseline: str, metric: str) ->
         for verdict in ("worse", "equivalent", "undecided"):
             if names := [each["policy"] for each in groups.get(verdict, [])]:
                 text += f"; {some(names, 20)} {'are' if len(names) > 1 else 'is'} {verdict}"
+        if names := [each["policy"] for each in view["diverged"]]:
+            text += f"; {some(names, 20)} diverged"
         lines.append(f"{VIEWS[view['name']].capitalize()}: {text}.")
     return " ".join(lines)
 
@@ -201,15 +213,16 @@ def _ledger(
     experiment: Experiment, evidence: Evidence, views: Sequence[View], tuning: Tuning | None
 ) -> list[dict[str, Any]]:
     """How many trainings each policy was given, and for what; `total` counts each training once."""
-    by_view = {view.name: view.runs for view in views}
     each = list(tuning.scores) if tuning else []
     lines = []
     for name in experiment.policies:
-        mine = {kind: list(runs.get(name, {}).values()) for kind, runs in by_view.items()}
+        mine = {
+            view.name: [*view.runs.get(name, {}).values(), *view.diverged.get(name, {}).values()] for view in views
+        }
         tried = [trial for trial in each if trial.policy == name]
         paths = {run.path for runs in mine.values() for run in runs}
         paths |= {trial.run(evidence.folder).path for trial in tried}
-        chosen = tuning.chosen[name] if tuning else {}
+        chosen = tuning.chosen.get(name, {}) if tuning else {}
         lines.append(
             {
                 "policy": name,
@@ -238,6 +251,8 @@ def write_table(content: Mapping[str, Any], path: Path) -> None:
         table = csv.DictWriter(file, COLUMNS, extrasaction="ignore", lineterminator="\n")
         table.writeheader()
         for view in content["views"]:
+            for each in view["diverged"]:
+                table.writerow(each | {"view": view["name"], "runs": None, "verdict": "diverged"})
             for each in view["comparisons"]:
                 interval, resampled = each["interval"] or {}, each["bootstrap"] or {}
                 table.writerow(

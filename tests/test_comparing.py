@@ -230,6 +230,57 @@ def test_a_rate_at_which_a_policy_diverges_is_not_chosen(competition, tmp_path):
     assert compare(config, tmp_path).trained == 0
 
 
+def test_a_policy_that_diverges_is_told_and_the_others_are_compared(competition, tmp_path, monkeypatch):
+    policies = TWO | {"hot": {"lr": 1e30, "schedule": "constant"}}
+    config = experiment(competition, policies, training={"epochs": 1, "log_every": 1})
+    made = compare(config, tmp_path)
+    (view,) = made.content["views"]
+    assert [each["policy"] for each in view["comparisons"]] == ["sliced"]
+    assert [each["policy"] for each in view["policies"]] == ["uniform", "sliced"]
+    (hot,) = view["diverged"]
+    assert hot["sentence"].startswith("hot diverged at seed 0 fold 0, seed 0 fold 1, seed 0 fold 2")
+    assert "the loss is" in hot["runs"][0]["error"]
+    assert made.content["headline"].endswith("; hot diverged.")
+    assert [line["raw"] for line in made.content["ledger"]] == [3, 3, 3]
+    assert next(csv.DictReader((made.folder / "comparison.csv").open()))["verdict"] == "diverged"
+    page = report(made.folder, Places(tmp_path)).read_text()
+    assert hot["sentence"] in page
+    monkeypatch.setattr(Trainer, "train", lambda *_: pytest.fail("a training began"))
+    assert compare(config, tmp_path).content == made.content
+    other = config.model_copy(update={"compare": config.compare.model_copy(update={"baseline": "hot"})})
+    assert "the baseline hot diverged at seed 0 fold 0" in refusal_of(compare, other, tmp_path)
+
+
+def test_tuned_policies_that_diverge_are_told(wide, tmp_path):
+    policies = TWO | {"hot": {"lr": 1e-2}}
+    config = experiment(wide, policies, compare={"tune": {"rates": [1e-3, 1e-1], "folds": [0]}})
+    whole = config.model_copy(update={"policies": config.policies | variants(config)})
+    wild = {"status": "diverged", "error": "the loss is nan"}
+    accuracy = {name: 0.9 if name.endswith("lr0.1") else 0.5 for name in whole.policies}
+    folder = store(whole, tmp_path, accuracy, **{"hot-lr0.001": wild})
+    run = folder.run(RunKey("sliced-lr0.1", 0, 2))
+    run.write(run.read() | wild)
+    content = compare(config, tmp_path, stored=True).content
+    assert [each["policy"] for each in content["views"][1]["comparisons"]] == ["hot"]
+    assert [each["policy"] for each in content["views"][1]["diverged"]] == ["sliced"]
+    assert content["headline"].endswith("; sliced diverged.")
+    store(whole, tmp_path, accuracy, **dict.fromkeys(["hot-lr0.001", "hot-lr0.1"], wild))
+    content = compare(config, tmp_path, stored=True).content
+    assert content["missing"] == ["Not compared tuned: hot diverged at every rate that was tried; try lower ones."]
+    assert [each["policy"] for each in content["views"][1]["comparisons"]] == ["sliced"]
+    assert content["ledger"][2]["chosen"] == {}
+
+
+def test_a_comparison_of_fewer_policies_says_what_it_replaces(wide, tmp_path):
+    config = experiment(wide, TWO | {"third": {"lr": 3e-2}})
+    store(config, tmp_path, dict.fromkeys(config.policies, 0.7))
+    said = []
+    compare(config, tmp_path, stored=True, say=said.append)
+    fewer = config.model_copy(update={"policies": {name: config.policies[name] for name in TWO}})
+    compare(fewer, tmp_path, stored=True, say=said.append)
+    assert said == ["comparison.json compared third too; it is replaced by this comparison"]
+
+
 @pytest.mark.parametrize("changed", ["run", "metric"])
 def test_a_comparison_of_other_runs_or_another_metric_is_not_reported(wide, tmp_path, changed):
     config = experiment(wide, TWO, folds={"k": 3})

@@ -112,6 +112,16 @@ def test_each_fold_chooses_for_itself_where_trials_are_nested(folder):
     assert {fold: each.rate for fold, each in chosen["sliced"].items()} == {0: 1e-2, 1: 1e-3, 2: 1e-2}
 
 
+@pytest.mark.parametrize("folds", [[0], "nested"])
+def test_a_policy_that_diverged_at_every_rate_has_none(folder, folds):
+    """Where trials are nested: for any fold."""
+    config = experiment(folder, {"rates": [1e-3, 1e-2], "folds": folds})
+    scores = {
+        each: None if each.policy == "uniform" and each.within in (None, 1) else 0.5 for each in trials(config)
+    }
+    assert set(choose_rates(scores, config, config.compare.tune)) == {"sliced"}
+
+
 def test_what_cannot_tune_is_refused(folder):
     def refused(tune, **sections):
         return refusal_of(check_tuning, experiment(folder, tune, **sections))
@@ -120,9 +130,6 @@ def test_what_cannot_tune_is_refused(folder):
     assert "fold 7 is not among those" in refused({"rates": rates, "folds": [7]})
     assert "none is left to compare" in refused({"rates": rates, "folds": [0, 1, 2]})
     assert "three folds or more" in refused({"rates": rates, "folds": "nested"}, folds={"k": 2})
-    config = experiment(folder, {"rates": rates})
-    every = dict.fromkeys(trials(config))
-    assert "uniform diverged at every rate" in refusal_of(choose_rates, every, config, config.compare.tune)
     with pytest.raises(Exception, match="at least two"):
         TuneConfig(rates=[1e-3])
     with pytest.raises(Exception, match="twice"):
