@@ -95,7 +95,7 @@ def _policies(experiment: Experiment, comparison: dict[str, Any] | None, folder:
     """Those of the comparison as they are, without the variants it trained; else those that have begun."""
     views = comparison["views"] if comparison else []
     if raw := next((view for view in views if view["name"] == "raw"), None):
-        return [each["policy"] for each in (*raw["policies"], *raw["diverged"])]
+        return [each["policy"] for each in (*raw["policies"], *raw.get("diverged", ()))]
     return [name for name in experiment.policies if folder.runs(name)] or list(experiment.policies)
 
 
@@ -104,7 +104,7 @@ def _outdated(comparison: dict[str, Any], experiment: Experiment, folder: Experi
     if comparison.get("scoring", experiment.scoring.canonical()) != experiment.scoring.canonical():
         return f"another scoring section than {folder.config.name}"
     for view in comparison["views"]:
-        for policy in (*view["policies"], *view["diverged"]):
+        for policy in (*view["policies"], *view.get("diverged", ())):
             for line in (line for line in policy["runs"] if "fingerprint" in line):
                 run = folder.run(RunKey(line["variant"], line["seed"], line["fold"]))
                 if run.read().get("fingerprint") != line["fingerprint"]:

@@ -114,7 +114,7 @@ def verdict(material: Material) -> Section:
     section.lead = comparison["headline"]
     for view in comparison["views"]:
         lines = [Verdict(each["policy"], each["verdict"], _sentence(each)) for each in view["comparisons"]]
-        lines += [Verdict(each["policy"], "diverged", f"{each['sentence']}.") for each in view["diverged"]]
+        lines += [Verdict(each["policy"], "diverged", f"{each['sentence']}.") for each in view.get("diverged", ())]
         about = " ".join(filter(None, (view.get("about"), view.get("note"))))
         section.verdicts.append((VIEWS.get(view["name"], view["name"]), about, lines))
         section.tables.append(_comparison_table(view, comparison))
@@ -178,7 +178,7 @@ def _comparison_table(view: Mapping[str, Any], comparison: Mapping[str, Any]) ->
             last = "baseline" if scored["policy"] == comparison["baseline"] else "—"
             row += [Cell("—")] * 4 + [Cell(last)]
         rows.append(row)
-    rows += [[Cell(each["policy"]), *[Cell("—")] * 6, Cell("diverged")] for each in view["diverged"]]
+    rows += [[Cell(each["policy"]), *[Cell("—")] * 6, Cell("diverged")] for each in view.get("diverged", ())]
     columns = [
         ("policy", False), ("pooled OOF", True), ("mean of runs", True), ("difference", True),
         (f"{comparison['level']:.0%} interval", True), ("Holm p", True), ("smallest detectable", True),
