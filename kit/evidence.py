@@ -210,13 +210,17 @@ def size_of(view: View) -> str:
     for name, runs in view.runs.items():
         folds, seeds = {fold for _, fold in runs}, {seed for seed, _ in runs}
         whole = len(runs) == len(folds) * len(seeds)
-        text = f"{len(folds)} folds × {len(seeds)} seeds" + (
+        text = f"{_counted(len(folds), 'fold')} × {_counted(len(seeds), 'seed')}" + (
             "" if whole else f", not all of them ({len(runs)} runs)"
         )
         sizes.setdefault(text, []).append(name)
     if len(sizes) == 1:
         return f"{next(iter(sizes))}."
     return " ".join(f"{some(names, 20)}: {text}." for text, names in sizes.items())
+
+
+def _counted(number: int, what: str) -> str:
+    return f"{number} {what}{'' if number == 1 else 's'}"
 
 
 def machines_of(view: View) -> str | None:

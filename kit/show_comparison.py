@@ -3,6 +3,7 @@
 from collections.abc import Mapping
 from typing import TYPE_CHECKING, Any
 
+from rich.box import SIMPLE_HEAD
 from rich.console import Console
 from rich.markup import escape
 from rich.table import Table
@@ -38,9 +39,12 @@ def show_comparison(compared: "Compared") -> None:
 
 def _table(view: Mapping[str, Any], content: Mapping[str, Any]) -> Table:
     level = f"{content['level']:.0%}"
-    table = Table(title=escape(f"{VIEWS[view['name']]}: {content['metric']} against {content['baseline']}"))
-    for column in ("policy", "pooled", "runs", "difference", f"{level} interval", "Holm p", "verdict"):
-        table.add_column(column, justify="left" if column in ("policy", "verdict") else "right", overflow="fold")
+    table = Table(
+        box=SIMPLE_HEAD, title=escape(f"{VIEWS[view['name']]}: {content['metric']} against {content['baseline']}")
+    )
+    for column in ("policy", "pooled", "runs", "diff.", f"{level} interval", "Holm p", "verdict"):
+        words = column in ("policy", "verdict")
+        table.add_column(column, justify="left" if words else "right", overflow="fold", no_wrap=column == "policy")
     by_policy = {each["policy"]: each for each in view["policies"]}
     base = by_policy[content["baseline"]]
     table.add_row(escape(base["policy"]), f"{base['oof']:.3f}", f"{base['mean']:.3f}", "", "", "", "baseline")
@@ -72,6 +76,7 @@ def _p(value: float | None) -> str:
 
 def _ledger(lines: list[Mapping[str, Any]]) -> Table:
     table = Table(
+        box=SIMPLE_HEAD,
         title="trainings given to each policy",
         caption="a training that serves several purposes counts once in total",
     )
