@@ -40,7 +40,9 @@ def show_comparison(compared: "Compared") -> None:
 def _table(view: Mapping[str, Any], content: Mapping[str, Any]) -> Table:
     level = f"{content['level']:.0%}"
     table = Table(
-        box=SIMPLE_HEAD, title=escape(f"{VIEWS[view['name']]}: {content['metric']} against {content['baseline']}")
+        box=SIMPLE_HEAD,
+        padding=(0, 1, 0, 0),
+        title=escape(f"{VIEWS[view['name']]}: {content['metric']} against {content['baseline']}"),
     )
     for column in ("policy", "pooled", "runs", "diff.", f"{level} interval", "Holm p", "verdict"):
         words = column in ("policy", "verdict")
@@ -77,6 +79,7 @@ def _p(value: float | None) -> str:
 def _ledger(lines: list[Mapping[str, Any]]) -> Table:
     table = Table(
         box=SIMPLE_HEAD,
+        padding=(0, 1, 0, 0),
         title="trainings given to each policy",
         caption="a training that serves several purposes counts once in total",
     )
