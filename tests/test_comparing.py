@@ -2,11 +2,15 @@
 
 import csv
 import json
+import subprocess
+import sys
 
 import numpy as np
+import pandas as pd
 import pytest
 import yaml
 from conftest import COLOURS, experiment_content, refusal_of, write_competition
+from miniatures import write_plant_pathology
 from test_cli import kit_here
 
 from kit.comparing import compare
@@ -249,6 +253,55 @@ def test_a_policy_that_diverges_is_told_and_the_others_are_compared(competition,
     assert compare(config, tmp_path).content == made.content
     other = config.model_copy(update={"compare": config.compare.model_copy(update={"baseline": "hot"})})
     assert "the baseline hot diverged at seed 0 fold 0" in refusal_of(compare, other, tmp_path)
+
+
+@pytest.mark.slow
+def test_two_processes_compare_as_one_does(competition, tmp_path):
+    """Started by torchrun: both take part in each training, one writes; a trial that diverges ends for both."""
+    content = experiment_content(
+        competition,
+        policies={"uniform": {"lr": 1e-3}, "sliced": {"lr": "slice(1e-5, 1e-3)"}},
+        model={"name": "test_vit"},  # no batch norm, whose statistics are of half a batch
+        folds={"run": [0, 1]},
+        training={"epochs": 1, "batch_size": 4, "log_every": 1},
+        compare={"tune": {"rates": [1e-3, 1e30], "folds": [0]}},
+    )
+    path = tmp_path / "two.yaml"
+    path.write_text(yaml.safe_dump(content, sort_keys=False))
+    launcher = [sys.executable, "-m", "torch.distributed.run", "--nproc_per_node", "2", "-m", "kit"]
+    command = [*launcher, "compare", str(path), "--output", str(tmp_path / "two")]
+    done = subprocess.run(command, capture_output=True, text=True)
+    assert done.returncode == 0, done.stderr
+    assert done.stdout.count("Report: ") == 1
+    two = json.loads((tmp_path / "two/runs/tiny/comparison.json").read_text())
+    one = compare(
+        validate(content | {"training": content["training"] | {"batch_size": 8}}, "one"), tmp_path
+    ).content
+    assert [view["name"] for view in two["views"]] == ["raw", "tuned"]
+    for mine, other in zip(two["views"], one["views"], strict=True):
+        for each, alone in zip(mine["policies"], other["policies"], strict=True):
+            assert each["policy"] == alone["policy"]
+            assert each["oof"] == pytest.approx(alone["oof"], abs=0.03)
+    assert two["ledger"] == one["ledger"]
+
+
+def test_several_labels_and_folds_in_time_are_compared(tmp_path):
+    write_plant_pathology(tmp_path / "data", rows=48)
+    table = pd.read_csv(tmp_path / "data/train.csv").assign(day=np.arange(48))
+    table.to_csv(tmp_path / "data/train.csv", index=False)
+    content = experiment_content(
+        tmp_path / "data",
+        competition={"id": "image", "label": "labels", "separator": " ", "test": None}
+        | {"train_images": "train_images/{image}", "test_images": "test_images/{image}"},
+        folds={"k": 3, "time": "day"},
+        training={"epochs": 1, "batch_size": 4},
+        scoring={"average": "samples", "rule": "half"},
+    )
+    config = validate(content | {"policies": TWO}, "test")
+    content = compare(config, tmp_path).content
+    (made,) = content["views"][0]["comparisons"]
+    assert (made["folds"], made["bootstrap"]["rows"]) == ([0, 1, 2], 36)  # the first quarter is trained on alone
+    assert content["ratio"] == pytest.approx((12 / 12 + 12 / 24 + 12 / 36) / 3)
 
 
 def test_tuned_policies_that_diverge_are_told(wide, tmp_path):

@@ -62,7 +62,7 @@ class SignalMeter:
     def load_state_dict(self, state: dict[str, torch.Tensor]) -> None:
         self._direction = state["direction"]
 
-    @staticmethod
-    def _norms(groups: Sequence[Sequence[torch.Tensor | nn.Parameter]]) -> torch.Tensor:
-        """Euclidean norms, float32 [groups], on the device."""
-        return torch.stack([get_total_norm(members).float() for members in groups])
+    def _norms(self, groups: Sequence[Sequence[torch.Tensor | nn.Parameter]]) -> torch.Tensor:
+        """Euclidean norms, float32 [groups], on the device; 0 of a group without members."""
+        none = torch.zeros((), device=self._direction.device)  # torch's would be on the CPU
+        return torch.stack([get_total_norm(members).float() if members else none for members in groups])
