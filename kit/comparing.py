@@ -1,14 +1,14 @@
 """Which policy wins: trained on the same folds and seeds, checked to be comparable, compared with statistics."""
 
 import json
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
 
 from kit.competition.load import load_competition
 from kit.config import Experiment
-from kit.errors import KitError, some
+from kit.errors import Diverged, KitError, some
 from kit.evidence import Evidence, Tuning, tuned_runs, tuning_of, views_of
 from kit.files import write_json
 from kit.identity import fold_plan, stored_experiment
@@ -72,19 +72,29 @@ def compare(
     views, missing = views_of(experiment, evidence, tuning)
     content = content_of(experiment, evidence, views, missing, tuning, known)
     if main:
-        if lost := _compared_before(folder) - set(experiment.policies):
-            say(f"{folder.comparison.name} compared {some(sorted(lost))} too; it is replaced by this comparison")
+        if lost := _compared_before(folder) - _compared_runs(content):
+            what = some(list(dict.fromkeys(policy for _, policy, _, _ in sorted(lost))))
+            say(f"{folder.comparison.name} was of {len(lost)} runs more, of {what}; this comparison replaces it")
         write_json(folder.comparison, content)
         write_table(content, folder.path / "comparison.csv")
     return Compared(folder.path, content, trained, main)
 
 
-def _compared_before(folder: ExperimentDir) -> set[str]:
-    """The policies in the comparison.json that is there."""
+def _compared_runs(content: Mapping[str, Any]) -> set[tuple[str, str, int, int]]:
+    """View, policy, seed and fold of what stands in a comparison."""
+    return {
+        (view["name"], each["policy"], run["seed"], run["fold"])
+        for view in content["views"]
+        for each in (*view["policies"], *view.get("diverged", ()))
+        for run in each["runs"]
+    }
+
+
+def _compared_before(folder: ExperimentDir) -> set[tuple[str, str, int, int]]:
+    """`_compared_runs` of the comparison.json that is there."""
     try:
-        before = json.loads(folder.comparison.read_text(encoding="utf-8"))
-        return {line["policy"] for line in before["ledger"]}
-    except (OSError, ValueError, KeyError):
+        return _compared_runs(json.loads(folder.comparison.read_text(encoding="utf-8")))
+    except (OSError, ValueError, KeyError, TypeError):
         return set()
 
 
@@ -109,9 +119,10 @@ def _train(
     """Everything that is compared: what tuned, the policies as they are scored, and how many runs were trained."""
     from kit.experiment import train_and_pool
 
+    first = _train_baseline(experiment, bench)
     result = train_and_pool(experiment, bench, tolerant=True)
-    _need_all(result.left, result.trained)
-    trained, known = result.trained, {name: each.decided for name, each in result.policies.items()}
+    _need_all(result.left, first + result.trained)
+    trained, known = first + result.trained, {name: each.decided for name, each in result.policies.items()}
     seeds, folds = experiment.seeds, experiment.folds.chosen
     names = [equalised(name, experiment.policies[name])[0] for name in to_equalise(experiment)]
     others = [RunKey(name, seed, fold) for name in names for seed in seeds for fold in folds]
@@ -124,8 +135,28 @@ def _train(
         keys = [RunKey(trial.variant, trial.seed, trial.fold) for trial in each if trial.within == within]
         trained += _trained(where, keys, "tuning")
     tuning = tuning_of(evidence, experiment)
+    if experiment.compare.baseline not in tuning.chosen:  # nothing to compare the tuned policies with
+        return tuning, known, trained
     keys = [RunKey(*key) for key in tuned_runs(experiment, tuning).values()]
     return tuning, known, trained + _trained(bench, keys, "tuned")
+
+
+def _train_baseline(experiment: Experiment, bench: "Bench") -> int:
+    """Before all others: should it diverge, nothing can be compared with it."""
+    from kit.preparation import run_keys
+
+    baseline = experiment.compare.baseline
+    keys = bench.due([key for key in run_keys(experiment) if key.policy == baseline])
+    if not keys:
+        return 0
+    try:
+        left = bench.train(keys, "baseline")
+    except Diverged as error:
+        raise KitError(
+            f"{error}; it is the baseline: name another with --baseline to compare all the same"
+        ) from error
+    _need_all(left, len(keys) - left)
+    return len(keys)
 
 
 def _trained(bench: "Bench", keys: Sequence[RunKey], what: str) -> int:

@@ -51,8 +51,8 @@ class View:
     """One way to look at the policies: the runs of each by seed and fold.
 
     about     what it is, in a sentence;  note  what is to be borne in mind, or None
-    diverged  policies with runs that diverged, and those runs: what they finished would flatter them, so they have
-              no `runs`
+    diverged  policies of which a run diverged, and all their runs: what they finished would flatter them, so it is
+              not among `runs`
     """
 
     name: Literal["raw", "tuned", "equalised"]
@@ -63,7 +63,8 @@ class View:
 
     def diverged_as_told(self, policy: str) -> str:
         """In words."""
-        where = some([f"seed {seed} fold {fold}" for seed, fold in self.diverged[policy]])
+        runs = self.diverged[policy].items()
+        where = some([f"seed {seed} fold {fold}" for (seed, fold), run in runs if run.diverged])
         return f"{policy} diverged at {where}"
 
 
@@ -99,7 +100,7 @@ def tuned_runs(experiment: Experiment, tuning: Tuning) -> dict[tuple[str, Pair],
 def views_of(experiment: Experiment, evidence: Evidence, tuning: Tuning | None) -> tuple[list[View], list[str]]:
     """The ways to compare for which all runs are there; and why those are missing that the config asks for.
 
-    KitError where the baseline diverged as it is.
+    KitError where the baseline has no runs, or diverged, as it is.
     """
     folder, baseline = evidence.folder, experiment.compare.baseline
     pairs = [(seed, fold) for seed in experiment.seeds for fold in experiment.folds.chosen]
@@ -108,6 +109,8 @@ def views_of(experiment: Experiment, evidence: Evidence, tuning: Tuning | None) 
     if baseline in raw.diverged:
         told = raw.diverged_as_told(baseline)
         raise KitError(f"compare: the baseline {told}; lower its lr, or name another with --baseline")
+    if not raw.runs[baseline]:
+        raise KitError(f"compare: the baseline {baseline} has no finished runs; train it (leave out --stored)")
     others, missing = [], []
     if tuning:
         keys = {place: RunKey(*key) for place, key in tuned_runs(experiment, tuning).items()}
@@ -115,8 +118,9 @@ def views_of(experiment: Experiment, evidence: Evidence, tuning: Tuning | None) 
         for name in experiment.policies:
             if name not in tuning.chosen:
                 which = f"the baseline {name}" if name == baseline else name
+                where = ", without one of the folds" if experiment.compare.tune.folds == "nested" else ""
                 missing.append(
-                    f"Not compared tuned: {which} diverged at every rate that was tried; try lower ones."
+                    f"Not compared tuned: {which} diverged at every rate that was tried{where}; try lower ones."
                 )
     elif experiment.compare.tune:
         missing.append("Not compared tuned: not all of its runs are there.")
@@ -140,16 +144,12 @@ def _view(
 ) -> View:
     """Of the runs that stand for each policy, seed and fold, those that are there."""
     runs: dict[str, dict[Pair, RunDir]] = {policy: {} for policy, _ in keys}
-    diverged: dict[str, dict[Pair, RunDir]] = {}
     for (policy, pair), key in keys.items():
         run = folder.run(key)
-        if run.finished:
+        if run.finished or run.diverged:
             runs[policy][pair] = run
-        elif run.diverged:
-            diverged.setdefault(policy, {})[pair] = run
-    for policy in diverged:
-        del runs[policy]
-    return View(name, about, runs, diverged, note)
+    diverged = {name: each for name, each in runs.items() if any(run.diverged for run in each.values())}
+    return View(name, about, {name: runs[name] for name in runs if name not in diverged}, diverged, note)
 
 
 def _about_tuning(experiment: Experiment) -> str:

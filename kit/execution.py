@@ -181,6 +181,7 @@ def _execute_aside(task: tuple[RunKey, Prepared, RunDir, bool]) -> None:
 def _execute(key: RunKey, prepared: Prepared, run: RunDir, say: Say, tolerant: bool = False) -> None:
     """Trains one run, predicts held-out and test rows, and writes its folder; `tolerant` as in `Bench.train`."""
     experiment, competition = prepared.experiment, prepared.competition
+    gc.collect()  # a training that failed before this one left its model behind
     accelerator = make_accelerator(experiment.training)
     depends_on = prepared.dependencies(key)
     record: dict[str, Any] = {

@@ -92,10 +92,10 @@ def gather(folder: ExperimentDir, places: Places) -> Material:
 
 
 def _policies(experiment: Experiment, comparison: dict[str, Any] | None, folder: ExperimentDir) -> list[str]:
-    """Those of the comparison as they are, without the variants it trained; else those that have begun."""
+    """Those compared as they are, without variants and without those that diverged; else those that have begun."""
     views = comparison["views"] if comparison else []
-    if raw := next((view for view in views if view["name"] == "raw"), None):
-        return [each["policy"] for each in (*raw["policies"], *raw.get("diverged", ()))]
+    if raw := next((view["policies"] for view in views if view["name"] == "raw"), None):
+        return [each["policy"] for each in raw]
     return [name for name in experiment.policies if folder.runs(name)] or list(experiment.policies)
 
 
@@ -104,11 +104,14 @@ def _outdated(comparison: dict[str, Any], experiment: Experiment, folder: Experi
     if comparison.get("scoring", experiment.scoring.canonical()) != experiment.scoring.canonical():
         return f"another scoring section than {folder.config.name}"
     for view in comparison["views"]:
-        for policy in (*view["policies"], *view.get("diverged", ())):
-            for line in (line for line in policy["runs"] if "fingerprint" in line):
-                run = folder.run(RunKey(line["variant"], line["seed"], line["fold"]))
-                if run.read().get("fingerprint") != line["fingerprint"]:
-                    return f"another run of {line['variant']} seed {line['seed']} fold {line['fold']}"
+        lines = [("finished", line) for policy in view["policies"] for line in policy["runs"]]
+        lines += [("diverged", line) for policy in view.get("diverged", ()) for line in policy["runs"]]
+        for status, line in lines:
+            if "fingerprint" not in line:
+                continue
+            record = folder.run(RunKey(line["variant"], line["seed"], line["fold"])).read()
+            if (record.get("status"), record.get("fingerprint")) != (status, line["fingerprint"]):
+                return f"another run of {line['variant']} seed {line['seed']} fold {line['fold']}"
     return None
 
 

@@ -122,8 +122,8 @@ def _compared(
         "diverged": [
             {
                 "policy": name,
-                "runs": [_diverged_line(run) for run in runs.values()],
-                "sentence": f"{view.diverged_as_told(name)}, so it is not compared; a lower lr might do",
+                "runs": [_diverged_line(run) for run in runs.values() if run.diverged],
+                "sentence": f"{view.diverged_as_told(name)}, so it is not compared; {_advice(view, runs)}",
             }
             for name, runs in view.diverged.items()
         ],
@@ -145,6 +145,13 @@ def _run_line(scored: Mapping[str, Any], runs: Mapping[Pair, RunDir]) -> dict[st
         "updates": record["steps"],
         "initial_weights": record["initial_weights"],
     }
+
+
+def _advice(view: View, runs: Mapping[Pair, RunDir]) -> str:
+    if view.name == "tuned":
+        names = sorted({run.read()["policy"] for run in runs.values() if run.diverged})
+        return f"leave the rate of {some(names)} out of compare.tune.rates"
+    return "lower its lr"
 
 
 def _diverged_line(run: RunDir) -> dict[str, Any]:
@@ -192,7 +199,8 @@ def _headline(views: Sequence[Mapping[str, Any]], baseline: str, metric: str) ->
             text = f"no policy is left to compare with {baseline}"
         elif len(worse) == len(view["comparisons"]):
             ahead = f"{-worse[0]['difference']:.3f} {metric}"
-            text = f"{baseline} is better than all others, than {worse[0]['policy']} by {ahead}"
+            others = "all others that are compared" if view["diverged"] else "all others"
+            text = f"{baseline} is better than {others}, than {worse[0]['policy']} by {ahead}"
         elif better:
             best = better[0]
             text = f"{best['policy']} is better than {baseline} by {best['difference']:.3f} {metric}"
@@ -240,19 +248,22 @@ def _ledger(
 
 def _seconds(views: Sequence[View], tuning: Tuning | None, evidence: Evidence) -> float:
     """Of all trainings, each counted once."""
-    runs = {run.path: run for view in views for members in view.runs.values() for run in members.values()}
+    runs = {
+        run.path: run
+        for view in views
+        for members in (*view.runs.values(), *view.diverged.values())
+        for run in members.values()
+    }
     runs |= {run.path: run for run in (trial.run(evidence.folder) for trial in (tuning.scores if tuning else ()))}
     return round(sum(run.read().get("seconds", {}).get("training", 0.0) for run in runs.values()), 1)
 
 
 def write_table(content: Mapping[str, Any], path: Path) -> None:
-    """comparison.csv: a line a comparison."""
+    """comparison.csv: a line a comparison, and one a policy that diverged."""
     with atomic(path) as temporary, open(temporary, "w", encoding="utf-8", newline="") as file:
         table = csv.DictWriter(file, COLUMNS, extrasaction="ignore", lineterminator="\n")
         table.writeheader()
         for view in content["views"]:
-            for each in view["diverged"]:
-                table.writerow(each | {"view": view["name"], "runs": None, "verdict": "diverged"})
             for each in view["comparisons"]:
                 interval, resampled = each["interval"] or {}, each["bootstrap"] or {}
                 table.writerow(
@@ -261,3 +272,6 @@ def write_table(content: Mapping[str, Any], path: Path) -> None:
                     | {f"bootstrap_{key}": resampled.get(key) for key in ("low", "high")}
                     | {"view": view["name"]}
                 )
+            for each in view["diverged"]:
+                told = {"baseline": content["baseline"], "runs": None, "verdict": "diverged"}
+                table.writerow(each | told | {"view": view["name"]})

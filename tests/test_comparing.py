@@ -246,13 +246,55 @@ def test_a_policy_that_diverges_is_told_and_the_others_are_compared(competition,
     assert "the loss is" in hot["runs"][0]["error"]
     assert made.content["headline"].endswith("; hot diverged.")
     assert [line["raw"] for line in made.content["ledger"]] == [3, 3, 3]
-    assert next(csv.DictReader((made.folder / "comparison.csv").open()))["verdict"] == "diverged"
+    lines = list(csv.DictReader((made.folder / "comparison.csv").open()))
+    assert [(line["policy"], line["baseline"]) for line in lines] == [("sliced", "uniform"), ("hot", "uniform")]
+    assert lines[1]["verdict"] == "diverged"
     page = report(made.folder, Places(tmp_path)).read_text()
-    assert hot["sentence"] in page
+    assert hot["sentence"].removeprefix("hot") in page
     monkeypatch.setattr(Trainer, "train", lambda *_: pytest.fail("a training began"))
     assert compare(config, tmp_path).content == made.content
     other = config.model_copy(update={"compare": config.compare.model_copy(update={"baseline": "hot"})})
-    assert "the baseline hot diverged at seed 0 fold 0" in refusal_of(compare, other, tmp_path)
+    assert "the baseline hot diverged at seed 0 fold 0" in refusal_of(
+        lambda: compare(other, tmp_path, stored=True)
+    )
+
+
+def test_a_baseline_that_diverges_ends_the_comparison_at_once(competition, tmp_path):
+    config = experiment(
+        competition,
+        {"cool": {"lr": 1e-3}, "hot": {"lr": 1e30, "schedule": "constant"}},
+        training={"epochs": 1, "log_every": 1},
+        compare={"baseline": "hot"},
+    )
+    message = refusal_of(compare, config, tmp_path)
+    assert message.startswith("hot seed 0 fold 0: the loss is")
+    assert message.endswith("it is the baseline: name another with --baseline to compare all the same")
+    assert not (tmp_path / "runs/tiny/cool").exists()
+
+
+def test_a_policy_that_diverged_once_is_counted_but_not_compared(wide, tmp_path):
+    config = experiment(wide, TWO | {"hot": {"lr": 1}})
+    folder = store(config, tmp_path, {"uniform": 0.6, "sliced": 0.5, "hot": 0.95})
+    run = folder.run(RunKey("hot", 0, 1))
+    run.write(run.read() | {"status": "diverged", "error": "the loss is nan"})
+    content = compare(config, tmp_path, stored=True).content
+    (view,) = content["views"]
+    assert [each["policy"] for each in view["comparisons"]] == ["sliced"]
+    assert view["diverged"][0]["sentence"] == "hot diverged at seed 0 fold 1, so it is not compared; lower its lr"
+    assert [line["total"] for line in content["ledger"]] == [3, 3, 3]
+    assert content["seconds"] == 9.0
+    page = report(folder.path, Places(tmp_path)).read_text()
+    assert "<b>hot</b> diverged at seed 0 fold 1" in page
+    run.write(run.read() | {"status": "finished"})
+    page = report(folder.path, Places(tmp_path)).read_text()
+    assert "makes it anew" in page
+
+
+def test_without_a_run_of_the_baseline_nothing_is_compared(wide, tmp_path):
+    config = experiment(wide, TWO)
+    store(config, tmp_path, {"sliced": 0.6}, sliced={"status": "diverged", "error": "the loss is nan"})
+    message = refusal_of(lambda: compare(config, tmp_path, stored=True))
+    assert message == "compare: the baseline uniform has no finished runs; train it (leave out --stored)"
 
 
 @pytest.mark.slow
@@ -317,11 +359,15 @@ def test_tuned_policies_that_diverge_are_told(wide, tmp_path):
     assert [each["policy"] for each in content["views"][1]["comparisons"]] == ["hot"]
     assert [each["policy"] for each in content["views"][1]["diverged"]] == ["sliced"]
     assert content["headline"].endswith("; sliced diverged.")
+    assert content["views"][1]["diverged"][0]["sentence"].endswith(
+        "leave the rate of sliced-lr0.1 out of compare.tune.rates"
+    )
     store(whole, tmp_path, accuracy, **dict.fromkeys(["hot-lr0.001", "hot-lr0.1"], wild))
     content = compare(config, tmp_path, stored=True).content
     assert content["missing"] == ["Not compared tuned: hot diverged at every rate that was tried; try lower ones."]
     assert [each["policy"] for each in content["views"][1]["comparisons"]] == ["sliced"]
     assert content["ledger"][2]["chosen"] == {}
+    assert content["missing"][0] in report(folder.path, Places(tmp_path)).read_text()
 
 
 def test_a_comparison_of_fewer_policies_says_what_it_replaces(wide, tmp_path):
@@ -331,7 +377,13 @@ def test_a_comparison_of_fewer_policies_says_what_it_replaces(wide, tmp_path):
     compare(config, tmp_path, stored=True, say=said.append)
     fewer = config.model_copy(update={"policies": {name: config.policies[name] for name in TWO}})
     compare(fewer, tmp_path, stored=True, say=said.append)
-    assert said == ["comparison.json compared third too; it is replaced by this comparison"]
+    assert said == ["comparison.json was of 3 runs more, of third; this comparison replaces it"]
+    said.clear()
+    compare(fewer, tmp_path, stored=True, say=said.append)
+    assert said == []
+    folds = fewer.folds.model_copy(update={"run": (0, 1)})
+    compare(fewer.model_copy(update={"folds": folds}), tmp_path, stored=True, say=said.append)
+    assert said == ["comparison.json was of 2 runs more, of sliced, uniform; this comparison replaces it"]
 
 
 @pytest.mark.parametrize("changed", ["run", "metric"])

@@ -114,10 +114,14 @@ def verdict(material: Material) -> Section:
     section.lead = comparison["headline"]
     for view in comparison["views"]:
         lines = [Verdict(each["policy"], each["verdict"], _sentence(each)) for each in view["comparisons"]]
-        lines += [Verdict(each["policy"], "diverged", f"{each['sentence']}.") for each in view.get("diverged", ())]
+        lines += [
+            Verdict(each["policy"], "diverged", f"{each['sentence'].removeprefix(each['policy'])}.")
+            for each in view.get("diverged", ())
+        ]
         about = " ".join(filter(None, (view.get("about"), view.get("note"))))
         section.verdicts.append((VIEWS.get(view["name"], view["name"]), about, lines))
         section.tables.append(_comparison_table(view, comparison))
+    section.texts += comparison.get("missing", ())
     return section
 
 
@@ -192,6 +196,8 @@ def differences(material: Material) -> Section:
     section = Section("differences", f"Differences to {material.baseline}")
     if figure := figures.forest(material):
         section.figures.append(figure)
+    elif material.comparison:
+        section.texts.append(f"No policy is left to compare with {material.baseline}.")
     else:
         section.texts.append("No differences: they come with python -m kit compare CONFIG.")
     return section
