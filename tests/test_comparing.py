@@ -209,7 +209,7 @@ def test_comparing_again_trains_nothing_and_gives_the_same_numbers(trained, monk
 
 def test_nested_trials_are_trained_apart_and_again_not_at_all(competition, tmp_path, monkeypatch):
     compared = {"tune": {"rates": [1e-2, 1e-1], "folds": "nested"}}
-    config = experiment(competition, TWO, compare=compared, training={"epochs": 1})
+    config = experiment(competition, TWO, compare=compared, folds={"run": [1, 2]}, training={"epochs": 1})
     first = compare(config, tmp_path)
     top = tmp_path / "runs/tiny"
     inner = [json.loads(path.read_text()) for path in top.glob("tuning/fold1/*/seed0/fold2/run.json")]
@@ -217,7 +217,7 @@ def test_nested_trials_are_trained_apart_and_again_not_at_all(competition, tmp_p
     outer = json.loads((top / "uniform/seed0/fold2/run.json").read_text())
     assert inner[0]["steps"] < outer["steps"]
     assert inner[0]["depends_on"]["folds"] != outer["depends_on"]["folds"]
-    assert first.content["views"][1]["comparisons"][0]["folds"] == [0, 1, 2]
+    assert first.content["views"][1]["comparisons"][0]["folds"] == [1, 2]
     monkeypatch.setattr(Trainer, "train", lambda *_: pytest.fail("a training began"))
     assert compare(config, tmp_path).content == first.content
 
@@ -236,16 +236,16 @@ def test_a_rate_at_which_a_policy_diverges_is_not_chosen(competition, tmp_path):
 
 def test_a_policy_that_diverges_is_told_and_the_others_are_compared(competition, tmp_path, monkeypatch):
     policies = TWO | {"hot": {"lr": 1e30, "schedule": "constant"}}
-    config = experiment(competition, policies, training={"epochs": 1, "log_every": 1})
+    config = experiment(competition, policies, folds={"run": [0, 1]}, training={"epochs": 1, "log_every": 1})
     made = compare(config, tmp_path)
     (view,) = made.content["views"]
     assert [each["policy"] for each in view["comparisons"]] == ["sliced"]
     assert [each["policy"] for each in view["policies"]] == ["uniform", "sliced"]
     (hot,) = view["diverged"]
-    assert hot["sentence"].startswith("hot diverged at seed 0 fold 0, seed 0 fold 1, seed 0 fold 2")
+    assert hot["sentence"].startswith("hot diverged at seed 0 fold 0, seed 0 fold 1")
     assert "the loss is" in hot["runs"][0]["error"]
     assert made.content["headline"].endswith("; hot diverged.")
-    assert [line["raw"] for line in made.content["ledger"]] == [3, 3, 3]
+    assert [line["raw"] for line in made.content["ledger"]] == [2, 2, 2]
     lines = list(csv.DictReader((made.folder / "comparison.csv").open()))
     assert [(line["policy"], line["baseline"]) for line in lines] == [("sliced", "uniform"), ("hot", "uniform")]
     assert lines[1]["verdict"] == "diverged"

@@ -729,6 +729,7 @@ def test_the_demo_reaches_its_scores(tmp_path):
     assert grade(outcome.submission, tmp_path / "digits-solution.csv", digits).value >= 0.97
 
 
+@pytest.mark.slow
 def test_the_threads_pair_on_digits(tmp_path):
     """One fold, three epochs: uniform 1e-2 is clearly above slice(1e-6, 1e-2) under coarse groups."""
     from kit import load_experiment

@@ -154,6 +154,7 @@ def test_one_weight_that_is_turned_off_is_found(competition, tmp_path):
         trainer.train(on_step=meddle)
 
 
+@pytest.mark.slow
 def test_two_processes_freeze_as_one_does(competition, tmp_path):
     """Each process's DistributedDataParallel is made anew where other parameters get gradients."""
     from kit import load_experiment, run

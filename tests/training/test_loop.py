@@ -378,6 +378,7 @@ def test_two_processes_train_as_one_with_twice_the_batch(competition, tmp_path):
     assert printed.count("uniform seed 0 fold 0: macro F1") == 1
 
 
+@pytest.mark.slow
 def test_two_processes_predict_with_the_weights_that_are_saved(competition, tmp_path):
     """With batch norm, whose running statistics differ between the processes until they are shared."""
     import timm
