@@ -6,7 +6,7 @@ runs/<blend>/
 """
 
 import json
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
@@ -20,7 +20,7 @@ from kit.competition.folds import FoldPlan
 from kit.competition.load import Competition, load_competition
 from kit.competition.submission import write_submission
 from kit.config import Experiment, load_experiment
-from kit.errors import KitError, some
+from kit.errors import KitError, Say, some
 from kit.files import need_writable, write_json
 from kit.identity import labels_digest, read_plan, stored_experiment
 from kit.locate import Places
@@ -30,8 +30,6 @@ from kit.scoring.blend import BlendChoice, choose_blend
 from kit.scoring.config import ScoringConfig
 from kit.scoring.decide import choose, decide_test
 from kit.settings import Name, fingerprint
-
-Say = Callable[[str], None]
 
 RECORD = "blend.json"
 _LONGEST = 80  # of a name

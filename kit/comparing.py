@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any, Literal
 
 from kit.competition.load import load_competition
 from kit.config import Experiment
-from kit.errors import Diverged, KitError, some
+from kit.errors import Diverged, KitError, Say, some
 from kit.evidence import Evidence, Tuning, tuned_runs, tuning_of, views_of
 from kit.files import write_json
 from kit.identity import fold_plan, stored_experiment
@@ -20,8 +20,6 @@ from kit.verdicts import content_of, write_table
 
 if TYPE_CHECKING:  # it brings torch, which comparing stored runs does not need
     from kit.execution import Bench
-
-Say = Any
 
 
 @dataclass(frozen=True)

@@ -7,16 +7,13 @@ import stat
 import zipfile
 import zlib
 from collections import Counter
-from collections.abc import Callable
 from pathlib import Path, PurePosixPath
 from typing import Any
 
-from kit.errors import KitError, some
+from kit.errors import KitError, Say, some
 from kit.files import need_writable, whole_folder, write_json
 from kit.kaggle.client import Kaggle
 from kit.kaggle.names import is_safe
-
-Say = Callable[[str], None]
 
 SPARE = 0.5e9  # bytes that stay free
 

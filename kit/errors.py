@@ -1,4 +1,8 @@
-"""The one error that is meant for the user."""
+"""What the user is told: the one error that is meant for the user, and lines about what happens."""
+
+from collections.abc import Callable
+
+Say = Callable[[str], None]  # takes lines about what happens
 
 
 class KitError(Exception):

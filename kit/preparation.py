@@ -1,7 +1,7 @@
 """Everything that can be wrong is found here, before the first training starts."""
 
 import shutil
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
@@ -14,7 +14,7 @@ from kit.competition.load import Competition, label_hints, load_competition
 from kit.config import Experiment
 from kit.data.augment import Augmentation
 from kit.data.images import ImageSet, Report, open_images, open_readable
-from kit.errors import KitError, some
+from kit.errors import KitError, Say, some
 from kit.files import write_text
 from kit.identity import digests, fold_plan, test_digest, with_what_was_run_before
 from kit.locate import Places
@@ -28,8 +28,6 @@ from kit.training.objective import class_weights
 from kit.training.optimizer import build_optimizer
 from kit.training.progress import Progress
 from kit.training.rates import policy_groups
-
-Say = Callable[[str], None]
 
 
 @dataclass(frozen=True)

@@ -9,6 +9,7 @@ from rich.markup import escape
 from rich.table import Table
 
 from kit.report.figures.material import VIEWS
+from kit.scoring.compare import signed
 
 if TYPE_CHECKING:  # for annotations alone
     from kit.comparing import Compared
@@ -56,18 +57,14 @@ def _table(view: Mapping[str, Any], content: Mapping[str, Any]) -> Table:
             escape(each["policy"]),
             f"{scored['oof']:.3f}",
             f"{scored['mean']:.3f}",
-            _signed(each["difference"]),
-            f"{_signed(interval['low'])}…{_signed(interval['high'])}" if interval else "none",
+            signed(each["difference"]),
+            f"{signed(interval['low'])}…{signed(interval['high'])}" if interval else "none",
             _p(each["p_holm"]),
             each["verdict"],
         )
     for each in view["diverged"]:
         table.add_row(escape(each["policy"]), "", "", "", "", "", "diverged")
     return table
-
-
-def _signed(value: float) -> str:
-    return f"{round(value, 3) + 0.0:+.3f}".replace("0.", ".", 1)
 
 
 def _p(value: float | None) -> str:

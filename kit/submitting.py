@@ -15,7 +15,7 @@ from kit.competition.config import CompetitionConfig
 from kit.competition.load import expected_submission
 from kit.competition.tables import read_table
 from kit.config import load_experiment
-from kit.errors import KitError
+from kit.errors import KitError, Say
 from kit.files import sha256
 from kit.identity import stored_experiment
 from kit.kaggle.client import Kaggle
@@ -36,8 +36,6 @@ from kit.submissions_log import (
     read_log,
     write_entry,
 )
-
-Say = Callable[[str], None]
 
 POLL = 10.0  # seconds between two looks at the score
 PATIENCE = 12 * 3600.0  # seconds; a code competition runs the kernel again

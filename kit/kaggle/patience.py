@@ -9,11 +9,10 @@ from datetime import UTC, datetime
 from email.utils import parsedate_to_datetime
 from typing import Any, TypeVar
 
-from kit.errors import KitError
+from kit.errors import KitError, Say
 
 Answer = TypeVar("Answer")
 Found = TypeVar("Found")
-Say = Callable[[str], None]
 
 ATTEMPTS = 6
 LONGEST_WAIT = 60.0  # seconds between two attempts, whatever Retry-After says

@@ -10,19 +10,17 @@ import subprocess
 import sys
 import tempfile
 import zipfile
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
 from packaging.requirements import Requirement
 from packaging.utils import canonicalize_name, parse_wheel_filename
 
-from kit.errors import KitError, some
+from kit.errors import KitError, Say, some
 from kit.files import sha256, write_json, write_text
 from kit.kaggle.folders import dataset_folder, need_dataset_folder
 from kit.kaggle.image import Image, Missing, parse_requirement
-
-Say = Callable[[str], None]
 
 WHEELS = "wheels.json"  # beside the wheels: what a kernel verifies and installs
 

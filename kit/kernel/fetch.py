@@ -4,7 +4,6 @@ import contextlib
 import json
 import re
 import shutil
-from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -12,7 +11,7 @@ from kit.competition.config import CompetitionConfig
 from kit.competition.folds import FoldPlan, read_folds
 from kit.competition.load import load_competition
 from kit.config import Experiment
-from kit.errors import KitError, some
+from kit.errors import KitError, Say, some
 from kit.files import sha256, whole_folder, write_text
 from kit.identity import changed_keys, digests, stored_experiment, with_what_was_run_before
 from kit.kaggle.client import Kaggle, Pushed
@@ -21,8 +20,6 @@ from kit.kernel.folder import BuildRecord, KernelFolder
 from kit.kernel.push import pushed_kernel
 from kit.locate import Places
 from kit.runs import ExperimentDir, RunDir, RunKey
-
-Say = Callable[[str], None]
 
 KAGGLES_OWN = re.compile(r"__[^/]*|custom\.css")  # beside the kernel's outputs
 LISTED = "outputs.json"

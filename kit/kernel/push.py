@@ -9,15 +9,13 @@ from dataclasses import asdict
 from datetime import UTC, datetime
 from pathlib import Path
 
-from kit.errors import KitError, some
+from kit.errors import KitError, Say, some
 from kit.kaggle.client import Kaggle, Pushed, kernel_url
 from kit.kaggle.folders import read_ref
 from kit.kaggle.patience import Lost
 from kit.kernel.folder import KernelFolder, built, built_beside
 from kit.kernel.sessions import Ended, Underway, needed, wait_for_kernel
 from kit.kernel.uploads import send_dataset, wait_for_dataset
-
-Say = Callable[[str], None]
 
 POLL = 15.0  # seconds between two looks at the kernels
 SESSIONS = 2  # batch sessions with a GPU that Kaggle runs at once for a user

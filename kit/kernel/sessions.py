@@ -6,12 +6,10 @@ from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from typing import Literal
 
-from kit.errors import KitError
+from kit.errors import KitError, Say
 from kit.kaggle.client import Kaggle, Pushed, Session, kernel_url
 from kit.kaggle.patience import Refused
 from kit.kernel.folder import KernelFolder
-
-Say = Callable[[str], None]
 
 POLL = 15.0  # seconds between two looks at a session
 NEWS = 60.0  # seconds between two lines that say the same

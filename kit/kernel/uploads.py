@@ -5,11 +5,9 @@ from collections.abc import Callable
 from datetime import UTC, datetime
 from pathlib import Path
 
-from kit.errors import KitError
+from kit.errors import KitError, Say
 from kit.kaggle.client import Kaggle
 from kit.kaggle.folders import DATASET, MODEL, read_ref, sendable
-
-Say = Callable[[str], None]
 
 POLL = 5.0  # seconds between two looks at a dataset
 PROCESSING = 3600.0  # seconds that a dataset may take to become READY

@@ -245,7 +245,7 @@ def equivalent(policy: str, baseline: str, closer: Interval, design: _Design) ->
     level = 1 - 2 * (1 - design.level) / design.tested
     return (
         f"{policy} and {baseline} are equivalent within {_plain(design.margin)} {design.metric}: "
-        f"{_signed(closer.difference)} ({_percent(level)} interval {_span(closer)})"
+        f"{signed(closer.difference)} ({_percent(level)} interval {_span(closer)})"
     )
 
 
@@ -263,7 +263,7 @@ def undecided(interval: Interval, detectable: float, needed: int | None, known: 
         else "this design could hardly find any difference: train more folds"
     )
     return (
-        f"undecided: {_signed(interval.difference)} {design.metric} ({_percent(design.level)} interval "
+        f"undecided: {signed(interval.difference)} {design.metric} ({_percent(design.level)} interval "
         f"{_span(interval)}); {found}; {more}"
     )
 
@@ -291,22 +291,23 @@ def no_interval(pair: _Pair, mean: float, resampled: Resampled | None) -> str:
         )
     if resampled is not None:
         words += (
-            f"; on {rows} and {models} the bootstrap gives {_signed(resampled.difference)} "
-            f"[{_signed(resampled.low)}, {_signed(resampled.high)}]"
+            f"; on {rows} and {models} the bootstrap gives {signed(resampled.difference)} "
+            f"[{signed(resampled.low)}, {signed(resampled.high)}]"
         )
-    return f"undecided: {_signed(mean)}; {words}"
+    return f"undecided: {signed(mean)}; {words}"
 
 
 def _plain(value: float) -> str:
     return f"{value:.3f}".removeprefix("0")
 
 
-def _signed(value: float) -> str:
+def signed(value: float) -> str:
+    """With its sign, to three digits, without the 0 before the point."""
     return f"{round(value, 3) + 0.0:+.3f}".replace("0.", ".", 1)
 
 
 def _span(interval: Interval) -> str:
-    return f"{_signed(interval.low)} to {_signed(interval.high)}"
+    return f"{signed(interval.low)} to {signed(interval.high)}"
 
 
 def _percent(share: float) -> str:
