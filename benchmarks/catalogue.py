@@ -14,7 +14,7 @@ import platform
 import torch
 
 from kit import load_experiment, run
-from kit.catalogue import policy_files, ready_policies
+from kit.lr.registry import policy_files, ready_policies
 
 
 def main() -> None:

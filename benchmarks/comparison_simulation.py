@@ -1,4 +1,4 @@
-"""How often the intervals of `kit.scoring.intervals` err, on simulated studies: the tables of docs/comparing.md.
+"""How often `kit.comparison.intervals` err on simulated studies: the tables of docs/comparing.md.
 
     PYTHONPATH=. python benchmarks/comparison_simulation.py [--studies 20000] [--learners 4000]
 

@@ -1,6 +1,6 @@
 """Decision rules on simulated fold models with known truth: the tables of docs/decisions.md.
 
-    PYTHONPATH=.:tests/scoring python benchmarks/decision_rules.py [--few]
+    PYTHONPATH=.:tests python benchmarks/decision_rules.py [--few]
 
 A rule is fitted on 5,000 out-of-fold rows of 28 long-tailed classes and meets 5,000 fresh rows, of one model and
 of the mean of five. Means over replicates; `+-` is the largest standard error of a mean in the table. `--few`: few
@@ -12,7 +12,7 @@ from dataclasses import replace
 from itertools import islice
 
 import numpy as np
-from simulation import KINDS, TRANSFERS, World, draw, oracle, outcome
+from support.simulation import KINDS, TRANSFERS, World, draw, oracle, outcome
 
 from kit.scoring.config import ScoringConfig
 from kit.scoring.decide import fit

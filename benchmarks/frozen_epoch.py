@@ -16,11 +16,11 @@ from pathlib import Path
 import torch
 from throughput import write_images
 
-from kit.config import validate
-from kit.execution import trainer_of
-from kit.locate import Places
-from kit.preparation import prepare
-from kit.runs import ExperimentDir, RunDir, RunKey
+from kit.core.paths import Places
+from kit.core.runs import ExperimentDir, RunDir, RunKey
+from kit.experiment.config import validate
+from kit.experiment.prepare import prepare
+from kit.experiment.runner import trainer_of
 from kit.training.device import make_accelerator
 
 POLICIES = {

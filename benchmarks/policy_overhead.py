@@ -17,8 +17,8 @@ import torch
 from timm.optim import create_optimizer_v2, param_groups_layer_decay
 from timm.scheduler import CosineLRScheduler
 
-from kit.catalogue import policy_content, policy_files
 from kit.lr import PolicyConfig
+from kit.lr.registry import policy_content, policy_files
 from kit.model.groups import depth_groups
 from kit.training.config import OptimizerConfig
 from kit.training.optimizer import build_optimizer

@@ -21,14 +21,14 @@ from pathlib import Path
 
 import torch
 
-from kit.config import validate
-from kit.execution import trainer_of
-from kit.locate import Places
-from kit.preparation import prepare, run_keys
-from kit.runs import ExperimentDir, RunDir
+from kit.core.paths import Places
+from kit.core.runs import ExperimentDir, RunDir
+from kit.experiment.config import validate
+from kit.experiment.prepare import prepare, run_keys
+from kit.experiment.runner import trainer_of
 from kit.training.config import ProbesConfig
 from kit.training.device import make_accelerator
-from kit.training.loop import Trainer
+from kit.training.trainer import Trainer
 
 BATCH = 64
 LEARNING = ("before_update", "after_update")

@@ -22,11 +22,11 @@ import timm
 import torch
 from PIL import Image
 
-from kit.config import Experiment, validate
-from kit.execution import trainer_of
-from kit.locate import Places
-from kit.preparation import Prepared, prepare, run_keys
-from kit.runs import ExperimentDir, RunDir
+from kit.core.paths import Places
+from kit.core.runs import ExperimentDir, RunDir
+from kit.experiment.config import Experiment, validate
+from kit.experiment.prepare import Prepared, prepare, run_keys
+from kit.experiment.runner import trainer_of
 from kit.training.device import make_accelerator
 
 CLASSES = 10

@@ -8,10 +8,10 @@ result = run(load_experiment("configs/digits.yaml", ["training.epochs=3"]))
 __all__ = ["KitError", "grade", "load_experiment", "run"]
 
 _WHERE = {
-    "KitError": "kit.errors",
-    "grade": "kit.grading",
-    "load_experiment": "kit.config",
-    "run": "kit.experiment",
+    "KitError": "kit.core.errors",
+    "grade": "kit.experiment.grade",
+    "load_experiment": "kit.experiment.config",
+    "run": "kit.experiment.run",
 }
 
 

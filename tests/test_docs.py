@@ -7,7 +7,7 @@ from typing import get_args
 import pytest
 from pydantic import BaseModel
 
-from kit.config import Experiment, load_experiment
+from kit.experiment.config import Experiment, load_experiment
 from kit.lr import PolicyConfig
 from kit.training.rates import policy_groups
 
@@ -78,8 +78,8 @@ def test_every_command_and_file_that_the_readme_names_is_there():
     readme = (ROOT / "README.md").read_text()
     commands = {command.replace("-", "_") for command in re.findall(r"python -m kit ((?:kernel )?[\w-]+)", readme)}
     assert {"run", "lr", "find_lr", "policies", "grade", "doctor"} <= commands
-    from kit.cli import app
-    from kit.cli_kernel import kernel_app
+    from kit.cli.kernel import kernel_app
+    from kit.cli.main import app
 
     known = {command.callback.__name__ for command in app.registered_commands}
     known |= {f"kernel {command.name or command.callback.__name__}" for command in kernel_app.registered_commands}

@@ -9,18 +9,18 @@ from pathlib import Path
 import numpy as np
 import pandas as pd
 import pytest
-from conftest import refusal_of
 from filelock import FileLock
-from miniatures import ATTRIBUTES, DISEASES, FILTERS, SPECIES, WRITERS, Truth, small
 from PIL import Image
 from sklearn.metrics import f1_score
+from support.miniatures import ATTRIBUTES, DISEASES, FILTERS, SPECIES, WRITERS, Truth, small
+from support.refusals import refusal_of
 
 from kit import run
 from kit.competition.config import PixelsConfig
-from kit.competition.variant import write_variant
-from kit.config import Experiment, load_experiment
-from kit.prediction import Predicted, predict_test
-from kit.runs import read_predictions
+from kit.core.runs import read_predictions
+from kit.experiment.config import Experiment, load_experiment
+from kit.experiment.predict import Predicted, predict_test
+from kit.kaggle.rehearsal.hidden_test import write_variant
 from kit.scoring.decide import choose, rule_from_json
 
 CONFIGS = Path(__file__).parent.parent / "configs"

@@ -5,7 +5,7 @@ from typing import Annotated, Any, ClassVar, Literal
 
 from pydantic import AfterValidator, BeforeValidator, Discriminator, Field, Tag, field_validator, model_validator
 
-from kit.settings import Section
+from kit.core.settings import Section
 
 
 def _a_slug(text: str) -> str:

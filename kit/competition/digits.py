@@ -9,7 +9,7 @@ import numpy as np
 import pandas as pd
 from PIL import Image
 
-from kit.files import write_text
+from kit.core.files import write_text
 
 SIDE = 32  # pixels; the originals are 8 × 8 with 17 grey levels
 

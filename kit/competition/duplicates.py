@@ -9,7 +9,7 @@ from typing import Literal, Protocol
 
 import numpy as np
 
-from kit.errors import KitError
+from kit.core.errors import KitError
 
 CORRELATION = 0.95  # of the thumbnails of near-identical images, at least
 MOST_PAIRS = 10_000_000  # 160 MB of them

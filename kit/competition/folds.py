@@ -12,8 +12,8 @@ import pandas as pd
 from kit.competition.config import FoldsConfig
 from kit.competition.duplicates import components
 from kit.competition.stratification import stratify_groups
-from kit.errors import KitError, some
-from kit.files import write_text
+from kit.core.errors import KitError, some
+from kit.core.files import write_text
 
 EARLIEST = -1  # the fold of rows that are never held out
 LARGE = 20_000_000  # rows × classes, from which on iterative-stratification takes minutes to hours

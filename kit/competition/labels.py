@@ -8,7 +8,7 @@ from functools import lru_cache
 import numpy as np
 import pandas as pd
 
-from kit.errors import KitError, some
+from kit.core.errors import KitError, some
 
 
 @dataclass(frozen=True)

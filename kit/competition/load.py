@@ -16,9 +16,9 @@ from kit.competition.submission import (
 )
 from kit.competition.tables import need_columns, need_unique, read_table
 from kit.competition.templates import image_sources, pixel_columns, rows_of_files
-from kit.errors import KitError, some
-from kit.locate import competition_folder, inside, mounted
-from kit.sources import Source, files_of, missing
+from kit.core.errors import KitError, some
+from kit.core.paths import competition_folder, inside, mounted
+from kit.data.sources import Source, files_of, missing
 
 SEPARATORS = (" ", ",", ";", "|")  # what may stand between labels
 

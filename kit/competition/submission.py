@@ -12,8 +12,8 @@ import pandas as pd
 from kit.competition.config import CompetitionConfig
 from kit.competition.labels import Labels, MultiLabel, SingleLabel, split_labels
 from kit.competition.tables import separated_otherwise
-from kit.errors import KitError, some
-from kit.files import write_text
+from kit.core.errors import KitError, some
+from kit.core.files import write_text
 
 Kind = Literal["labels", "columns", "probabilities"]
 WHOLE = {"0", "1", "0.0", "1.0", ""}  # cells that ask for no probability

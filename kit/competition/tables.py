@@ -8,8 +8,8 @@ from pathlib import Path
 import numpy as np
 import pandas as pd
 
-from kit.errors import KitError, some
-from kit.sources import longer_line
+from kit.core.errors import KitError, some
+from kit.data.sources import longer_line
 
 
 def read_table(path: Path, key: str, without: Sequence[str] = ()) -> pd.DataFrame:

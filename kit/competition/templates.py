@@ -10,9 +10,9 @@ import pandas as pd
 
 from kit.competition.config import Images, PixelsConfig
 from kit.competition.tables import column_names
-from kit.errors import KitError, some
-from kit.locate import inside
-from kit.sources import Channels, PixelRow, PixelTable, Source
+from kit.core.errors import KitError, some
+from kit.core.paths import inside
+from kit.data.sources import Channels, PixelRow, PixelTable, Source
 
 
 def image_sources(folder: Path, table: pd.DataFrame, images: Images, key: str, file: Path | None) -> list[Source]:

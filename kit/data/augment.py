@@ -7,8 +7,8 @@ from typing import Any
 
 import numpy as np
 
+from kit.core.errors import KitError
 from kit.data.config import DataConfig
-from kit.errors import KitError
 
 os.environ.setdefault("NO_ALBUMENTATIONS_UPDATE", "1")  # or its import asks the network for a newer version
 import albumentations as A

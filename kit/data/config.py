@@ -4,7 +4,7 @@ from typing import Annotated, Any, ClassVar, Literal
 
 from pydantic import Field, field_validator
 
-from kit.settings import Section
+from kit.core.settings import Section
 
 Preset = Literal["none", "light", "medium", "heavy"]
 

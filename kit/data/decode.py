@@ -11,7 +11,7 @@ import numpy as np
 from PIL import Image, ImageOps
 
 from kit.data.config import DataConfig
-from kit.sources import Channels, PixelRow, PixelTable, Source, longer_line
+from kit.data.sources import Channels, PixelRow, PixelTable, Source, longer_line
 
 if TYPE_CHECKING:
     import pandas as pd

@@ -9,10 +9,10 @@ from zipfile import BadZipFile
 import numpy as np
 from PIL import Image
 
+from kit.core.files import atomic
 from kit.data.decode import DecodeError, open_image
 from kit.data.images import Report, on_all_cores
-from kit.files import atomic
-from kit.sources import Channels, PixelRow, Source, files_key, files_of
+from kit.data.sources import Channels, PixelRow, Source, files_key, files_of
 
 VERSION = 1  # to be raised when the same image would give other looks: the cache depends on it
 SIDE = 16  # of the thumbnails, in pixels

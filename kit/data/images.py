@@ -12,12 +12,12 @@ from typing import TypeVar
 
 import numpy as np
 
+from kit.core.errors import KitError, some
+from kit.core.files import atomic, write_text
+from kit.core.files import sha256 as file_sha256
 from kit.data.config import DataConfig
 from kit.data.decode import DecodeError, Decoder
-from kit.errors import KitError, some
-from kit.files import atomic, write_text
-from kit.files import sha256 as file_sha256
-from kit.sources import PixelRow, Source, digest_of, files_key
+from kit.data.sources import PixelRow, Source, digest_of, files_key
 
 T = TypeVar("T")
 R = TypeVar("R")

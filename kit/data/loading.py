@@ -8,9 +8,9 @@ import numpy as np
 import torch
 from torch.utils.data import DataLoader, Dataset
 
+from kit.core.seeds import derive
 from kit.data.augment import Augmentation, centre
 from kit.data.images import ImageSet
-from kit.seeds import derive
 
 
 def epoch_order(seed: int, epoch: int, n: int) -> np.ndarray:

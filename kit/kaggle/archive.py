@@ -9,7 +9,7 @@ import tarfile
 from collections.abc import Mapping
 from pathlib import Path
 
-from kit.errors import KitError, some
+from kit.core.errors import KitError, some
 
 Files = Mapping[str, bytes]  # path in the archive, with /, → content
 

@@ -14,10 +14,10 @@ from datetime import UTC, datetime, timedelta
 from pathlib import Path
 from typing import Any
 
-from kit.errors import KitError, some
-from kit.files import atomic
+from kit.core.errors import KitError, some
+from kit.core.files import atomic
 from kit.kaggle.logs import log_lines, streamed_lines
-from kit.kaggle.patience import NotSent, Patience, Refused, Say, one_line
+from kit.kaggle.retry import NotSent, Patience, Refused, Say, one_line
 
 PAGE = 200  # files a page
 UPLOAD_FAILED = "Could not submit to competition"  # the client's words, in the answer that it makes up then

@@ -13,8 +13,8 @@ from packaging.requirements import InvalidRequirement, Requirement
 from packaging.utils import InvalidName, canonicalize_name, parse_sdist_filename, parse_wheel_filename
 from packaging.version import Version
 
-from kit.errors import KitError
-from kit.files import write_text
+from kit.core.errors import KitError
+from kit.core.files import write_text
 
 
 @dataclass(frozen=True)

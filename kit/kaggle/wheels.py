@@ -17,9 +17,9 @@ from pathlib import Path
 from packaging.requirements import Requirement
 from packaging.utils import canonicalize_name, parse_wheel_filename
 
-from kit.errors import KitError, Say, some
-from kit.files import sha256, write_json, write_text
-from kit.kaggle.folders import dataset_folder, need_dataset_folder
+from kit.core.errors import KitError, Say, some
+from kit.core.files import sha256, write_json, write_text
+from kit.kaggle.datasets import dataset_folder, need_dataset_folder
 from kit.kaggle.image import Image, Missing, parse_requirement
 
 WHEELS = "wheels.json"  # beside the wheels: what a kernel verifies and installs

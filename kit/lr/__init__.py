@@ -8,6 +8,6 @@ policy(lr="slice(1e-6, 1e-2)", schedule="one_cycle").rates(Clock(step=0, total_s
 
 from kit.lr.clock import Clock, Group
 from kit.lr.config import PolicyConfig, fine_tune, policy
-from kit.lr.policies import Matrix, Policy, Rates
+from kit.lr.policy import Matrix, Policy, Rates
 
 __all__ = ["Clock", "Group", "Matrix", "Policy", "PolicyConfig", "Rates", "fine_tune", "policy"]

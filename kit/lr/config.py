@@ -6,13 +6,13 @@ from typing import Annotated, Any, ClassVar, Literal
 
 from pydantic import Discriminator, Field, Tag, ValidationError, ValidationInfo, field_validator, model_validator
 
-from kit.faults import explain
+from kit.core.faults import explain
+from kit.core.settings import Options, Section
 from kit.lr.controllers import Controller
 from kit.lr.phases import Phase
-from kit.lr.policies import Policy
+from kit.lr.policy import Policy
 from kit.lr.profiles import Discriminative, HeadFirst, Profile, ProfileBase, Uniform
 from kit.lr.schedules import OneCycle, Schedule
-from kit.settings import Options, Section
 
 
 @dataclass(frozen=True)

@@ -18,7 +18,7 @@ from typing import Annotated, Any, ClassVar, Literal
 import numpy as np
 from pydantic import Field, model_validator
 
-from kit.settings import Options
+from kit.core.settings import Options
 
 State = dict[str, Any]  # plain lists and numbers, for a checkpoint
 Signals = Mapping[str, np.ndarray]

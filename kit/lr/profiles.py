@@ -10,9 +10,9 @@ from typing import Annotated, Literal
 
 from pydantic import Field, model_validator
 
+from kit.core.settings import Options
 from kit.lr.clock import Clock, Group
 from kit.lr.schedules import TOLERANCE, Curve, Fraction, Share, ease
-from kit.settings import Options
 
 Ratio = Annotated[float, Field(gt=0, le=1)]
 

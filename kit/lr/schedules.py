@@ -9,8 +9,8 @@ from typing import Annotated, Literal
 
 from pydantic import Field, model_validator
 
+from kit.core.settings import Options
 from kit.lr.clock import Clock
-from kit.settings import Options
 
 Fraction = Annotated[float, Field(ge=0, le=1)]
 Share = Annotated[float, Field(ge=0, lt=1)]  # of the steps

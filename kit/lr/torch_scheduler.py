@@ -6,7 +6,7 @@ import torch
 from torch.optim.lr_scheduler import LRScheduler
 
 from kit.lr.clock import Clock, Group
-from kit.lr.policies import Policy, Rates, set_momentum
+from kit.lr.policy import Policy, Rates, set_momentum
 
 
 class PolicyLR(LRScheduler):

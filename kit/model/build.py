@@ -8,8 +8,9 @@ import timm
 import torch
 from torch import nn
 
-from kit.errors import KitError
-from kit.locate import weight_file
+from kit.core.errors import KitError
+from kit.core.paths import weight_file
+from kit.core.seeds import derive
 from kit.model.config import ModelConfig
 from kit.model.weights import (
     Weights,
@@ -18,7 +19,6 @@ from kit.model.weights import (
     read_weights,
     under_names_of,
 )
-from kit.seeds import derive
 
 
 @dataclass(frozen=True)

@@ -8,7 +8,7 @@ from typing import Literal
 from timm.models import group_parameters
 from torch import nn
 
-from kit.errors import KitError, some
+from kit.core.errors import KitError, some
 from kit.model.freezing import Switch, norms_of
 from kit.model.weights import classifier_names
 

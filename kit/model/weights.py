@@ -6,7 +6,7 @@ from pathlib import Path
 import torch
 from torch import nn
 
-from kit.errors import KitError, some
+from kit.core.errors import KitError, some
 
 Weights = dict[str, torch.Tensor]
 

@@ -15,9 +15,10 @@ from typing import Any
 
 import numpy as np
 
+from kit.comparison.views import VIEWS
 from kit.report import figures
 from kit.report.figures.drawing import FONT, Figure, Key
-from kit.report.figures.material import VIEWS, Material
+from kit.report.material import Material
 
 MOST_PAIRS = 20  # of labels that are mistaken for each other
 MOST_ROWS = 300  # of a table of classes

@@ -5,8 +5,8 @@ from pathlib import Path
 
 import numpy as np
 
+from kit.lr.plots import COLOURS, MARKERS, new_figure, save
 from kit.report.measured import Activations, Learning
-from kit.report.rates import COLOURS, MARKERS, new_figure, save
 
 BINS = 48
 DECADES = 3  # of the colours, below the fullest bin beyond the lowest (which holds the zeros of ReLUs)

@@ -6,7 +6,7 @@ from typing import Any
 
 import numpy as np
 
-from kit.errors import KitError
+from kit.core.errors import KitError
 from kit.scoring.config import ScoringConfig
 from kit.scoring.decide import TIE, Rule, choose, fit
 from kit.scoring.f1 import score

@@ -4,8 +4,8 @@ from typing import Annotated, Literal
 
 from pydantic import Field, field_validator
 
-from kit.errors import KitError
-from kit.settings import Name, Section
+from kit.core.errors import KitError
+from kit.core.settings import Name, Section
 
 Average = Literal["macro", "micro", "weighted", "samples", "binary"]
 RuleName = Literal["auto", "argmax", "half", "threshold", "prevalence", "expected_f", "thresholds", "offsets"]

@@ -10,7 +10,7 @@ from typing import Any, ClassVar, Self
 
 import numpy as np
 
-from kit.errors import KitError, some
+from kit.core.errors import KitError, some
 from kit.scoring.expected import expected_f
 from kit.scoring.f1 import argmax
 from kit.scoring.offsets import logarithm

@@ -5,7 +5,7 @@ from typing import Any
 
 import torch
 
-from kit.files import atomic
+from kit.core.files import atomic
 
 
 def save_checkpoint(path: Path, state: dict[str, Any]) -> None:

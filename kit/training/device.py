@@ -8,7 +8,7 @@ from accelerate import Accelerator, PartialState
 from accelerate.state import AcceleratorState
 from accelerate.utils import GradientAccumulationPlugin
 
-from kit.errors import KitError
+from kit.core.errors import KitError
 from kit.training.config import TrainingConfig
 
 

@@ -11,7 +11,7 @@ from timm.optim import (
 )
 from torch import nn
 
-from kit.errors import KitError, some
+from kit.core.errors import KitError, some
 from kit.model.groups import DepthGroup
 from kit.training.config import OptimizerConfig
 

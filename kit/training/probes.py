@@ -14,10 +14,10 @@ import torch
 from torch import nn
 from torch.nn.utils import get_total_norm
 
-from kit.errors import KitError
-from kit.files import atomic
+from kit.core.errors import KitError
+from kit.core.files import atomic
+from kit.core.seeds import derive
 from kit.model.groups import DepthGroup, depth_groups
-from kit.seeds import derive
 from kit.training.config import ProbesConfig
 
 LOWEST, HIGHEST, PER_OCTAVE = -14, 14, 64  # powers of two: the histogram's bins

@@ -11,9 +11,9 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from kit.errors import KitError
+from kit.core.errors import KitError
 from kit.lr import Clock, Group, Rates
-from kit.training.loop import Trainer
+from kit.training.trainer import Trainer
 
 BETA = 0.98  # of the smoothed loss
 DIVERGED = 4.0  # times the lowest smoothed loss

@@ -7,10 +7,10 @@ from typing import Any
 import numpy as np
 import torch
 
-from kit.errors import KitError
-from kit.files import atomic
+from kit.core.errors import KitError
+from kit.core.files import atomic
 from kit.lr import Clock, Group, Policy, Rates
-from kit.lr.policies import set_momentum
+from kit.lr.policy import set_momentum
 from kit.model.groups import DepthGroup
 
 Optimizer = torch.optim.Optimizer

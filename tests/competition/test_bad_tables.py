@@ -16,7 +16,7 @@ from pydantic import ValidationError
 from kit.competition.config import CompetitionConfig, FoldsConfig
 from kit.competition.folds import EARLIEST, check_folds, check_plan, group_texts, make_folds, rare_classes
 from kit.competition.load import Competition, load_competition, load_labels, load_test
-from kit.errors import KitError
+from kit.core.errors import KitError
 
 EXAMPLES = 40
 OWN = settings(

@@ -5,12 +5,12 @@ import re
 import numpy as np
 import pandas as pd
 import pytest
-from conftest import refusal_of
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from iterstrat.ml_stratifiers import MultilabelStratifiedKFold
 from pydantic import ValidationError
 from sklearn.model_selection import GroupKFold, KFold, StratifiedGroupKFold
+from support.refusals import refusal_of
 
 from kit.competition.config import FoldsConfig
 from kit.competition.folds import (

@@ -1,10 +1,10 @@
 import numpy as np
 import pandas as pd
 import pytest
-from conftest import refusal_of
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from sklearn.model_selection import StratifiedKFold
+from support.refusals import refusal_of
 
 from kit.competition.config import FoldsConfig
 from kit.competition.folds import (

@@ -5,9 +5,9 @@ from pathlib import Path
 import numpy as np
 import pandas as pd
 import pytest
-from conftest import refusal_of
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from support.refusals import refusal_of
 
 from kit.competition import labels as module
 from kit.competition.config import CompetitionConfig, NamesConfig

@@ -5,7 +5,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from kit.competition.labels import SingleLabel
-from kit.errors import KitError
+from kit.core.errors import KitError
 
 
 def _format(*labels: str) -> SingleLabel:

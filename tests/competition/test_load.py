@@ -2,13 +2,13 @@ import shutil
 
 import pandas as pd
 import pytest
-from conftest import write_competition
 from PIL import Image
+from support.colours import write_competition
 
 from kit.competition import digits
 from kit.competition.config import CompetitionConfig
 from kit.competition.load import expected_submission, load_competition, load_test
-from kit.errors import KitError
+from kit.core.errors import KitError
 
 
 @pytest.fixture

@@ -6,7 +6,7 @@ from kit.competition.config import CompetitionConfig
 from kit.competition.labels import SingleLabel
 from kit.competition.submission import SubmissionFormat, id_column_of, submission_format, write_submission
 from kit.competition.tables import read_table
-from kit.errors import KitError
+from kit.core.errors import KitError
 
 FORMAT = SingleLabel(("3", "4", "10"))
 IDS = ["b", "007", "7"]

@@ -6,15 +6,15 @@ import warnings
 import numpy as np
 import pandas as pd
 import pytest
-from conftest import refusal_of
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from support.refusals import refusal_of
 
 from kit.competition.config import CompetitionConfig
 from kit.competition.labels import MultiLabel, SingleLabel
 from kit.competition.submission import SubmissionFormat, _numbers, submission_format, write_submission
 from kit.competition.tables import read_table
-from kit.errors import KitError
+from kit.core.errors import KitError
 
 IDS = ("b", "007", "7")
 ONE = SingleLabel(("cat", "dog", "ox"))

@@ -2,9 +2,9 @@ import csv
 
 import pandas as pd
 import pytest
-from conftest import refusal_of
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from support.refusals import refusal_of
 
 from kit.competition.tables import need_columns, need_unique, read_table
 

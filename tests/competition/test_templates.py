@@ -4,13 +4,13 @@ from pathlib import Path
 
 import pandas as pd
 import pytest
-from conftest import refusal_of
 from PIL import Image
+from support.refusals import refusal_of
 
 from kit.competition.config import CompetitionConfig, PixelsConfig
 from kit.competition.load import load_competition, load_labels
 from kit.competition.templates import image_paths, image_sources, pixel_table, rows_of_files
-from kit.sources import Channels, PixelRow
+from kit.data.sources import Channels, PixelRow
 
 
 def table(**columns) -> pd.DataFrame:

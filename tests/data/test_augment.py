@@ -6,9 +6,9 @@ import albumentations as A
 import numpy as np
 import pytest
 
+from kit.core.errors import KitError
 from kit.data.augment import PRESETS, Augmentation, centre
 from kit.data.config import DataConfig
-from kit.errors import KitError
 
 
 def noise(side: int = 32, channels: int = 3) -> np.ndarray:

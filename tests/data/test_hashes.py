@@ -8,7 +8,7 @@ from PIL import Image, ImageEnhance, ImageFilter, ImageOps
 
 from kit.competition.duplicates import duplicate_groups, duplicate_pairs, duplicates_between
 from kit.data.hashes import look_at
-from kit.sources import Channels, PixelRow, PixelTable
+from kit.data.sources import Channels, PixelRow, PixelTable
 
 
 def scene(seed: int, side: int = 96) -> Image.Image:

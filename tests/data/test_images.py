@@ -9,11 +9,11 @@ import numpy as np
 import pytest
 from PIL import Image
 
+from kit.core.errors import KitError
 from kit.data import images as module
 from kit.data.config import DataConfig
 from kit.data.decode import Decoder
 from kit.data.images import ImageSet, content_digest, open_images, open_readable
-from kit.errors import KitError
 
 NAMES = ["a", "b", "c", "d", "e"]
 

@@ -8,13 +8,13 @@ import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from kit.core.seeds import derive
 from kit.data import loading
 from kit.data.augment import Augmentation
 from kit.data.config import DataConfig
 from kit.data.decode import Decoder
 from kit.data.images import ImageSet
 from kit.data.loading import BatchPlan, epoch_order, plain_batches, training_batches, worker_count
-from kit.seeds import derive
 
 quick = settings(deadline=None, derandomize=True, max_examples=60)
 seeds = st.integers(0, 2**32)

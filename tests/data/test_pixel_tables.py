@@ -7,13 +7,13 @@ from pathlib import Path
 import numpy as np
 import pandas as pd
 import pytest
-from conftest import refusal_of
+from support.refusals import refusal_of
 
 from kit.data import decode as decode_module
 from kit.data.config import DataConfig
 from kit.data.decode import DecodeError, Decoder, open_image
 from kit.data.images import content_digest, open_images, open_readable
-from kit.sources import PixelRow, PixelTable, files_key
+from kit.data.sources import PixelRow, PixelTable, files_key
 
 SIDE = 8
 

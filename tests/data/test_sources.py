@@ -5,13 +5,13 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-from conftest import refusal_of
 from PIL import Image
+from support.refusals import refusal_of
 
 from kit.data.config import DataConfig
 from kit.data.decode import DecodeError, Decoder, open_image
 from kit.data.images import content_digest, open_images, open_readable
-from kit.sources import Channels, files_key, files_of, missing
+from kit.data.sources import Channels, files_key, files_of, missing
 
 SIDE = 8
 

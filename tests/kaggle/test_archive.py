@@ -9,9 +9,9 @@ import tarfile
 from pathlib import Path
 
 import pytest
-from conftest import refusal_of
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from support.refusals import refusal_of
 
 import kit
 from kit.kaggle.archive import JUNK, SECRET_TEXTS, SECRET_VARIABLES, need_no_secrets, pack, package_files
@@ -293,7 +293,9 @@ def test_it_works_without_git(package, monkeypatch, tmp_path):
 def test_the_kit_itself_passes_and_is_source_only():
     files = package_files(Path(kit.__file__).resolve().parent)
     need_no_secrets(files)
-    assert {"kit/__main__.py", "kit/cli.py", "kit/lr/schedules.py", "kit/kernel/build.py"} <= set(files)
+    assert {"kit/__main__.py", "kit/cli/main.py", "kit/lr/schedules.py", "kit/kaggle/kernel/build.py"} <= set(
+        files
+    )
     assert {name.partition("/")[0] for name in files} == {"kit"}
     assert {Path(name).suffix for name in files} == {".py", ".html"}
     assert not [name for name in files if "test_" in name or "/build/" in name or "cache" in name.lower()]

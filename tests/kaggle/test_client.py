@@ -6,15 +6,15 @@ from pathlib import Path
 
 import pytest
 import requests
-from conftest import refusal_of
-from fake_kaggle import FakeKaggle, Outcome, answer, drop, instead
-from small_kernels import REF, asked, dataset, pushed
+from support.fake_kaggle import FakeKaggle, Outcome, answer, drop, instead
+from support.refusals import refusal_of
+from support.small_kernels import REF, asked, dataset, pushed
 
-from kit.kaggle import patience
+from kit.kaggle import retry as patience
 from kit.kaggle.client import Kaggle, Pushed, Quota
+from kit.kaggle.kernel.push import pushed_kernel
 from kit.kaggle.logs import log_lines
-from kit.kaggle.patience import Lost
-from kit.kernel.push import pushed_kernel
+from kit.kaggle.retry import Lost
 
 BYTES = bytes(range(256)) * 400  # more than one read of a socket
 DATA = "tester/small-data"
@@ -115,7 +115,7 @@ def test_an_answer_from_somebody_else(server, kaggle, said, monkeypatch):
     real, pages = FakeKaggle.call, iter([b"<html>"])
 
     def call(self, path, request):
-        from fake_kaggle import Reply
+        from support.fake_kaggle import Reply
 
         page = next(pages, None)
         return Reply(200, page, {"Content-Type": "application/json"}) if page else real(self, path, request)

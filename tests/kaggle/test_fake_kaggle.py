@@ -10,7 +10,7 @@ from pathlib import Path
 
 import pytest
 import requests
-from fake_kaggle import FakeKaggle, Outcome, answer, drop, instead, unset_variables
+from support.fake_kaggle import FakeKaggle, Outcome, answer, drop, instead, unset_variables
 
 KERNEL, DATASET = "tester/small-kernel", "tester/small-dataset"
 BYTES = bytes(range(256)) * 400  # more than one read of a socket

@@ -3,9 +3,9 @@
 from pathlib import Path
 
 import pytest
-from conftest import refusal_of
 from packaging.markers import default_environment
 from packaging.requirements import Requirement
+from support.refusals import refusal_of
 
 from kit.kaggle.image import Missing, missing, read_image, refresh
 

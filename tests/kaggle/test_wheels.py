@@ -8,9 +8,9 @@ import zipfile
 from pathlib import Path
 
 import pytest
-from conftest import refusal_of
+from support.refusals import refusal_of
 
-from kit.files import sha256
+from kit.core.files import sha256
 from kit.kaggle.image import Image, Missing
 from kit.kaggle.wheels import PLATFORMS, collect_wheels, wheels_folder
 

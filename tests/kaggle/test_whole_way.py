@@ -8,7 +8,7 @@ from pathlib import Path
 import pandas as pd
 import pytest
 import yaml
-from kaggle_setting import runs_kernels
+from support.kaggle_setting import runs_kernels
 
 from kit.competition.digits import solution_path, write_digits
 

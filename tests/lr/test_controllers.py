@@ -6,7 +6,7 @@ import torch
 from hypothesis import given
 from hypothesis import strategies as st
 from pydantic import TypeAdapter
-from strategies import CONTROLLERS
+from support.strategies import CONTROLLERS
 from timm.optim import Lamb, Lars
 
 from kit.lr.controllers import LAMB, LARS, ConstantUpdate, Controller

@@ -8,7 +8,7 @@ import timm
 from hypothesis import given
 from hypothesis import strategies as st
 from pydantic import TypeAdapter
-from strategies import PROFILES, groups
+from support.strategies import PROFILES, groups
 from timm.optim import param_groups_layer_decay
 
 from kit.lr import Clock, Group, policy

@@ -8,7 +8,7 @@ import torch
 from hypothesis import given
 from hypothesis import strategies as st
 from pydantic import TypeAdapter
-from strategies import SCHEDULES
+from support.strategies import SCHEDULES
 from timm.scheduler import CosineLRScheduler, PolyLRScheduler
 
 from kit.lr import Clock

@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 import timm
 import torch
-from strategies import READY
+from support.strategies import READY
 
 from kit.lr import Clock, policy
 from kit.model.groups import depth_groups, parameter_groups

@@ -10,7 +10,7 @@ import timm
 import torch
 from safetensors.torch import save_file
 
-from kit.errors import KitError
+from kit.core.errors import KitError
 from kit.model.build import build_model, normalisation, weights_digest
 from kit.model.config import ModelConfig
 
@@ -152,7 +152,7 @@ def test_no_network_is_told_with_the_way_out():
     """In a process of its own: the hub's clients read HF_HUB_OFFLINE when they are imported."""
     code = (
         "from kit.model.build import build_model; from kit.model.config import ModelConfig\n"
-        "from kit.errors import KitError\n"
+        "from kit.core.errors import KitError\n"
         "try: build_model(ModelConfig(name='resnet18', weights='hub'), 3, 3, 64, 0)\n"
         "except KitError as error: print(error)"
     )

@@ -5,7 +5,7 @@ import timm
 import torch
 from timm.optim import param_groups_layer_decay
 
-from kit.errors import KitError
+from kit.core.errors import KitError
 from kit.model.groups import depth_groups
 
 FAMILIES = {

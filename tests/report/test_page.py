@@ -11,16 +11,16 @@ import numpy as np
 import pandas as pd
 import plotly.graph_objects as go
 import pytest
-from conftest import write_competition
 from plotly.offline import get_plotlyjs
-from test_reporting import GROUPS, POLICIES, write_experiment
+from support.colours import write_competition
+from support.made_up_runs import GROUPS, POLICIES, write_experiment
 
-from kit.locate import Places
+from kit.core.paths import Places
+from kit.lr.plots import COLOURS
 from kit.report.figures import by_class, drawing
-from kit.report.figures.material import Material, Outcome, PolicyData
+from kit.report.gather import gather
+from kit.report.material import Material, Outcome, PolicyData
 from kit.report.page import render
-from kit.report.rates import COLOURS
-from kit.reporting import gather
 
 HOSTILE = ('<script>alert("1")</script>', "a&b\"c'", "</script><b>&lt;")
 TEN = POLICIES | {

@@ -3,11 +3,11 @@
 import shutil
 
 import pytest
-from conftest import write_competition
-from test_reporting import write_experiment
+from support.colours import write_competition
+from support.made_up_runs import write_experiment
 
-from kit.locate import Places
-from kit.reporting import report
+from kit.core.paths import Places
+from kit.report.gather import report
 
 BROWSER = next(filter(None, map(shutil.which, ("chromium", "chromium-browser", "google-chrome"))), None)
 sync_api = pytest.importorskip("playwright.sync_api", reason="playwright is not installed (requirements-dev.txt)")

@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 from scipy.stats import rankdata
 
-from kit.errors import KitError
+from kit.core.errors import KitError
 from kit.scoring import blend as blending
 from kit.scoring.blend import Blend, choose_blend, fit_blend, greedy, methods_for, plain_score, ranks
 from kit.scoring.config import ScoringConfig

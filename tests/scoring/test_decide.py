@@ -3,7 +3,7 @@ import json
 import numpy as np
 import pytest
 
-from kit.errors import KitError
+from kit.core.errors import KitError
 from kit.scoring.config import ScoringConfig
 from kit.scoring.decide import TIE, choose, decide_test, fit, plain_rule, rule_from_json
 from kit.scoring.f1 import argmax, score

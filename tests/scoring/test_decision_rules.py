@@ -3,7 +3,7 @@ import json
 import numpy as np
 import pytest
 
-from kit.errors import KitError
+from kit.core.errors import KitError
 from kit.scoring.rules import (
     FEWEST_ROWS,
     Argmax,

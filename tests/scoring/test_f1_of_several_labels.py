@@ -9,7 +9,7 @@ from hypothesis import strategies as st
 from hypothesis.extra.numpy import arrays
 from sklearn.metrics import fbeta_score, precision_recall_fscore_support
 
-from kit.errors import KitError
+from kit.core.errors import KitError
 from kit.scoring.config import ScoringConfig
 from kit.scoring.f1 import fbeta, per_class, score
 

@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from simulation import World, draw
+from support.simulation import World, draw
 
 from kit.scoring import offsets as module
 from kit.scoring.config import ScoringConfig

@@ -4,7 +4,7 @@ from functools import cache
 
 import numpy as np
 import pytest
-from simulation import KINDS, TRANSFERS, outcome
+from support.simulation import KINDS, TRANSFERS, outcome
 
 from kit.scoring.config import ScoringConfig
 

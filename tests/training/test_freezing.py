@@ -7,9 +7,10 @@ import numpy as np
 import pandas as pd
 import pytest
 import torch
-from test_loop import TORCHRUN, Killed, config_file, kill_at, kit_run, outcome, trainer_of
+from support.commands import TORCHRUN, config_file, kit_run
+from support.trainings import Killed, kill_at, outcome, trainer_of
 
-from kit.errors import KitError
+from kit.core.errors import KitError
 from kit.model.build import weights_digest
 
 HEAD_THEN_ALL = {"lr": 1e-2, "groups": "stage", "phases": [{"fraction": 0.5, "freeze_to": -1}, {}]}

@@ -4,7 +4,7 @@ import pytest
 import timm
 import torch
 
-from kit.errors import KitError
+from kit.core.errors import KitError
 from kit.model.groups import depth_groups
 from kit.training.config import OptimizerConfig
 from kit.training.optimizer import build_optimizer, split_for_decay

@@ -5,7 +5,7 @@ import pytest
 import timm
 import torch
 from scipy.special import rel_entr
-from test_loop import Killed, kill_at, outcome, trainer_of
+from support.trainings import Killed, kill_at, outcome, trainer_of
 from torch import nn
 
 from kit.model.groups import depth_groups

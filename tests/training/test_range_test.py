@@ -3,10 +3,10 @@
 import numpy as np
 import pytest
 import torch
-from test_loop import trainer_of
+from support.trainings import trainer_of
 
-from kit.errors import KitError
-from kit.execution import trainer_of as trainer_of_run
+from kit.core.errors import KitError
+from kit.experiment.runner import trainer_of as trainer_of_run
 from kit.lr import Clock
 from kit.model.build import weights_digest
 from kit.training.range_test import SUGGESTIONS, RangeTest, Sweep, range_test
@@ -89,10 +89,10 @@ def test_a_sweep_raises_all_groups_together():
 def swept(competition, path, rise, **training):
     """A trainer of the miniature under a sweep."""
     plain = trainer_of(competition, path, training={"epochs": 12, **training})
-    from kit.config import load_experiment
-    from kit.locate import Places
-    from kit.preparation import prepare, run_keys
-    from kit.runs import ExperimentDir
+    from kit.core.paths import Places
+    from kit.core.runs import ExperimentDir
+    from kit.experiment.config import load_experiment
+    from kit.experiment.prepare import prepare, run_keys
     from kit.training.device import make_accelerator
 
     folder = ExperimentDir(path / "runs/tiny")

@@ -4,9 +4,9 @@ import numpy as np
 import pytest
 import timm
 import torch
-from test_loop import trainer_of
+from support.trainings import trainer_of
 
-from kit.errors import KitError
+from kit.core.errors import KitError
 from kit.lr import Clock, policy
 from kit.model.groups import depth_groups
 from kit.training.config import OptimizerConfig

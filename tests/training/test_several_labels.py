@@ -6,17 +6,17 @@ import numpy as np
 import pandas as pd
 import pytest
 import torch
-from conftest import experiment_content
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from miniatures import write_plant_pathology
+from support.colours import experiment_content
+from support.miniatures import write_plant_pathology
 from torch.nn.functional import binary_cross_entropy_with_logits
 
 from kit import run
-from kit.config import validate
-from kit.runs import read_predictions
+from kit.core.runs import read_predictions
+from kit.experiment.config import validate
 from kit.training.config import TrainingConfig
-from kit.training.objective import build_loss, build_mix, class_weights
+from kit.training.loss import build_loss, build_mix, class_weights
 
 LOGITS = torch.randn(6, 4, generator=torch.Generator().manual_seed(0))
 TARGETS = torch.rand(6, 4, generator=torch.Generator().manual_seed(1)) < 0.4

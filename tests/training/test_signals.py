@@ -6,13 +6,13 @@ import numpy as np
 import pytest
 import timm
 import torch
-from test_loop import trainer_of
+from support.trainings import trainer_of
 
-from kit.catalogue import SHIPPED
-from kit.errors import KitError
+from kit.core.errors import KitError
+from kit.core.yaml import read_yaml
+from kit.lr.registry import SHIPPED
 from kit.model.groups import depth_groups
 from kit.training.signals import SignalMeter
-from kit.yamlfile import read_yaml
 
 
 def controlled(competition, path, controller, **sections):

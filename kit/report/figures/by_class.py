@@ -17,7 +17,7 @@ from kit.report.figures.drawing import (
     sig,
     styles_of,
 )
-from kit.report.figures.material import Material, PolicyData
+from kit.report.material import Material, PolicyData
 
 MOST_CLASSES = 30  # of a confusion matrix
 

@@ -28,7 +28,7 @@ from kit.report.figures.drawing import (
     styles_of,
     thinned,
 )
-from kit.report.figures.material import Material
+from kit.report.material import Material
 
 QUANTITIES: tuple[tuple[str, str, bool], ...] = (
     ("update", "relative update", True),

@@ -4,6 +4,7 @@ from typing import Any
 
 import numpy as np
 
+from kit.comparison.views import VIEWS
 from kit.report.figures.drawing import (
     Figure,
     Key,
@@ -16,7 +17,7 @@ from kit.report.figures.drawing import (
     styles_of,
     view_symbol,
 )
-from kit.report.figures.material import VIEWS, Material, PolicyData
+from kit.report.material import Material, PolicyData
 
 
 def forest(material: Material) -> Figure | None:

@@ -10,8 +10,8 @@ from typing import Any
 
 import numpy as np
 
-from kit.report.figures.material import Material
-from kit.report.rates import COLOURS
+from kit.lr.plots import COLOURS
+from kit.report.material import Material
 
 SYMBOLS = ("circle", "square", "diamond", "triangle-up", "x", "star", "cross")
 DASHES = ("solid", "dash", "dot", "dashdot", "longdash", "longdashdot")

@@ -25,7 +25,7 @@ from kit.report.figures.drawing import (
     styles_of,
     thinned,
 )
-from kit.report.figures.material import Material, PolicyData
+from kit.report.material import Material, PolicyData
 
 MOST_CELLS = 170_000  # of all heat maps together, so that the page stays below 5 MB
 MOST_LAYERS = 8

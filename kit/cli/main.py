@@ -1,0 +1,470 @@
+"""The command line: parse, call, print."""
+
+import sys
+from typing import Annotated, Literal
+
+import typer
+
+from kit.cli.kernel import kernel_app
+from kit.core.errors import KitError
+
+app = typer.Typer(
+    name="kit",
+    help="Train fold models under a learning-rate policy, score them out of fold, hand in a submission.",
+    no_args_is_help=True,
+    add_completion=False,
+    pretty_exceptions_enable=False,
+    context_settings={"help_option_names": ["-h", "--help"]},
+)
+
+app.add_typer(kernel_app, name="kernel")
+
+Config = Annotated[str, typer.Argument(metavar="CONFIG", help="A YAML file, like configs/digits.yaml.")]
+Overrides = Annotated[
+    list[str] | None, typer.Option("--set", metavar="KEY=VALUE", help="Override a key: training.epochs=3.")
+]
+Policies = Annotated[
+    list[str] | None,
+    typer.Option("--policy", metavar="NAME", help="A file in configs/policies/, instead of the config's."),
+]
+
+Output = Annotated[str, typer.Option(metavar="DIR", help="Holds runs/, submissions/, cache/.")]
+Replace = Annotated[
+    bool, typer.Option("--replace", help="Start anew where this experiment was made from another config.")
+]
+Cache = Annotated[str | None, typer.Option(metavar="DIR", help="Keep decoded images there, not in OUTPUT/cache.")]
+Jobs = Annotated[str, typer.Option(metavar="N", help="Runs side by side; auto: one on each GPU.")]
+Seconds = Annotated[float | None, typer.Option(help="Begin no run that would take longer than this in all.")]
+
+
+@app.command()
+def run(
+    config: Config,
+    overrides: Overrides = None,
+    policy: Policies = None,
+    fold: Annotated[
+        list[str] | None, typer.Option(metavar="0,1", help="Train these folds only, like --set folds.run=[0,1].")
+    ] = None,
+    output: Output = ".",
+    replace: Replace = False,
+    folds: Annotated[
+        str | None, typer.Option(metavar="FILE", help="Follow this fold plan: a CSV with columns id and fold.")
+    ] = None,
+    cache: Cache = None,
+    jobs: Jobs = "auto",
+    seconds: Seconds = None,
+) -> None:
+    """Train every policy × seed × fold that is not there yet; score; write the submission."""
+    from kit.experiment.config import load_experiment
+
+    extra = [f"folds.run=[{','.join(fold)}]"] if fold else []
+    experiment = load_experiment(config, [*(overrides or []), *extra], policy or [])
+    _explain_broken_imports()
+    from kit.experiment.run import run
+
+    try:
+        result = run(
+            experiment,
+            output,
+            replace,
+            _say,
+            folds=folds,
+            cache=cache,
+            jobs=_number_of_jobs(jobs),
+            seconds=seconds,
+        )
+    except KeyboardInterrupt:
+        print("interrupted; the same command goes on from the last checkpoint", file=sys.stderr)
+        raise typer.Exit(130) from None
+    from kit.cli.show import show_result
+
+    show_result(result, experiment.scoring.title)
+    if result.left:
+        part = f"{result.trained} of {result.trained + result.left} runs"
+        raise KitError(f"the time limit allows no more than {part}; the same command trains the others")
+
+
+@app.command()
+def compare(
+    config: Config,
+    overrides: Overrides = None,
+    policies: Annotated[
+        str | None, typer.Option(metavar="A,B,C", help="Compare these, instead of the config's.")
+    ] = None,
+    seeds: Annotated[
+        int | None, typer.Option(metavar="N", min=1, help="Train every policy and fold N times.")
+    ] = None,
+    folds: Annotated[int | None, typer.Option(metavar="K", min=1, help="Train the first K folds only.")] = None,
+    baseline: Annotated[
+        str | None, typer.Option(metavar="NAME", help="Compare the others with this one; left out: the first.")
+    ] = None,
+    stored: Annotated[
+        bool, typer.Option("--stored", help="Train nothing: compare the runs that are there.")
+    ] = False,
+    output: Output = ".",
+    replace: Replace = False,
+    cache: Cache = None,
+    jobs: Jobs = "auto",
+    seconds: Seconds = None,
+) -> None:
+    """Train policies × folds × seeds on equal terms, and say which wins, by how much, and how sure that is."""
+    from kit.experiment.config import load_experiment, of_size
+
+    if stored and (replace or seconds):
+        raise KitError("--stored compares what is there: leave out --replace and --seconds")
+    extra = [f"compare.baseline={baseline}"] if baseline else []
+    names = [name.strip() for name in policies.split(",")] if policies else []
+    experiment = load_experiment(config, [*(overrides or []), *extra], names)
+    experiment = of_size(experiment, seeds, folds)
+    if not stored:
+        _explain_broken_imports()
+    from kit.cli.show_comparison import show_comparison
+    from kit.comparison.compare import compare
+
+    try:
+        compared = compare(
+            experiment,
+            output,
+            replace,
+            _say,
+            stored=stored,
+            cache=cache,
+            jobs=_number_of_jobs(jobs),
+            seconds=seconds,
+        )
+    except KeyboardInterrupt:
+        print("interrupted; the same command goes on from the last checkpoint", file=sys.stderr)
+        raise typer.Exit(130) from None
+    if compared.main:
+        show_comparison(compared)
+        _write_report(compared.folder, output, cache)
+
+
+@app.command()
+def report(
+    experiment: Annotated[
+        str, typer.Argument(metavar="EXPERIMENT", help="Its name in OUTPUT/runs, or its folder.")
+    ],
+    output: Annotated[str, typer.Option(metavar="DIR", help="Holds runs/ and cache/.")] = ".",
+    cache: Annotated[str | None, typer.Option(metavar="DIR", help="Decoded images are there.")] = None,
+) -> None:
+    """Write report.html: what was compared, what it gave, and what happened inside."""
+    from pathlib import Path
+
+    folder = Path(output).expanduser() / "runs" / experiment
+    folder = folder if folder.is_dir() else Path(experiment).expanduser()
+    if not (folder / "experiment.yaml").is_file():
+        raise KitError(
+            f"{experiment}: there is no such experiment in {Path(output) / 'runs'}, and no folder of one"
+        )
+    _write_report(folder, output, cache)
+
+
+@app.command()
+def probe(
+    runs: Annotated[
+        list[str], typer.Argument(metavar="RUN...", help="Folders like runs/thread/uniform/seed0/fold0.")
+    ],
+    output: Annotated[
+        str | None,
+        typer.Option(metavar="PREFIX", help="Of the names of the pictures; left out: beside the run, or probes."),
+    ] = None,
+) -> None:
+    """Draw what happened inside: activations over time, learning by depth, the butterfly; several side by side."""
+    from kit.report.probing import probe
+
+    for file in probe(runs, output):
+        print(file)
+
+
+@app.command()
+def predict(
+    config: Config,
+    overrides: Overrides = None,
+    policy: Policies = None,
+    runs: Annotated[
+        list[str] | None, typer.Option(metavar="DIR", help="Holds finished runs; left out: OUTPUT/runs.")
+    ] = None,
+    submission: Annotated[str, typer.Option(metavar="FILE", help="Written at once, and again when done.")] = (
+        "submission.csv"
+    ),
+    output: Annotated[str, typer.Option(metavar="DIR", help="Holds runs/ and cache/.")] = ".",
+    cache: Annotated[str | None, typer.Option(metavar="DIR", help="Keep decoded images there.")] = None,
+    seconds: Annotated[
+        float | None, typer.Option(help="Predict nothing after so long: what is done is handed in.")
+    ] = None,
+) -> None:
+    """Predict the test set that is there with trained runs, without the train table."""
+    from kit.experiment.config import load_experiment
+
+    experiment = load_experiment(config, overrides or [], policy or [])
+    _explain_broken_imports()
+    from kit.experiment.predict import predict_test
+
+    made = predict_test(experiment, runs or (), submission, output, cache, seconds, _say)
+    print(f"{made.submission}: {made.rows} rows, the mean of {made.models} of {made.of} models")
+
+
+@app.command()
+def audit(
+    config: Config,
+    overrides: Overrides = None,
+    png: Annotated[
+        str | None,
+        typer.Option(metavar="FILE", help="Draw near-identical pairs there, not in OUTPUT/audit-NAME.png."),
+    ] = None,
+    output: Annotated[str, typer.Option(metavar="DIR", help="Holds cache/.")] = ".",
+) -> None:
+    """Look at the data before training: balance, duplicates, groups, sizes, broken files, and what to set."""
+    from kit.core.files import need_output
+    from kit.experiment.config import load_experiment
+
+    experiment = load_experiment(config, overrides or [])
+    need_output("--png", png, (".png", ".svg", ".pdf"))
+    _explain_broken_imports()
+    from kit.cli.show_audit import show_audit
+    from kit.report.audit import audit
+
+    show_audit(audit(experiment, output, png))
+
+
+@app.command()
+def policies(
+    config: Annotated[str | None, typer.Argument(metavar="[CONFIG]", help="List those beside it, too.")] = None,
+) -> None:
+    """List the ready policies, and what policies can be made of, with a sentence each."""
+    from pathlib import Path
+
+    from kit.cli.show import show_policies
+    from kit.lr.registry import building_blocks, ready_policies
+
+    show_policies(ready_policies(Path(config) if config else None), building_blocks())
+
+
+@app.command()
+def lr(
+    config: Config,
+    overrides: Overrides = None,
+    policy: Policies = None,
+    csv: Annotated[str | None, typer.Option(metavar="FILE", help="Write the step × group matrix there.")] = None,
+    png: Annotated[str | None, typer.Option(metavar="FILE", help="Draw lines and a heat map there.")] = None,
+) -> None:
+    """Show what a policy does to every depth group, step by step, without training."""
+    from kit.core.files import need_output
+    from kit.experiment.config import load_experiment
+
+    experiment = load_experiment(config, overrides or [], policy or [])
+    need_output("--csv", csv, (".csv",))
+    need_output("--png", png, (".png", ".svg", ".pdf"))
+    _explain_broken_imports()
+    from kit.cli.show import show_preview
+    from kit.experiment.preview import draw, preview, write_table
+
+    previews = preview(experiment)
+    for each in previews:
+        show_preview(each)
+    if csv:
+        write_table(previews, csv)
+    if png:
+        draw(previews, png)
+
+
+@app.command()
+def find_lr(
+    config: Config,
+    overrides: Overrides = None,
+    policy: Policies = None,
+    start: Annotated[float, typer.Option(help="The first peak rate.")] = 1e-7,
+    end: Annotated[float, typer.Option(help="The last peak rate.")] = 10.0,
+    steps: Annotated[int, typer.Option(help="Updates from the first to the last.")] = 100,
+    by_depth: Annotated[
+        bool, typer.Option("--by-depth", help="Each depth group in turn, the others at the policy's rates.")
+    ] = False,
+    csv: Annotated[str | None, typer.Option(metavar="FILE", help="Write rates and losses there.")] = None,
+    png: Annotated[str | None, typer.Option(metavar="FILE", help="Draw the loss over the rate there.")] = None,
+    output: Annotated[str, typer.Option(metavar="DIR", help="Holds cache/.")] = ".",
+) -> None:
+    """Range test: raise all rates together until the loss diverges, and suggest a peak rate."""
+    from kit.core.files import need_output
+    from kit.experiment.config import load_experiment
+
+    experiment = load_experiment(config, overrides or [], policy or [])
+    need_output("--csv", csv, (".csv",))
+    need_output("--png", png, (".png", ".svg", ".pdf"))
+    _explain_broken_imports()
+    from kit.cli.show import show_found
+    from kit.experiment.find_lr import Search, draw, find_lr, write_table
+
+    search = Search(start, end, steps, by_depth)
+    found = find_lr(experiment, search, output, _say)
+    if csv:
+        write_table(found, csv)
+    if png:
+        draw(found, png)
+    show_found(found, experiment.policies[found.policy])
+
+
+@app.command()
+def fetch_data(
+    slug: Annotated[str, typer.Argument(metavar="SLUG", help="The competition, as in its address on Kaggle.")],
+    to: Annotated[str | None, typer.Option(metavar="DIR", help="Left out: data/SLUG.")] = None,
+) -> None:
+    """Download a competition from Kaggle and unpack it."""
+    from kit.kaggle.client import Kaggle
+    from kit.kaggle.download import fetch_data
+
+    fetch_data(slug, Kaggle(_say), to, _say)
+
+
+@app.command()
+def submit(
+    file: Annotated[str | None, typer.Argument(metavar="[FILE]", help="A file in submissions/.")] = None,
+    kernel: Annotated[
+        str | None, typer.Option(metavar="DIR", help="An infer kernel instead, for a code competition.")
+    ] = None,
+    config: Annotated[
+        str | None, typer.Option(metavar="CONFIG", help="What FILE is of; left out: the experiment of its name.")
+    ] = None,
+    message: Annotated[
+        str, typer.Option("--message", "-m", help="Left out: the file's name and the CV score.")
+    ] = "",
+    again: Annotated[
+        bool, typer.Option("--again", help="Even if the same was submitted before, or none is left today.")
+    ] = False,
+    output: Annotated[str, typer.Option(metavar="DIR", help="Holds runs/, submissions/.")] = ".",
+) -> None:
+    """Hand in a submission: validated, logged in submissions/log.csv, waits for the score."""
+    from kit.kaggle.client import Kaggle
+    from kit.kaggle.submit import submit_file, submit_kernel
+
+    if (file is None) == (kernel is None):
+        raise KitError("give a submission FILE, or --kernel DIR for a code competition")
+    if file:
+        entry = submit_file(
+            file, Kaggle(_say), config=config, message=message, again=again, output=output, say=_say
+        )
+    else:
+        entry = submit_kernel(kernel, Kaggle(_say), message=message, again=again, output=output, say=_say)
+    private = f", private {entry.private}" if entry.private else ""
+    cv = f"; CV {entry.cv}" if entry.cv else ""
+    print(f"{entry.file}: public score {entry.public or 'none'}{private}{cv}")
+
+
+@app.command()
+def blend(
+    members: Annotated[
+        list[str],
+        typer.Argument(
+            metavar="EXPERIMENT...",
+            help="Two or more in runs/: EXPERIMENT is the policy it began with, EXPERIMENT/POLICY another.",
+        ),
+    ],
+    name: Annotated[str | None, typer.Option(metavar="NAME", help="Left out: blend-MEMBER-MEMBER…")] = None,
+    overrides: Annotated[
+        list[str] | None,
+        typer.Option("--set", metavar="KEY=VALUE", help="Of the first member: scoring.average=micro."),
+    ] = None,
+    output: Annotated[str, typer.Option(metavar="DIR", help="Holds runs/, submissions/.")] = ".",
+) -> None:
+    """Blend experiments by the method with the best cross-fitted score; write the submission."""
+    from kit.cli.show_blend import show_blend
+    from kit.experiment.blend import blend
+
+    show_blend(blend(members, output, name, overrides=overrides or [], say=_say))
+
+
+@app.command()
+def submissions(
+    competition: Annotated[str | None, typer.Option(metavar="SLUG", help="Those to this one alone.")] = None,
+    refresh: Annotated[bool, typer.Option("--refresh", help="Ask Kaggle for scores that came later.")] = False,
+    output: Annotated[str, typer.Option(metavar="DIR", help="Holds submissions/.")] = ".",
+) -> None:
+    """Show what was handed in, and whether CV orders it as the public score does."""
+    from pathlib import Path
+
+    from kit.cli.show_submissions import show_submissions
+    from kit.core.paths import Places
+    from kit.kaggle.submissions import overview
+    from kit.kaggle.submissions import refresh as ask
+
+    places = Places(Path(output).expanduser())
+    if refresh and overview(places, competition).rows:
+        from kit.kaggle.client import Kaggle
+
+        print(f"{len(ask(places, Kaggle(_say), competition))} rows have changed")
+    show_submissions(overview(places, competition))
+
+
+@app.command()
+def grade(
+    submission: Annotated[str, typer.Argument(metavar="SUBMISSION", help="A submission file.")],
+    solution: Annotated[
+        str, typer.Argument(metavar="SOLUTION", help="The test labels: ids and labels, in any order.")
+    ],
+    config: Annotated[str, typer.Option(metavar="CONFIG", help="Tells label format and metric.")],
+    overrides: Overrides = None,
+) -> None:
+    """The competition's metric of a submission, or precisely why it is invalid."""
+    from kit.experiment.config import load_experiment
+    from kit.experiment.grade import grade
+
+    result = grade(submission, solution, load_experiment(config, overrides or []))
+    print(f"{result.metric} {result.value:.4f} ({result.rows} rows)")
+
+
+@app.command()
+def doctor(
+    output: Annotated[str, typer.Option(metavar="DIR", help="Where runs/ and cache/ will be.")] = ".",
+) -> None:
+    """Check Python, packages, GPU, disk and folders, and say what to do about what is broken."""
+    from kit.cli.doctor import examine
+
+    findings = examine(output)
+    for finding in findings:
+        print(finding)
+    if any(finding.broken for finding in findings):
+        raise typer.Exit(1)
+
+
+def _write_report(folder, output: str, cache: str | None) -> None:
+    from pathlib import Path
+
+    from kit.core.paths import Places
+    from kit.report.gather import report
+
+    places = Places(Path(output).expanduser(), Path(cache).expanduser() if cache else None)
+    print(f"Report: {report(folder, places, say=_say)}")
+
+
+def _say(line: str) -> None:
+    print(line, flush=True)
+
+
+def _number_of_jobs(text: str) -> int | Literal["auto"]:
+    if text != "auto" and not (text.isdecimal() and int(text) > 0):
+        raise KitError(f"--jobs {text}: expected auto or a number from 1")
+    return "auto" if text == "auto" else int(text)
+
+
+def _explain_broken_imports() -> None:
+    """Turns the puzzling errors of a broken set-up into advice, before anything else imports torch."""
+    try:
+        import timm  # noqa: F401  # imports torch and torchvision
+    except (ImportError, RuntimeError, OSError) as error:
+        raise KitError(
+            f"torch, torchvision or timm cannot be imported ({error}); run: python -m kit doctor"
+        ) from error
+
+
+def main() -> None:
+    """Runs the command line; a KitError becomes its lines on stderr and exit code 1."""
+    try:
+        app()
+    except KitError as error:
+        print("\n".join(f"error: {line}" for line in str(error).splitlines()), file=sys.stderr)
+        sys.exit(1)
+    except OSError as error:
+        if error.filename is None:  # not about a file of the user's
+            raise
+        print(f"error: {error.filename}: {error.strerror}", file=sys.stderr)
+        sys.exit(1)

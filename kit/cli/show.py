@@ -1,0 +1,180 @@
+"""Results as tables and sketches on the terminal."""
+
+from collections.abc import Mapping
+from typing import TYPE_CHECKING
+
+import numpy as np
+from rich.console import Console
+from rich.markup import escape
+from rich.table import Table
+
+if TYPE_CHECKING:  # for annotations alone: they bring torch
+    import pandas as pd
+
+    from kit.experiment.find_lr import Found
+    from kit.experiment.preview import Preview
+    from kit.experiment.run import Result
+    from kit.lr import PolicyConfig
+
+BARS = "▁▂▃▄▅▆▇█"
+SHOWN_CLASSES = 50
+
+
+def show_result(result: "Result", metric: str) -> None:
+    """Scores of each policy, the classes of each, and where the files are."""
+    if not result.trained:
+        print(f"Nothing to train: all {result.kept} runs of {result.folder} are finished.")
+    for policy, outcome in result.policies.items():
+        scores = outcome.scores
+        Console().print(_classes(policy, outcome.per_class))
+        folds = ", ".join(f"{run['fold']}/{run['seed']} {run['score']:.4f}" for run in scores["runs"])
+        print(f"{policy}: {metric} by fold/seed: {folds}")
+        part = "" if scores["oof_rows"] == scores["train_rows"] else f" of {scores['train_rows']}"
+        _decision(policy, scores)
+        print(f"{policy}: pooled out-of-fold {metric} {scores['oof']:.4f} ({scores['oof_rows']}{part} rows)")
+        if part:
+            print(f"{policy}: only some folds were run, so this is no score of the whole train table")
+        models = "1 model" if len(scores["runs"]) == 1 else f"{len(scores['runs'])} models"
+        print(f"{policy}: submission {outcome.submission}, the mean of {models}")
+        if scores["submission"] == "probabilities":
+            print(f"{policy}: it holds probabilities as they are; rule and score are of labels made of them")
+    print(f"Everything else: {result.folder}")
+
+
+def _decision(policy: str, scores: Mapping) -> None:
+    """Which decision rule was taken among which, each with its honest and its optimistic score."""
+    if len(scores["rules"]) > 1:
+        tried = ", ".join(
+            f"{rule['name']} {rule['cross_fitted']:.4f} ({rule['optimistic']:.4f})" for rule in scores["rules"]
+        )
+        print(f"{policy}: rules, cross-fitted (and on the rows they were fitted on): {tried}")
+    if scores["rule"]["kind"] != "argmax":
+        print(f"{policy}: decided by {scores['rule']['said']}")
+
+
+def _classes(policy: str, frame: "pd.DataFrame") -> Table:
+    f = frame.columns[3]
+    title = f"{policy}, out of fold"
+    if len(frame) > SHOWN_CLASSES:
+        title += f": the {SHOWN_CLASSES} of {len(frame)} classes with the lowest {f.upper()}"
+        frame = frame.sort_values(f, kind="stable").head(SHOWN_CLASSES)
+    table = Table(title=escape(title))
+    for column in frame.columns:
+        table.add_column(column, justify="left" if column == "class" else "right")
+    for row in frame.itertuples(index=False):
+        table.add_row(*(f"{value:.3f}" if isinstance(value, float) else escape(str(value)) for value in row))
+    return table
+
+
+def show_preview(preview: "Preview") -> None:
+    """A policy's rates: a table of some moments, and a sketch of each group's rate over time."""
+    lr, frozen, steps = preview.matrix.lr, preview.matrix.frozen, len(preview.matrix.lr)
+    moments = [round(share * (steps - 1)) for share in (0, 0.1, 0.25, 0.5, 0.75, 1)]
+    columns = [f"step {moment}" for moment in dict.fromkeys(moments)]
+    title = f"{preview.policy}: {steps} updates, {preview.steps_per_epoch} an epoch"
+    table = Table(title=escape(title), caption="log scale; · is a rate of 0, * frozen but for norms")
+    for column in ("depth group", "parameters", *columns, "over time"):
+        table.add_column(
+            column, justify="left" if column in ("depth group", "over time") else "right", no_wrap=True
+        )
+    for group in reversed(preview.groups):
+        rates = lr[:, group.index]
+        cells = [
+            f"{rates[moment]:.3g}" + ("*" if frozen[moment, group.index] and rates[moment] > 0 else "")
+            for moment in dict.fromkeys(moments)
+        ]
+        table.add_row(escape(group.name), f"{group.n_params:,}", *cells, sketch(rates, lr, frozen[:, group.index]))
+    Console(width=None if Console().is_terminal else 160).print(table)
+    if preview.controller:
+        print(f"{preview.policy}: these are the static rates; in training {preview.controller} multiplies them")
+
+
+def sketch(rates: np.ndarray, scale: np.ndarray, frozen: np.ndarray | None = None, width: int = 24) -> str:
+    """Rates over time as bars, on the log scale of all rates in `scale` (at most six decades of it); `·` for
+    a rate of 0, `*` where the group is frozen but has a rate."""
+    top = scale.max()
+    if top <= 0:
+        return "·" * width
+    bottom = max(scale[scale > 0].min(), top * 1e-6)
+    moments = np.linspace(0, len(rates) - 1, min(width, len(rates))).round().astype(int)
+    span = max(np.log(top / bottom), 1e-9)
+    bars = []
+    for moment in moments:
+        rate = rates[moment]
+        if frozen is not None and frozen[moment] and rate > 0:
+            bars.append("*")
+            continue
+        height = np.log(max(rate, bottom) / bottom) / span if top > bottom * (1 + 1e-9) else 1.0
+        bars.append("·" if rate <= 0 else BARS[min(int(height * len(BARS)), len(BARS) - 1)])
+    return "".join(bars)
+
+
+def show_found(found: "Found", config: "PolicyConfig") -> None:
+    """The suggestions of a range test, and what to write into the policy, which `config` states."""
+    for name, test in found.tests.items():
+        how = "stopped: the loss diverged" if test.diverged else "the loss did not diverge"
+        chosen = ", ".join(f"{suggestion} {rate:.3g}" for suggestion, rate in test.suggestions().items())
+        print(f"{found.policy}, {name}: {chosen} ({len(test.rates)} updates; {how})")
+        if not test.fell:
+            print(f"{found.policy}, {name}: the loss never fell, so none of these rates is of use")
+    if "all" in found.tests:
+        _show_rate(found, config)
+    else:
+        _show_profile(found, config)
+
+
+def _show_rate(found: "Found", config: "PolicyConfig") -> None:
+    test = found.tests["all"]
+    factor = test.suggestions()["valley"] / found.peak
+    if not test.fell:
+        return
+    if any(getattr(phase, "lr", None) is not None for phase in config.phases or ()):
+        print(f"\nValley's: multiply every lr of the policy and its phases by {factor:.3g}")
+        return
+    print("\nValley's, ready to paste (rates by depth keep their ratios):\n")
+    print(f"lr: {scaled(config.lr, factor)}")
+
+
+def _show_profile(found: "Found", config: "PolicyConfig") -> None:
+    top, multipliers = found.suggested_profile()
+    print(
+        "\nThe profile that these curves suggest (`minimum` of each), ready to paste in place of the policy's:\n"
+    )
+    print(f"lr: {top:.3g}\nprofile:\n  name: explicit\n  groups:")
+    for name, multiplier in multipliers.items():
+        print(f"    {name}: {multiplier:.3g}")
+    print(f"groups: {config.groups}")
+    if config.equalise:
+        print("equalise: false")
+    for name, test in found.tests.items():
+        if not test.bounded:
+            print(f"# No rate up to {test.rates[-1]:.3g} did harm to {name}: its curve says no more than that.")
+    print("# The loss of each curve falls because the other groups learn, too: a group that hardly matters can be")
+    print("# raised far without harm, and gets a high rate. Compare with a uniform policy before you trust it.")
+
+
+def scaled(lr: float | str, factor: float) -> str:
+    """`slice(1e-4, 1e-2)` times 2 is `slice(0.0002, 0.02)`."""
+    from kit.lr.config import parse_lr
+
+    rate = parse_lr(lr)
+    numbers = [f"{each * factor:.3g}" for each in (rate.first, rate.last) if each is not None]
+    return f"slice({', '.join(numbers)})" if rate.is_slice else numbers[0]
+
+
+def show_policies(ready: Mapping[str, str], blocks: Mapping[str, Mapping[str, str]]) -> None:
+    """Names with a sentence each: the ready policies, then what policies are made of."""
+    sections = {"policies, ready to be named in a config or by --policy": ready}
+    sections |= {f"{kind}, for a policy of your own": members for kind, members in blocks.items()}
+    for title, members in sections.items():
+        print(f"\n{title}")
+        _two_columns(members)
+
+
+def _two_columns(members: Mapping[str, str]) -> None:
+    table = Table(box=None, show_header=False, padding=(0, 2, 0, 2))
+    table.add_column(no_wrap=True)
+    table.add_column(overflow="fold")
+    for name, sentence in members.items():
+        table.add_row(escape(name), escape(sentence))
+    Console(width=None if Console().is_terminal else 120).print(table)

@@ -1,0 +1,91 @@
+"""A comparison of policies as tables on the terminal."""
+
+from collections.abc import Mapping
+from typing import TYPE_CHECKING, Any
+
+from rich.box import SIMPLE_HEAD
+from rich.console import Console
+from rich.markup import escape
+from rich.table import Table
+
+from kit.comparison.statistics import signed
+from kit.comparison.views import VIEWS
+
+if TYPE_CHECKING:  # for annotations alone
+    from kit.comparison.compare import Compared
+
+POOLED = "Pooled: predictions averaged over seeds, scored once; differences and verdicts are of single runs."
+
+
+def show_comparison(compared: "Compared") -> None:
+    """A table a view, each verdict in words, how many trainings each policy was given, and the headline last."""
+    content = compared.content
+    for view in content["views"]:
+        Console().print(_table(view, content))
+        for line in (view["about"], POOLED, view["note"]):
+            if line:
+                print(line)
+        for each in view["comparisons"]:
+            named = "" if each["sentence"].startswith(each["policy"]) else f"{each['policy']}: "
+            print(f"  {named}{each['sentence']}")
+        for each in view["diverged"]:
+            print(f"  {each['sentence']}")
+        print()
+    for line in content["missing"]:
+        print(line)
+    Console().print(_ledger(content["ledger"]))
+    print(content["headline"])
+    print(f"Everything else: {compared.folder}")
+
+
+def _table(view: Mapping[str, Any], content: Mapping[str, Any]) -> Table:
+    level = f"{content['level']:.0%}"
+    table = Table(
+        box=SIMPLE_HEAD,
+        padding=(0, 1, 0, 0),
+        title=escape(f"{VIEWS[view['name']]}: {content['metric']} against {content['baseline']}"),
+    )
+    for column in ("policy", "pooled", "runs", "diff.", f"{level} interval", "Holm p", "verdict"):
+        words = column in ("policy", "verdict")
+        table.add_column(column, justify="left" if words else "right", overflow="fold", no_wrap=column == "policy")
+    by_policy = {each["policy"]: each for each in view["policies"]}
+    base = by_policy[content["baseline"]]
+    table.add_row(escape(base["policy"]), f"{base['oof']:.3f}", f"{base['mean']:.3f}", "", "", "", "baseline")
+    for each in view["comparisons"]:
+        scored, interval = by_policy[each["policy"]], each["interval"]
+        table.add_row(
+            escape(each["policy"]),
+            f"{scored['oof']:.3f}",
+            f"{scored['mean']:.3f}",
+            signed(each["difference"]),
+            f"{signed(interval['low'])}…{signed(interval['high'])}" if interval else "none",
+            _p(each["p_holm"]),
+            each["verdict"],
+        )
+    for each in view["diverged"]:
+        table.add_row(escape(each["policy"]), "", "", "", "", "", "diverged")
+    return table
+
+
+def _p(value: float | None) -> str:
+    if value is None:
+        return ""
+    return "<.001" if value < 0.001 else f"{value:.3f}"
+
+
+def _ledger(lines: list[Mapping[str, Any]]) -> Table:
+    table = Table(
+        box=SIMPLE_HEAD,
+        padding=(0, 1, 0, 0),
+        title="trainings given to each policy",
+        caption="a training that serves several purposes counts once in total",
+    )
+    tuned = any(line["tuning"] for line in lines)
+    equalised = any(line["equalised"] for line in lines)
+    kinds = ["raw", *(["tuning", "tuned"] if tuned else []), *(["equalised"] if equalised else []), "total"]
+    for column in ("policy", *kinds, *(["rates chosen"] if tuned else [])):
+        table.add_column(column, justify="left" if column in ("policy", "rates chosen") else "right")
+    for line in lines:
+        rates = ", ".join(f"{rate:g}" for rate in sorted(set(line["chosen"].values())))
+        table.add_row(escape(line["policy"]), *(str(line[kind]) for kind in kinds), *([rates] if tuned else []))
+    return table

@@ -1,0 +1,163 @@
+"""How far differences of scores would move with other rows: the bootstrap, computed from counts."""
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Literal
+
+import numpy as np
+
+from kit.core.errors import KitError
+from kit.scoring.config import ScoringConfig
+from kit.scoring.f1 import fbeta, score
+
+_CELLS = 2**20  # units × resamples held at a time: 8 MB an array
+
+
+@dataclass(frozen=True)
+class Resampled:
+    """A difference on out-of-fold rows and its bootstrap interval: the two models are held fixed, the rows vary.
+
+    units: what was drawn; rows: how many there were.
+    """
+
+    difference: float
+    low: float
+    high: float
+    resamples: int
+    units: Literal["rows", "groups"]
+    rows: int | None = None
+
+
+def bootstrap(
+    truth: np.ndarray,
+    predicted: Mapping[str, np.ndarray],
+    baseline: str,
+    config: ScoringConfig,
+    groups: np.ndarray | None = None,
+    resamples: int = 2000,
+    seed: int = 0,
+    level: float = 0.95,
+) -> dict[str, Resampled]:
+    """Percentile bootstrap (Efron & Tibshirani 1993, chapter 13) of each score less the baseline's.
+
+    truth, and each of predicted: labels, int [rows] or bool [rows, classes], of out-of-fold rows; groups [rows]:
+    rows that belong together, and are drawn together. As many rows, or groups, are drawn with replacement as there
+    are, the same for all; `score` of those is computed from counts. It tells what other rows would give with the
+    same models: not what other training rows or seeds would. `KitError` where there are no rows.
+
+    Memory, beside what is given: 12 bytes a label, true, predicted or hit, and a copy of the truth for a while.
+    """
+    _check_rows(truth, predicted, groups)
+    units = np.arange(len(truth)) if groups is None else np.unique(groups, return_inverse=True)[1].ravel()
+    number = int(units.max()) + 1
+    tables = _Tables(truth, predicted, units, config)
+    generator = np.random.default_rng(seed)
+    scores = {name: np.empty(resamples) for name in predicted}
+    chunk = max(_CELLS // number, 1)
+    for start in range(0, resamples, chunk):
+        several = min(chunk, resamples - start)
+        drawn = generator.integers(0, number, (several, number))
+        drawn *= several
+        drawn += np.arange(several)[:, None]
+        weights = np.bincount(drawn.ravel(), minlength=number * several).reshape(number, several)
+        for name, values in tables.scores(weights.astype(np.float64)).items():
+            scores[name][start : start + several] = values
+    whole = {name: score(truth, labels, config) for name, labels in predicted.items()}
+    made = {}
+    for name in predicted:
+        if name != baseline:
+            low, high = np.quantile(scores[name] - scores[baseline], [(1 - level) / 2, (1 + level) / 2]).tolist()
+            kind = "rows" if groups is None else "groups"
+            made[name] = Resampled(whole[name] - whole[baseline], low, high, resamples, kind, len(truth))
+    return made
+
+
+class _Tables:
+    """What the score is computed from, summed over each unit: sparse [classes, units], or float [units]."""
+
+    def __init__(
+        self, truth, predicted: Mapping[str, np.ndarray], units: np.ndarray, config: ScoringConfig
+    ) -> None:
+        self.config, self.one_label = config, truth.ndim == 1
+        self.by_row = config.average == "samples" and not self.one_label
+        if self.by_row:  # F of each row is fixed: a resample's score is their mean
+            self.rows = np.bincount(units)
+            self.values = {
+                name: np.bincount(units, weights=_f_of_rows(truth, labels, config))
+                for name, labels in predicted.items()
+            }
+            return
+        if self.one_label:
+            classes = int(max(truth.max(), *(labels.max() for labels in predicted.values()), 1)) + 1
+        else:
+            classes = truth.shape[1]
+        membership = _indicator(units, int(units.max()) + 1)
+        true = _labels(truth, classes)
+        self.positive = true @ membership
+        self.chosen, self.hits = {}, {}
+        for name, labels in predicted.items():
+            chosen = _labels(labels, classes)
+            self.chosen[name] = chosen @ membership
+            self.hits[name] = true.multiply(chosen).tocsr() @ membership
+
+    def scores(self, weights: np.ndarray) -> dict[str, np.ndarray]:
+        """weights float [units, resamples], how often each unit was drawn → each one's score [resamples]."""
+        if self.by_row:
+            return {name: values @ weights / (self.rows @ weights) for name, values in self.values.items()}
+        positive = self.positive @ weights
+        return {
+            name: _score_of_counts(
+                self.hits[name] @ weights, chosen @ weights, positive, self.one_label, self.config
+            )
+            for name, chosen in self.chosen.items()
+        }
+
+
+def _score_of_counts(hits, chosen, positive, one_label: bool, config: ScoringConfig) -> np.ndarray:
+    """`kit.scoring.f1.score` of counts [classes, resamples] → [resamples]."""
+    if config.average == "micro":
+        sums = (each.sum(axis=0) for each in (hits, chosen, positive))
+        return fbeta(*sums, config.beta, config.zero_division)
+    values = fbeta(hits, chosen, positive, config.beta, config.zero_division)
+    if one_label and config.average == "binary":
+        return values[1]
+    counted = (chosen + positive > 0 if one_label else np.ones_like(positive)).astype(np.float64)
+    if config.average == "weighted":  # without any label, all classes weigh the same
+        counted = np.where(positive.sum(axis=0) > 0, positive, counted)
+    return (values * counted).sum(axis=0) / counted.sum(axis=0)
+
+
+def _f_of_rows(truth: np.ndarray, labels: np.ndarray, config: ScoringConfig) -> np.ndarray:
+    """F of each row; bool [rows, classes] → float [rows]."""
+    hits, chosen, positive = (np.count_nonzero(each, axis=1) for each in (truth & labels, labels, truth))
+    return fbeta(hits, chosen, positive, config.beta, config.zero_division)
+
+
+def _labels(labels: np.ndarray, classes: int):
+    """Labels, int [rows] or bool [rows, classes], as a sparse matrix [classes, rows] of ones."""
+    if labels.ndim == 1:
+        return _indicator(labels, classes).T.tocsr()
+    from scipy import sparse
+
+    return sparse.csr_matrix(labels, dtype=np.float64).T.tocsr()
+
+
+def _indicator(which: np.ndarray, number: int):
+    """Sparse [len(which), number] with a one a row, at `which`."""
+    from scipy import sparse
+
+    rows = np.arange(len(which) + 1)
+    return sparse.csr_matrix((np.ones(len(which)), which, rows), shape=(len(which), number))
+
+
+def _check_rows(truth: np.ndarray, predicted: Mapping[str, np.ndarray], groups: np.ndarray | None) -> None:
+    if len(truth) == 0:
+        raise KitError("bootstrap: there are no out-of-fold rows; train a fold first")
+    for name, labels in predicted.items():
+        if labels.shape != truth.shape:
+            raise KitError(
+                f"bootstrap: {name} has labels {list(labels.shape)}, the truth {list(truth.shape)}; "
+                "they must be of the same rows and classes"
+            )
+    if groups is not None and len(groups) != len(truth):
+        raise KitError(f"bootstrap: {len(groups)} groups for {len(truth)} rows; give one group a row")

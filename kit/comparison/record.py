@@ -1,0 +1,276 @@
+"""A comparison written down: statistics of each view, headline, ledger; comparison.json and comparison.csv."""
+
+import csv
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from kit.comparison.bootstrap import Resampled, bootstrap
+from kit.comparison.statistics import compare as compare_scores
+from kit.comparison.views import VIEWS, Evidence, Pair, Tuning, View, check_fair, check_run, machines_of, size_of
+from kit.core.errors import some
+from kit.core.files import atomic
+from kit.core.runs import RunDir
+from kit.experiment.config import Experiment
+from kit.experiment.pool import Decided, decided
+
+POWER = 0.8
+COLUMNS = (
+    "view", "policy", "baseline", "runs", "score", "baseline_score", "difference", "low", "high", "p", "p_holm",
+    "smallest_detectable", "bootstrap_low", "bootstrap_high", "verdict", "seeds_to_decide",
+)  # fmt: skip
+
+
+def content_of(
+    experiment: Experiment,
+    evidence: Evidence,
+    views: Sequence[View],
+    missing: Sequence[str],
+    tuning: Tuning | None,
+    known: Mapping[str, Decided],
+) -> dict[str, Any]:
+    """What comparison.json holds; missing: as `views_of` says it; known: policies that were pooled just now, as
+    they are."""
+    config = experiment.compare
+    folds = experiment.folds.chosen
+    plan = evidence.plan
+    ratio = {fold: len(plan.validation_rows(fold)) / len(plan.training_rows(fold)) for fold in folds}
+    compared = [
+        _compared(view, experiment, evidence, ratio, known if view.name == "raw" else {}) for view in views
+    ]
+    records = [run.read() for view in views for runs in view.runs.values() for run in runs.values()]
+    return {
+        "experiment": experiment.name,
+        "metric": experiment.scoring.title,
+        "baseline": config.baseline,
+        "level": config.level,
+        "power": POWER,
+        "margin": config.margin,
+        "ratio": float(np.mean(list(ratio.values()))),
+        "scoring": experiment.scoring.canonical(),
+        "missing": list(missing),
+        "headline": _headline(compared, config.baseline, experiment.scoring.title),
+        "views": compared,
+        "ledger": _ledger(experiment, evidence, views, tuning),
+        "tuning": [
+            {
+                "policy": trial.policy,
+                "rate": trial.rate,
+                "fold": trial.fold,
+                "within": trial.within,
+                "seed": trial.seed,
+                "score": score,
+            }
+            for trial, score in (tuning.scores if tuning else {}).items()
+        ],
+        "updates": max(record["steps"] for record in records),
+        "seconds": _seconds(views, tuning, evidence),
+    }
+
+
+def _compared(
+    view: View,
+    experiment: Experiment,
+    evidence: Evidence,
+    ratio: Mapping[int, float],
+    known: Mapping[str, Decided],
+) -> dict[str, Any]:
+    """A view as it stands in comparison.json."""
+    config = experiment.compare
+    for runs in (*view.runs.values(), *view.diverged.values()):
+        for run in runs.values():
+            check_run(run, run.read()["policy"], evidence)
+    check_fair(view)
+    results = {}
+    for name, runs in view.runs.items():
+        pooled_alike = name in known and {(r["seed"], r["fold"]) for r in known[name].runs} == set(runs)
+        if runs:
+            results[name] = known[name] if pooled_alike else _decided(runs.values(), evidence)
+    scores = {name: {(r["seed"], r["fold"]): r["score"] for r in result.runs} for name, result in results.items()}
+    scores |= {name: {} for name, runs in view.runs.items() if not runs}
+    made = (
+        compare_scores(
+            scores,
+            config.baseline,
+            ratio,
+            margin=config.margin,
+            level=config.level,
+            power=POWER,
+            bootstraps=_bootstraps(view, results, experiment, evidence),
+            metric=experiment.scoring.title,
+        )
+        if len(scores) > 1
+        else []
+    )
+    return {
+        "name": view.name,
+        "about": f"{view.about} {size_of(view)}",
+        "note": " ".join(filter(None, (view.note, machines_of(view)))) or None,
+        "policies": [
+            {
+                "policy": name,
+                "oof": result.oof,
+                "mean": float(np.mean([run["score"] for run in result.runs])),
+                "runs": [_run_line(run, view.runs[name]) for run in result.runs],
+            }
+            for name, result in results.items()
+        ],
+        "comparisons": [each.to_json() for each in made],
+        "diverged": [
+            {
+                "policy": name,
+                "runs": [_diverged_line(run) for run in runs.values() if run.diverged],
+                "sentence": f"{view.diverged_as_told(name)}, so it is not compared; {_advice(view, runs)}",
+            }
+            for name, runs in view.diverged.items()
+        ],
+    }
+
+
+def _decided(runs, evidence: Evidence) -> Decided:
+    return decided(list(runs), evidence.competition, evidence.plan, evidence.experiment.scoring)
+
+
+def _run_line(scored: Mapping[str, Any], runs: Mapping[Pair, RunDir]) -> dict[str, Any]:
+    record = runs[scored["seed"], scored["fold"]].read()
+    return {
+        "seed": scored["seed"],
+        "fold": scored["fold"],
+        "score": scored["score"],
+        "variant": record["policy"],
+        "fingerprint": record["fingerprint"],
+        "updates": record["steps"],
+        "initial_weights": record["initial_weights"],
+    }
+
+
+def _advice(view: View, runs: Mapping[Pair, RunDir]) -> str:
+    if view.name == "tuned":
+        names = sorted({run.read()["policy"] for run in runs.values() if run.diverged})
+        return f"leave the rate of {some(names)} out of compare.tune.rates"
+    return "lower its lr"
+
+
+def _diverged_line(run: RunDir) -> dict[str, Any]:
+    record = run.read()
+    keys = {"seed": "seed", "fold": "fold", "variant": "policy", "fingerprint": "fingerprint", "error": "error"}
+    return {key: record[name] for key, name in keys.items()}
+
+
+def _bootstraps(
+    view: View, results: Mapping[str, Decided], experiment: Experiment, evidence: Evidence
+) -> dict[str, Resampled]:
+    """Of each policy against the baseline, on the runs that both have."""
+    baseline, level = experiment.compare.baseline, experiment.compare.level
+    if baseline not in results:
+        return {}
+    alike: dict[frozenset, list[str]] = {}
+    for name, runs in view.runs.items():
+        if name != baseline and (shared := frozenset(runs) & frozenset(view.runs[baseline])):
+            alike.setdefault(shared, []).append(name)
+    made: dict[str, Resampled] = {}
+    for shared, names in alike.items():
+        members = {}
+        for name in (baseline, *names):
+            runs = view.runs[name]
+            whole = len(runs) == len(shared)
+            members[name] = results[name] if whole else _decided([runs[pair] for pair in sorted(shared)], evidence)
+        base = members[baseline]
+        predicted = {
+            name: each.predicted[each.ids.get_indexer(base.ids)] for name, each in members.items()
+        }  # the same folds, so the same rows
+        made |= bootstrap(base.truth, predicted, baseline, experiment.scoring, groups=base.groups, level=level)
+    return made
+
+
+def _headline(views: Sequence[Mapping[str, Any]], baseline: str, metric: str) -> str:
+    """Which policies beat the baseline, in each view."""
+    lines = []
+    for view in views:
+        groups: dict[str, list[Mapping]] = {}
+        for each in view["comparisons"]:
+            groups.setdefault(each["verdict"], []).append(each)
+        better = groups.get("better", [])
+        worse = groups.get("worse", [])
+        if not view["comparisons"]:
+            text = f"no policy is left to compare with {baseline}"
+        elif len(worse) == len(view["comparisons"]):
+            ahead = f"{-worse[0]['difference']:.3f} {metric}"
+            others = "all others that are compared" if view["diverged"] else "all others"
+            text = f"{baseline} is better than {others}, than {worse[0]['policy']} by {ahead}"
+        elif better:
+            best = better[0]
+            text = f"{best['policy']} is better than {baseline} by {best['difference']:.3f} {metric}"
+            if len(better) > 1:
+                text += f", and so are {some([each['policy'] for each in better[1:]])}"
+        else:
+            text = f"no policy is shown to be better than {baseline}"
+        for verdict in ("worse", "equivalent", "undecided"):
+            if names := [each["policy"] for each in groups.get(verdict, [])]:
+                text += f"; {some(names, 20)} {'are' if len(names) > 1 else 'is'} {verdict}"
+        if names := [each["policy"] for each in view["diverged"]]:
+            text += f"; {some(names, 20)} diverged"
+        lines.append(f"{VIEWS[view['name']].capitalize()}: {text}.")
+    return " ".join(lines)
+
+
+def _ledger(
+    experiment: Experiment, evidence: Evidence, views: Sequence[View], tuning: Tuning | None
+) -> list[dict[str, Any]]:
+    """How many trainings each policy was given, and for what; `total` counts each training once."""
+    each = list(tuning.scores) if tuning else []
+    lines = []
+    for name in experiment.policies:
+        mine = {
+            view.name: [*view.runs.get(name, {}).values(), *view.diverged.get(name, {}).values()] for view in views
+        }
+        tried = [trial for trial in each if trial.policy == name]
+        paths = {run.path for runs in mine.values() for run in runs}
+        paths |= {trial.run(evidence.folder).path for trial in tried}
+        chosen = tuning.chosen.get(name, {}) if tuning else {}
+        lines.append(
+            {
+                "policy": name,
+                "raw": len(mine["raw"]),
+                "tuning": len(tried),
+                "tuned": len(mine.get("tuned", [])),
+                "equalised": len(mine.get("equalised", [])),
+                "total": len(paths),
+                "rates": sorted({trial.rate for trial in tried}),
+                "chosen": {str(fold): each.rate for fold, each in chosen.items()},
+            }
+        )
+    return lines
+
+
+def _seconds(views: Sequence[View], tuning: Tuning | None, evidence: Evidence) -> float:
+    """Of all trainings, each counted once."""
+    runs = {
+        run.path: run
+        for view in views
+        for members in (*view.runs.values(), *view.diverged.values())
+        for run in members.values()
+    }
+    runs |= {run.path: run for run in (trial.run(evidence.folder) for trial in (tuning.scores if tuning else ()))}
+    return round(sum(run.read().get("seconds", {}).get("training", 0.0) for run in runs.values()), 1)
+
+
+def write_table(content: Mapping[str, Any], path: Path) -> None:
+    """comparison.csv: a line a comparison, and one a policy that diverged."""
+    with atomic(path) as temporary, open(temporary, "w", encoding="utf-8", newline="") as file:
+        table = csv.DictWriter(file, COLUMNS, extrasaction="ignore", lineterminator="\n")
+        table.writeheader()
+        for view in content["views"]:
+            for each in view["comparisons"]:
+                interval, resampled = each["interval"] or {}, each["bootstrap"] or {}
+                table.writerow(
+                    each
+                    | {key: interval.get(key) for key in ("low", "high", "p")}
+                    | {f"bootstrap_{key}": resampled.get(key) for key in ("low", "high")}
+                    | {"view": view["name"]}
+                )
+            for each in view["diverged"]:
+                told = {"baseline": content["baseline"], "runs": None, "verdict": "diverged"}
+                table.writerow(each | told | {"view": view["name"]})

@@ -1,0 +1,199 @@
+"""Peak rates tuned with the same budget for every policy: which trainings that takes, and what they choose."""
+
+import math
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+
+import numpy as np
+
+from kit.competition.load import Competition
+from kit.core.errors import KitError, some
+from kit.core.runs import ExperimentDir, RunDir, RunKey, read_predictions
+from kit.experiment.config import Experiment
+from kit.lr import PolicyConfig
+from kit.lr.profiles import Uniform
+from kit.scoring.config import ScoringConfig, TuneConfig
+from kit.scoring.decide import plain_rule
+from kit.scoring.f1 import score
+
+LONGEST = 80  # characters of a policy's name
+
+
+@dataclass(frozen=True)
+class Trial:
+    """A training that tunes: `variant` is the policy at this rate, scored on `fold`.
+
+    within  the fold that is compared and of which this training sees nothing; None where whole folds tune
+    """
+
+    policy: str
+    rate: float
+    variant: str
+    seed: int
+    fold: int
+    within: int | None = None
+
+    def run(self, folder: ExperimentDir) -> RunDir:
+        return trial_folder(folder, self.within).run(RunKey(self.variant, self.seed, self.fold))
+
+    def settled(self, folder: ExperimentDir) -> bool:
+        """Whether it was trained to its end, or to where it diverged."""
+        run = self.run(folder)
+        return run.finished or run.diverged
+
+
+@dataclass(frozen=True)
+class Chosen:
+    """The rate that trials chose, and the policy at it; `at_end`: it is the lowest or highest that was tried."""
+
+    rate: float
+    variant: str
+    at_end: bool
+
+
+def trial_folder(folder: ExperimentDir, within: int | None) -> ExperimentDir:
+    """Where trials lie: those on whole folds are runs like any other."""
+    return folder if within is None else ExperimentDir(folder.path / "tuning" / f"fold{within}")
+
+
+def compared_folds(experiment: Experiment) -> tuple[int, ...]:
+    """The folds on which tuned policies are compared: those that tuned no rate."""
+    tune = experiment.compare.tune
+    apart = tune.folds if tune and tune.folds != "nested" else ()
+    return tuple(fold for fold in experiment.folds.chosen if fold not in apart)
+
+
+def check_tuning(experiment: Experiment) -> None:
+    """KitError where the config names folds that cannot tune, or none are left to compare."""
+    tune, folds = experiment.compare.tune, experiment.folds
+    if tune is None:
+        return
+    if tune.folds == "nested":
+        if folds.k < 3:
+            raise KitError("compare.tune.folds: nested needs three folds or more; raise folds.k, or name a fold")
+        if folds.time:
+            raise KitError(
+                "compare.tune.folds: nested is not for folds in the order of time; name folds that tune"
+            )
+        return
+    if beyond := [fold for fold in tune.folds if fold not in folds.chosen]:
+        raise KitError(
+            f"compare.tune.folds: fold {some(beyond)} is not among those that are trained, {some(folds.chosen)}"
+        )
+    if not compared_folds(experiment):
+        raise KitError(
+            "compare.tune.folds: all folds tune, so none is left to compare policies on; name fewer, or nested"
+        )
+
+
+def at_rate(name: str, config: PolicyConfig, rate: float) -> tuple[str, PolicyConfig]:
+    """Name and content of the policy at another peak rate; itself where the rate is its own."""
+    if math.isclose(rate, config.build().peak, rel_tol=1e-9):
+        return name, config
+    return f"{name}-lr{rate:.12g}".replace("+", ""), config.at_peak(rate)  # names hold no +
+
+
+def equalised(name: str, config: PolicyConfig) -> tuple[str, PolicyConfig]:
+    """Name and content of the policy at the mean rate of a uniform one; itself where that changes nothing."""
+    if config.equalise or all(isinstance(phase.profile, Uniform) for phase in config.build().phases):
+        return name, config
+    return f"{name}-equalised", config.model_copy(update={"equalise": True})
+
+
+def to_equalise(experiment: Experiment) -> tuple[str, ...]:
+    """The policies that the config wants compared with the mean rate of a uniform one, the baseline among them."""
+    wanted = experiment.compare.equalise
+    if wanted is False:
+        return ()
+    if wanted is not True and (unknown := [name for name in wanted if name not in experiment.policies]):
+        raise KitError(f"compare.equalise: {some(unknown)} is not among the policies, {some(experiment.policies)}")
+    names = [name for name in experiment.policies if wanted is True or name in wanted]
+    if not set(names) - {experiment.compare.baseline}:
+        raise KitError("compare.equalise: name a policy other than the baseline, or set true or false")
+    return tuple(name for name in experiment.policies if name in names or name == experiment.compare.baseline)
+
+
+def variants(experiment: Experiment) -> dict[str, PolicyConfig]:
+    """Every policy that comparing trains beside those of the config, by name."""
+    made = {}
+    tune = experiment.compare.tune
+    for name, config in experiment.policies.items():
+        rates = tune.rates if tune else ()
+        each = [at_rate(name, config, rate) for rate in rates]
+        if name in to_equalise(experiment):
+            each.append(equalised(name, config))
+        for variant, content in each:
+            taken = experiment.policies.get(variant, made.get(variant, content))
+            if taken.canonical() != content.canonical():
+                raise KitError(f"policies.{variant}: this name is needed for {name} at another rate; rename it")
+            if len(variant) > LONGEST:
+                raise KitError(f"policies.{name}: the name is too long for {variant}; shorten it")
+            made[variant] = content
+    return {name: config for name, config in made.items() if name not in experiment.policies}
+
+
+def trials(experiment: Experiment) -> list[Trial]:
+    """All trainings that tune: as many for each policy. With the first seed alone."""
+    tune = experiment.compare.tune
+    if tune is None:
+        return []
+    if tune.folds == "nested":
+        k = experiment.folds.k
+        places = [((fold + 1) % k, fold) for fold in experiment.folds.chosen]
+    else:
+        places = [(fold, None) for fold in tune.folds]
+    return [
+        Trial(name, rate, at_rate(name, config, rate)[0], experiment.seeds[0], fold, within)
+        for name, config in experiment.policies.items()
+        for fold, within in places
+        for rate in tune.rates
+    ]
+
+
+def trial_scores(
+    each: Sequence[Trial], folder: ExperimentDir, competition: Competition, config: ScoringConfig
+) -> dict[Trial, float | None]:
+    """The score of each trial by the plain rule (the most likely class, or all from .5 on); None where it
+    diverged."""
+    truth = dict(zip(competition.ids, competition.targets, strict=True))
+    return {trial: _plain_score(trial.run(folder), truth, config) for trial in each}
+
+
+def _plain_score(run: RunDir, truth: Mapping[str, np.ndarray], config: ScoringConfig) -> float | None:
+    if not run.finished:
+        return None
+    frame = read_predictions(run.oof)
+    probabilities, rows = frame.to_numpy(), np.array([truth[name] for name in frame.index])
+    return score(rows, plain_rule(probabilities, rows.ndim == 2, config).decide(probabilities), config)
+
+
+def choose_rates(
+    scores: Mapping[Trial, float | None],
+    experiment: Experiment,
+    tune: TuneConfig,
+) -> dict[str, dict[int, Chosen]]:
+    """By policy and fold compared: the rate with the best mean score over its trials, of equal ones the lower.
+
+    A rate at which a trial diverged is not chosen; a policy to which that leaves none, for any fold, is left out.
+    """
+    best = {
+        policy: {fold: _best(policy, fold, scores, tune) for fold in compared_folds(experiment)}
+        for policy in experiment.policies
+    }
+    return {policy: by_fold for policy, by_fold in best.items() if all(by_fold.values())}
+
+
+def _best(policy: str, fold: int, scores: Mapping[Trial, float | None], tune: TuneConfig) -> Chosen | None:
+    by_rate: dict[float, list[Trial]] = {rate: [] for rate in sorted(tune.rates)}
+    for trial in scores:
+        if trial.policy == policy and trial.within in (None, fold):
+            by_rate[trial.rate].append(trial)
+    means = {
+        rate: np.mean([scores[trial] for trial in each])
+        for rate, each in by_rate.items()
+        if all(scores[trial] is not None for trial in each)
+    }
+    if not means:
+        return None
+    rate = max(means, key=lambda rate: (means[rate], -rate))
+    return Chosen(rate, by_rate[rate][0].variant, rate in (min(by_rate), max(by_rate)))

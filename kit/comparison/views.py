@@ -1,0 +1,235 @@
+"""Which runs of an experiment stand for which policy, and whether they may be compared."""
+
+import dataclasses
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Any, Literal
+
+from kit.comparison.tuning import (
+    Chosen,
+    Trial,
+    choose_rates,
+    compared_folds,
+    equalised,
+    to_equalise,
+    trial_scores,
+    trials,
+)
+from kit.competition.folds import FoldPlan
+from kit.competition.load import Competition
+from kit.core.errors import KitError, some
+from kit.core.runs import ExperimentDir, RunDir, RunKey
+from kit.core.settings import fingerprint
+from kit.experiment.config import Experiment
+from kit.experiment.fingerprint import digests
+
+VIEWS = {"raw": "as they are", "tuned": "tuned", "equalised": "at equal mean rate"}  # in words
+EQUALISED = (
+    "Each policy rescaled so that its mean rate over parameters and updates is that of a uniform policy: what is "
+    "left is the shape."
+)
+
+Pair = tuple[int, int]  # seed, fold
+
+
+@dataclass(frozen=True)
+class Evidence:
+    """What the runs of an experiment are read with."""
+
+    experiment: Experiment
+    folder: ExperimentDir
+    competition: Competition
+    plan: FoldPlan
+    depends_on: dict[str, str]
+
+    @classmethod
+    def of(cls, experiment: Experiment, folder: ExperimentDir, competition: Competition, plan: FoldPlan):
+        return cls(experiment, folder, competition, plan, digests(experiment, competition, plan))
+
+
+@dataclass(frozen=True)
+class View:
+    """One way to look at the policies: the runs of each by seed and fold.
+
+    about     what it is, in a sentence;  note  what is to be borne in mind, or None
+    diverged  policies of which a run diverged, and all their runs: what they finished would flatter them, so it is
+              not among `runs`
+    """
+
+    name: Literal["raw", "tuned", "equalised"]
+    about: str
+    runs: dict[str, dict[Pair, RunDir]]
+    diverged: dict[str, dict[Pair, RunDir]]
+    note: str | None = None
+
+    def diverged_as_told(self, policy: str) -> str:
+        """In words."""
+        runs = self.diverged[policy].items()
+        where = some([f"seed {seed} fold {fold}" for (seed, fold), run in runs if run.diverged])
+        return f"{policy} diverged at {where}"
+
+
+@dataclass(frozen=True)
+class Tuning:
+    """scores: of each trial, None where it diverged;  chosen: by policy and fold that is compared"""
+
+    scores: dict[Trial, float | None]
+    chosen: dict[str, dict[int, Chosen]]
+
+
+def tuning_of(evidence: Evidence, experiment: Experiment) -> Tuning | None:
+    """What the trials that are there choose; None where the config tunes nothing, or a trial is missing."""
+    tune, each = experiment.compare.tune, trials(experiment)
+    if tune is None or not all(trial.settled(evidence.folder) for trial in each):
+        return None
+    for trial in each:
+        check_run(trial.run(evidence.folder), trial.variant, evidence, trial.within)
+    scores = trial_scores(each, evidence.folder, evidence.competition, experiment.scoring)
+    return Tuning(scores, choose_rates(scores, experiment, tune))
+
+
+def tuned_runs(experiment: Experiment, tuning: Tuning) -> dict[tuple[str, Pair], tuple[str, int, int]]:
+    """The run (variant, seed, fold) that stands for a policy, seed and fold where rates are tuned."""
+    return {
+        (name, (seed, fold)): (by_fold[fold].variant, seed, fold)
+        for name, by_fold in tuning.chosen.items()
+        for seed in experiment.seeds
+        for fold in compared_folds(experiment)
+    }
+
+
+def views_of(experiment: Experiment, evidence: Evidence, tuning: Tuning | None) -> tuple[list[View], list[str]]:
+    """The ways to compare for which all runs are there; and why those are missing that the config asks for.
+
+    KitError where the baseline has no runs, or diverged, as it is.
+    """
+    folder, baseline = evidence.folder, experiment.compare.baseline
+    pairs = [(seed, fold) for seed in experiment.seeds for fold in experiment.folds.chosen]
+    own = {(name, pair): RunKey(name, *pair) for name in experiment.policies for pair in pairs}
+    raw = _view("raw", "Each policy with the rates that it states.", own, folder)
+    if baseline in raw.diverged:
+        told = raw.diverged_as_told(baseline)
+        raise KitError(f"compare: the baseline {told}; lower its lr, or name another with --baseline")
+    if not raw.runs[baseline]:
+        raise KitError(f"compare: the baseline {baseline} has no finished runs; train it (leave out --stored)")
+    others, missing = [], []
+    if tuning:
+        keys = {place: RunKey(*key) for place, key in tuned_runs(experiment, tuning).items()}
+        others.append(_view("tuned", _about_tuning(experiment), keys, folder, _edges(tuning)))
+        for name in experiment.policies:
+            if name not in tuning.chosen:
+                which = f"the baseline {name}" if name == baseline else name
+                where = ", without one of the folds" if experiment.compare.tune.folds == "nested" else ""
+                missing.append(
+                    f"Not compared tuned: {which} diverged at every rate that was tried{where}; try lower ones."
+                )
+    elif experiment.compare.tune:
+        missing.append("Not compared tuned: not all of its runs are there.")
+    if names := to_equalise(experiment):
+        same = {name: equalised(name, experiment.policies[name])[0] for name in names}
+        keys = {(name, pair): RunKey(same[name], *pair) for name in names for pair in pairs}
+        others.append(_view("equalised", EQUALISED, keys, folder))
+    views = [raw]
+    for view in others:
+        if baseline in view.diverged:
+            missing.append(f"Not compared {view.name}: the baseline {view.diverged_as_told(baseline)}.")
+        elif not all(view.runs.values()):
+            missing.append(f"Not compared {view.name}: not all of its runs are there.")
+        elif baseline in view.runs:
+            views.append(view)
+    return views, missing
+
+
+def _view(
+    name: str, about: str, keys: Mapping[tuple[str, Pair], RunKey], folder: ExperimentDir, note: str | None = None
+) -> View:
+    """Of the runs that stand for each policy, seed and fold, those that are there."""
+    runs: dict[str, dict[Pair, RunDir]] = {policy: {} for policy, _ in keys}
+    for (policy, pair), key in keys.items():
+        run = folder.run(key)
+        if run.finished or run.diverged:
+            runs[policy][pair] = run
+    diverged = {name: each for name, each in runs.items() if any(run.diverged for run in each.values())}
+    return View(name, about, {name: runs[name] for name in runs if name not in diverged}, diverged, note)
+
+
+def _about_tuning(experiment: Experiment) -> str:
+    tune = experiment.compare.tune
+    rates = some([f"{rate:g}" for rate in tune.rates], 20)
+    if tune.folds == "nested":
+        where = "within the other folds of each fold that is compared (trained on all but two, scored on one)"
+    else:
+        where = f"on fold {some(tune.folds)}; compared on the others"
+    return f"The peak rate of each policy is the best of {rates} {where}, with one seed."
+
+
+def _edges(tuning: Tuning) -> str | None:
+    """Which policies would perhaps have liked a rate beyond those tried."""
+    ends = {name: {c.rate for c in by_fold.values() if c.at_end} for name, by_fold in tuning.chosen.items()}
+    lines = [f"{name} ({some([f'{rate:g}' for rate in sorted(rates)])})" for name, rates in ends.items() if rates]
+    if not lines:
+        return None
+    return f"Chosen at the end of the rates that were tried: {some(lines, 20)}; further rates might do better."
+
+
+def check_run(run: RunDir, policy: str, evidence: Evidence, within: int | None = None) -> None:
+    """KitError where the run is of another config, policy, data or kit than this experiment's."""
+    record = run.read()
+    then = record.get("depends_on", {})
+    config = evidence.experiment.policies[policy]
+    now = evidence.depends_on | {"policy": fingerprint(config.canonical())}
+    if within is not None:
+        now["folds"] = dataclasses.replace(evidence.plan, unused=within).digest
+    if changed := [name for name, digest in now.items() if then.get(name) != digest]:
+        where = run.path.relative_to(evidence.folder.path)
+        raise KitError(
+            f"{where}: was trained with other {' and '.join(changed)} than this config's (fingerprint "
+            f"{record.get('fingerprint')}), so it is not compared; remove the run, and it is trained anew"
+        )
+
+
+def check_fair(view: View) -> None:
+    """KitError where runs of the same seed and fold did not start alike, or differ in updates."""
+    by_pair: dict[Pair, list[tuple[str, dict[str, Any]]]] = {}
+    for name, runs in view.runs.items():
+        for pair, run in runs.items():
+            by_pair.setdefault(pair, []).append((name, run.read()))
+    for (seed, fold), members in sorted(by_pair.items()):
+        for key, what in (("steps", "updates"), ("initial_weights", "initial weights")):
+            values = {name: record[key] for name, record in members}
+            if len(set(values.values())) > 1:
+                told = some([f"{name} {value}" for name, value in values.items()], 20)
+                raise KitError(
+                    f"seed {seed} fold {fold}: the policies had different {what} ({told}), so they cannot be "
+                    "compared; train them anew with one config, as many devices and one version of the kit"
+                )
+
+
+def size_of(view: View) -> str:
+    """How many folds and seeds each policy was trained on."""
+    sizes = {}
+    for name, runs in view.runs.items():
+        folds, seeds = {fold for _, fold in runs}, {seed for seed, _ in runs}
+        whole = len(runs) == len(folds) * len(seeds)
+        text = f"{_counted(len(folds), 'fold')} × {_counted(len(seeds), 'seed')}" + (
+            "" if whole else f", not all of them ({len(runs)} runs)"
+        )
+        sizes.setdefault(text, []).append(name)
+    if len(sizes) == 1:
+        return f"{next(iter(sizes))}."
+    return " ".join(f"{some(names, 20)}: {text}." for text, names in sizes.items())
+
+
+def _counted(number: int, what: str) -> str:
+    return f"{number} {what}{'' if number == 1 else 's'}"
+
+
+def machines_of(view: View) -> str | None:
+    """Told where runs were not all trained on the same kind of device, in one precision and with one torch."""
+    records = [run.read() for runs in view.runs.values() for run in runs.values()]
+    kinds = {
+        f"{record.get('device', 'cpu').partition(':')[0]} in {record.get('precision', 'fp32')}, "
+        f"torch {record.get('versions', {}).get('torch', 'unknown')}"
+        for record in records
+    }
+    return f"Runs were trained on different machines: {some(sorted(kinds), 5)}." if len(kinds) > 1 else None

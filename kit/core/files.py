@@ -1,0 +1,110 @@
+"""Files that appear whole or not at all."""
+
+import hashlib
+import json
+import os
+import shutil
+import tempfile
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+
+from kit.core.errors import KitError
+
+
+@contextmanager
+def atomic(path: Path) -> Iterator[Path]:
+    """Yields a temporary path beside `path`; on success it is flushed to disk and renamed to `path`.
+
+    On an exception the temporary file is removed and `path` is left as it was.
+    """
+    path = Path(path)
+    path.parent.mkdir(parents=True, exist_ok=True)
+    handle, name = tempfile.mkstemp(prefix=f".{path.name}.", suffix=path.suffix, dir=path.parent)
+    os.close(handle)
+    temporary = Path(name)
+    try:
+        yield temporary
+        with open(temporary, "rb+") as file:
+            os.fsync(file.fileno())
+        temporary.chmod(0o666 & ~_umask())  # mkstemp makes private files; these are meant to be shared
+        temporary.replace(path)
+    finally:
+        temporary.unlink(missing_ok=True)
+
+
+@contextmanager
+def whole_folder(path: Path) -> Iterator[Path]:
+    """Yields an empty folder beside `path`; on success it takes the place of `path`, with what was there removed.
+
+    On an exception the new folder is removed and `path` is left as it was. What was there is renamed before, and
+    removed after, the new one takes its place, so that a kill at any moment leaves one of the two whole.
+    """
+    path = Path(path)
+    path.parent.mkdir(parents=True, exist_ok=True)
+    draft = Path(tempfile.mkdtemp(prefix=f".{path.name}.", dir=path.parent))
+    former = draft.with_name(f"{draft.name}.former")
+    try:
+        yield draft
+        draft.chmod(0o777 & ~_umask())
+        if path.exists():
+            os.replace(path, former)
+        try:
+            os.replace(draft, path)
+        except BaseException:
+            if former.exists():
+                os.replace(former, path)
+            raise
+        shutil.rmtree(former, ignore_errors=True)
+    finally:
+        shutil.rmtree(draft, ignore_errors=True)
+
+
+def _umask() -> int:
+    mask = os.umask(0)
+    os.umask(mask)
+    return mask
+
+
+def need_writable(folder: Path) -> None:
+    """Makes the folder and tries to write there; KitError where that is not possible."""
+    if reason := _refusal(folder):
+        raise KitError(f"{folder} cannot be written ({reason}); give --output DIR that can")
+
+
+def _refusal(folder: Path) -> str | None:
+    """Why nothing can be written into the folder, which is made where it is not there."""
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+        with tempfile.TemporaryFile(dir=folder):
+            return None
+    except OSError as error:
+        return error.strerror or str(error) or type(error).__name__
+
+
+def need_output(option: str, file: str | None, suffixes: tuple[str, ...]) -> None:
+    """Before work begins: KitError where the file that an option names cannot be written, or ends otherwise."""
+    if file is None:
+        return
+    path = Path(file)
+    if path.suffix.lower() not in suffixes:
+        raise KitError(f"{option} {file}: the name has to end in {' or '.join(suffixes)}")
+    if path.is_dir():
+        raise KitError(f"{option} {file}: is a folder")
+    if reason := _refusal(path.parent):
+        raise KitError(f"{option} {file}: cannot be written ({reason})")
+
+
+def write_text(path: Path, text: str) -> None:
+    with atomic(path) as temporary:
+        temporary.write_text(text, encoding="utf-8", newline="\n")
+
+
+def write_json(path: Path, value) -> None:
+    write_text(path, json.dumps(value, indent=2, ensure_ascii=False) + "\n")
+
+
+def sha256(path: Path) -> str:
+    """SHA-256 of a file's bytes, in hexadecimal."""
+    with open(path, "rb") as file:
+        return hashlib.file_digest(file, "sha256").hexdigest()

@@ -1,0 +1,349 @@
+"""Blending what experiments predicted: joined by id, refused where that would be wrong, handed in like a run.
+
+runs/<blend>/
+  blend.json     members with weights, the methods tried, the rule, the scores
+  oof.parquet  test.parquet      blended, the test rows' the mean over folds
+"""
+
+import json
+from collections.abc import Sequence
+from dataclasses import dataclass
+from functools import cached_property
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pandas as pd
+from pydantic import TypeAdapter, ValidationError
+
+from kit.competition.folds import FoldPlan
+from kit.competition.load import Competition, load_competition
+from kit.competition.submission import write_submission
+from kit.core.errors import KitError, Say, some
+from kit.core.files import need_writable, write_json
+from kit.core.paths import Places
+from kit.core.runs import ExperimentDir, RunDir, average, predictions, write_predictions
+from kit.core.settings import Name, fingerprint
+from kit.experiment.config import Experiment, load_experiment
+from kit.experiment.fingerprint import labels_digest, read_plan, stored_experiment
+from kit.experiment.pool import Pooled, pooled, stored_scores
+from kit.scoring.blend import BlendChoice, choose_blend
+from kit.scoring.config import ScoringConfig
+from kit.scoring.decide import choose, decide_test
+
+RECORD = "blend.json"
+_LONGEST = 80  # of a name
+
+
+@dataclass(frozen=True)
+class Blended:
+    """What `blend` made: the folder, the content of its blend.json, the submission."""
+
+    folder: Path
+    record: dict[str, Any]
+    submission: Path
+
+
+@dataclass(frozen=True)
+class Member:
+    """One policy of an experiment in runs/.
+
+    title  as it is named: the experiment, or experiment/policy where it did not begin with that policy
+    """
+
+    title: str
+    folder: ExperimentDir
+    policy: str
+    experiment: Experiment
+
+    @cached_property
+    def runs(self) -> list[RunDir]:
+        return [run for run in self.folder.runs(self.policy) if run.finished]
+
+    @cached_property
+    def records(self) -> list[dict[str, Any]]:
+        return [run.read() for run in self.runs]
+
+    @property
+    def folds(self) -> set[int]:
+        return {record["fold"] for record in self.records}
+
+
+def blend(
+    names: Sequence[str],
+    output: str | Path = ".",
+    name: str | None = None,
+    *,
+    overrides: Sequence[str] = (),
+    say: Say = lambda line: None,
+) -> Blended:
+    """Blends two members or more, and writes the submission and what it rests on.
+
+    names      experiments in runs/: `digits` is the policy it began with, `digits/cosine` another one
+    output     the folder that holds runs/ and submissions/
+    name       of the blend; left out: blend-<member>-<member>…
+    overrides  of the first member's `scoring` and `competition`, like "scoring.average=micro"
+
+    Competition and metric are those of the first member. Raises KitError, before anything is written, where
+    members are unknown, the same, or of other folds, rows, labels, classes or test rows than the first.
+    """
+    places = Places(Path(output).expanduser())
+    members = _members(names, places)
+    experiment = _settings(members[0], overrides)
+    name = _checked_name(name or default_name(members), places)
+    competition = load_competition(experiment.competition)
+    plan = _shared_plan(members, competition)
+    pools = [_pool(member, members[0], competition, plan) for member in members]
+    for path in (places.runs, places.submissions):
+        need_writable(path)
+    pool, config = pools[0], experiment.scoring
+    say(f"{name}: {len(members)} members, {len(pool.oof)} rows in {len(pool.test)} folds")
+    choice = choose_blend(
+        [each.oof.to_numpy() for each in pools],
+        pool.truth,
+        pool.folds,
+        config,
+        pool.groups,
+        ranked=competition.submission.kind != "probabilities",  # ranks are none
+    )
+    record = _record(name, members, pools, choice, experiment, competition, plan)
+    return _write(record, choice, pools, config, competition, places)
+
+
+def read_blend(places: Places, name: str) -> dict[str, Any] | None:
+    """The content of the blend's blend.json; None where there is no blend of this name."""
+    file = places.runs / name / RECORD
+    if not file.is_file():
+        return None
+    try:
+        return json.loads(file.read_text(encoding="utf-8"))
+    except ValueError as error:
+        raise KitError(f"{file} is damaged ({error}); python -m kit blend writes it anew") from error
+
+
+def default_name(members: Sequence[Member]) -> str:
+    """`blend-digits-digits.cosine`; of more members than fit a name, the first and a hash of all."""
+    titles = [member.title.replace("/", ".") for member in members]
+    whole = "-".join(["blend", *titles])
+    if len(whole) <= _LONGEST:
+        return whole
+    return f"{whole[: _LONGEST - 9].rstrip('-.')}-{fingerprint(titles)[:8]}"
+
+
+def _members(names: Sequence[str], places: Places) -> list[Member]:
+    members = [_member(name, places) for name in names]
+    titles = [member.title for member in members]
+    if twice := [title for title in dict.fromkeys(titles) if titles.count(title) > 1]:
+        raise KitError(f"blend: {some(twice)} stands there twice; name each member once (weights are found)")
+    if len(members) < 2:
+        raise KitError(
+            "blend: needs two members or more, as EXPERIMENT or EXPERIMENT/POLICY; "
+            f"runs/ holds {some(_there(places)) or 'none'}"
+        )
+    return members
+
+
+def _member(name: str, places: Places) -> Member:
+    title, _, policy = name.strip("/").partition("/")
+    folder = ExperimentDir(places.runs / title)
+    if read_blend(places, title):
+        raise KitError(f"blend: {title} is a blend itself; name its members, with the others, instead")
+    if not title or (experiment := stored_experiment(folder)) is None:
+        there = some(_there(places)) or "none"
+        raise KitError(f"blend: {places.runs} holds no experiment {title!r}; it holds {there}")
+    first = next(iter(experiment.policies))
+    if policy and policy not in experiment.policies:
+        raise KitError(f"blend: {title} has no policy {policy!r}; it has {some(experiment.policies)}")
+    policy = policy or first
+    member = Member(title if policy == first else f"{title}/{policy}", folder, policy, experiment)
+    if not member.runs:
+        raise KitError(f"blend: {member.title} has no finished run of {policy}; train it with python -m kit run")
+    return member
+
+
+def _there(places: Places) -> list[str]:
+    """The members that there are."""
+    found = []
+    for config in sorted(places.runs.glob("*/experiment.yaml")):
+        folder = ExperimentDir(config.parent)
+        _, *later = stored_experiment(folder).policies
+        found += [folder.path.name, *(f"{folder.path.name}/{policy}" for policy in later)]
+    return found
+
+
+def _settings(member: Member, overrides: Sequence[str]) -> Experiment:
+    """The experiment whose competition and metric count."""
+    if strange := [each for each in overrides if each.partition(".")[0].strip() not in ("scoring", "competition")]:
+        raise KitError(f"--set {strange[0]}: a blend trains nothing; only scoring and competition can be set")
+    return load_experiment(member.folder.config, overrides) if overrides else member.experiment
+
+
+def _checked_name(name: str, places: Places) -> str:
+    """The name, which may be that of a blend, but of nothing else that is there."""
+    try:
+        TypeAdapter(Name).validate_python(name)
+    except ValidationError as error:
+        raise KitError(
+            f"--name {name!r}: letters, digits, dots, dashes and underscores only, {_LONGEST} at most"
+        ) from error
+    folder = ExperimentDir(places.runs / name)
+    if folder.config.exists() or folder.runs():
+        raise KitError(f"{folder.path} is an experiment; give the blend another name with --name NAME")
+    file = places.submissions / f"{name}.csv"
+    if file.exists() and not (folder.path / RECORD).exists():
+        raise KitError(f"{file} is there, and of no blend; give the blend another name with --name NAME")
+    return name
+
+
+def _shared_plan(members: Sequence[Member], competition: Competition) -> FoldPlan:
+    """The fold plan that all members were trained by; KitError where one was not, or on other labels."""
+    first = members[0]
+    plan = read_plan(first.experiment, first.folder, competition)
+    labels = labels_digest(competition)
+    for member in members:
+        if member is not first:
+            _need_same_folds(member, first, competition, plan)
+        for run, record in zip(member.runs, member.records, strict=True):
+            then, where = record.get("depends_on", {}), run.path.relative_to(member.folder.path)
+            if then.get("folds") != plan.digest:
+                raise KitError(
+                    f"blend: {member.title} was trained by other folds ({where}) than its folds.csv says; "
+                    "train it anew"
+                )
+            if then.get("labels") != labels:
+                raise KitError(
+                    f"blend: {member.title} was trained on other labels ({where}) than those in "
+                    f"{competition.folder}, by which {first.title} is scored; blend members of the same labels"
+                )
+    every = set().union(*(member.folds for member in members))
+    for member in members:
+        if lacking := sorted(every - member.folds):
+            other = next(each.title for each in members if lacking[0] in each.folds)
+            raise KitError(
+                f"blend: {member.title} has no finished run of fold {some(lacking)}, which {other} has; "
+                "train it with python -m kit run"
+            )
+    return plan
+
+
+def _need_same_folds(member: Member, first: Member, competition: Competition, plan: FoldPlan) -> None:
+    try:
+        other = read_plan(member.experiment, member.folder, competition)
+    except KitError as error:
+        raise KitError(
+            f"blend: {first.title} and {member.title} are of different training rows: {error}"
+        ) from error
+    if other.digest != plan.digest:
+        raise KitError(
+            f"blend: {first.title} and {member.title} have different folds, so a row may have been trained on by "
+            f"one and held out by the other; train one anew with --folds {first.folder.folds}"
+        )
+
+
+def _pool(member: Member, first: Member, competition: Competition, plan: FoldPlan) -> Pooled:
+    """A member's predictions, its rows and columns in the competition's order."""
+    classes, wanted = list(competition.classes), set(competition.test_ids)
+    for run in member.runs:
+        seen = set(pd.read_parquet(run.test, columns=["id"])["id"])
+        if seen != wanted:
+            odd = some(sorted(seen ^ wanted), 3)
+            raise KitError(
+                f"blend: {member.title} predicted other test rows than {competition.folder} has now (not both "
+                f"have {odd}); python -m kit run predicts them anew with its weights"
+            )
+    pool = pooled(member.runs, competition, plan)
+    if odd := sorted(set(pool.oof.columns) ^ set(classes)):
+        raise KitError(
+            f"blend: {member.title} has other classes than {first.title} (not both have {some(odd, 5)}); blend "
+            "members of the same classes"
+        )
+    # float32 is what was predicted; means over seeds do not need more.
+    ordered = lambda frame: frame[classes].astype(np.float32)  # noqa: E731
+    held_out = np.flatnonzero(np.isin(plan.fold, list(member.folds)))
+    if list(pool.oof.index) != [competition.ids[row] for row in held_out]:
+        raise KitError(
+            f"blend: {member.title} has predicted {len(pool.oof)} of the {len(held_out)} rows of its folds; "
+            "train it anew"
+        )
+    test = {fold: ordered(frame) for fold, frame in pool.test.items()}
+    return Pooled(ordered(pool.oof), pool.truth, pool.folds, pool.groups, pool.each, test)
+
+
+def _record(
+    name: str,
+    members: Sequence[Member],
+    pools: Sequence[Pooled],
+    choice: BlendChoice,
+    experiment: Experiment,
+    competition: Competition,
+    plan: FoldPlan,
+) -> dict[str, Any]:
+    """The content of blend.json."""
+    config, classes = experiment.scoring, list(competition.classes)
+    return {
+        "name": name,
+        "metric": config.title,
+        "method": choice.blend.method,
+        "oof": choice.cross_fitted,
+        "optimistic": choice.optimistic,
+        "members": [
+            {
+                "member": member.title,
+                "experiment": member.experiment.name,
+                "policy": member.policy,
+                "weight": weight,
+                "oof": _score_alone(member, pool, config),
+                "runs": len(member.runs),
+            }
+            for member, pool, weight in zip(members, pools, choice.blend.weights, strict=True)
+        ],
+        "candidates": choice.candidates,
+        "rule": {"said": choice.rule.sentence(classes), **choice.rule.to_json()},
+        "oof_rows": len(pools[0].oof),
+        "train_rows": int((plan.fold >= 0).sum()),
+        "folds": plan.digest,
+        "classes": classes,
+        "scoring": config.canonical(),
+        "competition": experiment.competition.model_dump(mode="json", exclude_defaults=True),
+    }
+
+
+def _score_alone(member: Member, pool: Pooled, config: ScoringConfig) -> float:
+    """The member's own out-of-fold score: as `kit run` told it, where it is of this metric."""
+    scores = stored_scores(member.folder.policy(member.policy) / "scores.json", config)
+    if scores and scores["oof_rows"] == len(pool.oof):
+        return scores["oof"]
+    return choose(pool.oof.to_numpy(), pool.truth, pool.folds, config, pool.groups).cross_fitted
+
+
+def _write(
+    record: dict[str, Any],
+    choice: BlendChoice,
+    pools: Sequence[Pooled],
+    config: ScoringConfig,
+    competition: Competition,
+    places: Places,
+) -> Blended:
+    """Decides the test rows, and writes the files of the blend."""
+    folder, classes = places.runs / record["name"], competition.classes
+    submission = places.submissions / f"{record['name']}.csv"
+    ids, folds = pools[0].oof.index, pools[0].folds
+    oof = choice.blend.out_of_fold([pool.oof.to_numpy() for pool in pools], folds)
+    by_fold = [_test_of(fold, choice, pools) for fold in pools[0].test]
+    mean = average(predictions(competition.test_ids, values, classes) for values in by_fold)
+    labels = decide_test(choice.rule, by_fold, config.transfer)
+    handed_in = competition.submission.make(labels, mean.to_numpy())
+    competition.submission.validate(handed_in, str(submission))
+    write_predictions(predictions(list(ids), oof, classes), folder / "oof.parquet")
+    write_predictions(mean.astype(np.float32), folder / "test.parquet")
+    write_json(folder / RECORD, record)
+    write_submission(handed_in, submission)
+    return Blended(folder, record, submission)
+
+
+def _test_of(fold: int, choice: BlendChoice, pools: Sequence[Pooled]) -> np.ndarray:
+    """The blended predictions of the test rows by one fold's models."""
+    rows = pools[0].folds == fold
+    return choice.blend.of(
+        [pool.test[fold].to_numpy() for pool in pools], [pool.oof.to_numpy()[rows] for pool in pools]
+    )

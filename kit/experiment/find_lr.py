@@ -1,0 +1,169 @@
+"""The range test of an experiment, all depth groups together or each in turn: `python -m kit find-lr`."""
+
+import math
+import tempfile
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
+from pathlib import Path
+
+import numpy as np
+import pandas as pd
+
+from kit.core.errors import KitError
+from kit.core.files import write_text
+from kit.core.paths import Places
+from kit.core.progress import Progress
+from kit.core.runs import ExperimentDir, RunDir, RunKey
+from kit.experiment.config import Experiment
+from kit.experiment.prepare import Prepared, Say, prepare, run_keys
+from kit.experiment.preview import preview_of
+from kit.experiment.runner import trainer_of
+from kit.lr import Clock, Group, Policy
+from kit.lr.plots import draw_range_test
+from kit.training.device import make_accelerator
+from kit.training.range_test import RangeTest, Sweep, range_test
+from kit.training.trainer import batches_of
+
+
+@dataclass(frozen=True)
+class Search:
+    """What find-lr was asked: rates from `first` to `last` in `steps` updates (fastai's defaults)."""
+
+    first: float = 1e-7
+    last: float = 10.0
+    steps: int = 100
+    by_depth: bool = False
+
+    def __post_init__(self):
+        if not 0 < self.first < self.last < math.inf:
+            raise KitError(f"find-lr: --start {self.first:g} has to be above 0 and below --end {self.last:g}")
+        if self.steps < 30:
+            raise KitError(f"find-lr: --steps {self.steps}: at least 30 are needed to see a shape")
+
+
+@dataclass(frozen=True)
+class Reference:
+    """A policy as it is where most is learned (the largest mean rate over parameters), its schedule taken out.
+
+    shape   float64 [groups]: the rates there by the policy's `lr`;  frozen  bool [groups]
+    """
+
+    shape: np.ndarray
+    frozen: np.ndarray
+
+
+@dataclass(frozen=True)
+class Found:
+    """A range test for each curve: `all` groups together, or one a depth group.
+
+    policy, peak, base   whose profile it was, its `lr`, and the groups' rates under it
+    """
+
+    policy: str
+    peak: float
+    groups: list[Group]
+    base: np.ndarray
+    tests: dict[str, RangeTest]
+
+    def suggested_profile(self) -> tuple[float, dict[str, float]]:
+        """For `by_depth`: the largest rate, and each group's multiplier of it, 0 for groups that are frozen.
+
+        Of the four suggestions it takes `minimum`, a tenth of the rate from which on this group does harm:
+        the others look for where the loss falls, and here it falls because all the other groups learn. A
+        group that no rate harmed gets at most the highest of those that were.
+        """
+        rates = {name: test.suggestions()["minimum"] for name, test in self.tests.items()}
+        known = [rates[name] for name, test in self.tests.items() if test.bounded]
+        rates = {name: min(rate, max(known)) if known else rate for name, rate in rates.items()}
+        top = max(rates.values())
+        return top, {group.name: rates.get(group.name, 0.0) / top for group in self.groups}
+
+
+def find_lr(
+    experiment: Experiment, search: Search, output: str | Path = ".", say: Say = lambda line: None
+) -> Found:
+    """Runs the range test on the first policy, seed and fold of an experiment.
+
+    Nothing is kept of it but the pixel cache below `output`; each curve starts from the seed's initial
+    weights and sees the same batches. Raises KitError for what `run` would refuse.
+    """
+    places = Places(Path(output).expanduser())
+    name, *others = experiment.policies
+    if others:
+        say(f"find-lr looks at one policy: {name} (choose with --policy)")
+        experiment = experiment.model_copy(update={"policies": {name: experiment.policies[name]}})
+    policy = experiment.policies[name].build()
+    if search.by_depth and len(policy.phases) > 1:
+        raise KitError(
+            f"find-lr: --by-depth needs a policy of one phase, {name} has {len(policy.phases)}; take a plain one, "
+            "like --policy uniform"
+        )
+    if policy.controller:
+        say(f"The controller {policy.controller.name} is left out: the static rates are tested")
+    with tempfile.TemporaryDirectory() as scratch:
+        prepared = prepare(experiment, ExperimentDir(Path(scratch) / "runs"), places, say=say)
+        key = run_keys(experiment)[0]
+        rows = len(prepared.plan.training_rows(key.fold))
+        groups, reference = _reference(prepared, key, policy, rows)
+        epochs = math.ceil(search.steps / batches_of(experiment.training, rows, key.seed).steps_per_epoch)
+        training = experiment.training.model_copy(update={"epochs": epochs})
+        prepared = replace(prepared, recipe=replace(prepared.recipe, training=training))
+        sweeps = _sweeps(search, groups, reference, policy)
+        tests = {}
+        for title, sweep in sweeps.items():
+            trainer = trainer_of(key, prepared, RunDir(Path(scratch) / "run"), make_accelerator(training), sweep)
+            with Progress(f"find-lr {title}", search.steps) as progress:
+                tests[title] = range_test(trainer, sweep, progress.update)
+            try:
+                tests[title].suggestions()
+            except KitError as error:
+                raise KitError(f"find-lr {title}: {error}") from error
+    return Found(name, policy.peak, groups, reference.shape * policy.peak, tests)
+
+
+def _reference(prepared: Prepared, key: RunKey, policy: Policy, rows: int) -> tuple[list[Group], Reference]:
+    seen = preview_of(prepared.experiment, key.policy, len(prepared.competition.classes), rows)
+    matrix, groups = seen.matrix, seen.groups
+    learning = np.where(matrix.frozen, 0.0, matrix.lr) @ [group.n_params for group in groups]
+    step = int(learning.argmax())
+    fraction = policy.fraction(Clock(step, len(matrix.lr), seen.steps_per_epoch))
+    return groups, Reference(matrix.lr[step] / (fraction * policy.peak), matrix.frozen[step])
+
+
+def _sweeps(search: Search, groups: Sequence[Group], reference: Reference, policy: Policy) -> dict[str, Sweep]:
+    """By the name of the curve: `all`, or the group whose rate moves while the others keep their base rate."""
+    common = {"frozen": reference.frozen, "train_norm": policy.train_norm}
+    limits = (search.first, search.last, search.steps)
+    if not search.by_depth:
+        return {"all": Sweep(*limits, reference.shape, np.zeros(len(groups)), **common)}
+    learning = [group for group in groups if not reference.frozen[group.index]]
+    return {
+        group.name: Sweep(
+            *limits,
+            np.array([float(other is group) for other in groups]),
+            np.where([other is group for other in groups], 0.0, reference.shape * policy.peak),
+            **common,
+        )
+        for group in learning
+    }
+
+
+def write_table(found: Found, path: str | Path) -> None:
+    """A CSV with a row an update: the curve, the swept rate, the loss and the smoothed loss."""
+    frame = pd.concat(
+        pd.DataFrame({"curve": name, "lr": test.rates, "loss": test.losses, "smoothed": test.smoothed})
+        for name, test in found.tests.items()
+    )
+    write_text(Path(path), frame.to_csv(index=False, lineterminator="\n"))
+
+
+def draw(found: Found, path: str | Path) -> None:
+    """The smoothed loss over the rate, with the suggestions."""
+    curves = {name: (test.rates, test.smoothed) for name, test in found.tests.items()}
+    marks = {name: test.suggestions() for name, test in found.tests.items()}
+    if "all" not in found.tests:
+        marks = {name: {"minimum": chosen["minimum"]} for name, chosen in marks.items()}
+    title = f"{found.policy}: " + (
+        "all depth groups together" if "all" in found.tests else "a depth group at a time"
+    )
+    draw_range_test(curves, marks, title, Path(path))

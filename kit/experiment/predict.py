@@ -1,0 +1,310 @@
+"""A submission from trained runs alone: no train table, no training. What an infer kernel does."""
+
+import time
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass, replace
+from pathlib import Path
+
+import numpy as np
+import pandas as pd
+import torch
+from accelerate import Accelerator
+from safetensors.torch import load_file
+
+from kit.competition.labels import Labels, MultiLabel, SingleLabel
+from kit.competition.load import TestSet, class_names, load_labels, load_test, need_an_image
+from kit.competition.submission import SubmissionFormat, submission_format, write_submission
+from kit.core.errors import KitError, some
+from kit.core.files import need_output, sha256
+from kit.core.paths import Places, input_root, mounted
+from kit.core.runs import ExperimentDir, RunDir, RunKey, average, predictions, read_predictions
+from kit.core.settings import fingerprint
+from kit.data.images import Readable, open_readable
+from kit.experiment.config import Experiment
+from kit.experiment.fingerprint import config_digest
+from kit.experiment.pool import by_fold, stored_rule
+from kit.experiment.prepare import Say
+from kit.model.build import build_model, normalisation
+from kit.scoring.config import Transfer
+from kit.scoring.decide import Rule, choose, decide_test, plain_rule
+from kit.scoring.rules import Argmax
+from kit.training.device import make_accelerator
+from kit.training.predict import Normalise, predict
+
+
+@dataclass(frozen=True)
+class Predicted:
+    """submission  the file
+    rows        in it
+    models      whose mean it is, of so many that there are
+    unreadable  ids whose image is missing or broken: they got the prior
+    late        ids that not even the first model reached in time: they got the prior, too
+    """
+
+    submission: Path
+    rows: int
+    models: int
+    of: int
+    unreadable: list[str]
+    late: list[str]
+
+
+def predict_test(
+    experiment: Experiment,
+    sources: Sequence[str | Path] = (),
+    submission: str | Path = "submission.csv",
+    output: str | Path = ".",
+    cache: str | Path | None = None,
+    seconds: float | None = None,
+    say: Say = lambda line: None,
+) -> Predicted:
+    """Predicts the test set that is there with the runs of the experiment's first policy; the mean of all.
+
+    sources     folders that hold finished runs, at any depth; left out: output/runs, and what is attached to
+                the kernel
+    submission  the file to write; a valid one of the most common class is there from the beginning
+    seconds     from now, after which nothing more is decoded or predicted: the mean of the models that are done
+                is handed in; where not even the first is, the rows that it reached, and the prior for the others
+
+    Rows whose image is missing or broken get the prior, the mean out-of-fold prediction. Raises KitError where
+    no run of this experiment is found, where runs were trained under another config, where test table and sample
+    submission disagree, and where not one of the test images is there.
+    """
+    deadline = float("inf") if seconds is None else time.monotonic() + seconds
+    need_output("--submission", str(submission), (".csv",))
+    submission = Path(submission)
+    places = Places(Path(output).expanduser(), Path(cache).expanduser() if cache else None)
+    policy = next(iter(experiment.policies))
+    test = load_test(experiment.competition)
+    need_an_image(test, experiment.competition)
+    stated = [Path(source).expanduser() for source in sources]
+    runs = find_runs(experiment, policy, stated or usual_sources(experiment, places))
+    oof = average(read_predictions(run.oof) for run in runs)
+    multilabel, scoring = experiment.competition.multilabel, experiment.scoring
+    scoring.check(multilabel, len(oof.columns))
+    hand_in = _HandIn(
+        rule=plain_rule(oof.to_numpy(), multilabel, scoring),
+        prior=oof.mean(),
+        format=_format(experiment, test, list(oof.columns)),
+        transfer=scoring.transfer,
+        path=submission,
+    )
+    hand_in.write({})  # before anything that may take long
+    hand_in = replace(hand_in, rule=_rule(experiment, runs, oof, places, say))
+    models = "1 model" if len(runs) == 1 else f"{len(runs)} models"
+    say(
+        f"{experiment.name}: {len(test.ids)} test rows, {models} of {policy}; until they are done {submission} "
+        "has the most common class everywhere"
+    )
+    # The test set may be larger than any before: a cache where there is room for it, even if told to have one.
+    data = experiment.data.model_copy(update={"cache": experiment.data.cache and "auto"})
+    readable = open_readable(test.ids, test.images, data, places.cache, expired=_after(deadline))
+    try:
+        made = list(_predictions(experiment, runs if readable.rows else [], readable, deadline, say))
+    finally:
+        if len(readable.rows) < len(test.ids) and readable.images.cache:  # with gaps: of no use to another
+            readable.images.cache.unlink()
+    unreadable = [test.ids[row] for row in readable.broken]
+    if unreadable:
+        say(
+            f"{len(unreadable)} of {len(test.ids)} images cannot be read ({some(unreadable, 5)}): their rows get "
+            "the prior"
+        )
+    settled = {*unreadable, *(made[0][1].index if made else ())}
+    late = [name for name in test.ids if name not in settled]
+    if late:
+        say(
+            f"the time does not allow one model: {len(late)} of {len(test.ids)} rows ({some(late, 5)}) get the "
+            "prior"
+        )
+    hand_in.write(by_fold(made))
+    return Predicted(submission, len(test.ids), len(made), len(runs), unreadable, late)
+
+
+def usual_sources(experiment: Experiment, places: Places) -> list[Path]:
+    """The experiment's own folder, and in a kernel what is attached to it."""
+    kernel = experiment.kernel
+    attached = [mounted(ref) for ref in (*(kernel.kernels or ()), *kernel.datasets, *kernel.models)]
+    if not attached or None in attached:  # by hand, or in a form that Kaggle has thought of since
+        attached.append(input_root())
+    return [folder for folder in (places.runs / experiment.name, *attached) if folder and folder.is_dir()]
+
+
+def find_runs(experiment: Experiment, policy: str, sources: Sequence[Path]) -> list[RunDir]:
+    """The finished runs of one policy of the experiment, wherever they lie in the folders, by seed and fold.
+
+    Raises KitError where there is none, where one was trained under another config or two on different data,
+    and where two folders hold different runs of one seed and fold.
+    """
+    found: dict[RunKey, RunDir] = {}
+    passed: set[str] = set()
+    for path in sorted({file.parent for source in sources for file in source.resolve().rglob("fold*/run.json")}):
+        if not (run := RunDir(path)).finished:
+            continue
+        if path.parts[-4:-2] != (experiment.name, policy):
+            passed.add("/".join(path.parts[-4:-2]))
+            continue
+        record = run.read()
+        _need_same_config(experiment, policy, record, run)
+        key = RunKey(policy, record["seed"], record["fold"])
+        if key in found and sha256(found[key].weights) != sha256(run.weights):
+            raise KitError(
+                f"{found[key].path} and {run.path} are different trainings of {key}; attach one of them"
+            )
+        found.setdefault(key, run)
+    if not found:
+        places = f"in {some(sources)}" if sources else "here, and nothing is attached"
+        beside = f", only of {some(sorted(passed))}" if passed else ""
+        raise KitError(
+            f"there is no finished run of {experiment.name}/{policy} {places}{beside}; train one, or say what "
+            "holds them: --runs DIR, for a kernel kernel.kernels or kernel.datasets"
+        )
+    runs = [found[key] for key in sorted(found)]
+    _need_same_data(runs)
+    return runs
+
+
+def _need_same_config(experiment: Experiment, policy: str, record: dict, run: RunDir) -> None:
+    now = {"config": config_digest(experiment), "policy": fingerprint(experiment.policies[policy].canonical())}
+    if changed := [name for name in now if record["depends_on"][name] != now[name]]:
+        raise KitError(
+            f"{run.path} was trained under another {' and '.join(changed)} than this one; predict with the one "
+            "that made it, the experiment.yaml above it (a rehearsal shortened by --set is of another, too)"
+        )
+
+
+def _need_same_data(runs: Sequence[RunDir]) -> None:
+    first, *others = [run.read()["depends_on"] for run in runs]
+    for run, then in zip(runs[1:], others, strict=True):
+        if odd := [name for name in first if name not in ("seed", "fold") and then.get(name) != first[name]]:
+            raise KitError(
+                f"{runs[0].path} and {run.path} were trained on different {' and '.join(odd)}, so their mean is "
+                "of no one experiment; attach those that belong together"
+            )
+
+
+def _after(deadline: float) -> Callable[[], bool]:
+    return lambda: time.monotonic() > deadline
+
+
+def _predictions(
+    experiment: Experiment, runs: Sequence[RunDir], readable: Readable, deadline: float, say: Say
+) -> Iterator[tuple[int, pd.DataFrame]]:
+    """The fold of each run, and what it predicts before the deadline: of the first the rows that it reached, of
+    others all or none."""
+    accelerator = make_accelerator(experiment.training)
+    done, slowest = 0, 0.0
+    for run in runs:
+        started = time.monotonic()
+        if started + slowest > deadline:
+            break
+        frame = _predict(experiment, run, readable, accelerator, _after(deadline))
+        if len(frame) < len(readable.rows):
+            if not done and len(frame):
+                yield run.read()["fold"], frame
+            break
+        yield run.read()["fold"], frame
+        done += 1
+        slowest = max(slowest, time.monotonic() - started)
+        say(f"{run.path.parent.name} {run.path.name}: {time.monotonic() - started:.1f} s")
+    if 0 < done < len(runs):
+        say(f"the time allows no more than {done} of {len(runs)} models")
+
+
+def _predict(
+    experiment: Experiment, run: RunDir, readable: Readable, accelerator: Accelerator, expired: Callable[[], bool]
+) -> pd.DataFrame:
+    config, data, classes = experiment.prediction, experiment.data, list(read_predictions(run.oof).columns)
+    images, rows = readable.images, readable.rows
+    scratch = experiment.model.model_copy(update={"weights": "none"})
+    model = build_model(scratch, len(classes), data.channels, data.size, seed=0)
+    model.load_state_dict(load_file(run.weights))
+    model.to(accelerator.device, memory_format=torch.channels_last)
+    usual = normalisation(experiment.model.name, data.channels)
+    probabilities = predict(
+        model,
+        images,
+        rows,
+        data.size,
+        Normalise.of(data.mean or usual.mean, data.std or usual.std, accelerator.device),
+        accelerator,
+        config.batch_size or 2 * experiment.training.batch_size,
+        data.workers,
+        config.tta,
+        experiment.competition.multilabel,
+        expired,
+    )
+    if not np.isfinite(probabilities).all():
+        raise KitError(
+            f"{run.path} predicts values that are not finite in precision {accelerator.mixed_precision}; predict "
+            "on the kind of device that trained it, or with --set training.device=cpu"
+        )
+    return predictions([images.ids[row] for row in rows[: len(probabilities)]], probabilities, classes)
+
+
+def _rule(experiment: Experiment, runs: Sequence[RunDir], oof: pd.DataFrame, places: Places, say: Say) -> Rule:
+    """The decision rule that the pooled runs chose; where that is not at hand, one fitted on the out-of-fold
+    predictions and the train table; without that, the plain one."""
+    policy, config = next(iter(experiment.policies)), experiment.scoring
+    classes, multilabel = list(oof.columns), experiment.competition.multilabel
+    stored = stored_rule(ExperimentDir(places.runs / experiment.name).policy(policy) / "scores.json", config)
+    if stored and stored.is_of(runs, classes):
+        return stored.rule
+    if config.rule == "argmax" or config.rules(multilabel) == ("argmax",):
+        return Argmax()
+    if stored:
+        say("the pooled scores at hand are of other runs than these, so their decision rule is not taken")
+    labels = load_labels(experiment.competition)
+    if labels is None:
+        rule = plain_rule(oof.to_numpy(), multilabel, config)
+        say(f"no scores of these runs and no train table to fit a decision rule on: {rule.sentence(classes)}")
+        return rule
+    format, ids, targets = labels
+    rows = pd.Index(ids).get_indexer(oof.index)
+    if (rows < 0).any() or list(format.classes) != classes:
+        raise KitError("the runs were trained on other rows or classes than the train table has")
+    fold_of = {name: run.read()["fold"] for run in runs for name in read_predictions(run.oof).index}
+    folds = np.array([fold_of[name] for name in oof.index])
+    rule = choose(oof.to_numpy(), targets[rows], folds, config).rule
+    say(f"decision rule, fitted on {len(oof)} out-of-fold rows: {rule.sentence(classes)}")
+    return rule
+
+
+def _format(experiment: Experiment, test: TestSet, classes: list[str]) -> SubmissionFormat:
+    config = experiment.competition
+    labels: Labels = SingleLabel(tuple(classes))
+    if config.multilabel:
+        labels = MultiLabel(tuple(classes), config.separator or " ")
+    names = class_names(test.folder, config, labels.classes)
+    return submission_format(config, test.sample, labels, names)
+
+
+@dataclass(frozen=True)
+class _HandIn:
+    """Writes submissions.
+
+    prior  the mean out-of-fold prediction, a value a class
+    """
+
+    rule: Rule
+    prior: pd.Series
+    format: SubmissionFormat
+    transfer: Transfer
+    path: Path
+
+    def write(self, frames: dict[int, pd.DataFrame]) -> None:
+        """From the predictions of each fold's models, all of the same rows; the rows they lack get the prior, and
+        take no part in how the others are decided."""
+        ids = self.format.ids
+        prior = self.prior.to_numpy()[None]
+        probabilities = np.repeat(prior, len(ids), axis=0)
+        predicted = np.repeat(self.rule.decide(prior), len(ids), axis=0)
+        if frames:
+            there = next(iter(frames.values())).index
+            rows = pd.Index(ids).get_indexer(there)
+            each = [frame.loc[there].to_numpy() for frame in frames.values()]
+            probabilities[rows] = np.mean(each, axis=0)
+            predicted[rows] = decide_test(self.rule, each, self.transfer)
+        submission = self.format.make(predicted, probabilities)
+        self.format.validate(submission, str(self.path))
+        write_submission(submission, self.path)

@@ -1,0 +1,205 @@
+"""Everything that can be wrong is found here, before the first training starts."""
+
+import shutil
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+
+import torch
+from torch import nn
+
+from kit.competition.folds import FoldPlan, check_folds, rare_classes, write_folds
+from kit.competition.load import Competition, label_hints, load_competition
+from kit.core.errors import KitError, Say, some
+from kit.core.files import write_text
+from kit.core.paths import Places
+from kit.core.progress import Progress
+from kit.core.runs import ExperimentDir, RunKey
+from kit.core.settings import fingerprint
+from kit.data.augment import Augmentation
+from kit.data.images import ImageSet, Report, open_images, open_readable
+from kit.experiment.config import Experiment
+from kit.experiment.fingerprint import digests, fold_plan, test_digest, with_what_was_run_before
+from kit.model.build import Normalisation, build_model, normalisation
+from kit.model.groups import depth_groups
+from kit.training.device import resolve_precision
+from kit.training.loss import class_weights
+from kit.training.optimizer import build_optimizer
+from kit.training.rates import policy_groups
+from kit.training.trainer import Recipe, batches_of
+
+
+@dataclass(frozen=True)
+class Prepared:
+    """What the runs of an experiment share: the data, the fold plan, the recipe.
+
+    test  the test images that can be read
+    """
+
+    experiment: Experiment
+    competition: Competition
+    plan: FoldPlan
+    train: ImageSet
+    test: ImageSet
+    recipe: Recipe
+    depends_on: dict[str, str]
+
+    @property
+    def test_digest(self) -> str:
+        return test_digest(self.competition)
+
+    def dependencies(self, key: RunKey) -> dict[str, str]:
+        """A digest of each thing that decides a run's result."""
+        policy = self.experiment.policies[key.policy].canonical()
+        return self.depends_on | {"policy": fingerprint(policy), "seed": str(key.seed), "fold": str(key.fold)}
+
+
+def run_keys(experiment: Experiment) -> list[RunKey]:
+    """All runs of an experiment, in the order in which they are trained."""
+    return [
+        RunKey(policy, seed, fold)
+        for policy in experiment.policies
+        for seed in experiment.seeds
+        for fold in experiment.folds.chosen
+    ]
+
+
+def prepare(
+    experiment: Experiment,
+    folder: ExperimentDir,
+    places: Places,
+    replace: bool = False,
+    say: Say = lambda line: None,
+    shown: bool = True,
+    folds: Path | None = None,
+) -> Prepared:
+    """Reads, checks and writes down what the runs need; the images come last, as decoding may take minutes.
+
+    folds  a fold plan to follow, instead of one made here
+
+    Raises KitError for whatever cannot work, and where `folder` holds an experiment made from another
+    config or other data, unless `replace` says to throw that away.
+    """
+    competition = load_competition(experiment.competition)
+    experiment.scoring.check(competition.format.multilabel, len(competition.classes))
+    for line in label_hints(experiment.competition, competition):
+        say(line)
+    check_folds(experiment.folds, competition.classes, competition.targets)
+    format = competition.format
+    if format.multilabel and not format.may_be_empty and experiment.scoring.at_least == 0:
+        raise KitError(
+            "scoring.at_least = 0: every training row has a label, so a submission with rows that have none is "
+            "taken for invalid; leave it out, or set 1"
+        )
+    plan, reason = fold_plan(experiment, folder, competition, places, folds, say)
+    for line in rare_classes(plan, experiment.folds.k, competition.classes, competition.targets):
+        say(line)
+    recipe = _check_training(experiment, competition, plan)
+    if reason and not replace and any(run.finished or run.checkpoint.is_file() for run in folder.runs()):
+        raise KitError(
+            f"{folder.path} was made from {reason}; give the experiment another name (--set name=...), or start "
+            "it anew with --replace"
+        )
+    decoding = _Decoding(experiment, places, say, shown)
+    train = decoding.train(competition)
+    test = decoding.test(competition)
+    if reason:  # only now, when nothing can go wrong any more
+        say(f"Replacing {folder.path}: it was made from {reason}")
+        shutil.rmtree(folder.path)
+    write_folds(plan, folder.folds)
+    write_text(folder.config, with_what_was_run_before(experiment, folder).to_yaml())
+    return Prepared(experiment, competition, plan, train, test, recipe, digests(experiment, competition, plan))
+
+
+def _check_training(experiment: Experiment, competition: Competition, plan: FoldPlan) -> Recipe:
+    """Builds what each run builds, once and on the CPU: model, weights, groups, optimizer, augmentation; and
+    sends noise through the model."""
+    data, training, seed = experiment.data, experiment.training, experiment.seeds[0]
+    resolve_precision(training.precision, cpu=training.device == "cpu")
+    model = build_model(experiment.model, len(competition.classes), data.channels, data.size, seed)
+    usual = normalisation(experiment.model.name, data.channels)
+    recipe = Recipe(
+        data=data,
+        training=training,
+        prediction=experiment.prediction,
+        scoring=experiment.scoring,
+        normalisation=Normalisation(data.mean or usual.mean, data.std or usual.std),
+    )
+    fewest = min(len(plan.training_rows(fold)) for fold in experiment.folds.chosen)
+    batches = batches_of(training, fewest, seed)
+    for name, config in experiment.policies.items():
+        groups, policy = depth_groups(model, config.groups), config.build()
+        build_optimizer(training.optimizer, model, groups, torch.device("cpu"), policy.peak)
+        try:
+            policy.check(policy_groups(groups), batches.total_steps, batches.steps_per_epoch)
+        except ValueError as error:
+            raise KitError(f"policies.{name}.{error}") from error
+    class_weights(training, competition.classes, competition.targets)
+    Augmentation(data)
+    _check_forward(
+        model, (min(2, training.batch_size), data.channels, data.size, data.size), experiment.model.name
+    )
+    return recipe
+
+
+def _check_forward(model: nn.Module, shape: tuple[int, ...], name: str) -> None:
+    try:
+        with torch.no_grad():
+            model.train()(torch.zeros(shape))
+    except Exception as error:  # whatever a network makes of images it is not made for
+        reason = " ".join(str(error).split())[:200]
+        raise KitError(
+            f"model: {name} cannot train on batches of {' × '.join(map(str, shape))} ({reason}); change "
+            "data.size, training.batch_size or the model"
+        ) from error
+
+
+@dataclass(frozen=True)
+class _Decoding:
+    """Opens the images of an experiment; `shown`: with a progress bar."""
+
+    experiment: Experiment
+    places: Places
+    say: Say
+    shown: bool
+
+    def train(self, competition: Competition) -> ImageSet:
+        """All of them; KitError where one cannot be read."""
+        with self._progress("train", competition.ids) as report:
+            images = open_images(
+                competition.ids, competition.train_images, self.experiment.data, self.places.cache, report
+            )
+        self._tell_if_uncached("train", images)
+        return images
+
+    def test(self, competition: Competition) -> ImageSet:
+        """Those that can be read: nobody can mend Kaggle's test images."""
+        ids, sources = competition.test_ids, competition.test_images
+        data, cache = self.experiment.data, self.places.cache
+        with self._progress("test", ids) as report:
+            readable = open_readable(ids, sources, data, cache, report)
+        images = readable.images
+        if readable.broken:
+            self.say(
+                f"{len(readable.broken)} of {len(ids)} test images cannot be read "
+                f"({some(list(readable.broken.values()), 5)}): their rows get the prior"
+            )
+            if images.cache:  # with gaps: of no use
+                images.cache.unlink()
+            rows = readable.rows
+            images = open_images([ids[row] for row in rows], [sources[row] for row in rows], data, cache)
+        self._tell_if_uncached("test", images)
+        return images
+
+    @contextmanager
+    def _progress(self, part: str, ids: list[str]) -> Iterator[Report]:
+        title = f"Decoding {part} images"
+        with Progress(title, len(ids), unit="image", shown=self.shown) as progress:
+            yield lambda done, total: progress.update(done)
+
+    def _tell_if_uncached(self, part: str, images: ImageSet) -> None:
+        if len(images) and not images.cache and self.experiment.data.cache:
+            self.say(
+                f"The {part} images do not fit the pixel cache (data.cache_gb, free disk): decoded anew each epoch"
+            )

@@ -1,0 +1,91 @@
+"""A policy's rates over a whole training, without training: what `python -m kit lr` shows."""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+import pandas as pd
+
+from kit.competition.folds import check_folds, make_folds
+from kit.competition.load import load_competition
+from kit.core.errors import KitError
+from kit.core.files import write_text
+from kit.experiment.config import Experiment
+from kit.lr import Group, Matrix
+from kit.lr.plots import draw_policies
+from kit.model.build import build_model
+from kit.model.groups import depth_groups
+from kit.training.rates import policy_groups
+from kit.training.trainer import batches_of
+
+
+@dataclass(frozen=True)
+class Preview:
+    """The step × group matrix of one policy, as the first fold to be trained would see it on one device."""
+
+    policy: str
+    groups: list[Group]
+    matrix: Matrix
+    steps_per_epoch: int
+    controller: str | None  # its name; what it makes of the rates is known only in training
+
+    def table(self) -> list[dict[str, float | int | str]]:
+        """A row a step: step, epoch, momentum, the names of the frozen groups, and the rate of each group."""
+        names = [group.name for group in self.groups]
+        return [
+            {
+                "step": step,
+                "epoch": step / self.steps_per_epoch,
+                "momentum": momentum,
+                "frozen": " ".join(name for name, is_frozen in zip(names, frozen, strict=True) if is_frozen),
+                **dict(zip(names, lr, strict=True)),
+            }
+            for step, (lr, frozen, momentum) in enumerate(
+                zip(self.matrix.lr, self.matrix.frozen, self.matrix.momentum, strict=True)
+            )
+        ]
+
+
+def preview(experiment: Experiment) -> list[Preview]:
+    """The rates of each of the experiment's policies. Needs the competition's tables and no images.
+
+    Raises KitError where a policy does not fit the model or the length of the training.
+    """
+    competition = load_competition(experiment.competition)
+    fold = experiment.folds.chosen[0]
+    check_folds(experiment.folds, competition.classes, competition.targets)
+    plan = make_folds(competition.ids, competition.targets, experiment.folds, competition.train)
+    rows = len(plan.training_rows(fold))
+    return [preview_of(experiment, name, len(competition.classes), rows) for name in experiment.policies]
+
+
+def preview_of(experiment: Experiment, name: str, n_classes: int, rows: int) -> Preview:
+    """One policy on `n_classes` classes and `rows` rows that train."""
+    config, data, seed = experiment.policies[name], experiment.data, experiment.seeds[0]
+    policy, batches = config.build(), batches_of(experiment.training, rows, seed)
+    blank = experiment.model.model_copy(update={"weights": "none"})  # groups depend on the architecture alone
+    model = build_model(blank, n_classes, data.channels, data.size, seed)
+    groups = policy_groups(depth_groups(model, config.groups))
+    try:
+        policy.check(groups, batches.total_steps, batches.steps_per_epoch)
+    except ValueError as error:
+        raise KitError(f"policies.{name}.{error}") from error
+    matrix = policy.matrix(groups, batches.total_steps, batches.steps_per_epoch)
+    controller = policy.controller.name if policy.controller else None
+    return Preview(name, groups, matrix, batches.steps_per_epoch, controller)
+
+
+def write_table(previews: Sequence[Preview], path: str | Path) -> None:
+    """A CSV with a row a policy and step, and a column a depth group."""
+    frame = pd.concat([pd.DataFrame(each.table()).assign(policy=each.policy) for each in previews])
+    frame.insert(0, "policy", frame.pop("policy"))
+    write_text(Path(path), frame.to_csv(index=False, lineterminator="\n"))
+
+
+def draw(previews: Sequence[Preview], path: str | Path) -> None:
+    """A row a policy: rates by group over time, and the same as a heat map."""
+    matrices = {
+        each.policy: (each.matrix.lr, each.matrix.frozen, [group.name for group in each.groups])
+        for each in previews
+    }
+    draw_policies(matrices, Path(path))

@@ -1,0 +1,193 @@
+"""Folders as Kaggle takes them for upload: a dataset or a variation of a model, its metadata beside the files.
+
+Kaggle's client checks little and late, and drops silently what it cannot take. What it would refuse or drop is
+refused here, before anything is sent, and so is what looks like a secret.
+"""
+
+import json
+import os
+import re
+import shutil
+from pathlib import Path
+
+from kit.core.errors import KitError, some
+from kit.core.files import atomic, write_json
+from kit.kaggle.archive import need_no_secrets
+
+DATASET, MODEL, VARIATION = "dataset-metadata.json", "model-metadata.json", "model-instance-metadata.json"
+NEVER_SENT = ("datapackage.json", "kernel-metadata.json", "dataset-cover-image")  # the client keeps them back
+WEIGHTS = (".safetensors", ".pth", ".pt", ".bin")
+LICENCE = "Apache 2.0"  # of a model's variation, as Kaggle names it; datasets say "other"
+READ = 1_000_000  # bytes; of a larger file, which nobody writes by hand, only the name is searched for a secret
+
+# What the client knows as ModelFramework, in lower case; it does not mind the case itself.
+FRAMEWORKS = (
+    *("pytorch", "transformers", "jax", "flax", "keras", "tensorflow1", "tensorflow2", "tflite", "tfjs", "onnx"),
+    *("scikitlearn", "mxnet", "pax", "maxtext", "gemmacpp", "ggml", "gguf", "coral", "tensorrtllm", "triton"),
+    *("vllm", "api", "other"),
+)
+
+OWNER = re.compile(r"[a-z0-9]+([_-][a-z0-9]+)*")
+SLUG = re.compile(r"[a-z0-9]+(-[a-z0-9]+)*")
+
+
+def dataset_folder(folder: Path, ref: str, title: str) -> None:
+    """Makes a folder of files a dataset: writes dataset-metadata.json for `ref`, "owner/slug".
+
+    Slug and title have 6 to 50 characters. KitError where they do not, where the folder holds nothing, is
+    described as something else already, or has something in it that `sendable` refuses.
+    """
+    _need_dataset(ref, title)
+    _need_same(folder, ref)
+    if not sendable(folder):
+        raise KitError(f"{folder}: holds no file to upload")
+    write_json(folder / DATASET, {"title": title, "id": ref, "licenses": [{"name": "other"}]})
+
+
+def need_dataset_folder(folder: Path, ref: str, title: str) -> None:
+    """KitError where `dataset_folder` would raise one once the folder, which need not be there yet, is filled."""
+    _need_dataset(ref, title)
+    _need_same(folder, ref)
+    if folder.exists():
+        sendable(folder)
+
+
+def weights_folder(file: Path, folder: Path, ref: str, title: str) -> Path:
+    """Puts a weight file into `folder`, with the metadata that `ref` asks for; returns the file there.
+
+    "owner/slug" makes the folder a dataset. "owner/model/framework/variation" makes it a variation of a private
+    model, with the metadata of the model beside it. The folder is made where it is not there; several weight files
+    may go into one. The file is linked where the disk allows it, copied where not. KitError where the file is
+    empty or no .safetensors, .pth, .pt or .bin, and where `dataset_folder` raises one.
+    """
+    _need_weights(file)
+    is_dataset = ref.count("/") == 1
+    (_need_dataset if is_dataset else _need_variation)(ref, title)
+    _make(folder)
+    _need_same(folder, ref)
+    sendable(folder)
+    placed = _place(file, folder / file.name)
+    if is_dataset:
+        dataset_folder(folder, ref, title)
+    else:
+        _write_variation(folder, ref, title)
+    return placed
+
+
+def read_ref(folder: Path) -> str:
+    """What a folder is to be on Kaggle: "owner/slug" or "owner/model/framework/variation".
+
+    KitError where its metadata is not there, cannot be read, or says both.
+    """
+    refs = _refs(folder)
+    if len(refs) != 1:
+        what = "is both a dataset and a model" if refs else f"has no {DATASET} and no {VARIATION}"
+        raise KitError(f"{folder}: {what}")
+    return refs[0]
+
+
+def sendable(folder: Path) -> list[Path]:
+    """The files of a folder that an upload consists of, by name, beside the metadata.
+
+    KitError where the client would drop something that is there, such as a sub-folder, and where a file holds a
+    secret or is called like one that does.
+    """
+    if not folder.is_dir():
+        raise KitError(f"{folder}: is no folder")
+    entries = sorted(entry for entry in folder.iterdir() if entry.name not in (DATASET, MODEL, VARIATION))
+    if folders := [entry.name for entry in entries if not entry.is_file()]:
+        raise KitError(f"{folder}: sub-folders are not uploaded; move or pack {some(folders)}")
+    if dropped := [entry.name for entry in entries if entry.name.startswith(NEVER_SENT)]:
+        raise KitError(f"{folder}: files of this name are not uploaded: {some(dropped)}")
+    _need_no_secrets(entries)
+    return entries
+
+
+def _need_no_secrets(files: list[Path]) -> None:
+    need_no_secrets({file.as_posix(): file.read_bytes() if file.stat().st_size <= READ else b"" for file in files})
+
+
+def _refs(folder: Path) -> list[str]:
+    refs = []
+    for name, keys in (DATASET, ["id"]), (VARIATION, ["ownerSlug", "modelSlug", "framework", "instanceSlug"]):
+        path = folder / name
+        if path.exists():
+            metadata = _read_json(path)
+            if not all(isinstance(metadata.get(key), str) for key in keys):
+                raise KitError(f"{path}: has to state {', '.join(keys)}")
+            refs.append("/".join(metadata[key] for key in keys))
+    return refs
+
+
+def _read_json(path: Path) -> dict:
+    try:
+        metadata = json.loads(path.read_text(encoding="utf-8"))
+    except (OSError, ValueError) as error:
+        raise KitError(f"{path}: cannot be read ({error})") from error
+    if not isinstance(metadata, dict):
+        raise KitError(f"{path}: is no JSON object")
+    return metadata
+
+
+def _need_dataset(ref: str, title: str) -> None:
+    owner, _, slug = ref.partition("/")
+    if not (OWNER.fullmatch(owner) and SLUG.fullmatch(slug)):
+        raise KitError(f"dataset {ref!r}: has to be owner/slug, in lower-case letters, digits and single hyphens")
+    for what, text in ("slug", slug), ("title", title):
+        if not 6 <= len(text) <= 50:
+            raise KitError(f"dataset {ref}: the {what} {text!r} has {len(text)} characters; Kaggle takes 6 to 50")
+
+
+def _need_variation(ref: str, title: str) -> None:
+    if ref.count("/") != 3:
+        raise KitError(f"{ref!r}: is neither owner/slug, a dataset, nor owner/model/framework/variation, a model")
+    owner, model, framework, variation = ref.split("/")
+    if not (OWNER.fullmatch(owner) and SLUG.fullmatch(model) and SLUG.fullmatch(variation)):
+        raise KitError(f"model {ref!r}: its names consist of lower-case letters, digits and single hyphens")
+    if framework.lower() not in FRAMEWORKS:
+        raise KitError(f"model {ref}: Kaggle knows no framework {framework!r}; it knows {some(FRAMEWORKS, 99)}")
+    if not title.strip():
+        raise KitError(f"model {ref}: needs a title")
+
+
+def _need_same(folder: Path, ref: str) -> None:
+    """The metadata of another upload in the same folder would be overwritten, or sent along with this one."""
+    if others := [other for other in _refs(folder) if other != ref]:
+        raise KitError(f"{folder}: is {others[0]} already; give {ref} a folder of its own")
+
+
+def _need_weights(file: Path) -> None:
+    if file.suffix.lower() not in WEIGHTS:
+        raise KitError(f"{file}: is no weight file; the name of one ends in {', '.join(WEIGHTS)}")
+    if not file.is_file():
+        raise KitError(f"{file}: is not there")
+    if file.stat().st_size == 0:
+        raise KitError(f"{file}: is empty")
+    _need_no_secrets([file])
+
+
+def _make(folder: Path) -> None:
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+    except OSError as error:
+        raise KitError(f"{folder}: cannot be made ({error.strerror})") from error
+
+
+def _place(file: Path, target: Path) -> Path:
+    if target.exists() and target.samefile(file):
+        return target
+    target.unlink(missing_ok=True)
+    try:
+        os.link(file.resolve(), target)  # resolved: caches of weights hold links, and Linux would link to the link
+    except OSError:
+        with atomic(target) as temporary:
+            shutil.copyfile(file, temporary)
+    return target
+
+
+def _write_variation(folder: Path, ref: str, title: str) -> None:
+    owner, model, framework, variation = ref.split("/")
+    about_model = {"ownerSlug": owner, "title": title, "slug": model, "isPrivate": True, "description": ""}
+    identity = {"ownerSlug": owner, "modelSlug": model, "instanceSlug": variation, "framework": framework}
+    write_json(folder / MODEL, about_model)
+    write_json(folder / VARIATION, identity | {"licenseName": LICENCE})

@@ -1,0 +1,359 @@
+"""An experiment as a folder that Kaggle takes: metadata and one code file that carries everything."""
+
+import base64
+import json
+import pprint
+import re
+import shutil
+import textwrap
+from dataclasses import dataclass
+from hashlib import sha256
+from pathlib import Path
+from typing import Any
+
+import kit
+from kit.competition.folds import check_folds, folds_text
+from kit.competition.load import load_competition
+from kit.core.errors import KitError, some
+from kit.core.files import need_writable, write_json, write_text
+from kit.core.paths import Places
+from kit.core.runs import ExperimentDir
+from kit.experiment.config import Experiment
+from kit.experiment.fingerprint import fold_plan
+from kit.experiment.pool import stored_rule
+from kit.kaggle.archive import Files, need_no_secrets, pack, package_files
+from kit.kaggle.datasets import dataset_folder
+from kit.kaggle.image import read_image
+from kit.kaggle.kernel.folder import BUILT, BuildRecord, KernelFolder, Kind, built
+
+PACKAGE = Path(kit.__file__).resolve().parent
+TEMPLATES = PACKAGE.parent / "kernels"
+SHOWN_VERSIONS = ("torch", "torchvision", "timm", "albumentations", "numpy", "pandas", "scikit-learn")
+LINE = 100  # characters of the archive in a line
+
+
+@dataclass(frozen=True)
+class Built:
+    """folder     the kernel's
+    files      what travels, by path, in bytes
+    code_bytes  size of the code file
+    notes      what the user should know
+    """
+
+    folder: KernelFolder
+    files: dict[str, int]
+    code_bytes: int
+    notes: list[str]
+
+
+def build(
+    experiment: Experiment,
+    kind: Kind,
+    *,
+    command: str = "",
+    name: str | None = None,
+    notebook: bool = False,
+    output: str | Path = ".",
+) -> Built:
+    """Writes kernels/build/<slug>/ below `output`; the same input gives the same bytes.
+
+    kind      `train` trains the experiment's policies, seeds and chosen folds; `infer` predicts with the
+              first policy's runs that are attached to it
+    command   how it was made, for the head of the code file
+    name      of the kernel, from which slug and title come; left out: <experiment>-<kind>, and the folds
+              where not all are chosen
+    notebook  an .ipynb with one cell, instead of a script
+
+    Raises KitError for what would fail on Kaggle: data, weights or runs that are not attached, and for a
+    secret that would travel.
+    """
+    root = Path(output).expanduser()
+    slug = slug_of(name or usual_name(experiment, kind))
+    _check(experiment, kind)
+    if kind == "infer":
+        experiment = _with_trained(experiment, root)
+    folder = KernelFolder(root / BUILT / slug)
+    files = _files(experiment, kind, root)
+    need_no_secrets(files | {"the command line": command.encode()})  # it stands in the code file's head
+    archive = pack(files)
+    need_writable(folder.path)
+    record = BuildRecord(
+        kind=kind,
+        slug=slug,
+        experiment=experiment.name,
+        policies=list(experiment.policies),
+        seeds=list(experiment.seeds),
+        folds=list(experiment.folds.chosen),
+        competition=experiment.competition.model_dump(mode="json"),
+        weights=experiment.model.weights if experiment.model.weights not in ("none", "hub") else "",
+        hours=experiment.kernel.hours,
+        sha256=sha256(archive).hexdigest(),
+        family=_family(experiment, kind, files, notebook),
+    )
+    about = _about(experiment, record, files, command)
+    code, apart = _code(experiment, record, about, archive, notebook)
+    _clear(folder)
+    if apart:
+        _write_code_dataset(folder, apart, archive)
+    code_file = f"{slug}.{'ipynb' if notebook else 'py'}"
+    write_text(folder.path / code_file, code)
+    write_json(folder.metadata_file, _metadata(experiment, record, code_file, notebook, apart))
+    folder.write_record(record)
+    sizes = {path: len(files[path]) for path in sorted(files)}
+    return Built(folder, sizes, len(code.encode()), _notes(experiment, kind, apart, root))
+
+
+def usual_name(experiment: Experiment, kind: Kind) -> str:
+    chosen = experiment.folds.chosen
+    if kind == "infer" or len(chosen) == experiment.folds.k:
+        return f"{experiment.name}-{kind}"
+    return f"{experiment.name}-{kind}-fold{'s' * (len(chosen) > 1)}-{'-'.join(map(str, chosen))}"
+
+
+def slug_of(name: str) -> str:
+    """The slug that Kaggle makes of a title; KitError where Kaggle would not take one of that length."""
+    slug = re.sub(r"[^a-z0-9]+", "-", name.lower()).strip("-")
+    if not 5 <= len(slug) <= 50:
+        raise KitError(f"{slug!r}: a kernel's name has 5 to 50 characters, this has {len(slug)}; give --name NAME")
+    return slug
+
+
+def _check(experiment: Experiment, kind: Kind) -> None:
+    """What a kernel could not find on Kaggle."""
+    competition, kernel, weights = experiment.competition, experiment.kernel, experiment.model.weights
+    if not competition.slug and not competition.embedded:
+        raise KitError(
+            "competition.slug: missing; a kernel finds its data by Kaggle's name of the competition, or by "
+            "owner/slug of a dataset of yours that holds it"
+        )
+    if kind == "infer":
+        return
+    if weights == "hub" and not kernel.internet:
+        raise KitError(
+            "model.weights: hub needs a network, and kernel.internet is false; put a weight file into a dataset "
+            "(python -m kit kernel weights FILE) and name it in kernel.datasets, or set kernel.internet=true"
+        )
+    if weights not in ("none", "hub") and not (kernel.datasets or kernel.models):
+        raise KitError(
+            f"model.weights: {Path(weights).name} has to be attached to the kernel; put it into a dataset "
+            "(python -m kit kernel weights FILE) and name that in kernel.datasets"
+        )
+
+
+def _with_trained(experiment: Experiment, root: Path) -> Experiment:
+    """With the train kernels whose outputs the infer kernel attaches."""
+    kernel = experiment.kernel
+    kernels = _pushed(experiment, root) if kernel.kernels is None else kernel.kernels
+    if not kernels and not kernel.datasets and not kernel.models:
+        why = f"no train kernel of {experiment.name} was pushed from here" if kernel.kernels is None else "empty"
+        raise KitError(
+            f"kernel.kernels: {why}, and nothing else is attached, so there are no weights to predict with; "
+            "push one, or name kernels or datasets"
+        )
+    return experiment.model_copy(update={"kernel": kernel.model_copy(update={"kernels": kernels})})
+
+
+def _pushed(experiment: Experiment, root: Path) -> tuple[str, ...]:
+    return tuple(
+        f"{folder.push['owner']}/{folder.push['slug']}"
+        for folder in built(root)
+        if folder.push and folder.record.kind == "train" and folder.record.experiment == experiment.name
+    )
+
+
+def _files(experiment: Experiment, kind: Kind, root: Path) -> Files:
+    """What travels: the kit's source, the config, for training the fold plan, for predicting the scores of the
+    pooled runs, which hold the decision rule."""
+    files = package_files(PACKAGE)
+    files["config.yaml"] = _travelling(experiment).to_yaml().encode()
+    if kind == "infer" and (scores := _scores(experiment, root)).is_file():
+        files[scores.relative_to(root).as_posix()] = scores.read_bytes()
+    if kind == "train":
+        competition = load_competition(experiment.competition)
+        check_folds(experiment.folds, competition.classes, competition.targets)
+        folder = ExperimentDir(Places(root).runs / experiment.name)
+        plan, reason = fold_plan(experiment, folder, competition, Places(root))
+        if reason:
+            raise KitError(
+                f"{folder.path} was made from {reason}, and the kernel's runs could not join it; give the "
+                "experiment another name (--set name=...)"
+            )
+        files["folds.csv"] = folds_text(plan).encode()
+    return files
+
+
+def _scores(experiment: Experiment, root: Path) -> Path:
+    """Of the policy that an infer kernel predicts with."""
+    folder = ExperimentDir(Places(root).runs / experiment.name)
+    return folder.policy(next(iter(experiment.policies))) / "scores.json"
+
+
+def _travelling(experiment: Experiment) -> Experiment:
+    """The config without the paths of this machine."""
+    competition, model = experiment.competition, experiment.model
+    last = (competition.slug or competition.embedded or experiment.name).rpartition("/")[2]
+    changes: dict[str, Any] = {"competition": competition.model_copy(update={"path": f"data/{last}"})}
+    if model.weights not in ("none", "hub"):
+        changes["model"] = model.model_copy(update={"weights": Path(model.weights).name})
+    return experiment.model_copy(update=changes)
+
+
+def _family(experiment: Experiment, kind: Kind, files: Files, notebook: bool) -> str:
+    whole = experiment.model_copy(update={"folds": experiment.folds.model_copy(update={"run": "all"})})
+    alike = files | {"config.yaml": _travelling(whole).to_yaml().encode(), "kind": f"{kind} {notebook}".encode()}
+    templates = ("launcher.py", f"{kind}/kernel.py")
+    alike |= {name: (TEMPLATES / name).read_text(encoding="utf-8").encode() for name in templates}
+    digest = sha256()
+    for path, content in sorted(alike.items()):
+        digest.update(sha256(path.encode()).digest() + sha256(content).digest())
+    return digest.hexdigest()[:16]
+
+
+def _about(experiment: Experiment, record: BuildRecord, files: Files, command: str) -> str:
+    """The head of the code file."""
+    image = read_image(TEMPLATES / "image.txt")
+    versions = ", ".join(f"{name} {image.versions[name]}" for name in SHOWN_VERSIONS if image.versions.get(name))
+    policies, folds = ", ".join(record.policies), ", ".join(map(str, record.folds))
+    if record.kind == "train":
+        does = (
+            f"Trains folds {folds} of the experiment {record.experiment} (policies {policies}; seeds "
+            f"{', '.join(map(str, record.seeds))}); weights, predictions, rates and a log go to /kaggle/working."
+        )
+    else:
+        does = (
+            f"Predicts the test set that is there with the runs of {record.experiment} (policy "
+            f"{record.policies[0]}) that are attached, and writes /kaggle/working/submission.csv."
+        )
+    facts = {
+        "made by": command or "kit.kaggle.kernel.build",
+        "made for": f"Python {image.python}, {versions} (kernels/image.txt)",
+        "holds": f"{len(files)} files, the kit's source among them; sha256 {record.sha256}",
+    }
+    lines = [f"{record.slug.replace('-', ' ')}: a Kaggle kernel of the kit for image classification under F1", ""]
+    lines += textwrap.wrap(does, LINE)
+    for fact, text in facts.items():
+        lines += ["", *textwrap.wrap(f"{fact:9} {text}", LINE, subsequent_indent=" " * 10, break_on_hyphens=False)]
+    config = _travelling(experiment).to_yaml(stated_only=True)
+    return "\n".join([*lines, "", "config", textwrap.indent(config.rstrip(), "    "), ""])
+
+
+def _code(
+    experiment: Experiment, record: BuildRecord, about: str, archive: bytes, notebook: bool
+) -> tuple[str, str]:
+    """The code file, and the dataset that holds the archive where the file would be too large, else ""."""
+    kernel = experiment.kernel
+
+    def render(apart: str) -> str:
+        text = "" if apart else _lines(base64.b85encode(archive).decode())
+        facts = {
+            "internet": kernel.internet and record.kind == "train",
+            "hours": kernel.hours,
+            "datasets": list(kernel.datasets),
+            "code": apart,
+            "sha256": record.sha256,
+        }
+        code = _fill((TEMPLATES / record.kind / "kernel.py").read_text(encoding="utf-8"), about, facts, text)
+        return _as_notebook(code) if notebook else code
+
+    if len((code := render("")).encode()) <= 1000 * kernel.max_code_kb:
+        return code, ""
+    if kernel.owner is None:
+        raise KitError(
+            f"kernel.max_code_kb: the code file has {len(code.encode()) / 1000:.0f} kB, more than "
+            f"{kernel.max_code_kb}, so the code has to travel as a dataset: name its owner in kernel.owner"
+        )
+    apart = f"{kernel.owner}/{_code_slug(record.slug)}"
+    return render(apart), apart
+
+
+def _code_slug(slug: str) -> str:
+    """Of the dataset that holds the code; at most 50 characters, and another for every kernel."""
+    if len(slug) <= 45:
+        return f"{slug}-code"
+    return f"{slug[:36].rstrip('-')}-{sha256(slug.encode()).hexdigest()[:8]}-code"
+
+
+def _lines(text: str) -> str:
+    return "\n".join(text[start : start + LINE] for start in range(0, len(text), LINE))
+
+
+def _fill(template: str, about: str, facts: dict[str, Any], archive: str) -> str:
+    launcher = (TEMPLATES / "launcher.py").read_text(encoding="utf-8").partition('"""\n\n')[2]
+    about = about.replace("\\", "\\\\").replace('"""', '\\"\\"\\"')
+    values = {
+        '"""{{about}}"""': f'"""{about}"""',
+        "# {{launcher}}": launcher.strip(),
+        '"{{kernel}}"': pprint.pformat(facts, sort_dicts=False),
+        '"{{archive}}"': f'r"""\n{archive}\n"""',
+    }
+    for mark, value in values.items():
+        template = template.replace(mark, value)
+    return template
+
+
+def _as_notebook(code: str) -> str:
+    cell = {"cell_type": "code", "execution_count": None, "metadata": {}, "outputs": [], "source": code}
+    kernel = {"display_name": "Python 3", "language": "python", "name": "python3"}
+    metadata = {"kernelspec": kernel, "language_info": {"name": "python"}}
+    return json.dumps({"cells": [cell], "metadata": metadata, "nbformat": 4, "nbformat_minor": 4}, indent=1) + "\n"
+
+
+def _metadata(
+    experiment: Experiment, record: BuildRecord, code_file: str, notebook: bool, apart: str
+) -> dict[str, Any]:
+    """kernel-metadata.json. Every switch is written out: the client's own defaults are not Kaggle's."""
+    kernel, slug = experiment.kernel, experiment.competition.slug
+    data = [slug] if slug and "/" in slug else []
+    return {
+        "id": f"{kernel.owner}/{record.slug}" if kernel.owner else record.slug,
+        "title": record.slug.replace("-", " "),
+        "code_file": code_file,
+        "language": "python",
+        "kernel_type": "notebook" if notebook else "script",
+        "is_private": True,
+        "enable_gpu": kernel.gpus > 0,
+        "enable_tpu": False,
+        "enable_internet": kernel.internet and record.kind == "train",
+        "dataset_sources": list(dict.fromkeys([*data, *kernel.datasets, *filter(None, [apart])])),
+        "competition_sources": [slug] if slug and "/" not in slug else [],
+        "kernel_sources": list(kernel.kernels or ()) if record.kind == "infer" else [],
+        "model_sources": list(kernel.models),
+        "keywords": [],
+        "docker_image_pinning_type": kernel.image,
+        **({"machine_shape": kernel.accelerator} if kernel.gpus else {}),
+    }
+
+
+def _clear(folder: KernelFolder) -> None:
+    """Removes an earlier build; what was pushed, rehearsed and fetched stays."""
+    for file in (*folder.path.glob("*.py"), *folder.path.glob("*.ipynb")):
+        file.unlink()
+    shutil.rmtree(folder.code_dataset, ignore_errors=True)
+
+
+def _write_code_dataset(folder: KernelFolder, reference: str, archive: bytes) -> None:
+    folder.code_dataset.mkdir()
+    # Not called .tar.bz2: Kaggle would unpack it.
+    (folder.code_dataset / "bundle.bin").write_bytes(archive)
+    dataset_folder(folder.code_dataset, reference, reference.partition("/")[2].replace("-", " "))
+
+
+def _notes(experiment: Experiment, kind: Kind, apart: str, root: Path) -> list[str]:
+    kernel, notes = experiment.kernel, []
+    if apart:
+        notes.append(
+            f"the code is too large for one file: it travels as the dataset {apart}, pushed with the kernel"
+        )
+    runs = len(experiment.folds.chosen) * len(experiment.seeds) * len(experiment.policies)
+    if kind == "train" and kernel.gpus > runs:
+        notes.append(f"{kernel.accelerator} is {kernel.gpus} GPUs, of which this kernel's single run uses one")
+    if kind == "infer" and kernel.kernels:
+        notes.append(f"attaches the outputs of {some(kernel.kernels)}")
+    scoring, multilabel = experiment.scoring, experiment.competition.multilabel
+    fitted = scoring.rule != "argmax" and scoring.rules(multilabel) != ("argmax",)
+    if kind == "infer" and fitted and stored_rule(_scores(experiment, root), scoring) is None:
+        notes.append(
+            "the runs are not pooled here, so the kernel fits its decision rule on their out-of-fold predictions "
+            "and the train table (python -m kit kernel fetch pools them)"
+        )
+    return notes

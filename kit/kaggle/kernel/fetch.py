@@ -1,0 +1,219 @@
+"""What a kernel made, brought home: verified, put into the run directory, pooled as if trained here."""
+
+import contextlib
+import json
+import re
+import shutil
+from dataclasses import dataclass
+from pathlib import Path
+
+from kit.competition.config import CompetitionConfig
+from kit.competition.folds import FoldPlan, read_folds
+from kit.competition.load import load_competition
+from kit.core.errors import KitError, Say, some
+from kit.core.files import sha256, whole_folder, write_text
+from kit.core.names import is_safe
+from kit.core.paths import Places
+from kit.core.runs import ExperimentDir, RunDir, RunKey
+from kit.experiment.config import Experiment
+from kit.experiment.fingerprint import changed_keys, digests, stored_experiment, with_what_was_run_before
+from kit.kaggle.client import Kaggle, Pushed
+from kit.kaggle.kernel.folder import BuildRecord, KernelFolder
+from kit.kaggle.kernel.push import pushed_kernel
+
+KAGGLES_OWN = re.compile(r"__[^/]*|custom\.css")  # beside the kernel's outputs
+LISTED = "outputs.json"
+OF_ONE_RUN = ("policy", "seed", "fold")  # of what a run depends on, all else is what the runs share
+
+
+@dataclass(frozen=True)
+class Fetched:
+    """files  how many came;  runs  those that were put into the run directory, as policy/seed/fold
+    trouble  of a kernel that did not end well: how it ended, and which of its runs are missing; else ""
+    """
+
+    folder: Path
+    files: int
+    runs: list[str]
+    experiment: Experiment | None
+    trouble: str = ""
+
+
+def fetch(path: str | Path, kaggle: Kaggle, output: str | Path = ".", say: Say = print) -> Fetched:
+    """Downloads the outputs of the pushed version into kernels/build/<slug>/output, and puts the runs of a
+    train kernel into runs/ below `output`; of one that failed, those that it had finished.
+
+    Raises KitError where the kernel has not ended or left no outputs, for names that lead out of the folder, for
+    files that are missing or damaged, and for runs of another config, fold plan, data or weights than those that
+    are there, and where one would take the place of a run that is there.
+    """
+    folder, kernel = KernelFolder.at(path), pushed_kernel(path)
+    record, session = folder.pushed_record, kaggle.session(kernel)
+    if not session.ended:
+        raise KitError(f"{kernel} is {session.status}, so it has no outputs yet: python -m kit kernel wait {path}")
+    well, logs = session.status == "COMPLETE", f"python -m kit kernel logs {path}"
+    listed = kaggle.outputs(kernel).files
+    if not well and LISTED not in listed:
+        raise KitError(f"{kernel} ended with {session.status}, not COMPLETE: {logs}")
+    files = _download(_wanted(listed, kernel), folder.output, kaggle, say)
+    say(f"{kernel}: {len(files)} files in {folder.output}, as the kernel left them")
+    trouble = "" if well else f"{kernel} ended with {session.status} ({logs})"
+    if record.kind == "infer":
+        return Fetched(folder.output, len(files), [], None, trouble)
+    root = Path(output).expanduser()
+    try:
+        experiment, runs = take_runs(folder, root, say)
+    except KitError as error:
+        raise error if well else KitError(f"{error}; {trouble}") from error
+    if not well and (missing := _missing(record, ExperimentDir(Places(root).runs / record.experiment))):
+        mend = "python -m kit run, or a kernel built with --fold, trains what is missing"
+        trouble += f"; missing: {some(missing, 5)}; {mend}"
+    return Fetched(folder.output, len(files), runs, experiment, trouble)
+
+
+def _wanted(listed: dict[str, str], kernel: Pushed) -> dict[str, str]:
+    """Of the outputs that Kaggle lists, the kernel's own."""
+    if hostile := [name for name in listed if not is_safe(name)]:
+        raise KitError(
+            f"{kernel}: nothing was downloaded, as these are not names of files below a folder: "
+            f"{some(map(repr, hostile), 5)}"
+        )
+    if LISTED not in listed:
+        raise KitError(f"{kernel} has no {LISTED} among its {len(listed)} outputs, so it did not reach its end")
+    return {name: url for name, url in listed.items() if not KAGGLES_OWN.fullmatch(name)}
+
+
+def _missing(record: BuildRecord, ours: ExperimentDir) -> list[str]:
+    """The runs of a kernel that are not finished here."""
+    keys = [
+        RunKey(policy, seed, fold) for policy in record.policies for seed in record.seeds for fold in record.folds
+    ]
+    return [str(key) for key in keys if not ours.run(key).finished]
+
+
+def _download(wanted: dict[str, str], target: Path, kaggle: Kaggle, say: Say) -> dict[str, str]:
+    """All files, whole and as they were; those that are here already are not downloaded again."""
+    if links := [str(path) for path in (target, *target.rglob("*")) if path.is_symlink()]:
+        raise KitError(f"nothing is downloaded through links: remove {some(links, 5)}")
+    kaggle.download(wanted[LISTED], target / LISTED)
+    hashes = _hashes(target / LISTED)
+    if missing := [name for name in hashes if name not in wanted]:
+        raise KitError(f"{len(missing)} files that the kernel wrote are not among its outputs: {some(missing, 5)}")
+    here = {path.relative_to(target).as_posix() for path in target.rglob("*") if path.is_file()}
+    for name in here - {*hashes, LISTED}:  # of an earlier version
+        (target / name).unlink()
+    for folder in sorted((path for path in target.rglob("*") if path.is_dir()), reverse=True):
+        with contextlib.suppress(OSError):  # not empty
+            folder.rmdir()
+    for name, digest in hashes.items():
+        file = target / name
+        if file.is_file() and sha256(file) == digest:
+            continue
+        kaggle.download(wanted[name], file)
+        if sha256(file) != digest:
+            file.unlink()
+            raise KitError(f"{name} came damaged: it is not what the kernel wrote; fetch again")
+    if extra := sorted({*wanted} - {*hashes, LISTED}):
+        say(f"passed over, as the kernel did not list them: {some(extra, 5)}")
+    return hashes
+
+
+def _hashes(file: Path) -> dict[str, str]:
+    try:
+        hashes = json.loads(file.read_text(encoding="utf-8"))
+        fine = all(is_safe(name) and re.fullmatch("[0-9a-f]{64}", digest) for name, digest in hashes.items())
+    except (ValueError, TypeError, AttributeError) as error:
+        raise KitError(f"{file} is no list of outputs: {error}") from error
+    if not fine:
+        raise KitError(f"{file} is no list of outputs: a name or a hash in it is none")
+    return hashes
+
+
+def take_runs(folder: KernelFolder, root: Path, say: Say) -> tuple[Experiment, list[str]]:
+    """Puts the finished runs in a kernel's outputs into the run directory, all or none, and tells which."""
+    record = folder.pushed_record
+    theirs = ExperimentDir(folder.output / "runs" / record.experiment)
+    ours = ExperimentDir(Places(root).runs / record.experiment)
+    if (experiment := stored_experiment(theirs)) is None:
+        raise KitError(f"{theirs.path} holds no experiment, so the kernel trained nothing")
+    at_home = {"competition": CompetitionConfig(**record.competition)}
+    if record.weights:
+        at_home["model"] = experiment.model.model_copy(update={"weights": record.weights})
+    experiment = experiment.model_copy(update=at_home)
+    came = [run for policy in record.policies for run in theirs.runs(policy) if run.finished]
+    if not came:
+        raise KitError(f"{theirs.path} holds no finished run of {some(record.policies)}")
+    places = {run.path.relative_to(theirs.path): run for run in came}
+    _need_same(experiment, theirs, ours, places)
+    due = {place: run for place, run in places.items() if not _is_there(run, RunDir(ours.path / place))}
+    for place in places:
+        if place not in due:
+            say(f"{place} is here already")
+    if not ours.folds.is_file():
+        write_text(ours.folds, theirs.folds.read_text(encoding="utf-8"))
+    write_text(ours.config, with_what_was_run_before(experiment, ours).to_yaml())
+    for place, run in due.items():
+        with whole_folder(ours.path / place) as draft:
+            shutil.copytree(run.path, draft, dirs_exist_ok=True)
+    return experiment, [place.as_posix() for place in due]
+
+
+def _is_there(run: RunDir, mine: RunDir) -> bool:
+    """Whether a run is here already; KitError where what is here in its place is other work."""
+    if mine.finished:
+        if mine.read().get("fingerprint") == run.read().get("fingerprint"):
+            return True
+        raise KitError(f"{mine.path} is finished and another training than {run.path}; {_way_out(mine.path)}")
+    if mine.checkpoint.is_file():
+        raise KitError(
+            f"{mine.path} is under way and holds a checkpoint, so {run.path} does not take its place; nothing is "
+            "taken: let python -m kit run end it, or remove it"
+        )
+    return False
+
+
+def _way_out(mine: Path) -> str:
+    return f"nothing is taken: move {mine} away, or train under another name (--set name=...)"
+
+
+def _need_same(
+    experiment: Experiment, theirs: ExperimentDir, ours: ExperimentDir, places: dict[Path, RunDir]
+) -> None:
+    """KitError unless the runs that came are of the config, the folds, the data and the weights of those that are
+    here, and of the data and the weight file that are here."""
+    if changed := changed_keys(experiment, ours):
+        raise KitError(
+            f"the kernel trained another config than {ours.path} holds ({some(changed, 5)}); {_way_out(ours.path)}"
+        )
+    came = [(run, run.read().get("depends_on", {})) for run in places.values()]
+    for mine in ours.runs():
+        if mine.path.relative_to(ours.path) in places and not (mine.finished or mine.checkpoint.is_file()):
+            continue  # it gives way
+        here = mine.read().get("depends_on", {})
+        for run, then in came:
+            shared = [name for name in {**here, **then} if name not in OF_ONE_RUN]
+            if odd := [name for name in shared if then.get(name) != here.get(name)]:
+                raise KitError(
+                    f"{run.path} was trained on other {' and '.join(odd)} than {mine.path}; {_way_out(ours.path)}"
+                )
+    plan = (ours if ours.folds.is_file() else theirs).folds
+    if Path(experiment.competition.path).expanduser().is_dir():
+        competition = load_competition(experiment.competition)
+        forward = experiment.folds.time is not None
+        now = digests(experiment, competition, read_folds(plan, competition.ids, forward))
+    else:
+        now = {"folds": _digest(plan, experiment.folds.time is not None)}
+    for run, then in came:
+        if odd := [name for name in now if then.get(name) != now[name]]:
+            raise KitError(
+                f"{run.path} was trained on other {' and '.join(odd)} than are here; nothing is taken: train it "
+                "anew, or bring back what it was trained on"
+            )
+
+
+def _digest(plan: Path, forward: bool) -> str:
+    """That of the fold plan in a file, whatever rows it is of."""
+    import pandas as pd
+
+    frame = pd.read_csv(plan, dtype={"id": str}, keep_default_na=False)
+    return FoldPlan(frame["id"].tolist(), frame["fold"].to_numpy(), forward=forward).digest

@@ -1,0 +1,200 @@
+"""kernels/build/<slug>/: what is known of a kernel on this machine.
+
+kernel-metadata.json   as Kaggle's client wants it
+<slug>.py or .ipynb    the code file
+code/                  the archive as a dataset, where it is too large for the code file
+code.json              which of these was uploaded last
+build.json             what it was built from
+rehearsal.json         how its last rehearsal ended; rehearsal/ holds that one's outputs
+push.json              owner, slug and version on Kaggle, and what that was built from
+pushing.json           a push that has begun, and of whose end is not known
+output/                what was fetched
+"""
+
+import hashlib
+import json
+from collections.abc import Sequence
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import Any, Literal
+
+from kit.core.errors import KitError, some
+from kit.core.files import sha256, write_json
+
+Kind = Literal["train", "infer"]
+BUILT = Path("kernels/build")  # below the folder that the command is told, or runs in
+
+BY_BUILDING = ("build.json", "kernel-metadata.json")
+METADATA_KEYS = (
+    *("id", "title", "code_file", "enable_gpu", "enable_internet"),
+    *("dataset_sources", "competition_sources", "kernel_sources", "model_sources"),
+)
+PUSH_KEYS = ("owner", "slug", "version", "url", "digest", "build")
+
+
+@dataclass(frozen=True)
+class BuildRecord:
+    """What a kernel was built from.
+
+    experiment, policies, seeds, folds   what it trains, or whose runs it predicts with
+    competition   that section of the config, with the folder of the data on this machine
+    weights       local file, as the config names it; "" where there is none
+    sha256        of the archive
+    family        the same for kernels that differ in their folds only: one rehearsal stands for all of them
+    """
+
+    kind: Kind
+    slug: str
+    experiment: str
+    policies: list[str]
+    seeds: list[int]
+    folds: list[int]
+    competition: dict[str, Any]
+    weights: str
+    hours: float
+    sha256: str
+    family: str
+
+
+@dataclass(frozen=True)
+class KernelFolder:
+    """One of the folders below kernels/build/."""
+
+    path: Path
+
+    @classmethod
+    def at(cls, path: str | Path) -> "KernelFolder":
+        """The kernel built in a folder, or KitError that says where there are some."""
+        folder = cls(Path(path))
+        if not folder.is_built:
+            there = [str(kernel.path) for kernel in built(Path())]
+            hint = f"; there are {some(there)}" if there else "; make one with: python -m kit kernel build CONFIG"
+            raise KitError(f"{path} is no built kernel{hint}")
+        return folder
+
+    @property
+    def is_built(self) -> bool:
+        return (self.path / "build.json").is_file() and self.metadata_file.is_file()
+
+    @property
+    def metadata_file(self) -> Path:
+        return self.path / "kernel-metadata.json"
+
+    @property
+    def metadata(self) -> dict[str, Any]:
+        return self._read(self.metadata_file.name, METADATA_KEYS)
+
+    @property
+    def code_file(self) -> Path:
+        path = self.path / self.metadata["code_file"]
+        if not path.is_file():
+            raise KitError(f"{path} is not there; build the kernel again")
+        return path
+
+    @property
+    def source(self) -> str:
+        """The Python code of the script, or of the notebook's cells."""
+        text = self.code_file.read_text(encoding="utf-8")
+        if self.code_file.suffix != ".ipynb":
+            return text
+        cells = json.loads(text)["cells"]
+        return "\n\n".join("".join(cell["source"]) for cell in cells if cell["cell_type"] == "code")
+
+    @property
+    def code_dataset(self) -> Path:
+        return self.path / "code"
+
+    @property
+    def output(self) -> Path:
+        return self.path / "output"
+
+    @property
+    def record(self) -> BuildRecord:
+        return self._record(self._read("build.json"), "build.json")
+
+    @property
+    def pushed_record(self) -> BuildRecord:
+        """What the pushed version was built from; the kernel may have been built anew since."""
+        return self._record(self.push.get("build", {}), "push.json")
+
+    def _record(self, content: dict[str, Any], name: str) -> BuildRecord:
+        try:
+            return BuildRecord(**content)
+        except TypeError as error:  # of another version of the kit
+            raise KitError(f"{self.path / name} is damaged ({error}); build the kernel again") from error
+
+    def write_record(self, record: BuildRecord) -> None:
+        write_json(self.path / "build.json", asdict(record))
+
+    @property
+    def digest(self) -> str:
+        """Of what Kaggle would run: the metadata, and the code without its head, which tells how it was made."""
+        code = self.source.split('"""', 2)[-1]
+        return sha256(self.metadata_file)[:16] + hashlib.sha256(code.encode()).hexdigest()[:16]
+
+    @property
+    def rehearsal(self) -> dict[str, Any]:
+        """{} before the first."""
+        return self._read("rehearsal.json")
+
+    def write_rehearsal(self, record: dict[str, Any]) -> None:
+        write_json(self.path / "rehearsal.json", record)
+
+    def forget_rehearsal(self) -> None:
+        (self.path / "rehearsal.json").unlink(missing_ok=True)
+
+    @property
+    def push(self) -> dict[str, Any]:
+        """{} before the first."""
+        return self._read("push.json", PUSH_KEYS)
+
+    def write_push(self, record: dict[str, Any]) -> None:
+        write_json(self.path / "push.json", record)
+        self.forget_begun_push()
+
+    @property
+    def begun_push(self) -> dict[str, Any]:
+        """digest, owner and version (of the kernel before it) of a push that was interrupted; {} without one."""
+        return self._read("pushing.json", ("digest", "owner", "version"))
+
+    def write_begun_push(self, record: dict[str, Any]) -> None:
+        write_json(self.path / "pushing.json", record)
+
+    def forget_begun_push(self) -> None:
+        (self.path / "pushing.json").unlink(missing_ok=True)
+
+    @property
+    def sent_code(self) -> dict[str, Any]:
+        """reference and sha256 of the code dataset as it was uploaded last; {} before the first."""
+        return self._read("code.json", ("reference", "sha256"))
+
+    def write_sent_code(self, record: dict[str, Any]) -> None:
+        write_json(self.path / "code.json", record)
+
+    def _read(self, name: str, keys: Sequence[str] = ()) -> dict[str, Any]:
+        path = self.path / name
+        if not path.is_file():
+            return {}
+        try:
+            content = json.loads(path.read_text(encoding="utf-8"))
+            if lacking := [key for key in keys if key not in content]:
+                raise ValueError(f"it has no {some(lacking)}")
+        except (ValueError, TypeError) as error:
+            mend = "build the kernel again" if name in BY_BUILDING else "remove it"
+            raise KitError(f"{path} is damaged ({error}); {mend}") from error
+        return content
+
+
+def built(root: Path) -> list[KernelFolder]:
+    """The kernels built below `root`, by name."""
+    return _kernels_in(root / BUILT)
+
+
+def built_beside(folder: KernelFolder) -> list[KernelFolder]:
+    """The kernels built beside one, itself among them."""
+    return _kernels_in(folder.path.parent)
+
+
+def _kernels_in(folder: Path) -> list[KernelFolder]:
+    kernels = [KernelFolder(file.parent) for file in sorted(folder.glob("*/build.json"))]
+    return [kernel for kernel in kernels if kernel.is_built]

@@ -1,0 +1,222 @@
+"""Built kernels to Kaggle, and what becomes of them there."""
+
+import json
+import shutil
+import tempfile
+import time
+from collections.abc import Callable, Sequence
+from dataclasses import asdict
+from datetime import UTC, datetime
+from pathlib import Path
+
+from kit.core.errors import KitError, Say, some
+from kit.kaggle.client import Kaggle, Pushed, kernel_url
+from kit.kaggle.datasets import read_ref
+from kit.kaggle.kernel.folder import KernelFolder, built, built_beside
+from kit.kaggle.kernel.sessions import Ended, Underway, needed, wait_for_kernel
+from kit.kaggle.retry import Lost
+from kit.kaggle.uploads import send_dataset, wait_for_dataset
+
+POLL = 15.0  # seconds between two looks at the kernels
+SESSIONS = 2  # batch sessions with a GPU that Kaggle runs at once for a user
+
+
+def push(path: str | Path, kaggle: Kaggle, *, unrehearsed: bool = False, say: Say = print) -> Pushed:
+    """Saves the built kernel on Kaggle, which runs it at once; remembered in push.json.
+
+    unrehearsed  push what did not pass a rehearsal since it was built
+
+    Waits until attached datasets are READY and attached kernels have ended, and looks at the GPU quota first. A
+    push that was interrupted before its answer came is recognised, and not repeated. Raises KitError for what
+    would make the run worthless, before anything is pushed, and for every error in Kaggle's answer.
+    """
+    folder = KernelFolder.at(path)
+    if not unrehearsed:
+        need_rehearsed([folder])
+    metadata = folder.metadata
+    owner = _owner(metadata["id"], kaggle)
+    if pushed := _interrupted(folder, owner, kaggle):
+        say(f"{pushed} had arrived before the push was interrupted; see on its page that all sources are there")
+    else:
+        _make_ready(folder, kaggle, say)
+        before = kaggle.latest_version(owner, folder.record.slug)
+        folder.write_begun_push({"digest": folder.digest, "owner": owner, "version": before})
+        with tempfile.TemporaryDirectory(prefix="kit-") as stage:
+            shutil.copy2(folder.code_file, stage)
+            complete = metadata | {"id": f"{owner}/{folder.record.slug}"}
+            (Path(stage) / "kernel-metadata.json").write_text(json.dumps(complete), encoding="utf-8")
+            try:
+                pushed = kaggle.push(Path(stage), 3600 * folder.record.hours)
+            except Lost:
+                raise
+            except KitError:  # what came of it is known, and is not what is wanted
+                folder.forget_begun_push()
+                raise
+        say(f"pushed {pushed}: {pushed.url}")
+    folder.write_push(
+        {
+            "owner": pushed.owner,
+            "slug": pushed.slug,
+            "version": pushed.version,
+            "url": pushed.url,
+            "digest": folder.digest,
+            "build": asdict(folder.record),
+            "when": datetime.now(UTC).isoformat(timespec="seconds"),
+        }
+    )
+    return pushed
+
+
+def _interrupted(folder: KernelFolder, owner: str, kaggle: Kaggle) -> Pushed | None:
+    """The version that a push of this very build made before it was interrupted; None where it did not arrive."""
+    begun, slug = folder.begun_push, folder.record.slug
+    if (begun.get("digest"), begun.get("owner")) != (folder.digest, owner):
+        return None
+    version = kaggle.latest_version(owner, slug)
+    return Pushed(owner, slug, version, kernel_url(owner, slug)) if version > begun["version"] else None
+
+
+def _make_ready(folder: KernelFolder, kaggle: Kaggle, say: Say) -> None:
+    """Until all that the kernel attaches is there; KitError where it will not be, or no GPU time is left."""
+    metadata = folder.metadata
+    if folder.code_dataset.is_dir():
+        _send_code(folder, kaggle, say)
+    for reference in metadata["dataset_sources"]:
+        wait_for_dataset(reference, kaggle, say)
+    for reference in metadata["kernel_sources"]:
+        wait_for_kernel(reference, kaggle, say)
+    if metadata["enable_gpu"]:
+        need_quota(kaggle, folder.record.hours, say)
+
+
+def need_rehearsed(folders: Sequence[KernelFolder]) -> None:
+    """KitError, a line each, for those that did not pass their last rehearsal since they were built. One that had
+    none passes where another passed that differs in its folds only."""
+    if reasons := [reason for folder in folders if (reason := _unrehearsed(folder))]:
+        raise KitError("\n".join(reasons))
+
+
+def _unrehearsed(folder: KernelFolder) -> str | None:
+    kin = [each for each in built_beside(folder) if each.record.family == folder.record.family]
+    rehearsed = [each for each in kin if each.rehearsal]
+    fresh = {each.path.name: each.rehearsal for each in rehearsed if each.rehearsal["digest"] == each.digest}
+    own = fresh.get(folder.path.name)
+    if own["passed"] if own else any(each["passed"] for each in fresh.values()):
+        return None
+    how = f"python -m kit kernel rehearse {folder.path}, or push with --unrehearsed"
+    if failed := own or next(iter(fresh.values()), None):
+        checks = [check["name"] for check in failed["checks"] if not check["passed"]]
+        offline = "; it may use the network on Kaggle, which a rehearsal has not" if _needs_network(folder) else ""
+        return f"{folder.path} failed its rehearsal ({some(checks)}){offline}: mend, build and {how}"
+    since = "since it was built" if rehearsed else "yet"
+    return f"{folder.path} was not rehearsed {since}: {how}"
+
+
+def _needs_network(folder: KernelFolder) -> bool:
+    return folder.metadata["enable_internet"]
+
+
+def pushed_kernel(path: str | Path) -> Pushed:
+    """The version that was pushed from a folder; KitError where none was."""
+    folder = KernelFolder.at(path)
+    record = folder.push
+    if not record:
+        raise KitError(f"{folder.path} was not pushed yet: python -m kit kernel push {folder.path}")
+    return Pushed(record["owner"], record["slug"], record["version"], record["url"])
+
+
+def need_quota(kaggle: Kaggle, hours: float, say: Say) -> None:
+    """KitError where no GPU time is left this week; a line where there may be too little."""
+    quota = kaggle.gpu_quota()
+    if quota is None:
+        return
+    stated = f"{quota.used:.1f} of {quota.total:.1f} GPU hours of this week are used"
+    if quota.left <= 0:
+        raise KitError(
+            f"{stated}; nothing was pushed. Wait for the next week, or build with kernel.accelerator=none"
+        )
+    say(f"{stated}" + (f"; the kernel may take up to {hours:g} h" if quota.left < hours else ""))
+
+
+def push_all(
+    folders: Sequence[KernelFolder],
+    kaggle: Kaggle,
+    *,
+    sessions: int = SESSIONS,
+    unrehearsed: bool = False,
+    say: Say = print,
+    pause: Callable[[float], None] = time.sleep,
+) -> list[Ended]:
+    """Pushes kernels, no more than `sessions` running at a time, and waits for all of them.
+
+    All have to be rehearsed. What was pushed as it is built now is not pushed again, but waited for. Where the
+    quota is used up, or a push is refused, no further one is begun; the kernels under way are waited for before
+    the error is raised, and the same call goes on later.
+    """
+    due = [folder for folder in folders if not _is_pushed(folder)]
+    if not unrehearsed:
+        need_rehearsed(due)
+    running = [_underway(folder) for folder in folders if _is_pushed(folder)]
+    ended: list[Ended] = []
+    trouble: KitError | None = None
+    while due or running:
+        for each in list(running):
+            if (end := each.look(kaggle, say)) is not None:
+                running.remove(each)
+                ended.append(end)
+        while due and len(running) < sessions and not trouble:
+            try:
+                push(due[0].path, kaggle, unrehearsed=unrehearsed, say=say)
+                running.append(_underway(due.pop(0)))
+            except KitError as error:
+                if running and "session count" in str(error).lower():  # others of the user's are running
+                    break
+                trouble = error
+        if trouble and not running:
+            failed = [f"{each.kernel} {each.outcome}" for each in ended if each.outcome != "complete"]
+            left = f"{len(due)} of {len(folders)} kernels are left; the same command goes on with them"
+            raise KitError("\n".join(filter(None, [str(trouble), some(failed), left]))) from trouble
+        if running:
+            pause(POLL)
+    return ended
+
+
+def _owner(identity: str, kaggle: Kaggle) -> str:
+    """The one in the metadata, or who is signed in; KitError where these are two, or none."""
+    stated, slash, _ = identity.partition("/")
+    if not slash and not kaggle.user:
+        raise KitError("kernel.owner: missing; the credentials do not tell the user, so name yours there")
+    if slash and kaggle.user and stated.lower() != kaggle.user.lower():
+        raise KitError(f"kernel.owner is {stated}, but the credentials are those of {kaggle.user}")
+    return stated if slash else kaggle.user
+
+
+def _send_code(folder: KernelFolder, kaggle: Kaggle, say: Say) -> None:
+    """The code that was too large for the code file, unless this very code is there."""
+    code = {"reference": read_ref(folder.code_dataset), "sha256": folder.record.sha256}
+    if folder.sent_code == code and kaggle.dataset_status(code["reference"]):
+        return
+    version = send_dataset(folder.code_dataset, kaggle, code["sha256"], say)
+    wait_for_dataset(code["reference"], kaggle, say, version=version)
+    folder.write_sent_code(code)
+
+
+def _underway(folder: KernelFolder) -> Underway:
+    return Underway(pushed_kernel(folder.path), needed(folder), time.monotonic())
+
+
+def _is_pushed(folder: KernelFolder) -> bool:
+    return folder.push.get("digest") == folder.digest
+
+
+def chosen(paths: Sequence[str], everything: bool, root: Path, kind: str = "train") -> list[KernelFolder]:
+    """The kernels that a command names, or with `everything` all of a kind that were built below `root`."""
+    if bool(paths) == everything:
+        raise KitError("name the folders of built kernels, or give --all for the train kernels in kernels/build")
+    if not everything:
+        return [KernelFolder.at(path) for path in paths]
+    if not (folders := [folder for folder in built(root) if folder.record.kind == kind]):
+        raise KitError(
+            "no train kernel was built here; make some with: python -m kit kernel build CONFIG --kind train"
+        )
+    return folders

@@ -1,0 +1,178 @@
+"""What becomes of pushed kernels on Kaggle: waiting for them, telling why one failed, following its log."""
+
+import contextlib
+import time
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass
+from typing import Literal
+
+from kit.core.errors import KitError, Say
+from kit.kaggle.client import Kaggle, Pushed, Session, kernel_url
+from kit.kaggle.kernel.folder import KernelFolder
+from kit.kaggle.retry import Refused
+
+POLL = 15.0  # seconds between two looks at a session
+NEWS = 60.0  # seconds between two lines that say the same
+UNKNOWN = 120.0  # seconds for which Kaggle may not know a version that was just pushed
+TAIL = 30  # lines of the log of a failed kernel
+WIDTH = 1000  # characters of each: a traceback may quote the whole code file
+
+# Kaggle's failure → words in its message, words in the log's end (fewer: logs speak of much), what may help.
+FAILURES = {
+    "timeout": (
+        ("time limit", "timeout", "timed out", "execution time", "allowed time"),
+        ("time limit", "maximum execution time"),
+        "fewer epochs, or fewer folds a kernel",
+    ),
+    "exceeded compute": (
+        ("memory", "compute", "sigkill", "code 137", "disk", "no space left"),
+        (
+            "out of memory",
+            "memory is too small",
+            "want of memory",
+            "exit code -9",
+            "exit code 137",
+            "no space left",
+        ),
+        "a smaller training.batch_size or data.cache_gb",
+    ),
+}
+
+
+@dataclass(frozen=True)
+class Ended:
+    """How a kernel's session ended.
+
+    outcome  complete, failed or cancelled
+    failure  of a failed one: timeout, exception, exceeded compute or CSV not found, and what may help
+    tail     the end of the log of a failed one
+    """
+
+    kernel: Pushed
+    outcome: Literal["complete", "failed", "cancelled"]
+    failure: str = ""
+    tail: Sequence[str] = ()
+
+
+def wait(
+    kernel: Pushed,
+    kaggle: Kaggle,
+    say: Say = print,
+    pause: Callable[[float], None] = time.sleep,
+    needs: str | None = None,
+) -> Ended:
+    """Until this version of the kernel has ended. `needs` names an output without which it has failed."""
+    underway = Underway(kernel, needs, time.monotonic())
+    while (ended := underway.look(kaggle, say)) is None:
+        pause(POLL)
+    return ended
+
+
+def judge(kernel: Pushed, session: Session, kaggle: Kaggle, needs: str | None = None) -> Ended:
+    """What an ended session means."""
+    if session.status == "CANCEL_ACKNOWLEDGED":
+        return Ended(kernel, "cancelled")
+    if session.status == "COMPLETE" and needs is None:
+        return Ended(kernel, "complete")
+    if session.status == "COMPLETE":
+        outputs = kaggle.outputs(kernel)
+        if needs in outputs.files:
+            return Ended(kernel, "complete")
+        failure = f"CSV not found: there is no {needs} among its outputs"
+        return Ended(kernel, "failed", failure, _tail(outputs.log))
+    tail: list[str] = []
+    with contextlib.suppress(KitError):  # that it failed is known without its log
+        tail = _tail(kaggle.outputs(kernel).log)
+    return Ended(kernel, "failed", _failure(session.failure, tail), tail)
+
+
+def needed(folder: KernelFolder) -> str | None:
+    """The output without which a kernel that ended well has failed all the same."""
+    return "submission.csv" if folder.record.kind == "infer" else None
+
+
+def _tail(log: Sequence[str]) -> list[str]:
+    return [line if len(line) <= WIDTH else f"{line[:WIDTH]} …" for line in log[-TAIL:]]
+
+
+def _failure(message: str, tail: Sequence[str]) -> str:
+    """Which of Kaggle's failures it is: by Kaggle's message, else by what the kernel said last."""
+    stated = message or "as the log says"
+    log = " ".join(tail).lower()
+    for kind, (in_message, _, advice) in FAILURES.items():
+        if any(word in message.lower() for word in in_message):
+            return f"{kind} ({stated}); try {advice}"
+    for kind, (_, in_log, advice) in FAILURES.items():
+        if any(word in log for word in in_log):
+            return f"{kind} ({stated}); try {advice}"
+    return f"exception ({stated})"
+
+
+def follow(kernel: Pushed, kaggle: Kaggle, pause: Callable[[float], None] = time.sleep) -> Iterator[str]:
+    """The lines of this version's log as they come, until it has ended."""
+    seen, begun = 0, time.monotonic()
+    while not _session(kernel, kaggle, begun).ended:
+        with contextlib.suppress(OSError, Refused):  # broken, or not begun: it comes again from the first line
+            for number, line in enumerate(kaggle.log_stream(kernel)):
+                if number >= seen:
+                    yield line
+                seen = max(seen, number + 1)
+        pause(POLL / 3)
+    yield from kaggle.outputs(kernel).log[seen:]
+
+
+@dataclass
+class Underway:
+    """A pushed kernel that is waited for; `told` is the status that was said last, and `last` when."""
+
+    kernel: Pushed
+    needs: str | None
+    begun: float
+    told: str = ""
+    last: float = 0.0
+
+    def look_at(self, kaggle: Kaggle, say: Say) -> Session:
+        """Asks how far it is, and says so where it goes on and that is news."""
+        session, now = _session(self.kernel, kaggle, self.begun), time.monotonic()
+        if not session.ended and (session.status != self.told or now - self.last >= NEWS):
+            say(f"{self.kernel}: {session.status}, {(now - self.begun) / 60:.0f} min")
+            self.told, self.last = session.status, now
+        return session
+
+    def look(self, kaggle: Kaggle, say: Say) -> Ended | None:
+        """`look_at`; says and gives how it ended once it has."""
+        if not (session := self.look_at(kaggle, say)).ended:
+            return None
+        ended = judge(self.kernel, session, kaggle, self.needs)
+        say(f"{self.kernel}: {ended.outcome}, {(time.monotonic() - self.begun) / 60:.0f} min")
+        return ended
+
+
+def wait_for_kernel(reference: str, kaggle: Kaggle, say: Say, pause: Callable[[float], None] = time.sleep) -> None:
+    """Until the kernel, whose outputs are attached, has ended; KitError where it has not ended well.
+
+    reference  owner/slug, of which Kaggle attaches the latest version, or owner/slug/version
+    """
+    owner, slug, *stated = reference.split("/")
+    version = int(stated[0]) if stated else kaggle.latest_version(owner, slug)
+    if not version:  # unknown: Kaggle says so itself when the kernel is pushed
+        return
+    kernel = Pushed(owner, slug, version, kernel_url(owner, slug))
+    underway = Underway(kernel, None, time.monotonic())
+    while not (session := underway.look_at(kaggle, say)).ended:
+        pause(POLL)
+    if session.status != "COMPLETE":
+        raise KitError(
+            f"{kernel}, whose outputs this kernel attaches, ended with {session.status}; push that again first, "
+            "or build this one without it (kernel.kernels)"
+        )
+
+
+def _session(kernel: Pushed, kaggle: Kaggle, begun: float) -> Session:
+    """Of the version; a version that Kaggle does not know yet is queued."""
+    try:
+        return kaggle.session(kernel)
+    except Refused as error:
+        if error.status == 404 and time.monotonic() - begun < UNKNOWN:
+            return Session("QUEUED", "")
+        raise

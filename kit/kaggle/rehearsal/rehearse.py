@@ -1,0 +1,272 @@
+"""A rehearsal: the built kernel runs here as it would on Kaggle, and is judged by what Kaggle looks at."""
+
+import json
+import shutil
+import sys
+import tempfile
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import asdict, dataclass
+from datetime import UTC, datetime
+from pathlib import Path
+from typing import Any, Literal
+
+from kit.competition.config import CompetitionConfig
+from kit.competition.load import expected_submission, load_test
+from kit.competition.tables import read_table
+from kit.core.errors import KitError, some
+from kit.core.paths import mount_points
+from kit.core.runs import ExperimentDir, RunKey
+from kit.kaggle.datasets import read_ref
+from kit.kaggle.kernel.folder import BUILT, KernelFolder, built_beside
+from kit.kaggle.rehearsal.hidden_test import SIZES, write_variant
+from kit.kaggle.rehearsal.sandbox import Mount, Outcome, need_able, run_isolated
+
+WORKING_GB = 20  # Kaggle's limit of /kaggle/working
+MEMORY_GB = 30  # of a session with T4s
+CODE_MB = 1  # the often quoted limit of a code file
+
+Form = Literal["nested", "flat"]
+
+
+@dataclass(frozen=True)
+class Check:
+    """One thing Kaggle looks at."""
+
+    name: str
+    passed: bool
+    found: str
+
+    def __str__(self) -> str:
+        return f"{'ok' if self.passed else 'FAILED':7}{self.name}: {self.found}"
+
+
+@dataclass(frozen=True)
+class Verdict:
+    """checks    in the order of Kaggle's own
+    working     the folder that was /kaggle/working
+    isolation   how the kernel was kept apart
+    """
+
+    checks: list[Check]
+    working: Path
+    isolation: str
+    outcome: Outcome
+
+    @property
+    def passed(self) -> bool:
+        return all(check.passed for check in self.checks)
+
+
+def rehearse(
+    path: str | Path,
+    *,
+    test_rows: str | None = None,
+    time_limit: float | None = None,
+    form: Form = "nested",
+    sources: Mapping[str, str | Path] | None = None,
+    python: str | Path = sys.executable,
+    isolation: str | None = None,
+    overrides: Sequence[str] = (),
+    say: Callable[[str], None] = print,
+) -> Verdict:
+    """Runs the kernel built in a folder, with its sources mounted as Kaggle does, and judges the outcome.
+
+    test_rows   `0`, `1`, `3` or `x5`: another test set than the one at hand, as in Kaggle's rerun
+    time_limit  seconds, also for the kernel itself to keep to; left out: the config's kernel.hours
+    form        of the mounts: `nested` (/kaggle/input/competitions/<slug>) or `flat` (/kaggle/input/<slug>)
+    sources     folders that stand for sources, by their owner/slug. Without: for a kernel what was fetched of
+                it, or its own rehearsal; for a dataset kernels/datasets/<slug>; for the competition its folder
+    python      the interpreter, e.g. of an environment with the image's versions
+    overrides   changes of the config for this rehearsal, like training.epochs=1: the same file, sooner done
+    isolation   bubblewrap, unshare or redirect; left out: the best that works here
+
+    The verdict is kept in rehearsal.json, the outputs in rehearsal/; those of the last rehearsal are there until
+    this one begins.
+    """
+    folder = KernelFolder.at(path)
+    limit = 3600 * folder.record.hours if time_limit is None else time_limit
+    if limit <= 0:
+        raise KitError(f"--time-limit {limit:g}: expected seconds, more than 0")
+    digest, code = folder.digest, folder.source
+    need_able(python, isolation)
+    competition, stand_ins = _resolved(folder, sources or {}, test_rows)
+    stage = folder.path / "rehearsal"
+    shutil.rmtree(stage, ignore_errors=True)
+    folder.forget_rehearsal()
+    working = stage / "working"
+    working.mkdir(parents=True)
+    if test_rows:
+        variant = write_variant(competition, stage / "competition", test_rows)
+        competition = competition.model_copy(update={"path": str(variant.resolve())})
+        stand_ins[competition.slug] = variant
+    kernels = folder.metadata["kernel_sources"]
+    mounts = [Mount(path.resolve(), _mount_point(ref, kernels, form)) for ref, path in stand_ins.items()]
+    for mount in mounts:
+        say(f"/kaggle/input/{mount.target} is {mount.source}")
+    with tempfile.TemporaryDirectory(prefix="kit-") as draft:
+        script = Path(draft) / "script.py"
+        script.write_text(code, encoding="utf-8")
+        environment = {"KIT_SET": json.dumps(list(overrides)), "KIT_SECONDS": str(limit)}
+        if test_rows:
+            environment["KAGGLE_IS_COMPETITION_RERUN"] = "1"
+        outcome = run_isolated(
+            script,
+            working,
+            mounts,
+            python=python,
+            time_limit=limit,
+            isolation=isolation,
+            environment=environment,
+            on_line=say,
+        )
+    checks = [*_run_checks(outcome, limit), *_output_checks(folder, working, competition), _size(working, folder)]
+    verdict = Verdict(checks, working, outcome.isolation, outcome)
+    folder.write_rehearsal(_record(digest, verdict, test_rows, overrides))
+    return verdict
+
+
+def _resolved(
+    folder: KernelFolder, sources: Mapping[str, str | Path], test_rows: str | None
+) -> tuple[CompetitionConfig, dict[str, Path]]:
+    """The competition at hand, and the folder that stands for each source that the kernel attaches.
+
+    Raises KitError for all that there is to refuse: the last rehearsal is still there.
+    """
+    wanted, given = _wanted(folder.metadata), _given(folder, sources)
+    competition = _competition(folder, given, test_rows)
+    if competition.slug:
+        given[competition.slug] = Path(competition.path)
+    stand_ins = {reference: given.get(reference) or _usual(folder, reference) for reference in wanted}
+    if missing := [reference for reference, path in stand_ins.items() if not (path and path.is_dir())]:
+        raise KitError(
+            f"nothing on this machine stands for {some(missing)}; say what does: --source {missing[0]}=FOLDER"
+        )
+    return competition, stand_ins
+
+
+def _wanted(metadata: dict[str, Any]) -> list[str]:
+    """The sources that the kernel attaches."""
+    kinds = ("competition_sources", "dataset_sources", "kernel_sources", "model_sources")
+    return [reference for kind in kinds for reference in metadata[kind]]
+
+
+def _given(folder: KernelFolder, sources: Mapping[str, str | Path]) -> dict[str, Path]:
+    """What the user says stands for sources of the kernel."""
+    given, wanted = {ref: Path(path).expanduser() for ref, path in sources.items()}, _wanted(folder.metadata)
+    for reference, path in given.items():
+        if reference not in wanted:
+            attached = f"has {some(wanted)}" if wanted else "has none"
+            raise KitError(f"--source {reference}={path}: is no source of {folder.path}, which {attached}")
+        if not path.is_dir():
+            raise KitError(f"--source {reference}={path}: {path} is no folder")
+    return given
+
+
+def _competition(folder: KernelFolder, given: Mapping[str, Path], test_rows: str | None) -> CompetitionConfig:
+    """The competition where it lies on this machine, and whether the test set that is wanted can be made of it."""
+    config = CompetitionConfig(**folder.record.competition)
+    if config.slug is None:
+        if test_rows:
+            raise KitError("--test-rows: the kernel writes its own, embedded competition; set competition.slug")
+        return config
+    found = given.get(config.slug, Path(config.path).expanduser())
+    if not found.is_dir():
+        raise KitError(
+            f"{found}, the competition's folder when the kernel was built, is not there; say what stands for it: "
+            f"--source {config.slug}=FOLDER"
+        )
+    config = config.model_copy(update={"path": str(found.resolve())})
+    if test_rows:
+        if test_rows not in SIZES:
+            raise KitError(f"--test-rows {test_rows}: expected one of {', '.join(SIZES)}")
+        load_test(config)
+    return config
+
+
+def _usual(folder: KernelFolder, reference: str) -> Path | None:
+    """Where a dataset, a model or the outputs of a kernel are unless the user says otherwise; None for a
+    competition."""
+    metadata, home = folder.metadata, folder.path.resolve()
+    if reference in metadata["kernel_sources"]:
+        return _outputs_of(reference, KernelFolder(home))
+    if reference in metadata["competition_sources"]:
+        return None
+    if folder.code_dataset.is_dir() and reference == read_ref(folder.code_dataset):
+        return folder.code_dataset
+    root = home.parents[2] if home.parent.name == BUILT.name else Path()
+    return root / "kernels/datasets" / reference.split("/")[1]  # where `kernel weights` and `wheels` put them
+
+
+def _outputs_of(reference: str, beside: KernelFolder) -> Path | None:
+    """What was fetched of a kernel; before it ran on Kaggle, what its rehearsal gave."""
+    owner, slug = reference.split("/")[:2]
+    for folder in built_beside(beside):
+        if folder.record.slug == slug and folder.push.get("owner", owner) == owner:
+            return folder.output if folder.output.is_dir() else folder.path / "rehearsal/working"
+    return None
+
+
+def _mount_point(reference: str, kernels: Sequence[str], form: Form) -> str:
+    points = mount_points(reference)
+    if form == "flat":
+        return points[-1]
+    return points[1] if reference in kernels else points[0]
+
+
+def _run_checks(outcome: Outcome, limit: float) -> list[Check]:
+    code = "none, it was ended" if outcome.exit_code is None else str(outcome.exit_code)
+    time = f"{outcome.seconds:.0f} s of {limit:g} s"
+    memory = outcome.peak_memory / 1e9
+    return [
+        Check("exit code", outcome.exit_code == 0, code),
+        Check("time", not outcome.timed_out, f"ended at the limit of {limit:g} s" if outcome.timed_out else time),
+        Check("memory", memory <= MEMORY_GB, f"at most {memory:.1f} GB of {MEMORY_GB}"),
+    ]
+
+
+def _output_checks(folder: KernelFolder, working: Path, competition: CompetitionConfig) -> list[Check]:
+    record = folder.record
+    if record.kind == "infer":
+        return [_submission(working / "submission.csv", competition)]
+    runs = ExperimentDir(working / "runs" / record.experiment)
+    keys = [RunKey(*key) for policy in record.policies for key in _keys(policy, record.seeds, record.folds)]
+    missing = [str(key) for key in keys if not runs.run(key).finished]
+    found = f"{some(missing, 5)} not finished" if missing else f"{len(keys)} of {len(keys)} finished"
+    return [Check("runs", not missing, found)]
+
+
+def _keys(policy: str, seeds: list[int], folds: list[int]) -> list[tuple[str, int, int]]:
+    return [(policy, seed, fold) for seed in seeds for fold in folds]
+
+
+def _submission(path: Path, competition: CompetitionConfig) -> Check:
+    """Whether submission.csv is valid for the test set that the kernel was given."""
+    if not path.is_file():
+        return Check("submission.csv", False, "not found in /kaggle/working")
+    try:
+        given = read_table(path, "submission")
+        expected_submission(competition, given).validate(given, path.name)
+    except KitError as error:
+        return Check("submission.csv", False, str(error).replace(f"{path.name}: ", "").replace("\n", "; "))
+    return Check("submission.csv", True, f"valid, {len(given)} rows")
+
+
+def _size(working: Path, folder: KernelFolder) -> Check:
+    files = [path for path in working.rglob("*") if path.is_file()]
+    size, code = sum(path.stat().st_size for path in files) / 1e9, folder.code_file.stat().st_size / 1e6
+    found = f"{len(files)} output files of {size:.3f} GB in all, of {WORKING_GB}; code {code:.2f} MB, of {CODE_MB}"
+    return Check("sizes", size <= WORKING_GB and code <= CODE_MB, found)
+
+
+def _record(digest: str, verdict: Verdict, test_rows: str | None, overrides: Sequence[str]) -> dict[str, Any]:
+    return {
+        "passed": verdict.passed,
+        "digest": digest,
+        "when": datetime.now(UTC).isoformat(timespec="seconds"),
+        "isolation": verdict.isolation,
+        "test_rows": test_rows,
+        "overrides": list(overrides),
+        "seconds": round(verdict.outcome.seconds, 1),
+        "peak_memory": verdict.outcome.peak_memory,
+        "checks": [asdict(check) for check in verdict.checks],
+    }

@@ -1,0 +1,236 @@
+"""The log of what was handed in, submissions/log.csv: its rows, what has become of them, and whether CV tells."""
+
+import csv
+import re
+from collections.abc import Sequence
+from dataclasses import asdict, dataclass, fields
+from datetime import UTC, datetime, timedelta
+from pathlib import Path
+
+from kit.core.errors import KitError, some
+from kit.core.files import atomic
+from kit.core.paths import Places
+from kit.kaggle.client import Kaggle, Submitted
+
+SENDING = timedelta(hours=1)  # longer than all attempts to send a submission take
+CLOCKS = timedelta(minutes=10)  # by which this machine's clock and Kaggle's may differ
+UNDER_WAY = ("PENDING", "UNKNOWN")  # statuses that Kaggle's list may change
+OUTPUT = "submission.csv"  # the output of a kernel that is handed in
+FEWEST_PAIRS = 3  # of two, the ranks agree or not by a coin's toss
+
+
+@dataclass(frozen=True)
+class Entry:
+    """One row of submissions/log.csv.
+
+    file        the submission file, or owner/slug and version of the kernel
+    sha256      of the file, or of what was pushed
+    experiment  or the blend
+    policy      by the file's name; "" where it is not one that `kit run` gives
+    cv          the pooled out-of-fold score of the experiment's policy, or of the blend
+    ref         Kaggle's number of the submission; "" until it is known
+    status      PENDING, COMPLETE, ERROR, REFUSED where Kaggle did not take it, or UNKNOWN from before it is sent
+                until Kaggle's answer, and on where that was lost
+    message     what Kaggle shows beside it, in one line; "" in a log of an older kit
+    """
+
+    time: str
+    competition: str
+    file: str
+    sha256: str
+    experiment: str = ""
+    policy: str = ""
+    cv: str = ""
+    ref: str = ""
+    status: str = ""
+    public: str = ""
+    private: str = ""
+    message: str = ""
+
+
+@dataclass(frozen=True)
+class Agreement:
+    """How the CV scores of one competition's submissions order them, against their public scores.
+
+    pairs        submissions that were scored and have both; the same file counts once
+    correlation  Spearman's rank correlation, from -1 to 1; None where there is none, and `reason` says why
+    """
+
+    competition: str
+    pairs: int
+    correlation: float | None
+    reason: str = ""
+
+
+@dataclass(frozen=True)
+class Overview:
+    """The rows of the log, oldest first, and an agreement for each competition in it."""
+
+    rows: list[Entry]
+    agreements: list[Agreement]
+
+
+def overview(places: Places, competition: str | None = None) -> Overview:
+    """What was handed in, to one competition or to all. KitError where nothing was handed in to the one."""
+    rows = _rows_of(competition, places)
+    slugs = dict.fromkeys(row.competition for row in rows)
+    return Overview(rows, [_agreement(slug, [row for row in rows if row.competition == slug]) for slug in slugs])
+
+
+def refresh(places: Places, kaggle: Kaggle, competition: str | None = None) -> list[Entry]:
+    """Asks Kaggle for the scores that were not there yet, and logs them; returns the rows that have changed.
+
+    Asks of a competition only where rows are under way, or scored without a public or a private score.
+    """
+    before = _rows_of(competition, places)
+    for slug in dict.fromkeys(row.competition for row in before):
+        catch_up(slug, places, kaggle, late=True)
+    return [row for row in _rows_of(competition, places) if row not in before]
+
+
+def _rows_of(competition: str | None, places: Places) -> list[Entry]:
+    rows = read_log(places)
+    if competition is None or not rows:
+        return rows
+    if not (chosen := [row for row in rows if row.competition == competition]):
+        there = some(dict.fromkeys(row.competition for row in rows))
+        raise KitError(f"--competition {competition}: the log has no submission to it, but to {there}")
+    return chosen
+
+
+def _agreement(competition: str, rows: Sequence[Entry]) -> Agreement:
+    """Higher is better in both scores: the kit's metrics are all F scores."""
+    scored = {
+        row.sha256: (_number(row.cv), _number(row.public))
+        for row in rows
+        if row.status == "COMPLETE" and row.cv and row.public
+    }
+    if len(scored) < FEWEST_PAIRS:
+        has = "one has" if len(scored) == 1 else f"{len(scored) or 'none'} have"
+        return Agreement(
+            competition,
+            len(scored),
+            None,
+            f"needs {FEWEST_PAIRS} submissions with CV and public score; {has} both",
+        )
+    cv, public = zip(*scored.values(), strict=True)
+    for values, what in ((cv, "CV"), (public, "public")):
+        if len(set(values)) == 1:
+            return Agreement(competition, len(scored), None, f"all {what} scores are equal")
+    from scipy.stats import spearmanr
+
+    return Agreement(competition, len(scored), float(spearmanr(cv, public).statistic))
+
+
+def _number(text: str) -> float:
+    try:
+        return float(text)
+    except ValueError:
+        raise KitError(
+            f"submissions/log.csv: the score {text!r} is no number; mend it or empty the cell"
+        ) from None
+
+
+def read_log(places: Places) -> list[Entry]:
+    """The rows of submissions/log.csv, oldest first."""
+    path = places.submissions / "log.csv"
+    if not path.is_file():
+        return []
+    known = [field.name for field in fields(Entry) if field.name != "message"]
+    with open(path, encoding="utf-8", newline="") as file:
+        rows = csv.DictReader(file)
+        if lacking := [name for name in known if name not in (rows.fieldnames or known)]:
+            raise KitError(f"{path} has no column {some(lacking)}; it is not the kit's log: move it away")
+        return [Entry(**{field.name: row.get(field.name) or "" for field in fields(Entry)}) for row in rows]
+
+
+def write_entry(entry: Entry, places: Places, before: Entry | None = None) -> None:
+    """Writes the entry in the place of `before`, or of the row with its ref; at the end where there is neither."""
+    rows = read_log(places)
+    earlier = (at for at, row in enumerate(rows) if row == before or (entry.ref and row.ref == entry.ref))
+    at = next(earlier, len(rows))
+    rows[at : at + 1] = [entry]
+    with (
+        atomic(places.submissions / "log.csv") as temporary,
+        open(temporary, "w", encoding="utf-8", newline="") as file,
+    ):
+        writer = csv.DictWriter(file, [field.name for field in fields(Entry)], lineterminator="\n")
+        writer.writeheader()
+        writer.writerows(map(asdict, rows))
+
+
+def catch_up(competition: str, places: Places, kaggle: Kaggle, late: bool = False) -> list[Entry]:
+    """Brings the rows whose end is not known up to date with what Kaggle lists; returns them as they are then.
+
+    late  as well those that lack a score: private scores come when the competition ends
+    """
+    rows = read_log(places)
+    due = [row for row in rows if row.competition == competition and _may_change(row, late)]
+    if not due:
+        return []
+    listed = kaggle.submissions(competition)
+    by_ref = {str(each.ref): each for each in listed}
+    logged = {row.ref for row in rows}
+    followed = []
+    for row in due:
+        if row.ref:
+            current = as_listed(row, by_ref[row.ref]) if row.ref in by_ref else row
+        else:
+            current = _looked_for(row, [each for each in listed if str(each.ref) not in logged])
+        if current != row:
+            write_entry(current, places, row)
+        logged.add(current.ref)
+        followed.append(current)
+    return followed
+
+
+def _looked_for(row: Entry, unlogged: list[Submitted]) -> Entry:
+    """An UNKNOWN row, with what it has become, among the submissions of which the log does not know.
+
+    REFUSED only where nothing can be it: the sending is over, and there is neither one of this name and message,
+    whenever it was made, nor another of its time, whose message may have been changed.
+    """
+    sent = _time(row)
+    name = OUTPUT if re.fullmatch(r"[\w-]+/[\w-]+ version \d+", row.file) else Path(row.file).name
+    alike = [each for each in unlogged if each.file == name and row.message in ("", one_line(each.message))]
+    near = [each for each in unlogged if sent - CLOCKS <= each.date <= sent + SENDING]
+    if both := [each for each in alike if each in near]:
+        return as_listed(row, min(both, key=lambda each: each.date))
+    over = datetime.now(UTC) > sent + SENDING
+    return changed(row, status="REFUSED") if over and not alike and not near else row
+
+
+def _may_change(row: Entry, late: bool) -> bool:
+    unscored = row.status == "COMPLETE" and bool(row.ref) and not (row.public and row.private)
+    return row.status in UNDER_WAY or (late and unscored)
+
+
+def as_listed(entry: Entry, found: Submitted) -> Entry:
+    public, private = _text(found.public) or entry.public, _text(found.private) or entry.private
+    return changed(entry, ref=str(found.ref), status=found.status, public=public, private=private)
+
+
+def _time(row: Entry) -> datetime:
+    try:
+        stated = datetime.fromisoformat(row.time)
+        return stated if stated.tzinfo else stated.replace(tzinfo=UTC)
+    except ValueError:
+        raise KitError(
+            f"submissions/log.csv: the time {row.time!r} of {row.file} should look like {now()}"
+        ) from None
+
+
+def changed(entry: Entry, **changes: str) -> Entry:
+    return Entry(**(asdict(entry) | changes))
+
+
+def one_line(text: str) -> str:
+    return " ".join(text.split())
+
+
+def _text(score: float | None) -> str:
+    return "" if score is None else f"{score:g}"
+
+
+def now() -> str:
+    return datetime.now(UTC).isoformat(timespec="seconds")

@@ -1,0 +1,247 @@
+"""Handing in: a file or a kernel's output, validated, logged in submissions/log.csv, waited for.
+
+A row is in the log before anything is sent, and a call that is stopped at any time is made good by a later one:
+each begins with what Kaggle says of the rows whose end is not known.
+"""
+
+import json
+import time
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+
+from kit.competition.config import CompetitionConfig
+from kit.competition.load import expected_submission
+from kit.competition.tables import read_table
+from kit.core.errors import KitError, Say
+from kit.core.files import sha256
+from kit.core.paths import Places
+from kit.core.runs import ExperimentDir
+from kit.experiment.blend import read_blend
+from kit.experiment.config import load_experiment
+from kit.experiment.fingerprint import stored_experiment
+from kit.kaggle.client import Kaggle
+from kit.kaggle.kernel.folder import KernelFolder
+from kit.kaggle.kernel.push import pushed_kernel
+from kit.kaggle.retry import Lost
+from kit.kaggle.submissions import (
+    OUTPUT,
+    UNDER_WAY,
+    Entry,
+    as_listed,
+    catch_up,
+    changed,
+    now,
+    one_line,
+    read_log,
+    write_entry,
+)
+
+POLL = 10.0  # seconds between two looks at the score
+PATIENCE = 12 * 3600.0  # seconds; a code competition runs the kernel again
+
+
+@dataclass(frozen=True)
+class _Source:
+    """What a file is of: the competition, and as in `Entry` the experiment or blend, the policy, the CV score."""
+
+    competition: CompetitionConfig
+    experiment: str
+    policy: str
+    cv: str
+
+
+def submit_file(
+    file: str | Path,
+    kaggle: Kaggle,
+    *,
+    config: str | Path | None = None,
+    message: str = "",
+    again: bool = False,
+    output: str | Path = ".",
+    say: Say = print,
+    pause: Callable[[float], None] = time.sleep,
+) -> Entry:
+    """Validates and submits a file that `kit run` or `kit blend` wrote, and waits for its score.
+
+    config  what the file is of; left out: the experiment or the blend in runs/ whose name the file has
+    again   submit although the same file was submitted before, or Kaggle says that none is left today
+
+    Where the same file was submitted and its score was not known yet, it is not sent again, but waited for.
+    Raises KitError, before anything is sent, where the file is invalid, was submitted before, or no submission
+    is left today.
+    """
+    file, places = Path(file), Places(Path(output).expanduser())
+    if not file.is_file():
+        raise KitError(f"{file} is no file" if file.exists() else f"{file} does not exist")
+    source = _source(file, config, places)
+    slug = _slug(source.competition.slug)
+    _validate(file, source.competition)
+    text = _message(message, file.stem, source.cv)
+    entry = Entry(
+        time=now(),
+        competition=slug,
+        file=str(file),
+        sha256=sha256(file),
+        experiment=source.experiment,
+        policy=source.policy,
+        cv=source.cv,
+        message=text,
+    )
+    send = lambda: kaggle.submit_file(slug, file, text)  # noqa: E731
+    return _hand_in(entry, places, kaggle, send, again=again, say=say, pause=pause)
+
+
+def submit_kernel(
+    path: str | Path,
+    kaggle: Kaggle,
+    *,
+    message: str = "",
+    again: bool = False,
+    output: str | Path = ".",
+    say: Say = print,
+    pause: Callable[[float], None] = time.sleep,
+) -> Entry:
+    """Submits the pushed version of an infer kernel to its code competition, and waits for the score.
+
+    Where it was submitted and its score was not known yet, it is not submitted again, but waited for. Raises
+    KitError where it has not ended well or left no submission.csv, was submitted before, or no submission is
+    left today.
+    """
+    folder, kernel, places = KernelFolder.at(path), pushed_kernel(path), Places(Path(output).expanduser())
+    record = folder.pushed_record
+    slug = _slug(record.competition["slug"])
+    if folder.push["digest"] != folder.digest:
+        say(f"{folder.path} was built anew since it was pushed; {kernel} is handed in as it was pushed")
+    if (status := kaggle.session(kernel).status) != "COMPLETE":
+        raise KitError(f"{kernel} is {status}; only a complete version can be submitted")
+    if OUTPUT not in kaggle.outputs(kernel).files:
+        raise KitError(f'{kernel} left no {OUTPUT}: Kaggle would answer "CSV not found"')
+    cv = _cv(places, record.experiment, record.policies[0])
+    text = _message(message, str(kernel), cv)
+    entry = Entry(
+        time=now(),
+        competition=slug,
+        file=str(kernel),
+        sha256=folder.push["digest"],
+        experiment=record.experiment,
+        policy=record.policies[0],
+        cv=cv,
+        message=text,
+    )
+    send = lambda: kaggle.submit_kernel(slug, kernel, OUTPUT, text)  # noqa: E731
+    return _hand_in(entry, places, kaggle, send, again=again, say=say, pause=pause)
+
+
+def _source(file: Path, config: str | Path | None, places: Places) -> _Source:
+    name, _, later = file.stem.partition("+")
+    stored = stored_experiment(ExperimentDir(places.runs / name))
+    if stored is None and (blend := read_blend(places, file.stem)):
+        stated = load_experiment(config).competition if config else None
+        competition = stated or CompetitionConfig.model_validate(blend["competition"])
+        return _Source(competition, blend["name"], "", f"{blend['oof']:.5f}")
+    experiment = load_experiment(config) if config else stored
+    if experiment is None:
+        raise KitError(f"{file}: runs/ holds no experiment {name!r}; say what the file is of with --config CONFIG")
+    policy = ""
+    if name == experiment.name:
+        policy = later or next(iter((stored or experiment).policies))
+    return _Source(experiment.competition, experiment.name, policy, _cv(places, experiment.name, policy))
+
+
+def _slug(slug: str | None) -> str:
+    if not slug or "/" in slug:
+        raise KitError("competition.slug: missing; it says which competition to submit to")
+    return slug
+
+
+def _validate(file: Path, competition: CompetitionConfig) -> None:
+    given = read_table(file, "submission")
+    expected_submission(competition, given).validate(given, str(file))
+
+
+def _cv(places: Places, experiment: str, policy: str) -> str:
+    scores = ExperimentDir(places.runs / experiment).policy(policy) / "scores.json"
+    if not policy or not scores.is_file():
+        return ""
+    return f"{json.loads(scores.read_text(encoding='utf-8'))['oof']:.5f}"
+
+
+def _message(stated: str, name: str, cv: str) -> str:
+    return one_line(stated or f"{name} {cv and f'CV {cv}'}")
+
+
+def _hand_in(
+    entry: Entry,
+    places: Places,
+    kaggle: Kaggle,
+    send: Callable[[], int],
+    *,
+    again: bool,
+    say: Say,
+    pause: Callable[[float], None],
+) -> Entry:
+    """Sends what was not sent before, in the log already when it is sent, and waits for its score."""
+    followed = catch_up(entry.competition, places, kaggle)
+    sent = [row for row in followed if row.ref and _same(row, entry) and not again]
+    for row in followed:
+        if row.status not in UNDER_WAY and row not in sent:
+            say(f"{row.file} of {row.time}: {_outcome(row)}")
+    if sent:
+        say(f"{sent[-1].file} was submitted on {sent[-1].time}; it is not sent again, its score is waited for")
+        return _scored(sent[-1], places, kaggle, pause)
+    if not again:
+        _need_new(entry, places, kaggle)
+    unanswered = changed(entry, status="UNKNOWN")
+    write_entry(unanswered, places)
+    try:
+        entry = changed(entry, ref=str(send()), status="PENDING")
+    except Lost:
+        raise
+    except KitError:
+        write_entry(changed(entry, status="REFUSED"), places, unanswered)
+        raise
+    write_entry(entry, places, unanswered)
+    say(
+        f"submitted {entry.file} to {entry.competition}; waiting for the score (Ctrl-C is safe: the same command "
+        "goes on waiting)"
+    )
+    return _scored(entry, places, kaggle, pause)
+
+
+def _same(row: Entry, entry: Entry) -> bool:
+    return (row.sha256, row.competition) == (entry.sha256, entry.competition)
+
+
+def _need_new(entry: Entry, places: Places, kaggle: Kaggle) -> None:
+    if same := [row for row in read_log(places) if _same(row, entry) and row.status != "REFUSED"]:
+        last = same[-1]
+        score = f", public score {last.public}" if last.public else ""
+        was = "may have been submitted" if last.status == "UNKNOWN" else "was submitted"
+        raise KitError(f"{entry.file} {was} on {last.time} as {last.file}{score}; --again submits it once more")
+    if kaggle.submissions_left(entry.competition) == 0:
+        raise KitError(
+            f"{entry.competition} takes no more submission of yours today; days begin at 0:00 UTC (--again tries "
+            "all the same)"
+        )
+
+
+def _scored(entry: Entry, places: Places, kaggle: Kaggle, pause: Callable[[float], None]) -> Entry:
+    """Waits until Kaggle has scored it, and logs that."""
+    begun = time.monotonic()
+    while time.monotonic() - begun < PATIENCE:
+        found = next((each for each in kaggle.submissions(entry.competition) if str(each.ref) == entry.ref), None)
+        if found and found.status != "PENDING":
+            entry = as_listed(entry, found)
+            write_entry(entry, places)
+            if found.status == "ERROR":
+                raise KitError(f"Kaggle could not score {entry.file}: {found.error or 'it does not say why'}")
+            return entry
+        pause(POLL)
+    raise KitError(f"{entry.file}: no score after {PATIENCE / 3600:.0f} h; look on the competition's page")
+
+
+def _outcome(row: Entry) -> str:
+    if row.status == "REFUSED":
+        return "it did not arrive"
+    return f"public score {row.public or 'none'}" if row.status == "COMPLETE" else "Kaggle could not score it"

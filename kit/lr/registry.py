@@ -1,0 +1,79 @@
+"""Ready policies: the files NAME.yaml in `policies/` beside a config and in `configs/policies/`."""
+
+import difflib
+import inspect
+from pathlib import Path
+from typing import Any, get_args
+
+from pydantic import BaseModel, ValidationError
+
+from kit.core.errors import KitError, some
+from kit.core.faults import explain
+from kit.core.yaml import read_yaml
+from kit.lr import PolicyConfig
+from kit.lr.config import FineTune
+from kit.lr.controllers import Controller
+from kit.lr.profiles import Profile
+from kit.lr.schedules import Schedule
+
+SHIPPED = Path(__file__).resolve().parents[2] / "configs" / "policies"
+
+
+def policy_content(name: str, config: Path) -> Any:
+    """What the file of a policy says. KitError where there is none, with the nearest name, and for its faults."""
+    files = policy_files(config)
+    if name in files:
+        return _read(files[name])[1]
+    close = difflib.get_close_matches(name, files, n=1)
+    raise KitError(
+        f"policies: there is no policy {name!r}"
+        + (f"; did you mean {close[0]}?" if close else f"; there are: {some(sorted(files), 50) or 'none'}")
+    )
+
+
+def policy_files(config: Path | None = None) -> dict[str, Path]:
+    """The file of each policy by its name: beside the config first, then in the folder the command runs in,
+    then the kit's own."""
+    folders = [SHIPPED, Path("configs/policies")] + ([config.parent / "policies"] if config else [])
+    return {file.stem: file for folder in folders for file in sorted(folder.glob("*.yaml"))}
+
+
+def ready_policies(config: Path | None = None) -> dict[str, str]:
+    """Each ready policy by name, with its sentence, those beside `config` included. KitError for a file that
+    is none."""
+    return {name: _read(file)[0].description for name, file in sorted(policy_files(config).items())}
+
+
+def building_blocks() -> dict[str, dict[str, str]]:
+    """By kind (schedules, profiles …) and name: what a policy can be made of, with a sentence each."""
+    kinds = {"schedules": Schedule, "profiles": Profile, "phases": FineTune, "controllers": Controller}
+    return {
+        kind: {model.model_fields["name"].default: _sentence(model) for model in _models(union)}
+        for kind, union in kinds.items()
+    }
+
+
+def _read(file: Path) -> tuple[PolicyConfig, Any]:
+    """The policy in a file, and the file's content."""
+    content = read_yaml(file)
+    if content is None:
+        raise KitError(f"{file}: is empty; a policy has at least `lr`")
+    try:
+        return PolicyConfig.model_validate(content), content
+    except ValidationError as error:
+        raise KitError(
+            "\n".join(f"{file}: {line}" for line in explain(error, content, PolicyConfig, whole="policy"))
+        ) from error
+
+
+def _models(union: Any) -> list[type[BaseModel]]:
+    """The members of `Annotated[A | B, ...]`, or of a class alone."""
+    if isinstance(union, type):
+        return [union]
+    return list(get_args(get_args(union)[0]))
+
+
+def _sentence(model: type[BaseModel]) -> str:
+    """The first sentence of the docstring, up to its formula or reference."""
+    first = " ".join(inspect.getdoc(model).split("\n\n")[0].split())
+    return first.split(". ")[0].rstrip(".")

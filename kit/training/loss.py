@@ -1,0 +1,101 @@
+"""The loss and how targets are prepared for it: class weights, label smoothing, mixup and cutmix.
+
+Targets are class indices int64 [batch], or, where an image may have several labels, bool [batch, classes].
+"""
+
+from collections.abc import Callable, Sequence
+
+import numpy as np
+import torch
+from timm.data import Mixup
+from torch import nn
+
+from kit.core.errors import KitError, some
+from kit.training.config import TrainingConfig
+
+Mix = Callable[[torch.Tensor, torch.Tensor], tuple[torch.Tensor, torch.Tensor]]
+
+
+class BinaryCrossEntropy(nn.Module):
+    """Binary cross-entropy of logits [batch, classes] and targets (bool, or shares from 0 to 1) of that shape, the
+    mean over both.
+
+    smoothing  a target y becomes y · (1 − smoothing) + smoothing / 2, as label smoothing over two classes
+    weights    of the positive targets of each class, float32 [classes]
+    """
+
+    def __init__(self, smoothing: float = 0.0, weights: torch.Tensor | None = None):
+        super().__init__()
+        self.smoothing = smoothing
+        self.loss = nn.BCEWithLogitsLoss(pos_weight=weights)
+
+    def forward(self, logits: torch.Tensor, targets: torch.Tensor) -> torch.Tensor:
+        targets = targets.to(logits.dtype)
+        if self.smoothing:
+            targets = targets * (1 - self.smoothing) + self.smoothing / 2
+        return self.loss(logits, targets)
+
+
+def build_loss(config: TrainingConfig, weights: torch.Tensor | None, multilabel: bool = False) -> nn.Module:
+    """The loss of logits [batch, classes] and targets: cross-entropy of indices [batch] or shares [batch,
+    classes]; with several labels a row binary cross-entropy.
+
+    Without class weights cross-entropy's values are those of timm's LabelSmoothingCrossEntropy and
+    SoftTargetCrossEntropy; timm's know no class weights. Mixed targets are smoothed by timm's Mixup.
+    """
+    if multilabel:
+        return BinaryCrossEntropy(config.label_smoothing, weights)
+    mixed = config.mixup or config.cutmix
+    return nn.CrossEntropyLoss(weights, label_smoothing=0.0 if mixed else config.label_smoothing)
+
+
+def build_mix(config: TrainingConfig, n_classes: int, multilabel: bool = False) -> Mix | None:
+    """timm's mixup and cutmix of a batch, or None where both are off. It draws from numpy's generator."""
+    if not (config.mixup or config.cutmix):
+        return None
+    alphas = {"mixup_alpha": config.mixup, "cutmix_alpha": config.cutmix}
+    if multilabel:
+        return _mix_of_several(Mixup(**alphas, label_smoothing=0.0, num_classes=config.batch_size))
+    return Mixup(**alphas, label_smoothing=config.label_smoothing, num_classes=n_classes)
+
+
+def _mix_of_several(mixup: Mixup) -> Mix:
+    """timm's mixes class indices only: told that each image is a class of its own, it gives the share of each
+    image in each mixed one, and the labels are mixed by these shares."""
+
+    def mix(inputs: torch.Tensor, targets: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
+        inputs, shares = mixup(inputs, torch.arange(len(inputs), device=inputs.device))
+        return inputs, shares.float() @ targets.float()
+
+    return mix
+
+
+def class_weights(config: TrainingConfig, classes: Sequence[str], targets: np.ndarray) -> torch.Tensor | None:
+    """float32 [classes], or None.
+
+    targets  of the rows that train: class indices [rows], or bool [rows, classes]
+
+    `balanced`, of class indices: rows / (classes · rows of the class), as scikit-learn has it; with several labels
+    a row the weight of a class's positive targets: rows without it / rows with it, 1 where all or none have it.
+    """
+    if config.class_weights == "none":
+        return None
+    if config.class_weights == "balanced":
+        return torch.tensor(_balanced(targets, len(classes)), dtype=torch.float32)
+    unknown = sorted(set(config.class_weights) - set(classes))
+    if unknown:
+        raise KitError(
+            f"training.class_weights: {some(map(repr, unknown))} is no class; they are {some(classes, 12)}"
+        )
+    return torch.tensor([config.class_weights.get(name, 1.0) for name in classes], dtype=torch.float32)
+
+
+def _balanced(targets: np.ndarray, n_classes: int) -> np.ndarray:
+    if targets.ndim == 2:
+        present = targets.sum(axis=0)
+        absent = len(targets) - present
+        both = (present > 0) & (absent > 0)  # else there is nothing to balance
+        return np.where(both, absent / np.maximum(present, 1), 1.0)
+    counts = np.bincount(targets, minlength=n_classes)
+    there = counts > 0
+    return np.where(there, len(targets) / (there.sum() * np.maximum(counts, 1)), 0.0)

@@ -1,0 +1,414 @@
+"""The training loop: one policy, one fold, one seed."""
+
+import json
+import time
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import AbstractContextManager, nullcontext
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+import torch
+from accelerate import Accelerator
+from timm.utils import ModelEmaV3
+from torch import nn
+
+from kit.core.errors import Diverged, KitError
+from kit.core.files import write_text
+from kit.core.progress import Progress
+from kit.core.runs import RunDir
+from kit.core.seeds import derive
+from kit.data.augment import Augmentation
+from kit.data.config import DataConfig
+from kit.data.images import ImageSet
+from kit.data.loading import BatchPlan, plain_batches, training_batches, worker_count
+from kit.lr import Policy
+from kit.model.build import Normalisation, weights_digest
+from kit.model.groups import DepthGroup
+from kit.scoring.config import ScoringConfig
+from kit.scoring.f1 import argmax, score
+from kit.training.checkpoint import load_checkpoint, save_checkpoint
+from kit.training.config import PredictionConfig, TrainingConfig
+from kit.training.device import seed_device
+from kit.training.loss import build_loss, build_mix, class_weights
+from kit.training.optimizer import build_optimizer
+from kit.training.predict import Normalise, predict
+from kit.training.probes import Probes
+from kit.training.rates import RateWriter
+from kit.training.signals import SignalMeter
+
+
+@dataclass(frozen=True)
+class Fold:
+    """What one fold model trains on and is scored on.
+
+    images      all training images of the competition
+    targets     class index of each image, int64 [images]; where an image may have several labels, bool
+                [images, classes]
+    train_rows  rows that train; valid_rows: rows held out
+    """
+
+    images: ImageSet
+    targets: np.ndarray
+    train_rows: np.ndarray
+    valid_rows: np.ndarray
+    classes: Sequence[str]
+
+    @property
+    def multilabel(self) -> bool:
+        return self.targets.ndim == 2
+
+
+@dataclass(frozen=True)
+class Recipe:
+    """How to train: the sections of the config that the loop needs."""
+
+    data: DataConfig
+    training: TrainingConfig
+    prediction: PredictionConfig
+    scoring: ScoringConfig
+    normalisation: Normalisation
+
+
+@dataclass(frozen=True)
+class Trained:
+    """model    the weights that count: those of the last step, or their moving average
+    probabilities  of the held-out rows, float32 [valid_rows, classes]
+    score    of these by the plain rule (the most likely class, or all from .5 on), before one is fitted
+    """
+
+    model: nn.Module
+    probabilities: np.ndarray
+    score: float
+    steps: int
+    seconds: float
+    images_per_second: float
+
+
+def batches_of(
+    training: TrainingConfig, n_rows: int, seed: int, accelerator: Accelerator | None = None
+) -> BatchPlan:
+    """The batches of a training on `n_rows` rows. Raises KitError where they do not fill one update."""
+    processes, rank = (accelerator.num_processes, accelerator.process_index) if accelerator else (1, 0)
+    plan = BatchPlan(seed, training.epochs, n_rows, training.batch_size, training.accumulate, processes, rank)
+    if not plan.steps_per_epoch:
+        raise KitError(
+            f"training.batch_size: one update takes {plan.samples_per_update} samples (batch_size "
+            f"{training.batch_size} × accumulate {training.accumulate} × {processes} devices), but only "
+            f"{n_rows} rows train; lower batch_size"
+        )
+    return plan
+
+
+class Trainer:
+    """One training: `model` under `policy` on `fold`; its files go to `run`.
+
+    Randomness depends on (seed, epoch, sample) and (seed, step) alone, so a run that is killed and
+    started again from its checkpoint ends with the same bits.
+    """
+
+    def __init__(
+        self,
+        model: nn.Module,
+        groups: Sequence[DepthGroup],
+        policy: Policy,
+        fold: Fold,
+        recipe: Recipe,
+        seed: int,
+        accelerator: Accelerator,
+        run: RunDir,
+    ):
+        config, device = recipe.training, accelerator.device
+        self.fold, self.recipe, self.config, self.seed, self.dir = fold, recipe, config, seed, run
+        self.accelerator, self.device = accelerator, device
+        self.groups, self.initial_weights = groups, weights_digest(model)
+        self.plan = batches_of(config, len(fold.train_rows), seed, accelerator)
+        self.normalise = Normalise.of(recipe.normalisation.mean, recipe.normalisation.std, device)
+        weights = class_weights(config, fold.classes, fold.targets[fold.train_rows])
+        self.loss = build_loss(config, weights, fold.multilabel).to(device)
+        self.mix = build_mix(config, len(fold.classes), fold.multilabel)
+
+        self.model = model.to(device, memory_format=torch.channels_last)
+        self.ema = ModelEmaV3(self.model, decay=config.ema, use_warmup=True) if config.ema else None
+        optimizer = build_optimizer(config.optimizer, model, groups, device, policy.peak)
+        self.forward, self.optimizer = accelerator.prepare(self.model, optimizer)
+        self.rates = RateWriter(policy, groups, self.plan.total_steps, self.plan.steps_per_epoch)
+        self.meter = (
+            SignalMeter(policy.controller.signals, groups, config.optimizer.weight_decay)
+            if policy.controller
+            else None
+        )
+        main = accelerator.is_main_process
+        self.probes = (
+            Probes(config.probes, self.model, self.plan.total_steps, seed) if config.probes and main else None
+        )
+        self.losses = torch.zeros(self.plan.total_steps, device=device)  # stays there until looked at
+        self.history: list[dict[str, Any]] = []
+
+    def train(self, title: str = "training", on_step: Callable[[int], None] | None = None) -> Trained:
+        """Trains to the last step, going on from the run's checkpoint where there is one.
+
+        `on_step(step)` is called after each update. Raises KitError for a loss that is not finite and for
+        realised rates that are not the policy's.
+        """
+        first = self._restore()
+        looked, total, per_epoch = first, self.plan.total_steps, self.plan.steps_per_epoch
+        started = saved = time.monotonic()
+        evaluating = 0.0
+        self._measure_butterfly(first)
+        with Progress(title, total, first, shown=self.accelerator.is_main_process) as progress:
+            for step in self.updates(first):
+                done = step + 1
+                progress.update(done)
+                self._measure_butterfly(done)
+                looks = done % per_epoch == 0 or done - looked >= self.config.log_every
+                if looks:
+                    progress.update(done, f"loss {self._look(looked, done):.3f}")
+                    looked = done
+                if self._evaluates_at(done):
+                    began = time.monotonic()
+                    self._score(self.evaluate(), done)
+                    evaluating += time.monotonic() - began
+                if looks and time.monotonic() - saved >= 60 * self.config.checkpoint_minutes:
+                    self._save(done)
+                    saved = time.monotonic()
+                if on_step:
+                    on_step(step)
+        seconds = time.monotonic() - started - evaluating
+        probabilities = self.evaluate()
+        plain = self._score(probabilities, total)
+        self.rates.audit(range(total))
+        if self.accelerator.is_main_process:
+            self.rates.save(self.dir.rates)
+        if self.probes:
+            self.probes.save(self.dir.activations, self.dir.learning)
+        samples = (total - first) * self.plan.samples_per_update
+        return Trained(self._final, probabilities, plain, total, seconds, samples / max(seconds, 1e-9))
+
+    def updates(self, first: int = 0) -> Iterator[int]:
+        """Makes one update after the other, and yields the number of each when it is made."""
+        batches = self._batches(first)
+        self.forward.train()
+        for step in range(first, self.plan.total_steps):
+            self._update(step, batches)
+            yield step
+
+    def evaluate(self) -> np.ndarray:
+        """Probabilities of the held-out rows under the weights that count, float32 [valid_rows, classes]."""
+        return self.predict(self.fold.images, self.fold.valid_rows)
+
+    def predict(self, images: ImageSet, rows: Sequence[int]) -> np.ndarray:
+        """Probabilities of some rows of `images` under the weights that count, float32 [rows, classes]."""
+        if self.accelerator.num_processes > 1:  # each process has batch-norm statistics of its own samples
+            for buffer in self._final.buffers():
+                torch.distributed.broadcast(buffer, src=0)
+        prediction, data = self.recipe.prediction, self.recipe.data
+        probabilities = predict(
+            self._final,
+            images,
+            rows,
+            data.size,
+            self.normalise,
+            self.accelerator,
+            prediction.batch_size or 2 * self.config.batch_size,
+            data.workers,
+            prediction.tta,
+            self.fold.multilabel,
+        )
+        if not np.isfinite(probabilities).all():
+            raise Diverged("the trained model predicts values that are not finite; " + self._advice())
+        return probabilities
+
+    def load_weights(self, weights: dict[str, torch.Tensor]) -> None:
+        """Takes the weights that a finished run saved."""
+        self._final.load_state_dict(weights)
+
+    @property
+    def _final(self) -> nn.Module:
+        return self.ema.module if self.ema else self.model
+
+    def _batches(self, first: int) -> Iterator[tuple[torch.Tensor, torch.Tensor]]:
+        on_gpu = self.device.type == "cuda"
+        rows, data = self.fold.train_rows, self.recipe.data
+        workers = worker_count(data.workers, on_gpu, self.accelerator.num_processes)
+        return training_batches(
+            self.fold.images,
+            rows,
+            self.fold.targets[rows],
+            Augmentation(data),
+            self.plan,
+            first,
+            workers,
+            pin=on_gpu,
+        )
+
+    def _update(self, step: int, batches: Iterator[tuple[torch.Tensor, torch.Tensor]]) -> None:
+        """One optimizer update. Nothing in here waits for the device but a controller's signals (and the
+        scaler of fp16, where the optimizer has no fused form)."""
+        self._seed(step)
+        if self.rates.write(step, self.optimizer) and self.accelerator.num_processes > 1:
+            self._wrap_anew()
+        for part in range(self.config.accumulate):
+            pixels, targets = next(batches)
+            inputs, targets = self.normalise(pixels), targets.to(self.device, non_blocking=True)
+            if self.mix:
+                inputs, targets = self.mix(inputs, targets)
+            with self.accelerator.accumulate(self.forward):
+                with self.accelerator.autocast(), self._watching(step, part):
+                    loss = self.loss(self.forward(inputs).float(), targets)
+                self.accelerator.backward(loss)
+                self.losses[step] += loss.detach() / self.config.accumulate
+                if self.accelerator.sync_gradients:
+                    if self.config.clip_grad:
+                        self.accelerator.clip_grad_norm_(self.forward.parameters(), self.config.clip_grad)
+                    if self.meter:
+                        self._control(step)
+                    self.rates.record(step, self.optimizer)
+                    if self.probes and self.probes.due(step):
+                        self.probes.before_update(self._gradient_scale())
+                self.optimizer.step()
+                self.optimizer.zero_grad()
+        self.rates.confirm(step, self.optimizer)
+        if self.meter:
+            self.meter.note_update(self.rates.lr[step])
+        if self.probes:
+            self.probes.after_update(step, self.optimizer)
+        if self.ema:
+            self.ema.update(self.model, step=step)
+
+    def _control(self, step: int) -> None:
+        """Lets the controller look at the gradients and correct the rates."""
+        if self.accelerator.scaler and not self.config.clip_grad:  # clipping has taken fp16's scale out already
+            self.accelerator.unscale_gradients(self.optimizer)
+        self.rates.control(step, self.optimizer, self.meter.measure())
+
+    def _watching(self, step: int, part: int) -> AbstractContextManager:
+        """Probes look at the first of the forward passes of an update."""
+        return self.probes.watching(step) if self.probes and part == 0 else nullcontext()
+
+    def _gradient_scale(self) -> float:
+        """What fp16's gradients are still multiplied by."""
+        scaler = self.accelerator.scaler
+        return scaler.get_scale() if scaler and not (self.config.clip_grad or self.meter) else 1.0
+
+    def _measure_butterfly(self, done: int) -> None:
+        if not (self.probes and self.probes.butterfly_due(done)):
+            return
+        rows = self.fold.valid_rows[: self.config.probes.images].tolist()
+        images, size = self.fold.images, self.recipe.data.size
+        pixels = next(iter(plain_batches(images, rows, size, len(rows), 0, pin=False)))
+        self.probes.measure_butterfly(done, self.normalise(pixels), self.fold.multilabel)
+
+    def _wrap_anew(self) -> None:
+        """DistributedDataParallel waits for the gradients of all parameters that had one when it was made."""
+        devices = [self.device] if self.device.type == "cuda" else None
+        self.forward = nn.parallel.DistributedDataParallel(self.model, device_ids=devices)
+
+    def _seed(self, step: int) -> None:
+        """Dropout, drop path and mixing of this step depend on the seed and the step alone."""
+        value = derive("step", self.seed, step, self.plan.rank)
+        seed_device(value, self.device)
+        if self.mix:
+            np.random.seed(value % 2**32)
+
+    def _look(self, first: int, done: int) -> float:
+        """Waits for the device: the mean loss of steps `first` to `done`, checked with the rates and noted."""
+        self.rates.audit(range(first, done))
+        if self.probes:
+            self.probes.collect()
+        losses = self.accelerator.reduce(self.losses[first:done].clone(), "mean").cpu().numpy()
+        if not np.isfinite(losses).all():
+            step = first + int(np.flatnonzero(~np.isfinite(losses))[0])
+            raise Diverged(
+                f"the loss is {losses[step - first]} at step {step} of {self.plan.total_steps} "
+                f"(epoch {step / self.plan.steps_per_epoch:.1f}), where the highest rate was "
+                f"{self.rates.lr[step].max():.3g}; {self._advice()}"
+            )
+        mean = float(losses.mean())
+        self._note(step=done, epoch=done / self.plan.steps_per_epoch, loss=mean)
+        return mean
+
+    def _advice(self) -> str:
+        half = self.accelerator.mixed_precision == "fp16"
+        return "lower the policy's lr (try a tenth), or set training.clip_grad to 1.0" + (
+            ", or training.precision to fp32" if half else ""
+        )
+
+    def _evaluates_at(self, done: int) -> bool:
+        """At the end of every n-th epoch but the last, which is scored after the loop."""
+        steps = self.config.evaluate_every * self.plan.steps_per_epoch
+        return bool(steps) and done % steps == 0 and done < self.plan.total_steps
+
+    def _score(self, probabilities: np.ndarray, done: int) -> float:
+        """A diagnostic: with the plain rule, whatever rule is fitted later."""
+        truth = self.fold.targets[self.fold.valid_rows]
+        if self.fold.multilabel:
+            predicted, likelihood = probabilities >= 0.5, np.where(truth, probabilities, 1 - probabilities)
+        else:
+            predicted, likelihood = argmax(probabilities), probabilities[np.arange(len(truth)), truth]
+        value = score(truth, predicted, self.recipe.scoring)
+        self._note(
+            step=done,
+            epoch=done / self.plan.steps_per_epoch,
+            valid_score=value,
+            valid_loss=float(-np.log(likelihood.astype(np.float64).clip(1e-15)).mean()),
+        )
+        return value
+
+    def _note(self, **line: float) -> None:
+        self.history.append(line)
+        if self.accelerator.is_main_process:
+            with open(self.dir.history, "a", encoding="utf-8") as file:
+                file.write(json.dumps(line) + "\n")
+
+    def _save(self, done: int) -> None:
+        if not self.accelerator.is_main_process:
+            return
+        scaler = self.accelerator.scaler
+        save_checkpoint(
+            self.dir.checkpoint,
+            {
+                "step": done,
+                "made_on": self._made_on(),
+                "model": self.model.state_dict(),
+                "ema": self.ema.module.state_dict() if self.ema else None,
+                "optimizer": self.optimizer.state_dict(),
+                "scaler": scaler.state_dict() if scaler else None,
+                "losses": self.losses,
+                "rates": self.rates.state_dict(),
+                "signals": self.meter.state_dict() if self.meter else None,
+                "probes": self.probes.state_dict() if self.probes else None,
+                "history": self.history,
+            },
+        )
+
+    def _made_on(self) -> str:
+        """What a checkpoint can go on with only where it is the same."""
+        precision = self.accelerator.mixed_precision.replace("no", "fp32")
+        return f"{self.accelerator.num_processes} × {self.device.type} in {precision}"
+
+    def _restore(self) -> int:
+        """Takes up the run's checkpoint; the number of updates done so far."""
+        state = load_checkpoint(self.dir.checkpoint, self.device) or {"step": 0, "history": []}
+        if state["step"] and state["made_on"] != self._made_on():
+            raise KitError(
+                f"{self.dir.checkpoint} was made on {state['made_on']}, this is {self._made_on()}, where the same "
+                "bits cannot be had; go on there, or delete that file to start this run anew"
+            )
+        self.history = state["history"]
+        if self.accelerator.is_main_process:
+            write_text(self.dir.history, "".join(json.dumps(line) + "\n" for line in self.history))
+        if state["step"]:
+            self.model.load_state_dict(state["model"])
+            self.optimizer.load_state_dict(state["optimizer"])
+            if self.ema:
+                self.ema.module.load_state_dict(state["ema"])
+            if self.accelerator.scaler:
+                self.accelerator.scaler.load_state_dict(state["scaler"])
+            self.losses.copy_(state["losses"])
+            self.rates.load_state_dict(state["rates"])
+            if self.meter:
+                self.meter.load_state_dict(state["signals"])
+            if self.probes:
+                self.probes.load_state_dict(state.get("probes"))
+        return state["step"]

@@ -1,0 +1,163 @@
+"""The command line as a user types it."""
+
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+import yaml
+from support.colours import experiment_content
+from support.commands import kit_here
+
+ROOT = Path(__file__).parents[2]
+
+
+def kit(*words: str, **keywords) -> subprocess.CompletedProcess:
+    command = [sys.executable, "-m", "kit", *words]
+    return subprocess.run(command, capture_output=True, text=True, check=False, cwd=ROOT, **keywords)
+
+
+@pytest.fixture
+def config(competition, tmp_path):
+    path = tmp_path / "tiny.yaml"
+    content = experiment_content(competition, folds={"run": [0]}, training={"epochs": 1})
+    path.write_text(yaml.safe_dump(content))
+    return path
+
+
+def test_help_loads_nothing_heavy():
+    code = (
+        "import sys; sys.argv = ['kit', '--help']\n"
+        "from kit.cli.main import main\n"
+        "try: main()\n"
+        "except SystemExit: pass\n"
+        "heavy = {'torch', 'timm', 'pandas', 'numpy', 'sklearn', 'pydantic', 'matplotlib'}\n"
+        "print('loaded:', *(heavy & set(sys.modules)))"
+    )
+    printed = subprocess.run(
+        [sys.executable, "-c", code], capture_output=True, text=True, check=True, cwd=ROOT
+    ).stdout
+    assert "grade" in printed
+    assert printed.splitlines()[-1].split() == ["loaded:"]
+
+
+def test_run_twice_and_grade(config, competition, tmp_path):
+    first = kit("run", str(config), "--output", str(tmp_path))
+    assert first.returncode == 0, first.stderr
+    assert "uniform seed 0 fold 0: macro F1" in first.stdout
+    assert "pooled out-of-fold macro F1" in first.stdout
+    assert "(12 of 36 rows)" in first.stdout
+    second = kit("run", str(config), "--output", str(tmp_path))
+    assert second.returncode == 0, second.stderr
+    assert "Nothing to train: all 1 runs" in second.stdout
+    graded = kit(
+        "grade", f"{tmp_path}/submissions/tiny.csv", f"{competition}/solution.csv", "--config", str(config)
+    )
+    assert graded.returncode == 0, graded.stderr
+    assert graded.stdout.startswith("macro F1 ")
+    assert graded.stdout.endswith("(9 rows)\n")
+
+
+def test_an_invalid_submission_is_told_why_and_fails(config, competition, tmp_path, monkeypatch, capsys):
+    lines = (competition / "solution.csv").read_text().splitlines()
+    (tmp_path / "short.csv").write_text("\n".join(lines[:-2]) + "\n")
+    words = ("grade", f"{tmp_path}/short.csv", f"{competition}/solution.csv", "--config", str(config))
+    code, _, errors = kit_here(monkeypatch, capsys, *words)
+    assert code == 1
+    assert errors == f"error: {tmp_path}/short.csv: 2 of 9 ids are missing (test007, test008)\n"
+
+
+def test_every_fault_of_a_config_is_a_line(config, tmp_path, monkeypatch, capsys):
+    words = ("run", str(config), "--output", str(tmp_path), "--set", "training.epoch=3", "--set", "data.size=big")
+    code, _, errors = kit_here(monkeypatch, capsys, *words)
+    assert code == 1
+    lines = errors.splitlines()
+    assert len(lines) == 2
+    assert f"error: {config}: training.epoch: unknown key; did you mean epochs?" in lines
+    assert any(line.startswith(f"error: {config}: data.size = 'big': expected") for line in lines)
+
+
+def test_policy_and_fold_choose_what_is_trained(config, tmp_path, monkeypatch, capsys):
+    words = (
+        "run",
+        str(config),
+        "--output",
+        str(tmp_path),
+        "--policy",
+        "discriminative",
+        "--fold",
+        "1",
+        "--fold",
+        "2",
+    )
+    code, output, errors = kit_here(monkeypatch, capsys, *words)
+    assert code == 0, errors
+    assert "discriminative seed 0 fold 1" in output
+    assert "discriminative seed 0 fold 2" in output
+    assert "uniform" not in output
+    assert not (tmp_path / "runs/tiny/discriminative/seed0/fold0").exists()
+
+
+def test_too_little_time_is_told_at_the_end_and_fails(config, tmp_path, monkeypatch, capsys):
+    words = ("run", str(config), "--output", str(tmp_path), "--fold", "0,1")
+    code, output, errors = kit_here(monkeypatch, capsys, *words, "--seconds", "0")
+    assert code == 1
+    assert "pooled out-of-fold macro F1" in output
+    assert errors.splitlines()[-1] == (
+        "error: the time limit allows no more than 1 of 2 runs; the same command trains the others"
+    )
+    code, output, errors = kit_here(monkeypatch, capsys, *words)
+    assert code == 0, errors
+    assert "1 of 2 runs are finished already" in output
+    assert "(24 of 36 rows)" in output
+
+
+def test_an_override_of_a_policy_that_is_not_there_is_no_new_policy(config, tmp_path, monkeypatch, capsys):
+    words = ("run", str(config), "--output", str(tmp_path), "--set", "policies.unifrom.lr=1")
+    code, _, errors = kit_here(monkeypatch, capsys, *words)
+    assert code == 1
+    assert "there is no policy 'unifrom' in this experiment, but uniform" in errors
+
+
+def test_an_output_that_cannot_be_written_is_told_before_training(config, tmp_path, monkeypatch, capsys):
+    code, output, errors = kit_here(monkeypatch, capsys, "run", str(config), "--output", str(config))
+    assert code == 1
+    assert output == ""
+    assert errors == f"error: {config}/runs cannot be written (Not a directory); give --output DIR that can\n"
+
+
+def test_a_config_that_is_not_there(monkeypatch, capsys):
+    code, _, errors = kit_here(monkeypatch, capsys, "run", "configs/digit.yaml")
+    assert code == 1
+    assert errors == "error: configs/digit.yaml does not exist; did you mean digits.yaml?\n"
+
+
+def test_broken_imports_lead_to_the_doctor(config, tmp_path, monkeypatch, capsys):
+    monkeypatch.setitem(sys.modules, "timm", None)
+    code, _, errors = kit_here(monkeypatch, capsys, "run", str(config), "--output", str(tmp_path))
+    assert code == 1
+    assert "run: python -m kit doctor" in errors
+
+
+def test_an_interruption_says_how_to_go_on(config, tmp_path, monkeypatch, capsys):
+    def interrupted(*_, **__):
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr("kit.experiment.run.run", interrupted)
+    code, _, errors = kit_here(monkeypatch, capsys, "run", str(config), "--output", str(tmp_path))
+    assert code == 130
+    assert errors == "interrupted; the same command goes on from the last checkpoint\n"
+
+
+def test_the_doctor_is_content_here(tmp_path, monkeypatch, capsys):
+    code, output, _ = kit_here(monkeypatch, capsys, "doctor", "--output", str(tmp_path))
+    assert code == 0
+    assert [line.split()[0] for line in output.splitlines()] == ["ok"] * len(output.splitlines())
+
+
+def test_without_any_package_the_kit_still_says_what_to_do():
+    """`python -S` hides the installed packages."""
+    command = [sys.executable, "-S", "-m", "kit", "doctor"]
+    told = subprocess.run(command, capture_output=True, text=True, check=False, cwd=ROOT)
+    assert told.returncode == 1
+    assert "pip install -r requirements.txt" in told.stderr

@@ -1,0 +1,95 @@
+"""Files appear whole or not at all."""
+
+import hashlib
+import json
+import os
+import stat
+
+import pytest
+
+from kit.core import files
+from kit.core.files import atomic, sha256, write_json, write_text
+
+
+def names(folder) -> list[str]:
+    return sorted(path.name for path in folder.iterdir())
+
+
+def test_atomic_writes_the_file_and_nothing_else(tmp_path):
+    with atomic(tmp_path / "a.txt") as temporary:
+        temporary.write_text("new")
+        assert not (tmp_path / "a.txt").exists()
+        assert temporary.parent == tmp_path  # a rename across file systems would not be atomic
+        assert temporary.suffix == ".txt"  # savers choose the format by it
+    assert (tmp_path / "a.txt").read_text() == "new"
+    assert names(tmp_path) == ["a.txt"]
+
+
+@pytest.mark.parametrize("error", [RuntimeError, KeyboardInterrupt])
+@pytest.mark.parametrize("old", ["old", None])
+def test_atomic_leaves_the_old_file_on_an_exception(tmp_path, old, error):
+    if old:
+        (tmp_path / "a.txt").write_text(old)
+
+    def write_half():
+        with atomic(tmp_path / "a.txt") as temporary:
+            temporary.write_text("half of the n")
+            raise error
+
+    with pytest.raises(error):
+        write_half()
+    assert names(tmp_path) == (["a.txt"] if old else [])
+    assert not old or (tmp_path / "a.txt").read_text() == old
+
+
+def test_atomic_replaces_only_when_the_new_file_is_on_disk(tmp_path, monkeypatch):
+    (tmp_path / "a.txt").write_text("old")
+    seen = []
+
+    def fsync(handle):
+        seen.append((tmp_path / "a.txt").read_text())
+        raise OSError("disk full")
+
+    monkeypatch.setattr(files.os, "fsync", fsync)
+    with pytest.raises(OSError, match="disk full"):
+        write_text(tmp_path / "a.txt", "new")
+    assert seen == ["old"]
+    assert names(tmp_path) == ["a.txt"]
+    assert (tmp_path / "a.txt").read_text() == "old"
+
+
+@pytest.mark.parametrize(("umask", "mode"), [(0o022, 0o644), (0o077, 0o600), (0o002, 0o664)])
+def test_permissions_follow_the_umask(tmp_path, umask, mode):
+    before = os.umask(umask)
+    try:
+        write_text(tmp_path / "a.txt", "")
+        after = os.umask(umask)
+    finally:
+        os.umask(before)
+    assert stat.S_IMODE((tmp_path / "a.txt").stat().st_mode) == mode
+    assert after == umask  # left as it was
+
+
+def test_atomic_makes_the_folders_above(tmp_path):
+    write_text(tmp_path / "a" / "b" / "c.txt", "x")
+    assert (tmp_path / "a" / "b" / "c.txt").read_text() == "x"
+
+
+def test_text_is_utf8_with_unix_line_ends(tmp_path):
+    write_text(tmp_path / "a.txt", "grün\n")
+    assert (tmp_path / "a.txt").read_bytes() == b"gr\xc3\xbcn\n"
+
+
+def test_json_is_readable_and_ends_with_a_line_end(tmp_path):
+    value = {"b": [1, 0.1, None], "a": "grün"}
+    write_json(tmp_path / "a.json", value)
+    text = (tmp_path / "a.json").read_text(encoding="utf-8")
+    assert json.loads(text) == value
+    assert text.startswith('{\n  "b": [')
+    assert text.endswith('"a": "grün"\n}\n')
+
+
+@pytest.mark.parametrize("content", [b"", b"abc", os.urandom(100_000)])
+def test_sha256_is_that_of_the_bytes(tmp_path, content):
+    (tmp_path / "a").write_bytes(content)
+    assert sha256(tmp_path / "a") == hashlib.sha256(content).hexdigest()

@@ -1,0 +1,137 @@
+"""The run directory, and predictions that are joined by id."""
+
+import json
+from collections import defaultdict
+from pathlib import Path
+
+import numpy as np
+import pandas as pd
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from kit.core.runs import (
+    ExperimentDir,
+    RunDir,
+    RunKey,
+    average,
+    predictions,
+    read_predictions,
+    write_predictions,
+)
+
+CLASSES = ["cat", "ant", "bee"]
+
+
+def random_predictions(ids: list[str], seed: int = 0) -> pd.DataFrame:
+    return predictions(ids, np.random.default_rng(seed).dirichlet([1, 1, 1], len(ids)), CLASSES)
+
+
+def test_predictions_are_float32_by_id_in_the_given_order():
+    frame = predictions(["b", "a"], np.array([[0.25, 0.75], [1, 0]]), ["yes", "no"])
+    assert frame.index.tolist() == ["b", "a"]
+    assert frame.index.name == "id"
+    assert frame.columns.tolist() == ["yes", "no"]
+    assert set(frame.dtypes) == {np.dtype(np.float32)}
+    assert frame.loc["a"].tolist() == [1, 0]
+
+
+def test_predictions_that_do_not_fit_their_ids_are_refused():
+    with pytest.raises(ValueError):
+        predictions(["a", "b", "c"], np.zeros((2, 3)), CLASSES)
+
+
+def test_parquet_keeps_ids_columns_and_bits(tmp_path):
+    frame = random_predictions(["007", "7", "1e3", "true", "a b", "ü"])
+    write_predictions(frame, tmp_path / "oof.parquet")
+    pd.testing.assert_frame_equal(read_predictions(tmp_path / "oof.parquet"), frame, check_exact=True)
+
+
+@pytest.mark.parametrize("classes", [["1", "0", "10"], ["index", "level_0", "x"]])
+def test_parquet_keeps_classes_of_any_name(tmp_path, classes):
+    frame = predictions(["a", "b"], np.array([[0.1, 0.2, 0.7], [0.3, 0.3, 0.4]]), classes)
+    write_predictions(frame, tmp_path / "oof.parquet")
+    read = read_predictions(tmp_path / "oof.parquet")
+    assert read.columns.tolist() == classes
+    np.testing.assert_array_equal(read.to_numpy(), frame.to_numpy())
+
+
+def test_average_is_by_id_not_by_position():
+    one = predictions(["a", "b"], np.array([[0.0, 1.0], [0.5, 0.5]]), ["x", "y"])
+    other = predictions(["b", "a"], np.array([[1.0, 0.0], [0.5, 0.5]]), ["x", "y"])
+    pooled = average([one, other])
+    assert pooled.index.tolist() == ["a", "b"]
+    assert pooled.loc["a"].tolist() == [0.25, 0.75]
+    assert pooled.loc["b"].tolist() == [0.75, 0.25]
+
+
+def test_average_joins_classes_by_name():
+    one = predictions(["a"], np.array([[0.2, 0.8]]), ["x", "y"])
+    assert average([one, one[["y", "x"]]]).loc["a"].to_dict() == pytest.approx({"x": 0.2, "y": 0.8})
+
+
+@settings(deadline=None, derandomize=True, max_examples=30)
+@given(st.lists(st.permutations([f"{number:03d}" for number in range(12)]), min_size=1, max_size=4), st.data())
+def test_average_of_shuffled_parts_is_a_slow_loop(orders, data):
+    frames = []
+    for seed, order in enumerate(orders):  # each a fold or seed that holds only some ids, in its own order
+        held = data.draw(st.integers(1, len(order)), label="ids held")
+        frames.append(random_predictions(list(order[:held]), seed))
+    collected = defaultdict(list)
+    for frame in frames:
+        for name, row in frame.iterrows():
+            collected[name].append([float(value) for value in row])
+    pooled = average(frames)
+    assert pooled.index.tolist() == list(collected)
+    assert pooled.index.name == "id"
+    assert pooled.columns.tolist() == CLASSES
+    for name, rows in collected.items():
+        mean = [sum(column) / len(rows) for column in zip(*rows, strict=True)]
+        np.testing.assert_allclose(pooled.loc[name], mean, rtol=1e-12)
+
+
+def test_average_over_folds_and_seeds_of_out_of_fold_parts():
+    """Two seeds of three folds: each id is held out once a seed, so its mean is over the two seeds."""
+    ids = [f"{number:02d}" for number in range(9)]
+    whole = {seed: random_predictions(ids, seed) for seed in (0, 1)}
+    parts = [whole[seed].loc[ids[fold::3][::-1]] for seed in (0, 1) for fold in range(3)]
+    pooled = average(parts).loc[ids]
+    np.testing.assert_allclose(pooled, (whole[0].astype(float) + whole[1]) / 2, rtol=1e-12)
+
+
+def test_average_does_not_lose_precision_over_many_frames():
+    frames = [predictions(["a"], np.array([[0.1, 0.9]]), ["x", "y"])] * 10_000
+    assert average(frames).loc["a", "x"] == pytest.approx(float(np.float32(0.1)), rel=1e-12)
+
+
+def test_places_of_an_experiment():
+    folder = ExperimentDir(Path("runs/digits"))
+    run = folder.run(RunKey("uniform", 3, 1))
+    assert folder.config == Path("runs/digits/experiment.yaml")
+    assert folder.folds == Path("runs/digits/folds.csv")
+    assert folder.policy("uniform") == Path("runs/digits/uniform")
+    assert run.path == Path("runs/digits/uniform/seed3/fold1")
+    assert [path.name for path in (run.history, run.rates, run.weights, run.oof, run.test)] == [
+        "history.jsonl",
+        "rates.npz",
+        "weights.safetensors",
+        "oof.parquet",
+        "test.parquet",
+    ]
+    assert str(RunKey("uniform", 3, 1)) == "uniform seed 3 fold 1"
+
+
+def test_record_of_a_run(tmp_path):
+    run = RunDir(tmp_path / "uniform" / "seed0" / "fold0")
+    assert run.read() == {}
+    run.write({"status": "running"})
+    run.write({"status": "finished", "scores": {"macro F1": 0.1 + 0.2}})
+    assert run.read() == {"status": "finished", "scores": {"macro F1": 0.1 + 0.2}}
+
+
+def test_history_of_a_run(tmp_path):
+    run = RunDir(tmp_path)
+    assert run.read_history() == []
+    lines = [{"step": 5, "loss": 0.5}, {"step": 10, "valid_score": 0.75}]
+    run.history.write_text("".join(json.dumps(line) + "\n" for line in lines))
+    assert run.read_history() == lines

@@ -1,0 +1,174 @@
+"""`kit find-lr`: all groups together and each in turn, as a user types it."""
+
+import sys
+from types import SimpleNamespace
+
+import numpy as np
+import pandas as pd
+import pytest
+import yaml
+from support.colours import experiment_content
+from support.commands import kit_anew
+from support.refusals import refusal_of
+
+from kit.cli.main import main
+from kit.core.yaml import parse_yaml
+from kit.experiment.config import load_experiment, validate
+from kit.experiment.find_lr import Found, Search, find_lr
+from kit.lr import Group, PolicyConfig
+from kit.training.range_test import RangeTest
+
+
+@pytest.fixture
+def kit(monkeypatch, capsys):
+    """The command line in this process, where everything is imported already."""
+
+    def run(*arguments, cwd):
+        monkeypatch.chdir(cwd)
+        monkeypatch.setattr(sys, "argv", ["kit", *map(str, arguments)])
+        try:
+            main()
+            code = 0
+        except SystemExit as stop:
+            code = stop.code or 0
+        return SimpleNamespace(returncode=code, **capsys.readouterr()._asdict())
+
+    return run
+
+
+def config(competition, folder, policy, **training):
+    content = experiment_content(competition, training={"optimizer": {"name": "sgd"}, **training})
+    content["policies"] = {"mine": policy}
+    (folder / "config.yaml").write_text(yaml.safe_dump(content))
+    return validate(content, "test")
+
+
+def test_all_groups_rise_together_with_the_policys_profile(competition, tmp_path):
+    experiment = config(competition, tmp_path, {"lr": "slice(1e-4, 1e-2)", "groups": "stage"})
+    found = find_lr(experiment, Search(1e-4, 1.0, 40), tmp_path)
+    (test,) = found.tests.values()
+    assert found.peak == 1e-2
+    np.testing.assert_allclose(found.base, np.geomspace(1e-4, 1e-2, len(found.groups)), rtol=1e-9)
+    np.testing.assert_allclose(test.rates, 1e-4 * 1e4 ** (np.arange(len(test.rates)) / 40), rtol=1e-9)
+    assert set(test.suggestions()) == {"valley", "slide", "minimum", "steep"}
+    assert not (tmp_path / "runs").exists()
+    again = find_lr(experiment, Search(1e-4, 1.0, 40), tmp_path)
+    assert again.tests["all"].losses.tolist() == test.losses.tolist()
+
+
+def test_a_group_in_turn_leaves_the_others_at_their_rate(competition, tmp_path, monkeypatch):
+    from kit.training.rates import RateWriter
+
+    seen = []
+    monkeypatch.setattr(
+        RateWriter, "release", lambda writer: seen.append(writer.lr[~np.isnan(writer.lr).any(axis=1)]) or None
+    )
+    experiment = config(competition, tmp_path, {"lr": "slice(1e-4, 1e-2)", "groups": "coarse"})
+    found = find_lr(experiment, Search(1e-5, 1e-1, 30, by_depth=True), tmp_path)
+    assert list(found.tests) == [group.name for group in found.groups]
+    for depth, rates in enumerate(seen):
+        for other in range(3):
+            if other == depth:
+                np.testing.assert_allclose(rates[:, other], 1e-5 * 1e4 ** (np.arange(len(rates)) / 30), rtol=1e-9)
+            else:
+                np.testing.assert_allclose(rates[:, other], found.base[other], rtol=1e-12)
+    starts = [test.losses[0] for test in found.tests.values()]
+    assert len(set(starts)) == 1  # the same weights, the same first batch
+
+
+def test_the_command_prints_suggestions_and_writes_csv_and_png(competition, tmp_path):
+    config(competition, tmp_path, {"lr": "slice(1e-4, 1e-2)", "groups": "stage"})
+    done = kit_anew("find-lr", "config.yaml", "--end", "1e3", "--csv", "lr.csv", "--png", "lr.png", cwd=tmp_path)
+    assert done.returncode == 0, done.stderr
+    assert "mine, all: valley " in done.stdout
+    pasted = done.stdout.split("ready to paste (rates by depth keep their ratios):\n\n")[1].splitlines()[0]
+    rate = PolicyConfig.model_validate(parse_yaml(pasted, "pasted")).build()
+    assert rate.phases[0].profile.ratio == pytest.approx(0.01, rel=0.02)
+    table = pd.read_csv(tmp_path / "lr.csv")
+    assert list(table.columns) == ["curve", "lr", "loss", "smoothed"]
+    assert 30 <= len(table) <= 100
+    assert (tmp_path / "lr.png").read_bytes().startswith(b"\x89PNG")
+    assert not (tmp_path / "runs").exists()
+
+
+def test_the_suggested_profile_can_be_pasted_into_a_policy(competition, tmp_path, kit):
+    experiment = config(competition, tmp_path, {"lr": 1e-2, "groups": "coarse"})
+    done = kit("find-lr", "config.yaml", "--by-depth", "--steps", 40, "--png", "lr.png", cwd=tmp_path)
+    assert done.returncode == 0, done.err
+    pasted = done.out.split("in place of the policy's:\n\n")[1]
+    content = experiment_content(competition) | {"policies": {"found": parse_yaml(pasted, "pasted")}}
+    (tmp_path / "next.yaml").write_text(yaml.safe_dump(content))
+    policy = load_experiment(tmp_path / "next.yaml").policies["found"].build()
+    found = find_lr(experiment, Search(steps=40, by_depth=True), tmp_path)
+    top, multipliers = found.suggested_profile()
+    assert policy.peak == pytest.approx(top, rel=1e-2)
+    assert policy.phases[0].profile.groups == pytest.approx(multipliers, rel=1e-2)
+    policy.check(found.groups, 6, 3)
+
+
+@pytest.mark.parametrize(
+    ("options", "message"),
+    [
+        ({"first": 1.0, "last": 0.1}, "--start 1 has to be above 0 and below --end 0.1"),
+        ({"first": 0.0}, "--start 0 has to be above 0"),
+        ({"steps": 5}, "--steps 5: at least 30 are needed"),
+    ],
+)
+def test_searches_that_cannot_say_anything_are_refused(options, message):
+    assert message in refusal_of(lambda: Search(**options))
+
+
+def test_controllers_are_left_out_and_other_policies_named(competition, tmp_path):
+    experiment = config(competition, tmp_path, {"lr": 1e-2, "groups": "stage", "controller": "lars"})
+    more = experiment.model_copy(update={"policies": experiment.policies | {"other": PolicyConfig(lr=1e-3)}})
+    lines = []
+    find_lr(more, Search(1e-4, 1.0, 30), tmp_path, say=lines.append)
+    assert lines[:2] == [
+        "find-lr looks at one policy: mine (choose with --policy)",
+        "The controller lars is left out: the static rates are tested",
+    ]
+
+
+def test_groups_that_the_policy_freezes_stay_frozen_in_what_is_pasted(competition, tmp_path, kit):
+    policy = {
+        "lr": 1e-2,
+        "groups": "coarse",
+        "equalise": True,
+        "profile": {"name": "explicit", "groups": {"stem": 0}},
+    }
+    config(competition, tmp_path, policy)
+    done = kit("find-lr", "config.yaml", "--by-depth", "--steps", 30, cwd=tmp_path)
+    assert done.returncode == 0, done.err
+    pasted = PolicyConfig.model_validate(parse_yaml(done.out.split("in place of the policy's:\n\n")[1], "pasted"))
+    assert next(iter(pasted.profile.groups.values())) == 0
+    assert max(pasted.profile.groups.values()) == 1
+    assert (pasted.groups, pasted.equalise) == ("coarse", False)
+
+
+def test_a_group_that_no_rate_harms_gets_the_highest_of_the_others():
+    rates = np.geomspace(1e-6, 10, 60)
+
+    def curve(lowest):  # the place of the lowest loss
+        return RangeTest(rates, np.zeros(60), 1 + np.abs(np.log10(rates) - np.log10(lowest)), False, 60)
+
+    groups = [Group(index, 3, name, 10) for index, name in enumerate("abc")]
+    tests = dict(zip("abc", [curve(10.0), curve(1e-1), curve(1e-2)], strict=True))
+    assert [test.bounded for test in tests.values()] == [False, True, True]
+    found = Found("mine", 1e-2, groups, np.full(3, 1e-2), tests)
+    top, multipliers = found.suggested_profile()
+    assert top == pytest.approx(1e-2, rel=0.3)
+    assert multipliers == pytest.approx({"a": 1, "b": 1, "c": 0.1}, rel=0.3)
+
+
+def test_phases_are_told_by_what_to_multiply(competition, tmp_path, kit):
+    phases = [{"fraction": 0.5, "lr": 1e-3}, {"lr": 3e-3}]
+    config(competition, tmp_path, {"lr": 1e-2, "groups": "stage", "phases": phases})
+    done = kit("find-lr", "config.yaml", "--steps", 40, "--start", 1e-4, cwd=tmp_path)
+    assert done.returncode == 0, done.err
+    factor = float(done.out.split("multiply every lr of the policy and its phases by ")[1])
+    assert factor == pytest.approx(float(done.out.split("valley ")[1].split(",")[0]) / 3e-3, rel=0.02)
+    done = kit("find-lr", "config.yaml", "--by-depth", cwd=tmp_path)
+    assert done.err == (
+        "error: find-lr: --by-depth needs a policy of one phase, mine has 2; take a plain one, like "
+        "--policy uniform\n"
+    )

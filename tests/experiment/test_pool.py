@@ -1,0 +1,196 @@
+"""Pooled runs, from files that the tests write: the rule, its honest score, the labels of the test rows."""
+
+import json
+
+import numpy as np
+import pandas as pd
+import pytest
+from sklearn.metrics import f1_score
+from support.colours import experiment_content, write_competition
+from support.refusals import refusal_of
+
+from kit.competition.folds import FoldPlan
+from kit.competition.load import load_competition
+from kit.core.errors import KitError
+from kit.core.files import write_text
+from kit.core.runs import ExperimentDir, RunKey, predictions, write_predictions
+from kit.experiment.config import validate
+from kit.experiment.pool import pool_policy, pooled, stored_rule
+from kit.scoring.config import ScoringConfig
+from kit.scoring.decide import rule_from_json
+
+TAGS = ("day", "rain", "snow")
+
+
+@pytest.fixture
+def several(tmp_path):
+    """A competition with several labels a row, and an experiment on it."""
+    folder = write_competition(tmp_path / "tags", rows=300, test_rows=120, side=2)
+    generator = np.random.default_rng(0)
+    truth = generator.random((300, 3)) < [0.6, 0.3, 0.1]
+    truth[~truth.any(axis=1), 0] = True
+    cells = [" ".join(tag for tag, has in zip(TAGS, row, strict=True) if has) for row in truth]
+    pd.read_csv(folder / "train.csv").assign(label=cells).to_csv(folder / "train.csv", index=False)
+    content = experiment_content(
+        folder, competition={"separator": " "}, scoring={"average": "macro", "rule": "auto"}
+    )
+    return validate(content, "test"), truth
+
+
+@pytest.fixture
+def folder(tmp_path, several) -> ExperimentDir:
+    """The runs of two seeds and three folds that know something of the truth."""
+    experiment, truth = several
+    folder, competition = ExperimentDir(tmp_path / "runs/tiny"), load_competition(experiment.competition)
+    plan = plan_of(competition)
+    generator = np.random.default_rng(1)
+    for seed in (0, 1):
+        for fold in range(3):
+            rows = plan.validation_rows(fold)
+            logits = 2.5 * truth[rows] - 2.2 + generator.normal(0, 1.2, (len(rows), 3))
+            test = generator.random((120, 3))
+            run = folder.run(RunKey("uniform", seed, fold))
+            ids = [competition.ids[row] for row in rows]
+            write_predictions(predictions(ids, 1 / (1 + np.exp(-logits)), TAGS), run.oof)
+            write_predictions(predictions(competition.test_ids, test, TAGS), run.test)
+            for file in (run.weights, run.rates):
+                write_text(file, "")
+            run.write({"status": "finished", "seed": seed, "fold": fold, "fingerprint": f"{seed} {fold}"})
+    return folder
+
+
+def plan_of(competition) -> FoldPlan:
+    return FoldPlan(competition.ids, np.arange(len(competition.ids)) % 3)
+
+
+def pool(experiment, folder, tmp_path, write=True):
+    competition = load_competition(experiment.competition)
+    path = tmp_path / "submissions/tiny.csv"
+    return pool_policy("uniform", experiment, competition, plan_of(competition), folder, path, write)
+
+
+def test_predictions_are_joined_by_id_and_test_predictions_are_kept_by_fold(several, folder):
+    experiment, truth = several
+    competition = load_competition(experiment.competition)
+    made = pooled(folder.runs("uniform"), competition, plan_of(competition))
+    assert made.oof.index.tolist() == competition.ids
+    np.testing.assert_array_equal(made.truth, truth)
+    np.testing.assert_array_equal(made.folds, np.arange(300) % 3)
+    assert sorted(made.test) == [0, 1, 2]
+    each = [pd.read_parquet(folder.run(RunKey("uniform", seed, 2)).test).set_index("id") for seed in (0, 1)]
+    np.testing.assert_allclose(made.test[2], (each[0] + each[1]) / 2, rtol=1e-6)
+    np.testing.assert_allclose(made.mean_test, sum(made.test.values()) / 3, rtol=1e-6)
+
+
+def test_the_score_is_that_of_rules_fitted_on_other_folds(several, folder, tmp_path):
+    experiment, truth = several
+    outcome = pool(experiment, folder, tmp_path)
+    scores = json.loads((folder.policy("uniform") / "scores.json").read_text())
+    assert scores == json.loads(json.dumps(outcome.scores))
+    competition = load_competition(experiment.competition)
+    choice = pooled(folder.runs("uniform"), competition, plan_of(competition)).choose(experiment.scoring)
+    honest = f1_score(truth, choice.predicted, average="macro", zero_division=0)
+    assert scores["oof"] == pytest.approx(honest, abs=1e-12)
+    assert [rule["name"] for rule in scores["rules"]] == ["half", "threshold", "prevalence", "thresholds"]
+    (taken,) = [rule for rule in scores["rules"] if rule["chosen"]]
+    assert (taken["cross_fitted"], taken["optimistic"]) == (scores["oof"], scores["optimistic"])
+    assert taken["name"] != "half"  # the planted probabilities are too low for .5
+    assert outcome.per_class["rows"].tolist() == truth.sum(axis=0).tolist()
+    assert {(run["seed"], run["fold"]) for run in scores["runs"]} == {(s, f) for s in (0, 1) for f in range(3)}
+    assert (scores["oof_rows"], scores["train_rows"]) == (300, 300)
+
+
+def test_each_run_is_scored_by_a_rule_that_did_not_see_its_fold(several, folder, tmp_path):
+    experiment, truth = several
+    scores = pool(experiment, folder, tmp_path).scores
+    competition = load_competition(experiment.competition)
+    choice = pooled(folder.runs("uniform"), competition, plan_of(competition)).choose(experiment.scoring)
+    for run in scores["runs"]:
+        oof = pd.read_parquet(folder.run(RunKey("uniform", run["seed"], run["fold"])).oof).set_index("id")
+        predicted = choice.by_fold[run["fold"]].decide(oof.to_numpy())
+        rows = [competition.ids.index(name) for name in oof.index]
+        assert run["score"] == pytest.approx(f1_score(truth[rows], predicted, average="macro", zero_division=0))
+
+
+def test_the_submission_is_decided_by_the_stored_rule(several, folder, tmp_path):
+    experiment, _ = several
+    outcome = pool(experiment, folder, tmp_path)
+    competition = load_competition(experiment.competition)
+    made = pooled(folder.runs("uniform"), competition, plan_of(competition))
+    rule = stored_rule(folder.policy("uniform") / "scores.json", experiment.scoring).rule
+    expected = made.decide_test(rule, experiment.scoring)
+    written = pd.read_csv(outcome.submission, dtype=str, keep_default_na=False).set_index("id")["label"]
+    assert written.index.tolist() == competition.test_ids
+    decoded = [" ".join(tag for tag, has in zip(TAGS, row, strict=True) if has) for row in expected]
+    assert written.tolist() == decoded
+    assert all(written != "")  # no training row is without a label
+
+
+def test_another_fold_that_is_not_there_yet_leaves_rows_out(several, folder, tmp_path):
+    experiment, _ = several
+    for seed in (0, 1):
+        run = folder.run(RunKey("uniform", seed, 2))
+        run.write(run.read() | {"status": "running"})
+    scores = pool(experiment, folder, tmp_path).scores
+    assert (scores["oof_rows"], scores["train_rows"], len(scores["runs"])) == (200, 300, 4)
+
+
+def test_a_single_fold_is_cross_fitted_in_parts(several, folder, tmp_path):
+    experiment, _ = several
+    for run in folder.runs("uniform"):
+        if run.read()["fold"]:
+            run.write(run.read() | {"status": "running"})
+    scores = pool(experiment, folder, tmp_path).scores
+    assert scores["oof_rows"] == 100
+    assert scores["oof"] <= scores["optimistic"]
+    assert 0 < scores["runs"][0]["score"] < 1
+
+
+def test_scores_are_kept_though_the_submission_turns_out_invalid(several, folder, tmp_path):
+    experiment, _ = several
+    empty = experiment.model_copy(update={"scoring": ScoringConfig(at_least=0, rule="half")})
+    with pytest.raises(KitError, match="no label for"):
+        pool(empty, folder, tmp_path)
+    assert (folder.policy("uniform") / "scores.json").is_file()
+    assert not (tmp_path / "submissions/tiny.csv").exists()
+
+
+def test_nothing_is_written_by_a_process_that_is_not_to(several, folder, tmp_path):
+    experiment, _ = several
+    outcome = pool(experiment, folder, tmp_path, write=False)
+    assert not outcome.submission.exists()
+    assert not (folder.policy("uniform") / "scores.json").exists()
+
+
+class TestStoredRule:
+    @pytest.fixture
+    def file(self, several, folder, tmp_path):
+        pool(several[0], folder, tmp_path)
+        return folder.policy("uniform") / "scores.json"
+
+    def test_is_the_one_that_was_chosen(self, file, several, folder):
+        found = stored_rule(file, several[0].scoring)
+        stored = json.loads(file.read_text())["rule"]
+        assert found.rule == rule_from_json({key: value for key, value in stored.items() if key != "said"})
+        assert found.rule.sentence(list(TAGS)) == stored["said"]
+        assert found.is_of(folder.runs("uniform"), TAGS)
+        assert found.is_of(folder.runs("uniform")[:2], TAGS)
+
+    def test_is_none_for_another_metric_and_where_there_is_no_file(self, file, tmp_path):
+        assert stored_rule(file, ScoringConfig(average="micro")) is None
+        assert stored_rule(tmp_path / "nothing.json", ScoringConfig()) is None
+
+    def test_does_not_depend_on_how_it_meets_the_test_rows(self, file, several):
+        other = several[0].scoring.model_copy(update={"transfer": "vote"})
+        assert stored_rule(file, other) == stored_rule(file, several[0].scoring)
+
+    def test_is_not_of_other_classes_or_runs(self, file, several, folder):
+        found = stored_rule(file, several[0].scoring)
+        assert not found.is_of(folder.runs("uniform"), ("day", "snow", "rain"))
+        run = folder.run(RunKey("uniform", 1, 2))
+        run.write(run.read() | {"fingerprint": "other"})
+        assert not found.is_of(folder.runs("uniform"), TAGS)
+
+    def test_in_a_damaged_file_is_refused(self, file, several):
+        file.write_text("{")
+        assert refusal_of(stored_rule, file, several[0].scoring).startswith(f"{file} is damaged (")

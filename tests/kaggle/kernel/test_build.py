@@ -1,0 +1,602 @@
+"""Builds: the same bytes wherever they are made, and nothing that would fail, or should not go, to Kaggle."""
+
+import ast
+import base64
+import bz2
+import hashlib
+import io
+import json
+import os
+import re
+import shlex
+import shutil
+import subprocess
+import sys
+import tarfile
+from pathlib import Path
+
+import pandas as pd
+import pytest
+import yaml
+from support.colours import experiment_content, write_competition
+from support.small_kernels import write_push
+
+import kit as package
+from kit.kaggle.kernel.build import TEMPLATES
+from kit.kaggle.kernel.command import told
+from kit.kaggle.kernel.folder import KernelFolder
+
+PROJECT = Path(package.__file__).resolve().parents[1]
+SLUG = "colour-squares"
+
+
+@pytest.fixture
+def project(tmp_path, monkeypatch) -> Path:
+    """A folder with a competition; commands run there."""
+    folder = tmp_path / "someone's project"
+    write_competition(folder / f"data/{SLUG}", rows=18, test_rows=3, side=4)
+    monkeypatch.chdir(folder)
+    return folder
+
+
+@pytest.fixture
+def build(project, kit):
+    """Builds by the command line from a config with some sections changed; gives exit code and output."""
+
+    def call(*words, kind: str = "train", **sections) -> tuple[int, str]:
+        competition = {"slug": SLUG, "path": f"data/{SLUG}"} | sections.pop("competition", {})
+        content = experiment_content(Path("."), competition=competition, **sections)
+        Path("squares.yaml").write_text(yaml.safe_dump(content))
+        return kit("kernel", "build", "squares.yaml", "--kind", kind, *words)
+
+    return call
+
+
+def refusal(built: tuple[int, str]) -> str:
+    code, told = built
+    assert code == 1
+    assert (told[:7], told.count("\n")) == ("error: ", 1), told
+    return told.removeprefix("error: ").strip()
+
+
+def built(name: str) -> tuple[dict, str]:
+    """Metadata and code of a kernel that was built."""
+    folder = KernelFolder.at(f"kernels/build/{name}")
+    return folder.metadata, folder.code_file.read_text(encoding="utf-8")
+
+
+def fact(code: str, name: str):
+    """The value of a variable that the code file sets."""
+    nodes = [node for node in ast.parse(code).body if isinstance(node, ast.Assign)]
+    return next(ast.literal_eval(node.value) for node in nodes if node.targets[0].id == name)
+
+
+def packed(code: str) -> dict[str, bytes]:
+    archive = base64.b85decode("".join(fact(code, "ARCHIVE").split()))
+    assert hashlib.sha256(archive).hexdigest() == fact(code, "KERNEL")["sha256"]
+    with tarfile.open(fileobj=io.BytesIO(bz2.decompress(archive))) as tar:
+        return {entry.name: tar.extractfile(entry).read() for entry in tar.getmembers()}
+
+
+def config_of(code: str) -> dict:
+    return yaml.safe_load(packed(code)["config.yaml"])
+
+
+def pushed(name: str, owner: str = "tester") -> None:
+    write_push(Path(f"kernels/build/{name}"), owner)
+
+
+# The same bytes
+
+
+def test_two_copies_of_the_project_build_the_same(tmp_path):
+    environment = {name: text for name, text in os.environ.items() if not name.startswith(("KAGGLE", "PYTHON"))}
+    found = {}
+    for name, seed in ("here", "1"), ("somewhere else", "2"):
+        copy = tmp_path / name
+        for part in ("kit", "configs", "kernels"):
+            shutil.copytree(PROJECT / part, copy / part, ignore=shutil.ignore_patterns("build"))
+        shutil.copy(PROJECT / "requirements.txt", copy)
+        if seed == "2":
+            for cached in list(copy.rglob("__pycache__")):
+                shutil.rmtree(cached)
+            for file in (path for path in copy.rglob("*") if path.is_file()):
+                file.write_bytes(file.read_bytes().replace(b"\n", b"\r\n"))
+                os.utime(file, (1e9, 1e9))
+        command = [sys.executable, "-m", "kit", "kernel", "build", "configs/digits.yaml", "--kind", "train"]
+        subprocess.run(
+            command, cwd=copy, env=environment | {"PYTHONHASHSEED": seed}, check=True, capture_output=True
+        )
+        folder = copy / "kernels/build/digits-train"
+        found[name] = {path.name: path.read_bytes() for path in folder.iterdir()}
+    here, there = found.values()
+    assert set(here) == {"digits-train.py", "kernel-metadata.json", "build.json"}
+    assert here == there
+    assert len(here["digits-train.py"]) <= 300_000
+
+
+def test_the_same_build_again_changes_nothing_and_another_makes_the_rehearsal_stale(build):
+    assert build()[0] == 0
+    folder = KernelFolder.at("kernels/build/tiny-train")
+    first, digest = folder.code_file.read_bytes(), folder.digest
+    folder.write_rehearsal({"passed": True, "digest": digest})
+    assert build()[0] == 0
+    assert (folder.code_file.read_bytes(), folder.rehearsal["digest"]) == (first, folder.digest)
+    assert build("--set", "training.epochs=3")[0] == 0
+    assert folder.code_file.read_bytes() != first
+    assert folder.rehearsal["digest"] == digest != folder.digest
+    assert build("--notebook")[0] == 0
+    assert sorted(os.listdir(folder.path)) == [
+        *("build.json", "kernel-metadata.json", "rehearsal.json", "tiny-train.ipynb")
+    ]
+
+
+def test_metadata_counts_for_the_digest(build):
+    build()
+    folder = KernelFolder.at("kernels/build/tiny-train")
+    digest = folder.digest
+    build("--set", "kernel.image=original")
+    assert folder.digest != digest
+
+
+# The code file
+
+
+def test_the_head_says_what_it_is(build):
+    code, told = build("--fold", "0,1", "--set", "training.epochs=3")
+    assert code == 0, told
+    _, text = built("tiny-train-folds-0-1")
+    compile(text, "code", "exec")
+    head, files = ast.get_docstring(ast.parse(text), clean=False), packed(text)
+    assert text.startswith('"""' + head.splitlines()[0])
+    lines = " ".join(head.split())
+    assert lines.startswith("tiny train folds 0 1: a Kaggle kernel of the kit")
+    assert "Trains folds 0, 1 of the experiment tiny (policies uniform; seeds 0)" in lines
+    command = "python -m kit kernel build squares.yaml --kind train --fold 0,1 --set training.epochs=3"
+    assert f"made by {command} made for Python 3." in lines
+    assert re.search(r"made for Python 3\.\d+, torch \d\S+, torchvision \d\S+, timm \d", lines)
+    assert (
+        f"holds {len(files)} files, the kit's source among them; sha256 {fact(text, 'KERNEL')['sha256']}" in lines
+    )
+    _, _, stated = head.partition("\nconfig\n")
+    stated = yaml.safe_load(stated)
+    assert stated["training"]["epochs"] == 3
+    assert stated["competition"]["path"] == f"data/{SLUG}"
+    assert "optimizer" not in stated["training"]  # only what is not the default
+    assert all(len(line) <= 115 for line in text.splitlines())
+
+
+def test_what_travels_is_listed_with_its_size(build):
+    _, told = build("--set", "kernel.accelerator=none")
+    files = packed(built("tiny-train")[1])
+    *lines, last = told.splitlines()
+    listed = {line.split()[1]: int(line.split()[0].replace(",", "")) for line in lines}
+    assert listed == {name: len(content) for name, content in files.items()}
+    assert {"kit/__main__.py", "kit/kaggle/kernel/build.py", "config.yaml", "folds.csv"} <= set(files)
+    size = Path("kernels/build/tiny-train/tiny-train.py").stat().st_size
+    assert last == f"kernels/build/tiny-train: {len(files)} files in {size / 1000:.0f} kB of code"
+
+
+@pytest.mark.parametrize("notebook", [False, True])
+def test_nothing_tells_about_this_machine(project, kit, tmp_path, notebook):
+    """Absolute paths on the command line and in the config, in all forms."""
+    (tmp_path / "hidden" / "weights").mkdir(parents=True)
+    (tmp_path / "hidden/weights/net.pth").write_bytes(b"1")
+    competition = {"slug": SLUG, "path": str(project / "data" / SLUG), "train_images": "train/{id}.png"}
+    content = experiment_content(project, competition=competition, kernel={"datasets": ["me/net"]})
+    config = tmp_path / "hidden" / "squares.yaml"
+    config.write_text(yaml.safe_dump(content))
+    weights = tmp_path / "hidden/weights/net.pth"
+    words = ["--set", f"model.weights={weights}", "--set", f"competition.path={project}/data/{SLUG}/"]
+    words += [
+        "--set",
+        f"competition={{slug: {SLUG}, path: {project}/data/{SLUG}, train_images: 'train/{{id}}.png',"
+        " test_images: 'test/{id}.png'}",
+    ]
+    words += ["--output", f"{tmp_path}/hidden/out/", *(["--notebook"] if notebook else [])]
+    code, told = kit("kernel", "build", config, "--kind", "train", *words)
+    assert code == 0, told
+    folder = tmp_path / "hidden/out/kernels/build/tiny-train"
+    sent = [path for path in folder.iterdir() if path.name != "build.json"]
+    assert len(sent) == 2
+    text = next(path for path in sent if path.name != "kernel-metadata.json").read_text("utf-8")
+    code = "".join(json.loads(text)["cells"][0]["source"]) if notebook else text
+    readable = code.replace(fact(code, "ARCHIVE"), "")
+    everything = [readable, (folder / "kernel-metadata.json").read_text(), packed(code)["config.yaml"].decode()]
+    for clue in (str(tmp_path), "hidden", "someone", f"{Path.home()}/"):
+        assert not [text for text in everything if clue in text], clue
+    command = " ".join(ast.get_docstring(ast.parse(code)).partition("made by")[2].partition("made for")[0].split())
+    assert command.startswith("python -m kit kernel build squares.yaml --kind train --set model.weights=net.pth")
+    assert f"--set competition.path={SLUG} --set" in command
+    assert "path: colour-squares, train_images:" in command
+    assert command.partition(" --output ")[2].split()[0] == "out"
+    assert config_of(code)["model"]["weights"] == "net.pth"
+    assert json.loads((folder / "build.json").read_text())["weights"] == str(weights)
+
+
+@pytest.mark.parametrize(
+    ("word", "shown"),
+    [
+        ("/home/someone/configs/digits.yaml", "digits.yaml"),
+        ("~/configs/digits.yaml", "digits.yaml"),
+        ("~someone/configs/digits.yaml", "digits.yaml"),
+        ("../someone/configs/digits.yaml", "digits.yaml"),
+        (r"C:\Users\someone\digits.yaml", "digits.yaml"),
+        ("/home/some'one, \"and] others}/digits.yaml", "digits.yaml"),
+        ("competition={path: '/home/some, one/b', slug: c/d}", "competition={path: 'b', slug: c/d}"),
+        ("C:/Users/some one/digits.yaml", "digits.yaml"),
+        (r"\\host\share\digits.yaml", "digits.yaml"),
+        ("/home/some one/digits.yaml", "digits.yaml"),
+        ("--output=/home/someone/out/", "--output=out"),
+        ("x=[/home/a/b,/home/c/d]", "x=[b,d]"),
+        (
+            "competition={path: /home/a/b, test_images: test/{id}.png}",
+            "competition={path: b, test_images: test/{id}.png}",
+        ),
+        ('competition={path: "/home/a/b", slug: c/d}', 'competition={path: "b", slug: c/d}'),
+        ("configs/digits.yaml", "configs/digits.yaml"),
+        ("./configs/digits.yaml", "./configs/digits.yaml"),
+        ("competition.test_images=test/{id}.png", "competition.test_images=test/{id}.png"),
+        ("kernel.datasets=[me/a,me/b]", "kernel.datasets=[me/a,me/b]"),
+        ("policies.flat.lr=slice(1e-6, 1e-2)", "policies.flat.lr=slice(1e-6, 1e-2)"),
+    ],
+)
+def test_of_paths_on_the_command_line_the_last_name_is_told(word, shown):
+    assert shlex.split(told(["kernel", word])) == ["python", "-m", "kit", "kernel", shown]
+
+
+def test_a_config_with_quotes_stays_a_text(build):
+    columns = {"id": 'a """b\\n"""', "label": "\\"}
+    table = Path(f"data/{SLUG}/train.csv")
+    pd.read_csv(table).rename(columns={"id": columns["id"], "label": columns["label"]}).to_csv(table, index=False)
+    for name in ("test.csv", "sample_submission.csv"):
+        path = table.with_name(name)
+        pd.read_csv(path).rename(columns={"id": columns["id"]}).to_csv(path, index=False)
+    images = {f"{part}_images": f"{part}/{{{columns['id']}}}.png" for part in ("train", "test")}
+    code, told = build(competition=columns | images)
+    assert code == 0, told
+    _, text = built("tiny-train")
+    assert columns["id"] in config_of(text)["competition"]["train_images"]
+    head = ast.get_docstring(ast.parse(text), clean=False)
+    assert yaml.safe_load(head.partition("\nconfig\n")[2])["competition"]["label"] == "\\"
+
+
+def test_a_notebook_is_one_that_jupyter_takes_and_does_the_same(build):
+    nbformat = pytest.importorskip("nbformat")
+    build()
+    _, script = built("tiny-train")
+    build("--notebook")
+    metadata, text = built("tiny-train")
+    notebook = nbformat.reads(text, as_version=4)
+    nbformat.validate(notebook)
+    assert [cell["cell_type"] for cell in notebook["cells"]] == ["code"]
+    code = "\n\n".join(cell["source"] for cell in notebook["cells"])
+    assert (metadata["kernel_type"], metadata["code_file"]) == ("notebook", "tiny-train.ipynb")
+    assert code.replace(" --notebook", "") == script
+
+
+# Metadata
+
+
+def test_every_switch_is_written_out(build):
+    owned = {"owner": "tester", "datasets": ["me/wheels"], "models": ["g/m/pyTorch/b/1"], "image": "original"}
+    code, told = build(kernel=owned)
+    assert code == 0, told
+    metadata, text = built("tiny-train")
+    assert metadata == {
+        "id": "tester/tiny-train",
+        "title": "tiny train",
+        "code_file": "tiny-train.py",
+        "language": "python",
+        "kernel_type": "script",
+        "is_private": True,
+        "enable_gpu": True,
+        "enable_tpu": False,
+        "enable_internet": False,
+        "dataset_sources": ["me/wheels"],
+        "competition_sources": [SLUG],
+        "kernel_sources": [],
+        "model_sources": ["g/m/pyTorch/b/1"],
+        "keywords": [],
+        "docker_image_pinning_type": "original",
+        "machine_shape": "NvidiaTeslaT4",
+    }
+    facts = fact(text, "KERNEL")
+    assert facts.pop("sha256")
+    assert facts == {"internet": False, "hours": 12.0, "datasets": ["me/wheels"], "code": ""}
+
+
+def test_without_an_owner_a_gpu_or_a_competition_of_kaggles(build):
+    code, _ = build("--set", f"competition.slug=me/{SLUG}", "--set", "kernel.accelerator=none")
+    assert code == 0
+    metadata, text = built("tiny-train")
+    assert metadata["id"] == "tiny-train"
+    assert (metadata["enable_gpu"], "machine_shape" in metadata) == (False, False)
+    assert (metadata["dataset_sources"], metadata["competition_sources"]) == ([f"me/{SLUG}"], [])
+    assert config_of(text)["competition"]["path"] == f"data/{SLUG}"
+
+
+def test_an_infer_kernel_never_has_internet(build):
+    build("--set", "kernel.internet=true")
+    assert built("tiny-train")[0]["enable_internet"] is True
+    assert fact(built("tiny-train")[1], "KERNEL")["internet"] is True
+    pushed("tiny-train")
+    code, told = build("--set", "kernel.internet=true", kind="infer")
+    assert (code, told.splitlines()[-1]) == (0, "  attaches the outputs of tester/tiny-train")
+    metadata, text = built("tiny-infer")
+    assert metadata["enable_internet"] is False
+    assert fact(text, "KERNEL")["internet"] is False
+    assert metadata["kernel_sources"] == config_of(text)["kernel"]["kernels"] == ["tester/tiny-train"]
+    assert "folds.csv" not in packed(text)
+    assert metadata["competition_sources"] == [SLUG]
+
+
+def test_an_infer_kernel_attaches_the_train_kernels_of_its_experiment(build):
+    build("--fold-each")
+    build("--set", "name=other")
+    for name in ("tiny-train-fold-0", "tiny-train-fold-2", "other-train"):
+        pushed(name)
+    build(kind="infer")
+    assert built("tiny-infer")[0]["kernel_sources"] == ["tester/tiny-train-fold-0", "tester/tiny-train-fold-2"]
+    build("--set", "kernel.kernels=[else/a-kernel]", kind="infer")
+    assert built("tiny-infer")[0]["kernel_sources"] == ["else/a-kernel"]
+    assert build("--set", "kernel.kernels=[]", "--set", "kernel.datasets=[me/runs]", kind="infer")[0] == 0
+    metadata, _ = built("tiny-infer")
+    assert (metadata["kernel_sources"], metadata["dataset_sources"]) == ([], ["me/runs"])
+
+
+def test_the_real_client_makes_the_slug_of_the_title(build):
+    slugify = pytest.importorskip("slugify").slugify  # what kaggle_api_extended.kernels_push compares with
+    names = ["My Net_2.6", "a-b--c", "dots...and   spaces", "42"]
+    for name in names:
+        assert build("--name", f"{name} train")[0] == 0
+    kernels = [KernelFolder(path).metadata for path in sorted(Path("kernels/build").iterdir())]
+    assert len(kernels) == len(names)
+    for metadata in kernels:
+        assert slugify(metadata["title"]) == metadata["id"]
+        assert metadata["code_file"] == f"{metadata['id']}.py"
+
+
+# What a kernel is of
+
+
+def test_folds_and_names(build):
+    build("--fold", "2,0")
+    assert config_of(built("tiny-train-folds-0-2")[1])["folds"]["run"] == [2, 0]
+    assert KernelFolder.at("kernels/build/tiny-train-folds-0-2").record.folds == [0, 2]
+    build("--fold", "0", "--fold", "1,2")
+    assert KernelFolder.at("kernels/build/tiny-train").record.folds == [0, 1, 2]
+    build("--fold", "1", "--name", "Some Name")
+    assert KernelFolder.at("kernels/build/some-name").record.folds == [1]
+
+
+def test_a_kernel_for_each_fold_differs_in_its_fold_only(build):
+    _, told = build("--fold-each")
+    assert re.findall(r"kernels/build/(\S+): \d+ files", told) == [f"tiny-train-fold-{fold}" for fold in range(3)]
+    assert told.count("kit/__main__.py") == 1
+    folders = [KernelFolder.at(f"kernels/build/tiny-train-fold-{fold}") for fold in range(3)]
+    assert [folder.record.folds for folder in folders] == [[0], [1], [2]]
+    assert len({folder.record.family for folder in folders}) == 1
+    files = [packed(folder.code_file.read_text("utf-8")) for folder in folders]
+    assert [yaml.safe_load(each.pop("config.yaml"))["folds"]["run"] for each in files] == [[0], [1], [2]]
+    assert files[0] == files[1] == files[2]
+    build("--fold-each", "--fold", "0,2", "--name", "mine here")
+    assert sorted(os.listdir("kernels/build"))[:2] == ["mine-here-fold-0", "mine-here-fold-2"]
+    build("--set", "training.epochs=3")
+    assert KernelFolder.at("kernels/build/tiny-train").record.family != folders[0].record.family
+
+
+@pytest.mark.parametrize("name", ["launcher.py", "train/kernel.py"])
+def test_code_that_was_not_rehearsed_is_of_another_family(build, tmp_path, monkeypatch, name):
+    """Also where only a template has changed."""
+    build("--fold", "0")
+    templates = shutil.copytree(TEMPLATES, tmp_path / "templates", ignore=shutil.ignore_patterns("build"))
+    (templates / name).write_text((templates / name).read_text() + "\nprint('more')\n")
+    monkeypatch.setattr("kit.kaggle.kernel.build.TEMPLATES", templates)
+    build("--fold", "1")
+    first, second = (KernelFolder.at(f"kernels/build/tiny-train-fold-{fold}").record for fold in (0, 1))
+    assert first.family != second.family
+
+
+def test_an_infer_kernel_carries_the_decision_rule_of_the_pooled_runs(build):
+    attached, auto = ("--set", "kernel.datasets=[me/runs]"), {"rule": "auto"}
+    note = "the runs are not pooled here, so the kernel fits its decision rule"
+    assert note in build(*attached, kind="infer", scoring=auto)[1]
+    assert not [name for name in packed(built("tiny-infer")[1]) if name.startswith("runs/")]
+    chosen = {
+        "average": "macro",
+        "beta": 1.0,
+        "zero_division": 0,
+        "rule": "auto",
+        "at_least": None,
+        "at_most": None,
+    }
+    content = {"rule": {"kind": "argmax"}, "scoring": chosen, "classes": [], "runs": []}
+    scores = Path("runs/tiny/uniform/scores.json")
+    scores.parent.mkdir(parents=True)
+    scores.write_text(json.dumps(content))
+    assert "decision rule" not in build(*attached, kind="infer", scoring=auto)[1]
+    assert json.loads(packed(built("tiny-infer")[1])["runs/tiny/uniform/scores.json"]) == content
+    assert note in build(*attached, kind="infer", scoring=auto | {"beta": 2})[1]
+    assert note not in build(*attached, kind="infer", scoring=auto | {"average": "micro"})[1]
+    build()
+    assert "runs/tiny/uniform/scores.json" not in packed(built("tiny-train")[1])
+
+
+def test_an_infer_kernel_has_no_folds_of_its_own(build):
+    for words in (["--fold", "0"], ["--fold-each"]):
+        assert refusal(build(*words, kind="infer")) == (
+            "--fold, --fold-each: an infer kernel predicts with all folds that are attached"
+        )
+
+
+def test_a_refused_build_leaves_nothing(build):
+    assert build("--fold", "7")[0] == 1
+    assert not Path("kernels").exists()
+
+
+def test_a_single_run_on_two_gpus_is_pointed_out(build):
+    note = "  NvidiaTeslaT4 is 2 GPUs, of which this kernel's single run uses one"
+    assert build("--fold", "0")[1].splitlines()[-1] == note
+    assert note not in build("--fold", "0,1")[1]
+    assert note not in build("--fold", "0", "--set", "seeds=[0,1]")[1]
+    assert note not in build("--fold", "0", "--set", "kernel.accelerator=none")[1]
+
+
+def test_policies_and_overrides_travel(build):
+    code, told = build(
+        "--policy", "uniform", "--set", "training.epochs=7", policies={"uniform": {"lr": 0.5}, "b": {"lr": 1}}
+    )
+    assert code == 0, told
+    config = config_of(built("tiny-train")[1])
+    assert (list(config["policies"]), config["training"]["epochs"]) == (["uniform"], 7)
+    assert KernelFolder.at("kernels/build/tiny-train").record.policies == ["uniform"]
+
+
+def test_folds_are_those_of_the_local_runs(build):
+    """Where runs/<name> has some, theirs; here with a plan that no seed makes."""
+    from kit.competition.folds import FoldPlan, write_folds
+    from kit.competition.load import load_competition
+    from kit.core.files import write_text
+    from kit.core.paths import Places
+    from kit.core.runs import ExperimentDir, RunKey
+    from kit.experiment.config import load_experiment
+    from kit.experiment.fingerprint import digests, fold_plan
+
+    build()
+    made = pd.read_csv(io.BytesIO(packed(built("tiny-train")[1])["folds.csv"]))
+    assert list(made.columns) == ["id", "fold"]
+    assert made["fold"].value_counts().to_dict() == {0: 6, 1: 6, 2: 6}
+    experiment = load_experiment("squares.yaml")
+    competition, folder = load_competition(experiment.competition), ExperimentDir(Path("runs/tiny"))
+    plan, _ = fold_plan(experiment, folder, competition, Places())
+    other = FoldPlan(plan.ids, (plan.fold + 1) % 3)
+    write_folds(other, folder.folds)
+    write_text(folder.config, experiment.to_yaml())
+    record = {"status": "finished", "depends_on": digests(experiment, competition, other)}
+    folder.run(RunKey("uniform", 0, 0)).write(record)
+    code, told = build("--fold", "1")
+    assert code == 0, told
+    assert packed(built("tiny-train-fold-1")[1])["folds.csv"] == folder.folds.read_bytes()
+    assert folder.folds.read_bytes() != packed(built("tiny-train")[1])["folds.csv"]
+
+    told = refusal(build("--set", "training.epochs=9"))
+    assert told.startswith("runs/tiny was made from another config (training.epochs: 2 there, 9 here)")
+    assert told.endswith("give the experiment another name (--set name=...)")
+    with open(f"data/{SLUG}/train/train000.png", "ab") as image:
+        image.write(b"more")
+    assert "was made from other images (uniform/seed0/fold0), and" in refusal(build())
+    assert build("--set", "name=anew")[0] == 0
+
+
+# What is refused
+
+
+@pytest.mark.parametrize(
+    ("words", "message"),
+    [
+        (["--name", "abc"], "'abc': a kernel's name has 5 to 50 characters, this has 3; give --name NAME"),
+        (
+            ["--name", "x" * 51],
+            f"'{'x' * 51}': a kernel's name has 5 to 50 characters, this has 51; give --name NAME",
+        ),
+        (["--name", "--- "], "'': a kernel's name has 5 to 50 characters, this has 0; give --name NAME"),
+        (
+            ["--set", "model.weights=hub"],
+            "model.weights: hub needs a network, and kernel.internet is false; put a weight file into a dataset "
+            "(python -m kit kernel weights FILE) and name it in kernel.datasets, or set kernel.internet=true",
+        ),
+        (
+            ["--set", "model.weights=/some/where/net.pth"],
+            "model.weights: net.pth has to be attached to the kernel; put it into a dataset (python -m kit kernel "
+            "weights FILE) and name that in kernel.datasets",
+        ),
+        (
+            ["--set", "kernel.max_code_kb=10"],
+            "so the code has to travel as a dataset: name its owner in kernel.owner",
+        ),
+        (["--fold", "3"], "folds.run: there are folds 0 to 2; got 3"),
+        (["--set", "kernel.datasets=[wheels]"], "kernel.datasets"),
+    ],
+)
+def test_what_would_fail_on_kaggle_is_refused(build, words, message):
+    assert message in refusal(build(*words))
+    assert not list(Path("kernels/build").glob("*/build.json"))
+
+
+def test_weights_that_something_may_hold_are_taken(build):
+    assert build("--set", "model.weights=net.pth", "--set", "kernel.datasets=[me/net]")[0] == 0
+    assert build("--set", "model.weights=net.pth", "--set", "kernel.models=[g/m/pyTorch/b/1]")[0] == 0
+    assert build("--set", "model.weights=hub", "--set", "kernel.internet=true")[0] == 0
+
+
+def test_an_infer_kernel_needs_something_to_predict_with(build):
+    build()  # built, but never pushed
+    assert refusal(build(kind="infer")) == (
+        "kernel.kernels: no train kernel of tiny was pushed from here, and nothing else is attached, so there are "
+        "no weights to predict with; push one, or name kernels or datasets"
+    )
+    assert refusal(build("--set", "kernel.kernels=[]", kind="infer")).startswith(
+        "kernel.kernels: empty, and nothing"
+    )
+    assert not Path("kernels/build/tiny-infer").exists()
+
+
+def test_a_competition_that_kaggle_does_not_know(build):
+    told = refusal(build("--set", "competition.slug=null"))
+    assert told.startswith("competition.slug: missing; a kernel finds its data by Kaggle's name")
+
+
+def test_a_secret_in_the_config_is_not_built(build):
+    key = "KGAT" + "_" + "0123456789abcdef" * 2
+    told = refusal(
+        build(
+            competition={"id": "id", "train_images": "train/{id}.png", "label": "label"},
+            policies={"uniform": {"lr": 0.1, "description": f"my token is {key}"}},
+        )
+    )
+    assert told == "a secret must not travel with the code; found in config.yaml (a Kaggle API token)"
+    assert not list(Path("kernels/build").glob("*/build.json"))
+
+
+def test_a_secret_on_the_command_line_is_not_told_in_the_head(build):
+    key = "hf" + "_" + "abcdefghijABCDEFGHIJ0123456789"
+    told = refusal(build("--set", f"name={key}", "--set", "name=tiny"))
+    assert told == "a secret must not travel with the code; found in the command line (a Hugging Face token)"
+
+
+# Code that is too large for one file
+
+
+def test_above_the_cap_the_code_is_a_dataset(build):
+    code, told = build("--set", "kernel.max_code_kb=10", "--set", "kernel.owner=tester")
+    assert code == 0, told
+    assert told.splitlines()[-1] == (
+        "  the code is too large for one file: it travels as the dataset tester/tiny-train-code, pushed with the "
+        "kernel"
+    )
+    metadata, text = built("tiny-train")
+    folder = KernelFolder.at("kernels/build/tiny-train")
+    bundle = (folder.code_dataset / "bundle.bin").read_bytes()
+    assert len(text.encode()) <= 10_000
+    assert fact(text, "KERNEL")["code"] == "tester/tiny-train-code"
+    assert fact(text, "KERNEL")["sha256"] == folder.record.sha256 == hashlib.sha256(bundle).hexdigest()
+    assert metadata["dataset_sources"] == ["tester/tiny-train-code"]
+    about = json.loads((folder.code_dataset / "dataset-metadata.json").read_text())
+    assert (about["id"], about["title"]) == ("tester/tiny-train-code", "tiny train code")
+    assert build("--set", "kernel.owner=tester")[0] == 0
+    assert not folder.code_dataset.exists()
+    assert built("tiny-train")[0]["dataset_sources"] == []
+
+
+def test_long_names_have_code_datasets_of_their_own(build):
+    name = "a-very-long-name-of-a-kernel-that-is-cut"
+    code, told = build(
+        "--fold-each", "--name", name, "--set", "kernel.max_code_kb=10", "--set", "kernel.owner=tester"
+    )
+    assert code == 0, told
+    sources = [built(f"{name}-fold-{fold}")[0]["dataset_sources"][0] for fold in range(3)]
+    assert len(set(sources)) == 3
+    for source in sources:
+        assert re.fullmatch(r"tester/[a-z0-9]+(-[a-z0-9]+)*-code", source)
+        assert len(source.partition("/")[2]) <= 50

@@ -1,0 +1,377 @@
+"""The code file as it runs on Kaggle, around a kit that is a few lines: what it unpacks, installs and hands on."""
+
+import hashlib
+import json
+import os
+import signal
+import subprocess
+import sys
+import textwrap
+import time
+import zipfile
+from importlib.util import find_spec
+from pathlib import Path
+
+import pytest
+
+from kit.experiment.config import validate
+from kit.kaggle.archive import pack
+from kit.kaggle.kernel import build
+from kit.kaggle.kernel.folder import BuildRecord
+
+POSIX = pytest.mark.skipif(os.name != "posix", reason="signals are POSIX's")
+PIP = pytest.mark.skipif(find_spec("pip") is None, reason="this Python has no pip")
+
+
+class Kernel:
+    """A code file and the folders it runs over."""
+
+    def __init__(self, folder: Path):
+        self.folder, self.input, self.working = folder, folder / "input", folder / "working"
+        for path in (self.input, self.working, folder / "tmp"):
+            path.mkdir()
+        self.script, self.code_dataset = folder / "script.py", ""
+
+    def build(
+        self, code: str, kind: str = "train", notebook: bool = False, more: dict | None = None, **kernel
+    ) -> None:
+        """The code file of a kernel whose kit is `code`, with other files beside it."""
+        content = {"name": "tiny", "competition": {"slug": "squares"}, "policies": {"flat": {"lr": 0.1}}}
+        experiment = validate(content | {"kernel": kernel}, "test")
+        files = {"kit/__init__.py": b"", "kit/__main__.py": textwrap.dedent(code).encode()} | (more or {})
+        self.archive = pack({"config.yaml": b"name: tiny\n", "folds.csv": b"id,fold\n", **files})
+        record = BuildRecord(
+            kind=kind,
+            slug="tiny-kernel",
+            experiment="tiny",
+            policies=["flat"],
+            seeds=[0],
+            folds=[0],
+            competition={},
+            weights="",
+            hours=experiment.kernel.hours,
+            sha256=hashlib.sha256(self.archive).hexdigest(),
+            family="",
+        )
+        text, self.code_dataset = build._code(experiment, record, "A tiny kernel.\n", self.archive, notebook)
+        if notebook:
+            text = "".join(json.loads(text)["cells"][0]["source"])
+        self.script.write_text(text, encoding="utf-8")
+
+    @property
+    def environment(self) -> dict[str, str]:
+        kept = {name: os.environ[name] for name in ("PATH", "SYSTEMROOT", "LD_LIBRARY_PATH") if name in os.environ}
+        return kept | {
+            "KIT_INPUT": str(self.input),
+            "KIT_WORKING": str(self.working),
+            "TMPDIR": str(self.folder / "tmp"),
+            "HOME": str(self.folder),
+        }
+
+    def run(self, **environment: str) -> tuple[int, list[str]]:
+        """Exit code and lines."""
+        done = subprocess.run(
+            [sys.executable, self.script],
+            cwd=self.working,
+            env=self.environment | environment,
+            stdout=subprocess.PIPE,
+            stderr=subprocess.STDOUT,
+            encoding="utf-8",
+            timeout=60,
+        )
+        return done.returncode, done.stdout.splitlines()
+
+    def told(self, **environment: str):
+        """The value that the kit tells."""
+        code, lines = self.run(**environment)
+        assert code == 0, lines
+        return json.loads(lines[1])
+
+    def attach(self, place: str, files: dict[str, bytes]) -> Path:
+        (self.input / place).mkdir(parents=True)
+        for name, content in files.items():
+            (self.input / place / name).write_bytes(content)
+        return self.input / place
+
+
+@pytest.fixture
+def kernel(tmp_path) -> Kernel:
+    return Kernel(tmp_path)
+
+
+def tell(value: str) -> str:
+    """A kit that tells a value."""
+    return f"import json, os, sys\nprint(json.dumps({value}))"
+
+
+# The run
+
+
+def test_a_train_kernel_runs_the_kit_on_what_travelled(kernel):
+    kernel.build(tell("[sys.argv[1:], os.getcwd(), sorted(os.listdir())]"))
+    code, lines = kernel.run()
+    arguments, folder, there = json.loads(lines[1])
+    cache = str(Path(folder) / "cache")
+    words = ["run", "config.yaml", "--folds", "folds.csv", "--jobs", "auto"]
+    assert arguments[:-2] == [*words, "--output", str(kernel.working), "--cache", cache]
+    assert lines[0] == f"$ python -m kit {' '.join(arguments)}"
+    assert there == ["config.yaml", "folds.csv", "kit"]
+    assert Path(folder).parent == kernel.folder / "tmp"
+    assert lines[2] == "exit code 0 after 0 s, 1 files"
+    assert (code, len(lines)) == (0, 3)
+
+
+def test_an_infer_kernel_predicts_the_test_set(kernel):
+    kernel.build(tell("[sys.argv[1:], os.getcwd()]"), kind="infer")
+    arguments, folder = kernel.told()
+    submission, cache = str(kernel.working / "submission.csv"), str(Path(folder) / "cache")
+    words = ["predict", "config.yaml", "--submission", submission, "--output", folder, "--cache", cache]
+    assert arguments[:-2] == words
+
+
+@pytest.mark.parametrize("kind", ["train", "infer"])
+@pytest.mark.parametrize(
+    ("rehearsed", "seconds"), [({}, 6480), ({"KIT_SECONDS": "500.5"}, 450), ({"KIT_SECONDS": "60"}, 40)]
+)
+def test_the_kit_has_the_time_that_is_left_less_a_tenth_or_twenty_seconds(kernel, kind, rehearsed, seconds):
+    kernel.build(tell("sys.argv[-2:]"), kind=kind, hours=2)
+    option, left = kernel.told(**rehearsed)
+    assert option == "--seconds"
+    assert seconds - 10 <= int(left) <= seconds
+    kernel.script.write_text(
+        kernel.script.read_text("utf-8").replace("BEGUN = time.monotonic()", "BEGUN = time.monotonic() - 2000"),
+        encoding="utf-8",
+    )
+    assert seconds - 2010 <= int(kernel.told(**rehearsed)[1]) <= seconds - 2000
+
+
+@pytest.mark.parametrize("code", [0, 1, 3])
+@pytest.mark.parametrize("kind", ["train", "infer"])
+def test_the_exit_code_is_the_kits(kernel, code, kind):
+    kernel.build(f"print('done'); raise SystemExit({code})", kind=kind)
+    ended, lines = kernel.run()
+    assert ended == code
+    assert lines[1:] == ["done", f"exit code {code} after 0 s, 1 files"]
+
+
+@POSIX
+@pytest.mark.parametrize("number", [signal.SIGKILL, signal.SIGTERM])
+def test_a_kit_that_was_killed_ends_as_in_a_shell(kernel, number):
+    kernel.build(f"import os; print('begun', flush=True); os.kill(os.getpid(), {int(number)})")
+    ended, lines = kernel.run()
+    assert ended == 128 + number
+    assert lines[1:] == ["begun", f"exit code {-number} after 0 s, 1 files"]
+
+
+def test_an_exception_of_the_kit_is_in_the_log_and_fails_the_kernel(kernel):
+    kernel.build("raise ValueError('of the kit')")
+    ended, lines = kernel.run()
+    assert ended == 1
+    assert "ValueError: of the kit" in lines
+    assert "ValueError: of the kit\n" in (kernel.working / "kit.log").read_text()
+
+
+def test_lines_are_told_and_logged_as_they_come(kernel):
+    kernel.build("""
+        import os, sys, time
+        print("first, ö")
+        while not os.path.exists(os.environ["KIT_INPUT"] + "/go on"):
+            time.sleep(0.01)
+        print("second", file=sys.stderr)
+        """)
+    with subprocess.Popen(
+        [sys.executable, kernel.script],
+        env=kernel.environment | {"PYTHONIOENCODING": "utf-8"},
+        stdout=subprocess.PIPE,
+        encoding="utf-8",
+    ) as process:
+        assert process.stdout.readline().startswith("$ python -m kit run ")
+        assert process.stdout.readline() == "first, ö\n"
+        give_up = time.monotonic() + 10
+        while (log := (kernel.working / "kit.log").read_text("utf-8")) != "first, ö\n":
+            assert time.monotonic() < give_up, log
+        (kernel.input / "go on").touch()
+        assert process.stdout.readline() == "second\n"
+        assert process.stdout.read() == "exit code 0 after 0 s, 1 files\n"
+    assert process.returncode == 0
+    assert (kernel.working / "kit.log").read_text("utf-8") == "first, ö\nsecond\n"
+
+
+def test_output_that_is_no_text_does_not_stop_it(kernel):
+    kernel.build("import sys; sys.stdout.buffer.write(b'caf\\xe9\\n')")
+    ended, lines = kernel.run(PYTHONIOENCODING="utf-8")
+    assert (ended, lines[1]) == (0, "caf\N{REPLACEMENT CHARACTER}")
+
+
+def test_every_output_is_listed_with_its_hash(kernel):
+    kernel.build("""
+        import os, sys
+        folder = sys.argv[sys.argv.index("--output") + 1]
+        os.makedirs(folder + "/runs/tiny")
+        open(folder + "/runs/tiny/weights.bin", "wb").write(bytes(range(256)) * 1000)
+        open(folder + "/empty.txt", "w").close()
+        """)
+    (kernel.working / "__notebook__.ipynb").write_text("Kaggle's own")
+    ended, lines = kernel.run()
+    listed = json.loads((kernel.working / "outputs.json").read_text())
+    assert listed == {
+        "empty.txt": hashlib.sha256(b"").hexdigest(),
+        "kit.log": hashlib.sha256(b"").hexdigest(),
+        "runs/tiny/weights.bin": hashlib.sha256(bytes(range(256)) * 1000).hexdigest(),
+    }
+    assert (ended, lines[-1]) == (0, "exit code 0 after 0 s, 3 files")
+
+
+# Settings that reach the kit
+
+
+def test_settings_of_a_rehearsal_are_handed_on(kernel):
+    kernel.build(tell("sys.argv[-4:]"))
+    changes = ["training.epochs=1", 'policies={"a b": 1}']
+    assert kernel.told(KIT_SET=json.dumps(changes)) == ["--set", changes[0], "--set", changes[1]]
+    assert "--set" not in kernel.told(KIT_SET="[]")
+
+
+@pytest.mark.parametrize(
+    ("kind", "internet", "offline"), [("train", False, "1"), ("train", True, None), ("infer", True, "1")]
+)
+def test_without_internet_the_hub_is_not_asked(kernel, kind, internet, offline):
+    kernel.build(tell("os.environ.get('HF_HUB_OFFLINE')"), kind=kind, internet=internet)
+    assert kernel.told() == offline
+
+
+def test_the_path_of_the_image_stays_behind_the_kits(kernel, tmp_path):
+    kernel.build(tell("[os.environ['PYTHONPATH'].split(os.pathsep), os.getcwd()]"))
+    paths, folder = kernel.told(PYTHONPATH=str(tmp_path / "image"))
+    assert paths == [str(Path(folder) / "site-packages"), folder, str(tmp_path / "image")]
+
+
+# A notebook
+
+
+def test_as_a_notebook_it_fails_by_an_exception(kernel):
+    kernel.build("raise SystemExit(3)", notebook=True)
+    ended, lines = kernel.run()
+    assert ended == 3  # nothing here says that it is a notebook
+    text = kernel.script.read_text(encoding="utf-8")
+    kernel.script.write_text(f"get_ipython = print\n{text}", encoding="utf-8")
+    ended, lines = kernel.run()
+    assert (ended, lines[-1]) == (1, "RuntimeError: python -m kit ended with exit code 3")
+    assert (kernel.working / "outputs.json").is_file()
+
+
+def test_as_a_notebook_it_ends_well_without_one(kernel):
+    kernel.build("print('done')", notebook=True)
+    kernel.script.write_text("get_ipython = print\n" + kernel.script.read_text("utf-8"), encoding="utf-8")
+    ended, lines = kernel.run()
+    assert (ended, lines[1:]) == (0, ["done", "exit code 0 after 0 s, 1 files"])
+
+
+# The archive
+
+REFUSED = "The archive is not the one that was built; build and push the kernel again."
+
+
+def archive_lines(text: str) -> tuple[str, list[str], str]:
+    before, _, rest = text.partition('r"""\n')
+    inside, _, after = rest.partition('\n"""')
+    return before + 'r"""\n', inside.split("\n"), '\n"""' + after
+
+
+@pytest.mark.parametrize(
+    "spoil",
+    [lambda lines: [lines[1], lines[0], *lines[2:]], lambda lines: lines[:-1], lambda lines: []],
+    ids=["swapped", "cut", "empty"],
+)
+@pytest.mark.parametrize("notebook", [False, True])
+def test_another_archive_than_was_built_is_not_run(kernel, spoil, notebook):
+    kernel.build("print('run all the same')", notebook=notebook)
+    before, lines, after = archive_lines(kernel.script.read_text(encoding="utf-8"))
+    assert len(lines) > 2
+    text = before + "\n".join(spoil(lines)) + after
+    kernel.script.write_text(f"get_ipython = print\n{text}" if notebook else text, encoding="utf-8")
+    ended, told = kernel.run()
+    assert (ended, told[-1]) == (1, f"RuntimeError: {REFUSED}" if notebook else REFUSED)
+    assert "run all the same" not in told
+
+
+def test_line_ends_of_another_system_do_not_count(kernel):
+    kernel.build("print('done')")
+    kernel.script.write_bytes(kernel.script.read_bytes().replace(b"\n", b"\r\n"))
+    assert kernel.run()[0] == 0
+
+
+BULK = {"kit/bulk.bin": b"".join(hashlib.sha256(bytes([row])).digest() * 2 for row in range(256))}
+
+
+@pytest.mark.parametrize("place", ["datasets/me/tiny-kernel-code", "tiny-kernel-code"])
+def test_code_that_travels_as_a_dataset_is_found(kernel, place):
+    kernel.build(tell("len(open('kit/bulk.bin', 'rb').read())"), more=BULK, owner="me", max_code_kb=10)
+    assert kernel.code_dataset == "me/tiny-kernel-code"
+    assert kernel.script.stat().st_size < 10_000
+    assert kernel.run() == (1, ["The dataset me/tiny-kernel-code is not attached to this kernel."])
+    bundle = kernel.attach(place, {"bundle.bin": kernel.archive}) / "bundle.bin"
+    assert kernel.told() == 16384
+    bundle.write_bytes(kernel.archive[:-1])
+    assert kernel.run() == (1, [REFUSED])
+
+
+# Wheels
+
+
+def wheel(value: int) -> bytes:
+    """A package whose `VALUE` is that."""
+    import io
+
+    file = io.BytesIO()
+    with zipfile.ZipFile(file, "w") as archive:
+        archive.writestr("tinywheel/__init__.py", f"VALUE = {value}\n")
+        name = "tinywheel-1.0.dist-info"
+        archive.writestr(f"{name}/METADATA", "Metadata-Version: 2.1\nName: tinywheel\nVersion: 1.0\n")
+        archive.writestr(f"{name}/WHEEL", "Wheel-Version: 1.0\nRoot-Is-Purelib: true\nTag: py3-none-any\n")
+        archive.writestr(f"{name}/RECORD", "")
+    return file.getvalue()
+
+
+def dataset(content: bytes, name: str = "tinywheel-1.0-py3-none-any.whl") -> dict[str, bytes]:
+    entry = {"file": name, "sha256": hashlib.sha256(content).hexdigest(), "name": "tinywheel", "version": "1.0"}
+    return {name: content, "wheels.json": json.dumps([entry]).encode()}
+
+
+@PIP
+@pytest.mark.parametrize("place", ["datasets/me/wheels", "wheels"])
+def test_attached_wheels_are_there_for_the_kit(kernel, place):
+    kernel.build(f"import tinywheel\n{tell('tinywheel.VALUE')}", datasets=["me/weights", "me/wheels"])
+    assert kernel.run() == (1, ["The dataset me/weights is not attached to this kernel."])
+    kernel.attach("datasets/me/weights", {"a.pth": b"no wheel"})
+    kernel.attach(place, dataset(wheel(42)))
+    assert kernel.told() == 42
+
+
+def test_a_damaged_wheel_is_not_installed(kernel):
+    kernel.build("print('run all the same')", datasets=["me/wheels"])
+    folder = kernel.attach("wheels", dataset(wheel(42)))
+    (path,) = folder.glob("*.whl")
+    path.write_bytes(wheel(43))
+    ended, lines = kernel.run()
+    assert (ended, lines) == (
+        1,
+        [f"{path} is damaged; make the dataset anew with: python -m kit kernel wheels"],
+    )
+
+
+@PIP
+def test_a_wheel_that_pip_refuses_fails_the_kernel(kernel):
+    kernel.build("print('run all the same')", datasets=["me/wheels"])
+    kernel.attach("wheels", dataset(wheel(42), "tinywheel-1.0-cp27-none-any.whl"))
+    ended, lines = kernel.run()
+    assert (ended, lines[-1]) == (1, "pip could not install the wheels of me/wheels; its words are above.")
+    assert any("tinywheel-1.0-cp27-none-any.whl is not a supported wheel" in line for line in lines)
+    assert "run all the same" not in lines
+
+
+def test_a_dataset_without_wheels_needs_no_pip(kernel):
+    kernel.build("print('done')", datasets=["me/weights", "me/none"])
+    kernel.attach("weights", {"a.pth": b"1"})
+    kernel.attach("none", {"wheels.json": b"[]"})
+    assert kernel.run()[1][1:] == ["done", "exit code 0 after 0 s, 1 files"]

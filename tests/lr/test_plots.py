@@ -1,0 +1,85 @@
+"""Pictures of rates: what is drawn is what was given."""
+
+import numpy as np
+import pytest
+
+from kit.lr.plots import _runs, draw_policies, draw_range_test, limits
+
+
+@pytest.fixture
+def figures(monkeypatch):
+    """The figures that are saved, as they are drawn."""
+    saved = []
+    import kit.lr.plots as module
+
+    save = module.save
+    monkeypatch.setattr(module, "save", lambda figure, path: (saved.append(figure), save(figure, path)))
+    return saved
+
+
+def test_lines_and_heat_map_hold_the_matrix(tmp_path, figures):
+    lr = np.geomspace(1e-5, 1e-2, 12).reshape(4, 3)
+    lr[0, 0] = 0
+    frozen = lr == 0
+    draw_policies(
+        {"mine": (lr, frozen, ["a", "b", "c"]), "other": (10 * lr, frozen & False, ["a", "b", "c"])},
+        tmp_path / "x.png",
+    )
+    (figure,) = figures
+    lines, heat = figure.axes[0], figure.axes[1]
+    for line, depth in zip(lines.get_lines(), (2, 1, 0), strict=True):
+        np.testing.assert_allclose(line.get_ydata(), np.where(lr[:, depth] > 0, lr[:, depth], np.nan))
+    (image,) = heat.images
+    np.testing.assert_allclose(image.get_array().filled(0), lr.T)
+    assert (image.norm.vmin, image.norm.vmax) == (lr[lr > 0].min(), 10 * lr.max())  # one scale for both
+    assert len(heat.collections) == 1  # the frozen stretch, hatched
+    assert len(figure.axes[3].collections) == 0
+    assert [text.get_text() for text in heat.get_yticklabels()] == ["a", "b", "c"]
+    assert (tmp_path / "x.png").read_bytes().startswith(b"\x89PNG")
+
+
+def test_other_formats_by_name(tmp_path):
+    matrices = {"mine": (np.full((3, 2), 1e-3), np.zeros((3, 2), dtype=bool), ["a", "b"])}
+    draw_policies(matrices, tmp_path / "x.svg")
+    draw_policies(matrices, tmp_path / "x.pdf")
+    assert b"<svg" in (tmp_path / "x.svg").read_bytes()
+    assert (tmp_path / "x.pdf").read_bytes().startswith(b"%PDF")
+
+
+def test_frozen_stretches_are_dotted(tmp_path, figures):
+    lr, frozen = np.full((4, 2), 1e-3), np.array([[True, False]] * 2 + [[False, False]] * 2)
+    draw_policies({"mine": (lr, frozen, ["a", "b"])}, tmp_path / "x.png")
+    head, dotted, stem = figures[0].axes[0].get_lines()
+    assert dotted.get_linestyle() == ":"
+    np.testing.assert_array_equal(dotted.get_ydata(), [1e-3, 1e-3, np.nan, np.nan])
+    np.testing.assert_array_equal(stem.get_ydata(), [np.nan, np.nan, 1e-3, 1e-3])
+    assert not np.isnan(head.get_ydata()).any()
+
+
+def test_runs_of_true():
+    on = np.array([1, 1, 0, 0, 1, 0, 1, 1, 1], dtype=bool)
+    assert _runs(on) == [(0, 2), (4, 1), (6, 3)]
+    assert _runs(~on) == [(2, 2), (5, 1)]
+    assert _runs(np.zeros(3, dtype=bool)) == []
+
+
+def test_limits_pass_over_zero():
+    assert limits(np.array([[0, 1e-3], [1e-5, 0]])) == (1e-5, 1e-3)
+    assert limits(np.zeros((2, 2))) == (1e-12, 1.0)
+
+
+def test_a_range_test_has_its_curve_and_its_suggestions(tmp_path, figures):
+    rates = np.geomspace(1e-5, 1, 50)
+    losses = 2 - np.sin(np.linspace(0, 3, 50))
+    draw_range_test(
+        {"all": (rates, losses)}, {"all": {"valley": 1e-3, "steep": 1e-2}}, "title", tmp_path / "one.png"
+    )
+    axes = figures[0].axes[0]
+    curve, valley, steep = axes.get_lines()
+    np.testing.assert_array_equal(curve.get_ydata(), losses)
+    assert valley.get_xdata() == [1e-3]
+    assert valley.get_ydata() == pytest.approx([np.interp(np.log(1e-3), np.log(rates), losses)])
+    assert steep.get_label() == "steep 0.01"
+    several = {name: (rates, losses + place) for place, name in enumerate("abc")}
+    draw_range_test(several, {"b": {"minimum": 1e-2}}, "title", tmp_path / "many.png")
+    assert [text.get_text() for text in figures[1].axes[0].get_legend().get_texts()] == ["a", "b", "c"]

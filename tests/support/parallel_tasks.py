@@ -1,0 +1,58 @@
+"""Tasks for processes side by side. Every fresh process imports this module: it imports nothing large."""
+
+import os
+import signal
+import time
+from pathlib import Path
+
+from kit.core.errors import KitError
+
+
+def square(number: int) -> int:
+    return number**2
+
+
+def see(folder: Path) -> tuple[int, str | None, str | None]:
+    """What a process sees, when it has met another one: its number, GPUs, OpenMP's way to wait."""
+    (folder / str(os.getpid())).touch()
+    _until(lambda: len(list(folder.iterdir())) == 2)
+    return os.getpid(), os.environ.get("CUDA_VISIBLE_DEVICES"), os.environ.get("OMP_WAIT_POLICY")
+
+
+def shout(task: tuple[Path, int]) -> None:
+    """Two of them, at once."""
+    folder, number = task
+    (folder / str(number)).touch()
+    _until(lambda: len(list(folder.iterdir())) == 2)
+    for _ in range(3000):
+        print(f"{number} " + 60 * "x", flush=True)
+
+
+def fail_or_go_on(task: tuple[Path, int]) -> None:
+    """All say that they begin. 0 fails when 1 has begun; 1 ends half a second after that."""
+    folder, number = task
+    (folder / f"began{number}").touch()
+    if number == 0:
+        _until((folder / "began1").exists)
+        raise KitError("the first: does not work; mend it")
+    if number == 1:
+        time.sleep(0.5)
+        (folder / "ended1").touch()
+
+
+def fail_otherwise(_) -> None:
+    raise ZeroDivisionError("by zero")
+
+
+def kill_itself(number: int) -> int:
+    if number == 2:
+        os.kill(os.getpid(), signal.SIGKILL)
+    return number
+
+
+def _until(met) -> None:
+    deadline = time.monotonic() + 30
+    while not met():
+        if time.monotonic() > deadline:
+            raise TimeoutError("the other process did not come")
+        time.sleep(0.01)
