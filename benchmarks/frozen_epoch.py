@@ -20,7 +20,7 @@ from kit.core.paths import Places
 from kit.core.runs import ExperimentDir, RunDir, RunKey
 from kit.experiment.config import validate
 from kit.experiment.prepare import prepare
-from kit.experiment.runner import trainer_of
+from kit.experiment.train_run import trainer_of
 from kit.training.device import make_accelerator
 
 POLICIES = {

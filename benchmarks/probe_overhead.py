@@ -25,7 +25,7 @@ from kit.core.paths import Places
 from kit.core.runs import ExperimentDir, RunDir
 from kit.experiment.config import validate
 from kit.experiment.prepare import prepare, run_keys
-from kit.experiment.runner import trainer_of
+from kit.experiment.train_run import trainer_of
 from kit.training.config import ProbesConfig
 from kit.training.device import make_accelerator
 from kit.training.trainer import Trainer

@@ -26,7 +26,7 @@ from kit.core.paths import Places
 from kit.core.runs import ExperimentDir, RunDir
 from kit.experiment.config import Experiment, validate
 from kit.experiment.prepare import Prepared, prepare, run_keys
-from kit.experiment.runner import trainer_of
+from kit.experiment.train_run import trainer_of
 from kit.training.device import make_accelerator
 
 CLASSES = 10

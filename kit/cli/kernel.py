@@ -54,8 +54,7 @@ def build(
     """Write kernels/build/NAME/: metadata and one code file that carries kit, config and folds."""
     from kit.core.errors import KitError
     from kit.experiment.config import load_experiment
-    from kit.kaggle.kernel.build import build, usual_name
-    from kit.kaggle.kernel.command import told
+    from kit.kaggle.kernel.build import build, told, usual_name
 
     chosen = [f"folds.run=[{','.join(fold)}]"] if fold else []
     experiment = load_experiment(config, [*(overrides or []), *chosen], policy or [])
@@ -304,7 +303,7 @@ def upload(
 ) -> None:
     """Make a folder a private dataset on Kaggle, or a new version of it, and wait until it is READY."""
     from kit.kaggle.client import Kaggle
-    from kit.kaggle.uploads import upload
+    from kit.kaggle.datasets import upload
 
     upload(folder, Kaggle(_say), notes, _say)
 

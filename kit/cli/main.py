@@ -171,7 +171,7 @@ def probe(
     ] = None,
 ) -> None:
     """Draw what happened inside: activations over time, learning by depth, the butterfly; several side by side."""
-    from kit.report.probing import probe
+    from kit.report.probes import probe
 
     for file in probe(runs, output):
         print(file)

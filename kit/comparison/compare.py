@@ -15,7 +15,8 @@ from kit.core.files import write_json
 from kit.core.paths import Places
 from kit.core.runs import ExperimentDir, RunKey
 from kit.experiment.config import Experiment
-from kit.experiment.fingerprint import fold_plan, stored_experiment
+from kit.experiment.fingerprint import stored_experiment
+from kit.experiment.loaded import fold_plan
 from kit.experiment.pool import Decided
 
 if TYPE_CHECKING:  # it brings torch, which comparing stored runs does not need

@@ -9,10 +9,10 @@ import numpy as np
 from kit.competition.load import Competition
 from kit.core.errors import KitError, some
 from kit.core.runs import ExperimentDir, RunDir, RunKey, read_predictions
-from kit.experiment.config import Experiment
+from kit.experiment.config import Experiment, TuneConfig
 from kit.lr import PolicyConfig
 from kit.lr.profiles import Uniform
-from kit.scoring.config import ScoringConfig, TuneConfig
+from kit.scoring.config import ScoringConfig
 from kit.scoring.decide import plain_rule
 from kit.scoring.f1 import score
 

@@ -11,7 +11,6 @@ import pandas as pd
 
 from kit.competition.config import FoldsConfig
 from kit.competition.duplicates import components
-from kit.competition.stratification import stratify_groups
 from kit.core.errors import KitError, some
 from kit.core.files import write_text
 
@@ -302,3 +301,51 @@ def _by_appearance(groups: np.ndarray) -> np.ndarray:
 
 def _rows_of(targets: np.ndarray, classes: int) -> np.ndarray:
     return targets.sum(axis=0) if targets.ndim == 2 else np.bincount(targets, minlength=classes)
+
+
+def stratify_groups(targets: np.ndarray, groups: np.ndarray, k: int, seed: int) -> np.ndarray:
+    """The fold of each row, int64 [rows]; a group is in one fold.
+
+    targets  bool [rows, classes]
+    groups   int64 [rows], numbered from 0
+
+    Iterative stratification (Sechidis, Tsoumakas, Vlahavas 2011, On the Stratification of Multi-Label Data) with
+    groups in the place of rows: label by label, the rarest of those left first, its groups, the largest first, go
+    to the fold that lacks most of the label; where two lack as much, to the one that lacks more rows.
+    """
+    from scipy.sparse import csr_array
+
+    generator = np.random.default_rng(seed)
+    count, classes = int(groups.max()) + 1, targets.shape[1]
+    rows = np.bincount(groups, minlength=count).astype(float)
+    row, column = np.divmod(np.flatnonzero(targets), max(1, classes))  # faster than np.nonzero
+    # How many rows of a group have a label: mostly none, so that [groups, classes] would not fit in memory.
+    of_group = csr_array((np.ones(len(row)), (groups[row], column)), shape=(count, classes))
+    of_label = of_group.tocsc()  # the same, by label
+    left = np.bincount(column, minlength=classes).astype(float)
+    lacking_labels = np.tile(left[:, None] / k, (1, k))
+    lacking_rows = np.full(k, rows.sum() / k)
+    fold_of = np.full(count, -1)
+    shuffled = generator.permutation(count)
+    turn = np.argsort(shuffled)  # the place of each group in that order
+    tie_break = generator.permutation(k)  # which fold is the first where all lack as much
+
+    def assign(group: int, wants: np.ndarray, has: slice) -> None:
+        best = np.lexsort((tie_break, -lacking_rows, -wants))[0]
+        fold_of[group] = best
+        lacking_labels[of_group.indices[has], best] -= of_group.data[has]
+        lacking_rows[best] -= rows[group]
+
+    while (left > 0).any():
+        label = int(np.argmin(np.where(left > 0, left, np.inf)))
+        part = slice(of_label.indptr[label], of_label.indptr[label + 1])
+        members, counts = of_label.indices[part], of_label.data[part]
+        order = np.lexsort((turn[members], -counts))
+        for group in members[order][fold_of[members[order]] < 0].tolist():
+            has = slice(of_group.indptr[group], of_group.indptr[group + 1])
+            assign(group, lacking_labels[label], has)
+            left[of_group.indices[has]] -= of_group.data[has]
+    without = shuffled[fold_of[shuffled] < 0]
+    for group in without[np.argsort(-rows[without], kind="stable")].tolist():
+        assign(group, lacking_rows, slice(0, 0))
+    return fold_of[groups].astype(np.int64)

@@ -9,7 +9,7 @@ import numpy as np
 import pandas as pd
 
 from kit.core.errors import KitError, some
-from kit.data.sources import longer_line
+from kit.core.files import longer_line
 
 
 def read_table(path: Path, key: str, without: Sequence[str] = ()) -> pd.DataFrame:

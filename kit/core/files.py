@@ -1,8 +1,10 @@
 """Files that appear whole or not at all."""
 
+import csv
 import hashlib
 import json
 import os
+import re
 import shutil
 import tempfile
 from collections.abc import Iterator
@@ -108,3 +110,46 @@ def sha256(path: Path) -> str:
     """SHA-256 of a file's bytes, in hexadecimal."""
     with open(path, "rb") as file:
         return hashlib.file_digest(file, "sha256").hexdigest()
+
+
+UNPRINTABLE = r"\x00-\x1f\x7f-\x9f\ud800-\udfff"
+
+
+DEVICES = r"(?i:con|prn|aux|nul|conin\$|conout\$|(com|lpt)[0-9\u00b9\u00b2\u00b3])"  # Windows', in every folder
+
+
+def is_safe(name: str) -> bool:
+    """Whether a name from elsewhere is that of a file below a folder, on every system."""
+    if re.search(rf'[\\:<>"|?*{UNPRINTABLE}]', name) or len(name.encode()) > 1000:
+        return False
+    return all(
+        part not in ("", ".", "..")
+        and part == part.strip()
+        and not part.endswith(".")
+        and len(part.encode()) <= 255
+        and not re.fullmatch(rf"{DEVICES}\s*(\..*)?", part)
+        for part in name.split("/")
+    )
+
+
+def longer_line(path: Path) -> int | None:
+    """The number of the first line of a CSV table that has more cells than there are column names.
+
+    pandas does not tell where it reads some of the columns only.
+    """
+    names = None
+    with open(path, encoding="utf-8-sig") as file:
+        for number, line in enumerate(file, start=1):
+            if '"' in line:  # a comma may be part of a cell
+                break
+            commas = line.count(",")
+            if names is None:
+                names = commas if line.strip() else None
+            elif commas > names:
+                return number
+        else:
+            return None
+    with open(path, encoding="utf-8-sig", newline="") as file:
+        rows = csv.reader(file)
+        names = len(next((row for row in rows if row), []))
+        return next((rows.line_num for row in rows if len(row) > names), None)

@@ -10,8 +10,9 @@ from typing import TYPE_CHECKING
 import numpy as np
 from PIL import Image, ImageOps
 
+from kit.core.files import longer_line
 from kit.data.config import DataConfig
-from kit.data.sources import Channels, PixelRow, PixelTable, Source, longer_line
+from kit.data.sources import Channels, PixelRow, PixelTable, Source
 
 if TYPE_CHECKING:
     import pandas as pd

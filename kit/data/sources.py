@@ -1,6 +1,5 @@
 """Where an image's pixels come from: a file, several files as its channels, or a row of a table."""
 
-import csv
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
 from hashlib import sha256
@@ -84,29 +83,6 @@ def _stamp(file: Path) -> str:
         return f"{file.resolve()}\t{stat.st_size}\t{stat.st_mtime_ns}"
     except (OSError, ValueError):  # not there, or no name of a file at all
         return str(file)
-
-
-def longer_line(path: Path) -> int | None:
-    """The number of the first line of a CSV table that has more cells than there are column names.
-
-    pandas does not tell where it reads some of the columns only.
-    """
-    names = None
-    with open(path, encoding="utf-8-sig") as file:
-        for number, line in enumerate(file, start=1):
-            if '"' in line:  # a comma may be part of a cell
-                break
-            commas = line.count(",")
-            if names is None:
-                names = commas if line.strip() else None
-            elif commas > names:
-                return number
-        else:
-            return None
-    with open(path, encoding="utf-8-sig", newline="") as file:
-        rows = csv.reader(file)
-        names = len(next((row for row in rows if row), []))
-        return next((rows.line_num for row in rows if len(row) > names), None)
 
 
 def missing(sources: Iterable[Source]) -> list[Path]:

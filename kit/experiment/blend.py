@@ -25,7 +25,8 @@ from kit.core.paths import Places
 from kit.core.runs import ExperimentDir, RunDir, average, predictions, write_predictions
 from kit.core.settings import Name, fingerprint
 from kit.experiment.config import Experiment, load_experiment
-from kit.experiment.fingerprint import labels_digest, read_plan, stored_experiment
+from kit.experiment.fingerprint import labels_digest, stored_experiment
+from kit.experiment.fold_plan import read_plan
 from kit.experiment.pool import Pooled, pooled, stored_scores
 from kit.scoring.blend import BlendChoice, choose_blend
 from kit.scoring.config import ScoringConfig

@@ -1,23 +1,119 @@
 """An experiment: the sections of all rooms composed, read from YAML, overridden, validated whole."""
 
+import re
 from collections.abc import Sequence
 from pathlib import Path
-from typing import Any, ClassVar
+from typing import Annotated, Any, ClassVar, Literal
 
-from pydantic import ValidationError, field_validator, model_validator
+from pydantic import AfterValidator, Field, ValidationError, field_validator, model_validator
 
 from kit.competition.config import CompetitionConfig, FoldsConfig
 from kit.core.errors import KitError, some
-from kit.core.faults import explain
-from kit.core.settings import Name, Section
+from kit.core.settings import Name, Section, explain
 from kit.core.yaml import dump_yaml, parse_yaml, read_yaml
 from kit.data.config import DataConfig
-from kit.experiment.kernel_config import KernelConfig
 from kit.lr import PolicyConfig
 from kit.lr.registry import policy_content
 from kit.model.config import ModelConfig
-from kit.scoring.config import CompareConfig, ScoringConfig
+from kit.scoring.config import ScoringConfig
 from kit.training.config import PredictionConfig, TrainingConfig
+
+
+def _like(form: str, pattern: str):
+    """A string that matches the whole of `pattern`; the message names its form."""
+    pattern = pattern.replace("SLUG", r"[A-Za-z0-9][A-Za-z0-9_-]{0,79}")
+
+    def check(text: str) -> str:
+        if not re.fullmatch(pattern, text):
+            raise ValueError(f"expected {form}")
+        return text
+
+    return Annotated[str, AfterValidator(check)]
+
+
+Owner = _like("a Kaggle user name", "SLUG")
+
+
+Ref = _like("owner/slug, as in the address", "SLUG/SLUG")
+
+
+ModelRef = _like("owner/model/framework/variation/version", r"SLUG/SLUG/SLUG/[A-Za-z0-9][\w.-]{0,79}/\d+")
+
+
+class KernelConfig(Section):
+    """How an experiment becomes Kaggle kernels. They are always private.
+
+    owner        the Kaggle user whose kernels they are; left out: the one whose credentials push them
+    accelerator  NvidiaTeslaT4 is two T4s: folds run side by side, one a GPU; none: four CPU cores. P100 is
+                 not among them: the image's torch does not run on it; L4, A100, H100 are not for everyone
+    internet     whether a train kernel may use the network; an infer kernel never does
+    hours        after which Kaggle ends the session; it allows 12
+    kernels      whose outputs an infer kernel attaches, owner/slug; left out: the pushed train kernels of
+                 this experiment
+    datasets     attached to every kernel, owner/slug: weights, wheels, runs
+    models       attached to every kernel, owner/model/framework/variation/version
+    image        `latest`, or `original`: the image of the first version of the kernel
+    max_code_kb  largest code file, in thousands of bytes; what is larger travels as a dataset
+    """
+
+    owner: Owner | None = None
+    accelerator: Literal["none", "NvidiaTeslaT4", "NvidiaL4", "NvidiaTeslaA100", "NvidiaH100"] = "NvidiaTeslaT4"
+    internet: bool = False
+    hours: Annotated[float, Field(gt=0, le=12)] = 12.0
+    kernels: tuple[Ref, ...] | None = None
+    datasets: tuple[Ref, ...] = ()
+    models: tuple[ModelRef, ...] = ()
+    image: Literal["latest", "original"] = "latest"
+    max_code_kb: Annotated[int, Field(ge=10, le=100_000)] = 900
+
+    @property
+    def gpus(self) -> int:
+        return {"none": 0, "NvidiaTeslaT4": 2}.get(self.accelerator, 1)
+
+
+class TuneConfig(Section):
+    """How the peak rate of each policy is tuned before policies are compared: with the same budget for each.
+
+    rates  peak rates to try; a slice keeps its ratio, and its higher end is tried
+    folds  a list of folds: they tune, and tuned policies are compared on the others. nested: for each fold that is
+           compared, the rate is chosen within the other folds alone (train on all but two, score on one)
+    """
+
+    rates: tuple[Annotated[float, Field(gt=0)], ...]
+    folds: tuple[Annotated[int, Field(ge=0)], ...] | Literal["nested"] = (0,)
+
+    @field_validator("rates")
+    @classmethod
+    def _several(cls, rates):
+        if len(set(rates)) < len(rates):
+            raise ValueError("the same one stands there twice")
+        if len(rates) < 2:
+            raise ValueError("at least two are needed")
+        return rates
+
+    @field_validator("folds")
+    @classmethod
+    def _at_least_one(cls, folds):
+        if not folds:
+            raise ValueError("at least one is needed")
+        return folds if isinstance(folds, str) else tuple(sorted(set(folds)))
+
+
+class CompareConfig(Section):
+    """The `compare` section: how policies are compared. It decides no training of its own.
+
+    baseline  the policy that the others are compared with; left out: the first
+    margin    of F; two policies whose difference surely lies within it are equivalent
+    level     of the intervals and verdicts
+    tune      left out: no rate is tuned, for no policy
+    equalise  true, or the policies to compare once more with the mean rate of a uniform policy
+    """
+
+    baseline: Name | None = None
+    margin: Annotated[float, Field(gt=0, lt=1)] = 0.01
+    level: Annotated[float, Field(gt=0.5, lt=1)] = 0.95
+    tune: TuneConfig | None = None
+    equalise: bool | tuple[Name, ...] = False
 
 
 class Experiment(Section):

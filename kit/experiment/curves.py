@@ -6,8 +6,9 @@ from pathlib import Path
 
 import numpy as np
 
+from kit.core.plotting import COLOURS, new_figure, save
 from kit.core.runs import ExperimentDir, RunDir
-from kit.lr.plots import COLOURS, draw_lines, limits, new_figure, save
+from kit.lr.plots import draw_lines, limits
 
 COLUMNS = 5  # panels side by side
 MOST_CURVES = 8  # of scores in one panel that can be told apart

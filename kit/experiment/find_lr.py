@@ -17,7 +17,7 @@ from kit.core.runs import ExperimentDir, RunDir, RunKey
 from kit.experiment.config import Experiment
 from kit.experiment.prepare import Prepared, Say, prepare, run_keys
 from kit.experiment.preview import preview_of
-from kit.experiment.runner import trainer_of
+from kit.experiment.train_run import trainer_of
 from kit.lr import Clock, Group, Policy
 from kit.lr.plots import draw_range_test
 from kit.training.device import make_accelerator

@@ -1,24 +1,20 @@
 """Whether a run, or an experiment's folder, is of this config and this data."""
 
-from collections.abc import Callable
-from dataclasses import replace
-from pathlib import Path
 from typing import Any
 
 import numpy as np
 
-from kit.competition.duplicates import chained, duplicate_groups
-from kit.competition.folds import EARLIEST, FoldPlan, check_plan, make_folds, read_folds, row_groups
+from kit.competition.folds import FoldPlan
 from kit.competition.load import Competition
 from kit.core.errors import KitError, some
 from kit.core.files import sha256
-from kit.core.paths import Places, weight_file
+from kit.core.paths import weight_file
 from kit.core.runs import ExperimentDir
 from kit.core.settings import fingerprint
 from kit.core.yaml import read_yaml
-from kit.data.hashes import look_at
 from kit.data.images import content_digest
 from kit.experiment.config import Experiment, validate
+from kit.experiment.fold_plan import read_plan
 
 
 def config_digest(experiment: Experiment) -> str:
@@ -59,81 +55,6 @@ def labels_digest(competition: Competition) -> str:
 def test_digest(competition: Competition) -> str:
     """Of what the test predictions are of."""
     return fingerprint([competition.test_ids, content_digest(competition.test_images, competition.folder)])
-
-
-def fold_plan(
-    experiment: Experiment,
-    folder: ExperimentDir,
-    competition: Competition,
-    places: Places,
-    given: Path | None = None,
-    say: Callable[[str], None] = lambda line: None,
-) -> tuple[FoldPlan, str | None]:
-    """The plan in the file `given`, else that of the runs in the folder, else a new one; and what differs
-    between this experiment and the one in the folder, None where they are the same.
-
-    Raises KitError for a plan in which a group spans folds.
-    """
-    stated = _stated_plan(experiment, competition, given) if given else None
-    reason = _made_from_something_else(experiment, folder, competition, stated)
-    if stated:
-        plan = stated
-    elif not reason and folder.runs():
-        plan = read_plan(experiment, folder, competition)
-    else:
-        plan = new_plan(experiment, competition, places, say)
-    if plan.groups is None:  # a plan that does not tell them
-        groups = row_groups(
-            experiment.folds, competition.train, _alike(experiment, competition, places), len(plan.ids)
-        )
-        plan = replace(plan, groups=groups)
-    check_plan(plan, experiment.folds, competition.train)
-    return plan, reason
-
-
-def new_plan(
-    experiment: Experiment,
-    competition: Competition,
-    places: Places,
-    say: Callable[[str], None] = lambda line: None,
-) -> FoldPlan:
-    """The plan that the config asks for; images are looked at where it keeps together those that are alike."""
-    config, alike = experiment.folds, _alike(experiment, competition, places)
-    if alike is not None and (warning := chained(alike, config.k, config.duplicates)):
-        say(warning)
-    return make_folds(competition.ids, competition.targets, config, competition.train, alike)
-
-
-def _alike(experiment: Experiment, competition: Competition, places: Places) -> np.ndarray | None:
-    """Which training images are alike, where the config keeps such together: int64 [rows]."""
-    setting = experiment.folds.duplicates
-    if setting == "none":
-        return None
-    return duplicate_groups(look_at(competition.train_images, places.cache), setting)
-
-
-def read_plan(experiment: Experiment, folder: ExperimentDir, competition: Competition) -> FoldPlan:
-    """The plan that the runs in the folder follow."""
-    return read_folds(folder.folds, competition.ids, forward=experiment.folds.time is not None)
-
-
-def _stated_plan(experiment: Experiment, competition: Competition, given: Path) -> FoldPlan:
-    """The plan in the file `given`; KitError where it is not one of these rows and this many folds."""
-    if not given.is_file():
-        raise KitError(f"--folds {given}: is no file; give a CSV with columns id and fold")
-    try:
-        plan = read_folds(given, competition.ids, forward=experiment.folds.time is not None)
-    except KitError as error:
-        raise KitError(f"--folds: {error}; give a plan of the rows in {experiment.competition.train}") from error
-    there, wanted = {*plan.fold.tolist()}, {*range(experiment.folds.k)}
-    if plan.forward:
-        there.discard(EARLIEST)
-    if there != wanted:
-        raise KitError(
-            f"--folds: {given} has the folds {some(sorted(there))}, but folds.k is {experiment.folds.k}, so they "
-            f"have to be 0 to {experiment.folds.k - 1}; set folds.k or renumber them"
-        )
-    return plan
 
 
 def _made_from_something_else(

@@ -20,7 +20,8 @@ from kit.core.settings import fingerprint
 from kit.data.augment import Augmentation
 from kit.data.images import ImageSet, Report, open_images, open_readable
 from kit.experiment.config import Experiment
-from kit.experiment.fingerprint import digests, fold_plan, test_digest, with_what_was_run_before
+from kit.experiment.fingerprint import digests, test_digest, with_what_was_run_before
+from kit.experiment.loaded import fold_plan
 from kit.model.build import Normalisation, build_model, normalisation
 from kit.model.groups import depth_groups
 from kit.training.device import resolve_precision

@@ -11,10 +11,12 @@ from kit.core.paths import Places
 from kit.core.runs import ExperimentDir
 from kit.experiment.config import Experiment
 from kit.experiment.curves import draw_curves
-from kit.experiment.fingerprint import fold_plan, stored_experiment, test_digest
+from kit.experiment.fingerprint import stored_experiment, test_digest
+from kit.experiment.loaded import fold_plan
 from kit.experiment.pool import PolicyResult, pool_policy
 from kit.experiment.prepare import Say, run_keys
-from kit.experiment.runner import Bench, predict_test_anew, set_up
+from kit.experiment.runner import Bench, set_up
+from kit.experiment.train_run import predict_test_anew
 
 
 @dataclass(frozen=True)

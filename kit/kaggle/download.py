@@ -11,8 +11,7 @@ from pathlib import Path, PurePosixPath
 from typing import Any
 
 from kit.core.errors import KitError, Say, some
-from kit.core.files import need_writable, whole_folder, write_json
-from kit.core.names import is_safe
+from kit.core.files import is_safe, need_writable, whole_folder, write_json
 from kit.kaggle.client import Kaggle
 
 SPARE = 0.5e9  # bytes that stay free

@@ -6,8 +6,7 @@ from typing import Annotated, Any, ClassVar, Literal
 
 from pydantic import Discriminator, Field, Tag, ValidationError, ValidationInfo, field_validator, model_validator
 
-from kit.core.faults import explain
-from kit.core.settings import Options, Section
+from kit.core.settings import Options, Section, explain
 from kit.lr.controllers import Controller
 from kit.lr.phases import Phase
 from kit.lr.policy import Policy

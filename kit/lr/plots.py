@@ -5,11 +5,7 @@ from pathlib import Path
 
 import numpy as np
 
-from kit.core.files import atomic
-
-# Okabe & Ito's colours, told apart by the colour-blind.
-COLOURS = ("#0072B2", "#D55E00", "#009E73", "#CC79A7", "#E69F00", "#56B4E9", "#000000")
-MARKERS = "osD^v"
+from kit.core.plotting import COLOURS, MARKERS, new_figure, save
 
 
 def draw_policies(matrices: Mapping[str, tuple[np.ndarray, np.ndarray, Sequence[str]]], path: Path) -> None:
@@ -138,19 +134,3 @@ def draw_range_test(
 def limits(lr: np.ndarray) -> tuple[float, float]:
     """The lowest rate above 0 and the highest."""
     return (float(lr[lr > 0].min()), float(lr.max())) if (lr > 0).any() else (1e-12, 1.0)
-
-
-def new_figure(width: float, height: float):
-    """A figure without pyplot: no display is asked for and no global state of the user's notebook touched."""
-    from matplotlib.backends.backend_agg import FigureCanvasAgg
-    from matplotlib.figure import Figure
-
-    figure = Figure(figsize=(width, height), layout="constrained")
-    FigureCanvasAgg(figure)
-    return figure
-
-
-def save(figure, path: Path) -> None:
-    """As PNG, or as PDF or SVG where the name says so."""
-    with atomic(path) as temporary:
-        figure.savefig(temporary, dpi=110, format=Path(path).suffix.lower().lstrip("."))

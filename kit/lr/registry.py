@@ -8,7 +8,7 @@ from typing import Any, get_args
 from pydantic import BaseModel, ValidationError
 
 from kit.core.errors import KitError, some
-from kit.core.faults import explain
+from kit.core.settings import explain
 from kit.core.yaml import read_yaml
 from kit.lr import PolicyConfig
 from kit.lr.config import FineTune

@@ -27,7 +27,7 @@ from kit.data.decode import open_image
 from kit.data.hashes import Looks, look_at
 from kit.data.sources import Source
 from kit.experiment.config import Experiment
-from kit.experiment.fingerprint import new_plan
+from kit.experiment.fold_plan import new_plan
 from kit.report.pairs import MOST, PairPicture, draw_pairs
 
 NEAR = 6  # bits, where folds.duplicates states no number; docs/audit.md has the figures

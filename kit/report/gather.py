@@ -17,7 +17,8 @@ from kit.core.files import write_text
 from kit.core.paths import Places
 from kit.core.runs import ExperimentDir, RunDir, RunKey
 from kit.experiment.config import Experiment
-from kit.experiment.fingerprint import read_plan, stored_experiment
+from kit.experiment.fingerprint import stored_experiment
+from kit.experiment.fold_plan import read_plan
 from kit.experiment.pool import pooled, stored_scores
 from kit.lr import Clock, Group, PolicyConfig
 from kit.report.material import Material, Outcome, PolicyData, Rates, Thumbnail

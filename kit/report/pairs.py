@@ -6,7 +6,7 @@ from pathlib import Path
 
 import numpy as np
 
-from kit.lr.plots import COLOURS, new_figure, save
+from kit.core.plotting import COLOURS, new_figure, save
 
 MOST = 24  # pairs in a picture
 ACROSS = 4  # pairs in a line

@@ -2,10 +2,10 @@
 
 from typing import Annotated, Literal
 
-from pydantic import Field, field_validator
+from pydantic import Field
 
 from kit.core.errors import KitError
-from kit.core.settings import Name, Section
+from kit.core.settings import Section
 
 Average = Literal["macro", "micro", "weighted", "samples", "binary"]
 RuleName = Literal["auto", "argmax", "half", "threshold", "prevalence", "expected_f", "thresholds", "offsets"]
@@ -79,48 +79,3 @@ class ScoringConfig(Section):
                 raise KitError(f"scoring.{key}: {value} is more than the {n_classes} classes; lower it")
         if self.at_least is not None and self.at_most is not None and self.at_least > self.at_most:
             raise KitError(f"scoring.at_least: {self.at_least} is more than at_most, {self.at_most}; lower it")
-
-
-class TuneConfig(Section):
-    """How the peak rate of each policy is tuned before policies are compared: with the same budget for each.
-
-    rates  peak rates to try; a slice keeps its ratio, and its higher end is tried
-    folds  a list of folds: they tune, and tuned policies are compared on the others. nested: for each fold that is
-           compared, the rate is chosen within the other folds alone (train on all but two, score on one)
-    """
-
-    rates: tuple[Annotated[float, Field(gt=0)], ...]
-    folds: tuple[Annotated[int, Field(ge=0)], ...] | Literal["nested"] = (0,)
-
-    @field_validator("rates")
-    @classmethod
-    def _several(cls, rates):
-        if len(set(rates)) < len(rates):
-            raise ValueError("the same one stands there twice")
-        if len(rates) < 2:
-            raise ValueError("at least two are needed")
-        return rates
-
-    @field_validator("folds")
-    @classmethod
-    def _at_least_one(cls, folds):
-        if not folds:
-            raise ValueError("at least one is needed")
-        return folds if isinstance(folds, str) else tuple(sorted(set(folds)))
-
-
-class CompareConfig(Section):
-    """The `compare` section: how policies are compared. It decides no training of its own.
-
-    baseline  the policy that the others are compared with; left out: the first
-    margin    of F; two policies whose difference surely lies within it are equivalent
-    level     of the intervals and verdicts
-    tune      left out: no rate is tuned, for no policy
-    equalise  true, or the policies to compare once more with the mean rate of a uniform policy
-    """
-
-    baseline: Name | None = None
-    margin: Annotated[float, Field(gt=0, lt=1)] = 0.01
-    level: Annotated[float, Field(gt=0.5, lt=1)] = 0.95
-    tune: TuneConfig | None = None
-    equalise: bool | tuple[Name, ...] = False

@@ -21,9 +21,9 @@ from kit.competition.folds import (
     group_texts,
     make_folds,
     read_folds,
+    stratify_groups,
     write_folds,
 )
-from kit.competition.stratification import stratify_groups
 
 
 def ids(count: int) -> list[str]:

@@ -8,7 +8,7 @@ import pytest
 from hypothesis import example, given
 from hypothesis import strategies as st
 
-from kit.core.names import is_safe
+from kit.core.files import is_safe
 
 HOSTILE = [
     *("", ".", "..", "/", "../evil", "a/../../b", "a/..", "./a", "a/./b", "/etc/x", "//host/share", "a//b", "a/"),

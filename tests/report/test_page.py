@@ -16,7 +16,7 @@ from support.colours import write_competition
 from support.made_up_runs import GROUPS, POLICIES, write_experiment
 
 from kit.core.paths import Places
-from kit.lr.plots import COLOURS
+from kit.core.plotting import COLOURS
 from kit.report.figures import by_class, drawing
 from kit.report.gather import gather
 from kit.report.material import Material, Outcome, PolicyData

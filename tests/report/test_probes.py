@@ -10,7 +10,7 @@ from support.refusals import refusal_of
 
 from kit.report import probes as pictures
 from kit.report.measured import Activations, Learning, read_activations, read_learning
-from kit.report.probing import probe
+from kit.report.probes import probe
 
 EDGES = (2.0 ** (np.arange(28 * 64 + 1) / 64 - 14)).astype(np.float32)
 LAYERS = ["conv1", "layer1", "layer2"]

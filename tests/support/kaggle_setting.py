@@ -46,11 +46,12 @@ def kit(monkeypatch, capsys):
 @pytest.fixture
 def impatient(monkeypatch):
     """No wait between two looks."""
+    import kit.kaggle.uploads
+
     import kit.kaggle.kernel.push
     import kit.kaggle.kernel.sessions
     import kit.kaggle.retry
     import kit.kaggle.submit
-    import kit.kaggle.uploads
 
     for module in (kit.kaggle.kernel.push, kit.kaggle.kernel.sessions, kit.kaggle.uploads, kit.kaggle.submit):
         monkeypatch.setattr(module, "POLL", 0.05)

@@ -8,7 +8,7 @@ from kit.core.paths import Places
 from kit.core.runs import ExperimentDir
 from kit.experiment.config import validate
 from kit.experiment.prepare import prepare, run_keys
-from kit.experiment.runner import trainer_of as trainer_of_run
+from kit.experiment.train_run import trainer_of as trainer_of_run
 from kit.model.build import weights_digest
 from kit.training.device import make_accelerator
 

@@ -6,7 +6,7 @@ import torch
 from support.trainings import trainer_of
 
 from kit.core.errors import KitError
-from kit.experiment.runner import trainer_of as trainer_of_run
+from kit.experiment.train_run import trainer_of as trainer_of_run
 from kit.lr import Clock
 from kit.model.build import weights_digest
 from kit.training.range_test import SUGGESTIONS, RangeTest, Sweep, range_test

@@ -4,8 +4,10 @@ import base64
 import json
 import pprint
 import re
+import shlex
 import shutil
 import textwrap
+from collections.abc import Sequence
 from dataclasses import dataclass
 from hashlib import sha256
 from pathlib import Path
@@ -19,7 +21,7 @@ from kit.core.files import need_writable, write_json, write_text
 from kit.core.paths import Places
 from kit.core.runs import ExperimentDir
 from kit.experiment.config import Experiment
-from kit.experiment.fingerprint import fold_plan
+from kit.experiment.loaded import fold_plan
 from kit.experiment.pool import stored_rule
 from kit.kaggle.archive import Files, need_no_secrets, pack, package_files
 from kit.kaggle.datasets import dataset_folder
@@ -357,3 +359,19 @@ def _notes(experiment: Experiment, kind: Kind, apart: str, root: Path) -> list[s
             "and the train table (python -m kit kernel fetch pools them)"
         )
     return notes
+
+
+# Where a path begins that leads out of the folder the command runs in, and how far it goes: as a whole value to
+# its end, inside of one to what closes it.
+OUTSIDE = r"(~[\w.-]*|[A-Za-z]:|\.\.)?[/\\]"
+
+
+OUTSIDE_PATH = re.compile(
+    rf"""(^|(?<==)){OUTSIDE}.*|(?<='){OUTSIDE}[^']*|(?<="){OUTSIDE}[^"]*|(?<=[\s,:;(\[{{]){OUTSIDE}[^,\]}}]*"""
+)
+
+
+def told(words: Sequence[str]) -> str:
+    """`python -m kit` and its words; of paths that tell about this machine the last name only."""
+    shown = [OUTSIDE_PATH.sub(lambda path: re.split(r"[/\\]+", path[0].rstrip("/\\"))[-1], word) for word in words]
+    return shlex.join(["python", "-m", "kit", *shown])

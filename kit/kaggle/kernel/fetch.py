@@ -11,8 +11,7 @@ from kit.competition.config import CompetitionConfig
 from kit.competition.folds import FoldPlan, read_folds
 from kit.competition.load import load_competition
 from kit.core.errors import KitError, Say, some
-from kit.core.files import sha256, whole_folder, write_text
-from kit.core.names import is_safe
+from kit.core.files import is_safe, sha256, whole_folder, write_text
 from kit.core.paths import Places
 from kit.core.runs import ExperimentDir, RunDir, RunKey
 from kit.experiment.config import Experiment

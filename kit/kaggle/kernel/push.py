@@ -11,11 +11,10 @@ from pathlib import Path
 
 from kit.core.errors import KitError, Say, some
 from kit.kaggle.client import Kaggle, Pushed, kernel_url
-from kit.kaggle.datasets import read_ref
+from kit.kaggle.datasets import read_ref, send_dataset, wait_for_dataset
 from kit.kaggle.kernel.folder import KernelFolder, built, built_beside
 from kit.kaggle.kernel.sessions import Ended, Underway, needed, wait_for_kernel
 from kit.kaggle.retry import Lost
-from kit.kaggle.uploads import send_dataset, wait_for_dataset
 
 POLL = 15.0  # seconds between two looks at the kernels
 SESSIONS = 2  # batch sessions with a GPU that Kaggle runs at once for a user

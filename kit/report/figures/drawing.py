@@ -10,7 +10,7 @@ from typing import Any
 
 import numpy as np
 
-from kit.lr.plots import COLOURS
+from kit.core.plotting import COLOURS
 from kit.report.material import Material
 
 SYMBOLS = ("circle", "square", "diamond", "triangle-up", "x", "star", "cross")

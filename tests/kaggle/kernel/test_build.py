@@ -22,8 +22,7 @@ from support.colours import experiment_content, write_competition
 from support.small_kernels import write_push
 
 import kit as package
-from kit.kaggle.kernel.build import TEMPLATES
-from kit.kaggle.kernel.command import told
+from kit.kaggle.kernel.build import TEMPLATES, told
 from kit.kaggle.kernel.folder import KernelFolder
 
 PROJECT = Path(package.__file__).resolve().parents[1]
@@ -461,7 +460,8 @@ def test_folds_are_those_of_the_local_runs(build):
     from kit.core.paths import Places
     from kit.core.runs import ExperimentDir, RunKey
     from kit.experiment.config import load_experiment
-    from kit.experiment.fingerprint import digests, fold_plan
+    from kit.experiment.fingerprint import digests
+    from kit.experiment.loaded import fold_plan
 
     build()
     made = pd.read_csv(io.BytesIO(packed(built("tiny-train")[1])["folds.csv"]))

@@ -16,13 +16,12 @@ from support.small_kernels import REF, SLUG, asked, dataset, pushed, rehearse, w
 from kit.core.errors import KitError
 from kit.kaggle import uploads
 from kit.kaggle.client import Kaggle, Pushed
-from kit.kaggle.datasets import dataset_folder
+from kit.kaggle.datasets import dataset_folder, upload, wait_for_dataset
 from kit.kaggle.kernel import push as pushing
 from kit.kaggle.kernel import sessions
 from kit.kaggle.kernel.folder import KernelFolder
 from kit.kaggle.kernel.push import push, push_all, pushed_kernel
 from kit.kaggle.kernel.sessions import follow, wait
-from kit.kaggle.uploads import upload, wait_for_dataset
 
 OVER = ("COMPLETE", "ERROR", "CANCEL_ACKNOWLEDGED")
 
