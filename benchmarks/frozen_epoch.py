@@ -16,7 +16,7 @@ from pathlib import Path
 import torch
 from throughput import write_images
 
-from kit.core.paths import Places
+from kit.core.paths import OutputDirs
 from kit.core.runs import ExperimentDir, RunDir, RunKey
 from kit.experiment.config import validate
 from kit.experiment.prepare import prepare
@@ -54,8 +54,8 @@ def main() -> None:
             },
             "benchmark",
         )
-        places = Places(Path(scratch))
-        prepared = prepare(experiment, ExperimentDir(places.runs / "bench"), places, shown=False)
+        dirs = OutputDirs(Path(scratch))
+        prepared = prepare(experiment, ExperimentDir(dirs.runs / "bench"), dirs, shown=False)
         seconds = {name: [] for name in POLICIES}
         for round_ in range(options.rounds + 1):
             for name in POLICIES:

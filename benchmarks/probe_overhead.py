@@ -21,7 +21,7 @@ from pathlib import Path
 
 import torch
 
-from kit.core.paths import Places
+from kit.core.paths import OutputDirs
 from kit.core.runs import ExperimentDir, RunDir
 from kit.experiment.config import validate
 from kit.experiment.prepare import prepare, run_keys
@@ -66,8 +66,8 @@ def make_trainer(scratch: Path, name: str, options: argparse.Namespace, probes: 
         },
         "benchmark",
     )
-    places = Places(scratch)
-    prepared = prepare(experiment, ExperimentDir(places.runs / name), places, shown=False)
+    dirs = OutputDirs(scratch)
+    prepared = prepare(experiment, ExperimentDir(dirs.runs / name), dirs, shown=False)
     key = run_keys(experiment)[0]
     return trainer_of(key, prepared, RunDir(scratch / name), make_accelerator(experiment.training))
 

@@ -22,9 +22,9 @@ import timm
 import torch
 from PIL import Image
 
-from kit.core.paths import Places
+from kit.core.paths import OutputDirs
 from kit.core.runs import ExperimentDir, RunDir
-from kit.experiment.config import Experiment, validate
+from kit.experiment.config import ExperimentConfig, validate
 from kit.experiment.prepare import Prepared, prepare, run_keys
 from kit.experiment.train_run import trainer_of
 from kit.training.device import make_accelerator
@@ -37,8 +37,8 @@ def main() -> None:
     with tempfile.TemporaryDirectory() as scratch:
         folder = write_images(Path(scratch) / "data", options)
         experiment = describe(folder, options)
-        places = Places(Path(scratch))
-        prepared = prepare(experiment, ExperimentDir(places.runs / "bench"), places, shown=False)
+        dirs = OutputDirs(Path(scratch))
+        prepared = prepare(experiment, ExperimentDir(dirs.runs / "bench"), dirs, shown=False)
         contenders = {"kit": lambda: time_kit(prepared, scratch, options), "bare": lambda: time_bare(options)}
         if fastai_version():
             contenders["fastai"] = lambda: time_fastai(folder, options)
@@ -76,7 +76,7 @@ def write_images(folder: Path, options: argparse.Namespace) -> Path:
     return folder
 
 
-def describe(folder: Path, options: argparse.Namespace) -> Experiment:
+def describe(folder: Path, options: argparse.Namespace) -> ExperimentConfig:
     return validate(
         {
             "name": "bench",

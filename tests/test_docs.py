@@ -7,7 +7,7 @@ from typing import get_args
 import pytest
 from pydantic import BaseModel
 
-from kit.experiment.config import Experiment, load_experiment
+from kit.experiment.config import ExperimentConfig, load_experiment
 from kit.lr import PolicyConfig
 from kit.training.rates import policy_groups
 
@@ -29,7 +29,7 @@ def option_names(model: type[BaseModel]) -> set[str]:
 def test_every_option_is_on_the_page():
     page = (ROOT / "docs/configuration.md").read_text()
     words = set(re.findall(r"\w+", page))
-    options = option_names(Experiment) | option_names(PolicyConfig)
+    options = option_names(ExperimentConfig) | option_names(PolicyConfig)
     for kind in kinds_of(PolicyConfig):
         options |= option_names(kind) | {
             kind.model_fields[name].default for name in kind.model_fields if name == "name"

@@ -18,8 +18,8 @@ from support.refusals import refusal_of
 from kit import run
 from kit.competition.config import PixelsConfig
 from kit.core.runs import read_predictions
-from kit.experiment.config import Experiment, load_experiment
-from kit.experiment.predict import Predicted, predict_test
+from kit.experiment.config import ExperimentConfig, load_experiment
+from kit.experiment.predict import PredictResult, predict_test
 from kit.kaggle.rehearsal.hidden_test import write_variant
 from kit.scoring.decide import choose, rule_from_json
 
@@ -75,7 +75,7 @@ class Trained:
     def submitted(self) -> dict[str, str]:
         return cells_of(self.submission)
 
-    def experiment(self, folder: Path | None = None, *overrides: str) -> Experiment:
+    def experiment(self, folder: Path | None = None, *overrides: str) -> ExperimentConfig:
         return load_experiment(CONFIGS / f"{self.layout}.yaml", small(folder or self.folder, *overrides))
 
 
@@ -104,7 +104,7 @@ def cells_of(submission: Path) -> dict[str, str]:
     return dict(zip(table.iloc[:, 0], table.iloc[:, 1], strict=True))
 
 
-def predicted(trained: Trained, folder: Path, scratch: Path, *overrides: str) -> tuple[Predicted, list[str]]:
+def predicted(trained: Trained, folder: Path, scratch: Path, *overrides: str) -> tuple[PredictResult, list[str]]:
     """With the runs, on the test set in another folder."""
     said = []
     made = predict_test(

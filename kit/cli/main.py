@@ -293,9 +293,9 @@ def find_lr(
     need_output("--png", png, (".png", ".svg", ".pdf"))
     _explain_broken_imports()
     from kit.cli.show import show_found
-    from kit.experiment.find_lr import Search, draw, find_lr, write_table
+    from kit.experiment.find_lr import RangeSearch, draw, find_lr, write_table
 
-    search = Search(start, end, steps, by_depth)
+    search = RangeSearch(start, end, steps, by_depth)
     found = find_lr(experiment, search, output, _say)
     if csv:
         write_table(found, csv)
@@ -383,16 +383,16 @@ def submissions(
     from pathlib import Path
 
     from kit.cli.show_submissions import show_submissions
-    from kit.core.paths import Places
+    from kit.core.paths import OutputDirs
     from kit.kaggle.submissions import overview
     from kit.kaggle.submissions import refresh as ask
 
-    places = Places(Path(output).expanduser())
-    if refresh and overview(places, competition).rows:
+    dirs = OutputDirs(Path(output).expanduser())
+    if refresh and overview(dirs, competition).rows:
         from kit.kaggle.client import Kaggle
 
-        print(f"{len(ask(places, Kaggle(_say), competition))} rows have changed")
-    show_submissions(overview(places, competition))
+        print(f"{len(ask(dirs, Kaggle(_say), competition))} rows have changed")
+    show_submissions(overview(dirs, competition))
 
 
 @app.command()
@@ -429,11 +429,11 @@ def doctor(
 def _write_report(folder, output: str, cache: str | None) -> None:
     from pathlib import Path
 
-    from kit.core.paths import Places
+    from kit.core.paths import OutputDirs
     from kit.report.gather import report
 
-    places = Places(Path(output).expanduser(), Path(cache).expanduser() if cache else None)
-    print(f"Report: {report(folder, places, say=_say)}")
+    dirs = OutputDirs(Path(output).expanduser(), Path(cache).expanduser() if cache else None)
+    print(f"Report: {report(folder, dirs, say=_say)}")
 
 
 def _say(line: str) -> None:

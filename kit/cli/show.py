@@ -11,16 +11,16 @@ from rich.table import Table
 if TYPE_CHECKING:  # for annotations alone: they bring torch
     import pandas as pd
 
-    from kit.experiment.find_lr import Found
+    from kit.experiment.find_lr import FindLrResult
     from kit.experiment.preview import Preview
-    from kit.experiment.run import Result
+    from kit.experiment.run import ExperimentResult
     from kit.lr import PolicyConfig
 
 BARS = "▁▂▃▄▅▆▇█"
 SHOWN_CLASSES = 50
 
 
-def show_result(result: "Result", metric: str) -> None:
+def show_result(result: "ExperimentResult", metric: str) -> None:
     """Scores of each policy, the classes of each, and where the files are."""
     if not result.trained:
         print(f"Nothing to train: all {result.kept} runs of {result.folder} are finished.")
@@ -109,7 +109,7 @@ def sketch(rates: np.ndarray, scale: np.ndarray, frozen: np.ndarray | None = Non
     return "".join(bars)
 
 
-def show_found(found: "Found", config: "PolicyConfig") -> None:
+def show_found(found: "FindLrResult", config: "PolicyConfig") -> None:
     """The suggestions of a range test, and what to write into the policy, which `config` states."""
     for name, test in found.tests.items():
         how = "stopped: the loss diverged" if test.diverged else "the loss did not diverge"
@@ -123,7 +123,7 @@ def show_found(found: "Found", config: "PolicyConfig") -> None:
         _show_profile(found, config)
 
 
-def _show_rate(found: "Found", config: "PolicyConfig") -> None:
+def _show_rate(found: "FindLrResult", config: "PolicyConfig") -> None:
     test = found.tests["all"]
     factor = test.suggestions()["valley"] / found.peak
     if not test.fell:
@@ -135,7 +135,7 @@ def _show_rate(found: "Found", config: "PolicyConfig") -> None:
     print(f"lr: {scaled(config.lr, factor)}")
 
 
-def _show_profile(found: "Found", config: "PolicyConfig") -> None:
+def _show_profile(found: "FindLrResult", config: "PolicyConfig") -> None:
     top, multipliers = found.suggested_profile()
     print(
         "\nThe profile that these curves suggest (`minimum` of each), ready to paste in place of the policy's:\n"

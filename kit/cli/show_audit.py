@@ -11,7 +11,7 @@ from kit.core.errors import some
 if TYPE_CHECKING:  # for annotations alone
     import pandas as pd
 
-    from kit.competition.find_groups import Suspect
+    from kit.competition.find_groups import SuspectedGroups
     from kit.report.audit import Audit
 
 FULL = 30  # classes, up to which all are shown
@@ -98,7 +98,7 @@ def _remarks(pair) -> list[str]:
     return [text for text, holds in said.items() if holds]
 
 
-def _show_suspects(suspects: "list[Suspect]") -> None:
+def _show_suspects(suspects: "list[SuspectedGroups]") -> None:
     if not suspects:
         print("No column, beginning of ids or run of ids looks like groups.\n")
         return

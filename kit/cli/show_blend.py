@@ -8,10 +8,10 @@ from rich.markup import escape
 from rich.table import Table
 
 if TYPE_CHECKING:  # for annotations alone
-    from kit.experiment.blend import Blended
+    from kit.experiment.blend import BlendResult
 
 
-def show_blend(blended: "Blended") -> None:
+def show_blend(blended: "BlendResult") -> None:
     """Weights of the members, what each method was worth, the score and the files."""
     record = blended.record
     _print(

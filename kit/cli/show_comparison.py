@@ -12,12 +12,12 @@ from kit.comparison.statistics import signed
 from kit.comparison.views import VIEWS
 
 if TYPE_CHECKING:  # for annotations alone
-    from kit.comparison.compare import Compared
+    from kit.comparison.compare import CompareResult
 
 POOLED = "Pooled: predictions averaged over seeds, scored once; differences and verdicts are of single runs."
 
 
-def show_comparison(compared: "Compared") -> None:
+def show_comparison(compared: "CompareResult") -> None:
     """A table a view, each verdict in words, how many trainings each policy was given, and the headline last."""
     content = compared.content
     for view in content["views"]:

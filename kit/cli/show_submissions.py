@@ -7,10 +7,10 @@ from rich.markup import escape
 from rich.table import Table
 
 if TYPE_CHECKING:  # for annotations alone
-    from kit.kaggle.submissions import Entry, Overview
+    from kit.kaggle.submissions import LogEntry, SubmissionsOverview
 
 
-def show_submissions(overview: "Overview") -> None:
+def show_submissions(overview: "SubmissionsOverview") -> None:
     """Each submission with its scores, the newest last; then whether CV orders them as the public score does."""
     if not overview.rows:
         print("submissions/log.csv holds nothing yet: python -m kit submit FILE hands in a file and logs it")
@@ -32,5 +32,5 @@ def show_submissions(overview: "Overview") -> None:
             )
 
 
-def _name(row: "Entry") -> str:
+def _name(row: "LogEntry") -> str:
     return f"{row.experiment}/{row.policy}" if row.policy else row.experiment

@@ -14,7 +14,7 @@ _CELLS = 2**20  # units × resamples held at a time: 8 MB an array
 
 
 @dataclass(frozen=True)
-class Resampled:
+class BootstrapResult:
     """A difference on out-of-fold rows and its bootstrap interval: the two models are held fixed, the rows vary.
 
     units: what was drawn; rows: how many there were.
@@ -37,7 +37,7 @@ def bootstrap(
     resamples: int = 2000,
     seed: int = 0,
     level: float = 0.95,
-) -> dict[str, Resampled]:
+) -> dict[str, BootstrapResult]:
     """Percentile bootstrap (Efron & Tibshirani 1993, chapter 13) of each score less the baseline's.
 
     truth, and each of predicted: labels, int [rows] or bool [rows, classes], of out-of-fold rows; groups [rows]:
@@ -68,7 +68,7 @@ def bootstrap(
         if name != baseline:
             low, high = np.quantile(scores[name] - scores[baseline], [(1 - level) / 2, (1 + level) / 2]).tolist()
             kind = "rows" if groups is None else "groups"
-            made[name] = Resampled(whole[name] - whole[baseline], low, high, resamples, kind, len(truth))
+            made[name] = BootstrapResult(whole[name] - whole[baseline], low, high, resamples, kind, len(truth))
     return made
 
 

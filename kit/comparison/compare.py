@@ -12,19 +12,19 @@ from kit.comparison.views import Evidence, Tuning, tuned_runs, tuning_of, views_
 from kit.competition.load import load_competition
 from kit.core.errors import Diverged, KitError, Say, some
 from kit.core.files import write_json
-from kit.core.paths import Places
+from kit.core.paths import OutputDirs
 from kit.core.runs import ExperimentDir, RunKey
-from kit.experiment.config import Experiment
+from kit.experiment.config import ExperimentConfig
 from kit.experiment.fingerprint import stored_experiment
 from kit.experiment.loaded import fold_plan
-from kit.experiment.pool import Decided
+from kit.experiment.pool import ScoredRuns
 
 if TYPE_CHECKING:  # it brings torch, which comparing stored runs does not need
-    from kit.experiment.runner import Bench
+    from kit.experiment.runner import Runner
 
 
 @dataclass(frozen=True)
-class Compared:
+class CompareResult:
     """What `compare` made: the experiment's folder, the content of comparison.json, how many runs it trained; and
     whether this process is the one that writes."""
 
@@ -35,7 +35,7 @@ class Compared:
 
 
 def compare(
-    experiment: Experiment,
+    experiment: ExperimentConfig,
     output: str | Path = ".",
     replace: bool = False,
     say: Say = lambda line: None,
@@ -45,7 +45,7 @@ def compare(
     cache: str | Path | None = None,
     jobs: int | Literal["auto"] = "auto",
     seconds: float | None = None,
-) -> Compared:
+) -> CompareResult:
     """Trains what is not there yet of policies × seeds × folds, and of what tunes and equalises them; compares.
 
     stored  trains nothing, and compares the finished runs that are there
@@ -57,10 +57,10 @@ def compare(
     experiment = _with_baseline(experiment)
     check_tuning(experiment)
     whole = experiment.model_copy(update={"policies": experiment.policies | variants(experiment)})
-    places = Places(Path(output).expanduser(), Path(cache).expanduser() if cache else None)
-    folder = ExperimentDir(places.runs / experiment.name)
+    dirs = OutputDirs(Path(output).expanduser(), Path(cache).expanduser() if cache else None)
+    folder = ExperimentDir(dirs.runs / experiment.name)
     if stored:
-        evidence, main = _stored(whole, folder, places), True
+        evidence, main = _stored(whole, folder, dirs), True
         tuning, known, trained = tuning_of(evidence, experiment), {}, 0
     else:
         from kit.experiment.runner import set_up
@@ -76,7 +76,7 @@ def compare(
             say(f"{folder.comparison.name} was of {len(lost)} runs more, of {what}; this comparison replaces it")
         write_json(folder.comparison, content)
         write_table(content, folder.path / "comparison.csv")
-    return Compared(folder.path, content, trained, main)
+    return CompareResult(folder.path, content, trained, main)
 
 
 def _compared_runs(content: Mapping[str, Any]) -> set[tuple[str, str, int, int]]:
@@ -97,7 +97,7 @@ def _compared_before(folder: ExperimentDir) -> set[tuple[str, str, int, int]]:
         return set()
 
 
-def _with_baseline(experiment: Experiment) -> Experiment:
+def _with_baseline(experiment: ExperimentConfig) -> ExperimentConfig:
     """With the baseline named. KitError where there is nothing to compare."""
     names, baseline = list(experiment.policies), experiment.compare.baseline
     if len(names) < 2:
@@ -113,8 +113,8 @@ def _with_baseline(experiment: Experiment) -> Experiment:
 
 
 def _train(
-    experiment: Experiment, bench: "Bench", evidence: Evidence
-) -> tuple[Tuning | None, dict[str, Decided], int]:
+    experiment: ExperimentConfig, bench: "Runner", evidence: Evidence
+) -> tuple[Tuning | None, dict[str, ScoredRuns], int]:
     """Everything that is compared: what tuned, the policies as they are scored, and how many runs were trained."""
     from kit.experiment.run import train_and_pool
 
@@ -140,7 +140,7 @@ def _train(
     return tuning, known, trained + _trained(bench, keys, "tuned")
 
 
-def _train_baseline(experiment: Experiment, bench: "Bench") -> int:
+def _train_baseline(experiment: ExperimentConfig, bench: "Runner") -> int:
     """Before all others: should it diverge, nothing can be compared with it."""
     from kit.experiment.prepare import run_keys
 
@@ -158,7 +158,7 @@ def _train_baseline(experiment: Experiment, bench: "Bench") -> int:
     return len(keys)
 
 
-def _trained(bench: "Bench", keys: Sequence[RunKey], what: str) -> int:
+def _trained(bench: "Runner", keys: Sequence[RunKey], what: str) -> int:
     if not keys:
         return 0
     due = len(bench.due(keys, tolerant=True))
@@ -175,12 +175,12 @@ def _need_all(left: int, trained: int) -> None:
         )
 
 
-def _stored(whole: Experiment, folder: ExperimentDir, places: Places) -> Evidence:
+def _stored(whole: ExperimentConfig, folder: ExperimentDir, dirs: OutputDirs) -> Evidence:
     """What the runs that are there are read with; KitError where they are of another config or other data."""
     if stored_experiment(folder) is None:
         raise KitError(f"{folder.path} holds no experiment; leave out --stored to train it")
     competition = load_competition(whole.competition)
-    plan, reason = fold_plan(whole, folder, competition, places)
+    plan, reason = fold_plan(whole, folder, competition, dirs)
     if reason:
         raise KitError(f"{folder.path} was made from {reason}, so its runs are not those of this config")
     return Evidence.of(whole, folder, competition, plan)

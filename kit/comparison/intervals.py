@@ -23,7 +23,7 @@ class Interval:
 
 
 @dataclass(frozen=True)
-class Parts:
+class VarianceParts:
     """Variances of differences: between folds, beyond seed noise; and of seeds within a fold."""
 
     between: float
@@ -92,7 +92,7 @@ def smallest_detectable(
     return float(quantiles.sum() * standard_error)
 
 
-def variance_parts(differences, folds) -> Parts:
+def variance_parts(differences, folds) -> VarianceParts:
     """Variance between folds beyond seed noise, and of seeds within a fold; shapes as in `corrected_interval`.
 
     One-way random effects, by analysis of variance, with any number of seeds a fold: within = MSW, between =
@@ -105,15 +105,15 @@ def variance_parts(differences, folds) -> Parts:
     runs, number = len(values), len(counts)
     within = float(np.sum((values - means[where]) ** 2) / (runs - number)) if runs > number else math.nan
     if number < 2:
-        return Parts(math.nan, within)
+        return VarianceParts(math.nan, within)
     square = np.sum(counts * (means - values.mean()) ** 2) / (number - 1)
     size = (runs - np.sum(counts**2) / runs) / (number - 1)
-    return Parts(float(max(0, (square - np.nan_to_num(within)) / size)), within)
+    return VarianceParts(float(max(0, (square - np.nan_to_num(within)) / size)), within)
 
 
 def seeds_to_decide(
     difference: float,
-    parts: Parts,
+    parts: VarianceParts,
     n_folds: int,
     ratio: float,
     level: float,

@@ -7,14 +7,14 @@ from typing import Any
 
 import numpy as np
 
-from kit.comparison.bootstrap import Resampled, bootstrap
+from kit.comparison.bootstrap import BootstrapResult, bootstrap
 from kit.comparison.statistics import compare as compare_scores
 from kit.comparison.views import VIEWS, Evidence, Pair, Tuning, View, check_fair, check_run, machines_of, size_of
 from kit.core.errors import some
 from kit.core.files import atomic
 from kit.core.runs import RunDir
-from kit.experiment.config import Experiment
-from kit.experiment.pool import Decided, decided
+from kit.experiment.config import ExperimentConfig
+from kit.experiment.pool import ScoredRuns, decided
 
 POWER = 0.8
 COLUMNS = (
@@ -24,12 +24,12 @@ COLUMNS = (
 
 
 def content_of(
-    experiment: Experiment,
+    experiment: ExperimentConfig,
     evidence: Evidence,
     views: Sequence[View],
     missing: Sequence[str],
     tuning: Tuning | None,
-    known: Mapping[str, Decided],
+    known: Mapping[str, ScoredRuns],
 ) -> dict[str, Any]:
     """What comparison.json holds; missing: as `views_of` says it; known: policies that were pooled just now, as
     they are."""
@@ -72,10 +72,10 @@ def content_of(
 
 def _compared(
     view: View,
-    experiment: Experiment,
+    experiment: ExperimentConfig,
     evidence: Evidence,
     ratio: Mapping[int, float],
-    known: Mapping[str, Decided],
+    known: Mapping[str, ScoredRuns],
 ) -> dict[str, Any]:
     """A view as it stands in comparison.json."""
     config = experiment.compare
@@ -129,7 +129,7 @@ def _compared(
     }
 
 
-def _decided(runs, evidence: Evidence) -> Decided:
+def _decided(runs, evidence: Evidence) -> ScoredRuns:
     return decided(list(runs), evidence.competition, evidence.plan, evidence.experiment.scoring)
 
 
@@ -160,8 +160,8 @@ def _diverged_line(run: RunDir) -> dict[str, Any]:
 
 
 def _bootstraps(
-    view: View, results: Mapping[str, Decided], experiment: Experiment, evidence: Evidence
-) -> dict[str, Resampled]:
+    view: View, results: Mapping[str, ScoredRuns], experiment: ExperimentConfig, evidence: Evidence
+) -> dict[str, BootstrapResult]:
     """Of each policy against the baseline, on the runs that both have."""
     baseline, level = experiment.compare.baseline, experiment.compare.level
     if baseline not in results:
@@ -170,7 +170,7 @@ def _bootstraps(
     for name, runs in view.runs.items():
         if name != baseline and (shared := frozenset(runs) & frozenset(view.runs[baseline])):
             alike.setdefault(shared, []).append(name)
-    made: dict[str, Resampled] = {}
+    made: dict[str, BootstrapResult] = {}
     for shared, names in alike.items():
         members = {}
         for name in (baseline, *names):
@@ -217,7 +217,7 @@ def _headline(views: Sequence[Mapping[str, Any]], baseline: str, metric: str) ->
 
 
 def _ledger(
-    experiment: Experiment, evidence: Evidence, views: Sequence[View], tuning: Tuning | None
+    experiment: ExperimentConfig, evidence: Evidence, views: Sequence[View], tuning: Tuning | None
 ) -> list[dict[str, Any]]:
     """How many trainings each policy was given, and for what; `total` counts each training once."""
     each = list(tuning.scores) if tuning else []

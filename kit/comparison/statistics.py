@@ -12,7 +12,7 @@ from typing import Any, Literal
 
 import numpy as np
 
-from kit.comparison.bootstrap import Resampled
+from kit.comparison.bootstrap import BootstrapResult
 from kit.comparison.intervals import (
     MOST_SEEDS,
     Interval,
@@ -30,7 +30,7 @@ Scores = Mapping[str, Mapping[tuple[int, int], float]]
 
 
 @dataclass(frozen=True)
-class Comparison:
+class PairedComparison:
     """A policy against the baseline.
 
     folds, seeds         of the runs that both have; runs, their number
@@ -57,7 +57,7 @@ class Comparison:
     interval: Interval | None
     p_holm: float | None
     smallest_detectable: float | None
-    bootstrap: Resampled | None
+    bootstrap: BootstrapResult | None
     verdict: Verdict
     sentence: str
     seeds_to_decide: int | None
@@ -76,9 +76,9 @@ def compare(
     margin: float = 0.01,
     level: float = 0.95,
     power: float = 0.8,
-    bootstraps: Mapping[str, Resampled] = {},
+    bootstraps: Mapping[str, BootstrapResult] = {},
     metric: str = "F",
-) -> list[Comparison]:
+) -> list[PairedComparison]:
     """Each policy against the baseline over the runs that both have, the best difference first.
 
     scores      policy → (seed, fold) → F on the held-out rows
@@ -179,9 +179,9 @@ def _comparison(
     baseline: str,
     interval: Interval | None,
     p_holm: float | None,
-    resampled: Resampled | None,
+    resampled: BootstrapResult | None,
     design: _Design,
-) -> Comparison:
+) -> PairedComparison:
     differences, folds, seeds = pair.differences, pair.folds.tolist(), pair.seeds.tolist()
     mean = interval.difference if interval else float(differences.mean())
     verdict, needed, detectable, words = "undecided", None, None, no_interval(pair, mean, resampled)
@@ -203,7 +203,7 @@ def _comparison(
             if needed is not None:  # with unequal numbers of seeds it may come out as what is there
                 needed = max(needed, len(set(seeds)) + 1)
             words = undecided(interval, detectable, needed, not math.isnan(parts.within), design)
-    return Comparison(
+    return PairedComparison(
         policy=pair.policy,
         baseline=baseline,
         folds=sorted(set(folds)),
@@ -268,7 +268,7 @@ def undecided(interval: Interval, detectable: float, needed: int | None, known: 
     )
 
 
-def no_interval(pair: _Pair, mean: float, resampled: Resampled | None) -> str:
+def no_interval(pair: _Pair, mean: float, resampled: BootstrapResult | None) -> str:
     rows, models = "these held-out rows", "these two models"
     if resampled is not None and resampled.rows is not None:
         rows = f"these {resampled.rows:,} held-out rows"

@@ -9,7 +9,7 @@ import numpy as np
 from kit.competition.load import Competition
 from kit.core.errors import KitError, some
 from kit.core.runs import ExperimentDir, RunDir, RunKey, read_predictions
-from kit.experiment.config import Experiment, TuneConfig
+from kit.experiment.config import ExperimentConfig, TuneConfig
 from kit.lr import PolicyConfig
 from kit.lr.profiles import Uniform
 from kit.scoring.config import ScoringConfig
@@ -43,7 +43,7 @@ class Trial:
 
 
 @dataclass(frozen=True)
-class Chosen:
+class ChosenRate:
     """The rate that trials chose, and the policy at it; `at_end`: it is the lowest or highest that was tried."""
 
     rate: float
@@ -56,14 +56,14 @@ def trial_folder(folder: ExperimentDir, within: int | None) -> ExperimentDir:
     return folder if within is None else ExperimentDir(folder.path / "tuning" / f"fold{within}")
 
 
-def compared_folds(experiment: Experiment) -> tuple[int, ...]:
+def compared_folds(experiment: ExperimentConfig) -> tuple[int, ...]:
     """The folds on which tuned policies are compared: those that tuned no rate."""
     tune = experiment.compare.tune
     apart = tune.folds if tune and tune.folds != "nested" else ()
     return tuple(fold for fold in experiment.folds.chosen if fold not in apart)
 
 
-def check_tuning(experiment: Experiment) -> None:
+def check_tuning(experiment: ExperimentConfig) -> None:
     """KitError where the config names folds that cannot tune, or none are left to compare."""
     tune, folds = experiment.compare.tune, experiment.folds
     if tune is None:
@@ -100,7 +100,7 @@ def equalised(name: str, config: PolicyConfig) -> tuple[str, PolicyConfig]:
     return f"{name}-equalised", config.model_copy(update={"equalise": True})
 
 
-def to_equalise(experiment: Experiment) -> tuple[str, ...]:
+def to_equalise(experiment: ExperimentConfig) -> tuple[str, ...]:
     """The policies that the config wants compared with the mean rate of a uniform one, the baseline among them."""
     wanted = experiment.compare.equalise
     if wanted is False:
@@ -113,7 +113,7 @@ def to_equalise(experiment: Experiment) -> tuple[str, ...]:
     return tuple(name for name in experiment.policies if name in names or name == experiment.compare.baseline)
 
 
-def variants(experiment: Experiment) -> dict[str, PolicyConfig]:
+def variants(experiment: ExperimentConfig) -> dict[str, PolicyConfig]:
     """Every policy that comparing trains beside those of the config, by name."""
     made = {}
     tune = experiment.compare.tune
@@ -132,7 +132,7 @@ def variants(experiment: Experiment) -> dict[str, PolicyConfig]:
     return {name: config for name, config in made.items() if name not in experiment.policies}
 
 
-def trials(experiment: Experiment) -> list[Trial]:
+def trials(experiment: ExperimentConfig) -> list[Trial]:
     """All trainings that tune: as many for each policy. With the first seed alone."""
     tune = experiment.compare.tune
     if tune is None:
@@ -169,9 +169,9 @@ def _plain_score(run: RunDir, truth: Mapping[str, np.ndarray], config: ScoringCo
 
 def choose_rates(
     scores: Mapping[Trial, float | None],
-    experiment: Experiment,
+    experiment: ExperimentConfig,
     tune: TuneConfig,
-) -> dict[str, dict[int, Chosen]]:
+) -> dict[str, dict[int, ChosenRate]]:
     """By policy and fold compared: the rate with the best mean score over its trials, of equal ones the lower.
 
     A rate at which a trial diverged is not chosen; a policy to which that leaves none, for any fold, is left out.
@@ -183,7 +183,7 @@ def choose_rates(
     return {policy: by_fold for policy, by_fold in best.items() if all(by_fold.values())}
 
 
-def _best(policy: str, fold: int, scores: Mapping[Trial, float | None], tune: TuneConfig) -> Chosen | None:
+def _best(policy: str, fold: int, scores: Mapping[Trial, float | None], tune: TuneConfig) -> ChosenRate | None:
     by_rate: dict[float, list[Trial]] = {rate: [] for rate in sorted(tune.rates)}
     for trial in scores:
         if trial.policy == policy and trial.within in (None, fold):
@@ -196,4 +196,4 @@ def _best(policy: str, fold: int, scores: Mapping[Trial, float | None], tune: Tu
     if not means:
         return None
     rate = max(means, key=lambda rate: (means[rate], -rate))
-    return Chosen(rate, by_rate[rate][0].variant, rate in (min(by_rate), max(by_rate)))
+    return ChosenRate(rate, by_rate[rate][0].variant, rate in (min(by_rate), max(by_rate)))

@@ -6,7 +6,7 @@ from dataclasses import dataclass
 from typing import Any, Literal
 
 from kit.comparison.tuning import (
-    Chosen,
+    ChosenRate,
     Trial,
     choose_rates,
     compared_folds,
@@ -20,7 +20,7 @@ from kit.competition.load import Competition
 from kit.core.errors import KitError, some
 from kit.core.runs import ExperimentDir, RunDir, RunKey
 from kit.core.settings import fingerprint
-from kit.experiment.config import Experiment
+from kit.experiment.config import ExperimentConfig
 from kit.experiment.fingerprint import digests
 
 VIEWS = {"raw": "as they are", "tuned": "tuned", "equalised": "at equal mean rate"}  # in words
@@ -36,14 +36,14 @@ Pair = tuple[int, int]  # seed, fold
 class Evidence:
     """What the runs of an experiment are read with."""
 
-    experiment: Experiment
+    experiment: ExperimentConfig
     folder: ExperimentDir
     competition: Competition
     plan: FoldPlan
     depends_on: dict[str, str]
 
     @classmethod
-    def of(cls, experiment: Experiment, folder: ExperimentDir, competition: Competition, plan: FoldPlan):
+    def of(cls, experiment: ExperimentConfig, folder: ExperimentDir, competition: Competition, plan: FoldPlan):
         return cls(experiment, folder, competition, plan, digests(experiment, competition, plan))
 
 
@@ -74,10 +74,10 @@ class Tuning:
     """scores: of each trial, None where it diverged;  chosen: by policy and fold that is compared"""
 
     scores: dict[Trial, float | None]
-    chosen: dict[str, dict[int, Chosen]]
+    chosen: dict[str, dict[int, ChosenRate]]
 
 
-def tuning_of(evidence: Evidence, experiment: Experiment) -> Tuning | None:
+def tuning_of(evidence: Evidence, experiment: ExperimentConfig) -> Tuning | None:
     """What the trials that are there choose; None where the config tunes nothing, or a trial is missing."""
     tune, each = experiment.compare.tune, trials(experiment)
     if tune is None or not all(trial.settled(evidence.folder) for trial in each):
@@ -88,7 +88,7 @@ def tuning_of(evidence: Evidence, experiment: Experiment) -> Tuning | None:
     return Tuning(scores, choose_rates(scores, experiment, tune))
 
 
-def tuned_runs(experiment: Experiment, tuning: Tuning) -> dict[tuple[str, Pair], tuple[str, int, int]]:
+def tuned_runs(experiment: ExperimentConfig, tuning: Tuning) -> dict[tuple[str, Pair], tuple[str, int, int]]:
     """The run (variant, seed, fold) that stands for a policy, seed and fold where rates are tuned."""
     return {
         (name, (seed, fold)): (by_fold[fold].variant, seed, fold)
@@ -98,7 +98,9 @@ def tuned_runs(experiment: Experiment, tuning: Tuning) -> dict[tuple[str, Pair],
     }
 
 
-def views_of(experiment: Experiment, evidence: Evidence, tuning: Tuning | None) -> tuple[list[View], list[str]]:
+def views_of(
+    experiment: ExperimentConfig, evidence: Evidence, tuning: Tuning | None
+) -> tuple[list[View], list[str]]:
     """The ways to compare for which all runs are there; and why those are missing that the config asks for.
 
     KitError where the baseline has no runs, or diverged, as it is.
@@ -153,7 +155,7 @@ def _view(
     return View(name, about, {name: runs[name] for name in runs if name not in diverged}, diverged, note)
 
 
-def _about_tuning(experiment: Experiment) -> str:
+def _about_tuning(experiment: ExperimentConfig) -> str:
     tune = experiment.compare.tune
     rates = some([f"{rate:g}" for rate in tune.rates], 20)
     if tune.folds == "nested":

@@ -5,7 +5,7 @@ from typing import Annotated, Any, ClassVar, Literal
 
 from pydantic import AfterValidator, BeforeValidator, Discriminator, Field, Tag, field_validator, model_validator
 
-from kit.core.settings import Section
+from kit.core.settings import ConfigSection
 
 
 def _a_slug(text: str) -> str:
@@ -33,7 +33,7 @@ def _a_pattern(text: str) -> str:
     return text
 
 
-class PixelsConfig(Section):
+class PixelsConfig(ConfigSection):
     """Images whose pixels stand in the table, a column each: grey levels 0 to 255, row after row.
 
     columns        their names, as a pattern: `pixel*` is every column that begins so, in the table's order
@@ -45,7 +45,7 @@ class PixelsConfig(Section):
     width: Annotated[int, Field(ge=1)] | None = None
 
 
-class NamesConfig(Section):
+class NamesConfig(ConfigSection):
     """A table that tells the name of each class: the columns of the class and of its name."""
 
     table: str
@@ -65,7 +65,7 @@ Names = Annotated[
 Images = str | Annotated[tuple[str, ...], Field(min_length=1)] | PixelsConfig
 
 
-class CompetitionConfig(Section):
+class CompetitionConfig(ConfigSection):
     """A folder in Kaggle's layout. File names are relative to `path`.
 
     slug               Kaggle's name of the competition, as in its address; owner/slug: the data is a dataset
@@ -160,7 +160,7 @@ class CompetitionConfig(Section):
         return isinstance(self.label, tuple) or self.separator is not None
 
 
-class FoldsConfig(Section):
+class FoldsConfig(ConfigSection):
     """Who is held out when. Left as it is: stratified k-fold, by label, or by all labels where a row has several.
 
     k              number of folds

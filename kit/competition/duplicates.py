@@ -20,7 +20,7 @@ Setting = Literal["exact"] | int  # of folds.duplicates: the same pixels, or a d
 Confirm = Callable[[np.ndarray, np.ndarray], np.ndarray]  # rows i and rows j → bool, whether each is a pair
 
 
-class Prints(Protocol):
+class HashedImages(Protocol):
     """What is compared of n images.
 
     hashes      perceptual hashes of 64 bits, uint64 [n]
@@ -39,12 +39,12 @@ class Prints(Protocol):
     def comparable(self) -> np.ndarray: ...
 
 
-def duplicate_groups(prints: Prints, setting: Setting) -> np.ndarray:
+def duplicate_groups(prints: HashedImages, setting: Setting) -> np.ndarray:
     """The group of each image, int64 [n]: images that are alike are in one, also those alike by way of others."""
     return components(len(prints.hashes), duplicate_pairs(prints, setting))
 
 
-def duplicate_pairs(prints: Prints, setting: Setting) -> np.ndarray:
+def duplicate_pairs(prints: HashedImages, setting: Setting) -> np.ndarray:
     """Pairs of rows that are alike, i < j, int64 [pairs, 2], ascending.
 
     Images of the same pixels are a chain, each with the next; the first stands for all of them in further pairs.
@@ -58,7 +58,7 @@ def duplicate_pairs(prints: Prints, setting: Setting) -> np.ndarray:
     return pairs[np.lexsort(pairs.T[::-1])]
 
 
-def duplicates_between(first: Prints, second: Prints, setting: Setting) -> np.ndarray:
+def duplicates_between(first: HashedImages, second: HashedImages, setting: Setting) -> np.ndarray:
     """Pairs of a row of `first` and one of `second` that are alike, int64 [pairs, 2].
 
     An image of `second` whose pixels are in `first` is in one pair, with the first row that has them.
@@ -131,13 +131,13 @@ def equal_pairs(digests: Sequence[str] | np.ndarray) -> np.ndarray:
     return pairs[np.argsort(pairs[:, 0], kind="stable")]
 
 
-def _representatives(prints: Prints) -> np.ndarray:
+def _representatives(prints: HashedImages) -> np.ndarray:
     """The first row of each digest, of those that can be compared, ascending."""
     _, rows = np.unique(prints.digests, return_index=True)
     return np.sort(rows[prints.comparable[rows]]).astype(np.int64)
 
 
-def _correlated(first: Prints, second: Prints, rows: np.ndarray, others: np.ndarray) -> Confirm:
+def _correlated(first: HashedImages, second: HashedImages, rows: np.ndarray, others: np.ndarray) -> Confirm:
     """Confirms the pairs of places in `rows` and `others` whose thumbnails correlate."""
     return lambda i, j: correlation(first.thumbnails, second.thumbnails, rows[i], others[j]) >= CORRELATION
 

@@ -25,7 +25,7 @@ FEWEST_PAIRS = 5  # near-identical ones, from which on they say something
 
 
 @dataclass(frozen=True)
-class Suspect:
+class SuspectedGroups:
     """A way to tell groups, and what speaks for it.
 
     what      `column track`, `beginning of id`, `runs of id`
@@ -47,7 +47,7 @@ class Suspect:
 
 
 @dataclass(frozen=True)
-class Rows:
+class GroupEvidence:
     """What speaks for or against groups: labels int64 [rows] (one number for each set of labels), near-identical
     pairs int64 [pairs, 2], and the number of folds."""
 
@@ -72,7 +72,7 @@ def suspected_groups(
     id_column: str = "id",
     skip: Collection[str] = (),
     pairs: np.ndarray | None = None,
-) -> list[Suspect]:
+) -> list[SuspectedGroups]:
     """Columns whose values repeat, beginnings of ids and runs of ids that look like groups, in this order.
 
     table    the train table as text, aligned with ids
@@ -85,11 +85,11 @@ def suspected_groups(
     Groups that are the classes under another name, or unrelated to labels and pairs, are not reported; so that
     a patient's column is, a telling name suffices.
     """
-    rows = Rows(_numbered(targets), np.empty((0, 2), np.int64) if pairs is None else pairs, folds.k)
+    rows = GroupEvidence(_numbered(targets), np.empty((0, 2), np.int64) if pairs is None else pairs, folds.k)
     skipped = {*skip, *(name for name in (folds.time, folds.column) if name)}
     columns = [name for name in table.columns if name != id_column and name not in skipped]
     current = _current(table, folds)
-    found: list[Suspect] = []
+    found: list[SuspectedGroups] = []
     if current is not None:
         found.append(_suspect(current, _Evidence.of(current.codes, rows), rows, already=True))
     kept = [] if current is None else [current.codes]
@@ -100,7 +100,7 @@ def suspected_groups(
     return found or list(islice((run for name in unique for run in _runs(texts[name], name, rows)), 1))
 
 
-def _judged(candidate: Candidate, rows: Rows, kept: list[np.ndarray]) -> list[Suspect]:
+def _judged(candidate: Candidate, rows: GroupEvidence, kept: list[np.ndarray]) -> list[SuspectedGroups]:
     """The candidate as a suspect where it is one, and no earlier one holds its groups together."""
     if any(_within(candidate.codes, codes) for codes in kept) or not _could_be_groups(candidate.codes, rows):
         return []
@@ -169,7 +169,7 @@ def _prefix_patterns(cells: Sequence[str]) -> Iterator[str]:
     yield r"^(.*\D)\d+(?:\.\w+)?$"
 
 
-def _runs(cells: pd.Series, column: str, rows: Rows) -> list[Suspect]:
+def _runs(cells: pd.Series, column: str, rows: GroupEvidence) -> list[SuspectedGroups]:
     """Blocks of 10, 100 or 1,000 numbers in a row, where neighbours are near-identical or their labels come in
     runs."""
     found = cells.astype(object).str.extract(r"^(.*?)(\d{1,15})(?:\.\w+)?$")
@@ -177,7 +177,7 @@ def _runs(cells: pd.Series, column: str, rows: Rows) -> list[Suspect]:
         return []
     prefix, number = _codes(found[0]), found[1].astype(np.int64).to_numpy()
     length = _run_length(rows.labels[np.lexsort((number, prefix))], rows.k) if not prefix.any() else None
-    second_best: list[Suspect] = []
+    second_best: list[SuspectedGroups] = []
     for digits in (1, 2, 3):
         last = r"\d" if digits == 1 else rf"\d{{1,{digits}}}"
         pattern = rf"^(.*?){last}(?:\.\w+)?$"
@@ -235,7 +235,7 @@ class _Evidence:
     against: bool
 
     @classmethod
-    def of(cls, codes: np.ndarray, rows: Rows) -> "_Evidence":
+    def of(cls, codes: np.ndarray, rows: GroupEvidence) -> "_Evidence":
         labels, pairs = rows.labels, rows.pairs
         both = _pairs_within(_joint(codes, labels))
         in_groups, in_classes = _pairs_within(codes), _pairs_within(labels)
@@ -254,7 +254,7 @@ class _Evidence:
         return cls(len(pairs), inside, by_chance, agreement, expected, by_pairs, by_labels, against)
 
 
-def _could_be_groups(codes: np.ndarray, rows: Rows) -> bool:
+def _could_be_groups(codes: np.ndarray, rows: GroupEvidence) -> bool:
     """Whether values repeat, are no fewer than folds, and are not the classes, or whole classes, themselves."""
     sizes = np.bincount(codes)
     shared = sizes[sizes > 1].sum()
@@ -265,7 +265,7 @@ def _could_be_groups(codes: np.ndarray, rows: Rows) -> bool:
     return bool(in_main_group < 0.95 * len(codes))
 
 
-def _is_fine(codes: np.ndarray, rows: Rows) -> bool:
+def _is_fine(codes: np.ndarray, rows: GroupEvidence) -> bool:
     """Whether groups are small beside folds and several a class. Few and large ones whose labels agree are finer
     classes, like diagnoses of what is benign or malignant."""
     sizes = np.bincount(codes)
@@ -312,10 +312,10 @@ def _is_telling(name: str) -> bool:
 def _suspect(
     candidate: Candidate,
     evidence: _Evidence,
-    rows: Rows,
+    rows: GroupEvidence,
     already: bool = False,
     run_length: float | None = None,
-) -> Suspect:
+) -> SuspectedGroups:
     sizes = np.bincount(candidate.codes)
     said = []
     if evidence.pairs:
@@ -333,7 +333,7 @@ def _suspect(
         said.append("its name says so")
     if sizes.max() * rows.k > len(candidate.codes):
         said.append(f"the largest is more than one fold of {rows.k} holds")
-    return Suspect(
+    return SuspectedGroups(
         what=candidate.what,
         column=candidate.column,
         pattern=candidate.pattern,

@@ -9,7 +9,7 @@ from kit.core.errors import KitError, some
 
 
 @dataclass(frozen=True)
-class Places:
+class OutputDirs:
     """The folders the kit writes to, below `root` (where the command runs unless told otherwise).
 
     pixels  where decoded images are kept; left out: `cache` below the root

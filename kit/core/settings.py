@@ -14,7 +14,7 @@ from kit.core.errors import some
 Name = Annotated[str, StringConstraints(pattern=r"^[A-Za-z0-9][A-Za-z0-9._-]*$", max_length=80)]
 
 
-class Options(BaseModel):
+class FrozenOptions(BaseModel):
     """Frozen options: unknown keys and non-finite numbers are errors.
 
     `incidental` names the fields that cannot change a result (where data lies, how many workers);
@@ -32,14 +32,14 @@ class Options(BaseModel):
                 values.pop(name)
                 continue
             value = getattr(self, name)
-            if isinstance(value, Options):
+            if isinstance(value, FrozenOptions):
                 values[name] = value.canonical()
-            elif isinstance(value, dict) and all(isinstance(each, Options) for each in value.values()):
+            elif isinstance(value, dict) and all(isinstance(each, FrozenOptions) for each in value.values()):
                 values[name] = {key: each.canonical() for key, each in value.items()}
         return values
 
 
-class Section(Options):
+class ConfigSection(FrozenOptions):
     """A section of the configuration, or all of it."""
 
     @field_validator("*", mode="before")

@@ -4,12 +4,12 @@ from typing import Annotated, Any, ClassVar, Literal
 
 from pydantic import Field, field_validator
 
-from kit.core.settings import Section
+from kit.core.settings import ConfigSection
 
 Preset = Literal["none", "light", "medium", "heavy"]
 
 
-class DataConfig(Section):
+class DataConfig(ConfigSection):
     """How an image file becomes the network's input.
 
     size           side of the square the network sees, in pixels

@@ -20,7 +20,7 @@ FLAT = 2.0  # grey levels of contrast, below which hash and thumbnail show round
 
 
 @dataclass(frozen=True)
-class Looks:
+class ImageHashes:
     """Of n images, aligned with the sources they were read from; each array has n rows.
 
     hashes      perceptual hashes of 64 bits (imagehash.phash), uint64; of channels in several files, of their mean
@@ -55,7 +55,9 @@ class Looks:
         return self.readable & (self.contrast >= FLAT)
 
 
-def look_at(sources: Sequence[Source], cache_folder: Path, report: Report = lambda done, total: None) -> Looks:
+def look_at(
+    sources: Sequence[Source], cache_folder: Path, report: Report = lambda done, total: None
+) -> ImageHashes:
     """Decodes each image once, on all cores; what was seen is kept in the cache folder (400 bytes an image).
 
     An image that cannot be decoded is no error: its row says why.
@@ -65,7 +67,7 @@ def look_at(sources: Sequence[Source], cache_folder: Path, report: Report = lamb
         return known
     looks = _gathered(on_all_cores(_look, sources, report))
     with atomic(path) as temporary:
-        np.savez(temporary, **{field.name: getattr(looks, field.name) for field in fields(Looks)})
+        np.savez(temporary, **{field.name: getattr(looks, field.name) for field in fields(ImageHashes)})
     return looks
 
 
@@ -95,10 +97,10 @@ def _kind(source: Source) -> str:
     return f"{len(files)} × {kind}" if isinstance(source, Channels) else kind
 
 
-def _gathered(rows: list[tuple]) -> Looks:
-    columns = list(zip(*rows, strict=True)) or [()] * len(fields(Looks))
+def _gathered(rows: list[tuple]) -> ImageHashes:
+    columns = list(zip(*rows, strict=True)) or [()] * len(fields(ImageHashes))
     hashes, digests, thumbnails, contrast, width, height, kinds, faults = columns
-    return Looks(
+    return ImageHashes(
         hashes=np.array(hashes, dtype=np.uint64),
         digests=np.array(digests, dtype=str),
         thumbnails=np.array(thumbnails, dtype=np.uint8).reshape(-1, SIDE, SIDE),
@@ -110,11 +112,11 @@ def _gathered(rows: list[tuple]) -> Looks:
     )
 
 
-def _stored(path: Path, count: int) -> Looks | None:
+def _stored(path: Path, count: int) -> ImageHashes | None:
     """What an earlier call has written; None where it has not, or where that cannot be read."""
     try:
         with np.load(path) as stored:
-            looks = Looks(**{field.name: stored[field.name] for field in fields(Looks)})
+            looks = ImageHashes(**{field.name: stored[field.name] for field in fields(ImageHashes)})
     except (OSError, ValueError, KeyError, EOFError, BadZipFile):
         return None
     return looks if len(looks) == count else None

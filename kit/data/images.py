@@ -52,7 +52,7 @@ class ImageSet:
 
 
 @dataclass(frozen=True)
-class Readable:
+class ReadableImages:
     """What can be read of a set of images. Rows in neither `rows` nor `broken` were not reached in time.
 
     images  all of them; only those in `rows` are to be asked for
@@ -95,14 +95,14 @@ def open_readable(
     cache_folder: Path,
     report: Report = lambda done, total: None,
     expired: Callable[[], bool] = lambda: False,
-) -> Readable:
+) -> ReadableImages:
     """The images of `sources`, and which of them can be decoded: found in the pass that fills the cache.
 
     expired  asked before each image; no further one is decoded once it is true
     """
     images = ImageSet(list(ids), list(sources), Decoder.of(config))
     if not len(images):
-        return Readable(images, [], {})
+        return ReadableImages(images, [], {})
     key = _cache_key(images)
     whole, checked = cache_folder / f"pixels-{key}.npy", cache_folder / f"checked-{key}"
     if config.cache and whole.exists():
@@ -111,15 +111,15 @@ def open_readable(
         images.cache = cache_folder / f"part-{key}-{os.getpid()}.npy"  # no other process may fill it further
         rows, broken = _fill(images, images.cache, report, expired)
         if len(rows) < len(images):
-            return Readable(images, rows, broken)
+            return ReadableImages(images, rows, broken)
         images.cache.replace(whole)
         images.cache = whole
     elif not checked.exists():
         rows, broken = _for_each(images, lambda row, source: images.decoder(source), report, expired)
         if len(rows) < len(images):
-            return Readable(images, rows, broken)
+            return ReadableImages(images, rows, broken)
         write_text(checked, f"{len(images)} images were decoded without a fault\n")
-    return Readable(images, list(range(len(images))), {})
+    return ReadableImages(images, list(range(len(images))), {})
 
 
 def content_digest(sources: Sequence[Source], root: Path) -> str:

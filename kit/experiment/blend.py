@@ -21,13 +21,13 @@ from kit.competition.load import Competition, load_competition
 from kit.competition.submission import write_submission
 from kit.core.errors import KitError, Say, some
 from kit.core.files import need_writable, write_json
-from kit.core.paths import Places
+from kit.core.paths import OutputDirs
 from kit.core.runs import ExperimentDir, RunDir, average, predictions, write_predictions
 from kit.core.settings import Name, fingerprint
-from kit.experiment.config import Experiment, load_experiment
+from kit.experiment.config import ExperimentConfig, load_experiment
 from kit.experiment.fingerprint import labels_digest, stored_experiment
 from kit.experiment.fold_plan import read_plan
-from kit.experiment.pool import Pooled, pooled, stored_scores
+from kit.experiment.pool import PooledPredictions, pooled, stored_scores
 from kit.scoring.blend import BlendChoice, choose_blend
 from kit.scoring.config import ScoringConfig
 from kit.scoring.decide import choose, decide_test
@@ -37,7 +37,7 @@ _LONGEST = 80  # of a name
 
 
 @dataclass(frozen=True)
-class Blended:
+class BlendResult:
     """What `blend` made: the folder, the content of its blend.json, the submission."""
 
     folder: Path
@@ -46,7 +46,7 @@ class Blended:
 
 
 @dataclass(frozen=True)
-class Member:
+class BlendMember:
     """One policy of an experiment in runs/.
 
     title  as it is named: the experiment, or experiment/policy where it did not begin with that policy
@@ -55,7 +55,7 @@ class Member:
     title: str
     folder: ExperimentDir
     policy: str
-    experiment: Experiment
+    experiment: ExperimentConfig
 
     @cached_property
     def runs(self) -> list[RunDir]:
@@ -77,7 +77,7 @@ def blend(
     *,
     overrides: Sequence[str] = (),
     say: Say = lambda line: None,
-) -> Blended:
+) -> BlendResult:
     """Blends two members or more, and writes the submission and what it rests on.
 
     names      experiments in runs/: `digits` is the policy it began with, `digits/cosine` another one
@@ -88,14 +88,14 @@ def blend(
     Competition and metric are those of the first member. Raises KitError, before anything is written, where
     members are unknown, the same, or of other folds, rows, labels, classes or test rows than the first.
     """
-    places = Places(Path(output).expanduser())
-    members = _members(names, places)
+    dirs = OutputDirs(Path(output).expanduser())
+    members = _members(names, dirs)
     experiment = _settings(members[0], overrides)
-    name = _checked_name(name or default_name(members), places)
+    name = _checked_name(name or default_name(members), dirs)
     competition = load_competition(experiment.competition)
     plan = _shared_plan(members, competition)
     pools = [_pool(member, members[0], competition, plan) for member in members]
-    for path in (places.runs, places.submissions):
+    for path in (dirs.runs, dirs.submissions):
         need_writable(path)
     pool, config = pools[0], experiment.scoring
     say(f"{name}: {len(members)} members, {len(pool.oof)} rows in {len(pool.test)} folds")
@@ -108,12 +108,12 @@ def blend(
         ranked=competition.submission.kind != "probabilities",  # ranks are none
     )
     record = _record(name, members, pools, choice, experiment, competition, plan)
-    return _write(record, choice, pools, config, competition, places)
+    return _write(record, choice, pools, config, competition, dirs)
 
 
-def read_blend(places: Places, name: str) -> dict[str, Any] | None:
+def read_blend(dirs: OutputDirs, name: str) -> dict[str, Any] | None:
     """The content of the blend's blend.json; None where there is no blend of this name."""
-    file = places.runs / name / RECORD
+    file = dirs.runs / name / RECORD
     if not file.is_file():
         return None
     try:
@@ -122,7 +122,7 @@ def read_blend(places: Places, name: str) -> dict[str, Any] | None:
         raise KitError(f"{file} is damaged ({error}); python -m kit blend writes it anew") from error
 
 
-def default_name(members: Sequence[Member]) -> str:
+def default_name(members: Sequence[BlendMember]) -> str:
     """`blend-digits-digits.cosine`; of more members than fit a name, the first and a hash of all."""
     titles = [member.title.replace("/", ".") for member in members]
     whole = "-".join(["blend", *titles])
@@ -131,55 +131,55 @@ def default_name(members: Sequence[Member]) -> str:
     return f"{whole[: _LONGEST - 9].rstrip('-.')}-{fingerprint(titles)[:8]}"
 
 
-def _members(names: Sequence[str], places: Places) -> list[Member]:
-    members = [_member(name, places) for name in names]
+def _members(names: Sequence[str], dirs: OutputDirs) -> list[BlendMember]:
+    members = [_member(name, dirs) for name in names]
     titles = [member.title for member in members]
     if twice := [title for title in dict.fromkeys(titles) if titles.count(title) > 1]:
         raise KitError(f"blend: {some(twice)} stands there twice; name each member once (weights are found)")
     if len(members) < 2:
         raise KitError(
             "blend: needs two members or more, as EXPERIMENT or EXPERIMENT/POLICY; "
-            f"runs/ holds {some(_there(places)) or 'none'}"
+            f"runs/ holds {some(_there(dirs)) or 'none'}"
         )
     return members
 
 
-def _member(name: str, places: Places) -> Member:
+def _member(name: str, dirs: OutputDirs) -> BlendMember:
     title, _, policy = name.strip("/").partition("/")
-    folder = ExperimentDir(places.runs / title)
-    if read_blend(places, title):
+    folder = ExperimentDir(dirs.runs / title)
+    if read_blend(dirs, title):
         raise KitError(f"blend: {title} is a blend itself; name its members, with the others, instead")
     if not title or (experiment := stored_experiment(folder)) is None:
-        there = some(_there(places)) or "none"
-        raise KitError(f"blend: {places.runs} holds no experiment {title!r}; it holds {there}")
+        there = some(_there(dirs)) or "none"
+        raise KitError(f"blend: {dirs.runs} holds no experiment {title!r}; it holds {there}")
     first = next(iter(experiment.policies))
     if policy and policy not in experiment.policies:
         raise KitError(f"blend: {title} has no policy {policy!r}; it has {some(experiment.policies)}")
     policy = policy or first
-    member = Member(title if policy == first else f"{title}/{policy}", folder, policy, experiment)
+    member = BlendMember(title if policy == first else f"{title}/{policy}", folder, policy, experiment)
     if not member.runs:
         raise KitError(f"blend: {member.title} has no finished run of {policy}; train it with python -m kit run")
     return member
 
 
-def _there(places: Places) -> list[str]:
+def _there(dirs: OutputDirs) -> list[str]:
     """The members that there are."""
     found = []
-    for config in sorted(places.runs.glob("*/experiment.yaml")):
+    for config in sorted(dirs.runs.glob("*/experiment.yaml")):
         folder = ExperimentDir(config.parent)
         _, *later = stored_experiment(folder).policies
         found += [folder.path.name, *(f"{folder.path.name}/{policy}" for policy in later)]
     return found
 
 
-def _settings(member: Member, overrides: Sequence[str]) -> Experiment:
+def _settings(member: BlendMember, overrides: Sequence[str]) -> ExperimentConfig:
     """The experiment whose competition and metric count."""
     if strange := [each for each in overrides if each.partition(".")[0].strip() not in ("scoring", "competition")]:
         raise KitError(f"--set {strange[0]}: a blend trains nothing; only scoring and competition can be set")
     return load_experiment(member.folder.config, overrides) if overrides else member.experiment
 
 
-def _checked_name(name: str, places: Places) -> str:
+def _checked_name(name: str, dirs: OutputDirs) -> str:
     """The name, which may be that of a blend, but of nothing else that is there."""
     try:
         TypeAdapter(Name).validate_python(name)
@@ -187,16 +187,16 @@ def _checked_name(name: str, places: Places) -> str:
         raise KitError(
             f"--name {name!r}: letters, digits, dots, dashes and underscores only, {_LONGEST} at most"
         ) from error
-    folder = ExperimentDir(places.runs / name)
+    folder = ExperimentDir(dirs.runs / name)
     if folder.config.exists() or folder.runs():
         raise KitError(f"{folder.path} is an experiment; give the blend another name with --name NAME")
-    file = places.submissions / f"{name}.csv"
+    file = dirs.submissions / f"{name}.csv"
     if file.exists() and not (folder.path / RECORD).exists():
         raise KitError(f"{file} is there, and of no blend; give the blend another name with --name NAME")
     return name
 
 
-def _shared_plan(members: Sequence[Member], competition: Competition) -> FoldPlan:
+def _shared_plan(members: Sequence[BlendMember], competition: Competition) -> FoldPlan:
     """The fold plan that all members were trained by; KitError where one was not, or on other labels."""
     first = members[0]
     plan = read_plan(first.experiment, first.folder, competition)
@@ -227,7 +227,7 @@ def _shared_plan(members: Sequence[Member], competition: Competition) -> FoldPla
     return plan
 
 
-def _need_same_folds(member: Member, first: Member, competition: Competition, plan: FoldPlan) -> None:
+def _need_same_folds(member: BlendMember, first: BlendMember, competition: Competition, plan: FoldPlan) -> None:
     try:
         other = read_plan(member.experiment, member.folder, competition)
     except KitError as error:
@@ -241,7 +241,7 @@ def _need_same_folds(member: Member, first: Member, competition: Competition, pl
         )
 
 
-def _pool(member: Member, first: Member, competition: Competition, plan: FoldPlan) -> Pooled:
+def _pool(member: BlendMember, first: BlendMember, competition: Competition, plan: FoldPlan) -> PooledPredictions:
     """A member's predictions, its rows and columns in the competition's order."""
     classes, wanted = list(competition.classes), set(competition.test_ids)
     for run in member.runs:
@@ -267,15 +267,15 @@ def _pool(member: Member, first: Member, competition: Competition, plan: FoldPla
             "train it anew"
         )
     test = {fold: ordered(frame) for fold, frame in pool.test.items()}
-    return Pooled(ordered(pool.oof), pool.truth, pool.folds, pool.groups, pool.each, test)
+    return PooledPredictions(ordered(pool.oof), pool.truth, pool.folds, pool.groups, pool.each, test)
 
 
 def _record(
     name: str,
-    members: Sequence[Member],
-    pools: Sequence[Pooled],
+    members: Sequence[BlendMember],
+    pools: Sequence[PooledPredictions],
     choice: BlendChoice,
-    experiment: Experiment,
+    experiment: ExperimentConfig,
     competition: Competition,
     plan: FoldPlan,
 ) -> dict[str, Any]:
@@ -309,7 +309,7 @@ def _record(
     }
 
 
-def _score_alone(member: Member, pool: Pooled, config: ScoringConfig) -> float:
+def _score_alone(member: BlendMember, pool: PooledPredictions, config: ScoringConfig) -> float:
     """The member's own out-of-fold score: as `kit run` told it, where it is of this metric."""
     scores = stored_scores(member.folder.policy(member.policy) / "scores.json", config)
     if scores and scores["oof_rows"] == len(pool.oof):
@@ -320,14 +320,14 @@ def _score_alone(member: Member, pool: Pooled, config: ScoringConfig) -> float:
 def _write(
     record: dict[str, Any],
     choice: BlendChoice,
-    pools: Sequence[Pooled],
+    pools: Sequence[PooledPredictions],
     config: ScoringConfig,
     competition: Competition,
-    places: Places,
-) -> Blended:
+    dirs: OutputDirs,
+) -> BlendResult:
     """Decides the test rows, and writes the files of the blend."""
-    folder, classes = places.runs / record["name"], competition.classes
-    submission = places.submissions / f"{record['name']}.csv"
+    folder, classes = dirs.runs / record["name"], competition.classes
+    submission = dirs.submissions / f"{record['name']}.csv"
     ids, folds = pools[0].oof.index, pools[0].folds
     oof = choice.blend.out_of_fold([pool.oof.to_numpy() for pool in pools], folds)
     by_fold = [_test_of(fold, choice, pools) for fold in pools[0].test]
@@ -339,10 +339,10 @@ def _write(
     write_predictions(mean.astype(np.float32), folder / "test.parquet")
     write_json(folder / RECORD, record)
     write_submission(handed_in, submission)
-    return Blended(folder, record, submission)
+    return BlendResult(folder, record, submission)
 
 
-def _test_of(fold: int, choice: BlendChoice, pools: Sequence[Pooled]) -> np.ndarray:
+def _test_of(fold: int, choice: BlendChoice, pools: Sequence[PooledPredictions]) -> np.ndarray:
     """The blended predictions of the test rows by one fold's models."""
     rows = pools[0].folds == fold
     return choice.blend.of(

@@ -9,7 +9,7 @@ from pydantic import AfterValidator, Field, ValidationError, field_validator, mo
 
 from kit.competition.config import CompetitionConfig, FoldsConfig
 from kit.core.errors import KitError, some
-from kit.core.settings import Name, Section, explain
+from kit.core.settings import ConfigSection, Name, explain
 from kit.core.yaml import dump_yaml, parse_yaml, read_yaml
 from kit.data.config import DataConfig
 from kit.lr import PolicyConfig
@@ -40,7 +40,7 @@ Ref = _like("owner/slug, as in the address", "SLUG/SLUG")
 ModelRef = _like("owner/model/framework/variation/version", r"SLUG/SLUG/SLUG/[A-Za-z0-9][\w.-]{0,79}/\d+")
 
 
-class KernelConfig(Section):
+class KernelConfig(ConfigSection):
     """How an experiment becomes Kaggle kernels. They are always private.
 
     owner        the Kaggle user whose kernels they are; left out: the one whose credentials push them
@@ -71,7 +71,7 @@ class KernelConfig(Section):
         return {"none": 0, "NvidiaTeslaT4": 2}.get(self.accelerator, 1)
 
 
-class TuneConfig(Section):
+class TuneConfig(ConfigSection):
     """How the peak rate of each policy is tuned before policies are compared: with the same budget for each.
 
     rates  peak rates to try; a slice keeps its ratio, and its higher end is tried
@@ -99,7 +99,7 @@ class TuneConfig(Section):
         return folds if isinstance(folds, str) else tuple(sorted(set(folds)))
 
 
-class CompareConfig(Section):
+class CompareConfig(ConfigSection):
     """The `compare` section: how policies are compared. It decides no training of its own.
 
     baseline  the policy that the others are compared with; left out: the first
@@ -116,7 +116,7 @@ class CompareConfig(Section):
     equalise: bool | tuple[Name, ...] = False
 
 
-class Experiment(Section):
+class ExperimentConfig(ConfigSection):
     """Everything that decides a result, how policies are compared, and how it goes to Kaggle. Policies × seeds ×
     folds are its runs.
 
@@ -167,7 +167,7 @@ class Experiment(Section):
 
 def load_experiment(
     path: str | Path, overrides: str | Sequence[str] = (), policies: str | Sequence[str] = ()
-) -> Experiment:
+) -> ExperimentConfig:
     """Reads and validates a config.
 
     path       a YAML file
@@ -193,7 +193,7 @@ def load_experiment(
     return validate(content, str(path))
 
 
-def of_size(experiment: Experiment, seeds: int | None = None, folds: int | None = None) -> Experiment:
+def of_size(experiment: ExperimentConfig, seeds: int | None = None, folds: int | None = None) -> ExperimentConfig:
     """The experiment with so many seeds (its own first, then the numbers after its last) and its first folds.
 
     Raises KitError for more folds than the plan has.
@@ -211,12 +211,12 @@ def of_size(experiment: Experiment, seeds: int | None = None, folds: int | None 
     return experiment
 
 
-def validate(content: dict[str, Any], source: str) -> Experiment:
+def validate(content: dict[str, Any], source: str) -> ExperimentConfig:
     """The experiment that `content` describes; KitError with a line for every fault."""
     try:
-        return Experiment.model_validate(content)
+        return ExperimentConfig.model_validate(content)
     except ValidationError as error:
-        lines = explain(error, content, Experiment)
+        lines = explain(error, content, ExperimentConfig)
         raise KitError("\n".join(f"{source}: {line}" for line in lines)) from error
 
 

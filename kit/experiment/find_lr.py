@@ -11,22 +11,22 @@ import pandas as pd
 
 from kit.core.errors import KitError
 from kit.core.files import write_text
-from kit.core.paths import Places
+from kit.core.paths import OutputDirs
 from kit.core.progress import Progress
 from kit.core.runs import ExperimentDir, RunDir, RunKey
-from kit.experiment.config import Experiment
+from kit.experiment.config import ExperimentConfig
 from kit.experiment.prepare import Prepared, Say, prepare, run_keys
 from kit.experiment.preview import preview_of
 from kit.experiment.train_run import trainer_of
-from kit.lr import Clock, Group, Policy
+from kit.lr import Clock, Policy, PolicyGroup
 from kit.lr.plots import draw_range_test
 from kit.training.device import make_accelerator
-from kit.training.range_test import RangeTest, Sweep, range_test
+from kit.training.range_test import RangeTestResult, Sweep, range_test
 from kit.training.trainer import batches_of
 
 
 @dataclass(frozen=True)
-class Search:
+class RangeSearch:
     """What find-lr was asked: rates from `first` to `last` in `steps` updates (fastai's defaults)."""
 
     first: float = 1e-7
@@ -42,7 +42,7 @@ class Search:
 
 
 @dataclass(frozen=True)
-class Reference:
+class ReferenceRates:
     """A policy as it is where most is learned (the largest mean rate over parameters), its schedule taken out.
 
     shape   float64 [groups]: the rates there by the policy's `lr`;  frozen  bool [groups]
@@ -53,7 +53,7 @@ class Reference:
 
 
 @dataclass(frozen=True)
-class Found:
+class FindLrResult:
     """A range test for each curve: `all` groups together, or one a depth group.
 
     policy, peak, base   whose profile it was, its `lr`, and the groups' rates under it
@@ -61,9 +61,9 @@ class Found:
 
     policy: str
     peak: float
-    groups: list[Group]
+    groups: list[PolicyGroup]
     base: np.ndarray
-    tests: dict[str, RangeTest]
+    tests: dict[str, RangeTestResult]
 
     def suggested_profile(self) -> tuple[float, dict[str, float]]:
         """For `by_depth`: the largest rate, and each group's multiplier of it, 0 for groups that are frozen.
@@ -80,14 +80,14 @@ class Found:
 
 
 def find_lr(
-    experiment: Experiment, search: Search, output: str | Path = ".", say: Say = lambda line: None
-) -> Found:
+    experiment: ExperimentConfig, search: RangeSearch, output: str | Path = ".", say: Say = lambda line: None
+) -> FindLrResult:
     """Runs the range test on the first policy, seed and fold of an experiment.
 
     Nothing is kept of it but the pixel cache below `output`; each curve starts from the seed's initial
     weights and sees the same batches. Raises KitError for what `run` would refuse.
     """
-    places = Places(Path(output).expanduser())
+    dirs = OutputDirs(Path(output).expanduser())
     name, *others = experiment.policies
     if others:
         say(f"find-lr looks at one policy: {name} (choose with --policy)")
@@ -101,7 +101,7 @@ def find_lr(
     if policy.controller:
         say(f"The controller {policy.controller.name} is left out: the static rates are tested")
     with tempfile.TemporaryDirectory() as scratch:
-        prepared = prepare(experiment, ExperimentDir(Path(scratch) / "runs"), places, say=say)
+        prepared = prepare(experiment, ExperimentDir(Path(scratch) / "runs"), dirs, say=say)
         key = run_keys(experiment)[0]
         rows = len(prepared.plan.training_rows(key.fold))
         groups, reference = _reference(prepared, key, policy, rows)
@@ -118,19 +118,23 @@ def find_lr(
                 tests[title].suggestions()
             except KitError as error:
                 raise KitError(f"find-lr {title}: {error}") from error
-    return Found(name, policy.peak, groups, reference.shape * policy.peak, tests)
+    return FindLrResult(name, policy.peak, groups, reference.shape * policy.peak, tests)
 
 
-def _reference(prepared: Prepared, key: RunKey, policy: Policy, rows: int) -> tuple[list[Group], Reference]:
+def _reference(
+    prepared: Prepared, key: RunKey, policy: Policy, rows: int
+) -> tuple[list[PolicyGroup], ReferenceRates]:
     seen = preview_of(prepared.experiment, key.policy, len(prepared.competition.classes), rows)
     matrix, groups = seen.matrix, seen.groups
     learning = np.where(matrix.frozen, 0.0, matrix.lr) @ [group.n_params for group in groups]
     step = int(learning.argmax())
     fraction = policy.fraction(Clock(step, len(matrix.lr), seen.steps_per_epoch))
-    return groups, Reference(matrix.lr[step] / (fraction * policy.peak), matrix.frozen[step])
+    return groups, ReferenceRates(matrix.lr[step] / (fraction * policy.peak), matrix.frozen[step])
 
 
-def _sweeps(search: Search, groups: Sequence[Group], reference: Reference, policy: Policy) -> dict[str, Sweep]:
+def _sweeps(
+    search: RangeSearch, groups: Sequence[PolicyGroup], reference: ReferenceRates, policy: Policy
+) -> dict[str, Sweep]:
     """By the name of the curve: `all`, or the group whose rate moves while the others keep their base rate."""
     common = {"frozen": reference.frozen, "train_norm": policy.train_norm}
     limits = (search.first, search.last, search.steps)
@@ -148,7 +152,7 @@ def _sweeps(search: Search, groups: Sequence[Group], reference: Reference, polic
     }
 
 
-def write_table(found: Found, path: str | Path) -> None:
+def write_table(found: FindLrResult, path: str | Path) -> None:
     """A CSV with a row an update: the curve, the swept rate, the loss and the smoothed loss."""
     frame = pd.concat(
         pd.DataFrame({"curve": name, "lr": test.rates, "loss": test.losses, "smoothed": test.smoothed})
@@ -157,7 +161,7 @@ def write_table(found: Found, path: str | Path) -> None:
     write_text(Path(path), frame.to_csv(index=False, lineterminator="\n"))
 
 
-def draw(found: Found, path: str | Path) -> None:
+def draw(found: FindLrResult, path: str | Path) -> None:
     """The smoothed loss over the rate, with the suggestions."""
     curves = {name: (test.rates, test.smoothed) for name, test in found.tests.items()}
     marks = {name: test.suggestions() for name, test in found.tests.items()}

@@ -13,17 +13,17 @@ from kit.core.runs import ExperimentDir
 from kit.core.settings import fingerprint
 from kit.core.yaml import read_yaml
 from kit.data.images import content_digest
-from kit.experiment.config import Experiment, validate
+from kit.experiment.config import ExperimentConfig, validate
 from kit.experiment.fold_plan import read_plan
 
 
-def config_digest(experiment: Experiment) -> str:
+def config_digest(experiment: ExperimentConfig) -> str:
     """Of what the config says about every run."""
     apart = ("name", "policies", "seeds", "scoring")
     return fingerprint({name: value for name, value in experiment.canonical().items() if name not in apart})
 
 
-def digests(experiment: Experiment, competition: Competition, plan: FoldPlan) -> dict[str, str]:
+def digests(experiment: ExperimentConfig, competition: Competition, plan: FoldPlan) -> dict[str, str]:
     """Of what all runs share. The metric and the test set are not among it: they decide no training.
 
     A weight file that is not here is left out, so that it is not compared: runs may come from where it is.
@@ -58,7 +58,7 @@ def test_digest(competition: Competition) -> str:
 
 
 def _made_from_something_else(
-    experiment: Experiment, folder: ExperimentDir, competition: Competition, stated: FoldPlan | None
+    experiment: ExperimentConfig, folder: ExperimentDir, competition: Competition, stated: FoldPlan | None
 ) -> str | None:
     if changed := changed_keys(experiment, folder):
         return f"another config ({some(changed, 5)})"
@@ -77,7 +77,7 @@ def _made_from_something_else(
     return None
 
 
-def changed_keys(experiment: Experiment, folder: ExperimentDir) -> list[str]:
+def changed_keys(experiment: ExperimentConfig, folder: ExperimentDir) -> list[str]:
     """Keys in which the config differs from the one that made the folder; more policies, seeds or folds
     to train are no difference."""
     if (stored := stored_experiment(folder)) is None:
@@ -100,14 +100,14 @@ def _differences(then: Any, now: Any, path: str):
         yield f"{path}: {then!r} there, {now!r} here"
 
 
-def stored_experiment(folder: ExperimentDir) -> Experiment | None:
+def stored_experiment(folder: ExperimentDir) -> ExperimentConfig | None:
     """What made the folder: the config with all policies and seeds it was run with; None for a new one."""
     if not folder.config.is_file():
         return None
     return validate(read_yaml(folder.config), str(folder.config))
 
 
-def with_what_was_run_before(experiment: Experiment, folder: ExperimentDir) -> Experiment:
+def with_what_was_run_before(experiment: ExperimentConfig, folder: ExperimentDir) -> ExperimentConfig:
     """The config to store: with the policies, seeds and folds that were trained under it before."""
     if (stored := stored_experiment(folder)) is None:
         return experiment

@@ -9,39 +9,39 @@ from kit.competition.duplicates import chained, duplicate_groups
 from kit.competition.folds import EARLIEST, FoldPlan, make_folds, read_folds
 from kit.competition.load import Competition
 from kit.core.errors import KitError, some
-from kit.core.paths import Places
+from kit.core.paths import OutputDirs
 from kit.core.runs import ExperimentDir
 from kit.data.hashes import look_at
-from kit.experiment.config import Experiment
+from kit.experiment.config import ExperimentConfig
 
 
 def new_plan(
-    experiment: Experiment,
+    experiment: ExperimentConfig,
     competition: Competition,
-    places: Places,
+    dirs: OutputDirs,
     say: Callable[[str], None] = lambda line: None,
 ) -> FoldPlan:
     """The plan that the config asks for; images are looked at where it keeps together those that are alike."""
-    config, alike = experiment.folds, _alike(experiment, competition, places)
+    config, alike = experiment.folds, _alike(experiment, competition, dirs)
     if alike is not None and (warning := chained(alike, config.k, config.duplicates)):
         say(warning)
     return make_folds(competition.ids, competition.targets, config, competition.train, alike)
 
 
-def _alike(experiment: Experiment, competition: Competition, places: Places) -> np.ndarray | None:
+def _alike(experiment: ExperimentConfig, competition: Competition, dirs: OutputDirs) -> np.ndarray | None:
     """Which training images are alike, where the config keeps such together: int64 [rows]."""
     setting = experiment.folds.duplicates
     if setting == "none":
         return None
-    return duplicate_groups(look_at(competition.train_images, places.cache), setting)
+    return duplicate_groups(look_at(competition.train_images, dirs.cache), setting)
 
 
-def read_plan(experiment: Experiment, folder: ExperimentDir, competition: Competition) -> FoldPlan:
+def read_plan(experiment: ExperimentConfig, folder: ExperimentDir, competition: Competition) -> FoldPlan:
     """The plan that the runs in the folder follow."""
     return read_folds(folder.folds, competition.ids, forward=experiment.folds.time is not None)
 
 
-def _stated_plan(experiment: Experiment, competition: Competition, given: Path) -> FoldPlan:
+def _stated_plan(experiment: ExperimentConfig, competition: Competition, given: Path) -> FoldPlan:
     """The plan in the file `given`; KitError where it is not one of these rows and this many folds."""
     if not given.is_file():
         raise KitError(f"--folds {given}: is no file; give a CSV with columns id and fold")

@@ -11,7 +11,7 @@ from kit.competition.load import class_names, encode_labels, load_labels
 from kit.competition.submission import WHOLE, id_column_of, submission_format
 from kit.competition.tables import column_names, need_columns, need_unique, read_table
 from kit.core.errors import KitError, some
-from kit.experiment.config import Experiment
+from kit.experiment.config import ExperimentConfig
 from kit.scoring.f1 import score
 
 
@@ -22,7 +22,7 @@ class Grade:
     rows: int
 
 
-def grade(submission: str | Path, solution: str | Path, experiment: Experiment) -> Grade:
+def grade(submission: str | Path, solution: str | Path, experiment: ExperimentConfig) -> Grade:
     """Scores a submission against the test labels.
 
     solution  a CSV with the id and label columns of the config, or of the sample submission, rows in any order;

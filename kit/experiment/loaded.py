@@ -6,18 +6,18 @@ from pathlib import Path
 
 from kit.competition.folds import FoldPlan, check_plan, row_groups
 from kit.competition.load import Competition
-from kit.core.paths import Places
+from kit.core.paths import OutputDirs
 from kit.core.runs import ExperimentDir
-from kit.experiment.config import Experiment
+from kit.experiment.config import ExperimentConfig
 from kit.experiment.fingerprint import _made_from_something_else
 from kit.experiment.fold_plan import _alike, _stated_plan, new_plan, read_plan
 
 
 def fold_plan(
-    experiment: Experiment,
+    experiment: ExperimentConfig,
     folder: ExperimentDir,
     competition: Competition,
-    places: Places,
+    dirs: OutputDirs,
     given: Path | None = None,
     say: Callable[[str], None] = lambda line: None,
 ) -> tuple[FoldPlan, str | None]:
@@ -33,10 +33,10 @@ def fold_plan(
     elif not reason and folder.runs():
         plan = read_plan(experiment, folder, competition)
     else:
-        plan = new_plan(experiment, competition, places, say)
+        plan = new_plan(experiment, competition, dirs, say)
     if plan.groups is None:  # a plan that does not tell them
         groups = row_groups(
-            experiment.folds, competition.train, _alike(experiment, competition, places), len(plan.ids)
+            experiment.folds, competition.train, _alike(experiment, competition, dirs), len(plan.ids)
         )
         plan = replace(plan, groups=groups)
     check_plan(plan, experiment.folds, competition.train)

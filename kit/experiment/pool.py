@@ -15,9 +15,9 @@ from kit.competition.submission import write_submission
 from kit.core.errors import KitError
 from kit.core.files import write_json
 from kit.core.runs import ExperimentDir, RunDir, average, read_predictions, write_predictions
-from kit.experiment.config import Experiment
+from kit.experiment.config import ExperimentConfig
 from kit.scoring.config import ScoringConfig
-from kit.scoring.decide import Choice, Rule, choose, decide_test, rule_from_json
+from kit.scoring.decide import Rule, RuleChoice, choose, decide_test, rule_from_json
 from kit.scoring.f1 import per_class, score
 
 
@@ -32,11 +32,11 @@ class PolicyResult:
     scores: dict[str, Any]
     per_class: pd.DataFrame
     submission: Path
-    decided: "Decided"
+    decided: "ScoredRuns"
 
 
 @dataclass(frozen=True)
-class Decided:
+class ScoredRuns:
     """Runs scored: what is compared between policies.
 
     ids        of the pooled out-of-fold rows
@@ -54,7 +54,7 @@ class Decided:
 
 
 @dataclass(frozen=True)
-class Pooled:
+class PooledPredictions:
     """Predictions joined by id, the mean over seeds.
 
     oof     a row a training row that was held out, indexed by id
@@ -72,7 +72,7 @@ class Pooled:
     each: list[pd.DataFrame]
     test: dict[int, pd.DataFrame]
 
-    def choose(self, config: ScoringConfig) -> Choice:
+    def choose(self, config: ScoringConfig) -> RuleChoice:
         return choose(self.oof.to_numpy(), self.truth, self.folds, config, self.groups)
 
     @property
@@ -84,7 +84,9 @@ class Pooled:
         return decide_test(rule, [frame.to_numpy() for frame in self.test.values()], config.transfer)
 
 
-def pooled(runs: Sequence[RunDir], competition: Competition, plan: FoldPlan, with_test: bool = True) -> Pooled:
+def pooled(
+    runs: Sequence[RunDir], competition: Competition, plan: FoldPlan, with_test: bool = True
+) -> PooledPredictions:
     """All finished runs of one policy; without their predictions of the test rows where these are not needed."""
     place = {name: row for row, name in enumerate(competition.ids)}
     each = [read_predictions(run.oof) for run in runs]
@@ -98,18 +100,20 @@ def pooled(runs: Sequence[RunDir], competition: Competition, plan: FoldPlan, wit
         ).items()
     }
     groups = None if plan.groups is None else plan.groups[rows]
-    return Pooled(oof, competition.targets[rows], plan.fold[rows], groups, each, test)
+    return PooledPredictions(oof, competition.targets[rows], plan.fold[rows], groups, each, test)
 
 
-def decided(runs: Sequence[RunDir], competition: Competition, plan: FoldPlan, config: ScoringConfig) -> Decided:
+def decided(runs: Sequence[RunDir], competition: Competition, plan: FoldPlan, config: ScoringConfig) -> ScoredRuns:
     """The runs, of one policy or of a policy at rates of its own in each fold, scored."""
     pool = pooled(runs, competition, plan, with_test=False)
     return _decided(runs, pool, pool.choose(config), config)
 
 
-def _decided(runs: Sequence[RunDir], pool: Pooled, choice: Choice, config: ScoringConfig) -> Decided:
+def _decided(
+    runs: Sequence[RunDir], pool: PooledPredictions, choice: RuleChoice, config: ScoringConfig
+) -> ScoredRuns:
     scores = [_score_of(*run, pool, choice, config) for run in zip(runs, pool.each, strict=True)]
-    return Decided(pool.oof.index, pool.truth, choice.predicted, pool.groups, choice.cross_fitted, scores)
+    return ScoredRuns(pool.oof.index, pool.truth, choice.predicted, pool.groups, choice.cross_fitted, scores)
 
 
 def by_fold(predictions: Iterable[tuple[int, pd.DataFrame]]) -> dict[int, pd.DataFrame]:
@@ -122,7 +126,7 @@ def by_fold(predictions: Iterable[tuple[int, pd.DataFrame]]) -> dict[int, pd.Dat
 
 def pool_policy(
     policy: str,
-    experiment: Experiment,
+    experiment: ExperimentConfig,
     competition: Competition,
     plan: FoldPlan,
     folder: ExperimentDir,
@@ -161,7 +165,7 @@ def pool_policy(
     return PolicyResult(scores, named, submission, result)
 
 
-def score_record(choice: Choice, config: ScoringConfig, classes: Sequence[str]) -> dict[str, Any]:
+def score_record(choice: RuleChoice, config: ScoringConfig, classes: Sequence[str]) -> dict[str, Any]:
     """What is kept of a decision rule: the honest score, the optimistic one, the rule, and the others tried."""
     return {
         "metric": config.title,
@@ -221,7 +225,7 @@ def _choosing(config: ScoringConfig) -> dict[str, Any]:
 
 
 def _score_of(
-    run: RunDir, frame: pd.DataFrame, pool: Pooled, choice: Choice, config: ScoringConfig
+    run: RunDir, frame: pd.DataFrame, pool: PooledPredictions, choice: RuleChoice, config: ScoringConfig
 ) -> dict[str, Any]:
     """The score of a run on its held-out rows, each decided by a rule that was fitted without them, among the rows
     of all folds."""

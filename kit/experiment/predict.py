@@ -16,11 +16,11 @@ from kit.competition.load import TestSet, class_names, load_labels, load_test, n
 from kit.competition.submission import SubmissionFormat, submission_format, write_submission
 from kit.core.errors import KitError, some
 from kit.core.files import need_output, sha256
-from kit.core.paths import Places, input_root, mounted
+from kit.core.paths import OutputDirs, input_root, mounted
 from kit.core.runs import ExperimentDir, RunDir, RunKey, average, predictions, read_predictions
 from kit.core.settings import fingerprint
-from kit.data.images import Readable, open_readable
-from kit.experiment.config import Experiment
+from kit.data.images import ReadableImages, open_readable
+from kit.experiment.config import ExperimentConfig
 from kit.experiment.fingerprint import config_digest
 from kit.experiment.pool import by_fold, stored_rule
 from kit.experiment.prepare import Say
@@ -33,7 +33,7 @@ from kit.training.predict import Normalise, predict
 
 
 @dataclass(frozen=True)
-class Predicted:
+class PredictResult:
     """submission  the file
     rows        in it
     models      whose mean it is, of so many that there are
@@ -50,14 +50,14 @@ class Predicted:
 
 
 def predict_test(
-    experiment: Experiment,
+    experiment: ExperimentConfig,
     sources: Sequence[str | Path] = (),
     submission: str | Path = "submission.csv",
     output: str | Path = ".",
     cache: str | Path | None = None,
     seconds: float | None = None,
     say: Say = lambda line: None,
-) -> Predicted:
+) -> PredictResult:
     """Predicts the test set that is there with the runs of the experiment's first policy; the mean of all.
 
     sources     folders that hold finished runs, at any depth; left out: output/runs, and what is attached to
@@ -73,12 +73,12 @@ def predict_test(
     deadline = float("inf") if seconds is None else time.monotonic() + seconds
     need_output("--submission", str(submission), (".csv",))
     submission = Path(submission)
-    places = Places(Path(output).expanduser(), Path(cache).expanduser() if cache else None)
+    dirs = OutputDirs(Path(output).expanduser(), Path(cache).expanduser() if cache else None)
     policy = next(iter(experiment.policies))
     test = load_test(experiment.competition)
     need_an_image(test, experiment.competition)
     stated = [Path(source).expanduser() for source in sources]
-    runs = find_runs(experiment, policy, stated or usual_sources(experiment, places))
+    runs = find_runs(experiment, policy, stated or usual_sources(experiment, dirs))
     oof = average(read_predictions(run.oof) for run in runs)
     multilabel, scoring = experiment.competition.multilabel, experiment.scoring
     scoring.check(multilabel, len(oof.columns))
@@ -90,7 +90,7 @@ def predict_test(
         path=submission,
     )
     hand_in.write({})  # before anything that may take long
-    hand_in = replace(hand_in, rule=_rule(experiment, runs, oof, places, say))
+    hand_in = replace(hand_in, rule=_rule(experiment, runs, oof, dirs, say))
     models = "1 model" if len(runs) == 1 else f"{len(runs)} models"
     say(
         f"{experiment.name}: {len(test.ids)} test rows, {models} of {policy}; until they are done {submission} "
@@ -98,7 +98,7 @@ def predict_test(
     )
     # The test set may be larger than any before: a cache where there is room for it, even if told to have one.
     data = experiment.data.model_copy(update={"cache": experiment.data.cache and "auto"})
-    readable = open_readable(test.ids, test.images, data, places.cache, expired=_after(deadline))
+    readable = open_readable(test.ids, test.images, data, dirs.cache, expired=_after(deadline))
     try:
         made = list(_predictions(experiment, runs if readable.rows else [], readable, deadline, say))
     finally:
@@ -118,19 +118,19 @@ def predict_test(
             "prior"
         )
     hand_in.write(by_fold(made))
-    return Predicted(submission, len(test.ids), len(made), len(runs), unreadable, late)
+    return PredictResult(submission, len(test.ids), len(made), len(runs), unreadable, late)
 
 
-def usual_sources(experiment: Experiment, places: Places) -> list[Path]:
+def usual_sources(experiment: ExperimentConfig, dirs: OutputDirs) -> list[Path]:
     """The experiment's own folder, and in a kernel what is attached to it."""
     kernel = experiment.kernel
     attached = [mounted(ref) for ref in (*(kernel.kernels or ()), *kernel.datasets, *kernel.models)]
     if not attached or None in attached:  # by hand, or in a form that Kaggle has thought of since
         attached.append(input_root())
-    return [folder for folder in (places.runs / experiment.name, *attached) if folder and folder.is_dir()]
+    return [folder for folder in (dirs.runs / experiment.name, *attached) if folder and folder.is_dir()]
 
 
-def find_runs(experiment: Experiment, policy: str, sources: Sequence[Path]) -> list[RunDir]:
+def find_runs(experiment: ExperimentConfig, policy: str, sources: Sequence[Path]) -> list[RunDir]:
     """The finished runs of one policy of the experiment, wherever they lie in the folders, by seed and fold.
 
     Raises KitError where there is none, where one was trained under another config or two on different data,
@@ -153,10 +153,10 @@ def find_runs(experiment: Experiment, policy: str, sources: Sequence[Path]) -> l
             )
         found.setdefault(key, run)
     if not found:
-        places = f"in {some(sources)}" if sources else "here, and nothing is attached"
+        where = f"in {some(sources)}" if sources else "here, and nothing is attached"
         beside = f", only of {some(sorted(passed))}" if passed else ""
         raise KitError(
-            f"there is no finished run of {experiment.name}/{policy} {places}{beside}; train one, or say what "
+            f"there is no finished run of {experiment.name}/{policy} {where}{beside}; train one, or say what "
             "holds them: --runs DIR, for a kernel kernel.kernels or kernel.datasets"
         )
     runs = [found[key] for key in sorted(found)]
@@ -164,7 +164,7 @@ def find_runs(experiment: Experiment, policy: str, sources: Sequence[Path]) -> l
     return runs
 
 
-def _need_same_config(experiment: Experiment, policy: str, record: dict, run: RunDir) -> None:
+def _need_same_config(experiment: ExperimentConfig, policy: str, record: dict, run: RunDir) -> None:
     now = {"config": config_digest(experiment), "policy": fingerprint(experiment.policies[policy].canonical())}
     if changed := [name for name in now if record["depends_on"][name] != now[name]]:
         raise KitError(
@@ -188,7 +188,7 @@ def _after(deadline: float) -> Callable[[], bool]:
 
 
 def _predictions(
-    experiment: Experiment, runs: Sequence[RunDir], readable: Readable, deadline: float, say: Say
+    experiment: ExperimentConfig, runs: Sequence[RunDir], readable: ReadableImages, deadline: float, say: Say
 ) -> Iterator[tuple[int, pd.DataFrame]]:
     """The fold of each run, and what it predicts before the deadline: of the first the rows that it reached, of
     others all or none."""
@@ -212,7 +212,11 @@ def _predictions(
 
 
 def _predict(
-    experiment: Experiment, run: RunDir, readable: Readable, accelerator: Accelerator, expired: Callable[[], bool]
+    experiment: ExperimentConfig,
+    run: RunDir,
+    readable: ReadableImages,
+    accelerator: Accelerator,
+    expired: Callable[[], bool],
 ) -> pd.DataFrame:
     config, data, classes = experiment.prediction, experiment.data, list(read_predictions(run.oof).columns)
     images, rows = readable.images, readable.rows
@@ -242,12 +246,14 @@ def _predict(
     return predictions([images.ids[row] for row in rows[: len(probabilities)]], probabilities, classes)
 
 
-def _rule(experiment: Experiment, runs: Sequence[RunDir], oof: pd.DataFrame, places: Places, say: Say) -> Rule:
+def _rule(
+    experiment: ExperimentConfig, runs: Sequence[RunDir], oof: pd.DataFrame, dirs: OutputDirs, say: Say
+) -> Rule:
     """The decision rule that the pooled runs chose; where that is not at hand, one fitted on the out-of-fold
     predictions and the train table; without that, the plain one."""
     policy, config = next(iter(experiment.policies)), experiment.scoring
     classes, multilabel = list(oof.columns), experiment.competition.multilabel
-    stored = stored_rule(ExperimentDir(places.runs / experiment.name).policy(policy) / "scores.json", config)
+    stored = stored_rule(ExperimentDir(dirs.runs / experiment.name).policy(policy) / "scores.json", config)
     if stored and stored.is_of(runs, classes):
         return stored.rule
     if config.rule == "argmax" or config.rules(multilabel) == ("argmax",):
@@ -270,7 +276,7 @@ def _rule(experiment: Experiment, runs: Sequence[RunDir], oof: pd.DataFrame, pla
     return rule
 
 
-def _format(experiment: Experiment, test: TestSet, classes: list[str]) -> SubmissionFormat:
+def _format(experiment: ExperimentConfig, test: TestSet, classes: list[str]) -> SubmissionFormat:
     config = experiment.competition
     labels: Labels = SingleLabel(tuple(classes))
     if config.multilabel:

@@ -13,13 +13,13 @@ from kit.competition.folds import FoldPlan, check_folds, rare_classes, write_fol
 from kit.competition.load import Competition, label_hints, load_competition
 from kit.core.errors import KitError, Say, some
 from kit.core.files import write_text
-from kit.core.paths import Places
+from kit.core.paths import OutputDirs
 from kit.core.progress import Progress
 from kit.core.runs import ExperimentDir, RunKey
 from kit.core.settings import fingerprint
 from kit.data.augment import Augmentation
 from kit.data.images import ImageSet, Report, open_images, open_readable
-from kit.experiment.config import Experiment
+from kit.experiment.config import ExperimentConfig
 from kit.experiment.fingerprint import digests, test_digest, with_what_was_run_before
 from kit.experiment.loaded import fold_plan
 from kit.model.build import Normalisation, build_model, normalisation
@@ -38,7 +38,7 @@ class Prepared:
     test  the test images that can be read
     """
 
-    experiment: Experiment
+    experiment: ExperimentConfig
     competition: Competition
     plan: FoldPlan
     train: ImageSet
@@ -56,7 +56,7 @@ class Prepared:
         return self.depends_on | {"policy": fingerprint(policy), "seed": str(key.seed), "fold": str(key.fold)}
 
 
-def run_keys(experiment: Experiment) -> list[RunKey]:
+def run_keys(experiment: ExperimentConfig) -> list[RunKey]:
     """All runs of an experiment, in the order in which they are trained."""
     return [
         RunKey(policy, seed, fold)
@@ -67,9 +67,9 @@ def run_keys(experiment: Experiment) -> list[RunKey]:
 
 
 def prepare(
-    experiment: Experiment,
+    experiment: ExperimentConfig,
     folder: ExperimentDir,
-    places: Places,
+    dirs: OutputDirs,
     replace: bool = False,
     say: Say = lambda line: None,
     shown: bool = True,
@@ -93,7 +93,7 @@ def prepare(
             "scoring.at_least = 0: every training row has a label, so a submission with rows that have none is "
             "taken for invalid; leave it out, or set 1"
         )
-    plan, reason = fold_plan(experiment, folder, competition, places, folds, say)
+    plan, reason = fold_plan(experiment, folder, competition, dirs, folds, say)
     for line in rare_classes(plan, experiment.folds.k, competition.classes, competition.targets):
         say(line)
     recipe = _check_training(experiment, competition, plan)
@@ -102,7 +102,7 @@ def prepare(
             f"{folder.path} was made from {reason}; give the experiment another name (--set name=...), or start "
             "it anew with --replace"
         )
-    decoding = _Decoding(experiment, places, say, shown)
+    decoding = _Decoding(experiment, dirs, say, shown)
     train = decoding.train(competition)
     test = decoding.test(competition)
     if reason:  # only now, when nothing can go wrong any more
@@ -113,7 +113,7 @@ def prepare(
     return Prepared(experiment, competition, plan, train, test, recipe, digests(experiment, competition, plan))
 
 
-def _check_training(experiment: Experiment, competition: Competition, plan: FoldPlan) -> Recipe:
+def _check_training(experiment: ExperimentConfig, competition: Competition, plan: FoldPlan) -> Recipe:
     """Builds what each run builds, once and on the CPU: model, weights, groups, optimizer, augmentation; and
     sends noise through the model."""
     data, training, seed = experiment.data, experiment.training, experiment.seeds[0]
@@ -160,8 +160,8 @@ def _check_forward(model: nn.Module, shape: tuple[int, ...], name: str) -> None:
 class _Decoding:
     """Opens the images of an experiment; `shown`: with a progress bar."""
 
-    experiment: Experiment
-    places: Places
+    experiment: ExperimentConfig
+    dirs: OutputDirs
     say: Say
     shown: bool
 
@@ -169,7 +169,7 @@ class _Decoding:
         """All of them; KitError where one cannot be read."""
         with self._progress("train", competition.ids) as report:
             images = open_images(
-                competition.ids, competition.train_images, self.experiment.data, self.places.cache, report
+                competition.ids, competition.train_images, self.experiment.data, self.dirs.cache, report
             )
         self._tell_if_uncached("train", images)
         return images
@@ -177,7 +177,7 @@ class _Decoding:
     def test(self, competition: Competition) -> ImageSet:
         """Those that can be read: nobody can mend Kaggle's test images."""
         ids, sources = competition.test_ids, competition.test_images
-        data, cache = self.experiment.data, self.places.cache
+        data, cache = self.experiment.data, self.dirs.cache
         with self._progress("test", ids) as report:
             readable = open_readable(ids, sources, data, cache, report)
         images = readable.images

@@ -10,8 +10,8 @@ from kit.competition.folds import check_folds, make_folds
 from kit.competition.load import load_competition
 from kit.core.errors import KitError
 from kit.core.files import write_text
-from kit.experiment.config import Experiment
-from kit.lr import Group, Matrix
+from kit.experiment.config import ExperimentConfig
+from kit.lr import PolicyGroup, RateMatrix
 from kit.lr.plots import draw_policies
 from kit.model.build import build_model
 from kit.model.groups import depth_groups
@@ -24,8 +24,8 @@ class Preview:
     """The step × group matrix of one policy, as the first fold to be trained would see it on one device."""
 
     policy: str
-    groups: list[Group]
-    matrix: Matrix
+    groups: list[PolicyGroup]
+    matrix: RateMatrix
     steps_per_epoch: int
     controller: str | None  # its name; what it makes of the rates is known only in training
 
@@ -46,7 +46,7 @@ class Preview:
         ]
 
 
-def preview(experiment: Experiment) -> list[Preview]:
+def preview(experiment: ExperimentConfig) -> list[Preview]:
     """The rates of each of the experiment's policies. Needs the competition's tables and no images.
 
     Raises KitError where a policy does not fit the model or the length of the training.
@@ -59,7 +59,7 @@ def preview(experiment: Experiment) -> list[Preview]:
     return [preview_of(experiment, name, len(competition.classes), rows) for name in experiment.policies]
 
 
-def preview_of(experiment: Experiment, name: str, n_classes: int, rows: int) -> Preview:
+def preview_of(experiment: ExperimentConfig, name: str, n_classes: int, rows: int) -> Preview:
     """One policy on `n_classes` classes and `rows` rows that train."""
     config, data, seed = experiment.policies[name], experiment.data, experiment.seeds[0]
     policy, batches = config.build(), batches_of(experiment.training, rows, seed)

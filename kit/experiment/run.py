@@ -7,20 +7,20 @@ from typing import Literal
 from kit.competition.folds import FoldPlan
 from kit.competition.load import Competition, load_competition
 from kit.core.errors import KitError, some
-from kit.core.paths import Places
+from kit.core.paths import OutputDirs
 from kit.core.runs import ExperimentDir
-from kit.experiment.config import Experiment
+from kit.experiment.config import ExperimentConfig
 from kit.experiment.curves import draw_curves
 from kit.experiment.fingerprint import stored_experiment, test_digest
 from kit.experiment.loaded import fold_plan
 from kit.experiment.pool import PolicyResult, pool_policy
 from kit.experiment.prepare import Say, run_keys
-from kit.experiment.runner import Bench, set_up
+from kit.experiment.runner import Runner, set_up
 from kit.experiment.train_run import predict_test_anew
 
 
 @dataclass(frozen=True)
-class Result:
+class ExperimentResult:
     """What `run` made: the folder, how many runs were trained now and were there, results by policy.
 
     left  runs that were not begun, as the time would not have sufficed; policies of which none is finished have
@@ -35,7 +35,7 @@ class Result:
 
 
 def run(
-    experiment: Experiment,
+    experiment: ExperimentConfig,
     output: str | Path = ".",
     replace: bool = False,
     say: Say = lambda line: None,
@@ -44,7 +44,7 @@ def run(
     cache: str | Path | None = None,
     jobs: int | Literal["auto"] = "auto",
     seconds: float | None = None,
-) -> Result:
+) -> ExperimentResult:
     """Trains every policy × seed × fold that is not there yet, pools them and writes the submissions.
 
     output   the folder that holds runs/, submissions/ and cache/
@@ -62,9 +62,9 @@ def run(
     return train_and_pool(experiment, bench)
 
 
-def train_and_pool(experiment: Experiment, bench: Bench, tolerant: bool = False) -> Result:
+def train_and_pool(experiment: ExperimentConfig, bench: Runner, tolerant: bool = False) -> ExperimentResult:
     """`run` on a bench that is set up, perhaps for more policies than those of `experiment`; `tolerant` as in
-    `Bench.train`."""
+    `Runner.train`."""
     keys = run_keys(experiment)
     due = len(bench.due(keys, tolerant))
     left = bench.train(keys, tolerant=tolerant)
@@ -74,25 +74,25 @@ def train_and_pool(experiment: Experiment, bench: Bench, tolerant: bool = False)
     first = _first_policy(folder)
     results = {
         policy: _pool(
-            policy, first, experiment, prepared.competition, prepared.plan, folder, bench.places, bench.main
+            policy, first, experiment, prepared.competition, prepared.plan, folder, bench.dirs, bench.main
         )
         for policy in experiment.policies
         if any(run.finished for run in folder.runs(policy))
     }
     if bench.main and (due or not folder.curves.is_file()):
         draw_curves(folder, experiment.scoring.title, tuple(stored_experiment(folder).policies))
-    return Result(folder.path, due - left, len(keys) - due, results, left)
+    return ExperimentResult(folder.path, due - left, len(keys) - due, results, left)
 
 
-def pool(experiment: Experiment, output: str | Path = ".") -> Result:
+def pool(experiment: ExperimentConfig, output: str | Path = ".") -> ExperimentResult:
     """Pools the finished runs that are there and writes the submissions, without training anything.
 
     Raises KitError where there is none, or where they are of another config or other data.
     """
-    places = Places(Path(output).expanduser())
-    folder = ExperimentDir(places.runs / experiment.name)
+    dirs = OutputDirs(Path(output).expanduser())
+    folder = ExperimentDir(dirs.runs / experiment.name)
     competition = load_competition(experiment.competition)
-    plan, reason = fold_plan(experiment, folder, competition, places)
+    plan, reason = fold_plan(experiment, folder, competition, dirs)
     if reason:
         raise KitError(f"{folder.path} was made from {reason}, so it is not pooled with this config and data")
     finished = {policy: [run for run in folder.runs(policy) if run.finished] for policy in experiment.policies}
@@ -108,12 +108,12 @@ def pool(experiment: Experiment, output: str | Path = ".") -> Result:
         raise KitError(f"{folder.config} does not exist; bring it along with the runs it belongs to")
     first = _first_policy(folder)
     results = {
-        policy: _pool(policy, first, experiment, competition, plan, folder, places, write=True)
+        policy: _pool(policy, first, experiment, competition, plan, folder, dirs, write=True)
         for policy, runs in finished.items()
         if runs
     }
     draw_curves(folder, experiment.scoring.title, tuple(stored_experiment(folder).policies))
-    return Result(folder.path, 0, sum(map(len, finished.values())), results)
+    return ExperimentResult(folder.path, 0, sum(map(len, finished.values())), results)
 
 
 def _first_policy(folder: ExperimentDir) -> str:
@@ -124,14 +124,14 @@ def _first_policy(folder: ExperimentDir) -> str:
 def _pool(
     policy: str,
     first: str,
-    experiment: Experiment,
+    experiment: ExperimentConfig,
     competition: Competition,
     plan: FoldPlan,
     folder: ExperimentDir,
-    places: Places,
+    dirs: OutputDirs,
     write: bool,
 ) -> PolicyResult:
     """Its submission is <experiment> for the policy it began with, <experiment>+<policy> (no name holds a +) for
     later ones."""
     name = experiment.name if policy == first else f"{experiment.name}+{policy}"
-    return pool_policy(policy, experiment, competition, plan, folder, places.submissions / f"{name}.csv", write)
+    return pool_policy(policy, experiment, competition, plan, folder, dirs.submissions / f"{name}.csv", write)

@@ -12,11 +12,11 @@ from accelerate import PartialState
 
 from kit.core.errors import KitError
 from kit.core.files import need_writable
-from kit.core.paths import Places
+from kit.core.paths import OutputDirs
 from kit.core.runs import ExperimentDir, RunDir, RunKey
 from kit.core.settings import fingerprint
 from kit.data.loading import worker_count
-from kit.experiment.config import Experiment
+from kit.experiment.config import ExperimentConfig
 from kit.experiment.parallel import side_by_side
 from kit.experiment.prepare import Prepared, Say, prepare
 from kit.experiment.train_run import _execute
@@ -26,7 +26,7 @@ MARGIN = 1.3  # a run may take this much longer than the slowest before it
 
 
 @dataclass(frozen=True)
-class Bench:
+class Runner:
     """An experiment that is ready to train.
 
     jobs      runs side by side; auto: one on each GPU
@@ -35,7 +35,7 @@ class Bench:
 
     prepared: Prepared
     folder: ExperimentDir
-    places: Places
+    dirs: OutputDirs
     state: PartialState
     jobs: int | Literal["auto"]
     deadline: float
@@ -78,7 +78,7 @@ class Bench:
         """Those of the runs that `train` would train."""
         return [key for key in keys if not (self.folder.run(key).finished or (tolerant and self._diverged(key)))]
 
-    def within(self, fold: int, folder: ExperimentDir) -> "Bench":
+    def within(self, fold: int, folder: ExperimentDir) -> "Runner":
         """For trainings that see nothing of a fold, in a folder of their own."""
         plan = dataclasses.replace(self.prepared.plan, unused=fold)
         depends_on = self.prepared.depends_on | {"folds": plan.digest}
@@ -100,7 +100,7 @@ class Bench:
 
 
 def set_up(
-    experiment: Experiment,
+    experiment: ExperimentConfig,
     output: str | Path = ".",
     replace: bool = False,
     say: Say = lambda line: None,
@@ -109,13 +109,13 @@ def set_up(
     cache: str | Path | None = None,
     jobs: int | Literal["auto"] = "auto",
     seconds: float | None = None,
-) -> Bench:
+) -> Runner:
     """Checks everything that can be wrong, and prepares the data. Arguments: see `kit.experiment.run.run`."""
     deadline = float("inf") if seconds is None else time.monotonic() + seconds
-    places = Places(Path(output).expanduser(), Path(cache).expanduser() if cache else None)
-    for path in (places.runs, places.cache, places.submissions):
+    dirs = OutputDirs(Path(output).expanduser(), Path(cache).expanduser() if cache else None)
+    for path in (dirs.runs, dirs.cache, dirs.submissions):
         need_writable(path)
-    folder = ExperimentDir(places.runs / experiment.name)
+    folder = ExperimentDir(dirs.runs / experiment.name)
     state = process_state(experiment.training)
     main = state.is_main_process
     if seconds is not None and state.num_processes > 1:
@@ -124,11 +124,11 @@ def set_up(
         say = lambda line: None  # noqa: E731
     with state.main_process_first():
         plan = Path(folds).expanduser() if folds else None
-        prepared = prepare(experiment, folder, places, replace and main, say, shown=main, folds=plan)
-    return Bench(prepared, folder, places, state, jobs, deadline, say)
+        prepared = prepare(experiment, folder, dirs, replace and main, say, shown=main, folds=plan)
+    return Runner(prepared, folder, dirs, state, jobs, deadline, say)
 
 
-def _side_by_side(wanted: int | str, experiment: Experiment, processes: int, due: int) -> int:
+def _side_by_side(wanted: int | str, experiment: ExperimentConfig, processes: int, due: int) -> int:
     """How many runs to train at a time."""
     if processes > 1:
         if wanted not in ("auto", 1):

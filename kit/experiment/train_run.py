@@ -19,19 +19,19 @@ from kit.core.errors import Diverged, KitError
 from kit.core.files import atomic
 from kit.core.runs import ExperimentDir, RunDir, RunKey, predictions, read_predictions, write_predictions
 from kit.core.settings import fingerprint
-from kit.experiment.config import Experiment
+from kit.experiment.config import ExperimentConfig
 from kit.experiment.prepare import Prepared, Say
 from kit.lr import Policy
 from kit.model.build import build_model
 from kit.model.groups import depth_groups
 from kit.training.device import make_accelerator
-from kit.training.trainer import Fold, Trainer
+from kit.training.trainer import FoldData, Trainer
 
 PACKAGES = ("torch", "torchvision", "timm", "albumentations", "accelerate", "numpy", "scikit-learn", "pandas")
 
 
 def _execute(key: RunKey, prepared: Prepared, run: RunDir, say: Say, tolerant: bool = False) -> None:
-    """Trains one run, predicts held-out and test rows, and writes its folder; `tolerant` as in `Bench.train`."""
+    """Trains one run, predicts held-out and test rows, and writes its folder; `tolerant` as in `Runner.train`."""
     experiment, competition = prepared.experiment, prepared.competition
     gc.collect()  # a training that failed before this one left its model behind
     accelerator = make_accelerator(experiment.training)
@@ -117,7 +117,7 @@ def trainer_of(
         experiment.model, len(competition.classes), experiment.data.channels, experiment.data.size, key.seed
     )
     config = experiment.policies[key.policy]
-    fold = Fold(
+    fold = FoldData(
         images=prepared.train,
         targets=competition.targets,
         train_rows=prepared.plan.training_rows(key.fold),
@@ -132,7 +132,7 @@ def trainer_of(
     return Trainer(model, groups, policy or config.build(), fold, recipe, key.seed, accelerator, run)
 
 
-def _is_first(key: RunKey, experiment: Experiment) -> bool:
+def _is_first(key: RunKey, experiment: ExperimentConfig) -> bool:
     return (key.seed, key.fold) == (experiment.seeds[0], experiment.folds.chosen[0])
 
 

@@ -17,7 +17,7 @@ from typing import Any
 from kit.core.errors import KitError, some
 from kit.core.files import atomic
 from kit.kaggle.logs import log_lines, streamed_lines
-from kit.kaggle.retry import NotSent, Patience, Refused, Say, one_line
+from kit.kaggle.retry import NotSent, Refused, Retry, Say, one_line
 
 PAGE = 200  # files a page
 UPLOAD_FAILED = "Could not submit to competition"  # the client's words, in the answer that it makes up then
@@ -26,7 +26,7 @@ FINAL = ("COMPLETE", "ERROR", "CANCEL_ACKNOWLEDGED")
 
 
 @dataclass(frozen=True)
-class Pushed:
+class PushedKernel:
     """A version of a kernel on Kaggle."""
 
     owner: str
@@ -73,7 +73,7 @@ class Quota:
 
 
 @dataclass(frozen=True)
-class Submitted:
+class KaggleSubmission:
     """One submission as Kaggle lists it; scores are None until there are some."""
 
     ref: int
@@ -91,7 +91,7 @@ class Kaggle:
 
     def __init__(self, say: Say = lambda line: None, wait: Callable[[float], None] = time.sleep):
         self._say = say
-        self._patience = Patience(say, wait)
+        self._patience = Retry(say, wait)
         self._patiently, self._once = self._patience.call, self._patience.once
         self._api = _signed_in()
 
@@ -99,7 +99,7 @@ class Kaggle:
     def user(self) -> str:
         return self._api.config_values.get("username") or ""
 
-    def push(self, folder: Path, seconds: float) -> Pushed:
+    def push(self, folder: Path, seconds: float) -> PushedKernel:
         """Saves the kernel in `folder` as a new version, which Kaggle then runs for at most `seconds`.
 
         Raises KitError for what the client passes over: an `error` in the answer, and sources that Kaggle
@@ -115,9 +115,9 @@ class Kaggle:
             with contextlib.redirect_stdout(io.StringIO()):
                 return self._api.kernels_push(str(folder), str(int(seconds)))
 
-        def arrived() -> Pushed | None:
+        def arrived() -> PushedKernel | None:
             after = self.latest_version(owner, slug)
-            return Pushed(owner, slug, after, kernel_url(owner, slug)) if after > before else None
+            return PushedKernel(owner, slug, after, kernel_url(owner, slug)) if after > before else None
 
         answer, there = self._once(what, send, arrived)
         if there:
@@ -136,7 +136,7 @@ class Kaggle:
                 f"{what}: Kaggle does not know, or does not let you use: {'; '.join(bad)}. The kernel was saved "
                 "and runs without; cancel it on its page, mend the sources and push again"
             )
-        return Pushed(owner, slug, int(answer.version_number), answer.url or "")
+        return PushedKernel(owner, slug, int(answer.version_number), answer.url or "")
 
     def latest_version(self, owner: str, slug: str) -> int:
         """The number of the latest version of a kernel; 0 where there is none."""
@@ -151,7 +151,7 @@ class Kaggle:
             raise
         return int(answer.metadata.current_version_number or 0)
 
-    def session(self, kernel: Pushed) -> Session:
+    def session(self, kernel: PushedKernel) -> Session:
         """Of this very version: without its number, Kaggle tells of the latest that it has heard of."""
         from kagglesdk.kernels.types.kernels_api_service import ApiGetKernelSessionStatusRequest
 
@@ -159,7 +159,7 @@ class Kaggle:
         answer = self._patiently(f"asking for {kernel}", self._kernels("get_kernel_session_status"), request)
         return Session(answer.status.name, one_line(answer.failure_message or ""))
 
-    def outputs(self, kernel: Pushed) -> Outputs:
+    def outputs(self, kernel: PushedKernel) -> Outputs:
         """The files of all pages, and the log, of this version."""
         from kagglesdk.kernels.types.kernels_api_service import ApiListKernelSessionOutputRequest
 
@@ -177,7 +177,7 @@ class Kaggle:
             if not token:
                 return Outputs(files, list(log_lines(log)))
 
-    def log_stream(self, kernel: Pushed) -> Iterator[str]:
+    def log_stream(self, kernel: PushedKernel) -> Iterator[str]:
         """The lines of this version's log, from the first on, while it runs; ends when the stream does.
 
         Raises requests.RequestException where the connection breaks: what was read comes again in the next.
@@ -286,7 +286,7 @@ class Kaggle:
 
         return self._submit(f"submitting {file.name} to {competition}", competition, file.name, message, send)
 
-    def submit_kernel(self, competition: str, kernel: Pushed, file_name: str, message: str) -> int:
+    def submit_kernel(self, competition: str, kernel: PushedKernel, file_name: str, message: str) -> int:
         """Hands in the output of this version of a kernel; Kaggle reruns it on the hidden test set."""
         name = f"{kernel.owner}/{kernel.slug}"
 
@@ -298,7 +298,7 @@ class Kaggle:
     def _submit(self, what: str, competition: str, file_name: str, message: str, send: Callable[[], Any]) -> int:
         known = {each.ref for each in self.submissions(competition)}
 
-        def arrived() -> Submitted | None:
+        def arrived() -> KaggleSubmission | None:
             new = [each for each in self.submissions(competition) if each.ref not in known]
             return next((each for each in new if (each.file, each.message) == (file_name, message)), None)
 
@@ -309,11 +309,11 @@ class Kaggle:
             raise KitError(f"{what}: Kaggle says: {one_line(answer.message or '')}")
         return int(answer.ref)
 
-    def submissions(self, competition: str) -> list[Submitted]:
+    def submissions(self, competition: str) -> list[KaggleSubmission]:
         """All of this user's team, latest first."""
         from kagglesdk.competitions.types.competition_api_service import ApiListSubmissionsRequest
 
-        listed: list[Submitted] = []
+        listed: list[KaggleSubmission] = []
         for page in range(1, 1000):
             request = _request(ApiListSubmissionsRequest, competition_name=competition, page=page)
             answer = self._patiently(
@@ -462,13 +462,13 @@ def _request(kind: type, **fields: Any) -> Any:
     return request
 
 
-def _kernel(kernel: Pushed) -> dict[str, str]:
+def _kernel(kernel: PushedKernel) -> dict[str, str]:
     return {"user_name": kernel.owner, "kernel_slug": kernel.slug, "version_label": f"v{kernel.version}"}
 
 
-def _submitted(each: Any) -> Submitted:
+def _submitted(each: Any) -> KaggleSubmission:
     date = each.date or datetime.now(UTC)
-    return Submitted(
+    return KaggleSubmission(
         ref=int(each.ref),
         file=each.file_name or "",
         message=each.description or "",

@@ -18,7 +18,7 @@ from kit.core.files import write_text
 
 
 @dataclass(frozen=True)
-class Image:
+class KaggleImage:
     """What is known of the image: its Python ("3.12"), the month of the lists it was read from, its packages."""
 
     python: str
@@ -67,14 +67,14 @@ class Image:
 
 
 @dataclass(frozen=True)
-class Missing:
+class MissingRequirement:
     """A requirement, without its marker, that the image does not satisfy, and why."""
 
     requirement: str
     reason: str
 
 
-def read_image(path: Path) -> Image:
+def read_image(path: Path) -> KaggleImage:
     """The table of the image; KitError with file and line where it is none.
 
     Lines are `name==version`, `# present: name` for a package in an unknown version, `# python: 3.12` and
@@ -97,7 +97,7 @@ def read_image(path: Path) -> Image:
             versions[name] = version
     if absent := {"python", "as of"} - facts.keys():
         raise KitError(f"{path}: has no line `# {min(absent)}: ...`; it is no table of Kaggle's image")
-    return Image(facts["python"], facts["as of"], versions, tuple(comments))
+    return KaggleImage(facts["python"], facts["as of"], versions, tuple(comments))
 
 
 def _fact(place: str, key: str, value: str) -> str:
@@ -122,7 +122,7 @@ def _pin(text: str, place: str) -> tuple[str, str]:
     return canonicalize_name(requirement.name), version
 
 
-def missing(requirements: Path, image: Image) -> list[Missing]:
+def missing(requirements: Path, image: KaggleImage) -> list[MissingRequirement]:
     """What the image does not satisfy of a requirements file and of the files it includes with `-r`.
 
     Lines whose marker does not hold in the image are left out; several lines about one package count together.
@@ -137,7 +137,7 @@ def missing(requirements: Path, image: Image) -> list[Missing]:
             first.specifier &= requirement.specifier
             first.extras |= requirement.extras
     reasons = ((requirement, image.lacks(requirement)) for requirement in wanted.values())
-    return [Missing(str(requirement), reason) for requirement, reason in reasons if reason]
+    return [MissingRequirement(str(requirement), reason) for requirement, reason in reasons if reason]
 
 
 INCLUDE = re.compile(r"(?:-r|--requirement)[ =]*(.+)")
@@ -173,7 +173,7 @@ def refresh(image: Path, published: Sequence[Path], requirements: Path, as_of: s
         if not stated:
             raise KitError(f"{path}: names no package of {image}; is it a list of packages, one a line?")
         versions |= {name: _version_after(versions.get(name), one) for name, one in stated.items()}
-    after = Image(before.python, month, versions, before.comments)
+    after = KaggleImage(before.python, month, versions, before.comments)
     write_text(image, _text_of(after))
     return [_change(name, before, after) for name in sorted(versions) if _differs(name, before, after)]
 
@@ -213,18 +213,18 @@ def _version_of_file(name: str) -> str:
     return version.public
 
 
-def _text_of(image: Image) -> str:
+def _text_of(image: KaggleImage) -> str:
     facts = [f"# python: {image.python}", f"# as of: {image.as_of}"]
     known = [f"{name}=={version}" for name, version in sorted(image.versions.items()) if version]
     unknown = [f"# present: {name}" for name, version in sorted(image.versions.items()) if not version]
     return "\n".join([*image.comments, *facts, *known, *unknown]) + "\n"
 
 
-def _differs(name: str, before: Image, after: Image) -> bool:
+def _differs(name: str, before: KaggleImage, after: KaggleImage) -> bool:
     return name not in before.versions or before.versions[name] != after.versions[name]
 
 
-def _change(name: str, before: Image, after: Image) -> str:
+def _change(name: str, before: KaggleImage, after: KaggleImage) -> str:
     was = before.versions[name] or "version unknown" if name in before.versions else "not in the table"
     return f"{name}: {was} -> {after.versions[name] or 'version unknown'}"
 

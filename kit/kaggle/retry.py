@@ -38,7 +38,7 @@ class NotSent(OSError):
     """What the request was to be about could not be uploaded, so that there was no request."""
 
 
-class Patience:
+class Retry:
     """say   takes a line about every attempt that failed
     wait  what to sleep with, in seconds
     """

@@ -9,8 +9,8 @@ from pathlib import Path
 
 from kit.core.errors import KitError, some
 from kit.core.files import atomic
-from kit.core.paths import Places
-from kit.kaggle.client import Kaggle, Submitted
+from kit.core.paths import OutputDirs
+from kit.kaggle.client import Kaggle, KaggleSubmission
 
 SENDING = timedelta(hours=1)  # longer than all attempts to send a submission take
 CLOCKS = timedelta(minutes=10)  # by which this machine's clock and Kaggle's may differ
@@ -20,7 +20,7 @@ FEWEST_PAIRS = 3  # of two, the ranks agree or not by a coin's toss
 
 
 @dataclass(frozen=True)
-class Entry:
+class LogEntry:
     """One row of submissions/log.csv.
 
     file        the submission file, or owner/slug and version of the kernel
@@ -63,33 +63,35 @@ class Agreement:
 
 
 @dataclass(frozen=True)
-class Overview:
+class SubmissionsOverview:
     """The rows of the log, oldest first, and an agreement for each competition in it."""
 
-    rows: list[Entry]
+    rows: list[LogEntry]
     agreements: list[Agreement]
 
 
-def overview(places: Places, competition: str | None = None) -> Overview:
+def overview(dirs: OutputDirs, competition: str | None = None) -> SubmissionsOverview:
     """What was handed in, to one competition or to all. KitError where nothing was handed in to the one."""
-    rows = _rows_of(competition, places)
+    rows = _rows_of(competition, dirs)
     slugs = dict.fromkeys(row.competition for row in rows)
-    return Overview(rows, [_agreement(slug, [row for row in rows if row.competition == slug]) for slug in slugs])
+    return SubmissionsOverview(
+        rows, [_agreement(slug, [row for row in rows if row.competition == slug]) for slug in slugs]
+    )
 
 
-def refresh(places: Places, kaggle: Kaggle, competition: str | None = None) -> list[Entry]:
+def refresh(dirs: OutputDirs, kaggle: Kaggle, competition: str | None = None) -> list[LogEntry]:
     """Asks Kaggle for the scores that were not there yet, and logs them; returns the rows that have changed.
 
     Asks of a competition only where rows are under way, or scored without a public or a private score.
     """
-    before = _rows_of(competition, places)
+    before = _rows_of(competition, dirs)
     for slug in dict.fromkeys(row.competition for row in before):
-        catch_up(slug, places, kaggle, late=True)
-    return [row for row in _rows_of(competition, places) if row not in before]
+        catch_up(slug, dirs, kaggle, late=True)
+    return [row for row in _rows_of(competition, dirs) if row not in before]
 
 
-def _rows_of(competition: str | None, places: Places) -> list[Entry]:
-    rows = read_log(places)
+def _rows_of(competition: str | None, dirs: OutputDirs) -> list[LogEntry]:
+    rows = read_log(dirs)
     if competition is None or not rows:
         return rows
     if not (chosen := [row for row in rows if row.competition == competition]):
@@ -98,7 +100,7 @@ def _rows_of(competition: str | None, places: Places) -> list[Entry]:
     return chosen
 
 
-def _agreement(competition: str, rows: Sequence[Entry]) -> Agreement:
+def _agreement(competition: str, rows: Sequence[LogEntry]) -> Agreement:
     """Higher is better in both scores: the kit's metrics are all F scores."""
     scored = {
         row.sha256: (_number(row.cv), _number(row.public))
@@ -131,40 +133,40 @@ def _number(text: str) -> float:
         ) from None
 
 
-def read_log(places: Places) -> list[Entry]:
+def read_log(dirs: OutputDirs) -> list[LogEntry]:
     """The rows of submissions/log.csv, oldest first."""
-    path = places.submissions / "log.csv"
+    path = dirs.submissions / "log.csv"
     if not path.is_file():
         return []
-    known = [field.name for field in fields(Entry) if field.name != "message"]
+    known = [field.name for field in fields(LogEntry) if field.name != "message"]
     with open(path, encoding="utf-8", newline="") as file:
         rows = csv.DictReader(file)
         if lacking := [name for name in known if name not in (rows.fieldnames or known)]:
             raise KitError(f"{path} has no column {some(lacking)}; it is not the kit's log: move it away")
-        return [Entry(**{field.name: row.get(field.name) or "" for field in fields(Entry)}) for row in rows]
+        return [LogEntry(**{field.name: row.get(field.name) or "" for field in fields(LogEntry)}) for row in rows]
 
 
-def write_entry(entry: Entry, places: Places, before: Entry | None = None) -> None:
+def write_entry(entry: LogEntry, dirs: OutputDirs, before: LogEntry | None = None) -> None:
     """Writes the entry in the place of `before`, or of the row with its ref; at the end where there is neither."""
-    rows = read_log(places)
+    rows = read_log(dirs)
     earlier = (at for at, row in enumerate(rows) if row == before or (entry.ref and row.ref == entry.ref))
     at = next(earlier, len(rows))
     rows[at : at + 1] = [entry]
     with (
-        atomic(places.submissions / "log.csv") as temporary,
+        atomic(dirs.submissions / "log.csv") as temporary,
         open(temporary, "w", encoding="utf-8", newline="") as file,
     ):
-        writer = csv.DictWriter(file, [field.name for field in fields(Entry)], lineterminator="\n")
+        writer = csv.DictWriter(file, [field.name for field in fields(LogEntry)], lineterminator="\n")
         writer.writeheader()
         writer.writerows(map(asdict, rows))
 
 
-def catch_up(competition: str, places: Places, kaggle: Kaggle, late: bool = False) -> list[Entry]:
+def catch_up(competition: str, dirs: OutputDirs, kaggle: Kaggle, late: bool = False) -> list[LogEntry]:
     """Brings the rows whose end is not known up to date with what Kaggle lists; returns them as they are then.
 
     late  as well those that lack a score: private scores come when the competition ends
     """
-    rows = read_log(places)
+    rows = read_log(dirs)
     due = [row for row in rows if row.competition == competition and _may_change(row, late)]
     if not due:
         return []
@@ -178,13 +180,13 @@ def catch_up(competition: str, places: Places, kaggle: Kaggle, late: bool = Fals
         else:
             current = _looked_for(row, [each for each in listed if str(each.ref) not in logged])
         if current != row:
-            write_entry(current, places, row)
+            write_entry(current, dirs, row)
         logged.add(current.ref)
         followed.append(current)
     return followed
 
 
-def _looked_for(row: Entry, unlogged: list[Submitted]) -> Entry:
+def _looked_for(row: LogEntry, unlogged: list[KaggleSubmission]) -> LogEntry:
     """An UNKNOWN row, with what it has become, among the submissions of which the log does not know.
 
     REFUSED only where nothing can be it: the sending is over, and there is neither one of this name and message,
@@ -200,17 +202,17 @@ def _looked_for(row: Entry, unlogged: list[Submitted]) -> Entry:
     return changed(row, status="REFUSED") if over and not alike and not near else row
 
 
-def _may_change(row: Entry, late: bool) -> bool:
+def _may_change(row: LogEntry, late: bool) -> bool:
     unscored = row.status == "COMPLETE" and bool(row.ref) and not (row.public and row.private)
     return row.status in UNDER_WAY or (late and unscored)
 
 
-def as_listed(entry: Entry, found: Submitted) -> Entry:
+def as_listed(entry: LogEntry, found: KaggleSubmission) -> LogEntry:
     public, private = _text(found.public) or entry.public, _text(found.private) or entry.private
     return changed(entry, ref=str(found.ref), status=found.status, public=public, private=private)
 
 
-def _time(row: Entry) -> datetime:
+def _time(row: LogEntry) -> datetime:
     try:
         stated = datetime.fromisoformat(row.time)
         return stated if stated.tzinfo else stated.replace(tzinfo=UTC)
@@ -220,8 +222,8 @@ def _time(row: Entry) -> datetime:
         ) from None
 
 
-def changed(entry: Entry, **changes: str) -> Entry:
-    return Entry(**(asdict(entry) | changes))
+def changed(entry: LogEntry, **changes: str) -> LogEntry:
+    return LogEntry(**(asdict(entry) | changes))
 
 
 def one_line(text: str) -> str:

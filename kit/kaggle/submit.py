@@ -15,7 +15,7 @@ from kit.competition.load import expected_submission
 from kit.competition.tables import read_table
 from kit.core.errors import KitError, Say
 from kit.core.files import sha256
-from kit.core.paths import Places
+from kit.core.paths import OutputDirs
 from kit.core.runs import ExperimentDir
 from kit.experiment.blend import read_blend
 from kit.experiment.config import load_experiment
@@ -27,7 +27,7 @@ from kit.kaggle.retry import Lost
 from kit.kaggle.submissions import (
     OUTPUT,
     UNDER_WAY,
-    Entry,
+    LogEntry,
     as_listed,
     catch_up,
     changed,
@@ -43,7 +43,7 @@ PATIENCE = 12 * 3600.0  # seconds; a code competition runs the kernel again
 
 @dataclass(frozen=True)
 class _Source:
-    """What a file is of: the competition, and as in `Entry` the experiment or blend, the policy, the CV score."""
+    """What a file is of: the competition, and as in `LogEntry` experiment or blend, policy, CV score."""
 
     competition: CompetitionConfig
     experiment: str
@@ -61,7 +61,7 @@ def submit_file(
     output: str | Path = ".",
     say: Say = print,
     pause: Callable[[float], None] = time.sleep,
-) -> Entry:
+) -> LogEntry:
     """Validates and submits a file that `kit run` or `kit blend` wrote, and waits for its score.
 
     config  what the file is of; left out: the experiment or the blend in runs/ whose name the file has
@@ -71,14 +71,14 @@ def submit_file(
     Raises KitError, before anything is sent, where the file is invalid, was submitted before, or no submission
     is left today.
     """
-    file, places = Path(file), Places(Path(output).expanduser())
+    file, dirs = Path(file), OutputDirs(Path(output).expanduser())
     if not file.is_file():
         raise KitError(f"{file} is no file" if file.exists() else f"{file} does not exist")
-    source = _source(file, config, places)
+    source = _source(file, config, dirs)
     slug = _slug(source.competition.slug)
     _validate(file, source.competition)
     text = _message(message, file.stem, source.cv)
-    entry = Entry(
+    entry = LogEntry(
         time=now(),
         competition=slug,
         file=str(file),
@@ -89,7 +89,7 @@ def submit_file(
         message=text,
     )
     send = lambda: kaggle.submit_file(slug, file, text)  # noqa: E731
-    return _hand_in(entry, places, kaggle, send, again=again, say=say, pause=pause)
+    return _hand_in(entry, dirs, kaggle, send, again=again, say=say, pause=pause)
 
 
 def submit_kernel(
@@ -101,14 +101,14 @@ def submit_kernel(
     output: str | Path = ".",
     say: Say = print,
     pause: Callable[[float], None] = time.sleep,
-) -> Entry:
+) -> LogEntry:
     """Submits the pushed version of an infer kernel to its code competition, and waits for the score.
 
     Where it was submitted and its score was not known yet, it is not submitted again, but waited for. Raises
     KitError where it has not ended well or left no submission.csv, was submitted before, or no submission is
     left today.
     """
-    folder, kernel, places = KernelFolder.at(path), pushed_kernel(path), Places(Path(output).expanduser())
+    folder, kernel, dirs = KernelFolder.at(path), pushed_kernel(path), OutputDirs(Path(output).expanduser())
     record = folder.pushed_record
     slug = _slug(record.competition["slug"])
     if folder.push["digest"] != folder.digest:
@@ -117,9 +117,9 @@ def submit_kernel(
         raise KitError(f"{kernel} is {status}; only a complete version can be submitted")
     if OUTPUT not in kaggle.outputs(kernel).files:
         raise KitError(f'{kernel} left no {OUTPUT}: Kaggle would answer "CSV not found"')
-    cv = _cv(places, record.experiment, record.policies[0])
+    cv = _cv(dirs, record.experiment, record.policies[0])
     text = _message(message, str(kernel), cv)
-    entry = Entry(
+    entry = LogEntry(
         time=now(),
         competition=slug,
         file=str(kernel),
@@ -130,13 +130,13 @@ def submit_kernel(
         message=text,
     )
     send = lambda: kaggle.submit_kernel(slug, kernel, OUTPUT, text)  # noqa: E731
-    return _hand_in(entry, places, kaggle, send, again=again, say=say, pause=pause)
+    return _hand_in(entry, dirs, kaggle, send, again=again, say=say, pause=pause)
 
 
-def _source(file: Path, config: str | Path | None, places: Places) -> _Source:
+def _source(file: Path, config: str | Path | None, dirs: OutputDirs) -> _Source:
     name, _, later = file.stem.partition("+")
-    stored = stored_experiment(ExperimentDir(places.runs / name))
-    if stored is None and (blend := read_blend(places, file.stem)):
+    stored = stored_experiment(ExperimentDir(dirs.runs / name))
+    if stored is None and (blend := read_blend(dirs, file.stem)):
         stated = load_experiment(config).competition if config else None
         competition = stated or CompetitionConfig.model_validate(blend["competition"])
         return _Source(competition, blend["name"], "", f"{blend['oof']:.5f}")
@@ -146,7 +146,7 @@ def _source(file: Path, config: str | Path | None, places: Places) -> _Source:
     policy = ""
     if name == experiment.name:
         policy = later or next(iter((stored or experiment).policies))
-    return _Source(experiment.competition, experiment.name, policy, _cv(places, experiment.name, policy))
+    return _Source(experiment.competition, experiment.name, policy, _cv(dirs, experiment.name, policy))
 
 
 def _slug(slug: str | None) -> str:
@@ -160,8 +160,8 @@ def _validate(file: Path, competition: CompetitionConfig) -> None:
     expected_submission(competition, given).validate(given, str(file))
 
 
-def _cv(places: Places, experiment: str, policy: str) -> str:
-    scores = ExperimentDir(places.runs / experiment).policy(policy) / "scores.json"
+def _cv(dirs: OutputDirs, experiment: str, policy: str) -> str:
+    scores = ExperimentDir(dirs.runs / experiment).policy(policy) / "scores.json"
     if not policy or not scores.is_file():
         return ""
     return f"{json.loads(scores.read_text(encoding='utf-8'))['oof']:.5f}"
@@ -172,49 +172,49 @@ def _message(stated: str, name: str, cv: str) -> str:
 
 
 def _hand_in(
-    entry: Entry,
-    places: Places,
+    entry: LogEntry,
+    dirs: OutputDirs,
     kaggle: Kaggle,
     send: Callable[[], int],
     *,
     again: bool,
     say: Say,
     pause: Callable[[float], None],
-) -> Entry:
+) -> LogEntry:
     """Sends what was not sent before, in the log already when it is sent, and waits for its score."""
-    followed = catch_up(entry.competition, places, kaggle)
+    followed = catch_up(entry.competition, dirs, kaggle)
     sent = [row for row in followed if row.ref and _same(row, entry) and not again]
     for row in followed:
         if row.status not in UNDER_WAY and row not in sent:
             say(f"{row.file} of {row.time}: {_outcome(row)}")
     if sent:
         say(f"{sent[-1].file} was submitted on {sent[-1].time}; it is not sent again, its score is waited for")
-        return _scored(sent[-1], places, kaggle, pause)
+        return _scored(sent[-1], dirs, kaggle, pause)
     if not again:
-        _need_new(entry, places, kaggle)
+        _need_new(entry, dirs, kaggle)
     unanswered = changed(entry, status="UNKNOWN")
-    write_entry(unanswered, places)
+    write_entry(unanswered, dirs)
     try:
         entry = changed(entry, ref=str(send()), status="PENDING")
     except Lost:
         raise
     except KitError:
-        write_entry(changed(entry, status="REFUSED"), places, unanswered)
+        write_entry(changed(entry, status="REFUSED"), dirs, unanswered)
         raise
-    write_entry(entry, places, unanswered)
+    write_entry(entry, dirs, unanswered)
     say(
         f"submitted {entry.file} to {entry.competition}; waiting for the score (Ctrl-C is safe: the same command "
         "goes on waiting)"
     )
-    return _scored(entry, places, kaggle, pause)
+    return _scored(entry, dirs, kaggle, pause)
 
 
-def _same(row: Entry, entry: Entry) -> bool:
+def _same(row: LogEntry, entry: LogEntry) -> bool:
     return (row.sha256, row.competition) == (entry.sha256, entry.competition)
 
 
-def _need_new(entry: Entry, places: Places, kaggle: Kaggle) -> None:
-    if same := [row for row in read_log(places) if _same(row, entry) and row.status != "REFUSED"]:
+def _need_new(entry: LogEntry, dirs: OutputDirs, kaggle: Kaggle) -> None:
+    if same := [row for row in read_log(dirs) if _same(row, entry) and row.status != "REFUSED"]:
         last = same[-1]
         score = f", public score {last.public}" if last.public else ""
         was = "may have been submitted" if last.status == "UNKNOWN" else "was submitted"
@@ -226,14 +226,14 @@ def _need_new(entry: Entry, places: Places, kaggle: Kaggle) -> None:
         )
 
 
-def _scored(entry: Entry, places: Places, kaggle: Kaggle, pause: Callable[[float], None]) -> Entry:
+def _scored(entry: LogEntry, dirs: OutputDirs, kaggle: Kaggle, pause: Callable[[float], None]) -> LogEntry:
     """Waits until Kaggle has scored it, and logs that."""
     begun = time.monotonic()
     while time.monotonic() - begun < PATIENCE:
         found = next((each for each in kaggle.submissions(entry.competition) if str(each.ref) == entry.ref), None)
         if found and found.status != "PENDING":
             entry = as_listed(entry, found)
-            write_entry(entry, places)
+            write_entry(entry, dirs)
             if found.status == "ERROR":
                 raise KitError(f"Kaggle could not score {entry.file}: {found.error or 'it does not say why'}")
             return entry
@@ -241,7 +241,7 @@ def _scored(entry: Entry, places: Places, kaggle: Kaggle, pause: Callable[[float
     raise KitError(f"{entry.file}: no score after {PATIENCE / 3600:.0f} h; look on the competition's page")
 
 
-def _outcome(row: Entry) -> str:
+def _outcome(row: LogEntry) -> str:
     if row.status == "REFUSED":
         return "it did not arrive"
     return f"public score {row.public or 'none'}" if row.status == "COMPLETE" else "Kaggle could not score it"

@@ -20,7 +20,7 @@ from packaging.utils import canonicalize_name, parse_wheel_filename
 from kit.core.errors import KitError, Say, some
 from kit.core.files import sha256, write_json, write_text
 from kit.kaggle.datasets import dataset_folder, need_dataset_folder
-from kit.kaggle.image import Image, Missing, parse_requirement
+from kit.kaggle.image import KaggleImage, MissingRequirement, parse_requirement
 
 WHEELS = "wheels.json"  # beside the wheels: what a kernel verifies and installs
 
@@ -30,7 +30,7 @@ PLATFORMS = (*GLIBC, "manylinux2014_x86_64", "manylinux2010_x86_64", "manylinux1
 
 
 def wheels_folder(
-    wanted: Sequence[Missing], image: Image, folder: Path, ref: str, title: str, say: Say
+    wanted: Sequence[MissingRequirement], image: KaggleImage, folder: Path, ref: str, title: str, say: Say
 ) -> list[Path]:
     """Makes a folder the dataset `ref`, "owner/slug", of the wheels that `collect_wheels` puts there.
 
@@ -53,7 +53,7 @@ class _Wheel:
     requires: tuple[str, ...]
 
 
-def collect_wheels(wanted: Sequence[Missing], image: Image, folder: Path, say: Say) -> list[Path]:
+def collect_wheels(wanted: Sequence[MissingRequirement], image: KaggleImage, folder: Path, say: Say) -> list[Path]:
     """Puts the wheels of what is missing, and of what those need and the image lacks, into `folder`.
 
     The wheels fit the image's Python on x86_64 Linux, wherever this runs. `folder` is made where it is not there;
@@ -76,7 +76,7 @@ def collect_wheels(wanted: Sequence[Missing], image: Image, folder: Path, say: S
         return _replace_wheels(earlier, sorted(fetched.glob("*.whl")), folder)
 
 
-def _choose(wanted: list[Requirement], image: Image, scratch: Path, say: Say) -> list[_Wheel]:
+def _choose(wanted: list[Requirement], image: KaggleImage, scratch: Path, say: Say) -> list[_Wheel]:
     """The wheels to take along, by name.
 
     pip evaluates markers for the Python that it runs in, not for the one it resolves for. So the choice is walked
@@ -96,7 +96,7 @@ def _choose(wanted: list[Requirement], image: Image, scratch: Path, say: Say) ->
 
 
 def _walk(
-    wanted: list[Requirement], resolved: dict[str, _Wheel], image: Image
+    wanted: list[Requirement], resolved: dict[str, _Wheel], image: KaggleImage
 ) -> tuple[set[_Wheel], list[Requirement]]:
     """The wheels that `wanted` leads to beside what the image has, and the requirements that pip has left out."""
     chosen: set[_Wheel] = set()
@@ -119,7 +119,7 @@ def _walk(
     return chosen, left_out
 
 
-def _stand_ins(image: Image, wanted: set[str], folder: Path) -> Path:
+def _stand_ins(image: KaggleImage, wanted: set[str], folder: Path) -> Path:
     """Empty wheels in the place of the image's packages; returns the constraints that make pip take them.
 
     So pip knows the versions to respect, but neither downloads these packages (torch!) nor goes into what they
@@ -146,7 +146,7 @@ def _empty_wheel(folder: Path, name: str, version: str) -> Path:
     return path
 
 
-def _resolve(asked: list[Requirement], image: Image, constraints: Path, scratch: Path) -> dict[str, _Wheel]:
+def _resolve(asked: list[Requirement], image: KaggleImage, constraints: Path, scratch: Path) -> dict[str, _Wheel]:
     """What pip would install, by canonical name, less the stand-ins."""
     report, stand_ins = scratch / "report.json", constraints.parent
     places = [f"--report={report}", f"--target={scratch / 'target'}"]
@@ -166,13 +166,13 @@ def _wheel(item: dict) -> _Wheel:
     return _Wheel(name, version, source, tuple(metadata.get("requires_dist", ())))
 
 
-def _for_image(image: Image) -> list[str]:
+def _for_image(image: KaggleImage) -> list[str]:
     """pip's options that choose wheels for the image's Python and system."""
     target = ["--only-binary=:all:", f"--python-version={image.python}", "--implementation=cp"]
     return [*target, *(f"--platform={platform}" for platform in PLATFORMS)]
 
 
-def _pip(*arguments: str, image: Image) -> None:
+def _pip(*arguments: str, image: KaggleImage) -> None:
     command = [sys.executable, "-m", "pip", *arguments, "--no-input", "--disable-pip-version-check"]
     done = subprocess.run(
         command, stdin=subprocess.DEVNULL, capture_output=True, encoding="utf-8", errors="replace", check=False
@@ -181,7 +181,7 @@ def _pip(*arguments: str, image: Image) -> None:
         raise KitError(_explained(done.stdout + done.stderr, image))
 
 
-def _explained(output: str, image: Image) -> str:
+def _explained(output: str, image: KaggleImage) -> str:
     """pip's failure in one line."""
     if "No module named pip" in output:
         return f"{sys.executable} has no pip; `{sys.executable} -m ensurepip` brings it"
@@ -196,11 +196,11 @@ def _explained(output: str, image: Image) -> str:
     return f"pip failed: {some((errors or lines)[-1:])}"
 
 
-def _no_wheel(what: str, image: Image) -> str:
+def _no_wheel(what: str, image: KaggleImage) -> str:
     return f"{what}: no wheel for Python {image.python} on x86_64 Linux; misspelt, or published as source only?"
 
 
-def _conflict(lines: list[str], image: Image) -> str:
+def _conflict(lines: list[str], image: KaggleImage) -> str:
     """pip's account of a conflict: `foo 1.1 depends on bar>=2`, once for every version of foo it has tried."""
     tried: dict[tuple[str, str], str] = {}
     for line in lines:
@@ -211,7 +211,7 @@ def _conflict(lines: list[str], image: Image) -> str:
     return f"these do not go together: {some(_reworded(line, image) for line in tried.values())}"
 
 
-def _reworded(line: str, image: Image) -> str:
+def _reworded(line: str, image: KaggleImage) -> str:
     requested = re.match(r"The user requested (\(constraint\) )?(\S+)", line)
     if requested and requested[1]:
         return f"the image has {requested[2]} {image.versions[canonicalize_name(requested[2])]}"

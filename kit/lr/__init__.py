@@ -6,8 +6,8 @@ groups = [Group(index=i, count=3, name=name) for i, name in enumerate(["stem", "
 policy(lr="slice(1e-6, 1e-2)", schedule="one_cycle").rates(Clock(step=0, total_steps=100), groups).lr
 """
 
-from kit.lr.clock import Clock, Group
+from kit.lr.clock import Clock, PolicyGroup
 from kit.lr.config import PolicyConfig, fine_tune, policy
-from kit.lr.policy import Matrix, Policy, Rates
+from kit.lr.policy import Policy, RateMatrix, Rates
 
-__all__ = ["Clock", "Group", "Matrix", "Policy", "PolicyConfig", "Rates", "fine_tune", "policy"]
+__all__ = ["Clock", "Policy", "PolicyConfig", "PolicyGroup", "RateMatrix", "Rates", "fine_tune", "policy"]

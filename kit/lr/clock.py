@@ -30,7 +30,7 @@ class Clock:
 
 
 @dataclass(frozen=True)
-class Group:
+class PolicyGroup:
     """A depth group as policies see it: the parameters at one depth of the network."""
 
     index: int  # 0 is the stem, count − 1 the head

@@ -6,7 +6,7 @@ from typing import Annotated, Any, ClassVar, Literal
 
 from pydantic import Discriminator, Field, Tag, ValidationError, ValidationInfo, field_validator, model_validator
 
-from kit.core.settings import Options, Section, explain
+from kit.core.settings import ConfigSection, FrozenOptions, explain
 from kit.lr.controllers import Controller
 from kit.lr.phases import Phase
 from kit.lr.policy import Policy
@@ -65,7 +65,7 @@ def _scaled(lr: float | str, factor: float) -> float | str:
     return str(Rate(first, last, rate.is_slice)) if rate.is_slice else last
 
 
-class _Spelled(Section):
+class _Spelled(ConfigSection):
     """What reads rates and names of schedules and profiles."""
 
     @field_validator("lr", check_fields=False)
@@ -86,7 +86,7 @@ class _Spelled(Section):
         if info.field_name == "phases" and not (value is None or isinstance(value, list | tuple | FineTune)):
             if not isinstance(value, dict) or "name" not in value:
                 raise ValueError("expected fine_tune, a mapping with `name: fine_tune`, or a list of phases")
-        elif not isinstance(value, dict | list | tuple | Options) and not (optional and value is None):
+        elif not isinstance(value, dict | list | tuple | FrozenOptions) and not (optional and value is None):
             raise ValueError("expected a name, or a mapping with `name` and options")
         return value
 
@@ -112,7 +112,7 @@ class PhaseConfig(_Spelled):
         return self
 
 
-class FineTune(Options):
+class FineTune(FrozenOptions):
     """fastai's `fine_tune`: the head alone for `freeze_epochs`, then everything at discriminative rates.
 
     With b the policy's lr: first `slice(b)` under one-cycle with pct_start .99, all groups but the head frozen;

@@ -18,14 +18,14 @@ from typing import Annotated, Any, ClassVar, Literal
 import numpy as np
 from pydantic import Field, model_validator
 
-from kit.core.settings import Options
+from kit.core.settings import FrozenOptions
 
 State = dict[str, Any]  # plain lists and numbers, for a checkpoint
 Signals = Mapping[str, np.ndarray]
 Positive = Annotated[float, Field(gt=0)]
 
 
-class ControllerBase(Options):
+class ControllerBase(FrozenOptions):
     """lower, upper  bounds of the multiplier"""
 
     signals: ClassVar[tuple[str, ...]] = ()

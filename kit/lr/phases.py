@@ -6,7 +6,7 @@ from dataclasses import dataclass, field
 
 import numpy as np
 
-from kit.lr.clock import Clock, Group
+from kit.lr.clock import Clock, PolicyGroup
 from kit.lr.profiles import ProfileBase
 from kit.lr.schedules import TOLERANCE, ScheduleBase
 
@@ -42,14 +42,14 @@ class Phase:
             return self.epochs * steps_per_epoch
         return None if self.fraction is None else self.fraction * total_steps
 
-    def lr(self, clock: Clock, groups: Sequence[Group]) -> np.ndarray:
+    def lr(self, clock: Clock, groups: Sequence[PolicyGroup]) -> np.ndarray:
         """float64 [groups]; `clock` counts within the phase."""
         fraction = self.peak * self.schedule(clock)
         if self.equalise:
             fraction *= self.scale(clock, groups)
         return fraction * self._multipliers(clock, groups)
 
-    def frozen(self, clock: Clock, groups: Sequence[Group]) -> np.ndarray:
+    def frozen(self, clock: Clock, groups: Sequence[PolicyGroup]) -> np.ndarray:
         """bool [groups]."""
         first = self.first_learning(len(groups))
         return np.array([group.index < first or self.profile.frozen(clock, group) for group in groups], dtype=bool)
@@ -58,7 +58,7 @@ class Phase:
         """The index of the first group that `freeze_to` lets learn."""
         return self.freeze_to if self.freeze_to >= 0 else max(0, count + self.freeze_to)
 
-    def check(self, groups: Sequence[Group], epochs: float | None) -> None:
+    def check(self, groups: Sequence[PolicyGroup], epochs: float | None) -> None:
         """Raises ValueError where the phase, so many epochs long, does not fit a model with these groups."""
         self.profile.check(groups, epochs)
         if not -len(groups) <= self.freeze_to < len(groups):
@@ -66,7 +66,7 @@ class Phase:
         if self.equalise and any(group.n_params <= 0 for group in groups):
             raise ValueError("equalise: needs the number of parameters of every group")
 
-    def scale(self, clock: Clock, groups: Sequence[Group]) -> float:
+    def scale(self, clock: Clock, groups: Sequence[PolicyGroup]) -> float:
         """The factor of `equalise`: with n_g parameters in group g, n in all, f the schedule, m the profile
 
             Σ_t n·f(t) / Σ_t Σ_g n_g·m_g(t)·f(t)
@@ -87,11 +87,11 @@ class Phase:
             self._scales[key] = uniform / ours if ours else 1.0
         return self._scales[key]
 
-    def bound(self, clock: Clock, groups: Sequence[Group]) -> float:
+    def bound(self, clock: Clock, groups: Sequence[PolicyGroup]) -> float:
         """A rate that no group of this phase exceeds."""
         return self.peak * self.profile.bound * (self.scale(clock, groups) if self.equalise else 1.0)
 
-    def _multipliers(self, clock: Clock, groups: Sequence[Group]) -> np.ndarray:
+    def _multipliers(self, clock: Clock, groups: Sequence[PolicyGroup]) -> np.ndarray:
         return np.array([self.profile(clock, group) for group in groups], dtype=np.float64)
 
 

@@ -7,7 +7,7 @@ from typing import Any
 
 import numpy as np
 
-from kit.lr.clock import Clock, Group
+from kit.lr.clock import Clock, PolicyGroup
 from kit.lr.controllers import ControllerBase
 from kit.lr.phases import Phase, spans
 from kit.lr.schedules import TOLERANCE
@@ -31,7 +31,7 @@ class Rates:
 
 
 @dataclass(frozen=True)
-class Matrix:
+class RateMatrix:
     """A policy over a whole training.
 
     lr, frozen  [steps, groups];  momentum  [steps], NaN where the policy leaves the optimizer's own
@@ -64,7 +64,7 @@ class Policy:
         """The highest peak rate of its phases."""
         return max(phase.peak for phase in self.phases)
 
-    def rates(self, clock: Clock, groups: Sequence[Group]) -> Rates:
+    def rates(self, clock: Clock, groups: Sequence[PolicyGroup]) -> Rates:
         """The static rates at one moment. `groups` are ordered from the stem to the head."""
         phase, within = self._at(clock)
         lr, frozen = phase.lr(within, groups), phase.frozen(within, groups)
@@ -77,16 +77,18 @@ class Policy:
         phase, within = self._at(clock)
         return phase.schedule(within)
 
-    def matrix(self, groups: Sequence[Group], total_steps: int, steps_per_epoch: int | None = None) -> Matrix:
+    def matrix(
+        self, groups: Sequence[PolicyGroup], total_steps: int, steps_per_epoch: int | None = None
+    ) -> RateMatrix:
         """The rates of every step, without training."""
         each = [self.rates(Clock(step, total_steps, steps_per_epoch), groups) for step in range(total_steps)]
-        return Matrix(
+        return RateMatrix(
             lr=np.array([rates.lr for rates in each]),
             frozen=np.array([rates.frozen for rates in each]),
             momentum=np.array([np.nan if rates.momentum is None else rates.momentum for rates in each]),
         )
 
-    def check(self, groups: Sequence[Group], total_steps: int, steps_per_epoch: int | None = None) -> None:
+    def check(self, groups: Sequence[PolicyGroup], total_steps: int, steps_per_epoch: int | None = None) -> None:
         """Raises ValueError where the policy cannot be followed on this model for this long: phases that do
         not fill the training, names that match no group, a controller over groups that are frozen."""
         each = self._spans(total_steps, steps_per_epoch)
@@ -112,7 +114,7 @@ class Policy:
                     "freezes; leave out the controller, or choose a profile without frozen groups"
                 )
 
-    def bound(self, groups: Sequence[Group], total_steps: int, steps_per_epoch: int | None = None) -> float:
+    def bound(self, groups: Sequence[PolicyGroup], total_steps: int, steps_per_epoch: int | None = None) -> float:
         """A rate that no group exceeds at any step, the controller's multiplier included."""
         bounds = [
             phase.bound(Clock(0, end - begin, steps_per_epoch), groups)
@@ -158,7 +160,7 @@ def set_momentum(group: dict[str, Any], momentum: float | None) -> None:
 
 
 def _look(
-    phase: Phase, length: float, groups: Sequence[Group], per_epoch: float | None
+    phase: Phase, length: float, groups: Sequence[PolicyGroup], per_epoch: float | None
 ) -> tuple[np.ndarray, bool]:
     """At a thousand moments of a phase: bool [groups], which are frozen at some; and whether all are at once."""
     clocks = [Clock(moment / MOMENTS * length, length, per_epoch) for moment in range(MOMENTS)]

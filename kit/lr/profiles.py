@@ -10,23 +10,23 @@ from typing import Annotated, Literal
 
 from pydantic import Field, model_validator
 
-from kit.core.settings import Options
-from kit.lr.clock import Clock, Group
+from kit.core.settings import FrozenOptions
+from kit.lr.clock import Clock, PolicyGroup
 from kit.lr.schedules import TOLERANCE, Curve, Fraction, Share, ease
 
 Ratio = Annotated[float, Field(gt=0, le=1)]
 
 
-class ProfileBase(Options):
-    def __call__(self, clock: Clock, group: Group) -> float:
+class ProfileBase(FrozenOptions):
+    def __call__(self, clock: Clock, group: PolicyGroup) -> float:
         """The multiplier of this group at this moment, at least 0 and at most `bound`."""
         raise TypeError(f"{type(self).__name__} does not say its multiplier")
 
-    def frozen(self, clock: Clock, group: Group) -> bool:
+    def frozen(self, clock: Clock, group: PolicyGroup) -> bool:
         """Whether the group does not learn now and for a while: its gradients can be turned off."""
         return False
 
-    def check(self, groups: Sequence[Group], epochs: float | None) -> None:
+    def check(self, groups: Sequence[PolicyGroup], epochs: float | None) -> None:
         """Raises ValueError where the profile does not fit a model with these groups, or a phase of so many
         epochs (None: unknown)."""
 
@@ -46,7 +46,7 @@ class Uniform(ProfileBase):
 
     name: Literal["uniform"] = "uniform"
 
-    def __call__(self, clock: Clock, group: Group) -> float:
+    def __call__(self, clock: Clock, group: PolicyGroup) -> float:
         return 1.0
 
 
@@ -72,7 +72,7 @@ class Discriminative(ProfileBase):
     def lacks_ratio(self) -> bool:
         return self.ratio is None and self.factor is None
 
-    def __call__(self, clock: Clock, group: Group) -> float:
+    def __call__(self, clock: Clock, group: PolicyGroup) -> float:
         return self.factor**-group.above if self.factor is not None else self.ratio ** (1 - group.depth)
 
 
@@ -86,7 +86,7 @@ class Reverse(ProfileBase):
     name: Literal["reverse"] = "reverse"
     ratio: Ratio | None = None
 
-    def __call__(self, clock: Clock, group: Group) -> float:
+    def __call__(self, clock: Clock, group: PolicyGroup) -> float:
         return self.ratio**group.depth if group.count > 1 else 1.0
 
 
@@ -96,10 +96,10 @@ class HeadFirst(ProfileBase):
     name: Literal["head_first"] = "head_first"
     body: Annotated[float, Field(ge=0, le=1)] = 0.1
 
-    def __call__(self, clock: Clock, group: Group) -> float:
+    def __call__(self, clock: Clock, group: PolicyGroup) -> float:
         return 1.0 if group.above == 0 else self.body
 
-    def frozen(self, clock: Clock, group: Group) -> bool:
+    def frozen(self, clock: Clock, group: PolicyGroup) -> bool:
         return group.above > 0 and self.body == 0
 
 
@@ -110,7 +110,7 @@ class LayerDecay(ProfileBase):
     decay: Ratio = 0.75
     min_scale: Fraction = 0.0
 
-    def __call__(self, clock: Clock, group: Group) -> float:
+    def __call__(self, clock: Clock, group: PolicyGroup) -> float:
         return max(self.min_scale, self.decay**group.above)
 
 
@@ -126,14 +126,14 @@ class Explicit(ProfileBase):
     groups: Annotated[dict[str, Annotated[float, Field(ge=0)]], Field(min_length=1)]
     other: Annotated[float, Field(ge=0)] = 1.0
 
-    def __call__(self, clock: Clock, group: Group) -> float:
+    def __call__(self, clock: Clock, group: PolicyGroup) -> float:
         fitting = [key for key in self.groups if _names(key, group)]
         return self.groups[max(fitting, key=lambda key: (key in ENDS, len(key)))] if fitting else self.other
 
-    def frozen(self, clock: Clock, group: Group) -> bool:
+    def frozen(self, clock: Clock, group: PolicyGroup) -> bool:
         return self(clock, group) == 0
 
-    def check(self, groups: Sequence[Group], epochs: float | None) -> None:
+    def check(self, groups: Sequence[PolicyGroup], epochs: float | None) -> None:
         for key in self.groups:
             if not any(_names(key, group) for group in groups):
                 names = ", ".join(group.name for group in groups)
@@ -154,7 +154,7 @@ class Explicit(ProfileBase):
 ENDS = ("stem", "head")
 
 
-def _names(key: str, group: Group) -> bool:
+def _names(key: str, group: PolicyGroup) -> bool:
     if key == group.name or group.name.startswith(f"{key}."):
         return True
     return (key == "stem" and group.index == 0) or (key == "head" and group.above == 0)
@@ -166,13 +166,13 @@ class Table(ProfileBase):
     name: Literal["table"] = "table"
     multipliers: Annotated[tuple[Annotated[float, Field(ge=0)], ...], Field(min_length=1)]
 
-    def __call__(self, clock: Clock, group: Group) -> float:
+    def __call__(self, clock: Clock, group: PolicyGroup) -> float:
         return self.multipliers[group.index]
 
-    def frozen(self, clock: Clock, group: Group) -> bool:
+    def frozen(self, clock: Clock, group: PolicyGroup) -> bool:
         return self(clock, group) == 0
 
-    def check(self, groups: Sequence[Group], epochs: float | None) -> None:
+    def check(self, groups: Sequence[PolicyGroup], epochs: float | None) -> None:
         if len(groups) != len(self.multipliers):
             names = ", ".join(group.name for group in groups)
             raise ValueError(
@@ -210,7 +210,7 @@ class BleedIn(_Bleed):
 
     name: Literal["bleed_in"] = "bleed_in"
 
-    def __call__(self, clock: Clock, group: Group) -> float:
+    def __call__(self, clock: Clock, group: PolicyGroup) -> float:
         return self.ratio ** ((1 - group.depth) * self._weight(clock))
 
 
@@ -222,7 +222,7 @@ class BleedOut(_Bleed):
 
     name: Literal["bleed_out"] = "bleed_out"
 
-    def __call__(self, clock: Clock, group: Group) -> float:
+    def __call__(self, clock: Clock, group: PolicyGroup) -> float:
         return self.ratio ** ((1 - group.depth) * (1 - self._weight(clock)))
 
 
@@ -237,10 +237,10 @@ class GradualUnfreezing(ProfileBase):
     every: Annotated[float, Field(gt=0)] = 1.0
     factor: Annotated[float, Field(ge=1)] = 2.6
 
-    def __call__(self, clock: Clock, group: Group) -> float:
+    def __call__(self, clock: Clock, group: PolicyGroup) -> float:
         return 0.0 if self.frozen(clock, group) else self.factor**-group.above
 
-    def check(self, groups: Sequence[Group], epochs: float | None) -> None:
+    def check(self, groups: Sequence[PolicyGroup], epochs: float | None) -> None:
         last = (len(groups) - 1) * self.every
         if epochs is not None and last >= epochs - TOLERANCE:
             raise ValueError(
@@ -248,7 +248,7 @@ class GradualUnfreezing(ProfileBase):
                 f"{epochs:g} epochs; lower profile.every, cut coarser (groups), or train longer"
             )
 
-    def frozen(self, clock: Clock, group: Group) -> bool:
+    def frozen(self, clock: Clock, group: PolicyGroup) -> bool:
         return clock.epoch < group.above * self.every - TOLERANCE
 
 
@@ -266,13 +266,13 @@ class FreezeOut(ProfileBase):
     cubed: bool = True
     scaled: bool = True
 
-    def __call__(self, clock: Clock, group: Group) -> float:
+    def __call__(self, clock: Clock, group: PolicyGroup) -> float:
         if self.frozen(clock, group):
             return 0.0
         end = self._end(group.depth)
         return (1 - ease(clock.progress / end, "cosine")) / (end if self.scaled else 1.0)
 
-    def frozen(self, clock: Clock, group: Group) -> bool:
+    def frozen(self, clock: Clock, group: PolicyGroup) -> bool:
         return clock.progress >= self._end(group.depth) - TOLERANCE
 
     @property
@@ -303,7 +303,7 @@ class ScheduledLayerDecay(ProfileBase):
     def _start_before_end(self):
         return _in_order(self)
 
-    def __call__(self, clock: Clock, group: Group) -> float:
+    def __call__(self, clock: Clock, group: PolicyGroup) -> float:
         weight = ramp(clock.progress, self.start, self.end, self.curve)
         return max(self.min_scale, (self.first + (self.last - self.first) * weight) ** group.above)
 

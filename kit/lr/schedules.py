@@ -9,7 +9,7 @@ from typing import Annotated, Literal
 
 from pydantic import Field, model_validator
 
-from kit.core.settings import Options
+from kit.core.settings import FrozenOptions
 from kit.lr.clock import Clock
 
 Fraction = Annotated[float, Field(ge=0, le=1)]
@@ -20,7 +20,7 @@ Curve = Literal["linear", "cosine"]
 TOLERANCE = 1e-9
 
 
-class ScheduleBase(Options):
+class ScheduleBase(FrozenOptions):
     def __call__(self, clock: Clock) -> float:
         """The fraction of the peak rate at this moment, in [0, 1]."""
         raise TypeError(f"{type(self).__name__} does not say its rate over time")

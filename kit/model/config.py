@@ -4,10 +4,10 @@ from typing import Annotated, Any, ClassVar
 
 from pydantic import Field, field_validator
 
-from kit.core.settings import Section
+from kit.core.settings import ConfigSection
 
 
-class ModelConfig(Section):
+class ModelConfig(ConfigSection):
     """Which network, and with which weights it starts.
 
     name     any timm model (`timm.list_models()`)

@@ -7,7 +7,7 @@ from torch import nn
 _MARK = "_frozen_by_kit"  # on a parameter: so that a later Switch knows that it is meant to learn
 
 
-class Switch:
+class Freezer:
     """Turns the gradients of some parameters off and on again.
 
     Parameters that had no gradient before any Switch was made never get one.

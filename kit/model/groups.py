@@ -9,7 +9,7 @@ from timm.models import group_parameters
 from torch import nn
 
 from kit.core.errors import KitError, some
-from kit.model.freezing import Switch, norms_of
+from kit.model.freezing import Freezer, norms_of
 from kit.model.weights import classifier_names
 
 Cut = Literal["block", "stage", "coarse"]
@@ -30,9 +30,9 @@ class DepthGroup:
     def n_params(self) -> int:
         return sum(parameter.numel() for parameter in self.parameters.values())
 
-    def switch(self) -> Switch:
+    def switch(self) -> Freezer:
         """What freezes the group and lets it learn again."""
-        return Switch(list(self.parameters.values()), self.norms)
+        return Freezer(list(self.parameters.values()), self.norms)
 
 
 def depth_groups(model: nn.Module, cut: Cut = "block") -> list[DepthGroup]:

@@ -16,17 +16,17 @@ from kit.competition.duplicates import (
     duplicates_between,
     with_different_labels,
 )
-from kit.competition.find_groups import Suspect, suspected_groups
+from kit.competition.find_groups import SuspectedGroups, suspected_groups
 from kit.competition.folds import FoldPlan, check_folds, check_plan
 from kit.competition.load import Competition, label_hints, load_competition
 from kit.core.errors import KitError
 from kit.core.files import need_writable
-from kit.core.paths import Places
+from kit.core.paths import OutputDirs
 from kit.core.progress import Progress
 from kit.data.decode import open_image
-from kit.data.hashes import Looks, look_at
+from kit.data.hashes import ImageHashes, look_at
 from kit.data.sources import Source
-from kit.experiment.config import Experiment
+from kit.experiment.config import ExperimentConfig
 from kit.experiment.fold_plan import new_plan
 from kit.report.pairs import MOST, PairPicture, draw_pairs
 
@@ -64,7 +64,7 @@ class Audit:
     folds: pd.DataFrame
     rare: pd.DataFrame
     pairs: pd.DataFrame
-    suspects: list[Suspect]
+    suspects: list[SuspectedGroups]
     sizes: pd.DataFrame
     kinds: pd.DataFrame
     broken: pd.DataFrame
@@ -73,7 +73,7 @@ class Audit:
 
 
 def audit(
-    experiment: Experiment,
+    experiment: ExperimentConfig,
     output: str | Path = ".",
     picture: str | Path | None = None,
 ) -> Audit:
@@ -84,13 +84,13 @@ def audit(
     Images that cannot be read and folds that cannot be made are reported, not raised. Raises KitError where the
     tables cannot be used, or images do not exist.
     """
-    places = Places(Path(output).expanduser())
-    need_writable(places.cache)
+    dirs = OutputDirs(Path(output).expanduser())
+    need_writable(dirs.cache)
     competition = load_competition(experiment.competition)
     experiment.scoring.check(competition.format.multilabel, len(competition.classes))
-    looks = _look(competition.train_images, "train", places)
-    test_looks = _look(competition.test_images, "test", places)
-    plan, advice = _plan(experiment, competition, places)
+    looks = _look(competition.train_images, "train", dirs)
+    test_looks = _look(competition.test_images, "test", dirs)
+    plan, advice = _plan(experiment, competition, dirs)
     setting, inside, across = _alike(looks, test_looks, experiment, advice)
     pairs = _pair_table(competition, plan, looks, test_looks, inside, across)
     classes = _class_table(competition, plan, experiment.folds.k)
@@ -101,7 +101,7 @@ def audit(
     advice += _advice(experiment, looks, pairs, setting, suspects, broken, rare)
     drawn = None
     if len(pairs):
-        drawn = Path(picture).expanduser() if picture else places.root / f"audit-{experiment.name}.png"
+        drawn = Path(picture).expanduser() if picture else dirs.root / f"audit-{experiment.name}.png"
         _draw(experiment.name, competition, pairs, drawn)
     return Audit(
         name=experiment.name,
@@ -122,17 +122,19 @@ def audit(
     )
 
 
-def _look(images: Sequence[Source], part: str, places: Places) -> Looks:
+def _look(images: Sequence[Source], part: str, dirs: OutputDirs) -> ImageHashes:
     with Progress(f"Looking at {part} images", len(images), unit="image") as progress:
-        return look_at(images, places.cache, lambda done, total: progress.update(done))
+        return look_at(images, dirs.cache, lambda done, total: progress.update(done))
 
 
-def _plan(experiment: Experiment, competition: Competition, places: Places) -> tuple[FoldPlan | None, list[str]]:
+def _plan(
+    experiment: ExperimentConfig, competition: Competition, dirs: OutputDirs
+) -> tuple[FoldPlan | None, list[str]]:
     """The folds that the config asks for, None where they cannot be made; and what is wrong with them."""
     plan = None
     try:
         check_folds(experiment.folds, competition.classes, competition.targets)
-        plan = new_plan(experiment, competition, places)
+        plan = new_plan(experiment, competition, dirs)
         check_plan(plan, experiment.folds, competition.train)
         return plan, []
     except KitError as error:
@@ -140,7 +142,7 @@ def _plan(experiment: Experiment, competition: Competition, places: Places) -> t
 
 
 def _alike(
-    looks: Looks, test_looks: Looks, experiment: Experiment, advice: list[str]
+    looks: ImageHashes, test_looks: ImageHashes, experiment: ExperimentConfig, advice: list[str]
 ) -> tuple[Setting, np.ndarray, np.ndarray]:
     """How near images have to be, pairs inside train, pairs of train and test; only exact ones where near ones
     are beyond number."""
@@ -156,8 +158,8 @@ def _alike(
 def _pair_table(
     competition: Competition,
     plan: FoldPlan | None,
-    looks: Looks,
-    test_looks: Looks,
+    looks: ImageHashes,
+    test_looks: ImageHashes,
     inside: np.ndarray,
     across: np.ndarray,
 ) -> pd.DataFrame:
@@ -238,8 +240,8 @@ def _fold_table(plan: FoldPlan | None, classes: pd.DataFrame) -> pd.DataFrame:
 
 
 def _suspects(
-    experiment: Experiment, competition: Competition, pairs: np.ndarray, advice: list[str]
-) -> list[Suspect]:
+    experiment: ExperimentConfig, competition: Competition, pairs: np.ndarray, advice: list[str]
+) -> list[SuspectedGroups]:
     config, folds = experiment.competition, experiment.folds
     labels = config.label if isinstance(config.label, tuple) else (config.label,)
 
@@ -267,7 +269,7 @@ def _tell(error: KitError, advice: list[str]) -> None:
         advice.append(str(error))
 
 
-def _sizes(part: str, looks: Looks) -> dict:
+def _sizes(part: str, looks: ImageHashes) -> dict:
     known = looks.readable
     row = {"part": part, "images": len(looks)}
     for name, values in (("width", looks.width[known]), ("height", looks.height[known])):
@@ -285,12 +287,12 @@ def _range(values: np.ndarray) -> str:
     return str(least) if least == most else f"{least} / {median:.0f} / {most}"
 
 
-def _kinds(part: str, looks: Looks) -> pd.DataFrame:
+def _kinds(part: str, looks: ImageHashes) -> pd.DataFrame:
     kinds, counts = np.unique(looks.kinds[looks.readable], return_counts=True)
     return pd.DataFrame({"part": part, "kind": kinds, "images": counts}).sort_values("images", ascending=False)
 
 
-def _broken(competition: Competition, looks: Looks, test_looks: Looks) -> pd.DataFrame:
+def _broken(competition: Competition, looks: ImageHashes, test_looks: ImageHashes) -> pd.DataFrame:
     parts = (
         ("train", competition.ids, competition.train_images, looks),
         ("test", competition.test_ids, competition.test_images, test_looks),
@@ -304,11 +306,11 @@ def _broken(competition: Competition, looks: Looks, test_looks: Looks) -> pd.Dat
 
 
 def _advice(
-    experiment: Experiment,
-    looks: Looks,
+    experiment: ExperimentConfig,
+    looks: ImageHashes,
     pairs: pd.DataFrame,
     setting: Setting,
-    suspects: list[Suspect],
+    suspects: list[SuspectedGroups],
     broken: pd.DataFrame,
     rare: pd.DataFrame,
 ) -> list[str]:
@@ -329,7 +331,7 @@ def _advice(
 
 
 def _fold_advice(
-    folds: FoldsConfig, looks: Looks, pairs: pd.DataFrame, setting: Setting, suspects: list[Suspect]
+    folds: FoldsConfig, looks: ImageHashes, pairs: pd.DataFrame, setting: Setting, suspects: list[SuspectedGroups]
 ) -> list[str]:
     lines = []
     proposed = next((suspect.setting for suspect in suspects if suspect.setting), None)
@@ -344,7 +346,7 @@ def _fold_advice(
     return lines
 
 
-def _joining(folds: FoldsConfig, looks: Looks, setting: Setting) -> str:
+def _joining(folds: FoldsConfig, looks: ImageHashes, setting: Setting) -> str:
     """What to set: the largest distance up to `setting` at which no group of duplicates outgrows a fold."""
     choices = [bits for bits in (16, 12, 8, NEAR, 4, 2, 0) if setting != "exact" and bits <= setting]
     fitting = (

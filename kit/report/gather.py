@@ -14,14 +14,14 @@ import pandas as pd
 from kit.competition.load import Competition, load_competition
 from kit.core.errors import KitError
 from kit.core.files import write_text
-from kit.core.paths import Places
+from kit.core.paths import OutputDirs
 from kit.core.runs import ExperimentDir, RunDir, RunKey
-from kit.experiment.config import Experiment
+from kit.experiment.config import ExperimentConfig
 from kit.experiment.fingerprint import stored_experiment
 from kit.experiment.fold_plan import read_plan
 from kit.experiment.pool import pooled, stored_scores
-from kit.lr import Clock, Group, PolicyConfig
-from kit.report.material import Material, Outcome, PolicyData, Rates, Thumbnail
+from kit.lr import Clock, PolicyConfig, PolicyGroup
+from kit.report.material import PolicyData, PolicyOutcome, RealisedRates, ReportData, Thumbnail
 from kit.report.measured import Activations, Learning, read_activations, read_learning
 from kit.report.page import render
 
@@ -32,19 +32,19 @@ MOST_STEPS = 3000  # of which rates are compared with the intended ones
 
 def report(
     experiment_folder: Path,
-    places: Places,
+    dirs: OutputDirs,
     to: Path | None = None,
     say: Callable[[str], None] = lambda line: None,
 ) -> Path:
     """Writes report.html of what is in the experiment's folder; nothing is trained, what is missing is left out.
 
-    places  where output goes
+    dirs    where output goes
     to      the file, instead of report.html in the folder
 
     Raises KitError where the folder holds no experiment, or a damaged file.
     """
     folder = ExperimentDir(Path(experiment_folder))
-    material = gather(folder, places)
+    material = gather(folder, dirs)
     if material.outdated:
         say(
             f"without {folder.comparison.name}: it is of {material.outdated}; call python -m kit compare once more"
@@ -56,13 +56,11 @@ def report(
     return path
 
 
-def gather(folder: ExperimentDir, places: Places) -> Material:
+def gather(folder: ExperimentDir, dirs: OutputDirs) -> ReportData:
     """All that the report is drawn from."""
     experiment = stored_experiment(folder)
     if experiment is None:
-        raise KitError(
-            f"{folder.path} holds no experiment.yaml; give the folder of an experiment in {places.runs}"
-        )
+        raise KitError(f"{folder.path} holds no experiment.yaml; give the folder of an experiment in {dirs.runs}")
     comparison = _read_json(folder.comparison, "python -m kit compare")
     outdated = _outdated(comparison, experiment, folder) if comparison else None
     if outdated:
@@ -75,7 +73,7 @@ def gather(folder: ExperimentDir, places: Places) -> Material:
     digests = {record.get("depends_on", {}).get("folds") for each in policies for record in each.finished}
     classes = list(competition.classes) if competition else _classes(policies)
     baseline = comparison["baseline"] if comparison else experiment.compare.baseline
-    return Material(
+    return ReportData(
         name=experiment.name,
         metric=experiment.scoring.title,
         baseline=baseline if baseline in names else names[0],
@@ -92,7 +90,7 @@ def gather(folder: ExperimentDir, places: Places) -> Material:
     )
 
 
-def _policies(experiment: Experiment, comparison: dict[str, Any] | None, folder: ExperimentDir) -> list[str]:
+def _policies(experiment: ExperimentConfig, comparison: dict[str, Any] | None, folder: ExperimentDir) -> list[str]:
     """Those compared as they are, without variants and without those that diverged; else those that have begun."""
     views = comparison["views"] if comparison else []
     if raw := next((view["policies"] for view in views if view["name"] == "raw"), None):
@@ -100,7 +98,7 @@ def _policies(experiment: Experiment, comparison: dict[str, Any] | None, folder:
     return [name for name in experiment.policies if folder.runs(name)] or list(experiment.policies)
 
 
-def _outdated(comparison: dict[str, Any], experiment: Experiment, folder: ExperimentDir) -> str | None:
+def _outdated(comparison: dict[str, Any], experiment: ExperimentConfig, folder: ExperimentDir) -> str | None:
     """Why a comparison is not of the runs and the metric that are there now."""
     if comparison.get("scoring", experiment.scoring.canonical()) != experiment.scoring.canonical():
         return f"another scoring section than {folder.config.name}"
@@ -125,7 +123,7 @@ def _read_json(path: Path, command: str) -> dict[str, Any] | None:
         raise KitError(f"{path} is damaged ({error}); {command} writes it anew") from error
 
 
-def _competition(experiment: Experiment, folder: ExperimentDir) -> tuple[Competition | None, str]:
+def _competition(experiment: ExperimentConfig, folder: ExperimentDir) -> tuple[Competition | None, str]:
     """The competition, or why it is not to be had."""
     try:
         competition = load_competition(experiment.competition)
@@ -145,7 +143,7 @@ def _several_labels(policies: Sequence[PolicyData]) -> bool:
     return any(rule["name"] in ("half", "thresholds", "prevalence", "expected_f") for rule in rules)
 
 
-def _first_shared(finished: dict[str, list[RunDir]], experiment: Experiment) -> tuple[int, int] | None:
+def _first_shared(finished: dict[str, list[RunDir]], experiment: ExperimentConfig) -> tuple[int, int] | None:
     """The first seed and fold that all policies with finished runs have finished."""
     pairs = [
         {(record["seed"], record["fold"]) for record in map(RunDir.read, runs)}
@@ -162,7 +160,7 @@ def _place(seed: int, seeds: Sequence[int]) -> tuple[int, int]:
 
 def _policy(
     name: str,
-    experiment: Experiment,
+    experiment: ExperimentConfig,
     folder: ExperimentDir,
     finished: list[RunDir],
     shared: tuple[int, int] | None,
@@ -187,7 +185,7 @@ def _policy(
     )
 
 
-def read_rates(run: RunDir, config: PolicyConfig | None) -> Rates | None:
+def read_rates(run: RunDir, config: PolicyConfig | None) -> RealisedRates | None:
     """The rates that a run recorded, and those that its policy intended, at up to 3000 of its updates."""
     if not run.rates.is_file() or not run.rates.stat().st_size:
         return None
@@ -198,7 +196,7 @@ def read_rates(run: RunDir, config: PolicyConfig | None) -> Rates | None:
     intended = _intended(run, config, names, len(lr), steps)
     if intended is not None and multiplier is not None:
         intended = intended * multiplier[steps]
-    return Rates(steps, lr[steps], intended, names, controlled=multiplier is not None)
+    return RealisedRates(steps, lr[steps], intended, names, controlled=multiplier is not None)
 
 
 def _intended(
@@ -210,7 +208,7 @@ def _intended(
     if config is None or list(sizes) != names:
         return None
     per_epoch = round(epochs[-1]["step"] / epochs[-1]["epoch"]) if epochs else None
-    groups = [Group(index, len(sizes), name, count) for index, (name, count) in enumerate(sizes.items())]
+    groups = [PolicyGroup(index, len(sizes), name, count) for index, (name, count) in enumerate(sizes.items())]
     policy = config.build()
     try:
         return np.array([policy.rates(Clock(int(step), total, per_epoch), groups).lr for step in steps])
@@ -227,8 +225,8 @@ def _learning(run: RunDir) -> Learning | None:
 
 
 def _outcome(
-    runs: Sequence[RunDir], experiment: Experiment, folder: ExperimentDir, competition: Competition | None
-) -> Outcome | None:
+    runs: Sequence[RunDir], experiment: ExperimentConfig, folder: ExperimentDir, competition: Competition | None
+) -> PolicyOutcome | None:
     if competition is None:
         return None
     plan = read_plan(experiment, folder, competition)
@@ -238,7 +236,7 @@ def _outcome(
         doubt = np.abs(probabilities - pool.truth).mean(axis=1)
     else:
         doubt = 1 - probabilities[np.arange(len(pool.truth)), pool.truth]
-    return Outcome(pool.oof.index, pool.truth, predicted, doubt)
+    return PolicyOutcome(pool.oof.index, pool.truth, predicted, doubt)
 
 
 def thumbnails(competition: Competition, policies: Sequence[PolicyData]) -> list[Thumbnail]:

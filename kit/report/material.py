@@ -10,7 +10,7 @@ from kit.report.measured import Activations, Learning
 
 
 @dataclass(frozen=True)
-class Rates:
+class RealisedRates:
     """Realised and intended rates [steps, groups] of one run; intended is None where the policy cannot say.
 
     steps       the updates that these are of
@@ -35,7 +35,7 @@ class Rates:
 
 
 @dataclass(frozen=True)
-class Outcome:
+class PolicyOutcome:
     """A policy's out-of-fold rows, decided by cross-fitted rules.
 
     truth, predicted  int [rows], or bool [rows, classes]
@@ -68,10 +68,10 @@ class PolicyData:
     histories: list[list[dict[str, Any]]] = field(default_factory=list)
     scores: dict[str, Any] | None = None
     shown: str = ""
-    rates: Rates | None = None
+    rates: RealisedRates | None = None
     activations: Activations | None = None
     learning: Learning | None = None
-    outcome: Outcome | None = None
+    outcome: PolicyOutcome | None = None
 
     @property
     def finished(self) -> list[dict[str, Any]]:
@@ -95,7 +95,7 @@ class Thumbnail:
 
 
 @dataclass(frozen=True)
-class Material:
+class ReportData:
     """What the report is drawn from.
 
     comparison  the content of comparison.json, or None

@@ -17,8 +17,8 @@ import numpy as np
 
 from kit.comparison.views import VIEWS
 from kit.report import figures
-from kit.report.figures.drawing import FONT, Figure, Key
-from kit.report.material import Material
+from kit.report.figures.drawing import FONT, Figure, LegendEntry
+from kit.report.material import ReportData
 
 MOST_PAIRS = 20  # of labels that are mistaken for each other
 MOST_ROWS = 300  # of a table of classes
@@ -26,7 +26,7 @@ TEMPLATE = Path(__file__).with_name("page.html")
 
 
 @dataclass(frozen=True)
-class Cell:
+class TableCell:
     """What stands in a cell, and the number it is sorted by where that is one."""
 
     text: str
@@ -34,39 +34,39 @@ class Cell:
 
 
 @dataclass(frozen=True)
-class Table:
+class PageTable:
     """columns  a name, and whether it holds numbers"""
 
     name: str
     columns: list[tuple[str, bool]]
-    rows: list[list[Cell]]
+    rows: list[list[TableCell]]
     caption: str
 
 
 @dataclass(frozen=True)
-class Verdict:
+class PolicyVerdict:
     policy: str
     verdict: str
     sentence: str
 
 
 @dataclass
-class Section:
+class PageSection:
     """A part of the page; its blocks come in this order."""
 
     name: str
     title: str
     texts: list[str] = field(default_factory=list)
     lead: str = ""
-    verdicts: list[tuple[str, str, list[Verdict]]] = field(default_factory=list)
+    verdicts: list[tuple[str, str, list[PolicyVerdict]]] = field(default_factory=list)
     figures: list[Figure] = field(default_factory=list)
-    cards: list[tuple[str, tuple[Key, ...], list[Figure]]] = field(default_factory=list)
-    tables: list[Table] = field(default_factory=list)
+    cards: list[tuple[str, tuple[LegendEntry, ...], list[Figure]]] = field(default_factory=list)
+    tables: list[PageTable] = field(default_factory=list)
     thumbnails: list = field(default_factory=list)
     folded: list[tuple[str, str]] = field(default_factory=list)
 
 
-def render(material: Material) -> str:
+def render(material: ReportData) -> str:
     """The page as text; the same for the same material."""
     import jinja2
     from plotly.offline import get_plotlyjs
@@ -86,15 +86,15 @@ def render(material: Material) -> str:
     )
 
 
-def _figures_of(section: Section) -> list[Figure]:
+def _figures_of(section: PageSection) -> list[Figure]:
     return [*section.figures, *(figure for _, _, cards in section.cards for figure in cards)]
 
 
 # Sections
 
 
-def verdict(material: Material) -> Section:
-    section = Section("verdict", "Which policy wins")
+def verdict(material: ReportData) -> PageSection:
+    section = PageSection("verdict", "Which policy wins")
     comparison = material.comparison
     if comparison is None:
         section.lead = _standing(material)
@@ -114,9 +114,9 @@ def verdict(material: Material) -> Section:
         return section
     section.lead = comparison["headline"]
     for view in comparison["views"]:
-        lines = [Verdict(each["policy"], each["verdict"], _sentence(each)) for each in view["comparisons"]]
+        lines = [PolicyVerdict(each["policy"], each["verdict"], _sentence(each)) for each in view["comparisons"]]
         lines += [
-            Verdict(each["policy"], "diverged", f"{each['sentence'].removeprefix(each['policy'])}.")
+            PolicyVerdict(each["policy"], "diverged", f"{each['sentence'].removeprefix(each['policy'])}.")
             for each in view.get("diverged", ())
         ]
         about = " ".join(filter(None, (view.get("about"), view.get("note"))))
@@ -132,7 +132,7 @@ def _sentence(comparison: Mapping[str, Any]) -> str:
     return f"{sentence}." if sentence.startswith(verdict) else f"{verdict}: {sentence}."
 
 
-def _standing(material: Material) -> str:
+def _standing(material: ReportData) -> str:
     scored = [policy for policy in material.policies if policy.scores]
     if not scored:
         return "No policy's runs are pooled yet."
@@ -146,13 +146,13 @@ def _standing(material: Material) -> str:
     )
 
 
-def _scores_table(material: Material) -> Table:
+def _scores_table(material: ReportData) -> PageTable:
     rows = []
     for policy in material.policies:
         scores = policy.scores or {}
         rows.append(
             [
-                Cell(policy.name),
+                TableCell(policy.name),
                 _number(scores.get("oof")),
                 _number(scores.get("optimistic")),
                 _count(len(policy.finished)),
@@ -160,41 +160,44 @@ def _scores_table(material: Material) -> Table:
             ]
         )
     columns = ["pooled OOF", "optimistic", "finished runs", "begun"]
-    return Table("scores", [("policy", False), *((name, True) for name in columns)], rows, "Scores by policy.")
+    return PageTable("scores", [("policy", False), *((name, True) for name in columns)], rows, "Scores by policy.")
 
 
-def _comparison_table(view: Mapping[str, Any], comparison: Mapping[str, Any]) -> Table:
+def _comparison_table(view: Mapping[str, Any], comparison: Mapping[str, Any]) -> PageTable:
     against = {each["policy"]: each for each in view["comparisons"]}
     rows = []
     for scored in view["policies"]:
-        row = [Cell(scored["policy"]), _number(scored["oof"]), _number(scored["mean"])]
+        row = [TableCell(scored["policy"]), _number(scored["oof"]), _number(scored["mean"])]
         if each := against.get(scored["policy"]):
             interval = each["interval"]
             row += [
-                Cell(f"{each['difference']:+.4f}", each["difference"]),
-                Cell(f"{interval['low']:+.4f} to {interval['high']:+.4f}", interval["low"])
+                TableCell(f"{each['difference']:+.4f}", each["difference"]),
+                TableCell(f"{interval['low']:+.4f} to {interval['high']:+.4f}", interval["low"])
                 if interval
-                else Cell("—"),
+                else TableCell("—"),
                 _p(each["p_holm"]),
                 _number(each["smallest_detectable"]),
-                Cell(each["verdict"]),
+                TableCell(each["verdict"]),
             ]
         else:
             last = "baseline" if scored["policy"] == comparison["baseline"] else "—"
-            row += [Cell("—")] * 4 + [Cell(last)]
+            row += [TableCell("—")] * 4 + [TableCell(last)]
         rows.append(row)
-    rows += [[Cell(each["policy"]), *[Cell("—")] * 6, Cell("diverged")] for each in view.get("diverged", ())]
+    rows += [
+        [TableCell(each["policy"]), *[TableCell("—")] * 6, TableCell("diverged")]
+        for each in view.get("diverged", ())
+    ]
     columns = [
         ("policy", False), ("pooled OOF", True), ("mean of runs", True), ("difference", True),
         (f"{comparison['level']:.0%} interval", True), ("Holm p", True), ("smallest detectable", True),
         ("verdict", False),
     ]  # fmt: skip
     caption = f"{VIEWS.get(view['name'], view['name']).capitalize()}: {comparison['metric']}."
-    return Table(f"comparison-{view['name']}", columns, rows, caption)
+    return PageTable(f"comparison-{view['name']}", columns, rows, caption)
 
 
-def differences(material: Material) -> Section:
-    section = Section("differences", f"Differences to {material.baseline}")
+def differences(material: ReportData) -> PageSection:
+    section = PageSection("differences", f"Differences to {material.baseline}")
     if figure := figures.forest(material):
         section.figures.append(figure)
     elif material.comparison:
@@ -204,8 +207,8 @@ def differences(material: Material) -> Section:
     return section
 
 
-def folds(material: Material) -> Section:
-    section = Section("folds", f"Scores by fold ({material.metric})")
+def folds(material: ReportData) -> PageSection:
+    section = PageSection("folds", f"Scores by fold ({material.metric})")
     if figure := figures.by_fold(material):
         section.figures.append(figure)
     else:
@@ -213,8 +216,8 @@ def folds(material: Material) -> Section:
     return section
 
 
-def curves(material: Material) -> Section:
-    section = Section("curves", "Learning curves")
+def curves(material: ReportData) -> PageSection:
+    section = PageSection("curves", "Learning curves")
     if figure := figures.learning_curves(material):
         section.figures.append(figure)
     else:
@@ -222,8 +225,8 @@ def curves(material: Material) -> Section:
     return section
 
 
-def rates(material: Material) -> Section:
-    section = Section("rates", "Intended and realised rates")
+def rates(material: ReportData) -> PageSection:
+    section = PageSection("rates", "Intended and realised rates")
     if cards := figures.rates(material):
         about = (
             "The learning rate of each depth group over the updates, from the stem (dark) to the head (light), on "
@@ -236,7 +239,7 @@ def rates(material: Material) -> Section:
     return section
 
 
-def _largest_gap(material: Material) -> str:
+def _largest_gap(material: ReportData) -> str:
     gaps = [
         (gap, policy.name)
         for policy in material.policies
@@ -250,8 +253,8 @@ def _largest_gap(material: Material) -> str:
     return f"The largest relative difference between the two is {gap:.1e}, under {name}."
 
 
-def activations(material: Material) -> Section:
-    section = Section("activations", "Activations over time")
+def activations(material: ReportData) -> PageSection:
+    section = PageSection("activations", "Activations over time")
     if cards := figures.activations(material):
         about = (
             "How many activations have which magnitude (upwards) after each update (to the right), layer by "
@@ -267,8 +270,8 @@ def activations(material: Material) -> Section:
 PROBES = "No {} were measured: runs record them with --set training.probes='{{every: 10}}' (docs/probes.md)."
 
 
-def learning(material: Material) -> Section:
-    section = Section("learning", "Learning by depth")
+def learning(material: ReportData) -> PageSection:
+    section = PageSection("learning", "Learning by depth")
     section.figures += filter(None, (figures.distance_by_depth(material), figures.butterfly(material)))
     if cards := figures.learning(material):
         about = (
@@ -287,13 +290,13 @@ def learning(material: Material) -> Section:
     return section
 
 
-def _shared_key(cards: Sequence[Figure]) -> tuple[Key, ...]:
+def _shared_key(cards: Sequence[Figure]) -> tuple[LegendEntry, ...]:
     """The key of all cards, where it is the same."""
     return cards[0].key if len({card.key for card in cards}) == 1 else ()
 
 
-def classes(material: Material) -> Section:
-    section = Section("classes", "Classes")
+def classes(material: ReportData) -> PageSection:
+    section = PageSection("classes", "Classes")
     if cards := figures.confusion(material):
         about = "Out-of-fold rows: a row of a matrix is a true class, a column what was predicted."
         section.cards.append((about, (), cards))
@@ -310,7 +313,7 @@ def classes(material: Material) -> Section:
     return section
 
 
-def _confused_pairs(material: Material) -> Table | None:
+def _confused_pairs(material: ReportData) -> PageTable | None:
     """The 20 pairs that the best policy mistakes most; where a confusion matrix is not for the labels."""
     if not (material.multilabel or len(material.classes) > figures.MOST_CLASSES):
         return None
@@ -319,14 +322,18 @@ def _confused_pairs(material: Material) -> Table | None:
     counts = [_confusions(policy.outcome.truth, policy.outcome.predicted) for _, policy in shown]
     foremost = sorted(counts[0], key=lambda pair: (-counts[0][pair], pair))[:MOST_PAIRS]
     rows = [
-        [Cell(material.names[true]), Cell(material.names[taken]), *(_count(each[true, taken]) for each in counts)]
+        [
+            TableCell(material.names[true]),
+            TableCell(material.names[taken]),
+            *(_count(each[true, taken]) for each in counts),
+        ]
         for true, taken in foremost
     ]
     first = "missed" if material.multilabel else "true"
     second = "predicted without being true" if material.multilabel else "predicted"
     columns = [(first, False), (second, False), *((policy.name, True) for _, policy in shown)]
     caption = f"The {len(rows)} pairs that {shown[0][1].name} mistakes most, in rows."
-    return Table("confused", columns, rows, caption) if rows else None
+    return PageTable("confused", columns, rows, caption) if rows else None
 
 
 def _confusions(truth: np.ndarray, predicted: np.ndarray) -> Counter:
@@ -339,7 +346,7 @@ def _confusions(truth: np.ndarray, predicted: np.ndarray) -> Counter:
     return Counter({(int(i), int(j)): int(table[i, j]) for i, j in zip(*table.nonzero(), strict=True)})
 
 
-def _class_table(material: Material) -> Table | None:
+def _class_table(material: ReportData) -> PageTable | None:
     tables = {policy.name: figures.class_scores(policy.scores) for policy in material.policies if policy.scores}
     tables = {name: table for name, table in tables.items() if table}
     if not tables:
@@ -353,19 +360,19 @@ def _class_table(material: Material) -> Table | None:
         caption += f" The {MOST_ROWS} lowest of {len(known)}; all are in scores.json."
     rows = [
         [
-            Cell(known[key][0]),
+            TableCell(known[key][0]),
             _count(known[key][2]),
             *(_number(table[key][1] if key in table else None) for table in tables.values()),
         ]
         for key in order
     ]
-    return Table(
+    return PageTable(
         "per-class", [("class", False), ("rows", True), *((name, True) for name in tables)], rows, caption
     )
 
 
-def mistakes(material: Material) -> Section:
-    section = Section("mistakes", "Images most often wrong")
+def mistakes(material: ReportData) -> PageSection:
+    section = PageSection("mistakes", "Images most often wrong")
     if material.without:
         section.texts.append(f"The images cannot be shown: {material.without}")
     elif material.thumbnails:
@@ -382,18 +389,18 @@ def mistakes(material: Material) -> Section:
     return section
 
 
-def rules(material: Material) -> Section:
-    section = Section("rules", "Decision rules")
+def rules(material: ReportData) -> PageSection:
+    section = PageSection("rules", "Decision rules")
     rows = []
     for policy in material.policies:
         for rule in (policy.scores or {}).get("rules", []):
             rows.append(
                 [
-                    Cell(policy.name),
-                    Cell(rule["name"]),
+                    TableCell(policy.name),
+                    TableCell(rule["name"]),
                     _number(rule["cross_fitted"]),
                     _number(rule["optimistic"]),
-                    Cell("chosen" if rule["chosen"] else ""),
+                    TableCell("chosen" if rule["chosen"] else ""),
                 ]
             )
     if not rows:
@@ -410,13 +417,13 @@ def rules(material: Material) -> Section:
                 f"{policy.scores['optimistic']:.4f})."
             )
     columns = [("policy", False), ("rule", False), ("cross-fitted", True), ("optimistic", True), ("", False)]
-    section.tables.append(Table("rules", columns, rows, f"{material.metric} of every rule that was tried."))
+    section.tables.append(PageTable("rules", columns, rows, f"{material.metric} of every rule that was tried."))
     return section
 
 
-def ran(material: Material) -> Section:
+def ran(material: ReportData) -> PageSection:
     """What was run."""
-    section = Section("ran", "What was run")
+    section = PageSection("ran", "What was run")
     records = [record for policy in material.policies for record in policy.records]
     finished = [record for record in records if record.get("status") == "finished"]
     seconds = sum(record.get("seconds", {}).get("training", 0.0) for record in finished)
@@ -446,7 +453,7 @@ def ran(material: Material) -> Section:
     return section
 
 
-def _circumstances(records: Sequence[Mapping[str, Any]], material: Material) -> list[str]:
+def _circumstances(records: Sequence[Mapping[str, Any]], material: ReportData) -> list[str]:
     lines = [f"Fold plan: {material.fold_plan}."] if material.fold_plan else []
     shared = _shared([record.get("depends_on", {}) for record in records])
     if shared:
@@ -479,7 +486,7 @@ def _pairs(items: Iterable[tuple[str, Any]]) -> str:
     return ", ".join(f"{name} {value}" for name, value in items)
 
 
-def _ledger(lines: Sequence[Mapping[str, Any]]) -> Table:
+def _ledger(lines: Sequence[Mapping[str, Any]]) -> PageTable:
     kinds = ("raw", "tuning", "tuned", "equalised", "total")
     rows = []
     for line in lines:
@@ -487,47 +494,47 @@ def _ledger(lines: Sequence[Mapping[str, Any]]) -> Table:
         tried = ", ".join(f"{rate:g}" for rate in line.get("rates", []))
         rows.append(
             [
-                Cell(line["policy"]),
+                TableCell(line["policy"]),
                 *(_count(line[kind]) for kind in kinds),
-                Cell(tried or "—"),
-                Cell(chosen or "—"),
+                TableCell(tried or "—"),
+                TableCell(chosen or "—"),
             ]
         )
     columns = [("policy", False), *((kind, True) for kind in kinds), ("rates tried", False), ("chosen", False)]
-    return Table("ledger", columns, rows, "How many trainings each policy was given, and for what.")
+    return PageTable("ledger", columns, rows, "How many trainings each policy was given, and for what.")
 
 
-def _tuning(trials: Sequence[Mapping[str, Any]]) -> Table:
+def _tuning(trials: Sequence[Mapping[str, Any]]) -> PageTable:
     rows = [
         [
-            Cell(trial["policy"]),
-            Cell(f"{trial['rate']:g}", trial["rate"]),
+            TableCell(trial["policy"]),
+            TableCell(f"{trial['rate']:g}", trial["rate"]),
             _count(trial["fold"]),
             _count(trial["seed"]),
-            Cell("diverged") if trial["score"] is None else _number(trial["score"]),
+            TableCell("diverged") if trial["score"] is None else _number(trial["score"]),
         ]
         for trial in trials
     ]
     columns = [("policy", False), ("rate", True), ("fold", True), ("seed", True), ("score", True)]
-    return Table("tuning", columns, rows, "Trainings that tuned the peak rate.")
+    return PageTable("tuning", columns, rows, "Trainings that tuned the peak rate.")
 
 
 def _runs(number: int) -> str:
     return f"{number} run{'' if number == 1 else 's'}"
 
 
-def _number(value: float | None) -> Cell:
-    return Cell("—") if value is None or not math.isfinite(value) else Cell(f"{value:.4f}", float(value))
+def _number(value: float | None) -> TableCell:
+    return TableCell("—") if value is None or not math.isfinite(value) else TableCell(f"{value:.4f}", float(value))
 
 
-def _count(value: int) -> Cell:
-    return Cell(str(value), int(value))
+def _count(value: int) -> TableCell:
+    return TableCell(str(value), int(value))
 
 
-def _p(value: float | None) -> Cell:
+def _p(value: float | None) -> TableCell:
     if value is None:
-        return Cell("—")
-    return Cell("<.001" if value < 0.001 else f"{value:.3f}", value)
+        return TableCell("—")
+    return TableCell("<.001" if value < 0.001 else f"{value:.3f}", value)
 
 
 SECTIONS = (verdict, differences, folds, curves, rates, activations, learning, classes, mistakes, rules, ran)

@@ -5,14 +5,14 @@ from typing import Annotated, Literal
 from pydantic import Field
 
 from kit.core.errors import KitError
-from kit.core.settings import Section
+from kit.core.settings import ConfigSection
 
 Average = Literal["macro", "micro", "weighted", "samples", "binary"]
 RuleName = Literal["auto", "argmax", "half", "threshold", "prevalence", "expected_f", "thresholds", "offsets"]
 Transfer = Literal["quantile", "vote", "none"]
 
 
-class ScoringConfig(Section):
+class ScoringConfig(ConfigSection):
     """The competition's metric, by scikit-learn's names and with its values, and how labels are decided.
 
     average        macro, micro or weighted; samples with several labels a row; binary with two classes and one

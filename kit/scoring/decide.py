@@ -26,14 +26,14 @@ from kit.scoring.rules import (
 )
 from kit.scoring.thresholds import best_threshold, best_thresholds, limits
 
-__all__ = ["TIE", "Choice", "Rule", "choose", "decide_test", "fit", "plain_rule", "rule_from_json"]
+__all__ = ["TIE", "Rule", "RuleChoice", "choose", "decide_test", "fit", "plain_rule", "rule_from_json"]
 
 TIE = 0.002  # cross-fitted scores this close are tied, and the simpler rule is taken
 _PARTS = 5  # where there are no folds
 
 
 @dataclass(frozen=True)
-class Choice:
+class RuleChoice:
     """A decision rule and what it is worth.
 
     rule         fitted on all rows
@@ -61,7 +61,7 @@ def choose(
     folds: np.ndarray,
     config: ScoringConfig,
     groups: np.ndarray | None = None,
-) -> Choice:
+) -> RuleChoice:
     """The rule with the best cross-fitted score on out-of-fold rows; within `TIE` of the best, the simplest.
 
     probabilities float [rows, classes]; truth int [rows] or bool [rows, classes]; folds int [rows], the fold that
@@ -94,7 +94,7 @@ def choose(
         }
         for name, each in zip(names, tried, strict=True)
     ]
-    return Choice(**{**vars(chosen), "candidates": candidates})
+    return RuleChoice(**{**vars(chosen), "candidates": candidates})
 
 
 def fit(name: str, probabilities: np.ndarray, truth: np.ndarray, config: ScoringConfig) -> Rule:
@@ -167,7 +167,7 @@ def _majority(rule: Rule, decided: list[np.ndarray], mean: np.ndarray) -> np.nda
 
 def _cross_fitted(
     name: str, probabilities: np.ndarray, truth: np.ndarray, folds: np.ndarray, config: ScoringConfig
-) -> Choice:
+) -> RuleChoice:
     rule = fit(name, probabilities, truth, config)
     predicted = np.zeros(truth.shape, dtype=bool if truth.ndim == 2 else np.int64)
     by_fold = {}
@@ -176,7 +176,7 @@ def _cross_fitted(
         others = slice(None) if held_out.all() else ~held_out
         by_fold[int(fold)] = fit(name, probabilities[others], truth[others], config)
         predicted[held_out] = by_fold[int(fold)].decide_among(probabilities, held_out)
-    return Choice(
+    return RuleChoice(
         rule=rule,
         cross_fitted=score(truth, predicted, config),
         optimistic=score(truth, rule.decide(probabilities), config),

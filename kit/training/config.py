@@ -4,10 +4,10 @@ from typing import Annotated, Any, ClassVar, Literal
 
 from pydantic import Field, field_validator, model_validator
 
-from kit.core.settings import Section
+from kit.core.settings import ConfigSection
 
 
-class OptimizerConfig(Section):
+class OptimizerConfig(ConfigSection):
     """An optimizer of timm (`timm.optim.list_optimizers()`); the policy gives its rates and momentum.
 
     weight_decay  of weight matrices and filters; biases, norms and other vectors get none
@@ -19,7 +19,7 @@ class OptimizerConfig(Section):
     options: dict[str, Any] = {}
 
 
-class ProbesConfig(Section):
+class ProbesConfig(ConfigSection):
     """What is looked at inside a training (docs/probes.md); it changes no bit of it.
 
     every      updates between two samples; the first and the last update are sampled, too
@@ -37,7 +37,7 @@ class ProbesConfig(Section):
     runs: Literal["first", "all"] = "first"
 
 
-class TrainingConfig(Section):
+class TrainingConfig(ConfigSection):
     """How a fold model is trained.
 
     epochs          passes over the training folds; incomplete batches are dropped
@@ -94,7 +94,7 @@ class TrainingConfig(Section):
         return self
 
 
-class PredictionConfig(Section):
+class PredictionConfig(ConfigSection):
     """How the trained models predict.
 
     tta         none, or hflip: the mean of an image's prediction and its mirror's

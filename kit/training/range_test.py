@@ -12,7 +12,7 @@ from dataclasses import dataclass
 import numpy as np
 
 from kit.core.errors import KitError
-from kit.lr import Clock, Group, Rates
+from kit.lr import Clock, PolicyGroup, Rates
 from kit.training.trainer import Trainer
 
 BETA = 0.98  # of the smoothed loss
@@ -46,12 +46,12 @@ class Sweep:
         """The swept rate: first·(last/first)^(step/count)."""
         return self.first * (self.last / self.first) ** (step / self.count)
 
-    def rates(self, clock: Clock, groups: Sequence[Group]) -> Rates:
+    def rates(self, clock: Clock, groups: Sequence[PolicyGroup]) -> Rates:
         return Rates(self.at(clock.step) * self.per_rate + self.fixed, self.frozen, None)
 
 
 @dataclass(frozen=True)
-class RangeTest:
+class RangeTestResult:
     """What a range test saw, an entry an update.
 
     rates     the swept rate;  losses  of the batch;  smoothed  their debiased moving average
@@ -89,7 +89,9 @@ class RangeTest:
         return {name: suggest(rates, losses) for name, suggest in SUGGESTIONS.items()}
 
 
-def range_test(trainer: Trainer, sweep: Sweep, on_step: Callable[[int], None] = lambda step: None) -> RangeTest:
+def range_test(
+    trainer: Trainer, sweep: Sweep, on_step: Callable[[int], None] = lambda step: None
+) -> RangeTestResult:
     """Runs the updates of a trainer that was made with `sweep` as its policy, and puts its model and optimizer
     back as they were."""
     model, optimizer = copy.deepcopy(trainer.model.state_dict()), copy.deepcopy(trainer.optimizer.state_dict())
@@ -101,7 +103,7 @@ def range_test(trainer: Trainer, sweep: Sweep, on_step: Callable[[int], None] = 
         trainer.optimizer.load_state_dict(optimizer)
 
 
-def _raise_rates(trainer: Trainer, sweep: Sweep, on_step: Callable[[int], None]) -> RangeTest:
+def _raise_rates(trainer: Trainer, sweep: Sweep, on_step: Callable[[int], None]) -> RangeTestResult:
     rates, losses, smoothed = [], [], []
     average, diverged = 0.0, False
     for step in trainer.updates():
@@ -118,7 +120,7 @@ def _raise_rates(trainer: Trainer, sweep: Sweep, on_step: Callable[[int], None])
         if diverged or step + 1 >= sweep.count:
             break
     trainer.rates.audit(range(len(rates)))
-    return RangeTest(np.array(rates), np.array(losses), np.array(smoothed), diverged, sweep.count)
+    return RangeTestResult(np.array(rates), np.array(losses), np.array(smoothed), diverged, sweep.count)
 
 
 def minimum(rates: np.ndarray, losses: np.ndarray) -> float:

@@ -9,7 +9,7 @@ import torch
 
 from kit.core.errors import KitError
 from kit.core.files import atomic
-from kit.lr import Clock, Group, Policy, Rates
+from kit.lr import Clock, Policy, PolicyGroup, Rates
 from kit.lr.policy import set_momentum
 from kit.model.groups import DepthGroup
 
@@ -203,9 +203,9 @@ class RateWriter:
         return arrays | {f"signal_{name}": values for name, values in self.signals.items()}
 
 
-def policy_groups(groups: Sequence[DepthGroup]) -> list[Group]:
+def policy_groups(groups: Sequence[DepthGroup]) -> list[PolicyGroup]:
     """Depth groups as policies see them."""
-    return [Group(index, len(groups), group.name, group.n_params) for index, group in enumerate(groups)]
+    return [PolicyGroup(index, len(groups), group.name, group.n_params) for index, group in enumerate(groups)]
 
 
 def momentum_of(group: dict[str, Any]) -> float:

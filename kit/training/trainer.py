@@ -39,7 +39,7 @@ from kit.training.signals import SignalMeter
 
 
 @dataclass(frozen=True)
-class Fold:
+class FoldData:
     """What one fold model trains on and is scored on.
 
     images      all training images of the competition
@@ -71,7 +71,7 @@ class Recipe:
 
 
 @dataclass(frozen=True)
-class Trained:
+class TrainResult:
     """model    the weights that count: those of the last step, or their moving average
     probabilities  of the held-out rows, float32 [valid_rows, classes]
     score    of these by the plain rule (the most likely class, or all from .5 on), before one is fitted
@@ -112,7 +112,7 @@ class Trainer:
         model: nn.Module,
         groups: Sequence[DepthGroup],
         policy: Policy,
-        fold: Fold,
+        fold: FoldData,
         recipe: Recipe,
         seed: int,
         accelerator: Accelerator,
@@ -145,7 +145,7 @@ class Trainer:
         self.losses = torch.zeros(self.plan.total_steps, device=device)  # stays there until looked at
         self.history: list[dict[str, Any]] = []
 
-    def train(self, title: str = "training", on_step: Callable[[int], None] | None = None) -> Trained:
+    def train(self, title: str = "training", on_step: Callable[[int], None] | None = None) -> TrainResult:
         """Trains to the last step, going on from the run's checkpoint where there is one.
 
         `on_step(step)` is called after each update. Raises KitError for a loss that is not finite and for
@@ -183,7 +183,7 @@ class Trainer:
         if self.probes:
             self.probes.save(self.dir.activations, self.dir.learning)
         samples = (total - first) * self.plan.samples_per_update
-        return Trained(self._final, probabilities, plain, total, seconds, samples / max(seconds, 1e-9))
+        return TrainResult(self._final, probabilities, plain, total, seconds, samples / max(seconds, 1e-9))
 
     def updates(self, first: int = 0) -> Iterator[int]:
         """Makes one update after the other, and yields the number of each when it is made."""

@@ -7,7 +7,7 @@ from hypothesis import strategies as st
 from hypothesis.extra.numpy import arrays
 from support.refusals import refusal_of
 
-from kit.comparison.bootstrap import Resampled, _Tables, bootstrap
+from kit.comparison.bootstrap import BootstrapResult, _Tables, bootstrap
 from kit.scoring.config import ScoringConfig
 from kit.scoring.f1 import score
 
@@ -124,7 +124,9 @@ def test_many_are_compared_on_the_same_resamples(monkeypatch):
     assert sorted(made) == ["a", "c"]
     for name, each in made.items():
         assert each == between(truth, predicted["b"], predicted[name], ScoringConfig(), resamples=500)
-    assert between(truth, predicted["a"], predicted["a"], ScoringConfig()) == Resampled(0, 0, 0, 2000, "rows", 90)
+    assert between(truth, predicted["a"], predicted["a"], ScoringConfig()) == BootstrapResult(
+        0, 0, 0, 2000, "rows", 90
+    )
     monkeypatch.setattr("kit.comparison.bootstrap._CELLS", 700)  # a few resamples at a time
     assert bootstrap(truth, predicted, "b", ScoringConfig(), resamples=500) == made
 

@@ -19,13 +19,13 @@ from kit.comparison.tuning import variants
 from kit.competition.folds import make_folds, write_folds
 from kit.competition.load import load_competition
 from kit.core.errors import KitError
-from kit.core.paths import Places
+from kit.core.paths import OutputDirs
 from kit.core.runs import ExperimentDir, RunDir, RunKey, predictions, write_predictions
 from kit.core.settings import fingerprint
 from kit.experiment.config import of_size, validate
 from kit.experiment.fingerprint import digests
-from kit.experiment.runner import Trainer
 from kit.report.gather import report
+from kit.training.trainer import Trainer
 
 CLASSES = sorted(COLOURS)
 
@@ -250,7 +250,7 @@ def test_a_policy_that_diverges_is_told_and_the_others_are_compared(competition,
     lines = list(csv.DictReader((made.folder / "comparison.csv").open()))
     assert [(line["policy"], line["baseline"]) for line in lines] == [("sliced", "uniform"), ("hot", "uniform")]
     assert lines[1]["verdict"] == "diverged"
-    page = report(made.folder, Places(tmp_path)).read_text()
+    page = report(made.folder, OutputDirs(tmp_path)).read_text()
     assert hot["sentence"].removeprefix("hot") in page
     monkeypatch.setattr(Trainer, "train", lambda *_: pytest.fail("a training began"))
     assert compare(config, tmp_path).content == made.content
@@ -284,10 +284,10 @@ def test_a_policy_that_diverged_once_is_counted_but_not_compared(wide, tmp_path)
     assert view["diverged"][0]["sentence"] == "hot diverged at seed 0 fold 1, so it is not compared; lower its lr"
     assert [line["total"] for line in content["ledger"]] == [3, 3, 3]
     assert content["seconds"] == 9.0
-    page = report(folder.path, Places(tmp_path)).read_text()
+    page = report(folder.path, OutputDirs(tmp_path)).read_text()
     assert "<b>hot</b> diverged at seed 0 fold 1" in page
     run.write(run.read() | {"status": "finished"})
-    page = report(folder.path, Places(tmp_path)).read_text()
+    page = report(folder.path, OutputDirs(tmp_path)).read_text()
     assert "makes it anew" in page
 
 
@@ -368,7 +368,7 @@ def test_tuned_policies_that_diverge_are_told(wide, tmp_path):
     assert content["missing"] == ["Not compared tuned: hot diverged at every rate that was tried; try lower ones."]
     assert [each["policy"] for each in content["views"][1]["comparisons"]] == ["sliced"]
     assert content["ledger"][2]["chosen"] == {}
-    assert content["missing"][0] in report(folder.path, Places(tmp_path)).read_text()
+    assert content["missing"][0] in report(folder.path, OutputDirs(tmp_path)).read_text()
 
 
 def test_a_comparison_of_fewer_policies_says_what_it_replaces(wide, tmp_path):
@@ -392,7 +392,7 @@ def test_a_comparison_of_other_runs_or_another_metric_is_not_reported(wide, tmp_
     config = experiment(wide, TWO, folds={"k": 3})
     folder = store(config, tmp_path, {"uniform": 0.9, "sliced": 0.4})
     headline = compare(config, tmp_path, stored=True).content["headline"]
-    page = report(folder.path, Places(tmp_path)).read_text()
+    page = report(folder.path, OutputDirs(tmp_path)).read_text()
     assert headline in page
     if changed == "run":
         run = folder.run(RunKey("sliced", 0, 1))
@@ -400,7 +400,7 @@ def test_a_comparison_of_other_runs_or_another_metric_is_not_reported(wide, tmp_
     else:
         folder.config.write_text(experiment(wide, TWO, scoring={"average": "micro"}).to_yaml())
     said = []
-    page = report(folder.path, Places(tmp_path), say=said.append).read_text()
+    page = report(folder.path, OutputDirs(tmp_path), say=said.append).read_text()
     assert headline not in page
     assert "makes it anew" in page
     assert any("call python -m kit compare once more" in line for line in said)

@@ -9,7 +9,7 @@ from scipy import stats
 
 from kit.comparison.intervals import (
     Interval,
-    Parts,
+    VarianceParts,
     corrected_interval,
     holm,
     seeds_to_decide,
@@ -97,11 +97,11 @@ def test_the_smallest_detectable_difference():
 
 def test_the_parts_of_the_variance_by_hand():
     # means 1, 5; MSB = 2 · 8 = 16, MSW = (2 + 2) / 2 = 2; between = (16 − 2) / 2
-    assert variance_parts([0.0, 2.0, 4.0, 6.0], [0, 0, 1, 1]) == Parts(7.0, 2.0)
+    assert variance_parts([0.0, 2.0, 4.0, 6.0], [0, 0, 1, 1]) == VarianceParts(7.0, 2.0)
     # one and three runs: grand mean 3; MSB = 9 + 3 · 1 = 12; MSW = 2 / 2; n₀ = 4 − 10 / 4 = 1.5
     parts = variance_parts([0.0, 3.0, 4.0, 5.0], [0, 1, 1, 1])
     assert (parts.between, parts.within) == pytest.approx((11 / 1.5, 1.0))
-    assert variance_parts([0.0, 2.0, 0.0, 2.0], [0, 0, 1, 1]) == Parts(0.0, 2.0)  # never negative
+    assert variance_parts([0.0, 2.0, 0.0, 2.0], [0, 0, 1, 1]) == VarianceParts(0.0, 2.0)  # never negative
 
 
 def test_parts_that_are_not_known_are_nan():
@@ -122,11 +122,11 @@ def test_the_parts_of_the_variance_are_found_again():
 
 
 def test_number_of_seeds_that_is_not_known_or_none():
-    assert seeds_to_decide(0.02, Parts(1e-4, math.nan), 5, 0.25, 0.95, 1, 0.01) is None
-    assert seeds_to_decide(0.02, Parts(1e-2, 1e-2), 5, 0.25, 0.95, 1, 0.01) is None
-    assert seeds_to_decide(0.02, Parts(math.nan, 1e-9), 1, 0.25, 0.95, 1, 0.01) is None
-    assert seeds_to_decide(0.02, Parts(0, 0), 5, 0.25, 0.95, 1, 0.01) == 1
-    few = seeds_to_decide(0.02, Parts(1e-5, 1e-3), 5, 0.25, 0.95, 1, 0.01)
-    assert few < seeds_to_decide(0.02, Parts(1e-5, 1e-3), 5, 0.25, 0.95, 4, 0.01)
-    assert seeds_to_decide(0.02, Parts(1e-5, 1e-3), 5, 0.25, 0.95, 1, 0.01, most=few) == few
-    assert seeds_to_decide(0.02, Parts(1e-5, 1e-3), 5, 0.25, 0.95, 1, 0.01, most=few - 1) is None
+    assert seeds_to_decide(0.02, VarianceParts(1e-4, math.nan), 5, 0.25, 0.95, 1, 0.01) is None
+    assert seeds_to_decide(0.02, VarianceParts(1e-2, 1e-2), 5, 0.25, 0.95, 1, 0.01) is None
+    assert seeds_to_decide(0.02, VarianceParts(math.nan, 1e-9), 1, 0.25, 0.95, 1, 0.01) is None
+    assert seeds_to_decide(0.02, VarianceParts(0, 0), 5, 0.25, 0.95, 1, 0.01) == 1
+    few = seeds_to_decide(0.02, VarianceParts(1e-5, 1e-3), 5, 0.25, 0.95, 1, 0.01)
+    assert few < seeds_to_decide(0.02, VarianceParts(1e-5, 1e-3), 5, 0.25, 0.95, 4, 0.01)
+    assert seeds_to_decide(0.02, VarianceParts(1e-5, 1e-3), 5, 0.25, 0.95, 1, 0.01, most=few) == few
+    assert seeds_to_decide(0.02, VarianceParts(1e-5, 1e-3), 5, 0.25, 0.95, 1, 0.01, most=few - 1) is None

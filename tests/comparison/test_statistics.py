@@ -8,8 +8,8 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from support.refusals import refusal_of
 
-from kit.comparison.bootstrap import Resampled
-from kit.comparison.intervals import Parts, corrected_interval, seeds_to_decide, smallest_detectable
+from kit.comparison.bootstrap import BootstrapResult
+from kit.comparison.intervals import VarianceParts, corrected_interval, seeds_to_decide, smallest_detectable
 from kit.comparison.statistics import compare
 
 THREE = [0.01, 0.02, 0.03]  # mean .02, variance .0001
@@ -98,7 +98,7 @@ def a_design(difference, between, within, folds, seeds):
 )
 def test_so_many_seeds_do_decide(difference, between, margin):
     within, folds = 1e-3, 5
-    seeds = seeds_to_decide(difference, Parts(between, within), folds, 0.25, 0.95, 1, margin)
+    seeds = seeds_to_decide(difference, VarianceParts(between, within), folds, 0.25, 0.95, 1, margin)
     assert seeds > 3
     verdicts = {}
     for number in (2, seeds - 1, seeds):
@@ -127,7 +127,7 @@ def test_runs_that_differ_in_number_are_never_told_to_be_fewer():
     assert made.seeds_to_decide > 3
 
 
-BOOTSTRAP = Resampled(0.012, -0.003, 0.027, 2000, "rows", 1437)
+BOOTSTRAP = BootstrapResult(0.012, -0.003, 0.027, 2000, "rows", 1437)
 
 
 def test_one_seed_and_one_fold_decide_nothing():

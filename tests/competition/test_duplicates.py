@@ -28,18 +28,18 @@ HASHES = arrays(np.uint64, st.integers(0, 12), elements=st.sampled_from([0, 1, 3
 
 
 @dataclass(frozen=True)
-class Prints:
+class HashedImages:
     hashes: np.ndarray
     digests: np.ndarray
     thumbnails: np.ndarray
     comparable: np.ndarray
 
 
-def prints(hashes, digests, thumbnails=None, comparable=None) -> Prints:
+def prints(hashes, digests, thumbnails=None, comparable=None) -> HashedImages:
     """All of the same thumbnail, unless others are given, so that hashes decide."""
     n = len(hashes)
     same = np.tile(np.arange(256, dtype=np.uint8).reshape(16, 16), (n, 1, 1))
-    return Prints(
+    return HashedImages(
         np.array(hashes, dtype=np.uint64),
         np.array(digests),
         same if thumbnails is None else np.array(thumbnails, dtype=np.uint8),

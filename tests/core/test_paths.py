@@ -4,7 +4,7 @@ import pytest
 from support.refusals import refusal_of
 
 from kit.core.errors import KitError
-from kit.core.paths import Places, competition_folder, input_root, inside, mount_points, mounted, weight_file
+from kit.core.paths import OutputDirs, competition_folder, input_root, inside, mount_points, mounted, weight_file
 
 MODEL = "google/efficientnet/pyTorch/b0/3"
 
@@ -33,13 +33,13 @@ def write(file: Path) -> Path:
 
 
 def test_output_goes_to_three_folders_below_the_root(tmp_path):
-    places = Places(tmp_path)
-    assert (places.runs, places.cache, places.submissions) == (
+    dirs = OutputDirs(tmp_path)
+    assert (dirs.runs, dirs.cache, dirs.submissions) == (
         tmp_path / "runs",
         tmp_path / "cache",
         tmp_path / "submissions",
     )
-    assert Places().runs == Path("runs")
+    assert OutputDirs().runs == Path("runs")
 
 
 def test_a_relative_folder_counts_from_where_the_command_runs(tmp_path, monkeypatch):

@@ -15,7 +15,7 @@ from kit.cli.show_blend import show_blend
 from kit.competition.folds import FoldPlan, make_folds, read_folds, write_folds
 from kit.competition.load import load_competition
 from kit.core.files import write_json, write_text
-from kit.core.paths import Places
+from kit.core.paths import OutputDirs
 from kit.core.runs import ExperimentDir, RunKey, predictions, write_predictions
 from kit.experiment.blend import blend, default_name, read_blend
 from kit.experiment.config import validate
@@ -110,7 +110,7 @@ def test_what_is_written(two, competition):
     solution = pd.read_csv(competition / "solution.csv")
     assert handed_in["id"].tolist() == pd.read_csv(competition / "sample_submission.csv")["id"].tolist()
     assert f1_score(solution["label"], handed_in["label"], average="macro") == 1
-    record = read_blend(Places(two), "blend-one-two")
+    record = read_blend(OutputDirs(two), "blend-one-two")
     assert record == json.loads((two / "runs/blend-one-two/blend.json").read_text()) == blended.record
     assert (record["method"], record["metric"], record["oof"]) == ("mean", "macro F1", 1.0)
     assert [(each["member"], each["policy"], each["weight"]) for each in record["members"]] == [

@@ -12,9 +12,9 @@ from support.colours import experiment_content
 
 from kit.core.errors import KitError
 from kit.core.files import write_text
-from kit.core.settings import Options, fingerprint
+from kit.core.settings import FrozenOptions, fingerprint
 from kit.data.config import DataConfig
-from kit.experiment.config import Experiment, load_experiment, validate
+from kit.experiment.config import ExperimentConfig, load_experiment, validate
 from kit.lr.schedules import Constant, Cosine, OneCycle
 
 CONFIGS = Path(__file__).parents[2] / "configs"
@@ -28,7 +28,7 @@ def _elsewhere(tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
 
 
-def load(text: str = MINIMAL, overrides=(), policies=()) -> Experiment:
+def load(text: str = MINIMAL, overrides=(), policies=()) -> ExperimentConfig:
     Path("config.yaml").write_text(text, encoding="utf-8")
     return load_experiment("config.yaml", overrides, policies)
 
@@ -39,7 +39,7 @@ def refusal(text: str = MINIMAL, overrides=(), policies=()) -> str:
     return str(raised.value)
 
 
-def described(**sections) -> Experiment:
+def described(**sections) -> ExperimentConfig:
     return validate(experiment_content(Path("here"), **sections), "config.yaml")
 
 
@@ -759,12 +759,12 @@ def test_fingerprint_depends_on_what_decides_a_result(key):
     assert with_key(key, DECIDING[key]) != digest()
 
 
-def keys_of(section: Options, prefix: str = ""):
+def keys_of(section: FrozenOptions, prefix: str = ""):
     for name in type(section).model_fields:
         value = getattr(section, name)
-        if isinstance(value, Options):
+        if isinstance(value, FrozenOptions):
             yield from keys_of(value, f"{prefix}{name}.")
-        elif isinstance(value, dict) and value and all(isinstance(each, Options) for each in value.values()):
+        elif isinstance(value, dict) and value and all(isinstance(each, FrozenOptions) for each in value.values()):
             for entry, each in value.items():
                 yield from keys_of(each, f"{prefix}{name}.{entry}.")
         else:

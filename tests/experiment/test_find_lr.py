@@ -14,9 +14,9 @@ from support.refusals import refusal_of
 from kit.cli.main import main
 from kit.core.yaml import parse_yaml
 from kit.experiment.config import load_experiment, validate
-from kit.experiment.find_lr import Found, Search, find_lr
-from kit.lr import Group, PolicyConfig
-from kit.training.range_test import RangeTest
+from kit.experiment.find_lr import FindLrResult, RangeSearch, find_lr
+from kit.lr import PolicyConfig, PolicyGroup
+from kit.training.range_test import RangeTestResult
 
 
 @pytest.fixture
@@ -45,14 +45,14 @@ def config(competition, folder, policy, **training):
 
 def test_all_groups_rise_together_with_the_policys_profile(competition, tmp_path):
     experiment = config(competition, tmp_path, {"lr": "slice(1e-4, 1e-2)", "groups": "stage"})
-    found = find_lr(experiment, Search(1e-4, 1.0, 40), tmp_path)
+    found = find_lr(experiment, RangeSearch(1e-4, 1.0, 40), tmp_path)
     (test,) = found.tests.values()
     assert found.peak == 1e-2
     np.testing.assert_allclose(found.base, np.geomspace(1e-4, 1e-2, len(found.groups)), rtol=1e-9)
     np.testing.assert_allclose(test.rates, 1e-4 * 1e4 ** (np.arange(len(test.rates)) / 40), rtol=1e-9)
     assert set(test.suggestions()) == {"valley", "slide", "minimum", "steep"}
     assert not (tmp_path / "runs").exists()
-    again = find_lr(experiment, Search(1e-4, 1.0, 40), tmp_path)
+    again = find_lr(experiment, RangeSearch(1e-4, 1.0, 40), tmp_path)
     assert again.tests["all"].losses.tolist() == test.losses.tolist()
 
 
@@ -64,7 +64,7 @@ def test_a_group_in_turn_leaves_the_others_at_their_rate(competition, tmp_path, 
         RateWriter, "release", lambda writer: seen.append(writer.lr[~np.isnan(writer.lr).any(axis=1)]) or None
     )
     experiment = config(competition, tmp_path, {"lr": "slice(1e-4, 1e-2)", "groups": "coarse"})
-    found = find_lr(experiment, Search(1e-5, 1e-1, 30, by_depth=True), tmp_path)
+    found = find_lr(experiment, RangeSearch(1e-5, 1e-1, 30, by_depth=True), tmp_path)
     assert list(found.tests) == [group.name for group in found.groups]
     for depth, rates in enumerate(seen):
         for other in range(3):
@@ -99,7 +99,7 @@ def test_the_suggested_profile_can_be_pasted_into_a_policy(competition, tmp_path
     content = experiment_content(competition) | {"policies": {"found": parse_yaml(pasted, "pasted")}}
     (tmp_path / "next.yaml").write_text(yaml.safe_dump(content))
     policy = load_experiment(tmp_path / "next.yaml").policies["found"].build()
-    found = find_lr(experiment, Search(steps=40, by_depth=True), tmp_path)
+    found = find_lr(experiment, RangeSearch(steps=40, by_depth=True), tmp_path)
     top, multipliers = found.suggested_profile()
     assert policy.peak == pytest.approx(top, rel=1e-2)
     assert policy.phases[0].profile.groups == pytest.approx(multipliers, rel=1e-2)
@@ -115,14 +115,14 @@ def test_the_suggested_profile_can_be_pasted_into_a_policy(competition, tmp_path
     ],
 )
 def test_searches_that_cannot_say_anything_are_refused(options, message):
-    assert message in refusal_of(lambda: Search(**options))
+    assert message in refusal_of(lambda: RangeSearch(**options))
 
 
 def test_controllers_are_left_out_and_other_policies_named(competition, tmp_path):
     experiment = config(competition, tmp_path, {"lr": 1e-2, "groups": "stage", "controller": "lars"})
     more = experiment.model_copy(update={"policies": experiment.policies | {"other": PolicyConfig(lr=1e-3)}})
     lines = []
-    find_lr(more, Search(1e-4, 1.0, 30), tmp_path, say=lines.append)
+    find_lr(more, RangeSearch(1e-4, 1.0, 30), tmp_path, say=lines.append)
     assert lines[:2] == [
         "find-lr looks at one policy: mine (choose with --policy)",
         "The controller lars is left out: the static rates are tested",
@@ -149,12 +149,12 @@ def test_a_group_that_no_rate_harms_gets_the_highest_of_the_others():
     rates = np.geomspace(1e-6, 10, 60)
 
     def curve(lowest):  # the place of the lowest loss
-        return RangeTest(rates, np.zeros(60), 1 + np.abs(np.log10(rates) - np.log10(lowest)), False, 60)
+        return RangeTestResult(rates, np.zeros(60), 1 + np.abs(np.log10(rates) - np.log10(lowest)), False, 60)
 
-    groups = [Group(index, 3, name, 10) for index, name in enumerate("abc")]
+    groups = [PolicyGroup(index, 3, name, 10) for index, name in enumerate("abc")]
     tests = dict(zip("abc", [curve(10.0), curve(1e-1), curve(1e-2)], strict=True))
     assert [test.bounded for test in tests.values()] == [False, True, True]
-    found = Found("mine", 1e-2, groups, np.full(3, 1e-2), tests)
+    found = FindLrResult("mine", 1e-2, groups, np.full(3, 1e-2), tests)
     top, multipliers = found.suggested_profile()
     assert top == pytest.approx(1e-2, rel=0.3)
     assert multipliers == pytest.approx({"a": 1, "b": 1, "c": 0.1}, rel=0.3)

@@ -20,14 +20,14 @@ from kit.core.runs import RunDir, read_predictions
 from kit.data import images
 from kit.data.decode import Decoder
 from kit.experiment import predict as prediction
-from kit.experiment.config import Experiment, validate
-from kit.experiment.predict import Predicted, predict_test
+from kit.experiment.config import ExperimentConfig, validate
+from kit.experiment.predict import PredictResult, predict_test
 from kit.training.predict import Normalise
 
 NO_RUN = "train one, or say what holds them: --runs DIR, for a kernel kernel.kernels or kernel.datasets"
 
 
-def described(folder: Path, **sections) -> Experiment:
+def described(folder: Path, **sections) -> ExperimentConfig:
     stated = {"folds": {"k": 2}, "training": {"epochs": 3}}
     return validate(experiment_content(folder, **stated | sections), "test")
 
@@ -51,7 +51,7 @@ def data(trained, tmp_path) -> Path:
 def predicted(trained, data, tmp_path):
     """Predicts the test side with the runs; gives the labels by id, what was said and what came back."""
 
-    def call(sources=(), seconds=None, **sections) -> tuple[dict[str, str], list[str], Predicted]:
+    def call(sources=(), seconds=None, **sections) -> tuple[dict[str, str], list[str], PredictResult]:
         said = []
         made = predict_test(
             described(data, **sections),
@@ -340,7 +340,7 @@ class TestMounted:
 
         return mount
 
-    def predict(self, data: Path, tmp_path: Path, **kernel) -> Predicted:
+    def predict(self, data: Path, tmp_path: Path, **kernel) -> PredictResult:
         return predict_test(
             described(data, kernel=kernel), submission=tmp_path / "s.csv", output=tmp_path / "working"
         )

@@ -17,13 +17,14 @@ import kit.experiment.runner
 from kit import run
 from kit.cli.main import _number_of_jobs
 from kit.core.errors import KitError
-from kit.core.paths import Places
+from kit.core.paths import OutputDirs
 from kit.core.runs import ExperimentDir, RunKey, read_predictions
 from kit.experiment.config import validate
 from kit.experiment.grade import grade
 from kit.experiment.prepare import prepare
 from kit.experiment.run import pool
-from kit.experiment.runner import Trainer, _in_time, _sharing_cores, _side_by_side
+from kit.experiment.runner import _in_time, _sharing_cores, _side_by_side
+from kit.training.trainer import Trainer
 
 
 def experiment(folder, **sections):
@@ -392,7 +393,7 @@ class TestSideBySide:
         """Two T4s have four cores: no more processes that prepare batches than these."""
         monkeypatch.setattr("os.cpu_count", lambda: 4)
         config = experiment(competition, data={"workers": workers})
-        prepared = prepare(config, ExperimentDir(tmp_path / "runs/tiny"), Places(tmp_path))
+        prepared = prepare(config, ExperimentDir(tmp_path / "runs/tiny"), OutputDirs(tmp_path))
         sharing = _sharing_cores(prepared, 2, on_gpu)
         assert sharing.recipe.data.workers == each
         key = RunKey("uniform", 0, 0)
@@ -811,7 +812,7 @@ class TestGivenPlans:
         prepared = prepare(
             experiment(folder, name="other", folds={"k": 2, "duplicates": "exact"}, training={"batch_size": 4}),
             ExperimentDir(tmp_path / "runs/other"),
-            Places(tmp_path),
+            OutputDirs(tmp_path),
             folds=self.plan(
                 tmp_path, "\n".join(["id,fold", *[f"train{row:03d},{int(0 < row < 6)}" for row in range(12)]])
             ),

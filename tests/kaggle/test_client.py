@@ -11,7 +11,7 @@ from support.refusals import refusal_of
 from support.small_kernels import REF, asked, dataset, pushed
 
 from kit.kaggle import retry as patience
-from kit.kaggle.client import Kaggle, Pushed, Quota
+from kit.kaggle.client import Kaggle, PushedKernel, Quota
 from kit.kaggle.kernel.push import pushed_kernel
 from kit.kaggle.logs import log_lines
 from kit.kaggle.retry import Lost
@@ -145,7 +145,7 @@ def test_outputs_and_status_are_of_the_version_that_is_asked_for(server, kaggle)
     assert [list(kaggle.outputs(kernel).files) for kernel in (first, second)] == [["first.txt"], ["second.txt"]]
     assert (kaggle.session(first).status, kaggle.session(second).status) == ("COMPLETE", "ERROR")
     assert kaggle.session(second).failure == "It broke"
-    unknown = Pushed("tester", path.name, 9, "")
+    unknown = PushedKernel("tester", path.name, 9, "")
     assert refusal_of(kaggle.session, unknown).startswith(f"asking for {REF} version 9: Kaggle answers 404: ")
 
 

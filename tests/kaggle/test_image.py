@@ -7,7 +7,7 @@ from packaging.markers import default_environment
 from packaging.requirements import Requirement
 from support.refusals import refusal_of
 
-from kit.kaggle.image import Missing, missing, read_image, refresh
+from kit.kaggle.image import MissingRequirement, missing, read_image, refresh
 
 ROOT = Path(__file__).parents[2]
 TABLE = """\
@@ -113,8 +113,8 @@ def test_included_files_and_repeated_packages_count_together(tmp_path, image):
     write(tmp_path / "more.txt", "timm<2\nhydra-core; python_version >= '3.12'\n")
     requirements = write(tmp_path / "requirements.txt", "-r more.txt\n--requirement=more.txt\nTimm>=1.0.31\n")
     assert missing(requirements, image) == [
-        Missing("timm<2,>=1.0.31", "the image has 1.0.26, wanted <2,>=1.0.31"),
-        Missing("hydra-core", "not in the image"),
+        MissingRequirement("timm<2,>=1.0.31", "the image has 1.0.26, wanted <2,>=1.0.31"),
+        MissingRequirement("hydra-core", "not in the image"),
     ]
 
 

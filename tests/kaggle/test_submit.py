@@ -14,7 +14,7 @@ from support.refusals import refusal_of
 from support.small_kernels import REF, SLUG, asked, pushed, write_kernel
 
 from kit.core.files import sha256, write_json
-from kit.core.paths import Places
+from kit.core.paths import OutputDirs
 from kit.kaggle import submit as submitting
 from kit.kaggle.client import Kaggle
 from kit.kaggle.kernel.folder import KernelFolder
@@ -345,7 +345,7 @@ def test_the_log_has_it_before_it_is_sent(server, kit, impatient, colours, file,
     seen, send = [], Kaggle.submit_file
 
     def watched(*arguments):
-        seen.extend(read_log(Places()))
+        seen.extend(read_log(OutputDirs()))
         return send(*arguments)
 
     monkeypatch.setattr(Kaggle, "submit_file", watched)
@@ -361,7 +361,7 @@ def test_the_same_command_goes_on_waiting_for_the_score(server, kit, impatient, 
 
     with pytest.raises(KeyboardInterrupt):
         submit_file(file, Kaggle(), say=lambda line: None, pause=interrupted)
-    (entry,) = read_log(Places())
+    (entry,) = read_log(OutputDirs())
     assert (entry.ref, entry.status, entry.public, entry.cv) == ("1", "PENDING", "", "0.75123")
     server.script_submission("colours", Outcome(public_score=0.5, polls=2))
     assert kit("submit", file) == (
@@ -473,7 +473,7 @@ def test_a_log_without_messages(server, kit, impatient, colours, file, monkeypat
     """As an earlier kit wrote it: name and time tell which submission it is."""
     interrupt(monkeypatch, submit_file, file)
     edit_log(message=None)
-    assert [row.message for row in read_log(Places())] == [""]
+    assert [row.message for row in read_log(OutputDirs())] == [""]
     server.script_submission("colours", Outcome(public_score=0.5))
     assert kit("submit", file)[0] == 0
     assert [(row["ref"], row["public"], row["message"]) for row in log()] == [("1", "0.5", "")]

@@ -11,7 +11,7 @@ import pytest
 from support.refusals import refusal_of
 
 from kit.core.files import sha256
-from kit.kaggle.image import Image, Missing
+from kit.kaggle.image import KaggleImage, MissingRequirement
 from kit.kaggle.wheels import PLATFORMS, collect_wheels, wheels_folder
 
 VERSIONS = {"numpy": "2.0.2", "timm": "1.0.26", "torch": "2.10.0", "ray": None, "six": None}
@@ -19,7 +19,7 @@ VERSIONS = {"numpy": "2.0.2", "timm": "1.0.26", "torch": "2.10.0", "ray": None, 
 
 @pytest.fixture
 def image():
-    return Image("3.12", "2026-08", VERSIONS)
+    return KaggleImage("3.12", "2026-08", VERSIONS)
 
 
 NATIVE = [
@@ -80,8 +80,8 @@ def collect(image, folder: Path, *requirements: str) -> list[str]:
     return [wheel.name for wheel in collect_wheels(lacking(*requirements), image, folder, lambda line: None)]
 
 
-def lacking(*requirements: str) -> list[Missing]:
-    return [Missing(requirement, "not in the image") for requirement in requirements]
+def lacking(*requirements: str) -> list[MissingRequirement]:
+    return [MissingRequirement(requirement, "not in the image") for requirement in requirements]
 
 
 def collected_before(folder: Path, *names: str) -> None:
@@ -117,7 +117,10 @@ def test_a_newer_version_of_what_the_image_has_replaces_earlier_wheels(tmp_path,
     collected_before(tmp_path, "stale", "pushy")
     (tmp_path / "notes.txt").write_text("mine")
     said = []
-    wanted = [Missing("numpy>=2.3", "the image has 2.0.2, wanted >=2.3"), Missing("pushy", "not in the image")]
+    wanted = [
+        MissingRequirement("numpy>=2.3", "the image has 2.0.2, wanted >=2.3"),
+        MissingRequirement("pushy", "not in the image"),
+    ]
     collect_wheels(wanted, image, tmp_path, said.append)
     assert [entry["name"] for entry in json.loads((tmp_path / "wheels.json").read_text())] == ["numpy", "pushy"]
     assert sorted(content(tmp_path)) == [

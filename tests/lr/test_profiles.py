@@ -11,7 +11,7 @@ from pydantic import TypeAdapter
 from support.strategies import PROFILES, groups
 from timm.optim import param_groups_layer_decay
 
-from kit.lr import Clock, Group, policy
+from kit.lr import Clock, PolicyGroup, policy
 from kit.lr.profiles import (
     BleedIn,
     BleedOut,
@@ -217,6 +217,6 @@ def test_a_profile_comes_back_from_its_plain_values(profile):
 
 
 def test_a_single_group_is_the_head():
-    only = [Group(0, 1, "all", 10)]
+    only = [PolicyGroup(0, 1, "all", 10)]
     for name, config in {"a": Discriminative(ratio=0.1), "b": LayerDecay(), "c": GradualUnfreezing()}.items():
         assert policy(1e-2, "constant", config).rates(Clock(0, 100, 10), only).lr.tolist() == [1e-2], name

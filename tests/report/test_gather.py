@@ -13,7 +13,7 @@ from support.made_up_runs import POLICIES, write_experiment
 from support.refusals import refusal_of
 
 from kit.core.files import write_json, write_text
-from kit.core.paths import Places
+from kit.core.paths import OutputDirs
 from kit.core.runs import ExperimentDir, RunKey
 from kit.experiment.config import validate
 from kit.report.gather import gather, report
@@ -29,7 +29,7 @@ def whole(tmp_path_factory, competition):
 
 @pytest.fixture(scope="module")
 def gathered(whole):
-    return gather(whole[1], Places(whole[0]))
+    return gather(whole[1], OutputDirs(whole[0]))
 
 
 def test_everything_that_is_there_is_gathered(gathered):
@@ -80,9 +80,9 @@ def test_the_images_that_most_policies_got_wrong_come_first(gathered):
 
 def test_the_same_runs_give_the_same_bytes(whole, tmp_path):
     root, folder = whole
-    first = report(folder.path, Places(root))
+    first = report(folder.path, OutputDirs(root))
     assert first == folder.report
-    again = report(folder.path, Places(tmp_path), to=tmp_path / "again.html")
+    again = report(folder.path, OutputDirs(tmp_path), to=tmp_path / "again.html")
     assert first.read_bytes() == again.read_bytes()
 
 
@@ -91,7 +91,7 @@ def test_without_the_competition_the_rest_is_there(tmp_path):
     folder = write_experiment(tmp_path, competition, seeds=1)
     competition.rename(tmp_path / "elsewhere")
     said = []
-    page = report(folder.path, Places(tmp_path), say=said.append).read_text(encoding="utf-8")
+    page = report(folder.path, OutputDirs(tmp_path), say=said.append).read_text(encoding="utf-8")
     assert "is no folder" in said[0]
     assert "The images cannot be shown:" in page
     assert "What was mistaken for what cannot be shown:" in page
@@ -105,10 +105,10 @@ def test_an_image_that_is_broken_is_said_to_be(tmp_path):
     folder = write_experiment(tmp_path, competition, policies={"uniform": {"lr": 1e-2}}, seeds=1, skill=0.5)
     for file in (competition / "train").iterdir():
         file.write_bytes(b"no image")
-    made = gather(folder, Places(tmp_path))
+    made = gather(folder, OutputDirs(tmp_path))
     assert made.thumbnails
     assert all(each.image is None for each in made.thumbnails)
-    assert "cannot be read" in report(folder.path, Places(tmp_path)).read_text(encoding="utf-8")
+    assert "cannot be read" in report(folder.path, OutputDirs(tmp_path)).read_text(encoding="utf-8")
 
 
 def test_of_unfinished_runs_what_is_finished_is_shown(tmp_path, competition):
@@ -119,10 +119,10 @@ def test_of_unfinished_runs_what_is_finished_is_shown(tmp_path, competition):
     for run in folder.runs("discriminative"):
         run.write(run.read() | {"status": "failed", "error": "out of <memory>"})
     (folder.policy("discriminative") / "scores.json").unlink()
-    made = gather(folder, Places(tmp_path))
+    made = gather(folder, OutputDirs(tmp_path))
     assert [len(policy.finished) for policy in made.policies] == [2, 0, 3]
     assert {policy.shown for policy in made.policies if policy.finished} == {"Seed 0, fold 1"}
-    page = report(folder.path, Places(tmp_path)).read_text(encoding="utf-8")
+    page = report(folder.path, OutputDirs(tmp_path)).read_text(encoding="utf-8")
     assert "5 runs finished, 3 failed, 1 running" in page
     assert "out of &lt;memory&gt;" in page
     assert "Nothing is compared yet" in page
@@ -131,16 +131,16 @@ def test_of_unfinished_runs_what_is_finished_is_shown(tmp_path, competition):
 def test_a_folder_with_nothing_but_a_config_has_a_report(tmp_path, competition):
     folder = ExperimentDir(tmp_path / "runs/tiny")
     write_text(folder.config, validate(experiment_content(competition), "test").to_yaml())
-    page = report(folder.path, Places(tmp_path)).read_text(encoding="utf-8")
+    page = report(folder.path, OutputDirs(tmp_path)).read_text(encoding="utf-8")
     assert "No run is finished yet" in page
 
 
 def test_what_is_no_experiment_or_damaged_is_refused(tmp_path, whole):
-    assert "holds no experiment.yaml" in refusal_of(report, tmp_path, Places(tmp_path))
+    assert "holds no experiment.yaml" in refusal_of(report, tmp_path, OutputDirs(tmp_path))
     folder = ExperimentDir(tmp_path / "runs/tiny")
     write_text(folder.config, whole[1].config.read_text())
     write_text(folder.comparison, "{")
-    assert "is damaged" in refusal_of(report, folder.path, Places(tmp_path))
+    assert "is damaged" in refusal_of(report, folder.path, OutputDirs(tmp_path))
 
 
 def test_variants_are_not_policies_of_the_report(tmp_path, competition):
@@ -151,7 +151,7 @@ def test_variants_are_not_policies_of_the_report(tmp_path, competition):
         view["policies"] = [each for each in view["policies"] if each["policy"] not in variants]
         view["comparisons"] = [each for each in view["comparisons"] if each["policy"] not in variants]
     write_json(folder.comparison, content)
-    assert [policy.name for policy in gather(folder, Places(tmp_path)).policies] == list(POLICIES)
+    assert [policy.name for policy in gather(folder, OutputDirs(tmp_path)).policies] == list(POLICIES)
 
 
 def test_torch_is_not_needed(whole):
@@ -166,10 +166,10 @@ def test_torch_is_not_needed(whole):
 
 def test_several_labels_a_row(tmp_path):
     folder = several_labels(tmp_path)
-    made = gather(folder, Places(tmp_path))
+    made = gather(folder, OutputDirs(tmp_path))
     assert made.multilabel
     assert all(each.image for each in made.thumbnails)
-    page = report(folder.path, Places(tmp_path)).read_text(encoding="utf-8")
+    page = report(folder.path, OutputDirs(tmp_path)).read_text(encoding="utf-8")
     assert 'id="plot-lowest-classes"' in page
     assert 'id="table-confused"' in page
     assert 'id="plot-confusion-0"' not in page

@@ -15,11 +15,11 @@ from plotly.offline import get_plotlyjs
 from support.colours import write_competition
 from support.made_up_runs import GROUPS, POLICIES, write_experiment
 
-from kit.core.paths import Places
+from kit.core.paths import OutputDirs
 from kit.core.plotting import COLOURS
 from kit.report.figures import by_class, drawing
 from kit.report.gather import gather
-from kit.report.material import Material, Outcome, PolicyData
+from kit.report.material import PolicyData, PolicyOutcome, ReportData
 from kit.report.page import render
 
 HOSTILE = ('<script>alert("1")</script>', "a&b\"c'", "</script><b>&lt;")
@@ -50,7 +50,7 @@ def hostile(tmp_path_factory):
         table["label"] = table["label"].map(dict(zip(("blue", "green", "red"), HOSTILE, strict=True)))
         table.to_csv(data / file, index=False)
     folder = write_experiment(root, data, policies=TEN, seeds=1, samples=50)
-    return gather(folder, Places(root))
+    return gather(folder, OutputDirs(root))
 
 
 @pytest.fixture(scope="module")
@@ -91,9 +91,9 @@ def test_names_cannot_break_out(page, drawn):
 
 
 def test_every_figure_has_its_place_caption_and_is_one_for_plotly(page, drawn):
-    places = re.findall(r'<div class="plot" id="plot-([^"]+)" data-figure="([^"]+)"', page)
-    assert [a for a, _ in places] == [b for _, b in places]
-    assert sorted(a for a, _ in places) == sorted(drawn)
+    dirs = re.findall(r'<div class="plot" id="plot-([^"]+)" data-figure="([^"]+)"', page)
+    assert [a for a, _ in dirs] == [b for _, b in dirs]
+    assert sorted(a for a, _ in dirs) == sorted(drawn)
     captions = re.findall(r"<figcaption>(.*?)</figcaption>", page, re.DOTALL)
     assert len(captions) == len(drawn)
     assert all(len(caption) > 40 and caption.rstrip().endswith(".") for caption in captions)
@@ -210,7 +210,7 @@ def test_one_policy_without_a_comparison(hostile):
 
 
 def test_nothing_but_a_name():
-    made = render(Material("bare", "macro F1", "uniform", [PolicyData("uniform")]))
+    made = render(ReportData("bare", "macro F1", "uniform", [PolicyData("uniform")]))
     assert content_of(made) == {}
     assert "training.probes" in made
 
@@ -227,9 +227,9 @@ def test_many_labels_show_the_lowest_and_the_most_confused():
         "rules": [],
         "runs": [],
     }
-    outcome = Outcome(pd.RangeIndex(800), truth, predicted, np.zeros(800))
+    outcome = PolicyOutcome(pd.RangeIndex(800), truth, predicted, np.zeros(800))
     policy = PolicyData("uniform", scores=scores, outcome=outcome)
-    material = Material("many", "macro F1", "uniform", [policy], classes=classes, names=classes)
+    material = ReportData("many", "macro F1", "uniform", [policy], classes=classes, names=classes)
     assert by_class.confusion(material) == []
     made = render(material)
     lowest = content_of(made)["lowest-classes"]["data"][0]

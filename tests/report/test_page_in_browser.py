@@ -6,7 +6,7 @@ import pytest
 from support.colours import write_competition
 from support.made_up_runs import write_experiment
 
-from kit.core.paths import Places
+from kit.core.paths import OutputDirs
 from kit.report.gather import report
 
 BROWSER = next(filter(None, map(shutil.which, ("chromium", "chromium-browser", "google-chrome"))), None)
@@ -27,7 +27,7 @@ ARGUMENTS = [
 def file(tmp_path_factory):
     root = tmp_path_factory.mktemp("browser")
     data = write_competition(root / "colours", rows=60)
-    return report(write_experiment(root, data, seeds=1, samples=8).path, Places(root))
+    return report(write_experiment(root, data, seeds=1, samples=8).path, OutputDirs(root))
 
 
 @pytest.fixture(scope="module")

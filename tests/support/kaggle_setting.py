@@ -46,14 +46,13 @@ def kit(monkeypatch, capsys):
 @pytest.fixture
 def impatient(monkeypatch):
     """No wait between two looks."""
-    import kit.kaggle.uploads
-
+    import kit.kaggle.datasets
     import kit.kaggle.kernel.push
     import kit.kaggle.kernel.sessions
     import kit.kaggle.retry
     import kit.kaggle.submit
 
-    for module in (kit.kaggle.kernel.push, kit.kaggle.kernel.sessions, kit.kaggle.uploads, kit.kaggle.submit):
+    for module in (kit.kaggle.kernel.push, kit.kaggle.kernel.sessions, kit.kaggle.datasets, kit.kaggle.submit):
         monkeypatch.setattr(module, "POLL", 0.05)
     monkeypatch.setattr(kit.kaggle.retry, "LONGEST_WAIT", 0.01)
     monkeypatch.setattr(kit.kaggle.retry, "LOOKS", (0.0,))

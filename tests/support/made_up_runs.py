@@ -12,7 +12,7 @@ from kit.core.files import write_json, write_text
 from kit.core.runs import ExperimentDir, RunKey, predictions, write_predictions
 from kit.experiment.config import validate
 from kit.experiment.pool import pool_policy
-from kit.lr import Group
+from kit.lr import PolicyGroup
 
 GROUPS = {"stem": 300, "layer1": 900, "layer2": 2500, "layer3": 7000, "layer4": 20000, "fc": 130}
 
@@ -51,7 +51,7 @@ def write_experiment(
     write_text(folder.config, experiment.to_yaml())
     plan = FoldPlan(loaded.ids, np.arange(len(loaded.ids)) // len(loaded.classes) % 3)
     write_folds(plan, folder.folds)
-    groups = [Group(i, len(GROUPS), name, size) for i, (name, size) in enumerate(GROUPS.items())]
+    groups = [PolicyGroup(i, len(GROUPS), name, size) for i, (name, size) in enumerate(GROUPS.items())]
     for place, (name, config) in enumerate(experiment.policies.items()):
         matrix = config.build().matrix(groups, steps, steps // 2)
         for seed in range(seeds):

@@ -12,7 +12,7 @@ from kit.competition.folds import make_folds, write_folds
 from kit.competition.load import load_competition
 from kit.core.files import write_text
 from kit.core.runs import ExperimentDir, RunKey, predictions, write_predictions
-from kit.experiment.config import Experiment, validate
+from kit.experiment.config import ExperimentConfig, validate
 from kit.experiment.fingerprint import digests
 from kit.kaggle.datasets import dataset_folder
 from kit.kaggle.kernel.folder import BUILT, BuildRecord, KernelFolder
@@ -93,13 +93,13 @@ def listed(files: dict[str, bytes]) -> dict[str, bytes]:
     return files | {"outputs.json": json.dumps(hashes).encode()}
 
 
-def small_experiment(competition: Path, **sections) -> Experiment:
+def small_experiment(competition: Path, **sections) -> ExperimentConfig:
     return validate(experiment_content(competition, **sections), "tiny.yaml")
 
 
 def train_outputs(
     folder: Path,
-    experiment: Experiment,
+    experiment: ExperimentConfig,
     folds: tuple[int, ...] = (0,),
     fingerprint: str = "f",
     policy: str = "uniform",

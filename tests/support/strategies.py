@@ -6,7 +6,7 @@ import yaml
 from hypothesis import strategies as st
 
 from kit.core.yaml import read_yaml
-from kit.lr import Group, PolicyConfig
+from kit.lr import PolicyConfig, PolicyGroup
 from kit.lr.config import FineTune, PhaseConfig
 from kit.lr.controllers import LAMB, LARS, ConstantUpdate
 from kit.lr.profiles import (
@@ -152,12 +152,12 @@ def policy_configs(draw):
 any_policy = policy_configs() | st.sampled_from(sorted(READY)).map(READY.get)
 
 
-def groups(count: int = 4) -> list[Group]:
+def groups(count: int = 4) -> list[PolicyGroup]:
     """Depth groups that grow towards the head, as a ResNet's."""
-    return [Group(index, count, f"layer{index}", 10 * 4**index) for index in range(count)]
+    return [PolicyGroup(index, count, f"layer{index}", 10 * 4**index) for index in range(count)]
 
 
-def groups_for(config: PolicyConfig) -> list[Group]:
+def groups_for(config: PolicyConfig) -> list[PolicyGroup]:
     return groups(3 if config.groups == "coarse" else 4)
 
 

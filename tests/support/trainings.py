@@ -4,7 +4,7 @@ from pathlib import Path
 
 from support.colours import experiment_content
 
-from kit.core.paths import Places
+from kit.core.paths import OutputDirs
 from kit.core.runs import ExperimentDir
 from kit.experiment.config import validate
 from kit.experiment.prepare import prepare, run_keys
@@ -17,7 +17,7 @@ def trainer_of(competition: Path, output: Path, **sections):
     """A Trainer of the first run of a small experiment."""
     experiment = validate(experiment_content(competition, **sections), "test")
     folder = ExperimentDir(output / "runs" / experiment.name)
-    prepared = prepare(experiment, folder, Places(output), shown=False)
+    prepared = prepare(experiment, folder, OutputDirs(output), shown=False)
     key = run_keys(experiment)[0]
     run = folder.run(key)
     run.path.mkdir(parents=True, exist_ok=True)

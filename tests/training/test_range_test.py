@@ -9,7 +9,7 @@ from kit.core.errors import KitError
 from kit.experiment.train_run import trainer_of as trainer_of_run
 from kit.lr import Clock
 from kit.model.build import weights_digest
-from kit.training.range_test import SUGGESTIONS, RangeTest, Sweep, range_test
+from kit.training.range_test import SUGGESTIONS, RangeTestResult, Sweep, range_test
 
 
 def curve(seed):
@@ -55,15 +55,15 @@ def test_fastais_own_functions_agree_where_it_is_installed():
 def test_a_loss_that_only_rises_has_its_valley_at_the_start_as_in_fastai():
     rates = np.geomspace(1e-6, 1, 30)
     assert SUGGESTIONS["valley"](rates, np.linspace(1, 2, 30)) == rates[0]
-    risen = RangeTest(rates, np.zeros(30), np.linspace(1, 2, 30), True, 30)
+    risen = RangeTestResult(rates, np.zeros(30), np.linspace(1, 2, 30), True, 30)
     assert not risen.fell
-    assert RangeTest(rates, np.zeros(30), np.linspace(2, 1, 30), False, 30).fell
+    assert RangeTestResult(rates, np.zeros(30), np.linspace(2, 1, 30), False, 30).fell
 
 
 def test_suggestions_pass_over_the_first_tenth_and_the_last_five():
     rates, losses = curve(1)
     pads = np.full(10, 1e-9), np.full(5, 9.0)
-    test = RangeTest(
+    test = RangeTestResult(
         rates=np.concatenate([pads[0], rates, pads[1]]),
         losses=np.zeros(0),
         smoothed=np.concatenate([np.full(10, -5.0), losses, np.full(5, -9.0)]),
@@ -89,7 +89,7 @@ def test_a_sweep_raises_all_groups_together():
 def swept(competition, path, rise, **training):
     """A trainer of the miniature under a sweep."""
     plain = trainer_of(competition, path, training={"epochs": 12, **training})
-    from kit.core.paths import Places
+    from kit.core.paths import OutputDirs
     from kit.core.runs import ExperimentDir
     from kit.experiment.config import load_experiment
     from kit.experiment.prepare import prepare, run_keys
@@ -97,7 +97,7 @@ def swept(competition, path, rise, **training):
 
     folder = ExperimentDir(path / "runs/tiny")
     experiment = load_experiment(folder.config)
-    prepared = prepare(experiment, folder, Places(path), shown=False)
+    prepared = prepare(experiment, folder, OutputDirs(path), shown=False)
     return trainer_of_run(
         run_keys(experiment)[0], prepared, plain.dir, make_accelerator(experiment.training), rise
     )
@@ -132,7 +132,7 @@ def test_it_stops_where_the_loss_diverges(competition, tmp_path):
 
 
 def test_a_run_that_ends_too_early_says_what_to_do():
-    few = RangeTest(np.ones(12), np.ones(12), np.ones(12), True, 100)
+    few = RangeTestResult(np.ones(12), np.ones(12), np.ones(12), True, 100)
     with pytest.raises(
         KitError, match=r"diverged after 12 updates, too few to say anything; start lower \(--start\)"
     ):

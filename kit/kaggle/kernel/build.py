@@ -18,9 +18,9 @@ from kit.competition.folds import check_folds, folds_text
 from kit.competition.load import load_competition
 from kit.core.errors import KitError, some
 from kit.core.files import need_writable, write_json, write_text
-from kit.core.paths import Places
+from kit.core.paths import OutputDirs
 from kit.core.runs import ExperimentDir
-from kit.experiment.config import Experiment
+from kit.experiment.config import ExperimentConfig
 from kit.experiment.loaded import fold_plan
 from kit.experiment.pool import stored_rule
 from kit.kaggle.archive import Files, need_no_secrets, pack, package_files
@@ -35,7 +35,7 @@ LINE = 100  # characters of the archive in a line
 
 
 @dataclass(frozen=True)
-class Built:
+class BuildResult:
     """folder     the kernel's
     files      what travels, by path, in bytes
     code_bytes  size of the code file
@@ -49,14 +49,14 @@ class Built:
 
 
 def build(
-    experiment: Experiment,
+    experiment: ExperimentConfig,
     kind: Kind,
     *,
     command: str = "",
     name: str | None = None,
     notebook: bool = False,
     output: str | Path = ".",
-) -> Built:
+) -> BuildResult:
     """Writes kernels/build/<slug>/ below `output`; the same input gives the same bytes.
 
     kind      `train` trains the experiment's policies, seeds and chosen folds; `infer` predicts with the
@@ -102,10 +102,10 @@ def build(
     write_json(folder.metadata_file, _metadata(experiment, record, code_file, notebook, apart))
     folder.write_record(record)
     sizes = {path: len(files[path]) for path in sorted(files)}
-    return Built(folder, sizes, len(code.encode()), _notes(experiment, kind, apart, root))
+    return BuildResult(folder, sizes, len(code.encode()), _notes(experiment, kind, apart, root))
 
 
-def usual_name(experiment: Experiment, kind: Kind) -> str:
+def usual_name(experiment: ExperimentConfig, kind: Kind) -> str:
     chosen = experiment.folds.chosen
     if kind == "infer" or len(chosen) == experiment.folds.k:
         return f"{experiment.name}-{kind}"
@@ -120,7 +120,7 @@ def slug_of(name: str) -> str:
     return slug
 
 
-def _check(experiment: Experiment, kind: Kind) -> None:
+def _check(experiment: ExperimentConfig, kind: Kind) -> None:
     """What a kernel could not find on Kaggle."""
     competition, kernel, weights = experiment.competition, experiment.kernel, experiment.model.weights
     if not competition.slug and not competition.embedded:
@@ -142,7 +142,7 @@ def _check(experiment: Experiment, kind: Kind) -> None:
         )
 
 
-def _with_trained(experiment: Experiment, root: Path) -> Experiment:
+def _with_trained(experiment: ExperimentConfig, root: Path) -> ExperimentConfig:
     """With the train kernels whose outputs the infer kernel attaches."""
     kernel = experiment.kernel
     kernels = _pushed(experiment, root) if kernel.kernels is None else kernel.kernels
@@ -155,7 +155,7 @@ def _with_trained(experiment: Experiment, root: Path) -> Experiment:
     return experiment.model_copy(update={"kernel": kernel.model_copy(update={"kernels": kernels})})
 
 
-def _pushed(experiment: Experiment, root: Path) -> tuple[str, ...]:
+def _pushed(experiment: ExperimentConfig, root: Path) -> tuple[str, ...]:
     return tuple(
         f"{folder.push['owner']}/{folder.push['slug']}"
         for folder in built(root)
@@ -163,7 +163,7 @@ def _pushed(experiment: Experiment, root: Path) -> tuple[str, ...]:
     )
 
 
-def _files(experiment: Experiment, kind: Kind, root: Path) -> Files:
+def _files(experiment: ExperimentConfig, kind: Kind, root: Path) -> Files:
     """What travels: the kit's source, the config, for training the fold plan, for predicting the scores of the
     pooled runs, which hold the decision rule."""
     files = package_files(PACKAGE)
@@ -173,8 +173,8 @@ def _files(experiment: Experiment, kind: Kind, root: Path) -> Files:
     if kind == "train":
         competition = load_competition(experiment.competition)
         check_folds(experiment.folds, competition.classes, competition.targets)
-        folder = ExperimentDir(Places(root).runs / experiment.name)
-        plan, reason = fold_plan(experiment, folder, competition, Places(root))
+        folder = ExperimentDir(OutputDirs(root).runs / experiment.name)
+        plan, reason = fold_plan(experiment, folder, competition, OutputDirs(root))
         if reason:
             raise KitError(
                 f"{folder.path} was made from {reason}, and the kernel's runs could not join it; give the "
@@ -184,13 +184,13 @@ def _files(experiment: Experiment, kind: Kind, root: Path) -> Files:
     return files
 
 
-def _scores(experiment: Experiment, root: Path) -> Path:
+def _scores(experiment: ExperimentConfig, root: Path) -> Path:
     """Of the policy that an infer kernel predicts with."""
-    folder = ExperimentDir(Places(root).runs / experiment.name)
+    folder = ExperimentDir(OutputDirs(root).runs / experiment.name)
     return folder.policy(next(iter(experiment.policies))) / "scores.json"
 
 
-def _travelling(experiment: Experiment) -> Experiment:
+def _travelling(experiment: ExperimentConfig) -> ExperimentConfig:
     """The config without the paths of this machine."""
     competition, model = experiment.competition, experiment.model
     last = (competition.slug or competition.embedded or experiment.name).rpartition("/")[2]
@@ -200,7 +200,7 @@ def _travelling(experiment: Experiment) -> Experiment:
     return experiment.model_copy(update=changes)
 
 
-def _family(experiment: Experiment, kind: Kind, files: Files, notebook: bool) -> str:
+def _family(experiment: ExperimentConfig, kind: Kind, files: Files, notebook: bool) -> str:
     whole = experiment.model_copy(update={"folds": experiment.folds.model_copy(update={"run": "all"})})
     alike = files | {"config.yaml": _travelling(whole).to_yaml().encode(), "kind": f"{kind} {notebook}".encode()}
     templates = ("launcher.py", f"{kind}/kernel.py")
@@ -211,7 +211,7 @@ def _family(experiment: Experiment, kind: Kind, files: Files, notebook: bool) ->
     return digest.hexdigest()[:16]
 
 
-def _about(experiment: Experiment, record: BuildRecord, files: Files, command: str) -> str:
+def _about(experiment: ExperimentConfig, record: BuildRecord, files: Files, command: str) -> str:
     """The head of the code file."""
     image = read_image(TEMPLATES / "image.txt")
     versions = ", ".join(f"{name} {image.versions[name]}" for name in SHOWN_VERSIONS if image.versions.get(name))
@@ -240,7 +240,7 @@ def _about(experiment: Experiment, record: BuildRecord, files: Files, command: s
 
 
 def _code(
-    experiment: Experiment, record: BuildRecord, about: str, archive: bytes, notebook: bool
+    experiment: ExperimentConfig, record: BuildRecord, about: str, archive: bytes, notebook: bool
 ) -> tuple[str, str]:
     """The code file, and the dataset that holds the archive where the file would be too large, else ""."""
     kernel = experiment.kernel
@@ -301,7 +301,7 @@ def _as_notebook(code: str) -> str:
 
 
 def _metadata(
-    experiment: Experiment, record: BuildRecord, code_file: str, notebook: bool, apart: str
+    experiment: ExperimentConfig, record: BuildRecord, code_file: str, notebook: bool, apart: str
 ) -> dict[str, Any]:
     """kernel-metadata.json. Every switch is written out: the client's own defaults are not Kaggle's."""
     kernel, slug = experiment.kernel, experiment.competition.slug
@@ -340,7 +340,7 @@ def _write_code_dataset(folder: KernelFolder, reference: str, archive: bytes) ->
     dataset_folder(folder.code_dataset, reference, reference.partition("/")[2].replace("-", " "))
 
 
-def _notes(experiment: Experiment, kind: Kind, apart: str, root: Path) -> list[str]:
+def _notes(experiment: ExperimentConfig, kind: Kind, apart: str, root: Path) -> list[str]:
     kernel, notes = experiment.kernel, []
     if apart:
         notes.append(

@@ -12,11 +12,11 @@ from kit.competition.folds import FoldPlan, read_folds
 from kit.competition.load import load_competition
 from kit.core.errors import KitError, Say, some
 from kit.core.files import is_safe, sha256, whole_folder, write_text
-from kit.core.paths import Places
+from kit.core.paths import OutputDirs
 from kit.core.runs import ExperimentDir, RunDir, RunKey
-from kit.experiment.config import Experiment
+from kit.experiment.config import ExperimentConfig
 from kit.experiment.fingerprint import changed_keys, digests, stored_experiment, with_what_was_run_before
-from kit.kaggle.client import Kaggle, Pushed
+from kit.kaggle.client import Kaggle, PushedKernel
 from kit.kaggle.kernel.folder import BuildRecord, KernelFolder
 from kit.kaggle.kernel.push import pushed_kernel
 
@@ -26,7 +26,7 @@ OF_ONE_RUN = ("policy", "seed", "fold")  # of what a run depends on, all else is
 
 
 @dataclass(frozen=True)
-class Fetched:
+class FetchResult:
     """files  how many came;  runs  those that were put into the run directory, as policy/seed/fold
     trouble  of a kernel that did not end well: how it ended, and which of its runs are missing; else ""
     """
@@ -34,11 +34,11 @@ class Fetched:
     folder: Path
     files: int
     runs: list[str]
-    experiment: Experiment | None
+    experiment: ExperimentConfig | None
     trouble: str = ""
 
 
-def fetch(path: str | Path, kaggle: Kaggle, output: str | Path = ".", say: Say = print) -> Fetched:
+def fetch(path: str | Path, kaggle: Kaggle, output: str | Path = ".", say: Say = print) -> FetchResult:
     """Downloads the outputs of the pushed version into kernels/build/<slug>/output, and puts the runs of a
     train kernel into runs/ below `output`; of one that failed, those that it had finished.
 
@@ -58,19 +58,19 @@ def fetch(path: str | Path, kaggle: Kaggle, output: str | Path = ".", say: Say =
     say(f"{kernel}: {len(files)} files in {folder.output}, as the kernel left them")
     trouble = "" if well else f"{kernel} ended with {session.status} ({logs})"
     if record.kind == "infer":
-        return Fetched(folder.output, len(files), [], None, trouble)
+        return FetchResult(folder.output, len(files), [], None, trouble)
     root = Path(output).expanduser()
     try:
         experiment, runs = take_runs(folder, root, say)
     except KitError as error:
         raise error if well else KitError(f"{error}; {trouble}") from error
-    if not well and (missing := _missing(record, ExperimentDir(Places(root).runs / record.experiment))):
+    if not well and (missing := _missing(record, ExperimentDir(OutputDirs(root).runs / record.experiment))):
         mend = "python -m kit run, or a kernel built with --fold, trains what is missing"
         trouble += f"; missing: {some(missing, 5)}; {mend}"
-    return Fetched(folder.output, len(files), runs, experiment, trouble)
+    return FetchResult(folder.output, len(files), runs, experiment, trouble)
 
 
-def _wanted(listed: dict[str, str], kernel: Pushed) -> dict[str, str]:
+def _wanted(listed: dict[str, str], kernel: PushedKernel) -> dict[str, str]:
     """Of the outputs that Kaggle lists, the kernel's own."""
     if hostile := [name for name in listed if not is_safe(name)]:
         raise KitError(
@@ -128,11 +128,11 @@ def _hashes(file: Path) -> dict[str, str]:
     return hashes
 
 
-def take_runs(folder: KernelFolder, root: Path, say: Say) -> tuple[Experiment, list[str]]:
+def take_runs(folder: KernelFolder, root: Path, say: Say) -> tuple[ExperimentConfig, list[str]]:
     """Puts the finished runs in a kernel's outputs into the run directory, all or none, and tells which."""
     record = folder.pushed_record
     theirs = ExperimentDir(folder.output / "runs" / record.experiment)
-    ours = ExperimentDir(Places(root).runs / record.experiment)
+    ours = ExperimentDir(OutputDirs(root).runs / record.experiment)
     if (experiment := stored_experiment(theirs)) is None:
         raise KitError(f"{theirs.path} holds no experiment, so the kernel trained nothing")
     at_home = {"competition": CompetitionConfig(**record.competition)}
@@ -142,10 +142,10 @@ def take_runs(folder: KernelFolder, root: Path, say: Say) -> tuple[Experiment, l
     came = [run for policy in record.policies for run in theirs.runs(policy) if run.finished]
     if not came:
         raise KitError(f"{theirs.path} holds no finished run of {some(record.policies)}")
-    places = {run.path.relative_to(theirs.path): run for run in came}
-    _need_same(experiment, theirs, ours, places)
-    due = {place: run for place, run in places.items() if not _is_there(run, RunDir(ours.path / place))}
-    for place in places:
+    dirs = {run.path.relative_to(theirs.path): run for run in came}
+    _need_same(experiment, theirs, ours, dirs)
+    due = {place: run for place, run in dirs.items() if not _is_there(run, RunDir(ours.path / place))}
+    for place in dirs:
         if place not in due:
             say(f"{place} is here already")
     if not ours.folds.is_file():
@@ -176,7 +176,7 @@ def _way_out(mine: Path) -> str:
 
 
 def _need_same(
-    experiment: Experiment, theirs: ExperimentDir, ours: ExperimentDir, places: dict[Path, RunDir]
+    experiment: ExperimentConfig, theirs: ExperimentDir, ours: ExperimentDir, dirs: dict[Path, RunDir]
 ) -> None:
     """KitError unless the runs that came are of the config, the folds, the data and the weights of those that are
     here, and of the data and the weight file that are here."""
@@ -184,9 +184,9 @@ def _need_same(
         raise KitError(
             f"the kernel trained another config than {ours.path} holds ({some(changed, 5)}); {_way_out(ours.path)}"
         )
-    came = [(run, run.read().get("depends_on", {})) for run in places.values()]
+    came = [(run, run.read().get("depends_on", {})) for run in dirs.values()]
     for mine in ours.runs():
-        if mine.path.relative_to(ours.path) in places and not (mine.finished or mine.checkpoint.is_file()):
+        if mine.path.relative_to(ours.path) in dirs and not (mine.finished or mine.checkpoint.is_file()):
             continue  # it gives way
         here = mine.read().get("depends_on", {})
         for run, then in came:

@@ -10,17 +10,17 @@ from datetime import UTC, datetime
 from pathlib import Path
 
 from kit.core.errors import KitError, Say, some
-from kit.kaggle.client import Kaggle, Pushed, kernel_url
+from kit.kaggle.client import Kaggle, PushedKernel, kernel_url
 from kit.kaggle.datasets import read_ref, send_dataset, wait_for_dataset
 from kit.kaggle.kernel.folder import KernelFolder, built, built_beside
-from kit.kaggle.kernel.sessions import Ended, Underway, needed, wait_for_kernel
+from kit.kaggle.kernel.sessions import EndedSession, RunningSession, needed, wait_for_kernel
 from kit.kaggle.retry import Lost
 
 POLL = 15.0  # seconds between two looks at the kernels
 SESSIONS = 2  # batch sessions with a GPU that Kaggle runs at once for a user
 
 
-def push(path: str | Path, kaggle: Kaggle, *, unrehearsed: bool = False, say: Say = print) -> Pushed:
+def push(path: str | Path, kaggle: Kaggle, *, unrehearsed: bool = False, say: Say = print) -> PushedKernel:
     """Saves the built kernel on Kaggle, which runs it at once; remembered in push.json.
 
     unrehearsed  push what did not pass a rehearsal since it was built
@@ -66,13 +66,13 @@ def push(path: str | Path, kaggle: Kaggle, *, unrehearsed: bool = False, say: Sa
     return pushed
 
 
-def _interrupted(folder: KernelFolder, owner: str, kaggle: Kaggle) -> Pushed | None:
+def _interrupted(folder: KernelFolder, owner: str, kaggle: Kaggle) -> PushedKernel | None:
     """The version that a push of this very build made before it was interrupted; None where it did not arrive."""
     begun, slug = folder.begun_push, folder.record.slug
     if (begun.get("digest"), begun.get("owner")) != (folder.digest, owner):
         return None
     version = kaggle.latest_version(owner, slug)
-    return Pushed(owner, slug, version, kernel_url(owner, slug)) if version > begun["version"] else None
+    return PushedKernel(owner, slug, version, kernel_url(owner, slug)) if version > begun["version"] else None
 
 
 def _make_ready(folder: KernelFolder, kaggle: Kaggle, say: Say) -> None:
@@ -115,13 +115,13 @@ def _needs_network(folder: KernelFolder) -> bool:
     return folder.metadata["enable_internet"]
 
 
-def pushed_kernel(path: str | Path) -> Pushed:
+def pushed_kernel(path: str | Path) -> PushedKernel:
     """The version that was pushed from a folder; KitError where none was."""
     folder = KernelFolder.at(path)
     record = folder.push
     if not record:
         raise KitError(f"{folder.path} was not pushed yet: python -m kit kernel push {folder.path}")
-    return Pushed(record["owner"], record["slug"], record["version"], record["url"])
+    return PushedKernel(record["owner"], record["slug"], record["version"], record["url"])
 
 
 def need_quota(kaggle: Kaggle, hours: float, say: Say) -> None:
@@ -145,7 +145,7 @@ def push_all(
     unrehearsed: bool = False,
     say: Say = print,
     pause: Callable[[float], None] = time.sleep,
-) -> list[Ended]:
+) -> list[EndedSession]:
     """Pushes kernels, no more than `sessions` running at a time, and waits for all of them.
 
     All have to be rehearsed. What was pushed as it is built now is not pushed again, but waited for. Where the
@@ -156,7 +156,7 @@ def push_all(
     if not unrehearsed:
         need_rehearsed(due)
     running = [_underway(folder) for folder in folders if _is_pushed(folder)]
-    ended: list[Ended] = []
+    ended: list[EndedSession] = []
     trouble: KitError | None = None
     while due or running:
         for each in list(running):
@@ -200,8 +200,8 @@ def _send_code(folder: KernelFolder, kaggle: Kaggle, say: Say) -> None:
     folder.write_sent_code(code)
 
 
-def _underway(folder: KernelFolder) -> Underway:
-    return Underway(pushed_kernel(folder.path), needed(folder), time.monotonic())
+def _underway(folder: KernelFolder) -> RunningSession:
+    return RunningSession(pushed_kernel(folder.path), needed(folder), time.monotonic())
 
 
 def _is_pushed(folder: KernelFolder) -> bool:

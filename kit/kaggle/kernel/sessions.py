@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from typing import Literal
 
 from kit.core.errors import KitError, Say
-from kit.kaggle.client import Kaggle, Pushed, Session, kernel_url
+from kit.kaggle.client import Kaggle, PushedKernel, Session, kernel_url
 from kit.kaggle.kernel.folder import KernelFolder
 from kit.kaggle.retry import Refused
 
@@ -40,7 +40,7 @@ FAILURES = {
 
 
 @dataclass(frozen=True)
-class Ended:
+class EndedSession:
     """How a kernel's session ended.
 
     outcome  complete, failed or cancelled
@@ -48,42 +48,42 @@ class Ended:
     tail     the end of the log of a failed one
     """
 
-    kernel: Pushed
+    kernel: PushedKernel
     outcome: Literal["complete", "failed", "cancelled"]
     failure: str = ""
     tail: Sequence[str] = ()
 
 
 def wait(
-    kernel: Pushed,
+    kernel: PushedKernel,
     kaggle: Kaggle,
     say: Say = print,
     pause: Callable[[float], None] = time.sleep,
     needs: str | None = None,
-) -> Ended:
+) -> EndedSession:
     """Until this version of the kernel has ended. `needs` names an output without which it has failed."""
-    underway = Underway(kernel, needs, time.monotonic())
+    underway = RunningSession(kernel, needs, time.monotonic())
     while (ended := underway.look(kaggle, say)) is None:
         pause(POLL)
     return ended
 
 
-def judge(kernel: Pushed, session: Session, kaggle: Kaggle, needs: str | None = None) -> Ended:
+def judge(kernel: PushedKernel, session: Session, kaggle: Kaggle, needs: str | None = None) -> EndedSession:
     """What an ended session means."""
     if session.status == "CANCEL_ACKNOWLEDGED":
-        return Ended(kernel, "cancelled")
+        return EndedSession(kernel, "cancelled")
     if session.status == "COMPLETE" and needs is None:
-        return Ended(kernel, "complete")
+        return EndedSession(kernel, "complete")
     if session.status == "COMPLETE":
         outputs = kaggle.outputs(kernel)
         if needs in outputs.files:
-            return Ended(kernel, "complete")
+            return EndedSession(kernel, "complete")
         failure = f"CSV not found: there is no {needs} among its outputs"
-        return Ended(kernel, "failed", failure, _tail(outputs.log))
+        return EndedSession(kernel, "failed", failure, _tail(outputs.log))
     tail: list[str] = []
     with contextlib.suppress(KitError):  # that it failed is known without its log
         tail = _tail(kaggle.outputs(kernel).log)
-    return Ended(kernel, "failed", _failure(session.failure, tail), tail)
+    return EndedSession(kernel, "failed", _failure(session.failure, tail), tail)
 
 
 def needed(folder: KernelFolder) -> str | None:
@@ -108,7 +108,7 @@ def _failure(message: str, tail: Sequence[str]) -> str:
     return f"exception ({stated})"
 
 
-def follow(kernel: Pushed, kaggle: Kaggle, pause: Callable[[float], None] = time.sleep) -> Iterator[str]:
+def follow(kernel: PushedKernel, kaggle: Kaggle, pause: Callable[[float], None] = time.sleep) -> Iterator[str]:
     """The lines of this version's log as they come, until it has ended."""
     seen, begun = 0, time.monotonic()
     while not _session(kernel, kaggle, begun).ended:
@@ -122,10 +122,10 @@ def follow(kernel: Pushed, kaggle: Kaggle, pause: Callable[[float], None] = time
 
 
 @dataclass
-class Underway:
+class RunningSession:
     """A pushed kernel that is waited for; `told` is the status that was said last, and `last` when."""
 
-    kernel: Pushed
+    kernel: PushedKernel
     needs: str | None
     begun: float
     told: str = ""
@@ -139,7 +139,7 @@ class Underway:
             self.told, self.last = session.status, now
         return session
 
-    def look(self, kaggle: Kaggle, say: Say) -> Ended | None:
+    def look(self, kaggle: Kaggle, say: Say) -> EndedSession | None:
         """`look_at`; says and gives how it ended once it has."""
         if not (session := self.look_at(kaggle, say)).ended:
             return None
@@ -157,8 +157,8 @@ def wait_for_kernel(reference: str, kaggle: Kaggle, say: Say, pause: Callable[[f
     version = int(stated[0]) if stated else kaggle.latest_version(owner, slug)
     if not version:  # unknown: Kaggle says so itself when the kernel is pushed
         return
-    kernel = Pushed(owner, slug, version, kernel_url(owner, slug))
-    underway = Underway(kernel, None, time.monotonic())
+    kernel = PushedKernel(owner, slug, version, kernel_url(owner, slug))
+    underway = RunningSession(kernel, None, time.monotonic())
     while not (session := underway.look_at(kaggle, say)).ended:
         pause(POLL)
     if session.status != "COMPLETE":
@@ -168,7 +168,7 @@ def wait_for_kernel(reference: str, kaggle: Kaggle, say: Say, pause: Callable[[f
         )
 
 
-def _session(kernel: Pushed, kaggle: Kaggle, begun: float) -> Session:
+def _session(kernel: PushedKernel, kaggle: Kaggle, begun: float) -> Session:
     """Of the version; a version that Kaggle does not know yet is queued."""
     try:
         return kaggle.session(kernel)

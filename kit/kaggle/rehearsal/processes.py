@@ -17,7 +17,7 @@ ENDING_TAKES = 10.0  # seconds at most, for killed processes to be gone
 
 
 @dataclass(frozen=True)
-class End:
+class ProcessEnd:
     seconds: float
     peak_memory: int
     timed_out: bool
@@ -25,7 +25,7 @@ class End:
 
 def follow(
     process: subprocess.Popen, processes: "Processes", time_limit: float | None, on_line: Callable[[str], None]
-) -> End:
+) -> ProcessEnd:
     """Hands on the output and measures, until the process ends or time is up; then nothing is left running."""
     started = next_sample = time.monotonic()
     deadline = float("inf") if time_limit is None else started + time_limit
@@ -48,7 +48,7 @@ def follow(
         processes.kill()
     for line in output.rest():
         on_line(line)
-    return End(seconds, peak, timed_out)
+    return ProcessEnd(seconds, peak, timed_out)
 
 
 class _Output:

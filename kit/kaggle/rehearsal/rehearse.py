@@ -19,7 +19,7 @@ from kit.core.runs import ExperimentDir, RunKey
 from kit.kaggle.datasets import read_ref
 from kit.kaggle.kernel.folder import BUILT, KernelFolder, built_beside
 from kit.kaggle.rehearsal.hidden_test import SIZES, write_variant
-from kit.kaggle.rehearsal.sandbox import Mount, Outcome, need_able, run_isolated
+from kit.kaggle.rehearsal.sandbox import Mount, SandboxOutcome, need_able, run_isolated
 
 WORKING_GB = 20  # Kaggle's limit of /kaggle/working
 MEMORY_GB = 30  # of a session with T4s
@@ -41,7 +41,7 @@ class Check:
 
 
 @dataclass(frozen=True)
-class Verdict:
+class RehearsalVerdict:
     """checks    in the order of Kaggle's own
     working     the folder that was /kaggle/working
     isolation   how the kernel was kept apart
@@ -50,7 +50,7 @@ class Verdict:
     checks: list[Check]
     working: Path
     isolation: str
-    outcome: Outcome
+    outcome: SandboxOutcome
 
     @property
     def passed(self) -> bool:
@@ -68,7 +68,7 @@ def rehearse(
     isolation: str | None = None,
     overrides: Sequence[str] = (),
     say: Callable[[str], None] = print,
-) -> Verdict:
+) -> RehearsalVerdict:
     """Runs the kernel built in a folder, with its sources mounted as Kaggle does, and judges the outcome.
 
     test_rows   `0`, `1`, `3` or `x5`: another test set than the one at hand, as in Kaggle's rerun
@@ -120,7 +120,7 @@ def rehearse(
             on_line=say,
         )
     checks = [*_run_checks(outcome, limit), *_output_checks(folder, working, competition), _size(working, folder)]
-    verdict = Verdict(checks, working, outcome.isolation, outcome)
+    verdict = RehearsalVerdict(checks, working, outcome.isolation, outcome)
     folder.write_rehearsal(_record(digest, verdict, test_rows, overrides))
     return verdict
 
@@ -213,7 +213,7 @@ def _mount_point(reference: str, kernels: Sequence[str], form: Form) -> str:
     return points[1] if reference in kernels else points[0]
 
 
-def _run_checks(outcome: Outcome, limit: float) -> list[Check]:
+def _run_checks(outcome: SandboxOutcome, limit: float) -> list[Check]:
     code = "none, it was ended" if outcome.exit_code is None else str(outcome.exit_code)
     time = f"{outcome.seconds:.0f} s of {limit:g} s"
     memory = outcome.peak_memory / 1e9
@@ -258,7 +258,9 @@ def _size(working: Path, folder: KernelFolder) -> Check:
     return Check("sizes", size <= WORKING_GB and code <= CODE_MB, found)
 
 
-def _record(digest: str, verdict: Verdict, test_rows: str | None, overrides: Sequence[str]) -> dict[str, Any]:
+def _record(
+    digest: str, verdict: RehearsalVerdict, test_rows: str | None, overrides: Sequence[str]
+) -> dict[str, Any]:
     return {
         "passed": verdict.passed,
         "digest": digest,

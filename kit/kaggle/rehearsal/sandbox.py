@@ -43,7 +43,7 @@ class Mount:
 
 
 @dataclass(frozen=True)
-class Outcome:
+class SandboxOutcome:
     """How a script ended.
 
     - exit_code: the script's own; 128 + n where signal n ended it, as in a shell; None where time was up.
@@ -83,7 +83,7 @@ def run_isolated(
     isolation: str | None = None,
     environment: Mapping[str, str] = {},
     on_line: Callable[[str], None] = print,
-) -> Outcome:
+) -> SandboxOutcome:
     """Runs one Python file as a kernel, with `/kaggle/working` as the current folder.
 
     - script: is copied, and is `/kaggle/src/script.py` inside.
@@ -214,13 +214,13 @@ def _refusal(isolation: str) -> str | None:
 # The three isolations
 
 
-def _run(job: _Job, time_limit: float | None, on_line: Callable[[str], None]) -> Outcome:
+def _run(job: _Job, time_limit: float | None, on_line: Callable[[str], None]) -> SandboxOutcome:
     if job.isolation == "redirect":
         return _run_redirected(job, time_limit, on_line)
     return _run_in_namespaces(job, time_limit, on_line)
 
 
-def _run_in_namespaces(job: _Job, time_limit: float | None, on_line: Callable[[str], None]) -> Outcome:
+def _run_in_namespaces(job: _Job, time_limit: float | None, on_line: Callable[[str], None]) -> SandboxOutcome:
     """What comes through the status pipe is the script's end; without it, the sandbox failed, not the script."""
     last_line = ""
 
@@ -240,11 +240,13 @@ def _run_in_namespaces(job: _Job, time_limit: float | None, on_line: Callable[[s
         end = follow(process, Processes(process), time_limit, remember)
         report = "" if end.timed_out else status.read()
     if end.timed_out:
-        return Outcome(None, end.seconds, end.peak_memory, True, job.isolation)
+        return SandboxOutcome(None, end.seconds, end.peak_memory, True, job.isolation)
     if not report:
         raise KitError(f"the sandbox ({job.isolation}) failed: {last_line or 'it was killed'}")
     exit_code, peak_memory = map(int, report.split())
-    return Outcome(_as_in_a_shell(exit_code), end.seconds, max(end.peak_memory, peak_memory), False, job.isolation)
+    return SandboxOutcome(
+        _as_in_a_shell(exit_code), end.seconds, max(end.peak_memory, peak_memory), False, job.isolation
+    )
 
 
 def _namespaces_command(job: _Job, status: int) -> list[str]:
@@ -265,7 +267,7 @@ def _namespaces_command(job: _Job, status: int) -> list[str]:
     return namespaces.unshare(steps, executable, status, str(root))
 
 
-def _run_redirected(job: _Job, time_limit: float | None, on_line: Callable[[str], None]) -> Outcome:
+def _run_redirected(job: _Job, time_limit: float | None, on_line: Callable[[str], None]) -> SandboxOutcome:
     for name in ("input", "home", "tmp", "path"):
         (job.scratch / name).mkdir()
     for mount in job.mounts:
@@ -276,7 +278,7 @@ def _run_redirected(job: _Job, time_limit: float | None, on_line: Callable[[str]
     processes = Processes(process, mark=("KIT_INPUT", variables["KIT_INPUT"]))
     end = follow(process, processes, time_limit, on_line)
     exit_code = None if end.timed_out else _as_in_a_shell(process.returncode)
-    return Outcome(exit_code, end.seconds, end.peak_memory, end.timed_out, job.isolation)
+    return SandboxOutcome(exit_code, end.seconds, end.peak_memory, end.timed_out, job.isolation)
 
 
 def _redirected_environment(job: _Job) -> dict[str, str]:

@@ -8,7 +8,7 @@ import numpy as np
 
 from kit.report.figures.drawing import (
     Figure,
-    Key,
+    LegendEntry,
     base_layout,
     plain,
     plain_axis,
@@ -17,12 +17,12 @@ from kit.report.figures.drawing import (
     sig,
     styles_of,
 )
-from kit.report.material import Material, PolicyData
+from kit.report.material import PolicyData, ReportData
 
 MOST_CLASSES = 30  # of a confusion matrix
 
 
-def confusion(material: Material) -> list[Figure]:
+def confusion(material: ReportData) -> list[Figure]:
     """Confusion matrices of the best policy and the baseline; for several labels or many classes nothing."""
     if material.multilabel or len(material.classes) > MOST_CLASSES:
         return []
@@ -86,7 +86,7 @@ def confusion(material: Material) -> list[Figure]:
     return figures
 
 
-def lowest_classes(material: Material) -> Figure | None:
+def lowest_classes(material: ReportData) -> Figure | None:
     """F of the 30 classes that the best policy does worst on; where a confusion matrix is not for the labels."""
     if not (material.multilabel or len(material.classes) > MOST_CLASSES):
         return None
@@ -135,7 +135,7 @@ def lowest_classes(material: Material) -> Figure | None:
         f"is {best[first][0]}, {best[first][1]:.3f} on {rows_of(best[first][2])}."
     )
     keys = tuple(
-        Key(
+        LegendEntry(
             f"{policy.name} ({role.lower()})",
             styles[policy.name].colour,
             "circle" if i == 0 else "diamond",
@@ -156,13 +156,13 @@ def class_scores(scores: Mapping[str, Any]) -> dict[str, tuple[str, float, int]]
     return table
 
 
-def best_and_baseline(material: Material) -> list[tuple[str, PolicyData]]:
+def best_and_baseline(material: ReportData) -> list[tuple[str, PolicyData]]:
     """The best policy by its pooled out-of-fold score and the baseline (or the runner-up, where the baseline is
     the best), with their roles; those whose rows were decided."""
     return [(role, policy) for role, policy in _best_and_baseline(material) if policy.outcome is not None]
 
 
-def _best_and_baseline(material: Material) -> list[tuple[str, PolicyData]]:
+def _best_and_baseline(material: ReportData) -> list[tuple[str, PolicyData]]:
     scored = [policy for policy in material.policies if policy.scores]
     raw = next((view["policies"] for view in material.views() if view["name"] == "raw"), [])
     compared = {each["policy"]: each["oof"] for each in raw}

@@ -28,7 +28,7 @@ from kit.report.figures.drawing import (
     styles_of,
     thinned,
 )
-from kit.report.material import Material
+from kit.report.material import ReportData
 
 QUANTITIES: tuple[tuple[str, str, bool], ...] = (
     ("update", "relative update", True),
@@ -39,7 +39,7 @@ QUANTITIES: tuple[tuple[str, str, bool], ...] = (
 )
 
 
-def distance_by_depth(material: Material) -> Figure | None:
+def distance_by_depth(material: ReportData) -> Figure | None:
     """How far each depth group is from its initial weights at the end, a line a policy."""
     return _by_depth(
         material,
@@ -52,7 +52,7 @@ def distance_by_depth(material: Material) -> Figure | None:
     )
 
 
-def butterfly(material: Material) -> Figure | None:
+def butterfly(material: ReportData) -> Figure | None:
     """How much a change at one depth changes the predictions, a line a policy, at the last moment measured."""
     return _by_depth(
         material,
@@ -66,13 +66,13 @@ def butterfly(material: Material) -> Figure | None:
     )
 
 
-def _by_how_much(material: Material) -> str:
+def _by_how_much(material: ReportData) -> str:
     sizes = {policy.learning.relative for policy in material.policies if policy.learning is not None}
     return f" by {percent(sizes.pop())} of their norm" if len(sizes) == 1 else ""
 
 
 def _by_depth(
-    material: Material, name: str, value_of: Callable, axis: str, caption: str, tell: Callable
+    material: ReportData, name: str, value_of: Callable, axis: str, caption: str, tell: Callable
 ) -> Figure | None:
     shown = {
         policy.name: (policy.learning.groups, values)
@@ -145,7 +145,7 @@ def _strongest(shown: Mapping[str, tuple[list[str], np.ndarray]]) -> str:
     return f"{text[0].upper()}{text[1:]}."
 
 
-def learning(material: Material) -> list[Figure]:
+def learning(material: ReportData) -> list[Figure]:
     """Five measures of how each depth group learns, over the updates, a card a policy, one scale for all."""
     shown = [policy for policy in material.policies if policy.learning is not None]
     if not shown:

@@ -7,7 +7,7 @@ import numpy as np
 from kit.comparison.views import VIEWS
 from kit.report.figures.drawing import (
     Figure,
-    Key,
+    LegendEntry,
     full_height,
     interval_bar,
     plain,
@@ -17,10 +17,10 @@ from kit.report.figures.drawing import (
     styles_of,
     view_symbol,
 )
-from kit.report.material import Material, PolicyData
+from kit.report.material import PolicyData, ReportData
 
 
-def forest(material: Material) -> Figure | None:
+def forest(material: ReportData) -> Figure | None:
     """The difference of each policy to the baseline, with its intervals, a row a policy and view."""
     rows = [
         (each, view["name"])
@@ -71,11 +71,11 @@ def forest(material: Material) -> Figure | None:
         f"{each['policy']}."
     )
     views = [view for view in VIEWS if any(name == view for _, name in rows)]
-    keys = tuple(Key(VIEWS[view], "#444444", view_symbol(view), "none") for view in views)
+    keys = tuple(LegendEntry(VIEWS[view], "#444444", view_symbol(view), "none") for view in views)
     return Figure("forest", caption, data, layout, key=keys if len(views) > 1 else (), height=layout["height"])
 
 
-def by_fold(material: Material) -> Figure | None:
+def by_fold(material: ReportData) -> Figure | None:
     """Every run's score by fold and seed, and the mean, a row a policy and view."""
     rows = []
     for policy in material.policies:

@@ -11,7 +11,7 @@ from typing import Any
 import numpy as np
 
 from kit.core.plotting import COLOURS
-from kit.report.material import Material
+from kit.report.material import ReportData
 
 SYMBOLS = ("circle", "square", "diamond", "triangle-up", "x", "star", "cross")
 DASHES = ("solid", "dash", "dot", "dashdot", "longdash", "longdashdot")
@@ -39,13 +39,13 @@ class Style:
         return self.symbol != SYMBOLS[0]
 
 
-def styles_of(material: Material) -> dict[str, Style]:
+def styles_of(material: ReportData) -> dict[str, Style]:
     """How each policy is drawn, by its name."""
     return {policy.name: Style.of(place) for place, policy in enumerate(material.policies)}
 
 
 @dataclass(frozen=True)
-class Key:
+class LegendEntry:
     """A line of a figure's key."""
 
     label: str
@@ -66,7 +66,7 @@ class Figure:
     data: list[dict[str, Any]]
     layout: dict[str, Any]
     title: str = ""
-    key: tuple[Key, ...] = ()
+    key: tuple[LegendEntry, ...] = ()
     height: int = 0
 
 
@@ -220,7 +220,7 @@ def panel_title(text: str, top: float) -> dict[str, Any]:
     return where | {"text": f"<b>{plain(shortened(text, 34))}</b>", "showarrow": False, "font": {"size": 11}}
 
 
-def end_room(material: Material) -> int:
+def end_room(material: ReportData) -> int:
     """Pixels at the right for the names of the policies."""
     return 28 + int(6.2 * max(len(shortened(policy.name, 16)) for policy in material.policies))
 
@@ -261,15 +261,15 @@ def view_symbol(view: str) -> str:
     return {"raw": "circle", "tuned": "square", "equalised": "diamond"}.get(view, "circle")
 
 
-def policy_keys(material: Material, names=None) -> tuple[Key, ...]:
+def policy_keys(material: ReportData, names=None) -> tuple[LegendEntry, ...]:
     styles = styles_of(material)
     return tuple(
-        Key(name, style.colour, style.symbol if style.marks else "", style.dash)
+        LegendEntry(name, style.colour, style.symbol if style.marks else "", style.dash)
         for name, style in styles.items()
         if names is None or name in names
     )
 
 
-def depth_keys(groups: Sequence[str]) -> tuple[Key, ...]:
+def depth_keys(groups: Sequence[str]) -> tuple[LegendEntry, ...]:
     colours = depth_colours(len(groups))
-    return tuple(Key(str(groups[i]), colours[i]) for i in places(len(groups), 6))
+    return tuple(LegendEntry(str(groups[i]), colours[i]) for i in places(len(groups), 6))

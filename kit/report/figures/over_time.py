@@ -25,14 +25,14 @@ from kit.report.figures.drawing import (
     styles_of,
     thinned,
 )
-from kit.report.material import Material, PolicyData
+from kit.report.material import PolicyData, ReportData
 
 MOST_CELLS = 170_000  # of all heat maps together, so that the page stays below 5 MB
 MOST_LAYERS = 8
 BINS = 40
 
 
-def learning_curves(material: Material) -> Figure | None:
+def learning_curves(material: ReportData) -> Figure | None:
     """Training loss and held-out score over the epochs, the mean and the range over a policy's runs."""
     styles, height = styles_of(material), 560
     panels = (
@@ -108,7 +108,7 @@ def _mean_and_range(histories, column: str) -> tuple[np.ndarray, ...] | None:
     return x, values.mean(axis=0), values.min(axis=0), values.max(axis=0)
 
 
-def rates(material: Material) -> list[Figure]:
+def rates(material: ReportData) -> list[Figure]:
     """Intended and realised rates of each depth group over the updates, a card a policy, one scale for all."""
     shown = [policy for policy in material.policies if policy.rates is not None]
     if not shown:
@@ -151,7 +151,7 @@ def _gap(gap: float) -> str:
     return "none" if gap == 0 else f"{gap:.1e}"
 
 
-def activations(material: Material) -> list[Figure]:
+def activations(material: ReportData) -> list[Figure]:
     """Magnitudes of activations over the updates as heat maps, a card a policy, the layers one under the other.
 
     Each layer has the same axes and the same colours in all cards.

@@ -457,7 +457,7 @@ def test_folds_are_those_of_the_local_runs(build):
     from kit.competition.folds import FoldPlan, write_folds
     from kit.competition.load import load_competition
     from kit.core.files import write_text
-    from kit.core.paths import Places
+    from kit.core.paths import OutputDirs
     from kit.core.runs import ExperimentDir, RunKey
     from kit.experiment.config import load_experiment
     from kit.experiment.fingerprint import digests
@@ -469,7 +469,7 @@ def test_folds_are_those_of_the_local_runs(build):
     assert made["fold"].value_counts().to_dict() == {0: 6, 1: 6, 2: 6}
     experiment = load_experiment("squares.yaml")
     competition, folder = load_competition(experiment.competition), ExperimentDir(Path("runs/tiny"))
-    plan, _ = fold_plan(experiment, folder, competition, Places())
+    plan, _ = fold_plan(experiment, folder, competition, OutputDirs())
     other = FoldPlan(plan.ids, (plan.fold + 1) % 3)
     write_folds(other, folder.folds)
     write_text(folder.config, experiment.to_yaml())

@@ -14,8 +14,8 @@ from support.refusals import refusal_of
 from support.small_kernels import REF, SLUG, asked, dataset, pushed, rehearse, write_kernel
 
 from kit.core.errors import KitError
-from kit.kaggle import uploads
-from kit.kaggle.client import Kaggle, Pushed
+from kit.kaggle import datasets
+from kit.kaggle.client import Kaggle, PushedKernel
 from kit.kaggle.datasets import dataset_folder, upload, wait_for_dataset
 from kit.kaggle.kernel import push as pushing
 from kit.kaggle.kernel import sessions
@@ -58,7 +58,7 @@ def test_what_arrives_on_kaggle_and_what_is_remembered(server, kaggle, said):
         model_sources=["a/b/pyTorch/c/1"],
     )
     kernel = push(path, kaggle, say=said.append)
-    assert kernel == Pushed("tester", SLUG, 1, f"https://www.kaggle.com/code/{REF}")
+    assert kernel == PushedKernel("tester", SLUG, 1, f"https://www.kaggle.com/code/{REF}")
     (request,) = asked(server, "SaveKernel")
     wanted = {
         "slug": REF,
@@ -331,7 +331,7 @@ def test_an_attached_dataset_is_waited_for(server, kit, impatient):
     ],
 )
 def test_a_dataset_that_does_not_become_ready(server, kaggle, monkeypatch, status, message):
-    monkeypatch.setattr(uploads, "PROCESSING", 0)
+    monkeypatch.setattr(datasets, "PROCESSING", 0)
     if status:
         Path("files").mkdir()
         Path("files/a.bin").write_bytes(b"a")
@@ -386,7 +386,7 @@ def test_a_new_version_is_ready_when_it_is_the_current_one(server, kaggle, said,
     upload(folder, kaggle)
     versions = iter([1, 1, 2])
     monkeypatch.setattr(kaggle, "dataset_version", lambda reference: next(versions))
-    monkeypatch.setattr(uploads, "POLL", 0.01)
+    monkeypatch.setattr(datasets, "POLL", 0.01)
     upload(folder, kaggle, say=said.append)
     assert said == [
         "uploading tester/small-data",
