@@ -55,13 +55,13 @@ def main() -> None:
             "benchmark",
         )
         dirs = OutputDirs(Path(scratch))
-        prepared = prepare(experiment, ExperimentDir(dirs.runs / "bench"), dirs, shown=False)
+        loaded, data = prepare(experiment, ExperimentDir(dirs.runs / "bench"), dirs, shown=False)
         seconds = {name: [] for name in POLICIES}
         for round_ in range(options.rounds + 1):
             for name in POLICIES:
                 run = RunDir(Path(scratch) / f"{names[name]}{round_}")
                 key = RunKey(names[name], 0, 0)
-                trainer = trainer_of(key, prepared, run, make_accelerator(experiment.training))
+                trainer = trainer_of(key, loaded, data, run, make_accelerator(experiment.training))
                 started = time.perf_counter()
                 for _ in trainer.updates():
                     pass

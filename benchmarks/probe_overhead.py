@@ -67,9 +67,9 @@ def make_trainer(scratch: Path, name: str, options: argparse.Namespace, probes: 
         "benchmark",
     )
     dirs = OutputDirs(scratch)
-    prepared = prepare(experiment, ExperimentDir(dirs.runs / name), dirs, shown=False)
+    loaded, data = prepare(experiment, ExperimentDir(dirs.runs / name), dirs, shown=False)
     key = run_keys(experiment)[0]
-    return trainer_of(key, prepared, RunDir(scratch / name), make_accelerator(experiment.training))
+    return trainer_of(key, loaded, data, RunDir(scratch / name), make_accelerator(experiment.training))
 
 
 def compare(plain: Trainer, probed: Trainer, options: argparse.Namespace) -> None:

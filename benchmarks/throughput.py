@@ -25,7 +25,8 @@ from PIL import Image
 from kit.core.paths import OutputDirs
 from kit.core.runs import ExperimentDir, RunDir
 from kit.experiment.config import ExperimentConfig, validate
-from kit.experiment.prepare import Prepared, prepare, run_keys
+from kit.experiment.loaded import LoadedExperiment
+from kit.experiment.prepare import TrainingData, prepare, run_keys
 from kit.experiment.train_run import trainer_of
 from kit.training.device import make_accelerator
 
@@ -38,8 +39,11 @@ def main() -> None:
         folder = write_images(Path(scratch) / "data", options)
         experiment = describe(folder, options)
         dirs = OutputDirs(Path(scratch))
-        prepared = prepare(experiment, ExperimentDir(dirs.runs / "bench"), dirs, shown=False)
-        contenders = {"kit": lambda: time_kit(prepared, scratch, options), "bare": lambda: time_bare(options)}
+        loaded, data = prepare(experiment, ExperimentDir(dirs.runs / "bench"), dirs, shown=False)
+        contenders = {
+            "kit": lambda: time_kit(loaded, data, scratch, options),
+            "bare": lambda: time_bare(options),
+        }
         if fastai_version():
             contenders["fastai"] = lambda: time_fastai(folder, options)
         speeds = {name: [] for name in contenders}
@@ -110,10 +114,10 @@ class Stopwatch:
         return self.options.steps * self.options.batch / self.seconds
 
 
-def time_kit(prepared: Prepared, scratch: str, options: argparse.Namespace) -> float:
+def time_kit(loaded: LoadedExperiment, data: TrainingData, scratch: str, options: argparse.Namespace) -> float:
     with tempfile.TemporaryDirectory(dir=scratch) as folder:
-        key = run_keys(prepared.experiment)[0]
-        trainer = trainer_of(key, prepared, RunDir(Path(folder)), make_accelerator(prepared.experiment.training))
+        key = run_keys(loaded.config)[0]
+        trainer = trainer_of(key, loaded, data, RunDir(Path(folder)), make_accelerator(loaded.config.training))
         watch = Stopwatch(options)
         trainer.evaluate = lambda: np.full((len(trainer.fold.valid_rows), CLASSES), 1 / CLASSES, np.float32)
         trainer.train("kit", on_step=watch)

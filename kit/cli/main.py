@@ -1,12 +1,35 @@
 """The command line: parse, call, print."""
 
 import sys
-from typing import Annotated, Literal
+from collections.abc import Iterator
+from contextlib import contextmanager
+from typing import TYPE_CHECKING, Annotated
 
 import typer
 
 from kit.cli.kernel import kernel_app
+from kit.cli.options import (
+    Cache,
+    Config,
+    Jobs,
+    Output,
+    Overrides,
+    Policies,
+    Replace,
+    Seconds,
+    chosen_folds,
+    explain_broken_imports,
+    names_in,
+    print_errors,
+    run_options,
+    say,
+)
 from kit.core.errors import KitError
+
+if TYPE_CHECKING:  # for annotations alone: --help has to be fast
+    from pathlib import Path
+
+    from kit.core.paths import OutputDirs
 
 app = typer.Typer(
     name="kit",
@@ -18,23 +41,6 @@ app = typer.Typer(
 )
 
 app.add_typer(kernel_app, name="kernel")
-
-Config = Annotated[str, typer.Argument(metavar="CONFIG", help="A YAML file, like configs/digits.yaml.")]
-Overrides = Annotated[
-    list[str] | None, typer.Option("--set", metavar="KEY=VALUE", help="Override a key: training.epochs=3.")
-]
-Policies = Annotated[
-    list[str] | None,
-    typer.Option("--policy", metavar="NAME", help="A file in configs/policies/, instead of the config's."),
-]
-
-Output = Annotated[str, typer.Option(metavar="DIR", help="Holds runs/, submissions/, cache/.")]
-Replace = Annotated[
-    bool, typer.Option("--replace", help="Start anew where this experiment was made from another config.")
-]
-Cache = Annotated[str | None, typer.Option(metavar="DIR", help="Keep decoded images there, not in OUTPUT/cache.")]
-Jobs = Annotated[str, typer.Option(metavar="N", help="Runs side by side; auto: one on each GPU.")]
-Seconds = Annotated[float | None, typer.Option(help="Begin no run that would take longer than this in all.")]
 
 
 @app.command()
@@ -57,25 +63,12 @@ def run(
     """Train every policy × seed × fold that is not there yet; score; write the submission."""
     from kit.experiment.config import load_experiment
 
-    extra = [f"folds.run=[{','.join(fold)}]"] if fold else []
-    experiment = load_experiment(config, [*(overrides or []), *extra], policy or [])
-    _explain_broken_imports()
+    experiment = load_experiment(config, [*(overrides or []), *chosen_folds(fold)], policy or [])
+    explain_broken_imports()
     from kit.experiment.run import run
 
-    try:
-        result = run(
-            experiment,
-            output,
-            replace,
-            _say,
-            folds=folds,
-            cache=cache,
-            jobs=_number_of_jobs(jobs),
-            seconds=seconds,
-        )
-    except KeyboardInterrupt:
-        print("interrupted; the same command goes on from the last checkpoint", file=sys.stderr)
-        raise typer.Exit(130) from None
+    with _interruptible():
+        result = run(experiment, run_options(output, cache, folds, replace, jobs, seconds), say)
     from kit.cli.show import show_result
 
     show_result(result, experiment.scoring.title)
@@ -112,32 +105,20 @@ def compare(
 
     if stored and (replace or seconds):
         raise KitError("--stored compares what is there: leave out --replace and --seconds")
-    extra = [f"compare.baseline={baseline}"] if baseline else []
-    names = [name.strip() for name in policies.split(",")] if policies else []
-    experiment = load_experiment(config, [*(overrides or []), *extra], names)
+    extra = [("compare.baseline", baseline)] if baseline else []
+    experiment = load_experiment(config, [*(overrides or []), *extra], names_in(policies))
     experiment = of_size(experiment, seeds, folds)
     if not stored:
-        _explain_broken_imports()
+        explain_broken_imports()
     from kit.cli.show_comparison import show_comparison
     from kit.comparison.compare import compare
 
-    try:
-        compared = compare(
-            experiment,
-            output,
-            replace,
-            _say,
-            stored=stored,
-            cache=cache,
-            jobs=_number_of_jobs(jobs),
-            seconds=seconds,
-        )
-    except KeyboardInterrupt:
-        print("interrupted; the same command goes on from the last checkpoint", file=sys.stderr)
-        raise typer.Exit(130) from None
+    with _interruptible():
+        options = run_options(output, cache, None, replace, jobs, seconds)
+        compared = compare(experiment, options, say, stored=stored)
     if compared.main:
         show_comparison(compared)
-        _write_report(compared.folder, output, cache)
+        _write_report(compared.folder, options.dirs)
 
 
 @app.command()
@@ -157,7 +138,7 @@ def report(
         raise KitError(
             f"{experiment}: there is no such experiment in {Path(output) / 'runs'}, and no folder of one"
         )
-    _write_report(folder, output, cache)
+    _write_report(folder, _dirs(output, cache))
 
 
 @app.command()
@@ -198,10 +179,10 @@ def predict(
     from kit.experiment.config import load_experiment
 
     experiment = load_experiment(config, overrides or [], policy or [])
-    _explain_broken_imports()
+    explain_broken_imports()
     from kit.experiment.predict import predict_test
 
-    made = predict_test(experiment, runs or (), submission, output, cache, seconds, _say)
+    made = predict_test(experiment, runs or (), submission, output, cache, seconds, say)
     print(f"{made.submission}: {made.rows} rows, the mean of {made.models} of {made.of} models")
 
 
@@ -221,7 +202,7 @@ def audit(
 
     experiment = load_experiment(config, overrides or [])
     need_output("--png", png, (".png", ".svg", ".pdf"))
-    _explain_broken_imports()
+    explain_broken_imports()
     from kit.cli.show_audit import show_audit
     from kit.report.audit import audit
 
@@ -256,7 +237,7 @@ def lr(
     experiment = load_experiment(config, overrides or [], policy or [])
     need_output("--csv", csv, (".csv",))
     need_output("--png", png, (".png", ".svg", ".pdf"))
-    _explain_broken_imports()
+    explain_broken_imports()
     from kit.cli.show import show_preview
     from kit.experiment.preview import draw, preview, write_table
 
@@ -291,12 +272,12 @@ def find_lr(
     experiment = load_experiment(config, overrides or [], policy or [])
     need_output("--csv", csv, (".csv",))
     need_output("--png", png, (".png", ".svg", ".pdf"))
-    _explain_broken_imports()
+    explain_broken_imports()
     from kit.cli.show import show_found
     from kit.experiment.find_lr import RangeSearch, draw, find_lr, write_table
 
     search = RangeSearch(start, end, steps, by_depth)
-    found = find_lr(experiment, search, output, _say)
+    found = find_lr(experiment, search, output, say)
     if csv:
         write_table(found, csv)
     if png:
@@ -313,7 +294,7 @@ def fetch_data(
     from kit.kaggle.client import Kaggle
     from kit.kaggle.download import fetch_data
 
-    fetch_data(slug, Kaggle(_say), to, _say)
+    fetch_data(slug, Kaggle(say), to, say)
 
 
 @app.command()
@@ -340,11 +321,9 @@ def submit(
     if (file is None) == (kernel is None):
         raise KitError("give a submission FILE, or --kernel DIR for a code competition")
     if file:
-        entry = submit_file(
-            file, Kaggle(_say), config=config, message=message, again=again, output=output, say=_say
-        )
+        entry = submit_file(file, Kaggle(say), config=config, message=message, again=again, output=output, say=say)
     else:
-        entry = submit_kernel(kernel, Kaggle(_say), message=message, again=again, output=output, say=_say)
+        entry = submit_kernel(kernel, Kaggle(say), message=message, again=again, output=output, say=say)
     private = f", private {entry.private}" if entry.private else ""
     cv = f"; CV {entry.cv}" if entry.cv else ""
     print(f"{entry.file}: public score {entry.public or 'none'}{private}{cv}")
@@ -370,7 +349,7 @@ def blend(
     from kit.cli.show_blend import show_blend
     from kit.experiment.blend import blend
 
-    show_blend(blend(members, output, name, overrides=overrides or [], say=_say))
+    show_blend(blend(members, output, name, overrides=overrides or [], say=say))
 
 
 @app.command()
@@ -380,18 +359,16 @@ def submissions(
     output: Annotated[str, typer.Option(metavar="DIR", help="Holds submissions/.")] = ".",
 ) -> None:
     """Show what was handed in, and whether CV orders it as the public score does."""
-    from pathlib import Path
 
     from kit.cli.show_submissions import show_submissions
-    from kit.core.paths import OutputDirs
     from kit.kaggle.submissions import overview
     from kit.kaggle.submissions import refresh as ask
 
-    dirs = OutputDirs(Path(output).expanduser())
+    dirs = _dirs(output)
     if refresh and overview(dirs, competition).rows:
         from kit.kaggle.client import Kaggle
 
-        print(f"{len(ask(dirs, Kaggle(_say), competition))} rows have changed")
+        print(f"{len(ask(dirs, Kaggle(say), competition))} rows have changed")
     show_submissions(overview(dirs, competition))
 
 
@@ -426,34 +403,24 @@ def doctor(
         raise typer.Exit(1)
 
 
-def _write_report(folder, output: str, cache: str | None) -> None:
-    from pathlib import Path
+@contextmanager
+def _interruptible() -> Iterator[None]:
+    """Ctrl-C ends a training with a line and exit code 130."""
+    try:
+        yield
+    except KeyboardInterrupt:
+        print("interrupted; the same command goes on from the last checkpoint", file=sys.stderr)
+        raise typer.Exit(130) from None
 
-    from kit.core.paths import OutputDirs
+
+def _write_report(folder: "Path", dirs: "OutputDirs") -> None:
     from kit.report.gather import report
 
-    dirs = OutputDirs(Path(output).expanduser(), Path(cache).expanduser() if cache else None)
-    print(f"Report: {report(folder, dirs, say=_say)}")
+    print(f"Report: {report(folder, dirs, say=say)}")
 
 
-def _say(line: str) -> None:
-    print(line, flush=True)
-
-
-def _number_of_jobs(text: str) -> int | Literal["auto"]:
-    if text != "auto" and not (text.isdecimal() and int(text) > 0):
-        raise KitError(f"--jobs {text}: expected auto or a number from 1")
-    return "auto" if text == "auto" else int(text)
-
-
-def _explain_broken_imports() -> None:
-    """Turns the puzzling errors of a broken set-up into advice, before anything else imports torch."""
-    try:
-        import timm  # noqa: F401  # imports torch and torchvision
-    except (ImportError, RuntimeError, OSError) as error:
-        raise KitError(
-            f"torch, torchvision or timm cannot be imported ({error}); run: python -m kit doctor"
-        ) from error
+def _dirs(output: str, cache: str | None = None) -> "OutputDirs":
+    return run_options(output, cache, None, False, "auto", None).dirs
 
 
 def main() -> None:
@@ -461,7 +428,7 @@ def main() -> None:
     try:
         app()
     except KitError as error:
-        print("\n".join(f"error: {line}" for line in str(error).splitlines()), file=sys.stderr)
+        print_errors(str(error).splitlines())
         sys.exit(1)
     except OSError as error:
         if error.filename is None:  # not about a file of the user's

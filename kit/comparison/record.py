@@ -9,12 +9,13 @@ import numpy as np
 
 from kit.comparison.bootstrap import BootstrapResult, bootstrap
 from kit.comparison.statistics import compare as compare_scores
-from kit.comparison.views import VIEWS, Evidence, Pair, Tuning, View, check_fair, check_run, machines_of, size_of
+from kit.comparison.views import VIEWS, Pair, Tuning, View, check_fair, check_run, machines_of, size_of
 from kit.core.errors import some
 from kit.core.files import atomic
 from kit.core.runs import RunDir
 from kit.experiment.config import ExperimentConfig
-from kit.experiment.pool import ScoredRuns, decided
+from kit.experiment.loaded import LoadedExperiment
+from kit.experiment.pool import RunScore, ScoredRuns, decided
 
 POWER = 0.8
 COLUMNS = (
@@ -25,7 +26,7 @@ COLUMNS = (
 
 def content_of(
     experiment: ExperimentConfig,
-    evidence: Evidence,
+    loaded: LoadedExperiment,
     views: Sequence[View],
     missing: Sequence[str],
     tuning: Tuning | None,
@@ -35,12 +36,10 @@ def content_of(
     they are."""
     config = experiment.compare
     folds = experiment.folds.chosen
-    plan = evidence.plan
+    plan = loaded.folds
     ratio = {fold: len(plan.validation_rows(fold)) / len(plan.training_rows(fold)) for fold in folds}
-    compared = [
-        _compared(view, experiment, evidence, ratio, known if view.name == "raw" else {}) for view in views
-    ]
-    records = [run.read() for view in views for runs in view.runs.values() for run in runs.values()]
+    compared = [_compared(view, experiment, loaded, ratio, known if view.name == "raw" else {}) for view in views]
+    records = [run.record for view in views for runs in view.runs.values() for run in runs.values()]
     return {
         "experiment": experiment.name,
         "metric": experiment.scoring.title,
@@ -53,7 +52,7 @@ def content_of(
         "missing": list(missing),
         "headline": _headline(compared, config.baseline, experiment.scoring.title),
         "views": compared,
-        "ledger": _ledger(experiment, evidence, views, tuning),
+        "ledger": _ledger(experiment, loaded, views, tuning),
         "tuning": [
             {
                 "policy": trial.policy,
@@ -65,15 +64,15 @@ def content_of(
             }
             for trial, score in (tuning.scores if tuning else {}).items()
         ],
-        "updates": max(record["steps"] for record in records),
-        "seconds": _seconds(views, tuning, evidence),
+        "updates": max(record.steps or 0 for record in records),
+        "seconds": _seconds(views, tuning, loaded),
     }
 
 
 def _compared(
     view: View,
     experiment: ExperimentConfig,
-    evidence: Evidence,
+    loaded: LoadedExperiment,
     ratio: Mapping[int, float],
     known: Mapping[str, ScoredRuns],
 ) -> dict[str, Any]:
@@ -81,14 +80,14 @@ def _compared(
     config = experiment.compare
     for runs in (*view.runs.values(), *view.diverged.values()):
         for run in runs.values():
-            check_run(run, run.read()["policy"], evidence)
+            check_run(run, run.record.policy, loaded)
     check_fair(view)
     results = {}
     for name, runs in view.runs.items():
-        pooled_alike = name in known and {(r["seed"], r["fold"]) for r in known[name].runs} == set(runs)
+        pooled_alike = name in known and {(r.seed, r.fold) for r in known[name].runs} == set(runs)
         if runs:
-            results[name] = known[name] if pooled_alike else _decided(runs.values(), evidence)
-    scores = {name: {(r["seed"], r["fold"]): r["score"] for r in result.runs} for name, result in results.items()}
+            results[name] = known[name] if pooled_alike else _decided(runs.values(), loaded)
+    scores = {name: {(r.seed, r.fold): r.score for r in result.runs} for name, result in results.items()}
     scores |= {name: {} for name, runs in view.runs.items() if not runs}
     made = (
         compare_scores(
@@ -98,7 +97,7 @@ def _compared(
             margin=config.margin,
             level=config.level,
             power=POWER,
-            bootstraps=_bootstraps(view, results, experiment, evidence),
+            bootstraps=_bootstraps(view, results, experiment, loaded),
             metric=experiment.scoring.title,
         )
         if len(scores) > 1
@@ -112,7 +111,7 @@ def _compared(
             {
                 "policy": name,
                 "oof": result.oof,
-                "mean": float(np.mean([run["score"] for run in result.runs])),
+                "mean": float(np.mean([run.score for run in result.runs])),
                 "runs": [_run_line(run, view.runs[name]) for run in result.runs],
             }
             for name, result in results.items()
@@ -129,38 +128,43 @@ def _compared(
     }
 
 
-def _decided(runs, evidence: Evidence) -> ScoredRuns:
-    return decided(list(runs), evidence.competition, evidence.plan, evidence.experiment.scoring)
+def _decided(runs, loaded: LoadedExperiment) -> ScoredRuns:
+    return decided(list(runs), loaded.competition, loaded.folds, loaded.config.scoring)
 
 
-def _run_line(scored: Mapping[str, Any], runs: Mapping[Pair, RunDir]) -> dict[str, Any]:
-    record = runs[scored["seed"], scored["fold"]].read()
+def _run_line(scored: RunScore, runs: Mapping[Pair, RunDir]) -> dict[str, Any]:
+    record = runs[scored.seed, scored.fold].record
     return {
-        "seed": scored["seed"],
-        "fold": scored["fold"],
-        "score": scored["score"],
-        "variant": record["policy"],
-        "fingerprint": record["fingerprint"],
-        "updates": record["steps"],
-        "initial_weights": record["initial_weights"],
+        "seed": scored.seed,
+        "fold": scored.fold,
+        "score": scored.score,
+        "variant": record.policy,
+        "fingerprint": record.fingerprint,
+        "updates": record.steps,
+        "initial_weights": record.initial_weights,
     }
 
 
 def _advice(view: View, runs: Mapping[Pair, RunDir]) -> str:
     if view.name == "tuned":
-        names = sorted({run.read()["policy"] for run in runs.values() if run.diverged})
+        names = sorted({run.record.policy for run in runs.values() if run.diverged})
         return f"leave the rate of {some(names)} out of compare.tune.rates"
     return "lower its lr"
 
 
 def _diverged_line(run: RunDir) -> dict[str, Any]:
-    record = run.read()
-    keys = {"seed": "seed", "fold": "fold", "variant": "policy", "fingerprint": "fingerprint", "error": "error"}
-    return {key: record[name] for key, name in keys.items()}
+    record = run.record
+    return {
+        "seed": record.seed,
+        "fold": record.fold,
+        "variant": record.policy,
+        "fingerprint": record.fingerprint,
+        "error": record.error,
+    }
 
 
 def _bootstraps(
-    view: View, results: Mapping[str, ScoredRuns], experiment: ExperimentConfig, evidence: Evidence
+    view: View, results: Mapping[str, ScoredRuns], experiment: ExperimentConfig, loaded: LoadedExperiment
 ) -> dict[str, BootstrapResult]:
     """Of each policy against the baseline, on the runs that both have."""
     baseline, level = experiment.compare.baseline, experiment.compare.level
@@ -176,7 +180,7 @@ def _bootstraps(
         for name in (baseline, *names):
             runs = view.runs[name]
             whole = len(runs) == len(shared)
-            members[name] = results[name] if whole else _decided([runs[pair] for pair in sorted(shared)], evidence)
+            members[name] = results[name] if whole else _decided([runs[pair] for pair in sorted(shared)], loaded)
         base = members[baseline]
         predicted = {
             name: each.predicted[each.ids.get_indexer(base.ids)] for name, each in members.items()
@@ -217,7 +221,7 @@ def _headline(views: Sequence[Mapping[str, Any]], baseline: str, metric: str) ->
 
 
 def _ledger(
-    experiment: ExperimentConfig, evidence: Evidence, views: Sequence[View], tuning: Tuning | None
+    experiment: ExperimentConfig, loaded: LoadedExperiment, views: Sequence[View], tuning: Tuning | None
 ) -> list[dict[str, Any]]:
     """How many trainings each policy was given, and for what; `total` counts each training once."""
     each = list(tuning.scores) if tuning else []
@@ -228,7 +232,7 @@ def _ledger(
         }
         tried = [trial for trial in each if trial.policy == name]
         paths = {run.path for runs in mine.values() for run in runs}
-        paths |= {trial.run(evidence.folder).path for trial in tried}
+        paths |= {trial.run(loaded.folder).path for trial in tried}
         chosen = tuning.chosen.get(name, {}) if tuning else {}
         lines.append(
             {
@@ -245,7 +249,7 @@ def _ledger(
     return lines
 
 
-def _seconds(views: Sequence[View], tuning: Tuning | None, evidence: Evidence) -> float:
+def _seconds(views: Sequence[View], tuning: Tuning | None, loaded: LoadedExperiment) -> float:
     """Of all trainings, each counted once."""
     runs = {
         run.path: run
@@ -253,8 +257,8 @@ def _seconds(views: Sequence[View], tuning: Tuning | None, evidence: Evidence) -
         for members in (*view.runs.values(), *view.diverged.values())
         for run in members.values()
     }
-    runs |= {run.path: run for run in (trial.run(evidence.folder) for trial in (tuning.scores if tuning else ()))}
-    return round(sum(run.read().get("seconds", {}).get("training", 0.0) for run in runs.values()), 1)
+    runs |= {run.path: run for run in (trial.run(loaded.folder) for trial in (tuning.scores if tuning else ()))}
+    return round(sum(run.record.seconds.get("training", 0.0) for run in runs.values()), 1)
 
 
 def write_table(content: Mapping[str, Any], path: Path) -> None:

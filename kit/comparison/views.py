@@ -3,7 +3,7 @@
 import dataclasses
 from collections.abc import Mapping
 from dataclasses import dataclass
-from typing import Any, Literal
+from typing import Literal
 
 from kit.comparison.tuning import (
     ChosenRate,
@@ -15,13 +15,11 @@ from kit.comparison.tuning import (
     trial_scores,
     trials,
 )
-from kit.competition.folds import FoldPlan
-from kit.competition.load import Competition
 from kit.core.errors import KitError, some
-from kit.core.runs import ExperimentDir, RunDir, RunKey
+from kit.core.runs import ExperimentDir, RunDir, RunKey, RunRecord
 from kit.core.settings import fingerprint
 from kit.experiment.config import ExperimentConfig
-from kit.experiment.fingerprint import digests
+from kit.experiment.loaded import LoadedExperiment
 
 VIEWS = {"raw": "as they are", "tuned": "tuned", "equalised": "at equal mean rate"}  # in words
 EQUALISED = (
@@ -30,21 +28,6 @@ EQUALISED = (
 )
 
 Pair = tuple[int, int]  # seed, fold
-
-
-@dataclass(frozen=True)
-class Evidence:
-    """What the runs of an experiment are read with."""
-
-    experiment: ExperimentConfig
-    folder: ExperimentDir
-    competition: Competition
-    plan: FoldPlan
-    depends_on: dict[str, str]
-
-    @classmethod
-    def of(cls, experiment: ExperimentConfig, folder: ExperimentDir, competition: Competition, plan: FoldPlan):
-        return cls(experiment, folder, competition, plan, digests(experiment, competition, plan))
 
 
 @dataclass(frozen=True)
@@ -77,14 +60,14 @@ class Tuning:
     chosen: dict[str, dict[int, ChosenRate]]
 
 
-def tuning_of(evidence: Evidence, experiment: ExperimentConfig) -> Tuning | None:
+def tuning_of(loaded: LoadedExperiment, experiment: ExperimentConfig) -> Tuning | None:
     """What the trials that are there choose; None where the config tunes nothing, or a trial is missing."""
     tune, each = experiment.compare.tune, trials(experiment)
-    if tune is None or not all(trial.settled(evidence.folder) for trial in each):
+    if tune is None or not all(trial.settled(loaded.folder) for trial in each):
         return None
     for trial in each:
-        check_run(trial.run(evidence.folder), trial.variant, evidence, trial.within)
-    scores = trial_scores(each, evidence.folder, evidence.competition, experiment.scoring)
+        check_run(trial.run(loaded.folder), trial.variant, loaded, trial.within)
+    scores = trial_scores(each, loaded.folder, loaded.competition, experiment.scoring)
     return Tuning(scores, choose_rates(scores, experiment, tune))
 
 
@@ -99,13 +82,13 @@ def tuned_runs(experiment: ExperimentConfig, tuning: Tuning) -> dict[tuple[str, 
 
 
 def views_of(
-    experiment: ExperimentConfig, evidence: Evidence, tuning: Tuning | None
+    experiment: ExperimentConfig, loaded: LoadedExperiment, tuning: Tuning | None
 ) -> tuple[list[View], list[str]]:
     """The ways to compare for which all runs are there; and why those are missing that the config asks for.
 
     KitError where the baseline has no runs, or diverged, as it is.
     """
-    folder, baseline = evidence.folder, experiment.compare.baseline
+    folder, baseline = loaded.folder, experiment.compare.baseline
     pairs = [(seed, fold) for seed in experiment.seeds for fold in experiment.folds.chosen]
     own = {(name, pair): RunKey(name, *pair) for name in experiment.policies for pair in pairs}
     raw = _view("raw", "Each policy with the rates that it states.", own, folder)
@@ -174,31 +157,31 @@ def _edges(tuning: Tuning) -> str | None:
     return f"Chosen at the end of the rates that were tried: {some(lines, 20)}; further rates might do better."
 
 
-def check_run(run: RunDir, policy: str, evidence: Evidence, within: int | None = None) -> None:
+def check_run(run: RunDir, policy: str, loaded: LoadedExperiment, within: int | None = None) -> None:
     """KitError where the run is of another config, policy, data or kit than this experiment's."""
-    record = run.read()
-    then = record.get("depends_on", {})
-    config = evidence.experiment.policies[policy]
-    now = evidence.depends_on | {"policy": fingerprint(config.canonical())}
+    record = run.record
+    then = record.depends_on
+    config = loaded.config.policies[policy]
+    now = loaded.depends_on | {"policy": fingerprint(config.canonical())}
     if within is not None:
-        now["folds"] = dataclasses.replace(evidence.plan, unused=within).digest
+        now["folds"] = dataclasses.replace(loaded.folds, unused=within).digest
     if changed := [name for name, digest in now.items() if then.get(name) != digest]:
-        where = run.path.relative_to(evidence.folder.path)
+        where = run.path.relative_to(loaded.folder.path)
         raise KitError(
             f"{where}: was trained with other {' and '.join(changed)} than this config's (fingerprint "
-            f"{record.get('fingerprint')}), so it is not compared; remove the run, and it is trained anew"
+            f"{record.fingerprint}), so it is not compared; remove the run, and it is trained anew"
         )
 
 
 def check_fair(view: View) -> None:
     """KitError where runs of the same seed and fold did not start alike, or differ in updates."""
-    by_pair: dict[Pair, list[tuple[str, dict[str, Any]]]] = {}
+    by_pair: dict[Pair, list[tuple[str, RunRecord]]] = {}
     for name, runs in view.runs.items():
         for pair, run in runs.items():
-            by_pair.setdefault(pair, []).append((name, run.read()))
+            by_pair.setdefault(pair, []).append((name, run.record))
     for (seed, fold), members in sorted(by_pair.items()):
         for key, what in (("steps", "updates"), ("initial_weights", "initial weights")):
-            values = {name: record[key] for name, record in members}
+            values = {name: getattr(record, key) for name, record in members}
             if len(set(values.values())) > 1:
                 told = some([f"{name} {value}" for name, value in values.items()], 20)
                 raise KitError(
@@ -228,10 +211,9 @@ def _counted(number: int, what: str) -> str:
 
 def machines_of(view: View) -> str | None:
     """Told where runs were not all trained on the same kind of device, in one precision and with one torch."""
-    records = [run.read() for runs in view.runs.values() for run in runs.values()]
+    records = [run.record for runs in view.runs.values() for run in runs.values()]
     kinds = {
-        f"{record.get('device', 'cpu').partition(':')[0]} in {record.get('precision', 'fp32')}, "
-        f"torch {record.get('versions', {}).get('torch', 'unknown')}"
+        f"{record.device.partition(':')[0]} in {record.precision}, torch {record.versions.get('torch', 'unknown')}"
         for record in records
     }
     return f"Runs were trained on different machines: {some(sorted(kinds), 5)}." if len(kinds) > 1 else None

@@ -5,6 +5,10 @@ from collections.abc import Callable
 Say = Callable[[str], None]  # takes lines about what happens
 
 
+def ignore(line: str) -> None:
+    """Take a line about what happens, and tell nobody."""
+
+
 class KitError(Exception):
     """Something the user can mend. The message is one line: the place, what is wrong, what to do."""
 

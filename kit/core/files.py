@@ -10,8 +10,13 @@ import tempfile
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
+from typing import Any, TypeVar
+
+from pydantic import BaseModel, ValidationError
 
 from kit.core.errors import KitError
+
+Model = TypeVar("Model", bound=BaseModel)
 
 
 @contextmanager
@@ -104,6 +109,43 @@ def write_text(path: Path, text: str) -> None:
 
 def write_json(path: Path, value) -> None:
     write_text(path, json.dumps(value, indent=2, ensure_ascii=False) + "\n")
+
+
+def read_json(path: Path, remedy: str) -> Any:
+    """Read a JSON file.
+
+    Parameters
+    ----------
+    path : Path
+    remedy : str
+        What to do where it is damaged, as a clause.
+
+    Raises
+    ------
+    KitError
+        Where it cannot be read or is no JSON.
+    """
+    try:
+        return json.loads(path.read_text(encoding="utf-8"))
+    except (OSError, ValueError) as error:
+        raise KitError(f"{path} is damaged ({error}); {remedy}") from error
+
+
+def read_record(path: Path, model: type[Model], remedy: str) -> Model:
+    """Read a JSON file into a pydantic model.
+
+    Raises
+    ------
+    KitError
+        Where it cannot be read, is no JSON, or holds something else than the model.
+    """
+    content = read_json(path, remedy)
+    try:
+        return model.model_validate(content)
+    except ValidationError as error:
+        first = error.errors()[0]
+        where = ".".join(map(str, first["loc"])) or "the whole"
+        raise KitError(f"{path} is damaged ({where}: {first['msg']}); {remedy}") from error
 
 
 def sha256(path: Path) -> str:

@@ -17,9 +17,10 @@ from typing import Any
 
 import numpy as np
 import pandas as pd
+from pydantic import BaseModel, ConfigDict
 
 from kit.core.errors import KitError, some
-from kit.core.files import atomic, write_json
+from kit.core.files import atomic, read_record, write_json
 
 
 @dataclass(frozen=True, order=True)
@@ -32,6 +33,76 @@ class RunKey:
 
     def __str__(self) -> str:
         return f"{self.policy} seed {self.seed} fold {self.fold}"
+
+
+class RunRecord(BaseModel):
+    """What run.json says of one training.
+
+    Attributes
+    ----------
+    status : str
+        running, finished, failed, or diverged.
+    policy, seed, fold
+        Which run it is.
+    fingerprint : str
+        Of `depends_on`: two runs with the same one give the same result.
+    depends_on : dict of str to str
+        A digest of each thing that decides the result.
+    versions : dict of str to str
+        Of Python and of the libraries that decide bits.
+    device : str
+        As torch names it.
+    processes : int
+        That trained together.
+    precision : str
+        fp32, fp16 or bf16.
+    error : str, optional
+        Why it failed or diverged, in one line.
+    test : str, optional
+        The digest of the test set that it predicted.
+    initial_weights : str, optional
+        A digest of the weights that it began with.
+    groups : dict of str to int
+        Parameters of each depth group, from the stem to the head.
+    steps : int, optional
+        Updates.
+    seconds : dict of str to float
+        Of `training`, and of the `whole` run.
+    images_per_second : float, optional
+        While training.
+    scores : dict of str to float
+        By metric, of the held-out rows by the plain rule.
+    """
+
+    model_config = ConfigDict(extra="allow", frozen=True, protected_namespaces=())
+
+    status: str = "unknown"
+    policy: str
+    seed: int
+    fold: int
+    fingerprint: str | None = None
+    depends_on: dict[str, str] = {}
+    versions: dict[str, str] = {}
+    device: str = "cpu"
+    processes: int = 1
+    precision: str = "fp32"
+    error: str | None = None
+    test: str | None = None
+    initial_weights: str | None = None
+    groups: dict[str, int] = {}
+    steps: int | None = None
+    seconds: dict[str, float] = {}
+    images_per_second: float | None = None
+    scores: dict[str, float] = {}
+
+    @property
+    def key(self) -> RunKey:
+        """Which run it is."""
+        return RunKey(self.policy, self.seed, self.fold)
+
+    def with_fields(self, **fields: Any) -> "RunRecord":
+        """Return the record with these fields changed or added."""
+        return RunRecord.model_validate(self.model_dump(exclude_unset=True) | fields)
 
 
 @dataclass(frozen=True)
@@ -72,29 +143,34 @@ class RunDir:
     def test(self) -> Path:
         return self.path / "test.parquet"
 
+    @property
+    def record(self) -> RunRecord:
+        """What run.json says; KitError where it is damaged, or the run has not begun."""
+        return read_record(self.path / "run.json", RunRecord, "remove this run, and it is trained anew")
+
     def read(self) -> dict[str, Any]:
-        """run.json, or {} where the run has not begun."""
-        path = self.path / "run.json"
-        if not path.is_file():
-            return {}
-        try:
-            return json.loads(path.read_text(encoding="utf-8"))
-        except ValueError as error:
-            raise KitError(f"{path} is damaged ({error}); remove this run, and it is trained anew") from error
+        """Return run.json as a mapping, {} where the run has not begun."""
+        return self.record.model_dump(exclude_unset=True) if self.begun else {}
+
+    @property
+    def begun(self) -> bool:
+        """Whether there is a run.json."""
+        return (self.path / "run.json").is_file()
 
     @property
     def finished(self) -> bool:
         """Whether it was trained to the end and all that it gave is there."""
         there = self.weights.is_file() and self.oof.is_file() and self.test.is_file() and self.rates.is_file()
-        return there and self.read().get("status") == "finished"
+        return there and self.begun and self.record.status == "finished"
 
     @property
     def diverged(self) -> bool:
         """Whether its training ended since the loss was not finite."""
-        return self.read().get("status") == "diverged"
+        return self.begun and self.record.status == "diverged"
 
-    def write(self, record: dict[str, Any]) -> None:
-        write_json(self.path / "run.json", record)
+    def write(self, record: RunRecord) -> None:
+        """Write run.json."""
+        write_json(self.path / "run.json", record.model_dump(exclude_unset=True))
 
     def read_history(self) -> list[dict[str, Any]]:
         if not self.history.is_file():
@@ -134,6 +210,10 @@ class ExperimentDir:
     def runs(self, policy: str = "*") -> list[RunDir]:
         """The runs that have begun, of one policy or of all."""
         return [RunDir(path.parent) for path in sorted(self.path.glob(f"{policy}/seed*/fold*/run.json"))]
+
+    def finished(self, policy: str) -> list[RunDir]:
+        """Return the runs of one policy that are finished."""
+        return [run for run in self.runs(policy) if run.finished]
 
     def run(self, key: RunKey) -> RunDir:
         return RunDir(self.policy(key.policy) / f"seed{key.seed}" / f"fold{key.fold}")

@@ -5,7 +5,6 @@ runs/<blend>/
   oof.parquet  test.parquet      blended, the test rows' the mean over folds
 """
 
-import json
 from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import cached_property
@@ -18,19 +17,18 @@ from pydantic import TypeAdapter, ValidationError
 
 from kit.competition.folds import FoldPlan
 from kit.competition.load import Competition, load_competition
-from kit.competition.submission import write_submission
-from kit.core.errors import KitError, Say, some
-from kit.core.files import need_writable, write_json
+from kit.core.errors import KitError, Say, ignore, some
+from kit.core.files import need_writable, read_json, write_json
 from kit.core.paths import OutputDirs
-from kit.core.runs import ExperimentDir, RunDir, average, predictions, write_predictions
+from kit.core.runs import ExperimentDir, RunDir, RunRecord, average, predictions, write_predictions
 from kit.core.settings import Name, fingerprint
 from kit.experiment.config import ExperimentConfig, load_experiment
 from kit.experiment.fingerprint import labels_digest, stored_experiment
 from kit.experiment.fold_plan import read_plan
-from kit.experiment.pool import PooledPredictions, pooled, stored_scores
+from kit.experiment.pool import PooledPredictions, hand_in, pooled, stored_scores
 from kit.scoring.blend import BlendChoice, choose_blend
 from kit.scoring.config import ScoringConfig
-from kit.scoring.decide import choose, decide_test
+from kit.scoring.decide import choose
 
 RECORD = "blend.json"
 _LONGEST = 80  # of a name
@@ -59,15 +57,15 @@ class BlendMember:
 
     @cached_property
     def runs(self) -> list[RunDir]:
-        return [run for run in self.folder.runs(self.policy) if run.finished]
+        return self.folder.finished(self.policy)
 
     @cached_property
-    def records(self) -> list[dict[str, Any]]:
-        return [run.read() for run in self.runs]
+    def records(self) -> list[RunRecord]:
+        return [run.record for run in self.runs]
 
     @property
     def folds(self) -> set[int]:
-        return {record["fold"] for record in self.records}
+        return {record.fold for record in self.records}
 
 
 def blend(
@@ -76,7 +74,7 @@ def blend(
     name: str | None = None,
     *,
     overrides: Sequence[str] = (),
-    say: Say = lambda line: None,
+    say: Say = ignore,
 ) -> BlendResult:
     """Blends two members or more, and writes the submission and what it rests on.
 
@@ -114,12 +112,7 @@ def blend(
 def read_blend(dirs: OutputDirs, name: str) -> dict[str, Any] | None:
     """The content of the blend's blend.json; None where there is no blend of this name."""
     file = dirs.runs / name / RECORD
-    if not file.is_file():
-        return None
-    try:
-        return json.loads(file.read_text(encoding="utf-8"))
-    except ValueError as error:
-        raise KitError(f"{file} is damaged ({error}); python -m kit blend writes it anew") from error
+    return read_json(file, "python -m kit blend writes it anew") if file.is_file() else None
 
 
 def default_name(members: Sequence[BlendMember]) -> str:
@@ -205,7 +198,7 @@ def _shared_plan(members: Sequence[BlendMember], competition: Competition) -> Fo
         if member is not first:
             _need_same_folds(member, first, competition, plan)
         for run, record in zip(member.runs, member.records, strict=True):
-            then, where = record.get("depends_on", {}), run.path.relative_to(member.folder.path)
+            then, where = record.depends_on, run.path.relative_to(member.folder.path)
             if then.get("folds") != plan.digest:
                 raise KitError(
                     f"blend: {member.title} was trained by other folds ({where}) than its folds.csv says; "
@@ -312,8 +305,8 @@ def _record(
 def _score_alone(member: BlendMember, pool: PooledPredictions, config: ScoringConfig) -> float:
     """The member's own out-of-fold score: as `kit run` told it, where it is of this metric."""
     scores = stored_scores(member.folder.policy(member.policy) / "scores.json", config)
-    if scores and scores["oof_rows"] == len(pool.oof):
-        return scores["oof"]
+    if scores and scores.oof_rows == len(pool.oof):
+        return scores.oof
     return choose(pool.oof.to_numpy(), pool.truth, pool.folds, config, pool.groups).cross_fitted
 
 
@@ -330,15 +323,16 @@ def _write(
     submission = dirs.submissions / f"{record['name']}.csv"
     ids, folds = pools[0].oof.index, pools[0].folds
     oof = choice.blend.out_of_fold([pool.oof.to_numpy() for pool in pools], folds)
-    by_fold = [_test_of(fold, choice, pools) for fold in pools[0].test]
-    mean = average(predictions(competition.test_ids, values, classes) for values in by_fold)
-    labels = decide_test(choice.rule, by_fold, config.transfer)
-    handed_in = competition.submission.make(labels, mean.to_numpy())
-    competition.submission.validate(handed_in, str(submission))
+    values = {fold: _test_of(fold, choice, pools) for fold in pools[0].test}
+    test = {
+        fold: pd.DataFrame(each, index=pd.Index(competition.test_ids, name="id"), columns=list(classes))
+        for fold, each in values.items()
+    }
+    mean = average(predictions(competition.test_ids, each, classes) for each in values.values())
+    hand_in(competition.submission, choice.rule, test, config.transfer, submission, mean=mean)
     write_predictions(predictions(list(ids), oof, classes), folder / "oof.parquet")
     write_predictions(mean.astype(np.float32), folder / "test.parquet")
     write_json(folder / RECORD, record)
-    write_submission(handed_in, submission)
     return BlendResult(folder, record, submission)
 
 

@@ -165,28 +165,44 @@ class ExperimentConfig(ConfigSection):
         return dump_yaml(self.model_dump(mode="json", exclude_defaults=stated_only))
 
 
+Override = str | tuple[str, Any]  # "training.epochs=3", or ("training.epochs", 3)
+
+
 def load_experiment(
-    path: str | Path, overrides: str | Sequence[str] = (), policies: str | Sequence[str] = ()
+    path: str | Path, overrides: str | Sequence[Override] = (), policies: str | Sequence[str] = ()
 ) -> ExperimentConfig:
-    """Reads and validates a config.
+    """Read and validate a config.
 
-    path       a YAML file
-    overrides  like "training.epochs=3"; the value is read as YAML
-    policies   names that replace the file's `policies`: those in the config itself, then files
-               NAME.yaml in `policies/` beside the config and in `configs/policies/`
+    Parameters
+    ----------
+    path : path
+        A YAML file.
+    overrides : str or sequence
+        Like "training.epochs=3", where the value is read as YAML, or ("training.epochs", 3).
+    policies : str or sequence of str
+        Names that replace the file's `policies`: those in the config itself, then files NAME.yaml in `policies/`
+        beside the config and in `configs/policies/`.
 
-    Raises KitError with a line for every key that is unknown or has a bad value.
+    Returns
+    -------
+    ExperimentConfig
+
+    Raises
+    ------
+    KitError
+        With a line for every key that is unknown or has a bad value.
     """
     path = Path(path)
-    overrides, policies = ([each] if isinstance(each, str) else each for each in (overrides, policies))
+    stated: list[Override] = [overrides] if isinstance(overrides, str) else list(overrides)
+    chosen = [policies] if isinstance(policies, str) else list(policies)
     content = read_yaml(path)
     if not isinstance(content, dict):
         raise KitError(f"{path}: a config is a mapping of sections, like `name: digits`")
-    whole = [override for override in overrides if override.partition("=")[0].strip() == "policies"]
+    whole = [override for override in stated if _key_of(override) == "policies"]
     for override in whole:  # names, which have to be there before a key of a policy can be overridden
         _override(content, override)
-    content["policies"] = _policies(content.get("policies"), policies, path)
-    for override in overrides:
+    content["policies"] = _policies(content.get("policies"), chosen, path)
+    for override in stated:
         if override not in whole:
             _check_policy_name(override, content["policies"])
             _override(content, override)
@@ -235,9 +251,13 @@ def _policies(stated: Any, chosen: Sequence[str], config: Path) -> dict[str, Any
     return {name: policy_content(name, config) if inline.get(name) is None else inline[name] for name in names}
 
 
-def _check_policy_name(override: str, policies: dict[str, Any]) -> None:
+def _key_of(override: Override) -> str:
+    return (override.partition("=")[0] if isinstance(override, str) else override[0]).strip()
+
+
+def _check_policy_name(override: Override, policies: dict[str, Any]) -> None:
     """A name that is not there would be a policy more, not a change of one."""
-    section, _, rest = override.partition("=")[0].strip().partition(".")
+    section, _, rest = _key_of(override).partition(".")
     name = rest.partition(".")[0]
     if section == "policies" and name not in policies and name != rest:
         raise KitError(
@@ -246,11 +266,12 @@ def _check_policy_name(override: str, policies: dict[str, Any]) -> None:
         )
 
 
-def _override(content: dict[str, Any], override: str) -> None:
-    dotted, equals, text = override.partition("=")
-    if not equals or not dotted:
+def _override(content: dict[str, Any], override: Override) -> None:
+    """Puts the value in its place, making the sections above it."""
+    key = _key_of(override)
+    if isinstance(override, str) and not (override.partition("=")[1] and override.partition("=")[0]):
         raise KitError(f"--set {override}: expected a key and a value, like --set training.epochs=3")
-    *parents, last = dotted.strip().split(".")
+    *parents, last = key.split(".")
     section = content
     for parent in parents:
         if section.get(parent) is None:
@@ -258,4 +279,7 @@ def _override(content: dict[str, Any], override: str) -> None:
         section = section[parent]
         if not isinstance(section, dict):
             raise KitError(f"--set {override}: {parent} is not a section")
-    section[last] = parse_yaml(text, f"--set {override}")
+    if isinstance(override, str):
+        section[last] = parse_yaml(override.partition("=")[2], f"--set {override}")
+    else:
+        section[last] = override[1]

@@ -47,8 +47,8 @@ def draw_curves(folder: ExperimentDir, metric: str, order: Sequence[str] = ()) -
 def _finished(folder: ExperimentDir, order: Sequence[str]) -> dict[str, list[RunDir]]:
     runs = {policy: [] for policy in order}
     for run in folder.runs():
-        if (record := run.read()).get("status") == "finished":
-            runs.setdefault(record["policy"], []).append(run)
+        if (record := run.record).status == "finished":
+            runs.setdefault(record.policy, []).append(run)
     return {policy: members for policy, members in runs.items() if members}
 
 

@@ -9,13 +9,14 @@ from pathlib import Path
 import numpy as np
 import pandas as pd
 
-from kit.core.errors import KitError
+from kit.core.errors import KitError, Say, ignore
 from kit.core.files import write_text
 from kit.core.paths import OutputDirs
 from kit.core.progress import Progress
 from kit.core.runs import ExperimentDir, RunDir, RunKey
 from kit.experiment.config import ExperimentConfig
-from kit.experiment.prepare import Prepared, Say, prepare, run_keys
+from kit.experiment.loaded import LoadedExperiment
+from kit.experiment.prepare import prepare, run_keys
 from kit.experiment.preview import preview_of
 from kit.experiment.train_run import trainer_of
 from kit.lr import Clock, Policy, PolicyGroup
@@ -80,7 +81,7 @@ class FindLrResult:
 
 
 def find_lr(
-    experiment: ExperimentConfig, search: RangeSearch, output: str | Path = ".", say: Say = lambda line: None
+    experiment: ExperimentConfig, search: RangeSearch, output: str | Path = ".", say: Say = ignore
 ) -> FindLrResult:
     """Runs the range test on the first policy, seed and fold of an experiment.
 
@@ -101,17 +102,18 @@ def find_lr(
     if policy.controller:
         say(f"The controller {policy.controller.name} is left out: the static rates are tested")
     with tempfile.TemporaryDirectory() as scratch:
-        prepared = prepare(experiment, ExperimentDir(Path(scratch) / "runs"), dirs, say=say)
+        loaded, data = prepare(experiment, ExperimentDir(Path(scratch) / "runs"), dirs, say=say)
         key = run_keys(experiment)[0]
-        rows = len(prepared.plan.training_rows(key.fold))
-        groups, reference = _reference(prepared, key, policy, rows)
+        rows = len(loaded.folds.training_rows(key.fold))
+        groups, reference = _reference(loaded, key, policy, rows)
         epochs = math.ceil(search.steps / batches_of(experiment.training, rows, key.seed).steps_per_epoch)
         training = experiment.training.model_copy(update={"epochs": epochs})
-        prepared = replace(prepared, recipe=replace(prepared.recipe, training=training))
+        data = replace(data, recipe=replace(data.recipe, training=training))
         sweeps = _sweeps(search, groups, reference, policy)
         tests = {}
         for title, sweep in sweeps.items():
-            trainer = trainer_of(key, prepared, RunDir(Path(scratch) / "run"), make_accelerator(training), sweep)
+            run = RunDir(Path(scratch) / "run")
+            trainer = trainer_of(key, loaded, data, run, make_accelerator(training), sweep)
             with Progress(f"find-lr {title}", search.steps) as progress:
                 tests[title] = range_test(trainer, sweep, progress.update)
             try:
@@ -122,9 +124,9 @@ def find_lr(
 
 
 def _reference(
-    prepared: Prepared, key: RunKey, policy: Policy, rows: int
+    loaded: LoadedExperiment, key: RunKey, policy: Policy, rows: int
 ) -> tuple[list[PolicyGroup], ReferenceRates]:
-    seen = preview_of(prepared.experiment, key.policy, len(prepared.competition.classes), rows)
+    seen = preview_of(loaded.config, key.policy, len(loaded.competition.classes), rows)
     matrix, groups = seen.matrix, seen.groups
     learning = np.where(matrix.frozen, 0.0, matrix.lr) @ [group.n_params for group in groups]
     step = int(learning.argmax())

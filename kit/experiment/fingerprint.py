@@ -57,21 +57,36 @@ def test_digest(competition: Competition) -> str:
     return fingerprint([competition.test_ids, content_digest(competition.test_images, competition.folder)])
 
 
-def _made_from_something_else(
-    experiment: ExperimentConfig, folder: ExperimentDir, competition: Competition, stated: FoldPlan | None
+def difference(
+    experiment: ExperimentConfig, folder: ExperimentDir, competition: Competition, given: FoldPlan | None = None
 ) -> str | None:
+    """Say how the runs in the folder differ from this config and this data; None where they do not.
+
+    Parameters
+    ----------
+    experiment : ExperimentConfig
+    folder : ExperimentDir
+    competition : Competition
+    given : FoldPlan, optional
+        The plan to follow; left out: the one in the folder.
+
+    Returns
+    -------
+    str or None
+        In words that fit behind "was made from".
+    """
     if changed := changed_keys(experiment, folder):
         return f"another config ({some(changed, 5)})"
-    records = [(run, run.read()) for run in folder.runs()]
+    records = [(run, run.record) for run in folder.runs()]
     if not records:
         return None
     try:
-        plan = stated or read_plan(experiment, folder, competition)
+        plan = given or read_plan(experiment, folder, competition)
     except KitError as error:
         return f"other training rows ({error})"
     now = digests(experiment, competition, plan)
     for run, record in records:
-        then = record.get("depends_on", {})
+        then = record.depends_on
         if changed := [name for name in now if then.get(name) != now[name]]:
             return f"other {' and '.join(changed)} ({run.path.relative_to(folder.path)})"
     return None

@@ -1,60 +1,105 @@
 """Which row is held out in which fold: the plan that is given, that of the runs that are there, or a new one."""
 
-from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
 
 from kit.competition.duplicates import chained, duplicate_groups
-from kit.competition.folds import EARLIEST, FoldPlan, make_folds, read_folds
+from kit.competition.folds import EARLIEST, FoldPlan, check_plan, make_folds, read_folds, row_groups
 from kit.competition.load import Competition
-from kit.core.errors import KitError, some
+from kit.core.errors import KitError, Say, ignore, some
 from kit.core.paths import OutputDirs
 from kit.core.runs import ExperimentDir
 from kit.data.hashes import look_at
 from kit.experiment.config import ExperimentConfig
 
 
-def new_plan(
-    experiment: ExperimentConfig,
+def decide_folds(
+    config: ExperimentConfig,
+    folder: ExperimentDir,
     competition: Competition,
     dirs: OutputDirs,
-    say: Callable[[str], None] = lambda line: None,
+    *,
+    given: FoldPlan | None = None,
+    anew: bool = False,
+    say: Say = ignore,
 ) -> FoldPlan:
-    """The plan that the config asks for; images are looked at where it keeps together those that are alike."""
-    config, alike = experiment.folds, _alike(experiment, competition, dirs)
-    if alike is not None and (warning := chained(alike, config.k, config.duplicates)):
+    """Return the plan that an experiment follows: the one given, else that of its runs, else a new one.
+
+    Parameters
+    ----------
+    config : ExperimentConfig
+    folder : ExperimentDir
+        Whose runs are followed, where it has some.
+    competition : Competition
+    dirs : OutputDirs
+        Where what is known of images is kept.
+    given : FoldPlan, optional
+        A plan that was made elsewhere (see `given_plan`).
+    anew : bool
+        Whether the runs in the folder are of another config or other data, and so do not count.
+    say : callable
+        Takes a line where images that are alike join into one large row group.
+
+    Returns
+    -------
+    FoldPlan
+        With its row groups, where the config has some.
+
+    Raises
+    ------
+    KitError
+        Where a row group spans folds.
+    """
+    if given:
+        plan = given
+    elif not anew and folder.runs():
+        plan = read_plan(config, folder, competition)
+    else:
+        plan = new_plan(config, competition, dirs, say)
+    if plan.groups is None:  # a plan that does not tell them
+        alike = _alike_images(config, competition, dirs)
+        plan = replace(plan, groups=row_groups(config.folds, competition.train, alike, len(plan.ids)))
+    check_plan(plan, config.folds, competition.train)
+    return plan
+
+
+def new_plan(config: ExperimentConfig, competition: Competition, dirs: OutputDirs, say: Say = ignore) -> FoldPlan:
+    """Return the plan that the config asks for; images are read where it keeps together those that are alike."""
+    alike = _alike_images(config, competition, dirs)
+    if alike is not None and (warning := chained(alike, config.folds.k, config.folds.duplicates)):
         say(warning)
-    return make_folds(competition.ids, competition.targets, config, competition.train, alike)
+    return make_folds(competition.ids, competition.targets, config.folds, competition.train, alike)
 
 
-def _alike(experiment: ExperimentConfig, competition: Competition, dirs: OutputDirs) -> np.ndarray | None:
+def _alike_images(config: ExperimentConfig, competition: Competition, dirs: OutputDirs) -> np.ndarray | None:
     """Which training images are alike, where the config keeps such together: int64 [rows]."""
-    setting = experiment.folds.duplicates
+    setting = config.folds.duplicates
     if setting == "none":
         return None
     return duplicate_groups(look_at(competition.train_images, dirs.cache), setting)
 
 
-def read_plan(experiment: ExperimentConfig, folder: ExperimentDir, competition: Competition) -> FoldPlan:
-    """The plan that the runs in the folder follow."""
-    return read_folds(folder.folds, competition.ids, forward=experiment.folds.time is not None)
+def read_plan(config: ExperimentConfig, folder: ExperimentDir, competition: Competition) -> FoldPlan:
+    """Return the plan that the runs in the folder follow; KitError where it is of other rows."""
+    return read_folds(folder.folds, competition.ids, forward=config.folds.time is not None)
 
 
-def _stated_plan(experiment: ExperimentConfig, competition: Competition, given: Path) -> FoldPlan:
-    """The plan in the file `given`; KitError where it is not one of these rows and this many folds."""
+def given_plan(config: ExperimentConfig, competition: Competition, given: Path) -> FoldPlan:
+    """Return the plan in the file `given`; KitError where it is not one of these rows and this many folds."""
     if not given.is_file():
         raise KitError(f"--folds {given}: is no file; give a CSV with columns id and fold")
     try:
-        plan = read_folds(given, competition.ids, forward=experiment.folds.time is not None)
+        plan = read_folds(given, competition.ids, forward=config.folds.time is not None)
     except KitError as error:
-        raise KitError(f"--folds: {error}; give a plan of the rows in {experiment.competition.train}") from error
-    there, wanted = {*plan.fold.tolist()}, {*range(experiment.folds.k)}
+        raise KitError(f"--folds: {error}; give a plan of the rows in {config.competition.train}") from error
+    there, wanted = {*plan.fold.tolist()}, {*range(config.folds.k)}
     if plan.forward:
         there.discard(EARLIEST)
     if there != wanted:
         raise KitError(
-            f"--folds: {given} has the folds {some(sorted(there))}, but folds.k is {experiment.folds.k}, so they "
-            f"have to be 0 to {experiment.folds.k - 1}; set folds.k or renumber them"
+            f"--folds: {given} has the folds {some(sorted(there))}, but folds.k is {config.folds.k}, so they "
+            f"have to be 0 to {config.folds.k - 1}; set folds.k or renumber them"
         )
     return plan

@@ -1,43 +1,118 @@
 """An experiment with its folder, its data and its folds, opened in one place."""
 
-from collections.abc import Callable
-from dataclasses import replace
+from dataclasses import dataclass
 from pathlib import Path
 
-from kit.competition.folds import FoldPlan, check_plan, row_groups
-from kit.competition.load import Competition
+from kit.competition.folds import FoldPlan, check_folds, rare_classes
+from kit.competition.load import Competition, label_hints, load_competition
+from kit.core.errors import KitError, Say, ignore
 from kit.core.paths import OutputDirs
-from kit.core.runs import ExperimentDir
+from kit.core.runs import ExperimentDir, RunKey
+from kit.core.settings import fingerprint
 from kit.experiment.config import ExperimentConfig
-from kit.experiment.fingerprint import _made_from_something_else
-from kit.experiment.fold_plan import _alike, _stated_plan, new_plan, read_plan
+from kit.experiment.fingerprint import difference, digests, test_digest
+from kit.experiment.fold_plan import decide_folds, given_plan
 
 
-def fold_plan(
-    experiment: ExperimentConfig,
-    folder: ExperimentDir,
-    competition: Competition,
-    dirs: OutputDirs,
-    given: Path | None = None,
-    say: Callable[[str], None] = lambda line: None,
-) -> tuple[FoldPlan, str | None]:
-    """The plan in the file `given`, else that of the runs in the folder, else a new one; and what differs
-    between this experiment and the one in the folder, None where they are the same.
+@dataclass(frozen=True)
+class LoadedExperiment:
+    """An experiment on disk: its config, its folder, and the tables of its competition.
 
-    Raises KitError for a plan in which a group spans folds.
+    Attributes
+    ----------
+    config : ExperimentConfig
+    folder : ExperimentDir
+        Below runs/; it need not exist yet.
+    competition : Competition
+        Tables, labels and paths of images; no image has been read.
+    folds : FoldPlan
+        Which row is held out in which fold.
+    depends_on : dict of str to str
+        A digest of each thing that decides the results of all runs.
+    differs : str or None
+        How what is in the folder differs from config and data, where it may be thrown away; else None.
     """
-    stated = _stated_plan(experiment, competition, given) if given else None
-    reason = _made_from_something_else(experiment, folder, competition, stated)
-    if stated:
-        plan = stated
-    elif not reason and folder.runs():
-        plan = read_plan(experiment, folder, competition)
-    else:
-        plan = new_plan(experiment, competition, dirs, say)
-    if plan.groups is None:  # a plan that does not tell them
-        groups = row_groups(
-            experiment.folds, competition.train, _alike(experiment, competition, dirs), len(plan.ids)
+
+    config: ExperimentConfig
+    folder: ExperimentDir
+    competition: Competition
+    folds: FoldPlan
+    depends_on: dict[str, str]
+    differs: str | None = None
+
+    @classmethod
+    def open(
+        cls,
+        config: ExperimentConfig,
+        folder: ExperimentDir,
+        dirs: OutputDirs,
+        *,
+        folds: Path | None = None,
+        replace: bool = False,
+        say: Say = ignore,
+    ) -> "LoadedExperiment":
+        """Read the competition's tables and decide the folds.
+
+        Parameters
+        ----------
+        config : ExperimentConfig
+        folder : ExperimentDir
+            Where the experiment's runs are, or will be.
+        dirs : OutputDirs
+            Where what is known of images is kept.
+        folds : Path, optional
+            A fold plan to follow: a CSV with columns id and fold. Left out: that of the runs in the folder, or a
+            new one.
+        replace : bool
+            Whether runs of another config or other data may be thrown away.
+        say : callable
+            Takes lines about what is odd in the data.
+
+        Returns
+        -------
+        LoadedExperiment
+
+        Raises
+        ------
+        KitError
+            Where the tables cannot be used, where the config does not fit them, and where the folder holds runs
+            that were made from another config or other data (unless `replace`).
+        """
+        competition = load_competition(config.competition)
+        _check_labels(config, competition)
+        for line in label_hints(config.competition, competition):
+            say(line)
+        given = given_plan(config, competition, folds) if folds else None
+        differs = difference(config, folder, competition, given)
+        anew = differs is not None
+        plan = decide_folds(config, folder, competition, dirs, given=given, anew=anew, say=say)
+        for line in rare_classes(plan, config.folds.k, competition.classes, competition.targets):
+            say(line)
+        if differs and not replace and any(run.finished or run.checkpoint.is_file() for run in folder.runs()):
+            raise KitError(
+                f"{folder.path} was made from {differs}; give the experiment another name (--set name=...), or "
+                "start it anew with --replace"
+            )
+        return cls(config, folder, competition, plan, digests(config, competition, plan), differs)
+
+    @property
+    def test_digest(self) -> str:
+        """The digest of what test predictions are of."""
+        return test_digest(self.competition)
+
+    def dependencies(self, key: RunKey) -> dict[str, str]:
+        """Return a digest of each thing that decides the result of one run."""
+        policy = self.config.policies[key.policy].canonical()
+        return self.depends_on | {"policy": fingerprint(policy), "seed": str(key.seed), "fold": str(key.fold)}
+
+
+def _check_labels(config: ExperimentConfig, competition: Competition) -> None:
+    """Raises KitError where metric or folds do not fit the labels."""
+    label_format = competition.format
+    config.scoring.check(label_format.multilabel, len(competition.classes))
+    check_folds(config.folds, competition.classes, competition.targets)
+    if label_format.multilabel and not label_format.may_be_empty and config.scoring.at_least == 0:
+        raise KitError(
+            "scoring.at_least = 0: every training row has a label, so a submission with rows that have none is "
+            "taken for invalid; leave it out, or set 1"
         )
-        plan = replace(plan, groups=groups)
-    check_plan(plan, experiment.folds, competition.train)
-    return plan, reason

@@ -17,7 +17,7 @@ Item = TypeVar("Item")
 Made = TypeVar("Made")
 
 
-def side_by_side(task: Callable[[Item], Made], items: Iterable[Item], jobs: int) -> Iterator[Made]:
+def run_parallel(task: Callable[[Item], Made], items: Iterable[Item], jobs: int) -> Iterator[Made]:
     """Yields `task(item)` of every item, as they end, `jobs` of them at a time.
 
     task  a function at the top of a module; it runs in a fresh process, which sees one GPU only: the next

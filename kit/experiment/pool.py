@@ -1,6 +1,5 @@
 """A policy's runs pooled: out-of-fold scores, the decision rule, the labels of the test rows, the submission."""
 
-import json
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -8,28 +7,104 @@ from typing import Any
 
 import numpy as np
 import pandas as pd
+from pydantic import BaseModel, ConfigDict
 
 from kit.competition.folds import FoldPlan
 from kit.competition.load import Competition
-from kit.competition.submission import write_submission
-from kit.core.errors import KitError
-from kit.core.files import write_json
-from kit.core.runs import ExperimentDir, RunDir, average, read_predictions, write_predictions
-from kit.experiment.config import ExperimentConfig
-from kit.scoring.config import ScoringConfig
+from kit.competition.submission import SubmissionFormat, write_submission
+from kit.core.files import read_json, read_record, write_json
+from kit.core.runs import RunDir, RunRecord, average, read_predictions, write_predictions
+from kit.experiment.loaded import LoadedExperiment
+from kit.scoring.config import ScoringConfig, Transfer
 from kit.scoring.decide import Rule, RuleChoice, choose, decide_test, rule_from_json
 from kit.scoring.f1 import per_class, score
 
 
-@dataclass(frozen=True)
-class PolicyResult:
-    """scores      the content of scores.json
-    per_class   precision, recall, F and rows of each class on the pooled OOF, by the cross-fitted rules
-    submission  the file that was written
-    decided     the out-of-fold rows, decided
+class RunScore(BaseModel):
+    """The score of one run on its held-out rows, decided by rules that were fitted without them."""
+
+    seed: int
+    fold: int
+    fingerprint: str | None
+    score: float
+
+
+class RuleScore(BaseModel):
+    """A decision rule that was tried: its name and its scores, on other folds and on the rows themselves."""
+
+    name: str
+    cross_fitted: float
+    optimistic: float
+    chosen: bool = False
+
+
+class PolicyScores(BaseModel):
+    """What scores.json says of one policy, pooled over folds and seeds.
+
+    Attributes
+    ----------
+    metric : str
+        As it is shown, like "macro F1".
+    oof : float
+        The score of the out-of-fold rows by cross-fitted rules.
+    optimistic : float
+        The score by the rule that was fitted on these very rows.
+    rule : dict
+        The decision rule, and under `said` the same in words.
+    rules : list of RuleScore
+        All that were tried.
+    scoring : dict
+        What of the config decided which rule was chosen.
+    classes : list of str
+        In the order of the columns of predictions.
+    submission : str
+        What the competition asks for: labels or probabilities.
+    oof_rows, train_rows : int
+        Rows that were predicted out of fold, and that the fold plan holds.
+    runs : list of RunScore
+    per_class : list of dict
+        Precision, recall, F and rows of each class.
     """
 
-    scores: dict[str, Any]
+    model_config = ConfigDict(extra="allow")
+
+    metric: str
+    oof: float
+    optimistic: float
+    rule: dict[str, Any]
+    rules: list[RuleScore]
+    scoring: dict[str, Any]
+    classes: list[str]
+    submission: str
+    oof_rows: int
+    train_rows: int
+    runs: list[RunScore]
+    per_class: list[dict[str, Any]]
+
+    def __getitem__(self, key):
+        return self.model_dump(exclude_unset=True)[key]
+
+    def get(self, key, default=None):
+        return self.model_dump(exclude_unset=True).get(key, default)
+
+
+@dataclass(frozen=True)
+class PolicyResult:
+    """A policy, pooled.
+
+    Attributes
+    ----------
+    scores : PolicyScores
+        The content of scores.json.
+    per_class : DataFrame
+        Precision, recall, F and rows of each class on the pooled out-of-fold rows, by the cross-fitted rules.
+    submission : Path
+        The file that was written.
+    decided : ScoredRuns
+        The out-of-fold rows, decided.
+    """
+
+    scores: PolicyScores
     per_class: pd.DataFrame
     submission: Path
     decided: "ScoredRuns"
@@ -37,12 +112,21 @@ class PolicyResult:
 
 @dataclass(frozen=True)
 class ScoredRuns:
-    """Runs scored: what is compared between policies.
+    """Runs of one policy, scored: what is compared between policies.
 
-    ids        of the pooled out-of-fold rows
-    predicted  their labels by cross-fitted rules on the mean over seeds: int [rows] or bool [rows, classes]
-    oof        the score of these
-    runs       seed, fold, fingerprint and score of each run, decided by rules fitted without its rows
+    Attributes
+    ----------
+    ids : Index
+        Of the pooled out-of-fold rows.
+    truth : ndarray
+        Class index [rows], or bool [rows, classes].
+    predicted : ndarray
+        Their labels by cross-fitted rules on the mean over seeds, in the form of `truth`.
+    groups : ndarray or None
+        int64 [rows], the row group of each; None where no two rows belong together.
+    oof : float
+        The score of these.
+    runs : list of RunScore
     """
 
     ids: pd.Index
@@ -50,7 +134,7 @@ class ScoredRuns:
     predicted: np.ndarray
     groups: np.ndarray | None
     oof: float
-    runs: list[dict[str, Any]]
+    runs: list[RunScore]
 
 
 @dataclass(frozen=True)
@@ -75,13 +159,61 @@ class PooledPredictions:
     def choose(self, config: ScoringConfig) -> RuleChoice:
         return choose(self.oof.to_numpy(), self.truth, self.folds, config, self.groups)
 
-    @property
-    def mean_test(self) -> pd.DataFrame:
-        return average(self.test.values())
 
-    def decide_test(self, rule: Rule, config: ScoringConfig) -> np.ndarray:
-        """The labels of the test rows."""
-        return decide_test(rule, [frame.to_numpy() for frame in self.test.values()], config.transfer)
+def hand_in(
+    submission_format: SubmissionFormat,
+    rule: Rule,
+    test: Mapping[int, pd.DataFrame],
+    transfer: Transfer,
+    path: Path,
+    *,
+    prior: np.ndarray | None = None,
+    mean: pd.DataFrame | None = None,
+    write: bool = True,
+) -> None:
+    """Decide the test rows, make the submission of them, validate it and write it.
+
+    Parameters
+    ----------
+    submission_format : SubmissionFormat
+    rule : Rule
+        Fitted on out-of-fold rows.
+    test : mapping of int to DataFrame
+        By fold, the probabilities of test rows by its models, indexed by id; all of the same rows.
+    transfer : str
+        How the rule meets the mean of several models (`scoring.transfer`).
+    path : Path
+    prior : ndarray, optional
+        float64 [classes]. Rows that `test` lacks get it, and take no part in how the others are decided; left out:
+        all rows are there, in the order of the submission.
+    mean : DataFrame, optional
+        The probabilities that are handed in, where the competition asks for these; left out: the mean of `test`.
+    write : bool
+        Whether the file is written; several processes decide, one of them writes.
+
+    Raises
+    ------
+    KitError
+        Where Kaggle would refuse the submission.
+    """
+    labels, probabilities = np.empty(0), np.empty(0)
+    if prior is not None:
+        probabilities = np.repeat(prior[None], len(submission_format.ids), axis=0)
+        labels = np.repeat(rule.decide(prior[None]), len(submission_format.ids), axis=0)
+    if test:
+        there = next(iter(test.values())).index
+        each = [frame.loc[there].to_numpy() for frame in test.values()]
+        decided_labels = decide_test(rule, each, transfer)
+        mean_values = (average(test.values()) if mean is None else mean).loc[there].to_numpy()
+        if prior is None:
+            labels, probabilities = decided_labels, mean_values
+        else:
+            rows = pd.Index(submission_format.ids).get_indexer(there)
+            labels[rows], probabilities[rows] = decided_labels, mean_values
+    submission = submission_format.make(labels, probabilities)
+    submission_format.validate(submission, str(path))
+    if write:
+        write_submission(submission, path)
 
 
 def pooled(
@@ -96,7 +228,7 @@ def pooled(
     test = {
         fold: frame.loc[competition.test_ids].rename_axis("id")
         for fold, frame in by_fold(
-            (run.read()["fold"], read_predictions(run.test)) for run in runs if with_test
+            (run.record.fold, read_predictions(run.test)) for run in runs if with_test
         ).items()
     }
     groups = None if plan.groups is None else plan.groups[rows]
@@ -126,56 +258,57 @@ def by_fold(predictions: Iterable[tuple[int, pd.DataFrame]]) -> dict[int, pd.Dat
 
 def pool_policy(
     policy: str,
-    experiment: ExperimentConfig,
-    competition: Competition,
-    plan: FoldPlan,
-    folder: ExperimentDir,
+    runs: Sequence[RunDir],
+    config: ScoringConfig,
+    loaded: LoadedExperiment,
     submission: Path,
     write: bool,
 ) -> PolicyResult:
-    """Averages a policy's predictions by id over all its finished folds and seeds, chooses the decision rule,
-    scores, and writes the submission.
+    """Average a policy's predictions by id over folds and seeds, choose the decision rule, score, and hand in.
 
-    write  whether files are written; several processes pool, one of them writes
+    Parameters
+    ----------
+    policy : str
+    runs : sequence of RunDir
+        Its finished runs.
+    config : ScoringConfig
+        The metric and the rules to choose from.
+    loaded : LoadedExperiment
+    submission : Path
+        The file to write.
+    write : bool
+        Whether files are written; several processes pool, one of them writes.
+
+    Returns
+    -------
+    PolicyResult
     """
-    runs = [run for run in folder.runs(policy) if run.finished]
-    pool, config = pooled(runs, competition, plan), experiment.scoring
+    competition, folder = loaded.competition, loaded.folder.policy(policy)
+    pool = pooled(runs, competition, loaded.folds)
     choice = pool.choose(config)
     result = _decided(runs, pool, choice, config)
     table = per_class(pool.truth, choice.predicted, competition.classes, config.beta)
-    scores = score_record(choice, config, competition.classes) | {
-        "submission": competition.submission.kind,
-        "oof_rows": len(pool.oof),
-        "train_rows": int((plan.fold >= 0).sum()),
-        "runs": result.runs,
-        "per_class": table.assign(name=[competition.names[name] for name in competition.classes]).to_dict(
-            "records"
-        ),
-    }
-    mean = pool.mean_test
+    names = [competition.names[name] for name in competition.classes]
+    scores = PolicyScores(
+        metric=config.title,
+        oof=choice.cross_fitted,
+        optimistic=choice.optimistic,
+        rule={"said": choice.rule.sentence(list(competition.classes)), **choice.rule.to_json()},
+        rules=[RuleScore(**each) for each in choice.candidates],
+        scoring=_choosing(config),
+        classes=list(competition.classes),
+        submission=competition.submission.kind,
+        oof_rows=len(pool.oof),
+        train_rows=int((loaded.folds.fold >= 0).sum()),
+        runs=result.runs,
+        per_class=table.assign(name=names).to_dict("records"),
+    )
     if write:
-        write_predictions(pool.oof.astype(np.float32), folder.policy(policy) / "oof.parquet")
-        write_predictions(mean.astype(np.float32), folder.policy(policy) / "test.parquet")
-        write_json(folder.policy(policy) / "scores.json", scores)
-    handed_in = competition.submission.make(pool.decide_test(choice.rule, config), mean.to_numpy())
-    competition.submission.validate(handed_in, str(submission))
-    if write:
-        write_submission(handed_in, submission)
-    named = table.assign(**{"class": [competition.names[name] for name in competition.classes]})
-    return PolicyResult(scores, named, submission, result)
-
-
-def score_record(choice: RuleChoice, config: ScoringConfig, classes: Sequence[str]) -> dict[str, Any]:
-    """What is kept of a decision rule: the honest score, the optimistic one, the rule, and the others tried."""
-    return {
-        "metric": config.title,
-        "oof": choice.cross_fitted,
-        "optimistic": choice.optimistic,
-        "rule": {"said": choice.rule.sentence(list(classes)), **choice.rule.to_json()},
-        "rules": choice.candidates,
-        "scoring": _choosing(config),
-        "classes": list(classes),
-    }
+        write_predictions(pool.oof.astype(np.float32), folder / "oof.parquet")
+        write_predictions(average(pool.test.values()).astype(np.float32), folder / "test.parquet")
+        write_json(folder / "scores.json", scores.model_dump(exclude_unset=True))
+    hand_in(competition.submission, choice.rule, pool.test, config.transfer, submission, write=write)
+    return PolicyResult(scores, table.assign(**{"class": names}), submission, result)
 
 
 @dataclass(frozen=True)
@@ -188,35 +321,37 @@ class StoredRule:
 
     rule: Rule
     classes: list[str]
-    runs: set[tuple[int, int, str]]
+    runs: set[tuple[int, int, str | None]]
 
     def is_of(self, runs: Iterable[RunDir], classes: Sequence[str]) -> bool:
         """Whether these runs, or more than these, chose it."""
-        return self.classes == list(classes) and {_identity(run.read()) for run in runs} <= self.runs
+        return self.classes == list(classes) and {_identity(run.record) for run in runs} <= self.runs
 
 
-def stored_scores(file: Path, config: ScoringConfig) -> dict[str, Any] | None:
-    """The content of a scores.json; None where there is none, or it is of another metric or of a choice among
-    other rules."""
-    if not file.is_file():
+def read_scores(file: Path) -> PolicyScores | None:
+    """Read a scores.json; None where there is none or it has no rule, KitError where it is damaged."""
+    remedy = "python -m kit run writes it anew"
+    if not file.is_file() or "rule" not in read_json(file, remedy):
         return None
-    try:
-        scores = json.loads(file.read_text(encoding="utf-8"))
-    except ValueError as error:
-        raise KitError(f"{file} is damaged ({error}); python -m kit run writes it anew") from error
-    return scores if "rule" in scores and scores.get("scoring") == _choosing(config) else None
+    return read_record(file, PolicyScores, remedy)
+
+
+def stored_scores(file: Path, config: ScoringConfig) -> PolicyScores | None:
+    """Read a scores.json; None where there is none, or it is of another metric or of a choice among others."""
+    scores = read_scores(file)
+    return scores if scores and scores.scoring == _choosing(config) else None
 
 
 def stored_rule(file: Path, config: ScoringConfig) -> StoredRule | None:
-    """The rule in a scores.json; None as for `stored_scores`."""
+    """Read the rule in a scores.json; None as for `stored_scores`."""
     if (scores := stored_scores(file, config)) is None:
         return None
-    rule = rule_from_json({key: value for key, value in scores["rule"].items() if key != "said"})
-    return StoredRule(rule, scores["classes"], {_identity(run) for run in scores["runs"]})
+    rule = rule_from_json({key: value for key, value in scores.rule.items() if key != "said"})
+    return StoredRule(rule, scores.classes, {_identity(run) for run in scores.runs})
 
 
-def _identity(record: Mapping[str, Any]) -> tuple[int, int, str]:
-    return record["seed"], record["fold"], record["fingerprint"]
+def _identity(run: RunRecord | RunScore) -> tuple[int, int, str | None]:
+    return run.seed, run.fold, run.fingerprint
 
 
 def _choosing(config: ScoringConfig) -> dict[str, Any]:
@@ -226,10 +361,10 @@ def _choosing(config: ScoringConfig) -> dict[str, Any]:
 
 def _score_of(
     run: RunDir, frame: pd.DataFrame, pool: PooledPredictions, choice: RuleChoice, config: ScoringConfig
-) -> dict[str, Any]:
+) -> RunScore:
     """The score of a run on its held-out rows, each decided by a rule that was fitted without them, among the rows
     of all folds."""
-    record = run.read()
+    record = run.record
     rows = pool.oof.index.get_indexer(frame.index)
     probabilities, predicted = pool.oof.to_numpy(copy=True), choice.predicted.copy()
     probabilities[rows] = frame.to_numpy()
@@ -238,9 +373,9 @@ def _score_of(
     for part in np.unique(choice.folds[rows]):
         those = mine & (choice.folds == part)
         predicted[those] = choice.by_fold[int(part)].decide_among(probabilities, those)
-    return {
-        "seed": record["seed"],
-        "fold": record["fold"],
-        "fingerprint": record["fingerprint"],
-        "score": score(pool.truth[rows], predicted[rows], config),
-    }
+    return RunScore(
+        seed=record.seed,
+        fold=record.fold,
+        fingerprint=record.fingerprint,
+        score=score(pool.truth[rows], predicted[rows], config),
+    )

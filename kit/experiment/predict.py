@@ -2,7 +2,7 @@
 
 import time
 from collections.abc import Callable, Iterator, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
@@ -13,20 +13,18 @@ from safetensors.torch import load_file
 
 from kit.competition.labels import Labels, MultiLabel, SingleLabel
 from kit.competition.load import TestSet, class_names, load_labels, load_test, need_an_image
-from kit.competition.submission import SubmissionFormat, submission_format, write_submission
-from kit.core.errors import KitError, some
+from kit.competition.submission import SubmissionFormat, submission_format
+from kit.core.errors import KitError, Say, ignore, some
 from kit.core.files import need_output, sha256
 from kit.core.paths import OutputDirs, input_root, mounted
-from kit.core.runs import ExperimentDir, RunDir, RunKey, average, predictions, read_predictions
+from kit.core.runs import ExperimentDir, RunDir, RunKey, RunRecord, average, predictions, read_predictions
 from kit.core.settings import fingerprint
 from kit.data.images import ReadableImages, open_readable
 from kit.experiment.config import ExperimentConfig
 from kit.experiment.fingerprint import config_digest
-from kit.experiment.pool import by_fold, stored_rule
-from kit.experiment.prepare import Say
+from kit.experiment.pool import by_fold, hand_in, stored_rule
 from kit.model.build import build_model, normalisation
-from kit.scoring.config import Transfer
-from kit.scoring.decide import Rule, choose, decide_test, plain_rule
+from kit.scoring.decide import Rule, choose, plain_rule
 from kit.scoring.rules import Argmax
 from kit.training.device import make_accelerator
 from kit.training.predict import Normalise, predict
@@ -56,7 +54,7 @@ def predict_test(
     output: str | Path = ".",
     cache: str | Path | None = None,
     seconds: float | None = None,
-    say: Say = lambda line: None,
+    say: Say = ignore,
 ) -> PredictResult:
     """Predicts the test set that is there with the runs of the experiment's first policy; the mean of all.
 
@@ -82,15 +80,10 @@ def predict_test(
     oof = average(read_predictions(run.oof) for run in runs)
     multilabel, scoring = experiment.competition.multilabel, experiment.scoring
     scoring.check(multilabel, len(oof.columns))
-    hand_in = _HandIn(
-        rule=plain_rule(oof.to_numpy(), multilabel, scoring),
-        prior=oof.mean(),
-        format=_format(experiment, test, list(oof.columns)),
-        transfer=scoring.transfer,
-        path=submission,
-    )
-    hand_in.write({})  # before anything that may take long
-    hand_in = replace(hand_in, rule=_rule(experiment, runs, oof, dirs, say))
+    label_format, prior = _format(experiment, test, list(oof.columns)), oof.mean().to_numpy()
+    first_rule = plain_rule(oof.to_numpy(), multilabel, scoring)
+    hand_in(label_format, first_rule, {}, scoring.transfer, submission, prior=prior)  # before what may take long
+    rule = _rule(experiment, runs, oof, dirs, say)
     models = "1 model" if len(runs) == 1 else f"{len(runs)} models"
     say(
         f"{experiment.name}: {len(test.ids)} test rows, {models} of {policy}; until they are done {submission} "
@@ -117,7 +110,7 @@ def predict_test(
             f"the time does not allow one model: {len(late)} of {len(test.ids)} rows ({some(late, 5)}) get the "
             "prior"
         )
-    hand_in.write(by_fold(made))
+    hand_in(label_format, rule, by_fold(made), scoring.transfer, submission, prior=prior)
     return PredictResult(submission, len(test.ids), len(made), len(runs), unreadable, late)
 
 
@@ -144,9 +137,9 @@ def find_runs(experiment: ExperimentConfig, policy: str, sources: Sequence[Path]
         if path.parts[-4:-2] != (experiment.name, policy):
             passed.add("/".join(path.parts[-4:-2]))
             continue
-        record = run.read()
+        record = run.record
         _need_same_config(experiment, policy, record, run)
-        key = RunKey(policy, record["seed"], record["fold"])
+        key = record.key
         if key in found and sha256(found[key].weights) != sha256(run.weights):
             raise KitError(
                 f"{found[key].path} and {run.path} are different trainings of {key}; attach one of them"
@@ -164,9 +157,9 @@ def find_runs(experiment: ExperimentConfig, policy: str, sources: Sequence[Path]
     return runs
 
 
-def _need_same_config(experiment: ExperimentConfig, policy: str, record: dict, run: RunDir) -> None:
+def _need_same_config(experiment: ExperimentConfig, policy: str, record: RunRecord, run: RunDir) -> None:
     now = {"config": config_digest(experiment), "policy": fingerprint(experiment.policies[policy].canonical())}
-    if changed := [name for name in now if record["depends_on"][name] != now[name]]:
+    if changed := [name for name in now if record.depends_on.get(name) != now[name]]:
         raise KitError(
             f"{run.path} was trained under another {' and '.join(changed)} than this one; predict with the one "
             "that made it, the experiment.yaml above it (a rehearsal shortened by --set is of another, too)"
@@ -174,7 +167,7 @@ def _need_same_config(experiment: ExperimentConfig, policy: str, record: dict, r
 
 
 def _need_same_data(runs: Sequence[RunDir]) -> None:
-    first, *others = [run.read()["depends_on"] for run in runs]
+    first, *others = [run.record.depends_on for run in runs]
     for run, then in zip(runs[1:], others, strict=True):
         if odd := [name for name in first if name not in ("seed", "fold") and then.get(name) != first[name]]:
             raise KitError(
@@ -201,9 +194,9 @@ def _predictions(
         frame = _predict(experiment, run, readable, accelerator, _after(deadline))
         if len(frame) < len(readable.rows):
             if not done and len(frame):
-                yield run.read()["fold"], frame
+                yield run.record.fold, frame
             break
-        yield run.read()["fold"], frame
+        yield run.record.fold, frame
         done += 1
         slowest = max(slowest, time.monotonic() - started)
         say(f"{run.path.parent.name} {run.path.name}: {time.monotonic() - started:.1f} s")
@@ -269,7 +262,7 @@ def _rule(
     rows = pd.Index(ids).get_indexer(oof.index)
     if (rows < 0).any() or list(format.classes) != classes:
         raise KitError("the runs were trained on other rows or classes than the train table has")
-    fold_of = {name: run.read()["fold"] for run in runs for name in read_predictions(run.oof).index}
+    fold_of = {name: run.record.fold for run in runs for name in read_predictions(run.oof).index}
     folds = np.array([fold_of[name] for name in oof.index])
     rule = choose(oof.to_numpy(), targets[rows], folds, config).rule
     say(f"decision rule, fitted on {len(oof)} out-of-fold rows: {rule.sentence(classes)}")
@@ -283,34 +276,3 @@ def _format(experiment: ExperimentConfig, test: TestSet, classes: list[str]) -> 
         labels = MultiLabel(tuple(classes), config.separator or " ")
     names = class_names(test.folder, config, labels.classes)
     return submission_format(config, test.sample, labels, names)
-
-
-@dataclass(frozen=True)
-class _HandIn:
-    """Writes submissions.
-
-    prior  the mean out-of-fold prediction, a value a class
-    """
-
-    rule: Rule
-    prior: pd.Series
-    format: SubmissionFormat
-    transfer: Transfer
-    path: Path
-
-    def write(self, frames: dict[int, pd.DataFrame]) -> None:
-        """From the predictions of each fold's models, all of the same rows; the rows they lack get the prior, and
-        take no part in how the others are decided."""
-        ids = self.format.ids
-        prior = self.prior.to_numpy()[None]
-        probabilities = np.repeat(prior, len(ids), axis=0)
-        predicted = np.repeat(self.rule.decide(prior), len(ids), axis=0)
-        if frames:
-            there = next(iter(frames.values())).index
-            rows = pd.Index(ids).get_indexer(there)
-            each = [frame.loc[there].to_numpy() for frame in frames.values()]
-            probabilities[rows] = np.mean(each, axis=0)
-            predicted[rows] = decide_test(self.rule, each, self.transfer)
-        submission = self.format.make(predicted, probabilities)
-        self.format.validate(submission, str(self.path))
-        write_submission(submission, self.path)

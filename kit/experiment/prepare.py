@@ -1,5 +1,6 @@
 """Everything that can be wrong is found here, before the first training starts."""
 
+import dataclasses
 import shutil
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -9,19 +10,18 @@ from pathlib import Path
 import torch
 from torch import nn
 
-from kit.competition.folds import FoldPlan, check_folds, rare_classes, write_folds
-from kit.competition.load import Competition, label_hints, load_competition
-from kit.core.errors import KitError, Say, some
+from kit.competition.folds import write_folds
+from kit.competition.load import Competition
+from kit.core.errors import KitError, Say, ignore, some
 from kit.core.files import write_text
 from kit.core.paths import OutputDirs
 from kit.core.progress import Progress
 from kit.core.runs import ExperimentDir, RunKey
-from kit.core.settings import fingerprint
 from kit.data.augment import Augmentation
 from kit.data.images import ImageSet, Report, open_images, open_readable
 from kit.experiment.config import ExperimentConfig
-from kit.experiment.fingerprint import digests, test_digest, with_what_was_run_before
-from kit.experiment.loaded import fold_plan
+from kit.experiment.fingerprint import with_what_was_run_before
+from kit.experiment.loaded import LoadedExperiment
 from kit.model.build import Normalisation, build_model, normalisation
 from kit.model.groups import depth_groups
 from kit.training.device import resolve_precision
@@ -32,28 +32,21 @@ from kit.training.trainer import Recipe, batches_of
 
 
 @dataclass(frozen=True)
-class Prepared:
-    """What the runs of an experiment share: the data, the fold plan, the recipe.
+class TrainingData:
+    """What the runs of an experiment train on and how: images and recipe.
 
-    test  the test images that can be read
+    Attributes
+    ----------
+    train : ImageSet
+        All training images.
+    test : ImageSet
+        The test images that can be read.
+    recipe : Recipe
     """
 
-    experiment: ExperimentConfig
-    competition: Competition
-    plan: FoldPlan
     train: ImageSet
     test: ImageSet
     recipe: Recipe
-    depends_on: dict[str, str]
-
-    @property
-    def test_digest(self) -> str:
-        return test_digest(self.competition)
-
-    def dependencies(self, key: RunKey) -> dict[str, str]:
-        """A digest of each thing that decides a run's result."""
-        policy = self.experiment.policies[key.policy].canonical()
-        return self.depends_on | {"policy": fingerprint(policy), "seed": str(key.seed), "fold": str(key.fold)}
 
 
 def run_keys(experiment: ExperimentConfig) -> list[RunKey]:
@@ -67,55 +60,60 @@ def run_keys(experiment: ExperimentConfig) -> list[RunKey]:
 
 
 def prepare(
-    experiment: ExperimentConfig,
+    config: ExperimentConfig,
     folder: ExperimentDir,
     dirs: OutputDirs,
     replace: bool = False,
-    say: Say = lambda line: None,
+    say: Say = ignore,
     shown: bool = True,
     folds: Path | None = None,
-) -> Prepared:
-    """Reads, checks and writes down what the runs need; the images come last, as decoding may take minutes.
+) -> tuple[LoadedExperiment, TrainingData]:
+    """Read, check and write down what the runs need; the images come last, as decoding may take minutes.
 
-    folds  a fold plan to follow, instead of one made here
+    Parameters
+    ----------
+    config : ExperimentConfig
+    folder : ExperimentDir
+        Where the runs will be.
+    dirs : OutputDirs
+        Where decoded images are kept.
+    replace : bool
+        Whether runs of another config or other data in the folder are thrown away.
+    say : callable
+        Takes lines about what happens.
+    shown : bool
+        Whether decoding shows a progress bar.
+    folds : Path, optional
+        A fold plan to follow, instead of one made here.
 
-    Raises KitError for whatever cannot work, and where `folder` holds an experiment made from another
-    config or other data, unless `replace` says to throw that away.
+    Returns
+    -------
+    LoadedExperiment
+    TrainingData
+
+    Raises
+    ------
+    KitError
+        For whatever cannot work, and where the folder holds an experiment made from another config or other data
+        (unless `replace`).
     """
-    competition = load_competition(experiment.competition)
-    experiment.scoring.check(competition.format.multilabel, len(competition.classes))
-    for line in label_hints(experiment.competition, competition):
-        say(line)
-    check_folds(experiment.folds, competition.classes, competition.targets)
-    format = competition.format
-    if format.multilabel and not format.may_be_empty and experiment.scoring.at_least == 0:
-        raise KitError(
-            "scoring.at_least = 0: every training row has a label, so a submission with rows that have none is "
-            "taken for invalid; leave it out, or set 1"
-        )
-    plan, reason = fold_plan(experiment, folder, competition, dirs, folds, say)
-    for line in rare_classes(plan, experiment.folds.k, competition.classes, competition.targets):
-        say(line)
-    recipe = _check_training(experiment, competition, plan)
-    if reason and not replace and any(run.finished or run.checkpoint.is_file() for run in folder.runs()):
-        raise KitError(
-            f"{folder.path} was made from {reason}; give the experiment another name (--set name=...), or start "
-            "it anew with --replace"
-        )
-    decoding = _Decoding(experiment, dirs, say, shown)
-    train = decoding.train(competition)
-    test = decoding.test(competition)
-    if reason:  # only now, when nothing can go wrong any more
-        say(f"Replacing {folder.path}: it was made from {reason}")
+    loaded = LoadedExperiment.open(config, folder, dirs, folds=folds, replace=replace, say=say)
+    recipe = _check_training(loaded)
+    decoding = _Decoding(config, dirs, say, shown)
+    train = decoding.train(loaded.competition)
+    test = decoding.test(loaded.competition)
+    if loaded.differs:  # only now, when nothing can go wrong any more
+        say(f"Replacing {folder.path}: it was made from {loaded.differs}")
         shutil.rmtree(folder.path)
-    write_folds(plan, folder.folds)
-    write_text(folder.config, with_what_was_run_before(experiment, folder).to_yaml())
-    return Prepared(experiment, competition, plan, train, test, recipe, digests(experiment, competition, plan))
+    write_folds(loaded.folds, folder.folds)
+    write_text(folder.config, with_what_was_run_before(config, folder).to_yaml())
+    return dataclasses.replace(loaded, differs=None), TrainingData(train, test, recipe)
 
 
-def _check_training(experiment: ExperimentConfig, competition: Competition, plan: FoldPlan) -> Recipe:
+def _check_training(loaded: LoadedExperiment) -> Recipe:
     """Builds what each run builds, once and on the CPU: model, weights, groups, optimizer, augmentation; and
     sends noise through the model."""
+    experiment, competition, plan = loaded.config, loaded.competition, loaded.folds
     data, training, seed = experiment.data, experiment.training, experiment.seeds[0]
     resolve_precision(training.precision, cpu=training.device == "cpu")
     model = build_model(experiment.model, len(competition.classes), data.channels, data.size, seed)

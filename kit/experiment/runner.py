@@ -1,4 +1,4 @@
-"""Runs executed: set up from the command's options, trained one after the other or side by side, written down."""
+"""Which runs are trained, how many at a time, and until when."""
 
 import dataclasses
 import time
@@ -10,16 +10,18 @@ from typing import Literal
 import torch
 from accelerate import PartialState
 
-from kit.core.errors import KitError
+from kit.core.errors import KitError, Say, ignore
 from kit.core.files import need_writable
 from kit.core.paths import OutputDirs
-from kit.core.runs import ExperimentDir, RunDir, RunKey
+from kit.core.runs import ExperimentDir, RunKey
 from kit.core.settings import fingerprint
 from kit.data.loading import worker_count
 from kit.experiment.config import ExperimentConfig
-from kit.experiment.parallel import side_by_side
-from kit.experiment.prepare import Prepared, Say, prepare
-from kit.experiment.train_run import _execute
+from kit.experiment.loaded import LoadedExperiment
+from kit.experiment.options import RunOptions
+from kit.experiment.parallel import run_parallel
+from kit.experiment.prepare import TrainingData, prepare
+from kit.experiment.train_run import train_run
 from kit.training.device import process_state, resolve_precision
 
 MARGIN = 1.3  # a run may take this much longer than the slowest before it
@@ -27,19 +29,59 @@ MARGIN = 1.3  # a run may take this much longer than the slowest before it
 
 @dataclass(frozen=True)
 class Runner:
-    """An experiment that is ready to train.
+    """Executes the runs of an experiment that is ready to train.
 
-    jobs      runs side by side; auto: one on each GPU
-    deadline  of time.monotonic, beyond which no run is to go
+    Attributes
+    ----------
+    loaded : LoadedExperiment
+    data : TrainingData
+    dirs : OutputDirs
+    state : PartialState
+        Of the processes that train together under torchrun.
+    jobs : int or "auto"
+        Runs side by side; auto: one on each GPU.
+    deadline : float
+        Of `time.monotonic`, in seconds, beyond which no run is to go.
+    say : callable
+        Takes lines about what happens.
     """
 
-    prepared: Prepared
-    folder: ExperimentDir
+    loaded: LoadedExperiment
+    data: TrainingData
     dirs: OutputDirs
     state: PartialState
     jobs: int | Literal["auto"]
     deadline: float
     say: Say
+
+    @classmethod
+    def set_up(
+        cls, config: ExperimentConfig, options: RunOptions | str | Path = ".", say: Say = ignore
+    ) -> "Runner":
+        """Check everything that can be wrong, and prepare the data; nothing is trained.
+
+        Raises
+        ------
+        KitError
+            For everything in the config, the data or the options that cannot work.
+        """
+        options = RunOptions.of(options)
+        seconds = options.seconds
+        deadline = float("inf") if seconds is None else time.monotonic() + seconds
+        dirs = options.dirs
+        for path in (dirs.runs, dirs.cache, dirs.submissions):
+            need_writable(path)
+        folder = ExperimentDir(dirs.runs / config.name)
+        state = process_state(config.training)
+        main = state.is_main_process
+        if seconds is not None and state.num_processes > 1:
+            raise KitError("--seconds: each of torchrun's processes would go by its own clock; use one of the two")
+        if not main:
+            say = ignore
+        with state.main_process_first():
+            replace = options.replace and main
+            loaded, data = prepare(config, folder, dirs, replace, say, shown=main, folds=options.fold_file)
+        return cls(loaded, data, dirs, state, options.jobs, deadline, say)
 
     @property
     def main(self) -> bool:
@@ -47,17 +89,27 @@ class Runner:
         return self.state.is_main_process
 
     def train(self, keys: Sequence[RunKey], what: str = "", tolerant: bool = False) -> int:
-        """Trains those of the runs that are not finished yet; returns how many are left for want of time.
+        """Train those of the runs that are not finished yet.
 
-        what      they are for, told beside their number
-        tolerant  a training that diverges is told and left at that, now and the next time
+        Parameters
+        ----------
+        keys : sequence of RunKey
+        what : str
+            What they are for, told beside their number.
+        tolerant : bool
+            A training that diverges is told and left at that, now and the next time.
+
+        Returns
+        -------
+        int
+            How many are left for want of time.
         """
-        experiment, folder = self.prepared.experiment, self.folder
+        config, folder = self.loaded.config, self.loaded.folder
         due = self.due(keys, tolerant)
         runs = f"{what} runs" if what else "runs"
         if len(due) < len(keys):
             self.say(f"{len(keys) - len(due)} of {len(keys)} {runs} are finished already")
-        jobs = _side_by_side(self.jobs, experiment, self.state.num_processes, len(due))
+        jobs = _jobs_at_a_time(self.jobs, config, self.state.num_processes, len(due))
         if due:
             self.say(
                 self._announcement(f"1 {runs.removesuffix('s')}" if len(due) == 1 else f"{len(due)} {runs}", jobs)
@@ -65,70 +117,41 @@ class Runner:
         self.state.wait_for_everyone()  # nobody begins to write before all have seen what is due
         begun = _in_time(due, folder, self.deadline)
         if jobs > 1:
-            sharing = _sharing_cores(self.prepared, jobs, self.state.device.type == "cuda")
-            tasks = ((key, sharing, folder.run(key), tolerant) for key in begun)
-            for _ in side_by_side(_execute_aside, tasks, jobs):
+            data = _sharing_cores(self.data, jobs, self.state.device.type == "cuda")
+            tasks = ((key, self.loaded, data, tolerant) for key in begun)
+            for _ in run_parallel(_train_aside, tasks, jobs):
                 pass
         else:
             for key in begun:
-                _execute(key, self.prepared, folder.run(key), self.say, tolerant)
+                train_run(key, self.loaded, self.data, self.say, tolerant)
         return len(self.due(due, tolerant))
 
     def due(self, keys: Sequence[RunKey], tolerant: bool = False) -> list[RunKey]:
-        """Those of the runs that `train` would train."""
-        return [key for key in keys if not (self.folder.run(key).finished or (tolerant and self._diverged(key)))]
+        """Return those of the runs that `train` would train."""
+        folder = self.loaded.folder
+        return [key for key in keys if not (folder.run(key).finished or (tolerant and self._diverged(key)))]
 
     def within(self, fold: int, folder: ExperimentDir) -> "Runner":
-        """For trainings that see nothing of a fold, in a folder of their own."""
-        plan = dataclasses.replace(self.prepared.plan, unused=fold)
-        depends_on = self.prepared.depends_on | {"folds": plan.digest}
-        return dataclasses.replace(
-            self, prepared=dataclasses.replace(self.prepared, plan=plan, depends_on=depends_on), folder=folder
-        )
+        """Return a runner for trainings that see nothing of a fold, in a folder of their own."""
+        folds = dataclasses.replace(self.loaded.folds, unused=fold)
+        depends_on = self.loaded.depends_on | {"folds": folds.digest}
+        loaded = dataclasses.replace(self.loaded, folder=folder, folds=folds, depends_on=depends_on)
+        return dataclasses.replace(self, loaded=loaded)
 
     def _diverged(self, key: RunKey) -> bool:
         """Whether this very training was tried and diverged."""
-        run = self.folder.run(key)
-        return run.diverged and run.read()["fingerprint"] == fingerprint(self.prepared.dependencies(key))
+        run = self.loaded.folder.run(key)
+        return run.diverged and run.record.fingerprint == fingerprint(self.loaded.dependencies(key))
 
     def _announcement(self, runs: str, jobs: int) -> str:
-        experiment, prepared = self.prepared.experiment, self.prepared
-        precision = resolve_precision(experiment.training.precision, experiment.training.device == "cpu")
+        config = self.loaded.config
+        precision = resolve_precision(config.training.precision, config.training.device == "cpu")
         how = f"{jobs * self.state.num_processes} × {self.state.device.type}, {precision}"
-        rows = f"{len(prepared.train)} training and {len(prepared.test)} test rows"
-        return f"{experiment.name}: {runs} of {experiment.model.name} on {how}; {rows}"
+        rows = f"{len(self.data.train)} training and {len(self.data.test)} test rows"
+        return f"{config.name}: {runs} of {config.model.name} on {how}; {rows}"
 
 
-def set_up(
-    experiment: ExperimentConfig,
-    output: str | Path = ".",
-    replace: bool = False,
-    say: Say = lambda line: None,
-    *,
-    folds: str | Path | None = None,
-    cache: str | Path | None = None,
-    jobs: int | Literal["auto"] = "auto",
-    seconds: float | None = None,
-) -> Runner:
-    """Checks everything that can be wrong, and prepares the data. Arguments: see `kit.experiment.run.run`."""
-    deadline = float("inf") if seconds is None else time.monotonic() + seconds
-    dirs = OutputDirs(Path(output).expanduser(), Path(cache).expanduser() if cache else None)
-    for path in (dirs.runs, dirs.cache, dirs.submissions):
-        need_writable(path)
-    folder = ExperimentDir(dirs.runs / experiment.name)
-    state = process_state(experiment.training)
-    main = state.is_main_process
-    if seconds is not None and state.num_processes > 1:
-        raise KitError("--seconds: each of torchrun's processes would go by its own clock; use one of the two")
-    if not main:
-        say = lambda line: None  # noqa: E731
-    with state.main_process_first():
-        plan = Path(folds).expanduser() if folds else None
-        prepared = prepare(experiment, folder, dirs, replace and main, say, shown=main, folds=plan)
-    return Runner(prepared, folder, dirs, state, jobs, deadline, say)
-
-
-def _side_by_side(wanted: int | str, experiment: ExperimentConfig, processes: int, due: int) -> int:
+def _jobs_at_a_time(wanted: int | str, experiment: ExperimentConfig, processes: int, due: int) -> int:
     """How many runs to train at a time."""
     if processes > 1:
         if wanted not in ("auto", 1):
@@ -154,14 +177,15 @@ def _in_time(due: Sequence[RunKey], folder: ExperimentDir, deadline: float) -> I
         yield key
 
 
-def _sharing_cores(prepared: Prepared, jobs: int, on_gpu: bool) -> Prepared:
+def _sharing_cores(data: TrainingData, jobs: int, on_gpu: bool) -> TrainingData:
     """For one of so many runs side by side: where the number of data workers is `auto`, its share of them."""
-    workers = worker_count(prepared.recipe.data.workers, on_gpu, jobs)
-    data = prepared.recipe.data.model_copy(update={"workers": workers})
-    return dataclasses.replace(prepared, recipe=dataclasses.replace(prepared.recipe, data=data))
+    recipe = data.recipe
+    workers = worker_count(recipe.data.workers, on_gpu, jobs)
+    config = recipe.data.model_copy(update={"workers": workers})
+    return dataclasses.replace(data, recipe=dataclasses.replace(recipe, data=config))
 
 
-def _execute_aside(task: tuple[RunKey, Prepared, RunDir, bool]) -> None:
-    """`_execute`, in a process of its own (see `side_by_side`)."""
-    key, prepared, run, tolerant = task
-    _execute(key, prepared, run, lambda line: print(line, flush=True), tolerant)
+def _train_aside(task: tuple[RunKey, LoadedExperiment, TrainingData, bool]) -> None:
+    """`train_run`, in a process of its own (see `run_parallel`)."""
+    key, loaded, data, tolerant = task
+    train_run(key, loaded, data, lambda line: print(line, flush=True), tolerant)

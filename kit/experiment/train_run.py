@@ -6,7 +6,6 @@ import platform
 import time
 from importlib.metadata import version
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 import pandas as pd
@@ -15,40 +14,46 @@ from accelerate import Accelerator
 from safetensors.torch import load_file, save_file
 from torch import nn
 
-from kit.core.errors import Diverged, KitError
+from kit.competition.load import Competition
+from kit.core.errors import Diverged, KitError, Say
 from kit.core.files import atomic
-from kit.core.runs import ExperimentDir, RunDir, RunKey, predictions, read_predictions, write_predictions
+from kit.core.runs import RunDir, RunKey, RunRecord, predictions, read_predictions, write_predictions
 from kit.core.settings import fingerprint
+from kit.data.images import ImageSet
 from kit.experiment.config import ExperimentConfig
-from kit.experiment.prepare import Prepared, Say
+from kit.experiment.loaded import LoadedExperiment
+from kit.experiment.prepare import TrainingData
 from kit.lr import Policy
 from kit.model.build import build_model
 from kit.model.groups import depth_groups
 from kit.training.device import make_accelerator
-from kit.training.trainer import FoldData, Trainer
+from kit.training.trainer import FoldData, Trainer, TrainResult
 
 PACKAGES = ("torch", "torchvision", "timm", "albumentations", "accelerate", "numpy", "scikit-learn", "pandas")
 
 
-def _execute(key: RunKey, prepared: Prepared, run: RunDir, say: Say, tolerant: bool = False) -> None:
-    """Trains one run, predicts held-out and test rows, and writes its folder; `tolerant` as in `Runner.train`."""
-    experiment, competition = prepared.experiment, prepared.competition
+def train_run(key: RunKey, loaded: LoadedExperiment, data: TrainingData, say: Say, tolerant: bool = False) -> None:
+    """Train one run, predict held-out and test rows, and write its folder.
+
+    Parameters
+    ----------
+    key : RunKey
+    loaded : LoadedExperiment
+    data : TrainingData
+    say : callable
+        Takes a line where it goes on from a checkpoint, and one when it is done.
+    tolerant : bool
+        A training that diverges is told and left at that.
+
+    Raises
+    ------
+    KitError
+        Where the training fails; the message begins with the run.
+    """
     gc.collect()  # a training that failed before this one left its model behind
-    accelerator = make_accelerator(experiment.training)
-    depends_on = prepared.dependencies(key)
-    record: dict[str, Any] = {
-        "status": "running",
-        "policy": key.policy,
-        "seed": key.seed,
-        "fold": key.fold,
-        "fingerprint": fingerprint(depends_on),
-        "depends_on": depends_on,
-        "versions": {"python": platform.python_version(), **{name: version(name) for name in PACKAGES}},
-        "device": str(accelerator.device),
-        "processes": accelerator.num_processes,
-        "precision": accelerator.mixed_precision.replace("no", "fp32"),
-    }
-    main = accelerator.is_main_process
+    accelerator = make_accelerator(loaded.config.training)
+    main, run = accelerator.is_main_process, loaded.folder.run(key)
+    record = _first_record(key, loaded, accelerator)
     if main:
         run.write(record)
     accelerator.wait_for_everyone()
@@ -56,13 +61,13 @@ def _execute(key: RunKey, prepared: Prepared, run: RunDir, say: Say, tolerant: b
     if run.checkpoint.is_file():
         say(f"{key}: goes on from its last checkpoint")
     try:
-        trainer = trainer_of(key, prepared, run, accelerator)
+        trainer = trainer_of(key, loaded, data, run, accelerator)
         trained = trainer.train(str(key))
-        test = trainer.predict(prepared.test, range(len(prepared.test)))
+        test = trainer.predict(data.test, range(len(data.test)))
     except Exception as error:
         diverged = isinstance(error, Diverged)
         if main:
-            run.write(record | {"status": "diverged" if diverged else "failed", "error": str(error)})
+            run.write(record.with_fields(status="diverged" if diverged else "failed", error=str(error)))
         if diverged and tolerant:
             say(f"{key}: {error}")
             accelerator.wait_for_everyone()  # all have to see that it diverged
@@ -70,34 +75,67 @@ def _execute(key: RunKey, prepared: Prepared, run: RunDir, say: Say, tolerant: b
         if (told := _told(key, error)) is not error:
             raise told from error
         raise
-    held_out = trainer.fold.valid_rows
-    fold_score = trained.score
     if main:
-        ids = [competition.ids[row] for row in held_out]
-        write_predictions(predictions(ids, trained.probabilities, competition.classes), run.oof)
-        prior = trained.probabilities.mean(axis=0)
-        write_predictions(_test_predictions(test, prior, prepared), run.test)
-        _save_weights(trained.model, run.weights)
-        record |= {
-            "status": "finished",
-            "test": prepared.test_digest,
-            "initial_weights": trainer.initial_weights,
-            "groups": {group.name: group.n_params for group in trainer.groups},
-            "steps": trained.steps,
-            "seconds": {"training": trained.seconds, "whole": time.monotonic() - started},
-            "images_per_second": trained.images_per_second,
-            "scores": {experiment.scoring.title: fold_score},
-        }
-        run.write(record)
+        _write_results(run, loaded, data, trainer, trained, test)
+        run.write(_last_record(record, loaded, trainer, trained, time.monotonic() - started))
         run.checkpoint.unlink(missing_ok=True)
     accelerator.wait_for_everyone()
-    plainly = "" if experiment.scoring.rule == "argmax" else " before a decision rule"
+    scoring, rows = loaded.config.scoring, len(trainer.fold.valid_rows)
+    plainly = "" if scoring.rule == "argmax" else " before a decision rule"
     say(
-        f"{key}: {experiment.scoring.title} {fold_score:.4f}{plainly} ({len(held_out)} rows), "
+        f"{key}: {scoring.title} {trained.score:.4f}{plainly} ({rows} rows), "
         f"{trained.seconds:.1f} s, {trained.images_per_second:.0f} images/s"
     )
     del trainer, trained
     gc.collect()  # accelerate ties models into cycles; a GPU cannot wait for those to be noticed
+
+
+def _first_record(key: RunKey, loaded: LoadedExperiment, accelerator: Accelerator) -> RunRecord:
+    """What is known of a run before its training begins."""
+    depends_on = loaded.dependencies(key)
+    return RunRecord(
+        status="running",
+        policy=key.policy,
+        seed=key.seed,
+        fold=key.fold,
+        fingerprint=fingerprint(depends_on),
+        depends_on=depends_on,
+        versions={"python": platform.python_version(), **{name: version(name) for name in PACKAGES}},
+        device=str(accelerator.device),
+        processes=accelerator.num_processes,
+        precision=accelerator.mixed_precision.replace("no", "fp32"),
+    )
+
+
+def _last_record(
+    record: RunRecord, loaded: LoadedExperiment, trainer: Trainer, trained: TrainResult, seconds: float
+) -> RunRecord:
+    return record.with_fields(
+        status="finished",
+        test=loaded.test_digest,
+        initial_weights=trainer.initial_weights,
+        groups={group.name: group.n_params for group in trainer.groups},
+        steps=trained.steps,
+        seconds={"training": trained.seconds, "whole": seconds},
+        images_per_second=trained.images_per_second,
+        scores={loaded.config.scoring.title: trained.score},
+    )
+
+
+def _write_results(
+    run: RunDir,
+    loaded: LoadedExperiment,
+    data: TrainingData,
+    trainer: Trainer,
+    trained: TrainResult,
+    test: np.ndarray,
+) -> None:
+    """Predictions and weights, before run.json says that the run is finished."""
+    competition, probabilities = loaded.competition, trained.probabilities
+    ids = [competition.ids[row] for row in trainer.fold.valid_rows]
+    write_predictions(predictions(ids, probabilities, competition.classes), run.oof)
+    write_predictions(_test_predictions(test, probabilities.mean(axis=0), competition, data.test), run.test)
+    _save_weights(trained.model, run.weights)
 
 
 def _told(key: RunKey, error: Exception) -> Exception:
@@ -109,38 +147,41 @@ def _told(key: RunKey, error: Exception) -> Exception:
 
 
 def trainer_of(
-    key: RunKey, prepared: Prepared, run: RunDir, accelerator: Accelerator, policy: Policy | None = None
+    key: RunKey,
+    loaded: LoadedExperiment,
+    data: TrainingData,
+    run: RunDir,
+    accelerator: Accelerator,
+    policy: Policy | None = None,
 ) -> Trainer:
-    """The Trainer of one run, its model built from the run's seed; under `policy` instead of the run's own."""
-    experiment, competition = prepared.experiment, prepared.competition
-    model = build_model(
-        experiment.model, len(competition.classes), experiment.data.channels, experiment.data.size, key.seed
-    )
-    config = experiment.policies[key.policy]
+    """Return the Trainer of one run, its model built from the run's seed; `policy` in place of the run's own."""
+    config, competition, recipe = loaded.config, loaded.competition, data.recipe
+    model = build_model(config.model, len(competition.classes), config.data.channels, config.data.size, key.seed)
+    stated = config.policies[key.policy]
     fold = FoldData(
-        images=prepared.train,
+        images=data.train,
         targets=competition.targets,
-        train_rows=prepared.plan.training_rows(key.fold),
-        valid_rows=prepared.plan.validation_rows(key.fold),
+        train_rows=loaded.folds.training_rows(key.fold),
+        valid_rows=loaded.folds.validation_rows(key.fold),
         classes=competition.classes,
     )
-    groups = depth_groups(model, config.groups)
-    recipe = prepared.recipe
+    groups = depth_groups(model, stated.groups)
     probes = recipe.training.probes
-    if probes and probes.runs == "first" and not _is_first(key, experiment):
+    if probes and probes.runs == "first" and not _is_first(key, config):
         recipe = dataclasses.replace(recipe, training=recipe.training.model_copy(update={"probes": None}))
-    return Trainer(model, groups, policy or config.build(), fold, recipe, key.seed, accelerator, run)
+    return Trainer(model, groups, policy or stated.build(), fold, recipe, key.seed, accelerator, run)
 
 
-def _is_first(key: RunKey, experiment: ExperimentConfig) -> bool:
-    return (key.seed, key.fold) == (experiment.seeds[0], experiment.folds.chosen[0])
+def _is_first(key: RunKey, config: ExperimentConfig) -> bool:
+    return (key.seed, key.fold) == (config.seeds[0], config.folds.chosen[0])
 
 
-def _test_predictions(probabilities: np.ndarray, prior: np.ndarray, prepared: Prepared) -> pd.DataFrame:
+def _test_predictions(
+    probabilities: np.ndarray, prior: np.ndarray, competition: Competition, images: ImageSet
+) -> pd.DataFrame:
     """Of all test rows, those whose image cannot be read with the prior: the mean prediction of held-out rows."""
-    competition = prepared.competition
-    frame = predictions(prepared.test.ids, probabilities, competition.classes)
-    rest = pd.Index(competition.test_ids).difference(prepared.test.ids, sort=False)
+    frame = predictions(images.ids, probabilities, competition.classes)
+    rest = pd.Index(competition.test_ids).difference(images.ids, sort=False)
     priors = predictions(rest, np.tile(prior, (len(rest), 1)), competition.classes)
     return pd.concat([frame, priors]).loc[competition.test_ids].rename_axis("id")
 
@@ -151,20 +192,20 @@ def _save_weights(model: nn.Module, path: Path) -> None:
         save_file(tensors, temporary)
 
 
-def predict_test_anew(policy: str, prepared: Prepared, folder: ExperimentDir, say: Say) -> None:
-    """Predicts the test set with the saved weights of runs that saw another one."""
-    for run in folder.runs(policy):
-        record = run.read()
-        if not run.finished or record["test"] == prepared.test_digest:
+def predict_test_anew(policy: str, loaded: LoadedExperiment, data: TrainingData, say: Say) -> None:
+    """Predict the test set with the saved weights of runs of a policy that saw another one."""
+    for run in loaded.folder.runs(policy):
+        record = run.record
+        if not run.finished or record.test == loaded.test_digest:
             continue
-        key = RunKey(policy, record["seed"], record["fold"])
-        accelerator = make_accelerator(prepared.experiment.training)
-        trainer = trainer_of(key, prepared, run, accelerator)
+        key = record.key
+        accelerator = make_accelerator(loaded.config.training)
+        trainer = trainer_of(key, loaded, data, run, accelerator)
         trainer.load_weights(load_file(run.weights))
-        test = trainer.predict(prepared.test, range(len(prepared.test)))
+        test = trainer.predict(data.test, range(len(data.test)))
         if accelerator.is_main_process:
             prior = read_predictions(run.oof).to_numpy().mean(axis=0)
-            write_predictions(_test_predictions(test, prior, prepared), run.test)
-            run.write(record | {"test": prepared.test_digest})
+            write_predictions(_test_predictions(test, prior, loaded.competition, data.test), run.test)
+            run.write(record.with_fields(test=loaded.test_digest))
         accelerator.wait_for_everyone()
         say(f"{key}: the test set has changed; predicted it with the saved weights")

@@ -20,7 +20,7 @@ from kit.competition.folds import make_folds, write_folds
 from kit.competition.load import load_competition
 from kit.core.errors import KitError
 from kit.core.paths import OutputDirs
-from kit.core.runs import ExperimentDir, RunDir, RunKey, predictions, write_predictions
+from kit.core.runs import ExperimentDir, RunDir, RunKey, RunRecord, predictions, write_predictions
 from kit.core.settings import fingerprint
 from kit.experiment.config import of_size, validate
 from kit.experiment.fingerprint import digests
@@ -68,7 +68,8 @@ def store(config, output, accuracy, seeds=(0,), folds=None, shared=0.5, seed=0, 
                 write_predictions(predictions(competition.test_ids, np.full((3, 3), 1 / 3), CLASSES), run.test)
                 for path in (run.weights, run.rates):
                     path.write_bytes(b"")
-                run.write(record_of(config, competition, plan, policy, number, fold) | changes.get(policy, {}))
+                record = record_of(config, competition, plan, policy, number, fold)
+                run.write(record.with_fields(**changes.get(policy, {})))
     return folder
 
 
@@ -78,17 +79,17 @@ def record_of(config, competition, plan, policy, seed, fold):
         "seed": str(seed),
         "fold": str(fold),
     }
-    return {
-        "status": "finished",
-        "policy": policy,
-        "seed": seed,
-        "fold": fold,
-        "fingerprint": fingerprint(depends_on),
-        "depends_on": depends_on,
-        "steps": 51,
-        "initial_weights": f"seed{seed}",
-        "seconds": {"training": 1.0},
-    }
+    return RunRecord(
+        status="finished",
+        policy=policy,
+        seed=seed,
+        fold=fold,
+        fingerprint=fingerprint(depends_on),
+        depends_on=depends_on,
+        steps=51,
+        initial_weights=f"seed{seed}",
+        seconds={"training": 1.0},
+    )
 
 
 TWO = {"uniform": {"lr": 1e-2}, "sliced": {"lr": "slice(1e-4, 1e-2)"}}
@@ -277,7 +278,7 @@ def test_a_policy_that_diverged_once_is_counted_but_not_compared(wide, tmp_path)
     config = experiment(wide, TWO | {"hot": {"lr": 1}})
     folder = store(config, tmp_path, {"uniform": 0.6, "sliced": 0.5, "hot": 0.95})
     run = folder.run(RunKey("hot", 0, 1))
-    run.write(run.read() | {"status": "diverged", "error": "the loss is nan"})
+    run.write(run.record.with_fields(status="diverged", error="the loss is nan"))
     content = compare(config, tmp_path, stored=True).content
     (view,) = content["views"]
     assert [each["policy"] for each in view["comparisons"]] == ["sliced"]
@@ -286,7 +287,7 @@ def test_a_policy_that_diverged_once_is_counted_but_not_compared(wide, tmp_path)
     assert content["seconds"] == 9.0
     page = report(folder.path, OutputDirs(tmp_path)).read_text()
     assert "<b>hot</b> diverged at seed 0 fold 1" in page
-    run.write(run.read() | {"status": "finished"})
+    run.write(run.record.with_fields(status="finished"))
     page = report(folder.path, OutputDirs(tmp_path)).read_text()
     assert "makes it anew" in page
 
@@ -355,7 +356,7 @@ def test_tuned_policies_that_diverge_are_told(wide, tmp_path):
     accuracy = {name: 0.9 if name.endswith("lr0.1") else 0.5 for name in whole.policies}
     folder = store(whole, tmp_path, accuracy, **{"hot-lr0.001": wild})
     run = folder.run(RunKey("sliced-lr0.1", 0, 2))
-    run.write(run.read() | wild)
+    run.write(run.record.with_fields(**wild))
     content = compare(config, tmp_path, stored=True).content
     assert [each["policy"] for each in content["views"][1]["comparisons"]] == ["hot"]
     assert [each["policy"] for each in content["views"][1]["diverged"]] == ["sliced"]
@@ -396,7 +397,7 @@ def test_a_comparison_of_other_runs_or_another_metric_is_not_reported(wide, tmp_
     assert headline in page
     if changed == "run":
         run = folder.run(RunKey("sliced", 0, 1))
-        run.write(run.read() | {"fingerprint": "another"})
+        run.write(run.record.with_fields(fingerprint="another"))
     else:
         folder.config.write_text(experiment(wide, TWO, scoring={"average": "micro"}).to_yaml())
     said = []
@@ -413,7 +414,7 @@ def test_an_interrupted_trial_chooses_nothing(wide, tmp_path):
     store(whole, tmp_path, dict.fromkeys(whole.policies, 0.7))
     assert [view["name"] for view in compare(config, tmp_path, stored=True).content["views"]] == ["raw", "tuned"]
     run = RunDir(tmp_path / "runs/tiny/sliced-lr0.001/seed0/fold0")
-    run.write(run.read() | {"status": "running"})
+    run.write(run.record.with_fields(status="running"))
     content = compare(config, tmp_path, stored=True).content
     assert [view["name"] for view in content["views"]] == ["raw"]
     assert content["missing"] == ["Not compared tuned: not all of its runs are there."]
@@ -469,8 +470,7 @@ def test_runs_of_another_fingerprint_are_refused(wide, tmp_path):
     config = experiment(wide, TWO)
     store(config, tmp_path, dict.fromkeys(TWO, 0.7))
     run = RunDir(tmp_path / "runs/tiny/sliced/seed0/fold1")
-    record = run.read()
-    run.write(record | {"depends_on": record["depends_on"] | {"policy": "0" * 16}})
+    run.write(run.record.with_fields(depends_on=run.record.depends_on | {"policy": "0" * 16}))
     message = refusal_of(lambda: compare(config, tmp_path, stored=True))
     assert "sliced/seed0/fold1" in message
     assert "other policy" in message

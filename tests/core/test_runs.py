@@ -9,11 +9,13 @@ import pandas as pd
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from support.refusals import refusal_of
 
 from kit.core.runs import (
     ExperimentDir,
     RunDir,
     RunKey,
+    RunRecord,
     average,
     predictions,
     read_predictions,
@@ -123,10 +125,31 @@ def test_places_of_an_experiment():
 
 def test_record_of_a_run(tmp_path):
     run = RunDir(tmp_path / "uniform" / "seed0" / "fold0")
-    assert run.read() == {}
-    run.write({"status": "running"})
-    run.write({"status": "finished", "scores": {"macro F1": 0.1 + 0.2}})
-    assert run.read() == {"status": "finished", "scores": {"macro F1": 0.1 + 0.2}}
+    assert not run.begun
+    record = RunRecord(status="running", policy="uniform", seed=0, fold=0)
+    run.write(record)
+    assert (run.begun, run.record, run.record.key) == (True, record, RunKey("uniform", 0, 0))
+    run.write(record.with_fields(status="finished", scores={"macro F1": 0.1 + 0.2}))
+    assert run.record.scores == {"macro F1": 0.1 + 0.2}
+    assert json.loads((run.path / "run.json").read_text()) == {
+        "status": "finished",
+        "policy": "uniform",
+        "seed": 0,
+        "fold": 0,
+        "scores": {"macro F1": 0.1 + 0.2},
+    }
+
+
+@pytest.mark.parametrize(
+    "text",
+    ["", "{", "[]", '{"status": "finished"}', '{"policy": "a", "seed": 0, "fold": 0, "steps": "many"}', "\xff"],
+)
+def test_a_damaged_record_says_what_to_do(tmp_path, text):
+    run = RunDir(tmp_path)
+    (tmp_path / "run.json").write_bytes(text.encode("latin-1"))
+    message = refusal_of(lambda: run.record)
+    assert message.startswith(f"{tmp_path}/run.json is damaged (")
+    assert message.endswith("); remove this run, and it is trained anew")
 
 
 def test_history_of_a_run(tmp_path):

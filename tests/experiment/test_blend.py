@@ -16,10 +16,11 @@ from kit.competition.folds import FoldPlan, make_folds, read_folds, write_folds
 from kit.competition.load import load_competition
 from kit.core.files import write_json, write_text
 from kit.core.paths import OutputDirs
-from kit.core.runs import ExperimentDir, RunKey, predictions, write_predictions
+from kit.core.runs import ExperimentDir, RunKey, RunRecord, predictions, write_predictions
 from kit.experiment.blend import blend, default_name, read_blend
 from kit.experiment.config import validate
 from kit.experiment.fingerprint import labels_digest, stored_experiment
+from kit.experiment.loaded import LoadedExperiment
 from kit.experiment.pool import pool_policy
 
 CLASSES = sorted(COLOURS)
@@ -61,7 +62,7 @@ def write_experiment(
                 run = folder.run(RunKey(policy, seed, fold))
                 depends_on = {"folds": plan.digest, "labels": labels}
                 key = {"policy": policy, "seed": seed, "fold": fold, "fingerprint": f"{name} {seed} {fold}"}
-                run.write({"status": "finished", **key, "depends_on": depends_on})
+                run.write(RunRecord(status="finished", **key, depends_on=depends_on))
                 held_out = [data.ids[row] for row in plan.validation_rows(fold)]
                 for ids, truth, file in ((held_out, train_truth, run.oof), (data.test_ids, test_truth, run.test)):
                     if shuffled is not None:
@@ -185,7 +186,9 @@ def test_scores_of_the_members_are_those_that_run_told(two):
     folder, experiment = ExperimentDir(two / "runs/one"), stored_experiment(ExperimentDir(two / "runs/one"))
     competition = load_competition(experiment.competition)
     plan = read_folds(folder.folds, competition.ids)
-    pool_policy("uniform", experiment, competition, plan, folder, two / "submissions/one.csv", write=True)
+    loaded = LoadedExperiment(experiment, folder, competition, plan, {})
+    runs, file = folder.finished("uniform"), two / "submissions/one.csv"
+    pool_policy("uniform", runs, experiment.scoring, loaded, file, write=True)
     file = folder.policy("uniform") / "scores.json"
     write_json(file, json.loads(file.read_text()) | {"oof": 0.1234})
     first, _ = blend(["one", "two"], two).record["members"]

@@ -7,14 +7,14 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from kit.core.runs import ExperimentDir, RunKey
+from kit.core.runs import ExperimentDir, RunKey, RunRecord
 from kit.experiment.curves import draw_curves
 
 
 def add_run(folder: Path, policy: str, fold: int, scores: list[float], groups: int = 3, status="finished"):
     """A run of two steps an epoch, whose rates are step + 1 times 1e-3 times the group's number from 1."""
     run = ExperimentDir(folder).run(RunKey(policy, 0, fold))
-    run.write({"status": status, "policy": policy, "seed": 0, "fold": fold})
+    run.write(RunRecord(status=status, policy=policy, seed=0, fold=fold))
     steps = 2 * len(scores)
     lr = 1e-3 * np.outer(np.arange(1, steps + 1), np.arange(1, groups + 1))
     np.savez(run.rates, lr=lr, momentum=np.full(steps, np.nan), groups=[f"layer{i}" for i in range(groups)])

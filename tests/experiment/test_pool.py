@@ -13,11 +13,12 @@ from kit.competition.folds import FoldPlan
 from kit.competition.load import load_competition
 from kit.core.errors import KitError
 from kit.core.files import write_text
-from kit.core.runs import ExperimentDir, RunKey, predictions, write_predictions
+from kit.core.runs import ExperimentDir, RunKey, RunRecord, predictions, write_predictions
 from kit.experiment.config import validate
+from kit.experiment.loaded import LoadedExperiment
 from kit.experiment.pool import pool_policy, pooled, stored_rule
 from kit.scoring.config import ScoringConfig
-from kit.scoring.decide import rule_from_json
+from kit.scoring.decide import decide_test, rule_from_json
 
 TAGS = ("day", "rain", "snow")
 
@@ -55,7 +56,8 @@ def folder(tmp_path, several) -> ExperimentDir:
             write_predictions(predictions(competition.test_ids, test, TAGS), run.test)
             for file in (run.weights, run.rates):
                 write_text(file, "")
-            run.write({"status": "finished", "seed": seed, "fold": fold, "fingerprint": f"{seed} {fold}"})
+            key = {"policy": "uniform", "seed": seed, "fold": fold, "fingerprint": f"{seed} {fold}"}
+            run.write(RunRecord(status="finished", **key))
     return folder
 
 
@@ -66,7 +68,8 @@ def plan_of(competition) -> FoldPlan:
 def pool(experiment, folder, tmp_path, write=True):
     competition = load_competition(experiment.competition)
     path = tmp_path / "submissions/tiny.csv"
-    return pool_policy("uniform", experiment, competition, plan_of(competition), folder, path, write)
+    loaded = LoadedExperiment(experiment, folder, competition, plan_of(competition), {})
+    return pool_policy("uniform", folder.finished("uniform"), experiment.scoring, loaded, path, write)
 
 
 def test_predictions_are_joined_by_id_and_test_predictions_are_kept_by_fold(several, folder):
@@ -79,14 +82,13 @@ def test_predictions_are_joined_by_id_and_test_predictions_are_kept_by_fold(seve
     assert sorted(made.test) == [0, 1, 2]
     each = [pd.read_parquet(folder.run(RunKey("uniform", seed, 2)).test).set_index("id") for seed in (0, 1)]
     np.testing.assert_allclose(made.test[2], (each[0] + each[1]) / 2, rtol=1e-6)
-    np.testing.assert_allclose(made.mean_test, sum(made.test.values()) / 3, rtol=1e-6)
 
 
 def test_the_score_is_that_of_rules_fitted_on_other_folds(several, folder, tmp_path):
     experiment, truth = several
     outcome = pool(experiment, folder, tmp_path)
     scores = json.loads((folder.policy("uniform") / "scores.json").read_text())
-    assert scores == json.loads(json.dumps(outcome.scores))
+    assert scores == outcome.scores.model_dump(exclude_unset=True)
     competition = load_competition(experiment.competition)
     choice = pooled(folder.runs("uniform"), competition, plan_of(competition)).choose(experiment.scoring)
     honest = f1_score(truth, choice.predicted, average="macro", zero_division=0)
@@ -105,11 +107,11 @@ def test_each_run_is_scored_by_a_rule_that_did_not_see_its_fold(several, folder,
     scores = pool(experiment, folder, tmp_path).scores
     competition = load_competition(experiment.competition)
     choice = pooled(folder.runs("uniform"), competition, plan_of(competition)).choose(experiment.scoring)
-    for run in scores["runs"]:
-        oof = pd.read_parquet(folder.run(RunKey("uniform", run["seed"], run["fold"])).oof).set_index("id")
-        predicted = choice.by_fold[run["fold"]].decide(oof.to_numpy())
+    for run in scores.runs:
+        oof = pd.read_parquet(folder.run(RunKey("uniform", run.seed, run.fold)).oof).set_index("id")
+        predicted = choice.by_fold[run.fold].decide(oof.to_numpy())
         rows = [competition.ids.index(name) for name in oof.index]
-        assert run["score"] == pytest.approx(f1_score(truth[rows], predicted, average="macro", zero_division=0))
+        assert run.score == pytest.approx(f1_score(truth[rows], predicted, average="macro", zero_division=0))
 
 
 def test_the_submission_is_decided_by_the_stored_rule(several, folder, tmp_path):
@@ -118,7 +120,7 @@ def test_the_submission_is_decided_by_the_stored_rule(several, folder, tmp_path)
     competition = load_competition(experiment.competition)
     made = pooled(folder.runs("uniform"), competition, plan_of(competition))
     rule = stored_rule(folder.policy("uniform") / "scores.json", experiment.scoring).rule
-    expected = made.decide_test(rule, experiment.scoring)
+    expected = decide_test(rule, [frame.to_numpy() for frame in made.test.values()], experiment.scoring.transfer)
     written = pd.read_csv(outcome.submission, dtype=str, keep_default_na=False).set_index("id")["label"]
     assert written.index.tolist() == competition.test_ids
     decoded = [" ".join(tag for tag, has in zip(TAGS, row, strict=True) if has) for row in expected]
@@ -130,7 +132,7 @@ def test_another_fold_that_is_not_there_yet_leaves_rows_out(several, folder, tmp
     experiment, _ = several
     for seed in (0, 1):
         run = folder.run(RunKey("uniform", seed, 2))
-        run.write(run.read() | {"status": "running"})
+        run.write(run.record.with_fields(status="running"))
     scores = pool(experiment, folder, tmp_path).scores
     assert (scores["oof_rows"], scores["train_rows"], len(scores["runs"])) == (200, 300, 4)
 
@@ -138,8 +140,8 @@ def test_another_fold_that_is_not_there_yet_leaves_rows_out(several, folder, tmp
 def test_a_single_fold_is_cross_fitted_in_parts(several, folder, tmp_path):
     experiment, _ = several
     for run in folder.runs("uniform"):
-        if run.read()["fold"]:
-            run.write(run.read() | {"status": "running"})
+        if run.record.fold:
+            run.write(run.record.with_fields(status="running"))
     scores = pool(experiment, folder, tmp_path).scores
     assert scores["oof_rows"] == 100
     assert scores["oof"] <= scores["optimistic"]
@@ -188,7 +190,7 @@ class TestStoredRule:
         found = stored_rule(file, several[0].scoring)
         assert not found.is_of(folder.runs("uniform"), ("day", "snow", "rain"))
         run = folder.run(RunKey("uniform", 1, 2))
-        run.write(run.read() | {"fingerprint": "other"})
+        run.write(run.record.with_fields(fingerprint="other"))
         assert not found.is_of(folder.runs("uniform"), TAGS)
 
     def test_in_a_damaged_file_is_refused(self, file, several):

@@ -276,7 +276,7 @@ class TestRuns:
     def test_folds_of_different_data_are_refused(self, trained, predicted, tmp_path, name):
         shutil.copytree(trained / "runs", tmp_path / "runs")
         second = RunDir(run_folder(tmp_path, 1))
-        second.write((record := second.read()) | {"depends_on": record["depends_on"] | {name: "other"}})
+        second.write(second.record.with_fields(depends_on=second.record.depends_on | {name: "other"}))
         assert refusal_of(predicted, [tmp_path / "runs"]) == (
             f"{run_folder(tmp_path, 0)} and {second.path} were trained on different {name}, so their mean is of "
             "no one experiment; attach those that belong together"
@@ -316,7 +316,7 @@ class TestRuns:
     def test_an_unfinished_run_is_none(self, trained, predicted, tmp_path):
         shutil.copytree(trained / "runs", tmp_path / "runs")
         unfinished = RunDir(run_folder(tmp_path, 1))
-        unfinished.write(unfinished.read() | {"status": "running"})
+        unfinished.write(unfinished.record.with_fields(status="running"))
         assert predicted([tmp_path / "runs"])[2].of == 1
 
     def test_without_sources_those_of_the_output_folder_are_taken(self, trained, data, tmp_path):

@@ -15,15 +15,16 @@ from support.refusals import refusal_of
 
 import kit.experiment.runner
 from kit import run
-from kit.cli.main import _number_of_jobs
+from kit.cli.options import number_of_jobs
 from kit.core.errors import KitError
 from kit.core.paths import OutputDirs
-from kit.core.runs import ExperimentDir, RunKey, read_predictions
+from kit.core.runs import ExperimentDir, RunKey, RunRecord, read_predictions
 from kit.experiment.config import validate
 from kit.experiment.grade import grade
+from kit.experiment.options import RunOptions
 from kit.experiment.prepare import prepare
 from kit.experiment.run import pool
-from kit.experiment.runner import _in_time, _sharing_cores, _side_by_side
+from kit.experiment.runner import _in_time, _jobs_at_a_time, _sharing_cores
 from kit.training.trainer import Trainer
 
 
@@ -196,7 +197,7 @@ class TestChanged:
 
     def again(self, competition, output, replace=False, **sections):
         sections["training"] = {"epochs": 1} | sections.get("training", {})
-        return run(experiment(competition, folds={"run": [0]}, **sections), output, replace)
+        return run(experiment(competition, folds={"run": [0]}, **sections), RunOptions(output, replace=replace))
 
     def test_config(self, competition, output, no_training):
         with pytest.raises(KitError, match=r"another config \(training.batch_size: 8 there, 6 here\).*--replace"):
@@ -362,7 +363,7 @@ class TestSideBySide:
     def test_the_bits_are_those_of_one_after_the_other(self, competition, tmp_path, monkeypatch, capfd):
         monkeypatch.setenv("OMP_NUM_THREADS", "2")  # as here: sums depend on it
         config = experiment(competition, folds={"k": 2}, training={"epochs": 1})
-        results = [run(config, tmp_path / name, jobs=jobs) for name, jobs in (("one", 1), ("two", 2))]
+        results = [run(config, RunOptions(tmp_path / name, jobs=jobs)) for name, jobs in (("one", 1), ("two", 2))]
         assert "uniform seed 0 fold 1: macro F1 " in capfd.readouterr().out  # the processes speak for themselves
         assert [(result.trained, result.kept) for result in results] == [(2, 0), (2, 0)]
         files = [f"runs/tiny/uniform/seed0/fold{fold}/weights.safetensors" for fold in (0, 1)]
@@ -386,33 +387,30 @@ class TestSideBySide:
     def test_how_many(self, competition, monkeypatch, wanted, gpus, device, due, jobs):
         monkeypatch.setattr("torch.cuda.device_count", lambda: gpus)
         config = experiment(competition, training={"device": device})
-        assert _side_by_side(wanted, config, processes=1, due=due) == jobs
+        assert _jobs_at_a_time(wanted, config, processes=1, due=due) == jobs
 
     @pytest.mark.parametrize(("workers", "on_gpu", "each"), [("auto", True, 2), ("auto", False, 0), (3, True, 3)])
     def test_they_share_the_cores(self, competition, tmp_path, monkeypatch, workers, on_gpu, each):
         """Two T4s have four cores: no more processes that prepare batches than these."""
         monkeypatch.setattr("os.cpu_count", lambda: 4)
         config = experiment(competition, data={"workers": workers})
-        prepared = prepare(config, ExperimentDir(tmp_path / "runs/tiny"), OutputDirs(tmp_path))
-        sharing = _sharing_cores(prepared, 2, on_gpu)
-        assert sharing.recipe.data.workers == each
-        key = RunKey("uniform", 0, 0)
-        assert sharing.dependencies(key) == prepared.dependencies(key)
+        _, data = prepare(config, ExperimentDir(tmp_path / "runs/tiny"), OutputDirs(tmp_path))
+        assert _sharing_cores(data, 2, on_gpu).recipe.data.workers == each
 
     def test_torchrun_shares_out_every_run_already(self, competition):
         config = experiment(competition)
-        assert [_side_by_side(wanted, config, processes=2, due=5) for wanted in ("auto", 1)] == [1, 1]
-        assert refusal_of(_side_by_side, 2, config, 2, 5) == (
+        assert [_jobs_at_a_time(wanted, config, processes=2, due=5) for wanted in ("auto", 1)] == [1, 1]
+        assert refusal_of(_jobs_at_a_time, 2, config, 2, 5) == (
             "--jobs: torchrun shares out every run already; use one of the two"
         )
 
     @pytest.mark.parametrize(("text", "number"), [("auto", "auto"), ("1", 1), ("12", 12)])
     def test_the_option(self, text, number):
-        assert _number_of_jobs(text) == number
+        assert number_of_jobs(text) == number
 
     @pytest.mark.parametrize("text", ["0", "-1", "two", "", "1.5", "²"])
     def test_the_option_otherwise(self, text):
-        assert refusal_of(_number_of_jobs, text) == f"--jobs {text}: expected auto or a number from 1"
+        assert refusal_of(number_of_jobs, text) == f"--jobs {text}: expected auto or a number from 1"
 
 
 class TestSeconds:
@@ -436,14 +434,14 @@ class TestSeconds:
 
             return timed
 
-        for name, seconds in (("prepare", 5), ("_execute", 10)):
+        for name, seconds in (("prepare", 5), ("train_run", 10)):
             monkeypatch.setattr(
                 f"kit.experiment.runner.{name}", taking(seconds, getattr(kit.experiment.runner, name))
             )
 
     def run(self, competition, output, seconds, **sections):
         config = experiment(competition, training={"epochs": 1}, **sections)
-        return run(config, output, seconds=seconds)
+        return run(config, RunOptions(output, seconds=seconds))
 
     @pytest.mark.parametrize(("seconds", "trained"), [(0, 1), (27.9, 1), (28, 2), (37.9, 2), (38, 3), (None, 3)])
     def test_runs_that_would_end_too_late_are_not_begun(self, competition, tmp_path, slow, seconds, trained):
@@ -462,7 +460,7 @@ class TestSeconds:
         result = self.run(competition, tmp_path, 0, **sections)
         assert (list(result.policies), result.left) == (["uniform"], 1)
 
-    def test_side_by_side(self, tmp_path, clock):
+    def test_jobs_at_a_time(self, tmp_path, clock):
         """A run that is still under way counts as long as it has taken already."""
         folder, keys = ExperimentDir(tmp_path), [RunKey("uniform", 0, fold) for fold in range(5)]
 
@@ -471,7 +469,7 @@ class TestSeconds:
             run.path.mkdir(parents=True)
             for file in (run.weights, run.oof, run.test, run.rates):
                 file.touch()
-            run.write({"status": "finished"})
+            run.write(RunRecord(status="finished", policy="uniform", seed=0, fold=fold))
 
         begun = _in_time(keys, folder, deadline=50)
         assert [next(begun), next(begun)] == keys[:2]  # at once: nothing is known of how long they take
@@ -506,7 +504,7 @@ class TestFoldPlan:
 
     def run(self, competition, tmp_path, **sections):
         config = experiment(competition, **{"folds": {"run": [1]}, "training": {"epochs": 1}} | sections)
-        return run(config, tmp_path, folds=tmp_path / "plan.csv")
+        return run(config, RunOptions(tmp_path, folds=tmp_path / "plan.csv"))
 
     def test_it_is_followed_kept_and_recorded(self, competition, tmp_path, plan, no_training_after):
         self.run(competition, tmp_path)
@@ -567,7 +565,7 @@ class TestFoldPlan:
 
 def test_pixels_go_where_they_are_told_to(competition, tmp_path):
     config = experiment(competition, folds={"run": [0]}, training={"epochs": 1}, data={"cache": True})
-    run(config, tmp_path / "out", cache=tmp_path / "pixels")
+    run(config, RunOptions(tmp_path / "out", cache=tmp_path / "pixels"))
     assert len(list((tmp_path / "pixels").glob("pixels-*.npy"))) == 2
     assert not (tmp_path / "out/cache").exists()
 
@@ -608,8 +606,8 @@ class TestPool:
         assert pool(elsewhere, copied).policies["sliced"].scores == first.policies["sliced"].scores
         weights.write_bytes(b"other ones")
         assert refusal_of(pool, elsewhere, copied) == (
-            f"{copied / 'runs/tiny'} was made from other weights (sliced/seed0/fold0), so it is not pooled with "
-            "this config and data"
+            f"{copied / 'runs/tiny'} was made from other weights (sliced/seed0/fold0); give the experiment "
+            "another name (--set name=...), or start it anew with --replace"
         )
 
     def test_a_policy_without_runs_is_left_out(self, finished, copied):
@@ -641,8 +639,8 @@ class TestPool:
         config, _, _ = finished
         other = config.model_copy(update={"training": config.training.model_copy(update={"epochs": 9})})
         assert refusal_of(pool, other, copied) == (
-            f"{copied / 'runs/tiny'} was made from another config (training.epochs: 3 there, 9 here), so it is "
-            "not pooled with this config and data"
+            f"{copied / 'runs/tiny'} was made from another config (training.epochs: 3 there, 9 here); give the "
+            "experiment another name (--set name=...), or start it anew with --replace"
         )
 
     def test_another_test_set(self, finished, copied):
@@ -801,15 +799,15 @@ class TestGivenPlans:
         plan = self.plan(tmp_path, "\n".join(["id,fold", *lines]))
         config = experiment(folder, folds={"k": 2, "group": "site"})
         assert "folds: 3 of 3 groups span folds (s0, s1, s2)" in refusal_of(
-            lambda: run(config, tmp_path, folds=plan)
+            lambda: run(config, RunOptions(tmp_path, folds=plan))
         )
 
     def test_in_which_images_that_are_alike_span_folds(self, folder, tmp_path, no_training):
         lines = [f"train{row:03d},{int(row > 5)}" for row in range(12)]
         plan = self.plan(tmp_path, "\n".join(["id,fold", *lines]))
         config = experiment(folder, folds={"k": 2, "duplicates": "exact"})
-        assert "1 of 11 groups span folds" in refusal_of(lambda: run(config, tmp_path, folds=plan))
-        prepared = prepare(
+        assert "1 of 11 groups span folds" in refusal_of(lambda: run(config, RunOptions(tmp_path, folds=plan)))
+        loaded, _ = prepare(
             experiment(folder, name="other", folds={"k": 2, "duplicates": "exact"}, training={"batch_size": 4}),
             ExperimentDir(tmp_path / "runs/other"),
             OutputDirs(tmp_path),
@@ -817,5 +815,5 @@ class TestGivenPlans:
                 tmp_path, "\n".join(["id,fold", *[f"train{row:03d},{int(0 < row < 6)}" for row in range(12)]])
             ),
         )
-        assert prepared.plan.groups[0] == prepared.plan.groups[6]
-        assert len(np.unique(prepared.plan.groups)) == 11
+        assert loaded.folds.groups[0] == loaded.folds.groups[6]
+        assert len(np.unique(loaded.folds.groups)) == 11

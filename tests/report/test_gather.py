@@ -54,7 +54,7 @@ def test_rates_are_compared_with_those_the_policy_intends(whole, gathered, tmp_p
         arrays = dict(saved)
     try:
         np.savez(run.rates, **arrays | {"lr": arrays["lr"] * np.where(np.arange(60) == 7, 1.25, 1.0)[:, None]})
-        run.write(run.read())
+        run.write(run.record)
         from kit.report.gather import read_rates
 
         changed = read_rates(
@@ -114,10 +114,10 @@ def test_an_image_that_is_broken_is_said_to_be(tmp_path):
 def test_of_unfinished_runs_what_is_finished_is_shown(tmp_path, competition):
     folder = write_experiment(tmp_path, competition, seeds=1, compared=False)
     for run in folder.runs("uniform"):
-        if run.read()["fold"] == 0:
-            run.write(run.read() | {"status": "running"})
+        if run.record.fold == 0:
+            run.write(run.record.with_fields(status="running"))
     for run in folder.runs("discriminative"):
-        run.write(run.read() | {"status": "failed", "error": "out of <memory>"})
+        run.write(run.record.with_fields(status="failed", error="out of <memory>"))
     (folder.policy("discriminative") / "scores.json").unlink()
     made = gather(folder, OutputDirs(tmp_path))
     assert [len(policy.finished) for policy in made.policies] == [2, 0, 3]
@@ -157,8 +157,8 @@ def test_variants_are_not_policies_of_the_report(tmp_path, competition):
 def test_torch_is_not_needed(whole):
     code = (
         "import sys; from pathlib import Path; from kit.report.gather import report; "
-        "from kit.core.paths import Places; "
-        f"report(Path({str(whole[1].path)!r}), Places(Path({str(whole[0])!r}))); "
+        "from kit.core.paths import OutputDirs; "
+        f"report(Path({str(whole[1].path)!r}), OutputDirs(Path({str(whole[0])!r}))); "
         "assert 'torch' not in sys.modules and 'plotly.graph_objects' not in sys.modules"
     )
     subprocess.run([sys.executable, "-c", code], check=True, cwd=Path(__file__).parents[2])

@@ -9,8 +9,9 @@ from support.colours import experiment_content
 from kit.competition.folds import FoldPlan, write_folds
 from kit.competition.load import load_competition
 from kit.core.files import write_json, write_text
-from kit.core.runs import ExperimentDir, RunKey, predictions, write_predictions
+from kit.core.runs import ExperimentDir, RunKey, RunRecord, predictions, write_predictions
 from kit.experiment.config import validate
+from kit.experiment.loaded import LoadedExperiment
 from kit.experiment.pool import pool_policy
 from kit.lr import PolicyGroup
 
@@ -72,7 +73,9 @@ def write_experiment(
                 )
                 if samples and (seed, fold) == (0, 0):
                     write_probes(run, samples, steps, generator, slow=name == "discriminative")
-        pool_policy(name, experiment, loaded, plan, folder, root / f"submissions/{name}.csv", write=True)
+        whole = LoadedExperiment(experiment, folder, loaded, plan, {})
+        file = root / f"submissions/{name}.csv"
+        pool_policy(name, folder.finished(name), experiment.scoring, whole, file, write=True)
     if compared:
         write_json(folder.comparison, _comparison(experiment, folder))
     return folder
@@ -98,23 +101,23 @@ def _write_run(run, name, seed, fold, loaded, plan, skill, steps, matrix, genera
     np.savez(run.rates, lr=matrix.lr, frozen=matrix.frozen, momentum=matrix.momentum, groups=list(GROUPS))
     write_text(run.weights, "")
     run.write(
-        {
-            "status": "finished",
-            "policy": name,
-            "seed": seed,
-            "fold": fold,
-            "fingerprint": f"{name}{seed}{fold}",
-            "depends_on": {"config": "c0ffee", "folds": "f01d", "policy": name},
-            "versions": {"python": "3.13.1", "torch": "2.10.0"},
-            "device": "cpu",
-            "processes": 1,
-            "precision": "fp32",
-            "groups": GROUPS,
-            "steps": steps,
-            "initial_weights": f"ab{seed}",
-            "seconds": {"training": 1.5, "whole": 2.0},
-            "scores": {"macro F1": 0.5},
-        }
+        RunRecord(
+            status="finished",
+            policy=name,
+            seed=seed,
+            fold=fold,
+            fingerprint=f"{name}{seed}{fold}",
+            depends_on={"config": "c0ffee", "folds": "f01d", "policy": name},
+            versions={"python": "3.13.1", "torch": "2.10.0"},
+            device="cpu",
+            processes=1,
+            precision="fp32",
+            groups=GROUPS,
+            steps=steps,
+            initial_weights=f"ab{seed}",
+            seconds={"training": 1.5, "whole": 2.0},
+            scores={"macro F1": 0.5},
+        )
     )
 
 

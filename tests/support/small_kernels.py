@@ -11,7 +11,7 @@ from support.colours import experiment_content
 from kit.competition.folds import make_folds, write_folds
 from kit.competition.load import load_competition
 from kit.core.files import write_text
-from kit.core.runs import ExperimentDir, RunKey, predictions, write_predictions
+from kit.core.runs import ExperimentDir, RunKey, RunRecord, predictions, write_predictions
 from kit.experiment.config import ExperimentConfig, validate
 from kit.experiment.fingerprint import digests
 from kit.kaggle.datasets import dataset_folder
@@ -115,7 +115,8 @@ def train_outputs(
     for fold in folds:
         run = here.run(RunKey(policy, 0, fold))
         depends_on = digests(experiment, competition, plan)
-        run.write({"status": "finished", "fingerprint": fingerprint, "depends_on": depends_on})
+        key = {"policy": policy, "seed": 0, "fold": fold, "fingerprint": fingerprint}
+        run.write(RunRecord(status="finished", **key, depends_on=depends_on))
         run.weights.write_bytes(fingerprint.encode())
         np.savez(run.rates, lr=np.zeros((2, 1)))
         frame = predictions(["a"], np.ones((1, 1)), ["red"])

@@ -17,11 +17,11 @@ def trainer_of(competition: Path, output: Path, **sections):
     """A Trainer of the first run of a small experiment."""
     experiment = validate(experiment_content(competition, **sections), "test")
     folder = ExperimentDir(output / "runs" / experiment.name)
-    prepared = prepare(experiment, folder, OutputDirs(output), shown=False)
+    loaded, data = prepare(experiment, folder, OutputDirs(output), shown=False)
     key = run_keys(experiment)[0]
     run = folder.run(key)
     run.path.mkdir(parents=True, exist_ok=True)
-    return trainer_of_run(key, prepared, run, make_accelerator(experiment.training))
+    return trainer_of_run(key, loaded, data, run, make_accelerator(experiment.training))
 
 
 class Killed(Exception):

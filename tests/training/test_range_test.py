@@ -97,9 +97,9 @@ def swept(competition, path, rise, **training):
 
     folder = ExperimentDir(path / "runs/tiny")
     experiment = load_experiment(folder.config)
-    prepared = prepare(experiment, folder, OutputDirs(path), shown=False)
+    loaded, data = prepare(experiment, folder, OutputDirs(path), shown=False)
     return trainer_of_run(
-        run_keys(experiment)[0], prepared, plain.dir, make_accelerator(experiment.training), rise
+        run_keys(experiment)[0], loaded, data, plain.dir, make_accelerator(experiment.training), rise
     )
 
 

@@ -14,14 +14,13 @@ from pathlib import Path
 from typing import Any
 
 import kit
-from kit.competition.folds import check_folds, folds_text
-from kit.competition.load import load_competition
+from kit.competition.folds import folds_text
 from kit.core.errors import KitError, some
 from kit.core.files import need_writable, write_json, write_text
 from kit.core.paths import OutputDirs
 from kit.core.runs import ExperimentDir
 from kit.experiment.config import ExperimentConfig
-from kit.experiment.loaded import fold_plan
+from kit.experiment.loaded import LoadedExperiment
 from kit.experiment.pool import stored_rule
 from kit.kaggle.archive import Files, need_no_secrets, pack, package_files
 from kit.kaggle.datasets import dataset_folder
@@ -171,16 +170,9 @@ def _files(experiment: ExperimentConfig, kind: Kind, root: Path) -> Files:
     if kind == "infer" and (scores := _scores(experiment, root)).is_file():
         files[scores.relative_to(root).as_posix()] = scores.read_bytes()
     if kind == "train":
-        competition = load_competition(experiment.competition)
-        check_folds(experiment.folds, competition.classes, competition.targets)
         folder = ExperimentDir(OutputDirs(root).runs / experiment.name)
-        plan, reason = fold_plan(experiment, folder, competition, OutputDirs(root))
-        if reason:
-            raise KitError(
-                f"{folder.path} was made from {reason}, and the kernel's runs could not join it; give the "
-                "experiment another name (--set name=...)"
-            )
-        files["folds.csv"] = folds_text(plan).encode()
+        loaded = LoadedExperiment.open(experiment, folder, OutputDirs(root))
+        files["folds.csv"] = folds_text(loaded.folds).encode()
     return files
 
 

@@ -410,7 +410,9 @@ def test_an_infer_kernel_carries_the_decision_rule_of_the_pooled_runs(build):
         "at_least": None,
         "at_most": None,
     }
-    content = {"rule": {"kind": "argmax"}, "scoring": chosen, "classes": [], "runs": []}
+    content = {"metric": "macro F1", "oof": 1.0, "optimistic": 1.0, "rule": {"kind": "argmax"}, "rules": []}
+    content |= {"scoring": chosen, "classes": [], "submission": "labels", "oof_rows": 3, "train_rows": 3}
+    content |= {"runs": [], "per_class": []}
     scores = Path("runs/tiny/uniform/scores.json")
     scores.parent.mkdir(parents=True)
     scores.write_text(json.dumps(content))
@@ -458,10 +460,10 @@ def test_folds_are_those_of_the_local_runs(build):
     from kit.competition.load import load_competition
     from kit.core.files import write_text
     from kit.core.paths import OutputDirs
-    from kit.core.runs import ExperimentDir, RunKey
+    from kit.core.runs import ExperimentDir, RunKey, RunRecord
     from kit.experiment.config import load_experiment
     from kit.experiment.fingerprint import digests
-    from kit.experiment.loaded import fold_plan
+    from kit.experiment.fold_plan import decide_folds
 
     build()
     made = pd.read_csv(io.BytesIO(packed(built("tiny-train")[1])["folds.csv"]))
@@ -469,12 +471,16 @@ def test_folds_are_those_of_the_local_runs(build):
     assert made["fold"].value_counts().to_dict() == {0: 6, 1: 6, 2: 6}
     experiment = load_experiment("squares.yaml")
     competition, folder = load_competition(experiment.competition), ExperimentDir(Path("runs/tiny"))
-    plan, _ = fold_plan(experiment, folder, competition, OutputDirs())
+    plan = decide_folds(experiment, folder, competition, OutputDirs())
     other = FoldPlan(plan.ids, (plan.fold + 1) % 3)
     write_folds(other, folder.folds)
     write_text(folder.config, experiment.to_yaml())
-    record = {"status": "finished", "depends_on": digests(experiment, competition, other)}
-    folder.run(RunKey("uniform", 0, 0)).write(record)
+    depends_on = digests(experiment, competition, other)
+    record = RunRecord(status="finished", policy="uniform", seed=0, fold=0, depends_on=depends_on)
+    run = folder.run(RunKey("uniform", 0, 0))
+    run.write(record)
+    for file in (run.weights, run.oof, run.test, run.rates):
+        file.touch()
     code, told = build("--fold", "1")
     assert code == 0, told
     assert packed(built("tiny-train-fold-1")[1])["folds.csv"] == folder.folds.read_bytes()
@@ -482,10 +488,10 @@ def test_folds_are_those_of_the_local_runs(build):
 
     told = refusal(build("--set", "training.epochs=9"))
     assert told.startswith("runs/tiny was made from another config (training.epochs: 2 there, 9 here)")
-    assert told.endswith("give the experiment another name (--set name=...)")
+    assert told.endswith("give the experiment another name (--set name=...), or start it anew with --replace")
     with open(f"data/{SLUG}/train/train000.png", "ab") as image:
         image.write(b"more")
-    assert "was made from other images (uniform/seed0/fold0), and" in refusal(build())
+    assert "was made from other images (uniform/seed0/fold0); give" in refusal(build())
     assert build("--set", "name=anew")[0] == 0
 
 

@@ -19,7 +19,7 @@ from support.small_kernels import REF, SLUG, asked, listed, pushed, small_experi
 
 from kit.core.errors import some
 from kit.core.files import whole_folder
-from kit.core.runs import ExperimentDir, RunDir
+from kit.core.runs import ExperimentDir, RunDir, RunRecord
 from kit.experiment.fingerprint import stored_experiment
 from kit.kaggle.client import Kaggle
 from kit.kaggle.kernel.fetch import fetch
@@ -337,7 +337,7 @@ def test_runs_that_have_less_in_common_than_their_config(
     folder = competition if data_is_here else tmp_path / "no-data"
     fetch(train(server, kaggle, train_outputs(tmp_path / "made", experiment), folder), kaggle, say=said.append)
     mine = RunDir(Path("runs/tiny/uniform/seed0/fold0"))
-    mine.write(mine.read() | {"depends_on": mine.read()["depends_on"] | {name: "other"}})
+    mine.write(mine.record.with_fields(depends_on=mine.record.depends_on | {name: "other"}))
     before = here(Path("runs"))
     path = train(server, kaggle, train_outputs(tmp_path / "more", experiment, (fold,)), folder, fold)
     assert refusal_of(fetch, path, kaggle) == (
@@ -351,7 +351,7 @@ def test_runs_that_have_less_in_common_than_their_config(
 def test_an_unfinished_run_gives_way(server, kaggle, said, experiment, competition, tmp_path):
     run = RunDir(Path("runs/tiny/uniform/seed0/fold0"))
     run.path.mkdir(parents=True)
-    run.write({"status": "running", "fingerprint": "f"})
+    run.write(RunRecord(status="running", policy="uniform", seed=0, fold=0, fingerprint="f"))
     run.history.write_text("")
     path = train(server, kaggle, train_outputs(tmp_path / "made", experiment), competition)
     fetch(path, kaggle, say=said.append)
@@ -363,8 +363,9 @@ def test_an_unfinished_run_with_a_checkpoint_does_not(server, kaggle, experiment
     run = RunDir(Path("runs/tiny/uniform/seed0/fold1"))
     run.path.mkdir(parents=True)
     path = train(server, kaggle, train_outputs(tmp_path / "made", experiment, (0, 1)), competition)
-    depends_on = RunDir(tmp_path / "made/runs/tiny/uniform/seed0/fold1").read()["depends_on"]
-    run.write({"status": "running", "fingerprint": "f", "depends_on": depends_on})
+    depends_on = RunDir(tmp_path / "made/runs/tiny/uniform/seed0/fold1").record.depends_on
+    key = {"policy": "uniform", "seed": 0, "fold": 1, "fingerprint": "f"}
+    run.write(RunRecord(status="running", **key, depends_on=depends_on))
     run.checkpoint.write_bytes(b"hours")
     assert refusal_of(fetch, path, kaggle) == (
         f"{run.path} is under way and holds a checkpoint, so {OUTPUT}/runs/tiny/uniform/seed0/fold1 does not take "

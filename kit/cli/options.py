@@ -1,0 +1,83 @@
+"""Options that several commands share, and what is made of them."""
+
+from collections.abc import Iterable, Sequence
+from typing import TYPE_CHECKING, Annotated, Any, Literal
+
+import typer
+
+from kit.core.errors import KitError
+
+if TYPE_CHECKING:  # for annotations alone: --help has to be fast
+    from kit.experiment.options import RunOptions
+
+Config = Annotated[str, typer.Argument(metavar="CONFIG", help="A YAML file, like configs/digits.yaml.")]
+Overrides = Annotated[
+    list[str] | None, typer.Option("--set", metavar="KEY=VALUE", help="Override a key: training.epochs=3.")
+]
+Policies = Annotated[
+    list[str] | None,
+    typer.Option("--policy", metavar="NAME", help="A file in configs/policies/, instead of the config's."),
+]
+Output = Annotated[str, typer.Option(metavar="DIR", help="Holds runs/, submissions/, cache/.")]
+Replace = Annotated[
+    bool, typer.Option("--replace", help="Start anew where this experiment was made from another config.")
+]
+Cache = Annotated[str | None, typer.Option(metavar="DIR", help="Keep decoded images there, not in OUTPUT/cache.")]
+Jobs = Annotated[str, typer.Option(metavar="N", help="Runs side by side; auto: one on each GPU.")]
+Seconds = Annotated[float | None, typer.Option(help="Begin no run that would take longer than this in all.")]
+
+
+def run_options(
+    output: str,
+    cache: str | None,
+    folds: str | None,
+    replace: bool,
+    jobs: str,
+    seconds: float | None,
+) -> "RunOptions":
+    """Return what the command line says about runs; KitError for a number of jobs that is none."""
+    from kit.experiment.options import RunOptions
+
+    return RunOptions(output, cache, folds, replace, number_of_jobs(jobs), seconds)
+
+
+def number_of_jobs(text: str) -> int | Literal["auto"]:
+    """Return the value of --jobs; KitError where it is neither auto nor a number from 1."""
+    if text != "auto" and not (text.isdecimal() and int(text) > 0):
+        raise KitError(f"--jobs {text}: expected auto or a number from 1")
+    return "auto" if text == "auto" else int(text)
+
+
+def chosen_folds(texts: Sequence[str] | None) -> list[tuple[str, Any]]:
+    """Return the override that --fold stands for: `0,1`, and `0` and `1`, are the folds 0 and 1; none for none."""
+    if not texts:
+        return []
+    parts = [part.strip() for text in texts for part in text.split(",")]
+    return [("folds.run", [int(part) if part.isdecimal() else part for part in parts if part])]
+
+
+def names_in(text: str | None) -> list[str]:
+    """Return the names in `A,B,C`."""
+    return [name.strip() for name in text.split(",")] if text else []
+
+
+def say(line: str) -> None:
+    """Print a line about what happens, at once."""
+    print(line, flush=True)
+
+
+def print_errors(lines: Iterable[str]) -> None:
+    """Print what is wrong to stderr, a line each."""
+    import sys
+
+    print("\n".join(f"error: {line}" for line in lines), file=sys.stderr)
+
+
+def explain_broken_imports() -> None:
+    """Turn the puzzling errors of a broken set-up into advice, before anything else imports torch."""
+    try:
+        import timm  # noqa: F401  # imports torch and torchvision
+    except (ImportError, RuntimeError, OSError) as error:
+        raise KitError(
+            f"torch, torchvision or timm cannot be imported ({error}); run: python -m kit doctor"
+        ) from error

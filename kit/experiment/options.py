@@ -1,0 +1,51 @@
+"""What the command line says about runs: where they go, which folds they follow, how many at a time."""
+
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Literal
+
+from kit.core.paths import OutputDirs
+
+
+@dataclass(frozen=True)
+class RunOptions:
+    """How runs are executed; nothing here changes what a run gives.
+
+    Attributes
+    ----------
+    output : path
+        The folder that holds runs/, submissions/ and cache/.
+    cache : path, optional
+        The folder of decoded images, instead of `output`/cache.
+    folds : path, optional
+        A fold plan to follow (CSV with columns id and fold), instead of one made here.
+    replace : bool
+        Start anew where the experiment of this name was made from another config or other data.
+    jobs : int or "auto"
+        Runs side by side; auto: as many as there are GPUs, one a GPU.
+    seconds : float, optional
+        From the start, beyond which no run is to go: none is begun that would, judged by the slowest so far; the
+        first always is. What is finished is pooled, and the same call trains the others.
+    """
+
+    output: str | Path = "."
+    cache: str | Path | None = None
+    folds: str | Path | None = None
+    replace: bool = False
+    jobs: int | Literal["auto"] = "auto"
+    seconds: float | None = None
+
+    @classmethod
+    def of(cls, options: "RunOptions | str | Path") -> "RunOptions":
+        """Return the options; a folder alone stands for the output folder."""
+        return options if isinstance(options, RunOptions) else cls(options)
+
+    @property
+    def dirs(self) -> OutputDirs:
+        """The folders that the kit writes to."""
+        return OutputDirs(Path(self.output).expanduser(), Path(self.cache).expanduser() if self.cache else None)
+
+    @property
+    def fold_file(self) -> Path | None:
+        """The fold plan to follow, if one is given."""
+        return Path(self.folds).expanduser() if self.folds else None
