@@ -204,7 +204,7 @@ def is_safe(name: str) -> bool:
     )
 
 
-def longer_line(path: Path) -> int | None:
+def first_overlong_line(path: Path) -> int | None:
     """Return the number of the first line of a CSV table that has more cells than there are column names.
 
     pandas does not tell where it reads some of the columns only.
