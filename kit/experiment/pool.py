@@ -17,7 +17,7 @@ from kit.core.files import write_json
 from kit.core.runs import ExperimentDir, RunDir, average, read_predictions, write_predictions
 from kit.experiment.config import ExperimentConfig
 from kit.scoring.config import ScoringConfig
-from kit.scoring.decide import Rule, RuleChoice, choose, decide_test, rule_from_json
+from kit.scoring.decide import Rule, RuleChoice, choose_rule, decide_test, rule_from_json
 from kit.scoring.f1 import per_class, score
 
 
@@ -73,7 +73,7 @@ class PooledPredictions:
     test: dict[int, pd.DataFrame]
 
     def choose(self, config: ScoringConfig) -> RuleChoice:
-        return choose(self.oof.to_numpy(), self.truth, self.folds, config, self.groups)
+        return choose_rule(self.oof.to_numpy(), self.truth, self.folds, config, self.groups)
 
     @property
     def mean_test(self) -> pd.DataFrame:
