@@ -158,18 +158,19 @@ def choose_blend(
     chosen = next(each for each in tried if each.cross_fitted >= best - TIE)
     return BlendChoice(
         **vars(chosen),
-        candidates=[
-            {
-                "method": each.blend.method,
-                "rule": each.rule.name,
-                "weights": list(each.blend.weights),
-                "cross_fitted": each.cross_fitted,
-                "optimistic": each.optimistic,
-                "chosen": each is chosen,
-            }
-            for each in tried
-        ],
+        candidates=[_candidate(each, each is chosen) for each in tried],
     )
+
+
+def _candidate(tried: _Tried, chosen: bool) -> dict[str, Any]:
+    return {
+        "method": tried.blend.method,
+        "rule": tried.rule.name,
+        "weights": list(tried.blend.weights),
+        "cross_fitted": tried.cross_fitted,
+        "optimistic": tried.optimistic,
+        "chosen": chosen,
+    }
 
 
 def methods_for(n_classes: int, truth: np.ndarray, config: ScoringConfig, ranked: bool) -> tuple[str, ...]:

@@ -114,16 +114,17 @@ def choose_rule(
     tried = [_cross_fitted(name, probabilities, truth, folds, config) for name in names]
     best = max(each.cross_fitted for each in tried)
     chosen = next(each for each in tried if each.cross_fitted >= best - TIE)
-    candidates = [
-        {
-            "name": name,
-            "cross_fitted": each.cross_fitted,
-            "optimistic": each.optimistic,
-            "chosen": each is chosen,
-        }
-        for name, each in zip(names, tried, strict=True)
-    ]
+    candidates = [_candidate(name, each, each is chosen) for name, each in zip(names, tried, strict=True)]
     return RuleChoice(**{**vars(chosen), "candidates": candidates})
+
+
+def _candidate(name: str, tried: RuleChoice, chosen: bool) -> dict[str, Any]:
+    return {
+        "name": name,
+        "cross_fitted": tried.cross_fitted,
+        "optimistic": tried.optimistic,
+        "chosen": chosen,
+    }
 
 
 def fit_rule(name: str, probabilities: np.ndarray, truth: np.ndarray, config: ScoringConfig) -> Rule:
