@@ -151,7 +151,7 @@ class Policy:
                 raise ValueError(
                     f"{where or 'policy'}: shorter than one update ({end - begin:.2g} of {total_steps})"
                 )
-            frozen, all_at_once = _moments_frozen(phase, end - begin, groups, steps_per_epoch)
+            frozen, all_at_once = _frozen_over(phase, end - begin, groups, steps_per_epoch)
             if all_at_once:
                 raise ValueError(
                     f"{where or 'profile'}: freezes all depth groups at once, so that nothing would learn"
@@ -242,7 +242,7 @@ def set_momentum(group: dict[str, Any], momentum: float | None) -> None:
         group["momentum"] = momentum
 
 
-def _moments_frozen(
+def _frozen_over(
     phase: Phase, length: float, groups: Sequence[PolicyGroup], per_epoch: float | None
 ) -> tuple[np.ndarray, bool]:
     """Return which depth groups are frozen at some moment of a phase, and whether all are at the same one."""
