@@ -15,7 +15,7 @@ import numpy as np
 from support.simulation import KINDS, TRANSFERS, World, draw, oracle, outcome
 
 from kit.scoring.config import ScoringConfig
-from kit.scoring.decide import fit
+from kit.scoring.decide import fit_rule
 from kit.scoring.f1 import score
 from kit.scoring.rules import Prevalence, Thresholds
 from kit.scoring.thresholds import threshold_at
@@ -66,7 +66,7 @@ def few_rows(replicates: int, rows: int) -> None:
         drawn, fresh = (draw(World(least=0.0008), rows, 2 * seed + which) for which in (0, 1))
         mean = np.mean(fresh.by_fold, axis=0)
         for name in ("prevalence", "thresholds"):
-            rule = fit(name, drawn.oof, drawn.truth, config)
+            rule = fit_rule(name, drawn.oof, drawn.truth, config)
             for few in FEW:
                 for start in range(0, rows - few + 1, max(few, 500)):
                     met = slice(start, start + few)

@@ -21,7 +21,7 @@ from kit.core.runs import read_predictions
 from kit.experiment.config import ExperimentConfig, load_experiment
 from kit.experiment.predict import PredictResult, predict_test
 from kit.kaggle.rehearsal.hidden_test import write_variant
-from kit.scoring.decide import choose, rule_from_json
+from kit.scoring.decide import choose_rule, rule_from_json
 
 CONFIGS = Path(__file__).parent.parent / "configs"
 PATHOLOGY, SEEDLINGS, IMET, PROTEINS, DIGITS = WRITERS
@@ -165,7 +165,7 @@ def test_each_training_row_is_predicted_once_and_the_score_is_scikit_learns(trai
     assert scores["metric"] == f"{METRICS[layout]} F1"
     assert scores["optimistic"] == pytest.approx(by_scikit_learn(rule.decide(probabilities)), abs=1e-12)
     folds = pd.read_csv(trained.policy.parent / "folds.csv", dtype={"id": str}).set_index("id")["fold"]
-    choice = choose(probabilities, wanted, folds.loc[oof.index].to_numpy(), trained.experiment().scoring)
+    choice = choose_rule(probabilities, wanted, folds.loc[oof.index].to_numpy(), trained.experiment().scoring)
     assert choice.rule.to_json() == rule.to_json()
     assert scores["oof"] == pytest.approx(by_scikit_learn(choice.predicted), abs=1e-12)
 

@@ -9,7 +9,7 @@ import numpy as np
 import pandas as pd
 
 from kit.core.errors import KitError, some
-from kit.core.files import longer_line
+from kit.core.files import first_overlong_line
 
 
 def read_table(path: Path, key: str, without: Sequence[str] = ()) -> pd.DataFrame:
@@ -23,7 +23,7 @@ def read_table(path: Path, key: str, without: Sequence[str] = ()) -> pd.DataFram
     left_out = set(without)
     columns = (lambda name: name not in left_out) if left_out else None
     table = _read(path, key, usecols=columns).fillna("")  # of short lines
-    if left_out and (line := _longer_line(path, key)):
+    if left_out and (line := _first_overlong_line(path, key)):
         raise _too_many_cells(path, key, line)
     return table
 
@@ -53,9 +53,9 @@ def _read(path: Path, key: str, **options) -> pd.DataFrame:
         raise KitError(f"{key}: {path} is not a CSV table in UTF-8: {' '.join(str(error).split())}") from error
 
 
-def _longer_line(path: Path, key: str) -> int | None:
+def _first_overlong_line(path: Path, key: str) -> int | None:
     try:
-        return longer_line(path)
+        return first_overlong_line(path)
     except csv.Error as error:
         raise KitError(f"{key}: {path} is not a CSV table in UTF-8: {error}") from error
 

@@ -1,6 +1,6 @@
-"""What the user is told: the one error that is meant for the user, and lines about what happens."""
+"""What the user is told: errors that the user can mend, and lines about what happens."""
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 
 Say = Callable[[str], None]  # takes lines about what happens
 
@@ -17,11 +17,11 @@ class Diverged(KitError):
     """A training whose loss or predictions are no longer finite."""
 
 
-def some(items, limit: int = 10) -> str:
-    """`a, b, c and 7 more`: the first `limit` of `items` in one line, for an error message."""
-    items = [_short(" ".join(str(item).split())) for item in items]
-    shown = ", ".join(items[:limit])
-    return shown if len(items) <= limit else f"{shown} and {len(items) - limit} more"
+def some(items: Iterable[object], limit: int = 10) -> str:
+    """Return the first `limit` of `items` in one line for an error message, like `a, b, c and 7 more`."""
+    texts = [_short(" ".join(str(item).split())) for item in items]
+    shown = ", ".join(texts[:limit])
+    return shown if len(texts) <= limit else f"{shown} and {len(texts) - limit} more"
 
 
 def _short(text: str, length: int = 300) -> str:

@@ -1,4 +1,4 @@
-"""Files that appear whole or not at all."""
+"""Write files whole or not at all, read JSON records, and check names and tables from elsewhere."""
 
 import csv
 import hashlib
@@ -18,12 +18,29 @@ from kit.core.errors import KitError
 
 Model = TypeVar("Model", bound=BaseModel)
 
+# Characters that no file name from elsewhere may hold, as the inside of a regular expression's brackets.
+UNPRINTABLE = r"\x00-\x1f\x7f-\x9f\ud800-\udfff"
+
+# The names of devices, which Windows refuses in every folder.
+DEVICES = r"(?i:con|prn|aux|nul|conin\$|conout\$|(com|lpt)[0-9\u00b9\u00b2\u00b3])"
+
 
 @contextmanager
 def atomic(path: Path) -> Iterator[Path]:
-    """Yields a temporary path beside `path`; on success it is flushed to disk and renamed to `path`.
+    """Write a file so that it appears whole or not at all.
 
-    On an exception the temporary file is removed and `path` is left as it was.
+    On success the temporary file is flushed to disk and renamed to `path`. On an exception it is removed, and
+    `path` is left as it was. Missing folders above `path` are made.
+
+    Parameters
+    ----------
+    path : Path
+        The file to write, or to replace.
+
+    Yields
+    ------
+    Path
+        An empty temporary file beside `path`, with the same suffix, to be written to.
     """
     path = Path(path)
     path.parent.mkdir(parents=True, exist_ok=True)
@@ -42,10 +59,21 @@ def atomic(path: Path) -> Iterator[Path]:
 
 @contextmanager
 def whole_folder(path: Path) -> Iterator[Path]:
-    """Yields an empty folder beside `path`; on success it takes the place of `path`, with what was there removed.
+    """Fill a folder so that it appears whole or not at all.
 
-    On an exception the new folder is removed and `path` is left as it was. What was there is renamed before, and
-    removed after, the new one takes its place, so that a kill at any moment leaves one of the two whole.
+    On success the new folder takes the place of `path`, and what was there is removed. On an exception the new
+    folder is removed, and `path` is left as it was. What was there is renamed before, and removed after, the new
+    one takes its place, so that a kill at any moment leaves one of the two whole.
+
+    Parameters
+    ----------
+    path : Path
+        The folder to make, or to replace.
+
+    Yields
+    ------
+    Path
+        An empty folder beside `path`, to be filled.
     """
     path = Path(path)
     path.parent.mkdir(parents=True, exist_ok=True)
@@ -73,66 +101,53 @@ def _umask() -> int:
     return mask
 
 
-def need_writable(folder: Path) -> None:
-    """Makes the folder and tries to write there; KitError where that is not possible."""
-    if reason := _refusal(folder):
-        raise KitError(f"{folder} cannot be written ({reason}); give --output DIR that can")
-
-
-def _refusal(folder: Path) -> str | None:
-    """Why nothing can be written into the folder, which is made where it is not there."""
-    try:
-        folder.mkdir(parents=True, exist_ok=True)
-        with tempfile.TemporaryFile(dir=folder):
-            return None
-    except OSError as error:
-        return error.strerror or str(error) or type(error).__name__
-
-
-def need_output(option: str, file: str | None, suffixes: tuple[str, ...]) -> None:
-    """Before work begins: KitError where the file that an option names cannot be written, or ends otherwise."""
-    if file is None:
-        return
-    path = Path(file)
-    if path.suffix.lower() not in suffixes:
-        raise KitError(f"{option} {file}: the name has to end in {' or '.join(suffixes)}")
-    if path.is_dir():
-        raise KitError(f"{option} {file}: is a folder")
-    if reason := _refusal(path.parent):
-        raise KitError(f"{option} {file}: cannot be written ({reason})")
-
-
 def write_text(path: Path, text: str) -> None:
+    """Write `text` to a file at once, in UTF-8 with Unix line ends."""
     with atomic(path) as temporary:
         temporary.write_text(text, encoding="utf-8", newline="\n")
 
 
-def write_json(path: Path, value) -> None:
+def write_json(path: Path, value: Any) -> None:
+    """Write `value` to a file at once, as indented JSON that ends with a line end."""
     write_text(path, json.dumps(value, indent=2, ensure_ascii=False) + "\n")
 
 
 def read_json(path: Path, remedy: str) -> Any:
-    """Read a JSON file.
+    """Return the content of a JSON file that the kit wrote.
 
     Parameters
     ----------
     path : Path
+        The file, which is there.
     remedy : str
-        What to do where it is damaged, as a clause.
+        What the user can do where the file is damaged, to stand at the end of the error's message.
+
+    Returns
+    -------
+    object
+        The parsed content, of whatever type it is.
 
     Raises
     ------
     KitError
-        Where it cannot be read or is no JSON.
+        Where the file cannot be read, is not text in UTF-8 or is not JSON.
     """
     try:
-        return json.loads(path.read_text(encoding="utf-8"))
-    except (OSError, ValueError) as error:
+        return json.loads(Path(path).read_text(encoding="utf-8"))
+    except (OSError, ValueError) as error:  # what is not UTF-8 and what is not JSON are both ValueErrors
         raise KitError(f"{path} is damaged ({error}); {remedy}") from error
 
 
 def read_record(path: Path, model: type[Model], remedy: str) -> Model:
     """Read a JSON file into a pydantic model.
+
+    Parameters
+    ----------
+    path : Path
+    model : type
+        What the file is to hold.
+    remedy : str
+        What to do where it is damaged, as a clause.
 
     Raises
     ------
@@ -149,19 +164,63 @@ def read_record(path: Path, model: type[Model], remedy: str) -> Model:
 
 
 def sha256(path: Path) -> str:
-    """SHA-256 of a file's bytes, in hexadecimal."""
+    """Return the SHA-256 of a file's bytes, in hexadecimal."""
     with open(path, "rb") as file:
         return hashlib.file_digest(file, "sha256").hexdigest()
 
 
-UNPRINTABLE = r"\x00-\x1f\x7f-\x9f\ud800-\udfff"
+def need_writable(folder: Path) -> None:
+    """Make the folder and try to write there; raise KitError where that is not possible."""
+    if reason := _refusal(folder):
+        raise KitError(f"{folder} cannot be written ({reason}); give --output DIR that can")
 
 
-DEVICES = r"(?i:con|prn|aux|nul|conin\$|conout\$|(com|lpt)[0-9\u00b9\u00b2\u00b3])"  # Windows', in every folder
+def need_output(option: str, file: str | None, suffixes: tuple[str, ...]) -> None:
+    """Check before work begins that the file which an option names can be written.
+
+    Parameters
+    ----------
+    option : str
+        The option's name, for the error's message.
+    file : str or None
+        What the option says; None where it was not given, which is fine.
+    suffixes : tuple of str
+        The endings that the file's name may have, each with its dot, in small letters.
+
+    Raises
+    ------
+    KitError
+        Where the name ends otherwise, is that of a folder, or its folder cannot be written.
+    """
+    if file is None:
+        return
+    path = Path(file)
+    if path.suffix.lower() not in suffixes:
+        raise KitError(f"{option} {file}: the name has to end in {' or '.join(suffixes)}")
+    if path.is_dir():
+        raise KitError(f"{option} {file}: is a folder")
+    if reason := _refusal(path.parent):
+        raise KitError(f"{option} {file}: cannot be written ({reason})")
+
+
+def _refusal(folder: Path) -> str | None:
+    """Return why nothing can be written into the folder, which is made where it is not there."""
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+        with tempfile.TemporaryFile(dir=folder):
+            return None
+    except OSError as error:
+        return error.strerror or str(error) or type(error).__name__
 
 
 def is_safe(name: str) -> bool:
-    """Whether a name from elsewhere is that of a file below a folder, on every system."""
+    """Return whether a name from elsewhere is that of a file below a folder, on every system.
+
+    Parameters
+    ----------
+    name : str
+        A relative path with "/" between its parts.
+    """
     if re.search(rf'[\\:<>"|?*{UNPRINTABLE}]', name) or len(name.encode()) > 1000:
         return False
     return all(
@@ -174,12 +233,17 @@ def is_safe(name: str) -> bool:
     )
 
 
-def longer_line(path: Path) -> int | None:
-    """The number of the first line of a CSV table that has more cells than there are column names.
+def first_overlong_line(path: Path) -> int | None:
+    """Return the number of the first line of a CSV table that has more cells than there are column names.
 
     pandas does not tell where it reads some of the columns only.
+
+    Returns
+    -------
+    int or None
+        Counted from 1; None where there is no such line.
     """
-    names = None
+    names: int | None = None
     with open(path, encoding="utf-8-sig") as file:
         for number, line in enumerate(file, start=1):
             if '"' in line:  # a comma may be part of a cell

@@ -10,9 +10,14 @@ from kit.core.errors import KitError, some
 
 @dataclass(frozen=True)
 class OutputDirs:
-    """The folders the kit writes to, below `root` (where the command runs unless told otherwise).
+    """The folders that the kit writes to.
 
-    pixels  where decoded images are kept; left out: `cache` below the root
+    Attributes
+    ----------
+    root : Path
+        The folder that holds the others; unless told otherwise, the one in which the command runs.
+    pixels : Path or None
+        Where decoded images are kept; None: in `cache` below the root.
     """
 
     root: Path = Path(".")
@@ -20,27 +25,36 @@ class OutputDirs:
 
     @property
     def runs(self) -> Path:
+        """The folder of experiments."""
         return self.root / "runs"
 
     @property
     def cache(self) -> Path:
+        """The folder of decoded images."""
         return self.pixels or self.root / "cache"
 
     @property
     def submissions(self) -> Path:
+        """The folder of submissions and their log."""
         return self.root / "submissions"
 
 
 def input_root() -> Path:
-    """Where Kaggle mounts what is attached to a kernel. KIT_INPUT names another folder (rehearsals do)."""
+    """Return the folder in which Kaggle mounts what is attached to a kernel.
+
+    The environment variable KIT_INPUT names another one, as rehearsals do.
+    """
     return Path(os.environ.get("KIT_INPUT", "/kaggle/input"))
 
 
 def mount_points(ref: str) -> list[str]:
-    """Below the input root, the folders at which Kaggle may mount `ref`, likeliest first.
+    """Return the folders below the input root at which Kaggle may mount a source, likeliest first.
 
-    ref  a competition's slug; owner/slug of a dataset or a kernel; owner/model/framework/variation[/version]
-         of a model
+    Parameters
+    ----------
+    ref : str
+        A competition's slug; owner/slug of a dataset or a kernel; owner/model/framework/variation[/version] of a
+        model.
     """
     owner, *rest = ref.split("/")
     if not rest:
@@ -51,13 +65,26 @@ def mount_points(ref: str) -> list[str]:
 
 
 def mounted(ref: str) -> Path | None:
-    """The folder at which `ref` (see `mount_points`) is mounted; None where it is not."""
+    """Return the folder at which `ref` (see `mount_points`) is mounted; None where it is not."""
     folders = (input_root() / point for point in mount_points(ref))
     return next((folder for folder in folders if folder.is_dir()), None)
 
 
 def competition_folder(path: str, slug: str | None = None) -> Path:
-    """The competition's folder: `path`, counted from where the command runs, else Kaggle's mount of `slug`."""
+    """Return the competition's folder: `path` where it is a folder, else the one where Kaggle mounts `slug`.
+
+    Parameters
+    ----------
+    path : str
+        As the config says it, relative to where the command runs; ~ is the user's home.
+    slug : str or None
+        The competition's name on Kaggle, where it has one.
+
+    Raises
+    ------
+    KitError
+        Where neither is there.
+    """
     folder = Path(path).expanduser()
     if folder.is_dir():
         return folder
@@ -70,7 +97,24 @@ def competition_folder(path: str, slug: str | None = None) -> Path:
 
 
 def weight_file(path: str) -> Path:
-    """The weight file `path`; where it is not there, the one file of that name among what Kaggle mounted."""
+    """Return the file of a model's weights, wherever it is mounted.
+
+    Parameters
+    ----------
+    path : str
+        As the config says it, relative to where the command runs; ~ is the user's home.
+
+    Returns
+    -------
+    Path
+        `path` where it is a file; else the one file of that name among what Kaggle mounted; where there is none,
+        `path`, which does not exist.
+
+    Raises
+    ------
+    KitError
+        Where several mounted files have that name.
+    """
     file = Path(path).expanduser()
     if file.is_file() or not input_root().is_dir():
         return file
@@ -83,7 +127,22 @@ def weight_file(path: str) -> Path:
 
 
 def inside(folder: Path, relative: str, key: str) -> Path:
-    """`folder`/`relative`, refused where the text leads out of the folder."""
+    """Return the path `relative` below `folder`.
+
+    Parameters
+    ----------
+    folder : Path
+        The competition's folder.
+    relative : str
+        A path as the config says it.
+    key : str
+        The config's key that says it, for the error's message.
+
+    Raises
+    ------
+    KitError
+        Where the path leads out of the folder.
+    """
     parts = Path(relative).parts
     depth = 0
     for part in parts:

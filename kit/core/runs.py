@@ -113,34 +113,42 @@ class RunDir:
 
     @property
     def history(self) -> Path:
+        """What was recorded in training: a line a step interval or an epoch."""
         return self.path / "history.jsonl"
 
     @property
     def rates(self) -> Path:
+        """The rates that were written into the optimizer, of every step."""
         return self.path / "rates.npz"
 
     @property
     def activations(self) -> Path:
+        """What probes measured of activations."""
         return self.path / "activations.npz"
 
     @property
     def learning(self) -> Path:
+        """What probes measured of weights and updates."""
         return self.path / "learning.npz"
 
     @property
     def weights(self) -> Path:
+        """The trained weights."""
         return self.path / "weights.safetensors"
 
     @property
     def checkpoint(self) -> Path:
+        """Where an interrupted training goes on from."""
         return self.path / "checkpoint.pt"
 
     @property
     def oof(self) -> Path:
+        """The predictions of the held-out rows."""
         return self.path / "oof.parquet"
 
     @property
     def test(self) -> Path:
+        """The predictions of the test rows."""
         return self.path / "test.parquet"
 
     @property
@@ -186,29 +194,35 @@ class ExperimentDir:
 
     @property
     def config(self) -> Path:
+        """The config, with its defaults."""
         return self.path / "experiment.yaml"
 
     @property
     def folds(self) -> Path:
+        """The fold plan."""
         return self.path / "folds.csv"
 
     @property
     def curves(self) -> Path:
+        """The picture of the curves of training."""
         return self.path / "curves.png"
 
     @property
     def comparison(self) -> Path:
+        """The comparison of the policies."""
         return self.path / "comparison.json"
 
     @property
     def report(self) -> Path:
+        """The page about the experiment."""
         return self.path / "report.html"
 
     def policy(self, name: str) -> Path:
+        """Return the folder of a policy."""
         return self.path / name
 
     def runs(self, policy: str = "*") -> list[RunDir]:
-        """The runs that have begun, of one policy or of all."""
+        """Return the runs that have begun, of one policy or of all."""
         return [RunDir(path.parent) for path in sorted(self.path.glob(f"{policy}/seed*/fold*/run.json"))]
 
     def finished(self, policy: str) -> list[RunDir]:
@@ -216,21 +230,30 @@ class ExperimentDir:
         return [run for run in self.runs(policy) if run.finished]
 
     def run(self, key: RunKey) -> RunDir:
+        """Return the folder of a run, which need not have begun."""
         return RunDir(self.policy(key.policy) / f"seed{key.seed}" / f"fold{key.fold}")
 
 
 def predictions(ids: Sequence[str], probabilities: np.ndarray, classes: Sequence[str]) -> pd.DataFrame:
-    """Probabilities [rows, classes] as a frame indexed by id, one float32 column a class."""
+    """Return probabilities [rows, classes] as a frame indexed by id, one float32 column a class."""
     frame = pd.DataFrame(np.asarray(probabilities, dtype=np.float32), columns=list(classes))
     return frame.set_index(pd.Index(list(ids), name="id"))
 
 
 def write_predictions(frame: pd.DataFrame, path: Path) -> None:
+    """Write a frame of predictions (see `predictions`) as Parquet, at once."""
     with atomic(path) as temporary:
         frame.reset_index().to_parquet(temporary, index=False)
 
 
 def read_predictions(path: Path) -> pd.DataFrame:
+    """Return the predictions of a file, indexed by id.
+
+    Raises
+    ------
+    KitError
+        Where the file holds no predictions.
+    """
     try:
         return pd.read_parquet(path).set_index("id")
     except (ValueError, KeyError) as error:  # pyarrow's errors are ValueErrors
@@ -241,17 +264,31 @@ def read_predictions(path: Path) -> pd.DataFrame:
 
 
 def average(frames: Iterable[pd.DataFrame]) -> pd.DataFrame:
-    """The mean prediction of each id over all frames that hold it, ids in the order they first appear.
+    """Return the mean prediction of each id over all frames that hold it.
 
-    Raises KitError where the frames are of different classes.
+    Parameters
+    ----------
+    frames : iterable of DataFrame
+        Predictions, indexed by id; one frame at least.
+
+    Returns
+    -------
+    DataFrame
+        float64, indexed by id, in the order in which the ids first appear.
+
+    Raises
+    ------
+    KitError
+        Where the frames are of different classes.
     """
-    total, count = None, None
+    total: pd.DataFrame | None = None
+    count: pd.Series | None = None
     for frame in frames:
         if total is not None and set(frame.columns) != set(total.columns):
             odd = sorted(set(frame.columns) ^ set(total.columns))
             raise KitError(f"predictions of different classes cannot be averaged: not all have {some(odd, 5)}")
         values, ones = frame.astype(np.float64), pd.Series(1.0, index=frame.index)
-        if total is None:
+        if total is None or count is None:
             total, count = values, ones
         elif total.index.equals(values.index):
             total, count = total + values, count + ones
@@ -259,4 +296,6 @@ def average(frames: Iterable[pd.DataFrame]) -> pd.DataFrame:
             order = total.index.append(values.index.difference(total.index, sort=False))
             total = total.add(values, fill_value=0.0).loc[order, total.columns]
             count = count.add(ones, fill_value=0.0).loc[order]
+    assert total is not None
+    assert count is not None
     return total.div(count, axis=0).rename_axis("id")

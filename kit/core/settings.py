@@ -1,4 +1,4 @@
-"""The base of every section of the configuration, and the fingerprint."""
+"""The base of every section of the configuration, its fingerprint, and what is wrong with one in words."""
 
 import difflib
 import hashlib
@@ -6,26 +6,30 @@ import json
 import re
 from typing import Annotated, Any, ClassVar, get_args
 
-from pydantic import BaseModel, ConfigDict, StringConstraints, ValidationError, field_validator
+from pydantic import BaseModel, ConfigDict, StringConstraints, ValidationError, ValidationInfo, field_validator
+from pydantic_core import ErrorDetails
 
 from kit.core.errors import some
 
-# Names become folders and file names, so they hold nothing a path could misread.
+# The name of an experiment or a policy. Names become folders and files, so they hold nothing a path could misread.
 Name = Annotated[str, StringConstraints(pattern=r"^[A-Za-z0-9][A-Za-z0-9._-]*$", max_length=80)]
 
 
 class FrozenOptions(BaseModel):
-    """Frozen options: unknown keys and non-finite numbers are errors.
+    """A set of options that cannot be changed once made; unknown keys and non-finite numbers are errors.
 
-    `incidental` names the fields that cannot change a result (where data lies, how many workers);
-    they stay out of the fingerprint.
+    Attributes
+    ----------
+    incidental : frozenset of str
+        Of the class: the fields that cannot change a result (where data lies, how many workers). They stay out of
+        the fingerprint.
     """
 
     model_config = ConfigDict(extra="forbid", frozen=True, allow_inf_nan=False)
     incidental: ClassVar[frozenset[str]] = frozenset()
 
     def canonical(self) -> dict[str, Any]:
-        """What decides the result, as plain JSON values with defaults written out."""
+        """Return what decides the result, as plain JSON values with defaults written out."""
         values = self.model_dump(mode="json")
         for name in type(self).model_fields:
             if name in self.incidental:
@@ -40,13 +44,14 @@ class FrozenOptions(BaseModel):
 
 
 class ConfigSection(FrozenOptions):
-    """A section of the configuration, or all of it."""
+    """A section of the configuration, or all of it. It does not take true and false for numbers."""
 
     @field_validator("*", mode="before")
     @classmethod
-    def _true_is_no_number(cls, value: Any, info) -> Any:
-        """Else YAML's `yes` would be read as 1."""
-        if isinstance(value, bool) and not _takes_bool(cls.model_fields[info.field_name].annotation):
+    def _true_is_no_number(cls, value: Any, info: ValidationInfo) -> Any:
+        """Refuse what YAML's `yes` becomes where it would be read as 1."""
+        field = cls.model_fields[info.field_name or ""]
+        if isinstance(value, bool) and not _takes_bool(field.annotation):
             raise ValueError("true and false (and yes, no, on, off) are no value here")
         return value
 
@@ -56,13 +61,13 @@ def _takes_bool(annotation: Any) -> bool:
 
 
 def fingerprint(value: Any) -> str:
-    """The first 16 hexadecimal digits of the SHA-256 of `value` as canonical JSON."""
+    """Return the first 16 hexadecimal digits of the SHA-256 of `value` as canonical JSON."""
     text = json.dumps(value, sort_keys=True, separators=(",", ":"), ensure_ascii=False)
     return hashlib.sha256(text.encode()).hexdigest()[:16]
 
 
+# The keys and places in lists that lead to a value: ("data", "mean", 1) is `data.mean[1]`.
 KeyPath = tuple[str | int, ...]
-
 
 # pydantic's kinds of fault whose own words are about Python → words about YAML.
 _WORDS = {
@@ -77,7 +82,24 @@ _WORDS = {
 
 
 def explain(error: ValidationError, content: Any, model: type[BaseModel], whole: str = "config") -> list[str]:
-    """A line for every key of `content` that `model` refuses; `whole` is the place of what is about no key."""
+    """Return what pydantic refused, a line for each key at fault.
+
+    Parameters
+    ----------
+    error : ValidationError
+        What pydantic raised.
+    content : object
+        What the user wrote, as plain YAML values.
+    model : type
+        The section of the config that `content` was to be.
+    whole : str
+        The place to name for a fault that is about no single key.
+
+    Returns
+    -------
+    list of str
+        The path of each key, its value where that is short, and what is allowed.
+    """
     messages: dict[KeyPath, list[str]] = {}
     values: dict[KeyPath, str] = {}
     for fault in error.errors():
@@ -93,7 +115,7 @@ def explain(error: ValidationError, content: Any, model: type[BaseModel], whole:
     return [f"{_dotted(path) or whole}{values[path]}: {', or '.join(messages[path])}" for path in deepest]
 
 
-def _message(fault: dict[str, Any], path: KeyPath, section: type[BaseModel] | None) -> str:
+def _message(fault: ErrorDetails, path: KeyPath, section: type[BaseModel] | None) -> str:
     kind = fault["type"]
     if kind == "extra_forbidden":
         known = list(section.model_fields) if section else []
@@ -115,8 +137,8 @@ def _message(fault: dict[str, Any], path: KeyPath, section: type[BaseModel] | No
     return re.sub(r"^Input should be (a valid )?", "expected ", message)
 
 
-def _value(fault: dict[str, Any]) -> str:
-    """` = value`, where it is short and the message needs it."""
+def _value(fault: ErrorDetails) -> str:
+    """Return ` = value` where it is short and the message needs it, else nothing."""
     if fault["type"] == "union_tag_invalid":
         return f" = {fault['ctx']['tag']!r}"
     value = fault["input"]
@@ -126,14 +148,16 @@ def _value(fault: dict[str, Any]) -> str:
 
 
 def _dotted(path: KeyPath) -> str:
-    """`data.mean[1]`."""
+    """Return a path as the user would write it, like `data.mean[1]`."""
     text = "".join(f"[{part}]" if isinstance(part, int) else f".{part}" for part in path)
     return text.removeprefix(".")
 
 
-def _place(loc: tuple, content: Any, model: Any) -> tuple[KeyPath, type[BaseModel] | None]:
-    """The keys of a fault as the user wrote them (pydantic adds the names of union members), and
-    the section in which the last key stands."""
+def _place(loc: KeyPath, content: Any, model: Any) -> tuple[KeyPath, type[BaseModel] | None]:
+    """Return the keys of a fault as the user wrote them, and the section in which the last key stands.
+
+    pydantic's `loc` holds the names of union members as well.
+    """
     path: list[str | int] = []
     for place, part in enumerate(loc):
         inside = isinstance(content, dict) and part in content
@@ -151,7 +175,7 @@ def _place(loc: tuple, content: Any, model: Any) -> tuple[KeyPath, type[BaseMode
 
 
 def _member(model: Any, part: Any) -> Any:
-    """The section type (or, for a union of sections, {tag: type}) that a key of `model` holds."""
+    """Return the type of the section that a key of `model` holds; for a union of sections, {tag: type}."""
     if not (isinstance(model, type) and issubclass(model, BaseModel)):
         return model.get(part) if isinstance(model, dict) else model
     if part not in model.model_fields:  # the name of an entry, like a policy's
@@ -166,7 +190,7 @@ def _member(model: Any, part: Any) -> Any:
 
 
 def _sections(annotation: Any) -> list[type[BaseModel]]:
-    """The sections in an annotation, however deep: those of `tuple[A, ...] | Annotated[B | C, ...] | None`."""
+    """Return the sections in an annotation, however deep, as in `tuple[A, ...] | Annotated[B | C, ...] | None`."""
     if isinstance(annotation, type) and issubclass(annotation, BaseModel):
         return [annotation]
     return [section for part in get_args(annotation) for section in _sections(part)]

@@ -15,10 +15,10 @@ _FLOAT = re.compile(r"^[-+]?(\d+\.?\d*|\.\d+)[eE][-+]?\d+$")
 
 
 class _Loader(yaml.SafeLoader):
-    """With 1e-2 as a number and repeated keys as errors."""
+    """A loader that reads 1e-2 as a number and refuses repeated keys."""
 
-    def construct_mapping(self, node, deep=False):
-        seen = set()
+    def construct_mapping(self, node: yaml.MappingNode, deep: bool = False) -> dict[Hashable, Any]:
+        seen: set[Hashable] = set()
         for key_node, _ in node.value:
             if key_node.tag == "tag:yaml.org,2002:merge":
                 continue
@@ -33,22 +33,28 @@ class _Loader(yaml.SafeLoader):
 
 
 class _Dumper(yaml.SafeDumper):
-    """Quotes the text 1e-2, which the loader would read as a number."""
+    """A dumper that quotes the text 1e-2, which the loader would read as a number."""
 
 
 def _represent_text(dumper: _Dumper, text: str) -> yaml.Node:
-    """YAML 1.1 reads three rare characters as line breaks, and would give back others for them."""
+    """Quote text with one of three rare characters, which YAML 1.1 reads as breaks of lines."""
     style = '"' if any(character in text for character in "\x85\u2028\u2029") else None
     return dumper.represent_scalar("tag:yaml.org,2002:str", text, style=style)
 
 
 _Dumper.add_representer(str, _represent_text)
-for _side in (_Loader, _Dumper):
-    _side.add_implicit_resolver("tag:yaml.org,2002:float", _FLOAT, list("-+.0123456789"))
+for _class in (_Loader, _Dumper):
+    _class.add_implicit_resolver("tag:yaml.org,2002:float", _FLOAT, list("-+.0123456789"))
 
 
 def read_yaml(path: Path) -> Any:
-    """The content of a YAML file; KitError with file and line where it is none."""
+    """Return the content of a YAML file.
+
+    Raises
+    ------
+    KitError
+        Where there is no such file, with the nearest name in its folder, or where it is not YAML, with the line.
+    """
     if not path.is_file():
         there = sorted(file.name for file in path.parent.glob("*.yaml")) if path.parent.is_dir() else []
         close = difflib.get_close_matches(path.stem, [Path(name).stem for name in there], n=1)
@@ -62,7 +68,20 @@ def read_yaml(path: Path) -> Any:
 
 
 def parse_yaml(text: str, source: str) -> Any:
-    """What `text` says; `source` stands at the beginning of an error's message."""
+    """Return the content of a text in YAML.
+
+    Parameters
+    ----------
+    text : str
+        The YAML.
+    source : str
+        Where it comes from, to stand at the beginning of an error's message.
+
+    Raises
+    ------
+    KitError
+        Where the text is not YAML, with the line.
+    """
     try:
         return yaml.load(text, _Loader)
     except yaml.MarkedYAMLError as error:
@@ -73,4 +92,5 @@ def parse_yaml(text: str, source: str) -> Any:
 
 
 def dump_yaml(value: Any) -> str:
+    """Return `value` as text in YAML, which `parse_yaml` reads back; keys keep their order."""
     return yaml.dump(value, Dumper=_Dumper, sort_keys=False, allow_unicode=True)

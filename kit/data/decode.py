@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING
 import numpy as np
 from PIL import Image, ImageOps
 
-from kit.core.files import longer_line
+from kit.core.files import first_overlong_line
 from kit.data.config import DataConfig
 from kit.data.sources import Channels, PixelRow, PixelTable, Source
 
@@ -145,7 +145,7 @@ def _parsed(table: PixelTable, changed: int) -> tuple[np.ndarray, np.ndarray, st
     """
     nothing = np.zeros((0, table.height, table.width), dtype=np.uint8), np.zeros(0, dtype=bool)
     try:
-        if line := longer_line(table.path):
+        if line := first_overlong_line(table.path):
             return *nothing, f"more cells in line {line} than there are column names"
         parts = [_grey_levels(frame, table.columns) for frame in _frames(table)]
     except (OSError, ValueError, KeyError, csv.Error) as error:  # no CSV table, or without one of the columns

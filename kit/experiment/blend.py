@@ -28,7 +28,7 @@ from kit.experiment.fold_plan import read_plan
 from kit.experiment.pool import PooledPredictions, hand_in, pooled, stored_scores
 from kit.scoring.blend import BlendChoice, choose_blend
 from kit.scoring.config import ScoringConfig
-from kit.scoring.decide import choose
+from kit.scoring.decide import choose_rule
 
 RECORD = "blend.json"
 _LONGEST = 80  # of a name
@@ -307,7 +307,7 @@ def _score_alone(member: BlendMember, pool: PooledPredictions, config: ScoringCo
     scores = stored_scores(member.folder.policy(member.policy) / "scores.json", config)
     if scores and scores.oof_rows == len(pool.oof):
         return scores.oof
-    return choose(pool.oof.to_numpy(), pool.truth, pool.folds, config, pool.groups).cross_fitted
+    return choose_rule(pool.oof.to_numpy(), pool.truth, pool.folds, config, pool.groups).cross_fitted
 
 
 def _write(
@@ -322,7 +322,7 @@ def _write(
     folder, classes = dirs.runs / record["name"], competition.classes
     submission = dirs.submissions / f"{record['name']}.csv"
     ids, folds = pools[0].oof.index, pools[0].folds
-    oof = choice.blend.out_of_fold([pool.oof.to_numpy() for pool in pools], folds)
+    oof = choice.blend.combine_out_of_fold([pool.oof.to_numpy() for pool in pools], folds)
     values = {fold: _test_of(fold, choice, pools) for fold in pools[0].test}
     test = {
         fold: pd.DataFrame(each, index=pd.Index(competition.test_ids, name="id"), columns=list(classes))
@@ -339,6 +339,6 @@ def _write(
 def _test_of(fold: int, choice: BlendChoice, pools: Sequence[PooledPredictions]) -> np.ndarray:
     """The blended predictions of the test rows by one fold's models."""
     rows = pools[0].folds == fold
-    return choice.blend.of(
+    return choice.blend.combine(
         [pool.test[fold].to_numpy() for pool in pools], [pool.oof.to_numpy()[rows] for pool in pools]
     )

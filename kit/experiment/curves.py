@@ -8,7 +8,7 @@ import numpy as np
 
 from kit.core.plotting import COLOURS, new_figure, save
 from kit.core.runs import ExperimentDir, RunDir
-from kit.lr.plots import draw_lines, limits
+from kit.lr.plots import draw_lines, rate_limits
 
 COLUMNS = 5  # panels side by side
 MOST_CURVES = 8  # of scores in one panel that can be told apart
@@ -59,7 +59,7 @@ def _draw_rates(axes, policy: str, runs: list[RunDir]) -> tuple[float, float]:
         frozen = saved.get("frozen")  # runs of an earlier version have none
     draw_lines(axes, lr, names, frozen)
     axes.set_title(policy)
-    return limits(lr)
+    return rate_limits(lr)
 
 
 def _draw_scores(axes, runs: dict[str, list[RunDir]], metric: str) -> None:

@@ -16,7 +16,7 @@ from kit.core.files import read_json, read_record, write_json
 from kit.core.runs import RunDir, RunRecord, average, read_predictions, write_predictions
 from kit.experiment.loaded import LoadedExperiment
 from kit.scoring.config import ScoringConfig, Transfer
-from kit.scoring.decide import Rule, RuleChoice, choose, decide_test, rule_from_json
+from kit.scoring.decide import Rule, RuleChoice, choose_rule, decide_test, rule_from_json
 from kit.scoring.f1 import per_class, score
 
 
@@ -157,7 +157,7 @@ class PooledPredictions:
     test: dict[int, pd.DataFrame]
 
     def choose(self, config: ScoringConfig) -> RuleChoice:
-        return choose(self.oof.to_numpy(), self.truth, self.folds, config, self.groups)
+        return choose_rule(self.oof.to_numpy(), self.truth, self.folds, config, self.groups)
 
 
 def hand_in(

@@ -24,7 +24,7 @@ from kit.experiment.config import ExperimentConfig
 from kit.experiment.fingerprint import config_digest
 from kit.experiment.pool import by_fold, hand_in, stored_rule
 from kit.model.build import build_model, normalisation
-from kit.scoring.decide import Rule, choose, plain_rule
+from kit.scoring.decide import Rule, choose_rule, plain_rule
 from kit.scoring.rules import Argmax
 from kit.training.device import make_accelerator
 from kit.training.predict import Normalise, predict
@@ -264,7 +264,7 @@ def _rule(
         raise KitError("the runs were trained on other rows or classes than the train table has")
     fold_of = {name: run.record.fold for run in runs for name in read_predictions(run.oof).index}
     folds = np.array([fold_of[name] for name in oof.index])
-    rule = choose(oof.to_numpy(), targets[rows], folds, config).rule
+    rule = choose_rule(oof.to_numpy(), targets[rows], folds, config).rule
     say(f"decision rule, fitted on {len(oof)} out-of-fold rows: {rule.sentence(classes)}")
     return rule
 

@@ -1,4 +1,4 @@
-"""Where training is in time, and where a group of parameters is in depth."""
+"""Where training is in time, and where a group of parameters is in the depth of the network."""
 
 from dataclasses import dataclass
 
@@ -7,9 +7,14 @@ from dataclasses import dataclass
 class Clock:
     """A moment in training, or in a phase of it.
 
-    step            attempted optimizer updates before this one: 0 … total_steps − 1
-    total_steps     updates of the whole training (within a phase: of the phase, which may be a fraction)
-    steps_per_epoch updates of one epoch; needed by what counts in epochs
+    Attributes
+    ----------
+    step : float
+        How many optimizer updates were attempted before this one: 0 … total_steps − 1.
+    total_steps : float
+        How many updates the whole training has; within a phase those of the phase, which may be a fraction.
+    steps_per_epoch : float or None
+        How many updates an epoch has. Policies that count in epochs need it.
     """
 
     step: float
@@ -18,12 +23,18 @@ class Clock:
 
     @property
     def progress(self) -> float:
-        """step / total_steps, in [0, 1)."""
+        """The share of the training or phase that is done: step / total_steps, in [0, 1)."""
         return self.step / self.total_steps
 
     @property
     def epoch(self) -> float:
-        """Epochs done, with the fraction of the running one. Raises ValueError without `steps_per_epoch`."""
+        """The epochs that are done, with the fraction of the running one.
+
+        Raises
+        ------
+        ValueError
+            Where `steps_per_epoch` is None.
+        """
         if self.steps_per_epoch is None:
             raise ValueError("steps_per_epoch: needed, because the policy counts in epochs")
         return self.step / self.steps_per_epoch
@@ -31,19 +42,31 @@ class Clock:
 
 @dataclass(frozen=True)
 class PolicyGroup:
-    """A depth group as policies see it: the parameters at one depth of the network."""
+    """A depth group as policies see it: the parameters at one depth of the network.
 
-    index: int  # 0 is the stem, count − 1 the head
+    Attributes
+    ----------
+    index : int
+        Its place among the depth groups: 0 is the stem, count − 1 the head.
+    count : int
+        How many depth groups the network has.
+    name : str
+        Its name, like "layer4.0".
+    n_params : int
+        How many parameters it holds.
+    """
+
+    index: int
     count: int
     name: str = ""
     n_params: int = 0
 
     @property
     def depth(self) -> float:
-        """0 at the stem, 1 at the head; a single group is all head."""
+        """The relative depth: 0 at the stem, 1 at the head. A single depth group is all head."""
         return self.index / (self.count - 1) if self.count > 1 else 1.0
 
     @property
     def above(self) -> int:
-        """How many groups lie between this one and the output: 0 at the head."""
+        """How many depth groups lie between this one and the output: 0 at the head."""
         return self.count - 1 - self.index

@@ -2,7 +2,7 @@
 
 import re
 from dataclasses import dataclass
-from typing import Annotated, Any, ClassVar, Literal
+from typing import Annotated, Any, ClassVar, Literal, Self, TypeVar
 
 from pydantic import Discriminator, Field, Tag, ValidationError, ValidationInfo, field_validator, model_validator
 
@@ -13,14 +13,21 @@ from kit.lr.policy import Policy
 from kit.lr.profiles import Discriminative, HeadFirst, Profile, ProfileBase, Uniform
 from kit.lr.schedules import OneCycle, Schedule
 
+_Value = TypeVar("_Value")
+
 
 @dataclass(frozen=True)
 class Rate:
-    """A rate as fastai's users write it.
+    """A rate as fastai's users write it: `1e-2`, `slice(1e-2)` or `slice(1e-6, 1e-2)`.
 
-    1e-2              first None, last 1e-2, a slice: no
-    slice(1e-2)       first None, last 1e-2, a slice: yes
-    slice(1e-6, 1e-2) first 1e-6, last 1e-2, a slice: yes
+    Attributes
+    ----------
+    first : float or None
+        The first number of a slice of two; else None.
+    last : float
+        The last number, or the only one.
+    is_slice : bool
+        Whether it is written as a slice.
     """
 
     first: float | None
@@ -37,9 +44,17 @@ _SLICE = re.compile(r"^slice\(\s*([^,()\s]+)\s*(?:,\s*([^,()\s]+)\s*)?\)$")
 
 
 def parse_lr(lr: float | str | slice) -> Rate:
-    """Reads `1e-2`, `slice(1e-2)` or `slice(1e-6, 1e-2)`, as text or as Python's slice.
+    """Return the rate that `1e-2`, `slice(1e-2)` or `slice(1e-6, 1e-2)` means.
 
-    Raises ValueError for anything else, and for rates that are not finite and above 0.
+    Parameters
+    ----------
+    lr : float, str or slice
+        The number, the text, or Python's own slice.
+
+    Raises
+    ------
+    ValueError
+        For anything else, and for rates that are not finite and above 0.
     """
     if isinstance(lr, slice):
         lr = f"slice({lr.stop})" if lr.start is None else f"slice({lr.start}, {lr.stop})"
@@ -59,19 +74,24 @@ def parse_lr(lr: float | str | slice) -> Rate:
 
 
 def _scaled(lr: float | str, factor: float) -> float | str:
-    """`slice(1e-4, 1e-2)` times 2 is `slice(0.0002, 0.02)`; to twelve digits, so that ends stay round."""
+    """Return the rate, or both ends of the slice, times a factor, to twelve digits, so that ends stay round."""
     rate = parse_lr(lr)
-    first, last = (None if each is None else float(f"{each * factor:.12g}") for each in (rate.first, rate.last))
-    return str(Rate(first, last, rate.is_slice)) if rate.is_slice else last
+
+    def scaled(value: float) -> float:
+        return float(f"{value * factor:.12g}")
+
+    if not rate.is_slice:
+        return scaled(rate.last)
+    return str(Rate(None if rate.first is None else scaled(rate.first), scaled(rate.last), True))
 
 
 class _Spelled(ConfigSection):
-    """What reads rates and names of schedules and profiles."""
+    """The base of sections that hold rates and names of schedules and profiles."""
 
     @field_validator("lr", check_fields=False)
     @classmethod
     def _one_spelling(cls, lr: float | str | None) -> float | str | None:
-        """So that `slice(1e-6,1e-2)` and `slice(1e-06, 0.01)` are the same policy."""
+        """Spell a rate in one way, so that `slice(1e-6,1e-2)` and `slice(1e-06, 0.01)` are the same policy."""
         if lr is None:
             return None
         rate = parse_lr(lr)
@@ -80,6 +100,7 @@ class _Spelled(ConfigSection):
     @field_validator("schedule", "profile", "controller", "phases", mode="before", check_fields=False)
     @classmethod
     def _by_name(cls, value: Any, info: ValidationInfo) -> Any:
+        """Take a name alone for a mapping that holds nothing but the name."""
         if isinstance(value, str):
             return {"name": value}
         optional = info.field_name != "schedule" or cls is PhaseConfig
@@ -92,10 +113,19 @@ class _Spelled(ConfigSection):
 
 
 class PhaseConfig(_Spelled):
-    """A phase of a policy; what it leaves out is the policy's.
+    """A phase of a policy, as a config file states it; what it leaves out is the policy's.
 
-    epochs, fraction  how long it is, in epochs or as a share of the training; the last phase may leave
-                      both out and takes the rest
+    Attributes
+    ----------
+    epochs, fraction : float or None
+        How long the phase is, in epochs or as a share of the training. The last phase may leave both out, and
+        takes the rest.
+    lr : float, str or None
+        The peak rate, or a slice.
+    schedule, profile : mapping or None
+        By name, with options.
+    freeze_to : int or None
+        The first depth group that learns; −1 is the head alone.
     """
 
     epochs: Annotated[float, Field(gt=0)] | None = None
@@ -106,7 +136,7 @@ class PhaseConfig(_Spelled):
     freeze_to: int | None = None
 
     @model_validator(mode="after")
-    def _one_length(self):
+    def _one_length(self) -> Self:
         if self.epochs is not None and self.fraction is not None:
             raise ValueError("epochs and fraction both say how long the phase is; give one of them")
         return self
@@ -115,10 +145,24 @@ class PhaseConfig(_Spelled):
 class FineTune(FrozenOptions):
     """fastai's `fine_tune`: the head alone for `freeze_epochs`, then everything at discriminative rates.
 
-    With b the policy's lr: first `slice(b)` under one-cycle with pct_start .99, all groups but the head frozen;
-    then slice(b/2/lr_mult, b/2) under one-cycle with `pct_start` and `div`, for the rest of the training.
-    fastai v2 `Learner.fine_tune`, with its defaults; its base_lr is 2e-3. fastai also forgets the optimizer's
-    state between the two; the kit keeps it.
+    Attributes
+    ----------
+    freeze_epochs : float
+        How many epochs the head learns alone.
+    lr_mult : float
+        By what the stem's rate is smaller than the head's in the second phase.
+    pct_start, div : float
+        Those of the second phase's one-cycle.
+
+    Notes
+    -----
+    With b the policy's lr: first `slice(b)` under one-cycle with pct_start .99, all depth groups but the head
+    frozen; then slice(b/2/lr_mult, b/2) under one-cycle with `pct_start` and `div`, for the rest of the training.
+    fastai forgets the optimizer's state between the two; the kit keeps it.
+
+    References
+    ----------
+    fastai v2 `Learner.fine_tune`, with its defaults; its base_lr is 2e-3.
     """
 
     name: Literal["fine_tune"] = "fine_tune"
@@ -128,6 +172,15 @@ class FineTune(FrozenOptions):
     div: Annotated[float, Field(ge=1)] = 5.0
 
     def phases(self, base: float, equalise: bool = False) -> tuple[Phase, ...]:
+        """Return the two phases.
+
+        Parameters
+        ----------
+        base : float
+            b, the policy's lr.
+        equalise : bool
+            As in `PolicyConfig`.
+        """
         return (
             Phase(base, OneCycle(pct_start=0.99), HeadFirst(), -1, equalise, epochs=self.freeze_epochs),
             Phase(
@@ -144,6 +197,7 @@ def _listed_or_named(value: Any) -> str:
     return "listed" if isinstance(value, list | tuple) else "fine_tune"
 
 
+# What a config's `phases` holds.
 Phases = Annotated[
     Annotated[tuple[PhaseConfig, ...], Tag("listed")] | Annotated[FineTune, Tag("fine_tune")],
     Discriminator(_listed_or_named),
@@ -153,17 +207,29 @@ Phases = Annotated[
 class PolicyConfig(_Spelled):
     """A policy as a file in configs/policies/ states it.
 
-    description  a sentence, for `python -m kit policies`
-    lr           the peak rate: 1e-2, slice(1e-6, 1e-2) or slice(1e-2); for `phases: fine_tune` its base_lr
-    schedule     a schedule's name, or a mapping with `name` and its options
-    profile      a profile's name, or a mapping; left out: what the slice says, else uniform
-    groups       where the network is cut into depth groups: `block` (one a block), `stage` (one a
-                 stage) or `coarse` (three, as fastai does: front half, back half, head)
-    freeze_to    the first depth group that learns, −1 the head alone (fastai's `freeze_to`)
-    phases       `fine_tune`, or a list of phases, each with what it changes
-    train_norm   whether normalisation layers of frozen groups learn, as in fastai
-    equalise     rescale a profile so that its mean rate over parameters and time is the uniform one's
-    controller   a controller's name, or a mapping
+    Attributes
+    ----------
+    description : str
+        A sentence, for `python -m kit policies`.
+    lr : float or str
+        The peak rate: 1e-2, slice(1e-6, 1e-2) or slice(1e-2); for `phases: fine_tune` its base_lr.
+    schedule : Schedule
+        A schedule's name, or a mapping with `name` and its options.
+    profile : Profile or None
+        A profile's name, or a mapping; None: what the slice says, else uniform.
+    groups : {"block", "stage", "coarse"}
+        Where the network is cut into depth groups: one a block, one a stage, or three, as fastai does (front half,
+        back half, head).
+    freeze_to : int
+        The first depth group that learns, −1 the head alone (fastai's `freeze_to`).
+    phases : FineTune, tuple of PhaseConfig or None
+        `fine_tune`, or a list of phases, each with what it changes.
+    train_norm : bool
+        Whether normalisation layers of frozen depth groups learn, as in fastai.
+    equalise : bool
+        Whether to rescale a profile so that its mean rate over parameters and time is the uniform profile's.
+    controller : Controller or None
+        A controller's name, or a mapping.
     """
 
     incidental: ClassVar[frozenset[str]] = frozenset({"description"})
@@ -180,16 +246,30 @@ class PolicyConfig(_Spelled):
     controller: Controller | None = None
 
     @model_validator(mode="after")
-    def _can_be_built(self):
+    def _can_be_built(self) -> Self:
         self.build()
         return self
 
     def build(self) -> Policy:
-        """The policy. Raises ValueError where lr and profile contradict each other."""
+        """Return the policy.
+
+        Raises
+        ------
+        ValueError
+            Where lr and profile contradict each other.
+        """
         return Policy(self._phases(), self.train_norm, self.controller)
 
     def at_peak(self, peak: float) -> "PolicyConfig":
-        """The policy with this peak rate: all its rates, those of its phases included, times the same factor."""
+        """Return the policy with another peak rate.
+
+        All its rates, those of its phases included, are multiplied by the same factor.
+
+        Parameters
+        ----------
+        peak : float
+            The highest rate that any phase is to have.
+        """
         factor = peak / self.build().peak
         if factor == 1:
             return self
@@ -218,7 +298,9 @@ class PolicyConfig(_Spelled):
 
     def _phase(self, phase: PhaseConfig, place: str) -> Phase:
         try:
-            peak, profile = shaped(parse_lr(_either(phase.lr, self.lr)), _either(phase.profile, self.profile))
+            peak, profile = peak_and_profile(
+                parse_lr(_either(phase.lr, self.lr)), _either(phase.profile, self.profile)
+            )
         except ValueError as error:
             raise ValueError(f"{place}{error}") from error
         return Phase(
@@ -232,10 +314,27 @@ class PolicyConfig(_Spelled):
         )
 
 
-def shaped(rate: Rate, profile: ProfileBase | None) -> tuple[float, ProfileBase]:
-    """The peak rate and the profile that a rate and a stated profile (or none) mean together.
+def peak_and_profile(rate: Rate, profile: ProfileBase | None) -> tuple[float, ProfileBase]:
+    """Return the peak rate and the profile that a rate and a stated profile mean together.
 
-    Raises ValueError where they say different things, and where a profile lacks what a slice would give.
+    Parameters
+    ----------
+    rate : Rate
+        The rate, or the slice.
+    profile : ProfileBase or None
+        The profile that the config states, if any.
+
+    Returns
+    -------
+    peak : float
+        The rate where the profile is 1.
+    profile : ProfileBase
+        With the `ratio` that a slice gives.
+
+    Raises
+    ------
+    ValueError
+        Where the two say different things, and where a profile lacks what a slice would give.
     """
     if not rate.is_slice:
         if profile is None:
@@ -261,13 +360,24 @@ def shaped(rate: Rate, profile: ProfileBase | None) -> tuple[float, ProfileBase]
 
 
 def policy(lr: float | str | slice, schedule: Any = "one_cycle", profile: Any = None, **options: Any) -> Policy:
-    """A policy from the values a config file would hold, for use without the rest of the kit.
+    """Return a policy from the values that a config file would hold, for use without the rest of the kit.
 
-    lr       1e-2, or fastai's slice(1e-6, 1e-2), as Python's or as text
-    options  the other keys of `PolicyConfig`: freeze_to, phases, train_norm, equalise, controller. Where the
-             network is cut into depth groups is not among them: `depth_groups(model, cut)` says it
+    Parameters
+    ----------
+    lr : float, str or slice
+        1e-2, or fastai's slice(1e-6, 1e-2), as Python's or as text.
+    schedule : str or dict
+        A schedule's name, or a mapping with `name` and its options.
+    profile : str, dict or None
+        A profile's name, or a mapping; None: what the slice says, else uniform.
+    **options
+        The other keys of `PolicyConfig`: freeze_to, phases, train_norm, equalise, controller. Where the network is
+        cut into depth groups is not among them: `depth_groups(model, cut)` says it.
 
-    Raises ValueError, with a line a fault, for what cannot be read or is contradictory.
+    Raises
+    ------
+    ValueError
+        With a line a fault, for what cannot be read or is contradictory.
     """
     if "groups" in options:
         raise ValueError("groups: where the network is cut is said by depth_groups(model, cut)")
@@ -280,9 +390,17 @@ def policy(lr: float | str | slice, schedule: Any = "one_cycle", profile: Any = 
 
 
 def fine_tune(base_lr: float = 2e-3, **options: Any) -> Policy:
-    """fastai's `fine_tune` as a policy; options: those of `FineTune`."""
+    """Return fastai's `fine_tune` as a policy.
+
+    Parameters
+    ----------
+    base_lr : float
+        fastai's base_lr.
+    **options
+        Those of `FineTune`.
+    """
     return policy(base_lr, phases={"name": "fine_tune", **options})
 
 
-def _either(first, second):
+def _either(first: _Value | None, second: _Value) -> _Value:
     return second if first is None else first

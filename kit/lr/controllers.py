@@ -4,16 +4,21 @@ A controller is a pure function of its state and the signals, so a training can 
 recorded. The multiplier is bounded, so that the policy below it stays in sight, and it always multiplies the
 static rate: nothing compounds. Controllers never see validation data.
 
-The signals, float64 [groups] each; only those that a controller declares are measured:
-    weight     ‖w‖ before the update
-    gradient   ‖g‖ of this update, after clipping
-    direction  ‖Δw‖ / rate of the last update that moved the group: what the optimizer moves per unit of
-               rate, its momentum, scaling and weight decay included; NaN before there was one
-    decay      the optimizer's weight decay
+The signals, float64 [depth groups] each, of which only those are measured that a controller declares:
+
+weight
+    ‖w‖ before the update.
+gradient
+    ‖g‖ of this update, after clipping.
+direction
+    ‖Δw‖ / rate of the last update that moved the depth group: what the optimizer moves per unit of rate, its
+    momentum, scaling and weight decay included. NaN before there was one.
+decay
+    The optimizer's weight decay.
 """
 
 from collections.abc import Mapping
-from typing import Annotated, Any, ClassVar, Literal
+from typing import TYPE_CHECKING, Annotated, Any, ClassVar, Literal, Self
 
 import numpy as np
 from pydantic import Field, model_validator
@@ -26,31 +31,58 @@ Positive = Annotated[float, Field(gt=0)]
 
 
 class ControllerBase(FrozenOptions):
-    """lower, upper  bounds of the multiplier"""
+    """The base of controllers: what each of them answers before an update.
+
+    Attributes
+    ----------
+    signals : tuple of str
+        Of the class: the names of the signals that it needs.
+    lower, upper : float
+        The bounds of the multiplier.
+    """
+
+    if TYPE_CHECKING:
+        name: str  # every controller declares its own, after the fields of its base
 
     signals: ClassVar[tuple[str, ...]] = ()
     lower: Positive = 0.01
     upper: Positive = 10.0
 
     @model_validator(mode="after")
-    def _bounds(self):
+    def _bounds(self) -> Self:
         if self.lower > self.upper:
             raise ValueError(f"lower {self.lower:g} is above upper {self.upper:g}")
         return self
 
     def start(self, count: int) -> State:
-        """The state before the first update, for `count` groups."""
+        """Return the state before the first update, for `count` depth groups."""
         return {}
 
     def step(self, state: State, signals: Signals, lr: np.ndarray, fraction: float) -> tuple[np.ndarray, State]:
-        """Multipliers of the static rates `lr` [groups], and the state for the next update.
+        """Return the multipliers of this update, and the state for the next one.
 
-        fraction  what the schedule makes of the peak rate now, in [0, 1]
+        Parameters
+        ----------
+        state : dict
+            What `start` or the last step returned.
+        signals : mapping of str to ndarray
+            The signals that the class declares, float64 [depth groups] each.
+        lr : ndarray
+            The static rates, float64 [depth groups].
+        fraction : float
+            What the schedule makes of the peak rate now, in [0, 1].
+
+        Returns
+        -------
+        multipliers : ndarray
+            float64 [depth groups], between `lower` and `upper`.
+        state : dict
+            Plain lists and numbers, for a checkpoint.
         """
         raise TypeError(f"{type(self).__name__} does not say its multiplier")
 
     def _bounded(self, ratio: np.ndarray) -> np.ndarray:
-        """The ratio within its bounds; `lower` where there is none, for a norm of 0 or one that is not finite."""
+        """Return the ratio within its bounds; `lower` where it is 0 or not finite."""
         there = np.isfinite(ratio) & (ratio > 0)
         return np.clip(np.where(there, ratio, self.lower), self.lower, self.upper)
 
@@ -58,9 +90,18 @@ class ControllerBase(FrozenOptions):
 class LARS(ControllerBase):
     """LARS's trust ratio, η‖w‖ / (‖g‖ + λ‖w‖), a depth group at a time.
 
-    η is `coefficient`, λ the optimizer's weight decay. You, Gitman & Ginsburg, arXiv 1708.03888, where a
-    layer is one tensor and the ratio is not bounded. Meant for SGD. The ratio is of the size of η, so the
-    policy's lr is 1 or more, as in the paper.
+    Meant for SGD. The ratio is of the size of η, so the policy's lr is 1 or more, as in the paper.
+
+    Attributes
+    ----------
+    coefficient : float
+        η; λ is the optimizer's weight decay.
+    lower, upper
+        The bounds of the multiplier.
+
+    References
+    ----------
+    You, Gitman & Ginsburg, arXiv 1708.03888, where a layer is one tensor and the ratio is not bounded.
     """
 
     signals = ("weight", "gradient", "decay")
@@ -79,9 +120,17 @@ class LARS(ControllerBase):
 class LAMB(ControllerBase):
     """LAMB's trust ratio, ‖w‖ / ‖direction‖, a depth group at a time, of the update before this one.
 
-    With Adam as the optimizer the direction is Adam's with its decoupled weight decay, as in You et al.,
-    arXiv 1904.00962; there a layer is one tensor and the ratio is of the very same update. The first update,
-    which has none before it, is made at `lower`.
+    With Adam as the optimizer the direction is Adam's with its decoupled weight decay. The first update, which has
+    none before it, is made at `lower`.
+
+    Attributes
+    ----------
+    lower, upper
+        The bounds of the multiplier.
+
+    References
+    ----------
+    You et al., arXiv 1904.00962, where a layer is one tensor and the ratio is of the very same update.
     """
 
     signals = ("weight", "direction")
@@ -95,10 +144,24 @@ class LAMB(ControllerBase):
 class ConstantUpdate(ControllerBase):
     """Holds each group's relative update ‖Δw‖/‖w‖ at `target`, moving with the schedule, slowly.
 
-    With r the static rate of a group and s the schedule's fraction, the multiplier that would hit the target
-    is m* = target·s·‖w‖ / (r·‖direction‖), within the bounds; log m, 0 at first, moves by the share `gain`
-    towards log m* at each update, and stays where a norm is 0 or not finite. Ratios near 1e-3 are a rule of
-    thumb from practice (Karpathy, CS231n notes).
+    Attributes
+    ----------
+    target : float
+        The relative update at the peak of the schedule.
+    gain : float
+        The share of the way to the target that each update takes, on a log scale.
+    lower, upper
+        The bounds of the multiplier.
+
+    Notes
+    -----
+    With r the static rate of a depth group and s the schedule's fraction, the multiplier that would hit the target
+    is m* = target·s·‖w‖ / (r·‖direction‖), within the bounds; log m, 0 at first, moves by the share `gain` towards
+    log m* at each update, and stays where a norm is 0 or not finite.
+
+    References
+    ----------
+    Ratios near 1e-3 are a rule of thumb from practice: Karpathy, CS231n notes.
     """
 
     signals = ("weight", "direction")
@@ -110,7 +173,7 @@ class ConstantUpdate(ControllerBase):
         return {"log_multiplier": [0.0] * count}
 
     def step(self, state: State, signals: Signals, lr: np.ndarray, fraction: float) -> tuple[np.ndarray, State]:
-        log = np.array(state["log_multiplier"])
+        log: np.ndarray = np.array(state["log_multiplier"])
         with np.errstate(divide="ignore", invalid="ignore", over="ignore"):
             wanted = np.log(self.target * fraction * signals["weight"] / (lr * signals["direction"]))
         bounded = wanted.clip(np.log(self.lower), np.log(self.upper))

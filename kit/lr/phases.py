@@ -15,14 +15,26 @@ LONGEST = 20_000  # updates that `equalise` sums over; of longer phases it takes
 
 @dataclass(frozen=True)
 class Phase:
-    """A part of the training. Within it, a clock counts from the phase's beginning to its end.
+    """A part of the training: a peak rate, a schedule and a profile.
 
-    peak       the rate where schedule and profile are 1
-    freeze_to  the first group that learns; those before it are frozen. Negative counts from the head:
-               −1 leaves the head alone (fastai's `freeze_to`)
-    equalise   rescale so that the mean rate over parameters and updates is what the uniform profile gives,
-               of the groups that `freeze_to` lets learn
-    epochs, fraction   how long it is; neither: the rest of the training
+    Within a phase, a clock counts from the phase's beginning to its end.
+
+    Attributes
+    ----------
+    peak : float
+        The rate where schedule and profile are 1.
+    schedule : ScheduleBase
+        How the rate moves over the phase.
+    profile : ProfileBase
+        How the rate differs by depth.
+    freeze_to : int
+        The first depth group that learns; those before it are frozen. A negative number counts from the head: −1
+        leaves the head alone (fastai's `freeze_to`).
+    equalise : bool
+        Whether to rescale, so that the mean rate over parameters and updates is what the uniform profile gives, of
+        the depth groups that `freeze_to` lets learn.
+    epochs, fraction : float or None
+        How long the phase is, in epochs or as a share of the training; neither: the rest of the training.
     """
 
     peak: float
@@ -32,34 +44,70 @@ class Phase:
     equalise: bool = False
     epochs: float | None = None
     fraction: float | None = None
-    _scales: dict = field(default_factory=dict, init=False, compare=False, repr=False)
+    _scales: dict[tuple[float | PolicyGroup | None, ...], float] = field(
+        default_factory=dict, init=False, compare=False, repr=False
+    )
 
     def length(self, total_steps: float, steps_per_epoch: float | None) -> float | None:
-        """In updates; None for the rest of the training."""
-        if self.epochs is not None and steps_per_epoch is None:
-            raise ValueError("steps_per_epoch: needed, because the policy counts in epochs")
+        """Return how long the phase is, in updates, which may be a fraction; None for the rest of the training.
+
+        Parameters
+        ----------
+        total_steps : float
+            Updates of the whole training.
+        steps_per_epoch : float or None
+            Updates of an epoch.
+
+        Raises
+        ------
+        ValueError
+            Where the phase counts in epochs and `steps_per_epoch` is None.
+        """
         if self.epochs is not None:
+            if steps_per_epoch is None:
+                raise ValueError("steps_per_epoch: needed, because the policy counts in epochs")
             return self.epochs * steps_per_epoch
         return None if self.fraction is None else self.fraction * total_steps
 
     def lr(self, clock: Clock, groups: Sequence[PolicyGroup]) -> np.ndarray:
-        """float64 [groups]; `clock` counts within the phase."""
+        """Return the rate of each depth group, float64 [depth groups].
+
+        Parameters
+        ----------
+        clock : Clock
+            The moment, counted within the phase.
+        groups : sequence of PolicyGroup
+            The depth groups, from the stem to the head.
+        """
         fraction = self.peak * self.schedule(clock)
         if self.equalise:
             fraction *= self.scale(clock, groups)
         return fraction * self._multipliers(clock, groups)
 
     def frozen(self, clock: Clock, groups: Sequence[PolicyGroup]) -> np.ndarray:
-        """bool [groups]."""
+        """Return which depth groups are frozen at this moment, bool [depth groups]."""
         first = self.first_learning(len(groups))
         return np.array([group.index < first or self.profile.frozen(clock, group) for group in groups], dtype=bool)
 
     def first_learning(self, count: int) -> int:
-        """The index of the first group that `freeze_to` lets learn."""
+        """Return the index of the first of `count` depth groups that `freeze_to` lets learn."""
         return self.freeze_to if self.freeze_to >= 0 else max(0, count + self.freeze_to)
 
     def check(self, groups: Sequence[PolicyGroup], epochs: float | None) -> None:
-        """Raises ValueError where the phase, so many epochs long, does not fit a model with these groups."""
+        """Check that the phase fits a model.
+
+        Parameters
+        ----------
+        groups : sequence of PolicyGroup
+            The model's depth groups, from the stem to the head.
+        epochs : float or None
+            How long the phase is; None where that is not known.
+
+        Raises
+        ------
+        ValueError
+            Where it does not fit.
+        """
         self.profile.check(groups, epochs)
         if not -len(groups) <= self.freeze_to < len(groups):
             raise ValueError(f"freeze_to: {self.freeze_to} leaves nothing to learn of {len(groups)} depth groups")
@@ -67,12 +115,17 @@ class Phase:
             raise ValueError("equalise: needs the number of parameters of every group")
 
     def scale(self, clock: Clock, groups: Sequence[PolicyGroup]) -> float:
-        """The factor of `equalise`: with n_g parameters in group g, n in all, f the schedule, m the profile
+        """Return the factor by which `equalise` rescales the phase.
+
+        It is one number, so that the profile keeps its shape over depth and over time.
+
+        Notes
+        -----
+        With n_g parameters in depth group g, n in all, f the schedule and m the profile, it is
 
             Σ_t n·f(t) / Σ_t Σ_g n_g·m_g(t)·f(t)
 
-        over the updates of the phase and the groups that `freeze_to` lets learn. One number, so that the
-        profile keeps its shape over depth and over time.
+        over the updates t of the phase and the depth groups g that `freeze_to` lets learn.
         """
         key = (clock.total_steps, clock.steps_per_epoch, *groups)
         if key not in self._scales:
@@ -88,18 +141,33 @@ class Phase:
         return self._scales[key]
 
     def bound(self, clock: Clock, groups: Sequence[PolicyGroup]) -> float:
-        """A rate that no group of this phase exceeds."""
+        """Return a rate that no depth group of this phase exceeds."""
         return self.peak * self.profile.bound * (self.scale(clock, groups) if self.equalise else 1.0)
 
     def _multipliers(self, clock: Clock, groups: Sequence[PolicyGroup]) -> np.ndarray:
         return np.array([self.profile(clock, group) for group in groups], dtype=np.float64)
 
 
-def spans(phases: Sequence[Phase], total_steps: float, steps_per_epoch: float | None) -> list[tuple[float, float]]:
-    """Where each phase begins and ends, in updates (which may be fractions); each begins where the one
-    before it ends, and the last ends with the training.
+def phase_spans(
+    phases: Sequence[Phase], total_steps: float, steps_per_epoch: float | None
+) -> list[tuple[float, float]]:
+    """Return where each phase begins and ends, in updates, which may be fractions.
 
-    Raises ValueError where they do not fill the training.
+    Each begins where the one before it ends, and the last ends with the training.
+
+    Parameters
+    ----------
+    phases : sequence of Phase
+        One after the other.
+    total_steps : float
+        Updates of the whole training.
+    steps_per_epoch : float or None
+        Updates of an epoch.
+
+    Raises
+    ------
+    ValueError
+        Where the phases do not fill the training.
     """
     lengths = [phase.length(total_steps, steps_per_epoch) for phase in phases]
     if None in lengths[:-1]:

@@ -2,20 +2,31 @@
 
 from collections.abc import Mapping, Sequence
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import numpy as np
 
 from kit.core.plotting import COLOURS, MARKERS, new_figure, save
 
+if TYPE_CHECKING:
+    from matplotlib.axes import Axes
+    from matplotlib.image import AxesImage
+
 
 def draw_policies(matrices: Mapping[str, tuple[np.ndarray, np.ndarray, Sequence[str]]], path: Path) -> None:
-    """A row a policy: left its rates by depth group over the updates, right the same as a heat map.
+    """Draw the rates of each policy by depth group over the updates, as lines and as a heat map.
 
-    matrices  by policy: lr [steps, groups], frozen [steps, groups], the groups' names
+    There is a row a policy. All rows share the scale of the rates. In the heat map grey is a rate of 0, hatching
+    is frozen.
 
-    All rows share the scale of the rates. In the heat map grey is a rate of 0, hatching is frozen.
+    Parameters
+    ----------
+    matrices : mapping of str to tuple
+        Policy → lr [steps, depth groups], frozen [steps, depth groups], the depth groups' names.
+    path : Path
+        The picture: .png, .pdf or .svg.
     """
-    lowest, highest = zip(*(limits(lr) for lr, _, _ in matrices.values()), strict=True)
+    lowest, highest = zip(*(rate_limits(lr) for lr, _, _ in matrices.values()), strict=True)
     floor, top = max(min(lowest), max(highest) * 1e-10), max(highest)
     figure = new_figure(11, 0.6 + 3.4 * len(matrices))
     panels = figure.subplots(len(matrices), 2, width_ratios=[1.1, 1], squeeze=False)
@@ -29,10 +40,21 @@ def draw_policies(matrices: Mapping[str, tuple[np.ndarray, np.ndarray, Sequence[
     save(figure, path)
 
 
-def draw_lines(axes, lr: np.ndarray, names: Sequence[str], frozen: np.ndarray | None = None) -> None:
-    """The rate of each depth group over the updates, on a log scale; dark is the stem, light the head.
+def draw_lines(axes: "Axes", lr: np.ndarray, names: Sequence[str], frozen: np.ndarray | None = None) -> None:
+    """Draw the rate of each depth group over the updates, on a log scale; dark is the stem, light the head.
 
-    Where a group is frozen, but for norms that learn at its rate, its line is thin and dotted.
+    Where a depth group is frozen, but for norms that learn at its rate, its line is thin and dotted.
+
+    Parameters
+    ----------
+    axes : matplotlib.axes.Axes
+        Where to draw.
+    lr : ndarray
+        float [steps, depth groups].
+    names : sequence of str
+        The depth groups' names.
+    frozen : ndarray or None
+        bool [steps, depth groups]; None where nothing is frozen.
     """
     from matplotlib import colormaps
 
@@ -59,7 +81,9 @@ def draw_lines(axes, lr: np.ndarray, names: Sequence[str], frozen: np.ndarray | 
     axes.legend(fontsize=7, title="depth group", title_fontsize=7)
 
 
-def _draw_heat(axes, lr: np.ndarray, frozen: np.ndarray, names: Sequence[str], floor: float, top: float):
+def _draw_heat(
+    axes: "Axes", lr: np.ndarray, frozen: np.ndarray, names: Sequence[str], floor: float, top: float
+) -> "AxesImage":
     from matplotlib import colormaps
     from matplotlib.colors import LogNorm
 
@@ -84,7 +108,7 @@ def _draw_heat(axes, lr: np.ndarray, frozen: np.ndarray, names: Sequence[str], f
 
 
 def _runs(on: np.ndarray) -> list[tuple[int, int]]:
-    """Where each run of True begins, and how long it is."""
+    """Return where each run of True begins, and how long it is."""
     edges = np.flatnonzero(np.diff(np.concatenate([[0], on.astype(int), [0]])))
     return [(int(begin), int(end - begin)) for begin, end in edges.reshape(-1, 2)]
 
@@ -95,9 +119,18 @@ def draw_range_test(
     title: str,
     path: Path,
 ) -> None:
-    """The smoothed loss over the swept rate, a line a curve, with the suggestions on it.
+    """Draw the smoothed loss over the swept rate, a line a curve, with the suggested rates on it.
 
-    curves  by name: rates and losses;  marks  by the curve's name: suggestion → rate
+    Parameters
+    ----------
+    curves : mapping of str to tuple
+        Curve → rates [steps], smoothed losses [steps].
+    marks : mapping of str to mapping
+        Curve → suggestion → rate.
+    title : str
+        The picture's title.
+    path : Path
+        The picture: .png, .pdf or .svg.
     """
     from matplotlib import colormaps
 
@@ -131,6 +164,6 @@ def draw_range_test(
     save(figure, path)
 
 
-def limits(lr: np.ndarray) -> tuple[float, float]:
-    """The lowest rate above 0 and the highest."""
+def rate_limits(lr: np.ndarray) -> tuple[float, float]:
+    """Return the lowest rate above 0 and the highest; 1e-12 and 1 where all are 0."""
     return (float(lr[lr > 0].min()), float(lr.max())) if (lr > 0).any() else (1e-12, 1.0)

@@ -1,12 +1,12 @@
 """Profiles: depth group (and, if it wants, time) → multiplier of the scheduled rate.
 
-A new one is a class with a `name`, its formula in the docstring, and a place in `Profile` at the end.
-In the formulas d is a group's depth (0 at the stem, 1 at the head), u how many groups lie above it (0 at
-the head), p the progress of the training or the phase.
+A new one is a class with a `name`, its formula in the docstring, and a place in `Profile` at the end. In the
+formulas d is a depth group's depth (0 at the stem, 1 at the head), u how many depth groups lie above it (0 at the
+head), p the progress of the training or the phase.
 """
 
 from collections.abc import Sequence
-from typing import Annotated, Literal
+from typing import TYPE_CHECKING, Annotated, Literal, Self
 
 from pydantic import Field, model_validator
 
@@ -18,26 +18,43 @@ Ratio = Annotated[float, Field(gt=0, le=1)]
 
 
 class ProfileBase(FrozenOptions):
+    """The base of profiles: what each of them answers about a depth group at a moment in training."""
+
+    if TYPE_CHECKING:
+        name: str  # every profile declares its own, after the fields of its base
+
     def __call__(self, clock: Clock, group: PolicyGroup) -> float:
-        """The multiplier of this group at this moment, at least 0 and at most `bound`."""
+        """Return the multiplier of this depth group at this moment, at least 0 and at most `bound`."""
         raise TypeError(f"{type(self).__name__} does not say its multiplier")
 
     def frozen(self, clock: Clock, group: PolicyGroup) -> bool:
-        """Whether the group does not learn now and for a while: its gradients can be turned off."""
+        """Return whether the depth group learns nothing now and for a while: its gradients can be turned off."""
         return False
 
     def check(self, groups: Sequence[PolicyGroup], epochs: float | None) -> None:
-        """Raises ValueError where the profile does not fit a model with these groups, or a phase of so many
-        epochs (None: unknown)."""
+        """Check that the profile fits a model and a length of training.
+
+        Parameters
+        ----------
+        groups : sequence of PolicyGroup
+            The model's depth groups, from the stem to the head.
+        epochs : float or None
+            How long the training or phase is; None where that is not known.
+
+        Raises
+        ------
+        ValueError
+            Where it does not fit.
+        """
 
     @property
     def lacks_ratio(self) -> bool:
-        """Whether it waits for `lr: slice(a, b)` to give its `ratio`."""
+        """Whether the profile waits for `lr: slice(a, b)` to give its `ratio`."""
         return getattr(self, "ratio", 1.0) is None
 
     @property
     def bound(self) -> float:
-        """The largest multiplier that it can give."""
+        """The largest multiplier that the profile can give."""
         return 1.0
 
 
@@ -53,9 +70,18 @@ class Uniform(ProfileBase):
 class Discriminative(ProfileBase):
     """Geometric over depth, smaller rates early in the network: `ratio`^(1 − d), or `factor`^(−u).
 
-    `ratio` is the stem's rate by the head's; `lr: slice(first, last)` gives it as first/last (fastai's
-    `even_mults`). `factor` is a group's rate by that of the one below it; ULMFiT's is 2.6 (Howard & Ruder,
-    arXiv 1801.06146, where discriminative fine-tuning comes from). One of the two.
+    Give one of the two.
+
+    Attributes
+    ----------
+    ratio : float or None
+        The stem's rate by the head's. `lr: slice(first, last)` gives it as first/last, fastai's `even_mults`.
+    factor : float or None
+        A depth group's rate by that of the one below it; ULMFiT's is 2.6.
+
+    References
+    ----------
+    Discriminative fine-tuning: ULMFiT, Howard & Ruder, arXiv 1801.06146.
     """
 
     name: Literal["discriminative"] = "discriminative"
@@ -63,7 +89,7 @@ class Discriminative(ProfileBase):
     factor: Annotated[float, Field(ge=1)] | None = None
 
     @model_validator(mode="after")
-    def _one_of_the_two(self):
+    def _one_of_the_two(self) -> Self:
         if self.ratio is not None and self.factor is not None:
             raise ValueError("ratio and factor say the same in two ways; give one of them")
         return self
@@ -73,25 +99,39 @@ class Discriminative(ProfileBase):
         return self.ratio is None and self.factor is None
 
     def __call__(self, clock: Clock, group: PolicyGroup) -> float:
-        return self.factor**-group.above if self.factor is not None else self.ratio ** (1 - group.depth)
+        if self.factor is not None:
+            return self.factor**-group.above
+        return _given(self.ratio) ** (1 - group.depth)
 
 
 class Reverse(ProfileBase):
     """Geometric over depth, larger rates early in the network: `ratio`^d.
 
-    `ratio` is the head's rate by the stem's; `lr: slice(first, last)` with first ≥ last gives it. Singh et
-    al., arXiv 1510.04609, argue for it when training from scratch.
+    Attributes
+    ----------
+    ratio : float or None
+        The head's rate by the stem's; `lr: slice(first, last)` with first ≥ last gives it.
+
+    References
+    ----------
+    Singh et al., arXiv 1510.04609, argue for it when training from scratch.
     """
 
     name: Literal["reverse"] = "reverse"
     ratio: Ratio | None = None
 
     def __call__(self, clock: Clock, group: PolicyGroup) -> float:
-        return self.ratio**group.depth if group.count > 1 else 1.0
+        return _given(self.ratio) ** group.depth if group.count > 1 else 1.0
 
 
 class HeadFirst(ProfileBase):
-    """The whole rate for the head, `body` of it for every other group: fastai's `slice(lr)`, a tenth."""
+    """The whole rate for the head, `body` of it for every other group: fastai's `slice(lr)`, a tenth.
+
+    Attributes
+    ----------
+    body : float
+        The multiplier of every depth group but the head; 0 freezes them.
+    """
 
     name: Literal["head_first"] = "head_first"
     body: Annotated[float, Field(ge=0, le=1)] = 0.1
@@ -104,7 +144,15 @@ class HeadFirst(ProfileBase):
 
 
 class LayerDecay(ProfileBase):
-    """Layer-wise decay: max(min_scale, decay^u). timm's `param_groups_layer_decay`, whose default is .75."""
+    """Layer-wise decay: max(min_scale, decay^u). timm's `param_groups_layer_decay`, whose default is .75.
+
+    Attributes
+    ----------
+    decay : float
+        A depth group's rate by that of the one above it.
+    min_scale : float
+        The smallest multiplier.
+    """
 
     name: Literal["layer_decay"] = "layer_decay"
     decay: Ratio = 0.75
@@ -117,9 +165,14 @@ class LayerDecay(ProfileBase):
 class Explicit(ProfileBase):
     """A multiplier by group name, `other` for the groups that are not named; 0 freezes a group.
 
-    A key is a group's name, or the beginning of one up to a dot (`layer4` is layer4.0 and layer4.1), or
-    `stem` or `head` for the first and the last group. Of several keys that fit, these two count first, then
-    the longest.
+    Attributes
+    ----------
+    groups : dict of str to float
+        The multipliers. A key is a depth group's name, or the beginning of one up to a dot (`layer4` is layer4.0
+        and layer4.1), or `stem` or `head` for the first and the last depth group. Of several keys that fit, these
+        two count first, then the longest.
+    other : float
+        The multiplier of all other depth groups.
     """
 
     name: Literal["explicit"] = "explicit"
@@ -155,13 +208,20 @@ ENDS = ("stem", "head")
 
 
 def _names(key: str, group: PolicyGroup) -> bool:
+    """Return whether a key of `Explicit.groups` names this depth group."""
     if key == group.name or group.name.startswith(f"{key}."):
         return True
     return (key == "stem" and group.index == 0) or (key == "head" and group.above == 0)
 
 
 class Table(ProfileBase):
-    """A multiplier a group, from the stem to the head; 0 freezes a group."""
+    """A multiplier a group, from the stem to the head; 0 freezes a group.
+
+    Attributes
+    ----------
+    multipliers : tuple of float
+        As many as the model has depth groups.
+    """
 
     name: Literal["table"] = "table"
     multipliers: Annotated[tuple[Annotated[float, Field(ge=0)], ...], Field(min_length=1)]
@@ -185,7 +245,7 @@ class Table(ProfileBase):
 
 
 class _Bleed(ProfileBase):
-    """Between uniform and discriminative: ratio^((1 − d)·w(p)), w moving from `start` to `end`."""
+    """The base of profiles between uniform and discriminative: ratio^((1 − d)·w(p)), or its mirror."""
 
     ratio: Ratio | None = None
     start: Share = 0.25
@@ -193,8 +253,9 @@ class _Bleed(ProfileBase):
     curve: Curve = "linear"
 
     @model_validator(mode="after")
-    def _start_before_end(self):
-        return _in_order(self)
+    def _start_before_end(self) -> Self:
+        _check_order(self.start, self.end)
+        return self
 
     def _weight(self, clock: Clock) -> float:
         return ramp(clock.progress, self.start, self.end, self.curve)
@@ -203,34 +264,62 @@ class _Bleed(ProfileBase):
 class BleedIn(_Bleed):
     """Starts uniform and turns discriminative: ratio^((1 − d)·w(p)), w rising from 0 to 1.
 
-    w rises between the progress points `start` and `end`, along a line or half a cosine. `ratio` is the
-    stem's multiplier at the end; `lr: slice(first, last)` gives it. The last idea of the forum thread
-    that the kit began with.
+    Attributes
+    ----------
+    ratio : float or None
+        The stem's multiplier where the profile is fully discriminative; `lr: slice(first, last)` gives it.
+    start, end : float
+        The progress, in [0, 1], at which the change begins and ends.
+    curve : {"linear", "cosine"}
+        How it changes between them: along a line, or along half a cosine.
+
+    Notes
+    -----
+    The last idea of the forum thread that the kit began with.
     """
 
     name: Literal["bleed_in"] = "bleed_in"
 
     def __call__(self, clock: Clock, group: PolicyGroup) -> float:
-        return self.ratio ** ((1 - group.depth) * self._weight(clock))
+        return _given(self.ratio) ** ((1 - group.depth) * self._weight(clock))
 
 
 class BleedOut(_Bleed):
     """Starts discriminative and turns uniform: ratio^((1 − d)(1 − w(p))), w rising from 0 to 1.
 
-    Bleed-in's mirror, with the same options.
+    It is the mirror of `BleedIn`, with the same options.
+
+    Attributes
+    ----------
+    ratio : float or None
+        The stem's multiplier where the profile is fully discriminative; `lr: slice(first, last)` gives it.
+    start, end : float
+        The progress, in [0, 1], at which the change begins and ends.
+    curve : {"linear", "cosine"}
+        How it changes between them: along a line, or along half a cosine.
     """
 
     name: Literal["bleed_out"] = "bleed_out"
 
     def __call__(self, clock: Clock, group: PolicyGroup) -> float:
-        return self.ratio ** ((1 - group.depth) * (1 - self._weight(clock)))
+        return _given(self.ratio) ** ((1 - group.depth) * (1 - self._weight(clock)))
 
 
 class GradualUnfreezing(ProfileBase):
     """The head first, one group more every `every` epochs; `factor`^(−u) once a group learns, 0 before.
 
-    ULMFiT (Howard & Ruder, arXiv 1801.06146): a group an epoch, factor 2.6. Refused where the training ends
-    before the stem's turn.
+    It is refused where the training ends before the stem's turn.
+
+    Attributes
+    ----------
+    every : float
+        How many epochs pass before the next depth group begins to learn.
+    factor : float
+        A depth group's rate by that of the one below it.
+
+    References
+    ----------
+    ULMFiT, Howard & Ruder, arXiv 1801.06146: a depth group an epoch, factor 2.6.
     """
 
     name: Literal["gradual_unfreezing"] = "gradual_unfreezing"
@@ -255,10 +344,24 @@ class GradualUnfreezing(ProfileBase):
 class FreezeOut(ProfileBase):
     """Each group is annealed to 0 by a cosine that ends at t(d), early layers first, and then frozen.
 
-    ½(1 + cos(πp/t)) while p < t, then 0, where t(d) = t0 + (1 − t0)·d, or its cube with `cubed`. With
-    `scaled` the multiplier is divided by t, so that every layer travels as far; it is at most 1/t(0) then.
-    To be used with a constant schedule. Brock et al., arXiv 1706.04983, whose choice is t0 = .8, cubed and
-    scaled.
+    To be used with a constant schedule.
+
+    Attributes
+    ----------
+    t0 : float
+        The progress at which the stem is frozen (its cube is, with `cubed`).
+    cubed : bool
+        Whether t(d) is cubed, so that early layers are frozen sooner.
+    scaled : bool
+        Whether the multiplier is divided by t, so that every layer travels as far; it is at most 1/t(0) then.
+
+    Notes
+    -----
+    ½(1 + cos(πp/t)) while p < t, then 0, where t(d) = t0 + (1 − t0)·d, or its cube.
+
+    References
+    ----------
+    Brock et al., arXiv 1706.04983, whose choice is t0 = .8, cubed and scaled.
     """
 
     name: Literal["freeze_out"] = "freeze_out"
@@ -287,8 +390,20 @@ class FreezeOut(ProfileBase):
 class ScheduledLayerDecay(ProfileBase):
     """Layer-wise decay whose factor moves from `first` to `last`: max(min_scale, δ(p)^u).
 
-    δ goes from `first` to `last` between the progress points `start` and `end`, along a line or half a
-    cosine. Defaults: .35 → 1, from NEPA (arXiv 2512.16922).
+    Attributes
+    ----------
+    first, last : float
+        The factor δ at the beginning and at the end.
+    start, end : float
+        The progress, in [0, 1], at which the change begins and ends.
+    curve : {"linear", "cosine"}
+        How δ changes between them: along a line, or along half a cosine.
+    min_scale : float
+        The smallest multiplier.
+
+    References
+    ----------
+    Defaults, .35 → 1: NEPA, arXiv 2512.16922.
     """
 
     name: Literal["scheduled_layer_decay"] = "scheduled_layer_decay"
@@ -300,8 +415,9 @@ class ScheduledLayerDecay(ProfileBase):
     min_scale: Fraction = 0.0
 
     @model_validator(mode="after")
-    def _start_before_end(self):
-        return _in_order(self)
+    def _start_before_end(self) -> Self:
+        _check_order(self.start, self.end)
+        return self
 
     def __call__(self, clock: Clock, group: PolicyGroup) -> float:
         weight = ramp(clock.progress, self.start, self.end, self.curve)
@@ -309,14 +425,19 @@ class ScheduledLayerDecay(ProfileBase):
 
 
 def ramp(p: float, start: float, end: float, curve: Curve) -> float:
-    """0 up to `start`, 1 from `end` on, between them a line or half a cosine."""
+    """Return 0 where p is up to `start`, 1 from `end` on, and between them a line or half a cosine."""
     return ease(min(max((p - start) / (end - start), 0.0), 1.0), curve)
 
 
-def _in_order(profile):
-    if profile.end <= profile.start:
-        raise ValueError(f"end {profile.end:g} has to come after start {profile.start:g}")
-    return profile
+def _given(ratio: float | None) -> float:
+    """Return the ratio, which is given before rates are asked for: a config without it is refused."""
+    assert ratio is not None
+    return ratio
+
+
+def _check_order(start: float, end: float) -> None:
+    if end <= start:
+        raise ValueError(f"end {end:g} has to come after start {start:g}")
 
 
 Profile = Annotated[

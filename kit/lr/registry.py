@@ -1,4 +1,7 @@
-"""Ready policies: the files NAME.yaml in `policies/` beside a config and in `configs/policies/`."""
+"""Ready policies, and what policies can be made of.
+
+A ready policy is a file NAME.yaml in `policies/` beside a config or in `configs/policies/`.
+"""
 
 import difflib
 import inspect
@@ -20,7 +23,20 @@ SHIPPED = Path(__file__).resolve().parents[2] / "configs" / "policies"
 
 
 def policy_content(name: str, config: Path) -> Any:
-    """What the file of a policy says. KitError where there is none, with the nearest name, and for its faults."""
+    """Return what the file of a policy says, as plain YAML values.
+
+    Parameters
+    ----------
+    name : str
+        The policy's name.
+    config : Path
+        The config that names it; policies beside it come first.
+
+    Raises
+    ------
+    KitError
+        Where there is no such policy, with the nearest name, and where its file has faults.
+    """
     files = policy_files(config)
     if name in files:
         return _read(files[name])[1]
@@ -32,20 +48,44 @@ def policy_content(name: str, config: Path) -> Any:
 
 
 def policy_files(config: Path | None = None) -> dict[str, Path]:
-    """The file of each policy by its name: beside the config first, then in the folder the command runs in,
-    then the kit's own."""
+    """Return the file of each policy by its name.
+
+    A policy beside the config comes before one in the folder that the command runs in, and that before the kit's
+    own.
+
+    Parameters
+    ----------
+    config : Path or None
+        The config beside which to look as well.
+    """
     folders = [SHIPPED, Path("configs/policies")] + ([config.parent / "policies"] if config else [])
     return {file.stem: file for folder in folders for file in sorted(folder.glob("*.yaml"))}
 
 
 def ready_policies(config: Path | None = None) -> dict[str, str]:
-    """Each ready policy by name, with its sentence, those beside `config` included. KitError for a file that
-    is none."""
+    """Return the description of each ready policy by its name.
+
+    Parameters
+    ----------
+    config : Path or None
+        The config beside which to look as well.
+
+    Raises
+    ------
+    KitError
+        Where a file is no policy.
+    """
     return {name: _read(file)[0].description for name, file in sorted(policy_files(config).items())}
 
 
 def building_blocks() -> dict[str, dict[str, str]]:
-    """By kind (schedules, profiles …) and name: what a policy can be made of, with a sentence each."""
+    """Return what a policy can be made of, with a sentence each.
+
+    Returns
+    -------
+    dict
+        Kind ("schedules", "profiles", "phases", "controllers") → name → sentence.
+    """
     kinds = {"schedules": Schedule, "profiles": Profile, "phases": FineTune, "controllers": Controller}
     return {
         kind: {model.model_fields["name"].default: _sentence(model) for model in _models(union)}
@@ -54,7 +94,7 @@ def building_blocks() -> dict[str, dict[str, str]]:
 
 
 def _read(file: Path) -> tuple[PolicyConfig, Any]:
-    """The policy in a file, and the file's content."""
+    """Return the policy in a file, and the file's content."""
     content = read_yaml(file)
     if content is None:
         raise KitError(f"{file}: is empty; a policy has at least `lr`")
@@ -67,13 +107,13 @@ def _read(file: Path) -> tuple[PolicyConfig, Any]:
 
 
 def _models(union: Any) -> list[type[BaseModel]]:
-    """The members of `Annotated[A | B, ...]`, or of a class alone."""
+    """Return the members of `Annotated[A | B, ...]`, or a class alone."""
     if isinstance(union, type):
         return [union]
     return list(get_args(get_args(union)[0]))
 
 
 def _sentence(model: type[BaseModel]) -> str:
-    """The first sentence of the docstring, up to its formula or reference."""
-    first = " ".join(inspect.getdoc(model).split("\n\n")[0].split())
+    """Return the first sentence of the docstring, up to its formula or reference."""
+    first = " ".join((inspect.getdoc(model) or "").split("\n\n")[0].split())
     return first.split(". ")[0].rstrip(".")

@@ -1,11 +1,11 @@
-"""Schedules: time → fraction of the peak rate, in [0, 1]. Each is stateless and asked before an update.
+"""Schedules: time → fraction of the peak rate, in [0, 1].
 
-A new one is a class with a `name`, its formula in the docstring, and a place in `Schedule` at the end.
-In the formulas p is the progress, step / total steps.
+A schedule has no state, and is asked before an update. A new one is a class with a `name`, its formula in the
+docstring, and a place in `Schedule` at the end. In the formulas p is the progress, step / total steps.
 """
 
 import math
-from typing import Annotated, Literal
+from typing import Annotated, Literal, Self
 
 from pydantic import Field, model_validator
 
@@ -13,7 +13,7 @@ from kit.core.settings import FrozenOptions
 from kit.lr.clock import Clock
 
 Fraction = Annotated[float, Field(ge=0, le=1)]
-Share = Annotated[float, Field(ge=0, lt=1)]  # of the steps
+Share = Annotated[float, Field(ge=0, lt=1)]  # of the steps or of the curve; less than all
 Curve = Literal["linear", "cosine"]
 
 # A step that ought to begin a new cycle or phase may come out as 0.9999999999 of it.
@@ -21,23 +21,39 @@ TOLERANCE = 1e-9
 
 
 class ScheduleBase(FrozenOptions):
+    """The base of schedules: what each of them answers about a moment in training."""
+
     def __call__(self, clock: Clock) -> float:
-        """The fraction of the peak rate at this moment, in [0, 1]."""
+        """Return the fraction of the peak rate at this moment, in [0, 1]."""
         raise TypeError(f"{type(self).__name__} does not say its rate over time")
 
     def momentum(self, clock: Clock) -> float | None:
-        """SGD's momentum or Adam's first beta at this moment; None leaves the optimizer's own."""
+        """Return SGD's momentum or Adam's first beta at this moment; None leaves the optimizer's own."""
         return None
 
 
 class WarmedUp(ScheduleBase):
-    """A curve after a warm-up from `start` over the first share w = `warmup` of the steps:
+    """The base of schedules that are a curve after a warm-up.
 
+    Attributes
+    ----------
+    warmup : float
+        The share w of the steps that the warm-up takes, in [0, 1).
+    start : float
+        Where the warm-up begins, as a fraction of the peak rate.
+    warmup_curve : {"linear", "cosine"}
+        How the warm-up rises: along a line, or along half a cosine.
+    prefix : bool
+        Whether the curve begins where the warm-up ends. If not, the warm-up covers the curve's beginning.
+
+    Notes
+    -----
         p < w:  start + (1 − start)·s(p/w),   s(x) = x (linear) or ½(1 − cos(πx)) (cosine)
         else:   curve((p − w)/(1 − w)),       or curve(p) with `prefix: false`
 
-    With `prefix` the curve begins where the warm-up ends; without, the warm-up covers the curve's beginning.
-    timm's `warmup_t`, `warmup_lr_init` and `warmup_prefix`; the warm-up is from Goyal et al., arXiv 1706.02677.
+    References
+    ----------
+    timm's `warmup_t`, `warmup_lr_init` and `warmup_prefix`. The warm-up: Goyal et al., arXiv 1706.02677.
     """
 
     warmup: Share = 0.0
@@ -52,12 +68,18 @@ class WarmedUp(ScheduleBase):
         return self.curve(max(0.0, (p - self.warmup) / (1 - self.warmup)) if self.prefix else p)
 
     def curve(self, along: float) -> float:
-        """The fraction of the peak rate where `along` of the curve is done, 0 to 1."""
+        """Return the fraction of the peak rate where the share `along` of the curve is done, in [0, 1]."""
         raise TypeError(f"{type(self).__name__} does not say its curve")
 
 
 class Constant(WarmedUp):
-    """The peak rate throughout, after a warm-up: curve(x) = 1."""
+    """The peak rate throughout, after a warm-up: curve(x) = 1.
+
+    Attributes
+    ----------
+    warmup, start, warmup_curve, prefix
+        The warm-up; see `WarmedUp`.
+    """
 
     name: Literal["constant"] = "constant"
 
@@ -68,12 +90,37 @@ class Constant(WarmedUp):
 class Cosine(WarmedUp):
     """Half a cosine from the peak to `floor`, once or in cycles: timm's `CosineLRScheduler`.
 
-    Cycle i begins where those before it end, and is `cycle`·multiplier^i of the curve long. With t in [0, 1]
-    the place in cycle i:
+    The default is one cycle that takes all of the curve.
+
+    Attributes
+    ----------
+    floor : float
+        The lowest rate, as a fraction of the peak; so is `start`.
+    cycle : float
+        How long the first cycle is, as a share of the curve.
+    multiplier : float
+        How many times as long a cycle is as the one before.
+    decay : float
+        How high a cycle begins, as a share of the one before.
+    limit : int
+        How many cycles there are; after them the rate stays at `floor`.
+    k : float
+        timm's k-decay.
+    warmup, start, warmup_curve, prefix
+        The warm-up; see `WarmedUp`.
+
+    Notes
+    -----
+    Cycle i begins where those before it end, and is `cycle`·multiplier^i of the curve long. With t in [0, 1] the
+    place in cycle i:
+
         i < limit:  floor + ½(max(decay^i, floor) − floor)(1 + cos(πt^k)),     else floor
-    (timm takes decay^i alone, and rises where that is below the floor.) Defaults: one cycle that takes all
-    the curve, which is SGDR without restarts (Loshchilov & Hutter, arXiv 1608.03983). `k` is timm's k-decay
-    (arXiv 2004.05909). `start` and `floor` are fractions of the peak.
+
+    timm takes decay^i alone, and rises where that is below the floor.
+
+    References
+    ----------
+    The default is SGDR without restarts: Loshchilov & Hutter, arXiv 1608.03983. k-decay: arXiv 2004.05909.
     """
 
     name: Literal["cosine"] = "cosine"
@@ -96,8 +143,24 @@ class Cosine(WarmedUp):
 class SGDR(WarmedUp):
     """Cosine with warm restarts: `cycles` whole cycles, each `multiplier` times as long as the one before.
 
-    With t in [0, 1) the place in a cycle: floor + ½(1 − floor)(1 + cos(πt)). The cycles fill the curve, so
-    the first one is (multiplier − 1)/(multiplier^cycles − 1) of it, or 1/cycles where the multiplier is 1.
+    Attributes
+    ----------
+    floor : float
+        Where each cycle ends, as a fraction of the peak.
+    cycles : int
+        How many cycles fill the curve.
+    multiplier : float
+        How many times as long a cycle is as the one before.
+    warmup, start, warmup_curve, prefix
+        The warm-up; see `WarmedUp`.
+
+    Notes
+    -----
+    With t in [0, 1) the place in a cycle: floor + ½(1 − floor)(1 + cos(πt)). The first cycle is
+    (multiplier − 1)/(multiplier^cycles − 1) of the curve, or 1/cycles where the multiplier is 1.
+
+    References
+    ----------
     Loshchilov & Hutter, arXiv 1608.03983, with the paper's multiplier of 2.
     """
 
@@ -115,14 +178,34 @@ class SGDR(WarmedUp):
 class OneCycle(ScheduleBase):
     """fastai's one-cycle: up from 1/div over the first `pct_start` of the steps, then down to 1/div_final.
 
-    With c(s, e, t) = s + (1 + cos(π(1 − t)))(e − s)/2:
-        p < pct_start:  c(1/div, 1, p/pct_start)
-        else:     c(1, 1/div_final, (p − pct_start)/(1 − pct_start))
     Momentum runs the other way, from `momentum_high` to `momentum_low` and back.
-    Defaults and formula: fastai v2 `fit_one_cycle`, after Smith & Topin, arXiv 1708.07120.
+
+    Attributes
+    ----------
+    div : float
+        By what the peak rate is divided at the beginning.
+    div_final : float
+        By what the peak rate is divided at the end.
+    pct_start : float
+        The share of the steps over which the rate rises.
+    momentum_high : float
+        Momentum where the rate is lowest.
+    momentum_low : float
+        Momentum where the rate is highest.
+
+    Notes
+    -----
+    With c(s, e, t) = s + (1 + cos(π(1 − t)))(e − s)/2:
+
+        p < pct_start:  c(1/div, 1, p/pct_start)
+        else:           c(1, 1/div_final, (p − pct_start)/(1 − pct_start))
 
     torch's `OneCycleLR` is another curve: its rise ends one step early, at pct_start·total − 1, its floor is
     (max/div)/final_div_factor, and a scalar `max_lr` gives every parameter group the same rate.
+
+    References
+    ----------
+    Defaults and formula: fastai v2 `fit_one_cycle`, after Smith & Topin, arXiv 1708.07120.
     """
 
     name: Literal["one_cycle"] = "one_cycle"
@@ -148,7 +231,21 @@ class OneCycle(ScheduleBase):
 class FlatCos(WarmedUp):
     """The peak rate over the first `pct_start` of the curve, then half a cosine to 1/div_final.
 
+    Attributes
+    ----------
+    pct_start : float
+        The share of the curve that is flat.
+    div_final : float
+        By what the peak rate is divided at the end.
+    warmup, start, warmup_curve, prefix
+        The warm-up; see `WarmedUp`.
+
+    Notes
+    -----
         x < pct_start:  1,   else:  1/div_final + ½(1 − 1/div_final)(1 + cos(π(x − pct_start)/(1 − pct_start)))
+
+    References
+    ----------
     Defaults and formula: fastai v2 `fit_flat_cos`.
     """
 
@@ -163,7 +260,15 @@ class FlatCos(WarmedUp):
 
 
 class Linear(WarmedUp):
-    """A straight line from the peak to `floor`: floor + (1 − floor)(1 − x). torch's `LinearLR`, downwards."""
+    """A straight line from the peak to `floor`: floor + (1 − floor)(1 − x). torch's `LinearLR`, downwards.
+
+    Attributes
+    ----------
+    floor : float
+        The rate at the end, as a fraction of the peak.
+    warmup, start, warmup_curve, prefix
+        The warm-up; see `WarmedUp`.
+    """
 
     name: Literal["linear"] = "linear"
     floor: Fraction = 0.0
@@ -175,7 +280,18 @@ class Linear(WarmedUp):
 class Polynomial(WarmedUp):
     """Polynomial decay from the peak to `floor`: floor + (1 − floor)(1 − x)^power.
 
-    Power .9 is DeepLab's (arXiv 1606.00915); torch's `PolynomialLR` is the same with floor 0.
+    Attributes
+    ----------
+    floor : float
+        The rate at the end, as a fraction of the peak.
+    power : float
+        The exponent; 1 is a straight line.
+    warmup, start, warmup_curve, prefix
+        The warm-up; see `WarmedUp`.
+
+    References
+    ----------
+    Power .9 is DeepLab's, arXiv 1606.00915. torch's `PolynomialLR` is the same with floor 0.
     """
 
     name: Literal["polynomial"] = "polynomial"
@@ -189,8 +305,19 @@ class Polynomial(WarmedUp):
 class Step(WarmedUp):
     """The rate times `gamma` at each of `milestones`, shares of the curve: gamma^(milestones passed).
 
-    Defaults: He et al., arXiv 1512.03385 (CIFAR-10: a tenth at a half and at three quarters). torch's
-    `MultiStepLR`.
+    Attributes
+    ----------
+    milestones : tuple of float
+        Where the rate falls, as shares of the curve.
+    gamma : float
+        By what the rate is multiplied at each.
+    warmup, start, warmup_curve, prefix
+        The warm-up; see `WarmedUp`.
+
+    References
+    ----------
+    torch's `MultiStepLR`. Defaults: He et al., arXiv 1512.03385 (CIFAR-10: a tenth at a half and at three
+    quarters).
     """
 
     name: Literal["step"] = "step"
@@ -204,8 +331,20 @@ class Step(WarmedUp):
 class InverseSqrt(ScheduleBase):
     """A linear warm-up over the share w = `warmup`, then the inverse square root of time: √(w/p).
 
+    Attributes
+    ----------
+    warmup : float
+        The share of the steps that the warm-up takes.
+    start : float
+        Where the warm-up begins, as a fraction of the peak rate.
+
+    Notes
+    -----
         p < w:  start + (1 − start)·p/w,   else:  √(w/p)
-    The Transformer's schedule (Vaswani et al., arXiv 1706.03762).
+
+    References
+    ----------
+    The Transformer's schedule: Vaswani et al., arXiv 1706.03762.
     """
 
     name: Literal["inverse_sqrt"] = "inverse_sqrt"
@@ -222,9 +361,25 @@ class InverseSqrt(ScheduleBase):
 class WarmupStableDecay(WarmedUp):
     """Warm-up, a plateau at the peak, and a decay to `floor` over the last share `decay` of the curve.
 
+    Attributes
+    ----------
+    decay : float
+        The share of the curve over which the rate falls.
+    decay_curve : {"linear", "cosine", "sqrt"}
+        How it falls.
+    floor : float
+        The rate at the end, as a fraction of the peak.
+    warmup, start, warmup_curve, prefix
+        The warm-up; see `WarmedUp`.
+
+    Notes
+    -----
     With t in [0, 1] the place in the decay: floor + (1 − floor)(1 − d(t)), where d(t) is t (`linear`),
-    ½(1 − cos(πt)) (`cosine`) or √t (`sqrt`). WSD: Hu et al., arXiv 2404.06395; 1 − √t: Hägele et al.,
-    arXiv 2405.18392, who found it the best of the three.
+    ½(1 − cos(πt)) (`cosine`) or √t (`sqrt`).
+
+    References
+    ----------
+    WSD: Hu et al., arXiv 2404.06395. 1 − √t: Hägele et al., arXiv 2405.18392, who found it the best of the three.
     """
 
     name: Literal["wsd"] = "wsd"
@@ -234,7 +389,7 @@ class WarmupStableDecay(WarmedUp):
     floor: Fraction = 0.0
 
     @model_validator(mode="after")
-    def _decay_follows_the_warm_up(self):
+    def _decay_follows_the_warm_up(self) -> Self:
         if not self.prefix and self.warmup + self.decay > 1:
             raise ValueError(f"warmup {self.warmup:g} and decay {self.decay:g} overlap without `prefix`")
         return self
@@ -248,14 +403,31 @@ class WarmupStableDecay(WarmedUp):
 
 
 def ease(x: float, curve: Curve) -> float:
-    """From 0 to 1 as x goes from 0 to 1: a straight line, or half a cosine (1 + cos(π(1 − x)))/2."""
+    """Return 0 to 1 as x goes from 0 to 1: a straight line, or half a cosine, (1 + cos(π(1 − x)))/2."""
     return x if curve == "linear" else (1 + math.cos(math.pi * (1 - x))) / 2
 
 
 def cycle_of(along: float, first: float, multiplier: float) -> tuple[int, float]:
-    """The number of the cycle at `along`, and the place in it in [0, 1), where the first is `first` long and
-    each is `multiplier` times as long as the one before.
+    """Return the cycle in which a moment lies, and the place in it.
 
+    Parameters
+    ----------
+    along : float
+        The moment, as a share of the curve.
+    first : float
+        How long the first cycle is, as a share of the curve.
+    multiplier : float
+        How many times as long a cycle is as the one before.
+
+    Returns
+    -------
+    number : int
+        The cycle's number, from 0 on.
+    within : float
+        The place in the cycle, in [0, 1).
+
+    Notes
+    -----
     Cycle i begins at first·(multiplier^i − 1)/(multiplier − 1), or first·i where the multiplier is 1.
     """
     x = along / first

@@ -1,1 +1,1 @@
-"""F1 and what belongs to it. No torch in here."""
+"""F1 and decision rules, which turn probabilities into labels. No torch in here."""

@@ -8,9 +8,9 @@ import numpy as np
 
 from kit.core.errors import KitError
 from kit.scoring.config import ScoringConfig
-from kit.scoring.decide import TIE, Rule, choose, fit
+from kit.scoring.decide import TIE, Rule, choose_rule, fit_rule
 from kit.scoring.f1 import score
-from kit.scoring.thresholds import limits
+from kit.scoring.thresholds import label_limits
 
 METHODS = ("single", "mean", "rank mean", "greedy")  # from the simplest on
 ROUNDS = 50  # of greedy selection, at most: the finest weight is 1 / 50
@@ -21,24 +21,44 @@ _GAIN = 1e-9  # less is rounding
 
 @dataclass(frozen=True)
 class Blend:
-    """Weights of the members, one each, in sum 1; of a rank mean they weigh ranks, else probabilities."""
+    """Weights by which members' predictions are averaged.
+
+    Attributes
+    ----------
+    method : str
+        One of `METHODS`.
+    weights : tuple of float
+        One a member, in sum 1. Those of a rank mean weigh ranks, others probabilities.
+    """
 
     method: str
     weights: tuple[float, ...]
 
-    def of(self, members: Sequence[np.ndarray], held_out: Sequence[np.ndarray] | None = None) -> np.ndarray:
-        """The blended predictions of some rows, all by one fold's models: [rows, classes] in [0, 1].
+    def combine(self, members: Sequence[np.ndarray], held_out: Sequence[np.ndarray] | None = None) -> np.ndarray:
+        """Return the blended predictions of some rows, all by one fold's models: [rows, classes] in [0, 1].
 
-        members   each member's probabilities of the rows, float [rows, classes]
-        held_out  for a rank mean, what the same models gave for the rows of their fold, which ranks are taken
-                  among: any number of rows then get the ranks that rows of the fold have. None: the rows' own
+        Parameters
+        ----------
+        members : sequence of ndarray
+            Each member's probabilities of the rows, float [rows, classes].
+        held_out : sequence of ndarray or None
+            For a rank mean, what the same models gave for the rows of their fold, which ranks are taken among: any
+            number of rows then get the ranks that rows of the fold have. None: the rows' own.
         """
         if self.method == "rank mean":
             members = [ranks(*pair) for pair in zip(members, held_out or members, strict=True)]
         return _weighted(members, self.weights)
 
-    def out_of_fold(self, members: Sequence[np.ndarray], folds: np.ndarray) -> np.ndarray:
-        """The blended out-of-fold predictions [rows, classes]; folds int [rows]."""
+    def combine_out_of_fold(self, members: Sequence[np.ndarray], folds: np.ndarray) -> np.ndarray:
+        """Return the blended out-of-fold predictions, [rows, classes] in [0, 1].
+
+        Parameters
+        ----------
+        members : sequence of ndarray
+            Each member's out-of-fold probabilities, float [rows, classes].
+        folds : ndarray
+            int [rows].
+        """
         if self.method == "rank mean":
             members = [ranks_by_fold(member, folds) for member in members]
         return _weighted(members, self.weights)
@@ -48,11 +68,18 @@ class Blend:
 class BlendChoice:
     """A blend, its decision rule, and what they are worth.
 
-    blend, rule   fitted on all rows
-    cross_fitted  score of `predicted`
-    optimistic    score of blend and rule on the rows they were fitted on
-    predicted     each row decided with weights and a rule that were both fitted on the other folds
-    candidates    method, rule, weights, cross_fitted, optimistic and chosen of each method, from the simplest on
+    Attributes
+    ----------
+    blend, rule
+        Fitted on all rows.
+    cross_fitted : float
+        The score of `predicted`.
+    optimistic : float
+        The score of blend and rule on the rows they were fitted on.
+    predicted : ndarray
+        Each row decided with weights and a rule that were both fitted on the other folds.
+    candidates : list of dict
+        method, rule, weights, cross_fitted, optimistic and chosen of each method, from the simplest on.
     """
 
     blend: Blend
@@ -79,31 +106,48 @@ def choose_blend(
     truth: np.ndarray,
     folds: np.ndarray,
     config: ScoringConfig,
-    groups: np.ndarray | None = None,
+    row_groups: np.ndarray | None = None,
     ranked: bool = True,
 ) -> BlendChoice:
-    """The method with the best cross-fitted score; within `TIE` of the best, the simplest (see `METHODS`).
+    """Return the method with the best cross-fitted score; within `TIE` of the best, the simplest (see `METHODS`).
 
-    members  each one's out-of-fold probabilities of the same rows, float [rows, classes]
-    truth    int [rows] or bool [rows, classes]; folds int [rows]; groups [rows], as in `decide.choose`
-    ranked   whether a rank mean may be taken: its values are no probabilities
+    Parameters
+    ----------
+    members : sequence of ndarray
+        Each one's out-of-fold probabilities of the same rows, float [rows, classes].
+    truth : ndarray
+        int [rows] or bool [rows, classes].
+    folds : ndarray
+        int [rows].
+    config : ScoringConfig
+        The metric, and which rules may be taken.
+    row_groups : ndarray or None
+        [rows], which rows belong together; as in `decide.choose_rule`.
+    ranked : bool
+        Whether a rank mean may be taken: its values are no probabilities.
 
+    Raises
+    ------
+    KitError
+        For fewer than two members or folds (or row groups).
+
+    Notes
+    -----
     For each fold the weights are chosen on the other folds, the rule is fitted to what they give there, and both
     are applied to the fold. So it is for the best single member, too: the one with the best cross-fitted score on
-    the other folds. `KitError` for fewer than two members or
-    folds (or groups).
+    the other folds.
     """
     if len(members) < 2:
         raise KitError("blend: needs two members or more")
     truth = np.asarray(truth)
     config.check(truth.ndim == 2, members[0].shape[1])
     plain = config.model_copy(update={"rule": config.rules(truth.ndim == 2)[0]})
-    checked = [choose(member, truth, folds, plain, groups) for member in members]
+    checked = [choose_rule(member, truth, folds, plain, row_groups) for member in members]
     parts = checked[0].folds  # the folds, or what stands for them where there is one only
     if len(np.unique(parts)) < 2:
         raise KitError("blend: all out-of-fold rows are in one group; train more folds")
     if truth.ndim == 2:
-        least, most = limits(truth, config)
+        least, most = label_limits(truth, config)
         config = config.model_copy(update={"at_least": least, "at_most": most})
     tried = []
     for method in methods_for(members[0].shape[1], truth, config, ranked):
@@ -114,26 +158,40 @@ def choose_blend(
     chosen = next(each for each in tried if each.cross_fitted >= best - TIE)
     return BlendChoice(
         **vars(chosen),
-        candidates=[
-            {
-                "method": each.blend.method,
-                "rule": each.rule.name,
-                "weights": list(each.blend.weights),
-                "cross_fitted": each.cross_fitted,
-                "optimistic": each.optimistic,
-                "chosen": each is chosen,
-            }
-            for each in tried
-        ],
+        candidates=[_candidate(each, each is chosen) for each in tried],
     )
 
 
-def methods_for(n_classes: int, truth: np.ndarray, config: ScoringConfig, ranked: bool) -> tuple[str, ...]:
-    """Names of the methods that can be tried.
+def _candidate(tried: _Tried, chosen: bool) -> dict[str, Any]:
+    return {
+        "method": tried.blend.method,
+        "rule": tried.rule.name,
+        "weights": list(tried.blend.weights),
+        "cross_fitted": tried.cross_fitted,
+        "optimistic": tried.optimistic,
+        "chosen": chosen,
+    }
 
+
+def methods_for(n_classes: int, truth: np.ndarray, config: ScoringConfig, ranked: bool) -> tuple[str, ...]:
+    """Return the names of the methods that can be tried.
+
+    Parameters
+    ----------
+    n_classes : int
+        Number of classes, or columns.
+    truth : ndarray
+        int [rows] or bool [rows, classes].
+    config : ScoringConfig
+        The metric, and which rules may be taken.
+    ranked : bool
+        Whether a rank mean may be taken.
+
+    Notes
+    -----
     A rank says how a row compares with other rows in one class. Where a row gets one of three classes or more, the
-    classes compete within the row, which ranks do not tell; and a rule without thresholds cannot undo that half
-    of the rows rank above .5 in each class.
+    classes compete within the row, which ranks do not tell; and a rule without thresholds cannot undo that half of
+    the rows rank above .5 in each class.
     """
     multilabel = truth.ndim == 2
     adapts = config.rule not in ("argmax", "half", "expected_f") and len(config.rules(multilabel)) > 1
@@ -144,24 +202,53 @@ def methods_for(n_classes: int, truth: np.ndarray, config: ScoringConfig, ranked
 def fit_blend(
     method: str, members: Sequence[np.ndarray], truth: np.ndarray, folds: np.ndarray, config: ScoringConfig
 ) -> Blend:
-    """The blend by a method, its weights chosen on these rows: members [rows, classes] each, folds int [rows], by
-    which the rules of single members are cross-fitted."""
+    """Return the blend by a method, its weights chosen on these rows.
+
+    Parameters
+    ----------
+    method : str
+        One of `METHODS`.
+    members : sequence of ndarray
+        float [rows, classes] each.
+    truth : ndarray
+        int [rows] or bool [rows, classes].
+    folds : ndarray
+        int [rows], by which the rules of single members are cross-fitted.
+    config : ScoringConfig
+        The metric, and which rules may be taken.
+    """
     count = len(members)
     if method in ("mean", "rank mean"):
         return Blend(method, (1 / count,) * count)
     if method == "greedy":
-        return Blend(method, greedy(members, lambda values: plain_score(values, truth, config)))
-    best = int(np.argmax([choose(member, truth, folds, config).cross_fitted for member in members]))
+        return Blend(method, greedy_weights(members, lambda values: plain_score(values, truth, config)))
+    best = int(np.argmax([choose_rule(member, truth, folds, config).cross_fitted for member in members]))
     return Blend(method, tuple(float(index == best) for index in range(count)))
 
 
-def greedy(members: Sequence[np.ndarray], worth: Callable[[np.ndarray], float]) -> tuple[float, ...]:
-    """Weights by forward selection with replacement; `worth` is the score of blended values [rows, classes].
+def greedy_weights(members: Sequence[np.ndarray], worth: Callable[[np.ndarray], float]) -> tuple[float, ...]:
+    """Return weights by forward selection with replacement.
 
-    Caruana, Niculescu-Mizil, Crew & Ksikes 2004, "Ensemble selection from libraries of models": start from the
-    mean of the best few; in each round add the member, one taken before or not, that makes the mean best; keep
-    the best of all rounds. A member's weight is how often it was taken. Of equals the first named, of equally
-    good rounds the earliest.
+    Parameters
+    ----------
+    members : sequence of ndarray
+        float [rows, classes] each.
+    worth : callable
+        Blended values [rows, classes] → score.
+
+    Returns
+    -------
+    tuple of float
+        One a member: how often it was taken, in sum 1.
+
+    Notes
+    -----
+    Start from the mean of the best few; in each round add the member, one taken before or not, that makes the mean
+    best; keep the best of all rounds. Of equals the first named, of equally good rounds the earliest.
+
+    References
+    ----------
+    Caruana, Niculescu-Mizil, Crew & Ksikes 2004, "Ensemble selection from libraries of models".
     """
     order = np.argsort([-worth(member) for member in members], kind="stable")
     counts, total = [0] * len(members), np.zeros_like(members[0])
@@ -172,7 +259,8 @@ def greedy(members: Sequence[np.ndarray], worth: Callable[[np.ndarray], float]) 
         if (value := worth(total / sum(counts))) > reached + _GAIN:
             best, reached = counts.copy(), value
     counts = best.copy()
-    total = sum(count * member for count, member in zip(counts, members, strict=True) if count)
+    taken = (count * member for count, member in zip(counts, members, strict=True) if count)
+    total = sum(taken, start=np.zeros_like(members[0]))
     while sum(counts) < ROUNDS and idle < PATIENCE:
         values = [worth((total + member) / (sum(counts) + 1)) for member in members]
         index = int(np.argmax(np.asarray(values) >= max(values) - _GAIN))
@@ -185,21 +273,37 @@ def greedy(members: Sequence[np.ndarray], worth: Callable[[np.ndarray], float]) 
 
 
 def plain_score(values: np.ndarray, truth: np.ndarray, config: ScoringConfig) -> float:
-    """The score of values [rows, classes] with the cheapest decision that suits the metric: the highest value, or
-    one threshold for all classes, the best for these very rows. Weights are chosen by it, never by a gradient."""
+    """Return the score of values [rows, classes] with the cheapest decision that suits the metric.
+
+    That is the highest value, or one threshold for all classes, the best for these very rows. Weights are chosen
+    by it, never by a gradient.
+    """
     name = "argmax"
     if truth.ndim == 2:
         name = "half" if config.rule == "half" else "threshold"
     elif config.average == "binary" and config.rule != "argmax":
         name = "threshold"
-    return score(truth, fit(name, values, truth, config).decide(values), config)
+    return score(truth, fit_rule(name, values, truth, config).decide(values), config)
 
 
 def ranks(values: np.ndarray, among: np.ndarray) -> np.ndarray:
-    """The share of rows of `among` [rows, classes] below each value, those equal to it counted half; by class.
+    """Return by class the share of rows that lie below each value, those equal to it counted half.
 
-    values [any rows, classes] → the same shape and precision, in [0, 1]. The mid-distribution function (Parzen
-    1979, "Nonparametric statistical data modeling"): of the rows themselves (rank − 1/2) / rows.
+    Parameters
+    ----------
+    values : ndarray
+        float [any number of rows, classes].
+    among : ndarray
+        The rows that each value is ranked among, float [rows, classes].
+
+    Returns
+    -------
+    ndarray
+        Of the shape and precision of `values`, in [0, 1]. Of the rows themselves it is (rank − 1/2) / rows.
+
+    References
+    ----------
+    The mid-distribution function: Parzen 1979, "Nonparametric statistical data modeling".
     """
     shares = np.empty_like(values)
     for index in range(values.shape[1]):
@@ -210,7 +314,7 @@ def ranks(values: np.ndarray, among: np.ndarray) -> np.ndarray:
 
 
 def ranks_by_fold(values: np.ndarray, folds: np.ndarray) -> np.ndarray:
-    """Ranks of out-of-fold values [rows, classes] among the rows of the same fold; folds int [rows]."""
+    """Return ranks of out-of-fold values [rows, classes] among the rows of the same fold; folds int [rows]."""
     shares = np.empty_like(values)
     for fold in np.unique(folds):
         shares[folds == fold] = ranks(values[folds == fold], values[folds == fold])
@@ -218,6 +322,7 @@ def ranks_by_fold(values: np.ndarray, folds: np.ndarray) -> np.ndarray:
 
 
 def _weighted(members: Sequence[np.ndarray], weights: Sequence[float]) -> np.ndarray:
+    """Return the weighted sum of the members."""
     total = np.zeros_like(members[0])
     for member, weight in zip(members, weights, strict=True):
         if weight:
@@ -228,7 +333,7 @@ def _weighted(members: Sequence[np.ndarray], weights: Sequence[float]) -> np.nda
 def _cross_fitted(
     method: str, members: Sequence[np.ndarray], truth: np.ndarray, parts: np.ndarray, config: ScoringConfig
 ) -> _Tried:
-    """What a method is worth, with the rule that suits it best; for a rank mean `members` are ranks."""
+    """Return what a method is worth, with the rule that suits it best; for a rank mean `members` are ranks."""
     multilabel = truth.ndim == 2
     names = config.rules(multilabel) if config.rule == "auto" else (config.rule,)
     predicted = {name: np.zeros(truth.shape, dtype=bool if multilabel else np.int64) for name in names}
@@ -239,11 +344,11 @@ def _cross_fitted(
         weights = fit_blend(method, there, others, parts[~held_out], config).weights
         values = _weighted(members, weights)
         for name in names:
-            rule = fit(name, values[~held_out], others, config)
+            rule = fit_rule(name, values[~held_out], others, config)
             predicted[name][held_out] = rule.decide_among(values, held_out)
     scores = {name: score(truth, labels, config) for name, labels in predicted.items()}
     name = next(name for name in names if scores[name] >= max(scores.values()) - TIE)
     blend = fit_blend(method, members, truth, parts, config)
     values = _weighted(members, blend.weights)
-    rule = fit(name, values, truth, config)
+    rule = fit_rule(name, values, truth, config)
     return _Tried(blend, rule, scores[name], score(truth, rule.decide(values), config), predicted[name])

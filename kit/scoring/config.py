@@ -1,4 +1,4 @@
-"""The `scoring` section."""
+"""The `scoring` section of the config: the competition's metric, and how labels are decided."""
 
 from typing import Annotated, Literal
 
@@ -15,17 +15,26 @@ Transfer = Literal["quantile", "vote", "none"]
 class ScoringConfig(ConfigSection):
     """The competition's metric, by scikit-learn's names and with its values, and how labels are decided.
 
-    average        macro, micro or weighted; samples with several labels a row; binary with two classes and one
-                   label a row, of which the second class is the positive one
-    beta           1 for F1; F-beta weighs recall beta times as much as precision
-    zero_division  scikit-learn's: the F of a class or a row that has no label, neither true nor predicted
-    rule           auto: the decision rule with the best cross-fitted score; or one rule by its name.
-                   Several labels a row: half, threshold, prevalence, expected_f (average samples), thresholds.
-                   One label a row: argmax, offsets (average macro or weighted), threshold (average binary)
-    at_least       fewest labels of a predicted row; none given: the fewest that a training row has
-    at_most        most labels of a predicted row; none given: all classes
-    transfer       how a rule fitted on out-of-fold rows (one model each) meets test rows (the mean of several):
-                   quantile, vote or none; see docs/decisions.md
+    Attributes
+    ----------
+    average : {"macro", "micro", "weighted", "samples", "binary"}
+        macro, micro or weighted; samples with several labels a row; binary with two classes and one label a row,
+        of which the second class is the positive one.
+    beta : float
+        1 for F1; F-beta weighs recall beta times as much as precision.
+    zero_division : {0, 1}
+        scikit-learn's: the F of a class or a row that has no label, neither true nor predicted.
+    rule : str
+        auto: the decision rule with the best cross-fitted score; or one rule by its name. Several labels a row:
+        half, threshold, prevalence, expected_f (average samples), thresholds. One label a row: argmax, offsets
+        (average macro or weighted), threshold (average binary).
+    at_least : int or None
+        Fewest labels of a predicted row; None: the fewest that a training row has.
+    at_most : int or None
+        Most labels of a predicted row; None: all classes.
+    transfer : {"quantile", "vote", "none"}
+        How a rule fitted on out-of-fold rows (one model each) meets test rows (the mean of several); see
+        docs/decisions.md.
     """
 
     average: Average = "macro"
@@ -38,10 +47,11 @@ class ScoringConfig(ConfigSection):
 
     @property
     def title(self) -> str:
+        """The metric's name for a reader, like `macro F1`."""
         return f"{self.average} F{self.beta:g}"
 
     def rules(self, multilabel: bool) -> tuple[str, ...]:
-        """Names of the rules for this average, from the simplest on."""
+        """Return the names of the decision rules for this average, from the simplest on."""
         if multilabel:
             expected = ("expected_f",) if self.average == "samples" else ()
             return ("half", "threshold", "prevalence", *expected, "thresholds")
@@ -50,9 +60,19 @@ class ScoringConfig(ConfigSection):
         return ("argmax", "offsets") if self.average in ("macro", "weighted") else ("argmax",)
 
     def check(self, multilabel: bool, n_classes: int) -> None:
-        """Whether these options fit the labels: `KitError` with the key's path where they do not.
+        """Check that these options fit the labels.
 
-        multilabel: several labels a row; n_classes: number of classes, or columns.
+        Parameters
+        ----------
+        multilabel : bool
+            Whether a row may have several labels.
+        n_classes : int
+            Number of classes, or columns.
+
+        Raises
+        ------
+        KitError
+            With the path of the key that does not fit.
         """
         if self.average == "samples" and not multilabel:
             raise KitError("scoring.average: samples needs several labels a row; take macro, micro or weighted")

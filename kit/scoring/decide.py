@@ -9,7 +9,7 @@ import numpy as np
 from kit.core.errors import KitError
 from kit.scoring.config import ScoringConfig, Transfer
 from kit.scoring.f1 import score
-from kit.scoring.offsets import offsets
+from kit.scoring.offsets import best_offsets
 from kit.scoring.rules import (
     FEWEST_ROWS,
     Argmax,
@@ -24,9 +24,9 @@ from kit.scoring.rules import (
     rule_from_json,
     thresholds_at,
 )
-from kit.scoring.thresholds import best_threshold, best_thresholds, limits
+from kit.scoring.thresholds import best_threshold, best_thresholds, label_limits
 
-__all__ = ["TIE", "Rule", "RuleChoice", "choose", "decide_test", "fit", "plain_rule", "rule_from_json"]
+__all__ = ["TIE", "Rule", "RuleChoice", "choose_rule", "decide_test", "fit_rule", "plain_rule", "rule_from_json"]
 
 TIE = 0.002  # cross-fitted scores this close are tied, and the simpler rule is taken
 _PARTS = 5  # where there are no folds
@@ -36,14 +36,23 @@ _PARTS = 5  # where there are no folds
 class RuleChoice:
     """A decision rule and what it is worth.
 
-    rule         fitted on all rows
-    cross_fitted score of `predicted`
-    optimistic   score of `rule` on the rows it was fitted on
-    predicted    each row decided by the rule fitted on the other folds: int [rows] or bool [rows, classes].
-                 Prevalence matching takes the shares from the other folds, and counts over all rows
-    folds        int [rows], by which the rules were cross-fitted: the folds given, or the parts made instead
-    by_fold      fold → the rule fitted on the other folds
-    candidates   name, cross_fitted, optimistic and chosen of each candidate, from the simplest on
+    Attributes
+    ----------
+    rule : Rule
+        Fitted on all rows.
+    cross_fitted : float
+        The score of `predicted`.
+    optimistic : float
+        The score of `rule` on the rows it was fitted on.
+    predicted : ndarray
+        Each row decided by the rule fitted on the other folds: int [rows] or bool [rows, classes]. Prevalence
+        matching takes the shares from the other folds, and counts over all rows.
+    folds : ndarray
+        int [rows], by which the rules were cross-fitted: the folds given, or the parts made instead.
+    by_fold : dict of int to Rule
+        Fold → the rule fitted on the other folds.
+    candidates : list of dict
+        name, cross_fitted, optimistic and chosen of each candidate, from the simplest on.
     """
 
     rule: Rule
@@ -55,20 +64,40 @@ class RuleChoice:
     candidates: list[dict[str, Any]]
 
 
-def choose(
+def choose_rule(
     probabilities: np.ndarray,
     truth: np.ndarray,
     folds: np.ndarray,
     config: ScoringConfig,
-    groups: np.ndarray | None = None,
+    row_groups: np.ndarray | None = None,
 ) -> RuleChoice:
-    """The rule with the best cross-fitted score on out-of-fold rows; within `TIE` of the best, the simplest.
+    """Return the decision rule with the best cross-fitted score on out-of-fold rows.
 
-    probabilities float [rows, classes]; truth int [rows] or bool [rows, classes]; folds int [rows], the fold that
-    each row was held out in; groups [rows]: rows that belong together. Where there are fewer than two folds the
-    rows are split into five parts, always the same, that keep groups whole; if that gives one part only, the
-    simplest rule is taken. `config.rule` other than auto: that rule only, cross-fitted as well.
-    `KitError` where there is nothing to fit on, or options that do not fit.
+    Of rules within `TIE` of the best it is the simplest. With `config.rule` other than auto it is that rule,
+    cross-fitted as well.
+
+    Parameters
+    ----------
+    probabilities : ndarray
+        float [rows, classes].
+    truth : ndarray
+        int [rows] or bool [rows, classes].
+    folds : ndarray
+        int [rows], the fold that each row was held out in.
+    config : ScoringConfig
+        The metric, and which rules may be taken.
+    row_groups : ndarray or None
+        [rows], which rows belong together.
+
+    Raises
+    ------
+    KitError
+        Where there is nothing to fit on, or options do not fit.
+
+    Notes
+    -----
+    Where there are fewer than two folds the rows are split into five parts, always the same, that keep row groups
+    whole; if that gives one part only, the simplest rule is taken.
     """
     probabilities, truth = _checked(probabilities, truth)
     if len(folds) != len(truth):
@@ -76,41 +105,50 @@ def choose(
     multilabel = truth.ndim == 2
     config.check(multilabel, probabilities.shape[1])
     if multilabel:
-        least, most = limits(truth, config)
+        least, most = label_limits(truth, config)
         config = config.model_copy(update={"at_least": least, "at_most": most})
-    folds = _parts(np.asarray(folds), groups)
+    folds = _parts(np.asarray(folds), row_groups)
     names = config.rules(multilabel) if config.rule == "auto" else (config.rule,)
     if len(np.unique(folds)) < 2:  # a single row or group says nothing about a fitted rule
         names = names[:1]
     tried = [_cross_fitted(name, probabilities, truth, folds, config) for name in names]
     best = max(each.cross_fitted for each in tried)
     chosen = next(each for each in tried if each.cross_fitted >= best - TIE)
-    candidates = [
-        {
-            "name": name,
-            "cross_fitted": each.cross_fitted,
-            "optimistic": each.optimistic,
-            "chosen": each is chosen,
-        }
-        for name, each in zip(names, tried, strict=True)
-    ]
+    candidates = [_candidate(name, each, each is chosen) for name, each in zip(names, tried, strict=True)]
     return RuleChoice(**{**vars(chosen), "candidates": candidates})
 
 
-def fit(name: str, probabilities: np.ndarray, truth: np.ndarray, config: ScoringConfig) -> Rule:
-    """The rule of this name, fitted on these rows: shapes as in `choose`."""
+def _candidate(name: str, tried: RuleChoice, chosen: bool) -> dict[str, Any]:
+    return {
+        "name": name,
+        "cross_fitted": tried.cross_fitted,
+        "optimistic": tried.optimistic,
+        "chosen": chosen,
+    }
+
+
+def fit_rule(name: str, probabilities: np.ndarray, truth: np.ndarray, config: ScoringConfig) -> Rule:
+    """Return the rule of this name, fitted on these rows; shapes are as in `choose_rule`."""
     if truth.ndim == 1:
         return _ONE_LABEL[name](probabilities, truth, config)
     return _SEVERAL_LABELS[name](probabilities, truth, config)
 
 
 def plain_rule(probabilities: np.ndarray, multilabel: bool, config: ScoringConfig) -> Rule:
-    """The rule to take where no labels are at hand to fit one on.
+    """Return the rule to take where no labels are at hand to fit one on.
 
-    probabilities float [rows, classes], out of fold: a threshold is moved to test rows by its share of them.
-    One label a row: the most probable class. Several: the highest expected F if that is `config.rule`, else a
-    threshold of .5. The fewest labels of a training row are not known: without `config.at_least` each row gets one
-    at least, so no row without any label is made.
+    With one label a row it is the most probable class; with several the highest expected F if that is
+    `config.rule`, else a threshold of .5.
+
+    Parameters
+    ----------
+    probabilities : ndarray
+        float [rows, classes], out of fold: a threshold is moved to test rows by its share of them.
+    multilabel : bool
+        Whether a row may have several labels.
+    config : ScoringConfig
+        The fewest labels of a training row are not known: without `config.at_least` each row gets one at least, so
+        no row without any label is made.
     """
     if not multilabel:
         return Argmax()
@@ -122,18 +160,42 @@ def plain_rule(probabilities: np.ndarray, multilabel: bool, config: ScoringConfi
 
 
 def decide_test(rule: Rule, by_fold: Sequence[np.ndarray], transfer: Transfer) -> np.ndarray:
-    """Labels of the test rows, from the probabilities of each fold's models: a list of float [rows, classes].
+    """Return the labels of the test rows.
 
-    A mean of models is less spread than the one model's probabilities that the rule was fitted on.
-    none      the rule decides on the mean
-    quantile  as `none`, with thresholds moved to where as large a share of the means lies at or above them as did
-              of the rows it was fitted on; for offsets, the means are sharpened to the same mean highest
-              probability. On fewer than `FEWEST_ROWS` rows shares mean little: `vote`; a threshold whose share
-              rounds to none of the test rows stays where it was
-    vote      the rule decides on each fold's probabilities, and the majority counts; ties go to the rule's
-              decision on the mean (several labels a row) or to the higher mean probability (one label a row).
-              Limits on the number of labels hold for the outcome, by the number of votes, then by the mean
-    One fold's probabilities are decided directly. Any number of rows, none included.
+    Parameters
+    ----------
+    rule : Rule
+        Fitted on out-of-fold rows.
+    by_fold : sequence of ndarray
+        The probabilities of each fold's models, float [rows, classes]. Those of one fold are decided directly. Any
+        number of rows, none included.
+    transfer : {"quantile", "vote", "none"}
+        How the rule meets a mean of models, which is less spread than the one model's probabilities that it was
+        fitted on; see the notes.
+
+    Returns
+    -------
+    ndarray
+        int [rows] or bool [rows, classes].
+
+    Raises
+    ------
+    KitError
+        Where there are no test probabilities.
+
+    Notes
+    -----
+    none
+        The rule decides on the mean.
+    quantile
+        As `none`, with thresholds moved to where as large a share of the means lies at or above them as did of the
+        rows it was fitted on; for offsets, the means are sharpened to the same mean highest probability. On fewer
+        than `FEWEST_ROWS` rows shares mean little: `vote`; a threshold whose share rounds to none of the test rows
+        stays where it was.
+    vote
+        The rule decides on each fold's probabilities, and the majority counts; ties go to the rule's decision on
+        the mean (several labels a row) or to the higher mean probability (one label a row). Limits on the number
+        of labels hold for the outcome, by the number of votes, then by the mean.
     """
     if len(by_fold) == 0:
         raise KitError("decision rule: no fold has test probabilities; predict the test rows first")
@@ -141,7 +203,7 @@ def decide_test(rule: Rule, by_fold: Sequence[np.ndarray], transfer: Transfer) -
     if len(by_fold) == 1 or transfer == "none":
         return rule.decide(mean)
     if transfer == "quantile" and len(mean) >= FEWEST_ROWS:
-        return rule.mapped(mean).decide(mean)
+        return rule.adapted(mean).decide(mean)
     decided = [rule.decide(each) for each in by_fold]
     return _majority(rule, decided, mean)
 
@@ -154,6 +216,7 @@ def _mean(by_fold: Sequence[np.ndarray]) -> np.ndarray:
 
 
 def _majority(rule: Rule, decided: list[np.ndarray], mean: np.ndarray) -> np.ndarray:
+    """Return the labels that most folds decided for."""
     count = len(decided)
     if decided[0].ndim == 1:
         votes = np.zeros(mean.shape)
@@ -168,13 +231,14 @@ def _majority(rule: Rule, decided: list[np.ndarray], mean: np.ndarray) -> np.nda
 def _cross_fitted(
     name: str, probabilities: np.ndarray, truth: np.ndarray, folds: np.ndarray, config: ScoringConfig
 ) -> RuleChoice:
-    rule = fit(name, probabilities, truth, config)
+    """Return one rule, fitted on all rows, with what it is worth."""
+    rule = fit_rule(name, probabilities, truth, config)
     predicted = np.zeros(truth.shape, dtype=bool if truth.ndim == 2 else np.int64)
-    by_fold = {}
+    by_fold: dict[int, Rule] = {}
     for fold in np.unique(folds):
         held_out = folds == fold
         others = slice(None) if held_out.all() else ~held_out
-        by_fold[int(fold)] = fit(name, probabilities[others], truth[others], config)
+        by_fold[int(fold)] = fit_rule(name, probabilities[others], truth[others], config)
         predicted[held_out] = by_fold[int(fold)].decide_among(probabilities, held_out)
     return RuleChoice(
         rule=rule,
@@ -187,16 +251,17 @@ def _cross_fitted(
     )
 
 
-def _parts(folds: np.ndarray, groups: np.ndarray | None) -> np.ndarray:
-    """The folds if they are two or more, else five parts of the rows that keep groups whole."""
+def _parts(folds: np.ndarray, row_groups: np.ndarray | None) -> np.ndarray:
+    """Return the folds if they are two or more, else five parts of the rows that keep row groups whole."""
     if len(np.unique(folds)) > 1:
         return folds
-    members = np.arange(len(folds)) if groups is None else np.unique(groups, return_inverse=True)[1]
+    members = np.arange(len(folds)) if row_groups is None else np.unique(row_groups, return_inverse=True)[1]
     number = members.max() + 1
     return (np.random.default_rng(0).permutation(number) % _PARTS)[members]
 
 
 def _checked(probabilities: np.ndarray, truth: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+    """Return probabilities and truth in the types that rules are fitted on; KitError where they do not fit."""
     probabilities, truth = np.asarray(probabilities), np.asarray(truth)
     if probabilities.dtype not in (np.float32, np.float64):
         probabilities = probabilities.astype(np.float32)
@@ -221,48 +286,49 @@ def _checked(probabilities: np.ndarray, truth: np.ndarray) -> tuple[np.ndarray, 
 
 
 def _limits(truth: np.ndarray, config: ScoringConfig) -> dict[str, int]:
-    least, most = limits(truth, config)
+    least, most = label_limits(truth, config)
     return {"at_least": least, "at_most": most}
 
 
 def _share(probabilities: np.ndarray, threshold: float) -> float:
+    """Return the share of probabilities at or above a threshold."""
     if probabilities.size == 0:
         return 0.0
     return int(np.count_nonzero(probabilities >= probabilities.dtype.type(threshold))) / probabilities.size
 
 
-def _fit_half(probabilities, truth, config) -> Rule:
+def _fit_half(probabilities: np.ndarray, truth: np.ndarray, config: ScoringConfig) -> Rule:
     return Half(threshold=0.5, share=_share(probabilities, 0.5), **_limits(truth, config))
 
 
-def _fit_threshold(probabilities, truth, config) -> Rule:
+def _fit_threshold(probabilities: np.ndarray, truth: np.ndarray, config: ScoringConfig) -> Rule:
     threshold = best_threshold(probabilities, truth, config)
     return Threshold(threshold=threshold, share=_share(probabilities, threshold), **_limits(truth, config))
 
 
-def _fit_positive_threshold(probabilities, truth, config) -> Rule:
+def _fit_positive_threshold(probabilities: np.ndarray, truth: np.ndarray, config: ScoringConfig) -> Rule:
     threshold = best_threshold(probabilities, truth, config)
     return PositiveThreshold(threshold, _share(probabilities[:, 1], threshold))
 
 
-def _fit_thresholds(probabilities, truth, config) -> Rule:
+def _fit_thresholds(probabilities: np.ndarray, truth: np.ndarray, config: ScoringConfig) -> Rule:
     thresholds = best_thresholds(probabilities, truth, config)
     shares = [_share(*column) for column in zip(probabilities.T, thresholds, strict=True)]
     return Thresholds(thresholds=tuple(thresholds.tolist()), shares=tuple(shares), **_limits(truth, config))
 
 
-def _fit_prevalence(probabilities, truth, config) -> Rule:
+def _fit_prevalence(probabilities: np.ndarray, truth: np.ndarray, config: ScoringConfig) -> Rule:
     shares = tuple((np.count_nonzero(truth, axis=0) / len(truth)).tolist())
     thresholds = tuple(thresholds_at(probabilities, shares).tolist())
     return Prevalence(shares=shares, thresholds=thresholds, **_limits(truth, config))
 
 
-def _fit_expected_f(probabilities, truth, config) -> Rule:
+def _fit_expected_f(probabilities: np.ndarray, truth: np.ndarray, config: ScoringConfig) -> Rule:
     return ExpectedF(beta=config.beta, zero_division=config.zero_division, **_limits(truth, config))
 
 
-def _fit_offsets(probabilities, truth, config) -> Rule:
-    values = offsets(probabilities, truth, config)
+def _fit_offsets(probabilities: np.ndarray, truth: np.ndarray, config: ScoringConfig) -> Rule:
+    values = best_offsets(probabilities, truth, config)
     total = np.maximum(probabilities.sum(axis=1, dtype=np.float64), 1e-12)
     return Offsets(tuple(values.tolist()), float(np.mean(probabilities.max(axis=1) / total)))
 

@@ -13,16 +13,39 @@ def expected_f(
     at_least: int = 0,
     at_most: int | None = None,
 ) -> np.ndarray:
-    """For each row the labels that maximise E[F-beta] if its labels are independent with these probabilities.
+    """Return for each row the labels with the highest expected F-beta.
 
-    probabilities float [rows, classes] in [0, 1] → bool [rows, classes], each row with `at_least` to `at_most`
-    labels; of equally good sets the smallest.
+    The labels of a row are taken to be independent, with these probabilities.
+
+    Parameters
+    ----------
+    probabilities : ndarray
+        float [rows, classes] in [0, 1].
+    beta : float
+        That of F-beta.
+    zero_division : float
+        What it is worth to predict no label for a row that has none.
+    at_least : int
+        Fewest labels of a row.
+    at_most : int or None
+        Most labels of a row; None: all classes.
+
+    Returns
+    -------
+    ndarray
+        bool [rows, classes]; of equally good sets of labels the smallest.
+
+    Notes
+    -----
     The best set of size k is the k most probable classes, and with TP and R the numbers of true labels among them
-    and among the rest, E[F] = Σ P(TP = a) P(R = b) (1 + β²) a / (k + β² (a + b)). No label is worth
-    `zero_division` where the row has none. Ye, Chai, Lee and Chieu 2012, "Optimizing F-measures: A Tale of Two
-    Approaches".
+    and among the rest, E[F] = Σ P(TP = a) P(R = b) (1 + β²) a / (k + β² (a + b)).
+
     Beyond the `EXACT` most probable classes the number of true labels is taken to be its mean, and (unless
     `at_least` asks for them) none is predicted.
+
+    References
+    ----------
+    Ye, Chai, Lee and Chieu 2012, "Optimizing F-measures: A Tale of Two Approaches".
     """
     chosen = np.zeros(probabilities.shape, dtype=bool)
     for start in range(0, len(probabilities), _ROWS):
@@ -37,7 +60,7 @@ def expected_f(
 
 
 def _expected_by_size(ordered: np.ndarray, beta: float, zero_division: float, at_least: int) -> np.ndarray:
-    """E[F] of the k most probable classes: probabilities descending [rows, classes] → [rows, exact + 1]."""
+    """Return E[F] of the k most probable classes [rows, exact + 1]; probabilities descending [rows, classes]."""
     exact = min(ordered.shape[1], max(EXACT, at_least))
     tail = ordered[:, exact:].sum(axis=1)
     rest = _rest(ordered[:, :exact])
@@ -60,7 +83,7 @@ def _expected_by_size(ordered: np.ndarray, beta: float, zero_division: float, at
 
 
 def _rest(ordered: np.ndarray) -> list[np.ndarray]:
-    """The distribution of the number of true labels without the first k, for each k: float [rows, exact + 1]."""
+    """Return, for each k, the distribution of the number of true labels without the first k: [rows, exact + 1]."""
     rows, exact = ordered.shape
     rest = [np.zeros((rows, exact + 1))]
     rest[0][:, 0] = 1
@@ -70,7 +93,7 @@ def _rest(ordered: np.ndarray) -> list[np.ndarray]:
 
 
 def _with_one_more(distribution: np.ndarray, probability: np.ndarray) -> np.ndarray:
-    """The Poisson binomial of one more independent label."""
+    """Return the Poisson binomial distribution with one more independent label."""
     p = probability[:, None]
     longer = distribution * (1 - p)
     longer[:, 1:] += distribution[:, :-1] * p

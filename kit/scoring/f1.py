@@ -7,16 +7,27 @@ from collections.abc import Sequence
 
 import numpy as np
 import pandas as pd
+from numpy.typing import ArrayLike
 
 from kit.scoring.config import ScoringConfig
 
 
 def score(truth: np.ndarray, predicted: np.ndarray, config: ScoringConfig) -> float:
-    """`sklearn.metrics.fbeta_score` in [0, 1]; of no rows it is `zero_division`.
+    """Return the competition's metric, in [0, 1]: the value of `sklearn.metrics.fbeta_score`.
 
-    One label a row: over the classes that are there or predicted; binary: of class 1. Several labels a row: over
-    all columns. From counts: scikit-learn's checks take longer than the counting, and of several labels a row it
-    would make sparse copies.
+    Parameters
+    ----------
+    truth, predicted : ndarray
+        int [rows], or bool [rows, classes] where a row may have several labels.
+    config : ScoringConfig
+        The metric's options.
+
+    Notes
+    -----
+    Of no rows the score is `zero_division`. With one label a row the average is over the classes that are there or
+    predicted, binary is of class 1; with several labels a row it is over all columns. The score is made from
+    counts: scikit-learn's checks take longer than the counting, and of several labels a row it would make sparse
+    copies.
     """
     if len(truth) == 0:
         return float(config.zero_division)
@@ -34,20 +45,58 @@ def score(truth: np.ndarray, predicted: np.ndarray, config: ScoringConfig) -> fl
     return float(np.mean(values)) if np.size(values) else float(config.zero_division)
 
 
-def fbeta(hits, predicted, positive, beta: float = 1.0, zero_division: float = 0):
-    """F-beta from counts: (1 + b²) TP / (b² P + predicted), `zero_division` where that divides by zero.
+def fbeta(
+    hits: ArrayLike, predicted: ArrayLike, positive: ArrayLike, beta: float = 1.0, zero_division: float = 0
+) -> np.ndarray:
+    """Return F-beta from counts: (1 + b²) TP / (b² P + predicted).
 
-    hits: true positives; predicted: rows predicted; positive: rows whose truth it is. Numbers or arrays that
-    broadcast → float64 of their shape. van Rijsbergen 1979, in counts.
+    The counts are numbers or arrays that broadcast.
+
+    Parameters
+    ----------
+    hits : array_like
+        True positives.
+    predicted : array_like
+        How many are predicted.
+    positive : array_like
+        P, how many are true.
+    beta : float
+        b, how many times as much recall weighs as precision.
+    zero_division : float
+        The value where the formula divides by zero.
+
+    Returns
+    -------
+    ndarray
+        float64, of the broadcast shape.
+
+    References
+    ----------
+    van Rijsbergen 1979, in counts.
     """
-    whole = beta**2 * np.asarray(positive, dtype=np.float64) + predicted
+    whole = beta**2 * np.asarray(positive, dtype=np.float64) + np.asarray(predicted)
     part = (1 + beta**2) * np.asarray(hits, dtype=np.float64)
     empty = whole == 0
     return np.where(empty, zero_division, part / np.where(empty, 1, whole))
 
 
 def per_class(truth: np.ndarray, predicted: np.ndarray, classes: Sequence[str], beta: float = 1.0) -> pd.DataFrame:
-    """Precision, recall, F-beta (0 where undefined) and the number of rows of each class, a row a class."""
+    """Return a table of scores with a row a class.
+
+    Parameters
+    ----------
+    truth, predicted : ndarray
+        int [rows], or bool [rows, classes].
+    classes : sequence of str
+        The names of the classes, in the order of their indices or columns.
+    beta : float
+        That of F-beta.
+
+    Returns
+    -------
+    DataFrame
+        Columns class, precision, recall and F-beta (0 where undefined), and rows, the number of rows of the class.
+    """
     if truth.ndim == 1:
         hits, chosen, positive = _counts_by_class(truth, predicted, len(classes))
     else:
@@ -64,18 +113,24 @@ def per_class(truth: np.ndarray, predicted: np.ndarray, classes: Sequence[str], 
 
 
 def argmax(probabilities: np.ndarray) -> np.ndarray:
-    """The decision rule for one label a row: probabilities [rows, classes] → class indices [rows]."""
+    """Return the class index of the highest of each row's probabilities [rows, classes]: int [rows]."""
     return np.argmax(probabilities, axis=1)
 
 
 def _counts_by_class(
     truth: np.ndarray, predicted: np.ndarray, number: int
 ) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
-    """True positives, predicted and positive of each of `number` classes; class indices int [rows]."""
-    return tuple(np.bincount(each, minlength=number) for each in (truth[truth == predicted], predicted, truth))
+    """Return true positives, predicted and positive of each of `number` classes, from class indices int [rows]."""
+    hits, chosen, positive = (
+        np.bincount(each, minlength=number) for each in (truth[truth == predicted], predicted, truth)
+    )
+    return hits, chosen, positive
 
 
 def _counts(truth: np.ndarray, predicted: np.ndarray, axis: int) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
-    """True positives, predicted and positive of bool [rows, classes], summed over `axis`."""
+    """Return true positives, predicted and positive of bool [rows, classes], summed over `axis`."""
     truth, predicted = np.asarray(truth, dtype=bool), np.asarray(predicted, dtype=bool)
-    return tuple(np.count_nonzero(each, axis=axis) for each in (truth & predicted, predicted, truth))
+    hits, chosen, positive = (
+        np.asarray(np.count_nonzero(each, axis=axis)) for each in (truth & predicted, predicted, truth)
+    )
+    return hits, chosen, positive

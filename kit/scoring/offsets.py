@@ -1,4 +1,4 @@
-"""Class offsets for one label a row: argmax of log probability plus the class's offset."""
+"""Class offsets for one label a row: the class with the highest log probability plus the class's offset."""
 
 import numpy as np
 
@@ -14,14 +14,28 @@ _NEAR = 1024  # rows looked at for a class, at least,
 _TIMES = 16  # and so many times the rows that have the class
 
 
-def offsets(probabilities: np.ndarray, truth: np.ndarray, config: ScoringConfig) -> np.ndarray:
-    """Offsets that raise macro or weighted F on these rows: float64 [classes], a local optimum.
+def best_offsets(probabilities: np.ndarray, truth: np.ndarray, config: ScoringConfig) -> np.ndarray:
+    """Return offsets that raise macro or weighted F on these rows.
 
-    probabilities float [rows, classes], truth int [rows]. Coordinate ascent from zero (argmax): with the other
-    offsets fixed, each row turns to the class at an offset of its own; passing them in order changes the F of this
-    class and of the class left, so their running sum is exact at every cut. Of tied cuts the middle of the widest
-    interval, which reaches at most 1 beyond the outermost row. A class without rows is never predicted: minus
-    infinity.
+    Parameters
+    ----------
+    probabilities : ndarray
+        float [rows, classes].
+    truth : ndarray
+        int [rows].
+    config : ScoringConfig
+        The metric's options.
+
+    Returns
+    -------
+    ndarray
+        float64 [classes], a local optimum. A class without rows is never predicted: minus infinity.
+
+    Notes
+    -----
+    Coordinate ascent from zero (argmax): with the other offsets fixed, each row turns to the class at an offset of
+    its own; passing them in order changes the F of this class and of the class left, so their running sum is exact
+    at every cut. Of tied cuts the middle of the widest interval, which reaches at most 1 beyond the outermost row.
 
     The work is bounded. For a class the rows that turn first are looked at, 16 times as many as have it (1,024 at
     least, and those that it is predicted for now): predicted for more, its F1 would be below 2 / 17. A sweep over
@@ -40,12 +54,12 @@ def offsets(probabilities: np.ndarray, truth: np.ndarray, config: ScoringConfig)
 
 
 def logarithm(probabilities: np.ndarray) -> np.ndarray:
-    """Natural logarithms, float64; finite for zero, too."""
+    """Return natural logarithms, float64, which are finite for zero, too."""
     return np.log(np.maximum(probabilities, _FLOOR, dtype=np.float64))
 
 
 def _part(truth: np.ndarray, number: int) -> np.ndarray:
-    """Indices of so many rows, random within each class, with each class's share of the rows kept."""
+    """Return indices of so many rows, random within each class, with each class's share of the rows kept."""
     mixed = np.random.default_rng(0).permutation(len(truth))
     by_class = mixed[np.argsort(truth[mixed], kind="stable")]
     return np.sort(by_class[np.arange(number) * len(truth) // number])
@@ -54,8 +68,17 @@ def _part(truth: np.ndarray, number: int) -> np.ndarray:
 class _Ascent:
     """Coordinate ascent over the offsets of classes that all have rows.
 
-    logs float [rows, classes], truth int [rows]. For each row the two best classes after offsets, and their
-    values; they are looked for again only where a change may have moved them, which is mostly in few rows.
+    For each row it keeps the two best classes after offsets, and their values; they are looked for again only
+    where a change may have moved them, which is mostly in few rows.
+
+    Parameters
+    ----------
+    logs : ndarray
+        Log probabilities, float [rows, classes].
+    truth : ndarray
+        int [rows].
+    config : ScoringConfig
+        The metric's options.
     """
 
     def __init__(self, logs: np.ndarray, truth: np.ndarray, config: ScoringConfig):
@@ -73,7 +96,7 @@ class _Ascent:
         self._look(np.arange(len(truth)))
 
     def run(self) -> np.ndarray:
-        """The offsets, float64 [classes]."""
+        """Return the offsets, float64 [classes]."""
         reached = self._now()
         for _ in range(_SWEEPS):
             before = reached
@@ -84,13 +107,13 @@ class _Ascent:
         return self.offsets
 
     def _now(self) -> float:
-        """The average F of the present offsets."""
+        """Return the average F of the present offsets."""
         hits = np.bincount(self.first[self.first == self.truth], minlength=len(self.positive))
         predicted = np.bincount(self.first, minlength=len(self.positive))
         return float(np.sum(self.weights * fbeta(hits, predicted, self.positive, self.beta)))
 
     def _step(self, index: int) -> float:
-        """The best offset of one class with the others fixed; the average F it reaches."""
+        """Set the best offset of one class with the others fixed; return the average F that it reaches."""
         mine = self.first == index
         left = np.where(mine, self.second, self.first)
         # Single precision keeps the order but for ties, and a cut in their middle parts the exact values, too.
@@ -107,8 +130,10 @@ class _Ascent:
         return reached
 
     def _f_at_cuts(self, index: int, left: np.ndarray, order: np.ndarray) -> np.ndarray:
-        """The average F when the first i rows of `order` [n] turned to class `index` and all others kept class
-        `left` [rows]: [n + 1]."""
+        """Return the average F when the first i rows of `order` [n] turned to class `index`: [n + 1].
+
+        All other rows keep class `left` [rows].
+        """
         number, positive, weights = len(order), self.positive, self.weights
         right_now = left[left == self.truth]
         kept, kept_right = (np.bincount(each, minlength=len(positive)) for each in (left, right_now))
@@ -131,6 +156,7 @@ class _Ascent:
         return gained + start + np.concatenate([[0], np.cumsum(lost)])
 
     def _change(self, index: int, offset: float) -> None:
+        """Set an offset, and find out what it changes of the two best classes of each row."""
         lower, self.offsets[index] = offset < self.offsets[index], offset
         column, mine = self.columns[index] + offset, self.first == index
         risen = np.flatnonzero(~mine & (column > self.next))
@@ -144,7 +170,7 @@ class _Ascent:
         self._look(fallen)
 
     def _look(self, rows: np.ndarray) -> None:
-        """The two best classes of these rows anew; of equals the first."""
+        """Find the two best classes of these rows anew; of equals the first."""
         moved = self.logs[rows] + self.offsets
         each = np.arange(len(rows))
         for classes, values in ((self.first, self.best), (self.second, self.next)):
@@ -154,9 +180,16 @@ class _Ascent:
 
 
 def _middle(turns: np.ndarray, objective: np.ndarray, complete: bool) -> tuple[float, float]:
-    """Middle of the widest interval of best offsets, and the F there; turns ascending [n], objective [n + 1].
+    """Return the middle of the widest interval of best offsets, and the F there.
 
-    complete: whether rows may turn after the last of `turns`; where not, the last cut does not count.
+    Parameters
+    ----------
+    turns : ndarray
+        The offsets at which rows turn, ascending [n].
+    objective : ndarray
+        The F of each cut [n + 1].
+    complete : bool
+        Whether no row turns after the last of `turns`; where some may, the last cut does not count.
     """
     edges = np.concatenate([[turns[0] - 1], turns, [turns[-1] + 1]])
     cuts = np.flatnonzero(np.concatenate([[True], turns[1:] > turns[:-1], [complete]]))

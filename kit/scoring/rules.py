@@ -1,8 +1,8 @@
 """Decision rules: probabilities → labels. They hold all they need, and travel as JSON.
 
-One label a row: int64 [rows]. Several labels a row: bool [rows, classes]; there `at_least` adds the most probable
-classes to a row with fewer labels, and `at_most` leaves the most probable ones of a row with more. A class that is
-never predicted (threshold infinite) is added last.
+Labels are int64 [rows] with one label a row, bool [rows, classes] with several. There `at_least` adds the most
+probable classes to a row with fewer labels, and `at_most` leaves the most probable ones of a row with more. A
+class that is never predicted (threshold infinite) is added last.
 """
 
 from dataclasses import asdict, dataclass, fields, replace
@@ -21,36 +21,59 @@ FEWEST_ROWS = 100  # on fewer rows shares of rows mean little
 
 @dataclass(frozen=True)
 class Rule:
-    """probabilities float [rows, classes] → labels."""
+    """The base of decision rules, which turn probabilities [rows, classes] into labels.
+
+    Attributes
+    ----------
+    kind : str
+        Of the class: what the rule is called in JSON.
+    """
 
     kind: ClassVar[str]
 
     @property
     def name(self) -> str:
+        """The rule's name in the config."""
         return self.kind
 
     def decide(self, probabilities: np.ndarray) -> np.ndarray:
-        """probabilities float [rows, classes] → int64 [rows], or bool [rows, classes]."""
+        """Return the labels of probabilities float [rows, classes]: int64 [rows], or bool [rows, classes]."""
         raise NotImplementedError
 
     def decide_among(self, probabilities: np.ndarray, rows: np.ndarray) -> np.ndarray:
-        """Labels of the rows in the mask `rows` bool [rows] of all rows at hand, probabilities [rows, classes]."""
+        """Return the labels of some of the rows at hand.
+
+        Parameters
+        ----------
+        probabilities : ndarray
+            Those of all rows at hand, float [rows, classes].
+        rows : ndarray
+            Which rows to decide, bool [rows].
+        """
         return self.decide(probabilities[rows])
 
-    def mapped(self, probabilities: np.ndarray) -> Self:
-        """This rule for probabilities [rows, classes] of another spread than those it was fitted on."""
+    def adapted(self, probabilities: np.ndarray) -> Self:
+        """Return this rule for probabilities [rows, classes] of another spread than those it was fitted on."""
         return self
 
     def to_json(self) -> dict[str, Any]:
-        """Plain values for a JSON file; `rule_from_json` gives an equal rule back."""
+        """Return plain values for a JSON file; `rule_from_json` gives an equal rule back."""
         return {"kind": self.kind, **{key: _plain(value) for key, value in asdict(self).items()}}
 
     def sentence(self, classes: list[str]) -> str:
-        """The rule in words, with the names of the classes in the order of the columns."""
+        """Return the rule in words, with the names of the classes in the order of the columns."""
         raise NotImplementedError
 
     def limited(self, chosen: np.ndarray, ranking: np.ndarray) -> np.ndarray:
-        """`chosen` within the rule's limits on the number of labels, by `ranking`; both [rows, classes]."""
+        """Return labels within the rule's limits on their number.
+
+        Parameters
+        ----------
+        chosen : ndarray
+            Labels, bool [rows, classes].
+        ranking : ndarray
+            By what labels are added and left out, the highest first, float [rows, classes].
+        """
         return chosen
 
 
@@ -71,7 +94,12 @@ class Argmax(Rule):
 class PositiveThreshold(Rule):
     """Two classes, one label a row: the second class at or above its threshold.
 
-    share: of the rows it was fitted on, at or above the threshold.
+    Attributes
+    ----------
+    threshold : float
+        The lowest probability of the second class with which it is predicted.
+    share : float
+        Of the rows it was fitted on, how many lay at or above the threshold.
     """
 
     kind = "positive_threshold"
@@ -86,8 +114,8 @@ class PositiveThreshold(Rule):
         _columns_are(2, probabilities)
         return (probabilities[:, 1] >= _like(self.threshold, probabilities)).astype(np.int64)
 
-    def mapped(self, probabilities: np.ndarray) -> Self:
-        return replace(self, threshold=_mapped(self.threshold, self.share, probabilities[:, 1]))
+    def adapted(self, probabilities: np.ndarray) -> Self:
+        return replace(self, threshold=_adapted_threshold(self.threshold, self.share, probabilities[:, 1]))
 
     def sentence(self, classes: list[str]) -> str:
         if self.threshold == NEVER:
@@ -99,8 +127,14 @@ class PositiveThreshold(Rule):
 class Offsets(Rule):
     """The class with the highest log probability plus offset.
 
-    confidence: mean of the highest probability over the rows it was fitted on. power: of the probabilities, before
-    the offsets.
+    Attributes
+    ----------
+    offsets : tuple of float
+        One a class; minus infinity is never predicted.
+    confidence : float
+        The mean of the highest probability over the rows it was fitted on.
+    power : float
+        That to which probabilities are raised before the offsets.
     """
 
     kind = "offsets"
@@ -112,8 +146,8 @@ class Offsets(Rule):
         _columns_are(len(self.offsets), probabilities)
         return np.argmax(self.power * logarithm(probabilities) + self.offsets, axis=1)
 
-    def mapped(self, probabilities: np.ndarray) -> Self:
-        """With the power at which the mean of the highest probability is that of the rows it was fitted on."""
+    def adapted(self, probabilities: np.ndarray) -> Self:
+        """Return the rule with the power at which the mean highest probability is `confidence`."""
         logs = logarithm(probabilities)
         logs -= logs.max(axis=1, keepdims=True)
         low, high = 0.1, 10.0
@@ -133,8 +167,14 @@ class Offsets(Rule):
 
 
 @dataclass(frozen=True)
-class _Several(Rule):
-    """Several labels a row, `at_least` to `at_most` of them."""
+class _MultilabelRule(Rule):
+    """The base of rules for several labels a row.
+
+    Attributes
+    ----------
+    at_least, at_most : int
+        How many labels a row gets.
+    """
 
     at_least: int
     at_most: int
@@ -154,19 +194,29 @@ class _Several(Rule):
         return chosen
 
     def _above(self, probabilities: np.ndarray, thresholds: np.ndarray) -> np.ndarray:
+        """Return the labels at or above their thresholds, within the limits."""
         if thresholds.ndim:
             _columns_are(len(thresholds), probabilities)
         ranking = np.where(thresholds == NEVER, probabilities - 2, probabilities)
         return self.limited(probabilities >= _like(thresholds, probabilities), ranking)
 
     def _limits(self, classes: list[str]) -> str:
+        """Return the limits in words, to be added to the rule's sentence."""
         least = f", at least {self.at_least} {_labels(self.at_least)}" if self.at_least else ""
         return least + (f", at most {self.at_most} {_labels(self.at_most)}" if self.at_most < len(classes) else "")
 
 
 @dataclass(frozen=True)
-class Threshold(_Several):
-    """One threshold for all classes. share: of the probabilities it was fitted on, at or above it."""
+class Threshold(_MultilabelRule):
+    """One threshold for all classes.
+
+    Attributes
+    ----------
+    threshold : float
+        The lowest probability with which a label is predicted.
+    share : float
+        Of the probabilities it was fitted on, how many lay at or above the threshold.
+    """
 
     kind = "threshold"
     threshold: float
@@ -175,8 +225,8 @@ class Threshold(_Several):
     def decide(self, probabilities: np.ndarray) -> np.ndarray:
         return self._above(probabilities, np.asarray(self.threshold))
 
-    def mapped(self, probabilities: np.ndarray) -> Self:
-        return replace(self, threshold=_mapped(self.threshold, self.share, probabilities))
+    def adapted(self, probabilities: np.ndarray) -> Self:
+        return replace(self, threshold=_adapted_threshold(self.threshold, self.share, probabilities))
 
     def sentence(self, classes: list[str]) -> str:
         if self.threshold == NEVER:
@@ -192,8 +242,16 @@ class Half(Threshold):
 
 
 @dataclass(frozen=True)
-class Thresholds(_Several):
-    """A threshold a class. shares: of the rows it was fitted on, at or above it, a class."""
+class Thresholds(_MultilabelRule):
+    """A threshold for each class.
+
+    Attributes
+    ----------
+    thresholds : tuple of float
+        One a class.
+    shares : tuple of float
+        One a class: of the rows it was fitted on, how many lay at or above the threshold.
+    """
 
     kind = "thresholds"
     thresholds: tuple[float, ...]
@@ -202,8 +260,10 @@ class Thresholds(_Several):
     def decide(self, probabilities: np.ndarray) -> np.ndarray:
         return self._above(probabilities, np.array(self.thresholds))
 
-    def mapped(self, probabilities: np.ndarray) -> Self:
-        return replace(self, thresholds=tuple(_matched(probabilities, self.shares, self.thresholds).tolist()))
+    def adapted(self, probabilities: np.ndarray) -> Self:
+        return replace(
+            self, thresholds=tuple(_adapted_thresholds(probabilities, self.shares, self.thresholds).tolist())
+        )
 
     def sentence(self, classes: list[str]) -> str:
         text = _from_to(self.thresholds, classes, "a threshold a class")
@@ -211,12 +271,16 @@ class Thresholds(_Several):
 
 
 @dataclass(frozen=True)
-class Prevalence(_Several):
+class Prevalence(_MultilabelRule):
     """Each class as often as in the training rows, by the most probable rows of those at hand.
 
-    shares: of training rows that have the class. thresholds: those that gave these shares on the rows it was
-    fitted on; they decide where fewer than `FEWEST_ROWS` rows are at hand, and for a class whose share rounds to
-    none of them.
+    Attributes
+    ----------
+    shares : tuple of float
+        One a class: of the training rows, how many have it.
+    thresholds : tuple of float
+        Those that gave these shares on the rows it was fitted on. They decide where fewer than `FEWEST_ROWS` rows
+        are at hand, and for a class whose share rounds to none of them.
     """
 
     kind = "prevalence"
@@ -233,15 +297,23 @@ class Prevalence(_Several):
         _columns_are(len(self.shares), probabilities)
         if len(probabilities) < FEWEST_ROWS:
             return np.array(self.thresholds)
-        return _matched(probabilities, self.shares, self.thresholds)
+        return _adapted_thresholds(probabilities, self.shares, self.thresholds)
 
     def sentence(self, classes: list[str]) -> str:
         return f"each class as often as in the training rows{self._limits(classes)}"
 
 
 @dataclass(frozen=True)
-class ExpectedF(_Several):
-    """For each row the labels with the highest expected F."""
+class ExpectedF(_MultilabelRule):
+    """For each row the labels with the highest expected F.
+
+    Attributes
+    ----------
+    beta : float
+        That of F-beta.
+    zero_division : int
+        What it is worth to predict no label for a row that has none.
+    """
 
     kind = "expected_f"
     beta: float
@@ -261,7 +333,13 @@ _KINDS = {
 
 
 def rule_from_json(content: dict[str, Any]) -> Rule:
-    """The rule that `to_json` wrote; `KitError` where the content is no rule."""
+    """Return the rule that `to_json` wrote.
+
+    Raises
+    ------
+    KitError
+        Where the content is no rule.
+    """
     kind = content.get("kind") if isinstance(content, dict) else None
     if kind not in _KINDS:
         raise KitError(f"decision rule: kind {kind!r} is not known; known are {some(_KINDS)}; fit the rule again")
@@ -273,27 +351,30 @@ def rule_from_json(content: dict[str, Any]) -> Rule:
 
 
 def thresholds_at(probabilities: np.ndarray, shares: tuple[float, ...]) -> np.ndarray:
-    """The threshold of each class that its share of the rows lies at or above: float64 [classes]."""
+    """Return the threshold of each class that its share of the rows lies at or above, float64 [classes]."""
     columns = zip(probabilities.T, shares, strict=True)
     return np.array([threshold_at(column, share) if share > 0 else NEVER for column, share in columns])
 
 
-def _matched(probabilities: np.ndarray, shares: tuple[float, ...], thresholds: tuple[float, ...]) -> np.ndarray:
-    """`thresholds`, each moved to where its share of these rows lies at or above it: float64 [classes]."""
+def _adapted_thresholds(
+    probabilities: np.ndarray, shares: tuple[float, ...], thresholds: tuple[float, ...]
+) -> np.ndarray:
+    """Return thresholds, each moved to where its share of these rows lies at or above it: float64 [classes]."""
     columns = zip(thresholds, shares, probabilities.T, strict=True)
-    return np.array([_mapped(*column) for column in columns])
+    return np.array([_adapted_threshold(*column) for column in columns])
 
 
-def _mapped(threshold: float, share: float, probabilities: np.ndarray) -> float:
+def _adapted_threshold(threshold: float, share: float, probabilities: np.ndarray) -> float:
     # A share that rounds to no row would put the threshold above the highest value: a rare class would never be
     # predicted. Bounds other than half a row, lower or higher, were worse; see docs/decisions.md.
+    """Return a threshold, moved to where its share of these probabilities lies at or above it."""
     if threshold == NEVER or round(share * probabilities.size) == 0:
         return threshold
     return threshold_at(probabilities, share)
 
 
 def _like(threshold: float | np.ndarray, probabilities: np.ndarray) -> np.ndarray:
-    """In the precision of the probabilities, which else would be copied."""
+    """Return a threshold in the precision of the probabilities, which else would be copied."""
     return np.asarray(threshold, dtype=probabilities.dtype)
 
 
@@ -306,20 +387,21 @@ def _columns_are(number: int, probabilities: np.ndarray) -> None:
 
 
 def _plain(value: Any) -> Any:
-    """Infinity, which JSON does not have, as a word."""
+    """Return a value for JSON: infinity, which JSON does not have, as a word."""
     if isinstance(value, tuple):
         return [_plain(each) for each in value]
     return str(value) if isinstance(value, float) and np.isinf(value) else value
 
 
 def _unplain(value: Any) -> Any:
+    """Return the value that `_plain` was given."""
     if isinstance(value, list):
         return tuple(_unplain(each) for each in value)
     return float(value) if isinstance(value, str) else value
 
 
 def _number(value: float) -> str:
-    """Two decimals, and for small values two digits."""
+    """Return a number with two decimals, a small one with two digits."""
     return f"{value:.2f}" if abs(value) >= 0.1 or value == 0 else f"{value:.2g}"
 
 
@@ -328,6 +410,7 @@ def _labels(number: int) -> str:
 
 
 def _from_to(values: tuple[float, ...], classes: list[str], what: str) -> str:
+    """Return the lowest and the highest of some values in words, with their classes."""
     pairs = sorted((value, name) for value, name in zip(values, classes, strict=True) if np.isfinite(value))
     if not pairs:
         return what
@@ -336,5 +419,6 @@ def _from_to(values: tuple[float, ...], classes: list[str], what: str) -> str:
 
 
 def _never(values: tuple[float, ...], classes: list[str]) -> str:
+    """Return in words which classes are never predicted."""
     never = [name for value, name in zip(values, classes, strict=True) if not np.isfinite(value)]
     return f", never {some(never)}" if never else ""

@@ -15,7 +15,7 @@ import numpy as np
 from kit.scoring.config import ScoringConfig
 from kit.scoring.f1 import fbeta
 
-NEVER = np.inf
+NEVER = np.inf  # the threshold that nothing reaches
 MANY = 50_000_000  # probabilities, whose sorting takes some 3 GB
 GAIN = 1e-5  # of the average F: a sweep of coordinate ascent that gains less is the last
 _TOLERANCE = 1e-10  # what sums of rounded changes may differ by and still be tied
@@ -25,10 +25,24 @@ _SWEEPS = 10  # of coordinate ascent, at most
 
 
 def best_threshold(probabilities: np.ndarray, truth: np.ndarray, config: ScoringConfig) -> float:
-    """The one threshold with the highest F on these rows, limits on the number of labels included.
+    """Return the one threshold with the highest F on these rows, limits on the number of labels included.
 
-    probabilities float [rows, classes], truth bool [rows, classes] → threshold; `NEVER` where nothing is positive.
-    Average binary: truth int [rows] of 0 and 1, and the threshold is for the second column.
+    Parameters
+    ----------
+    probabilities : ndarray
+        float [rows, classes].
+    truth : ndarray
+        bool [rows, classes]. Average binary: int [rows] of 0 and 1, and the threshold is for the second column.
+    config : ScoringConfig
+        The metric's options.
+
+    Returns
+    -------
+    float
+        `NEVER` where nothing is positive.
+
+    Notes
+    -----
     Each probability passed on the way down changes one class's F (macro, weighted), one row's (samples) or the
     pooled counts (micro); the running sum of the changes is F at every cut. O(rows · classes · log). Of more than
     `MANY` probabilities a random part of the rows, always the same, is looked at: one number needs no more.
@@ -39,7 +53,7 @@ def best_threshold(probabilities: np.ndarray, truth: np.ndarray, config: Scoring
     truth = np.asarray(truth, dtype=bool)
     if not truth.any():
         return NEVER
-    scores = _forced(probabilities, *limits(truth, config))
+    scores = _forced(probabilities, *label_limits(truth, config))
     if config.average == "micro":
         changes = truth
     elif config.average == "samples":
@@ -57,15 +71,35 @@ def best_threshold(probabilities: np.ndarray, truth: np.ndarray, config: Scoring
 
 
 def best_thresholds(probabilities: np.ndarray, truth: np.ndarray, config: ScoringConfig) -> np.ndarray:
-    """The threshold of each class with the highest F on these rows, limits on the number of labels left aside.
+    """Return the threshold of each class with the highest F on these rows.
 
-    probabilities float [rows, classes], truth bool [rows, classes] → float64 [classes]. A class without positive
-    rows is never predicted: `NEVER`.
-    macro, weighted: each class by itself, exact. micro: exact by Dinkelbach's iterations (1967, "On nonlinear
-    fractional programming") over F, whose inner problem falls apart into classes. samples: coordinate ascent from
-    `best_threshold`, each step exact; a local optimum. A sweep over the classes that gains less than `GAIN` is the
-    last, and the tenth is, too. Of more than `MANY` probabilities it looks at a part of the rows, as
-    `best_threshold` does; a class without positive rows there keeps the threshold it began with.
+    Limits on the number of labels are left aside.
+
+    Parameters
+    ----------
+    probabilities : ndarray
+        float [rows, classes].
+    truth : ndarray
+        bool [rows, classes].
+    config : ScoringConfig
+        The metric's options.
+
+    Returns
+    -------
+    ndarray
+        float64 [classes]. A class without positive rows is never predicted: `NEVER`.
+
+    Notes
+    -----
+    macro, weighted: each class by itself, exact. micro: exact by Dinkelbach's iterations over F, whose inner
+    problem falls apart into classes. samples: coordinate ascent from `best_threshold`, each step exact; a local
+    optimum. A sweep over the classes that gains less than `GAIN` is the last, and the tenth is, too. Of more than
+    `MANY` probabilities it looks at a part of the rows, as `best_threshold` does; a class without positive rows
+    there keeps the threshold it began with.
+
+    References
+    ----------
+    Dinkelbach 1967, "On nonlinear fractional programming".
     """
     truth = np.asarray(truth, dtype=bool)
     if config.average == "micro":
@@ -76,19 +110,35 @@ def best_thresholds(probabilities: np.ndarray, truth: np.ndarray, config: Scorin
 
 
 def threshold_at(values: np.ndarray, share: float) -> float:
-    """The threshold that the given share of `values` [any shape] lies at or above, as nearly as ties let it."""
+    """Return the threshold that the given share of values lies at or above, as nearly as ties let it.
+
+    Parameters
+    ----------
+    values : ndarray
+        Probabilities of any shape.
+    share : float
+        In [0, 1].
+    """
     values = np.sort(values, axis=None)[::-1]
     count = round(share * len(values))
     if count == 0 or len(values) == 0:
         return _between(values, 0, 0)
     last = values[count - 1]
-    more, fewer = np.count_nonzero(values >= last), np.count_nonzero(values > last)
+    more, fewer = int(np.count_nonzero(values >= last)), int(np.count_nonzero(values > last))
     cut = more if more - count < count - fewer else fewer
     return _between(values, cut, cut)
 
 
-def limits(truth: np.ndarray, config: ScoringConfig) -> tuple[int, int]:
-    """Fewest and most labels of a row: the config's, else the fewest that a row of truth has, and all classes."""
+def label_limits(truth: np.ndarray, config: ScoringConfig) -> tuple[int, int]:
+    """Return the fewest and the most labels of a row.
+
+    Parameters
+    ----------
+    truth : ndarray
+        bool [rows, classes].
+    config : ScoringConfig
+        What it says counts; else the fewest that a row of truth has, and all classes.
+    """
     at_most = truth.shape[1] if config.at_most is None else config.at_most
     if config.at_least is not None:
         return config.at_least, at_most
@@ -97,7 +147,7 @@ def limits(truth: np.ndarray, config: ScoringConfig) -> tuple[int, int]:
 
 
 def _part(probabilities: np.ndarray, truth: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-    """All rows; of more than `MANY` probabilities a random part of the rows, always the same."""
+    """Return all rows; of more than `MANY` probabilities a random part of the rows, always the same."""
     if probabilities.size <= MANY:
         return probabilities, truth
     number = max(1, MANY // probabilities.shape[1])
@@ -106,7 +156,8 @@ def _part(probabilities: np.ndarray, truth: np.ndarray) -> tuple[np.ndarray, np.
 
 
 def _one_class(column: np.ndarray, labels: np.ndarray, config: ScoringConfig) -> float:
-    positive = np.count_nonzero(labels)
+    """Return the best threshold of one class: its probabilities [rows] and bool labels [rows]."""
+    positive = int(np.count_nonzero(labels))
     if positive == 0:
         return NEVER
     values, hits = _descending(column, labels)
@@ -114,7 +165,7 @@ def _one_class(column: np.ndarray, labels: np.ndarray, config: ScoringConfig) ->
 
 
 def _descending(column: np.ndarray, labels: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-    """Values from the highest on [n], and the hits at each cut [n + 1]."""
+    """Return the values from the highest on [n], and the hits at each cut [n + 1]."""
     if column.dtype == np.float32:
         # The bits of floats from 0 on are in the order of their values, with the sign's bit free for the label:
         # sorting such numbers costs less than half of sorting indices and collecting by them.
@@ -134,7 +185,17 @@ def _f_at_cuts(hits: np.ndarray, positive: int, config: ScoringConfig) -> np.nda
 
 
 def _middle(values: np.ndarray, objective: np.ndarray, tolerance: float = _TOLERANCE) -> float:
-    """Middle of the widest interval of best thresholds; values descending [n], objective of each cut [n + 1]."""
+    """Return the middle of the widest interval of best thresholds.
+
+    Parameters
+    ----------
+    values : ndarray
+        Descending [n].
+    objective : ndarray
+        That of each cut [n + 1].
+    tolerance : float
+        Objectives that differ by no more are tied.
+    """
     cuts = np.flatnonzero(np.concatenate([[True], values[1:] < values[:-1], [True]])) if len(values) else [0]
     reached = np.asarray(objective)[cuts]
     tied = np.flatnonzero(reached >= reached.max() - tolerance)
@@ -147,7 +208,7 @@ def _middle(values: np.ndarray, objective: np.ndarray, tolerance: float = _TOLER
 
 
 def _ends(values: np.ndarray, first: int, last: int) -> tuple[float, float]:
-    """Highest and lowest threshold of the cuts first to last."""
+    """Return the highest and the lowest threshold of the cuts first to last."""
     if first > 0:
         high = float(values[first - 1])
     else:
@@ -157,6 +218,7 @@ def _ends(values: np.ndarray, first: int, last: int) -> tuple[float, float]:
 
 
 def _between(values: np.ndarray, first: int, last: int) -> float:
+    """Return the middle of the thresholds of the cuts first to last."""
     high, low = _ends(values, first, last)
     middle = float(np.asarray((high + low) / 2, dtype=values.dtype))
     # Between neighbours of the floating-point line the middle rounds onto one of them; the lower one is out.
@@ -164,19 +226,21 @@ def _between(values: np.ndarray, first: int, last: int) -> float:
 
 
 def _columns(probabilities: np.ndarray, truth: np.ndarray) -> Iterator[tuple[np.ndarray, np.ndarray]]:
+    """Yield each class's probabilities and labels, contiguous in memory."""
     for start in range(0, probabilities.shape[1], _COLUMNS):
-        some = slice(start, start + _COLUMNS)
+        near = slice(start, start + _COLUMNS)
         yield from zip(
-            np.ascontiguousarray(probabilities[:, some].T), np.ascontiguousarray(truth[:, some].T), strict=True
+            np.ascontiguousarray(probabilities[:, near].T), np.ascontiguousarray(truth[:, near].T), strict=True
         )
 
 
 def _blocks(array: np.ndarray) -> Iterator[np.ndarray]:
+    """Return the array in blocks of rows."""
     return (array[start : start + _ROWS] for start in range(0, len(array), _ROWS))
 
 
 def _forced(probabilities: np.ndarray, at_least: int, at_most: int) -> np.ndarray:
-    """Infinity for each row's `at_least` most probable classes, minus infinity beyond its `at_most`."""
+    """Return infinity for each row's `at_least` most probable classes, minus infinity beyond its `at_most`."""
     if at_least == 0 and at_most >= probabilities.shape[1]:
         return probabilities
     scores = probabilities.copy()
@@ -188,7 +252,7 @@ def _forced(probabilities: np.ndarray, at_least: int, at_most: int) -> np.ndarra
 
 
 def _changes_by_class(scores: np.ndarray, truth: np.ndarray, config: ScoringConfig) -> np.ndarray:
-    """What predicting each one, after all above it, adds to the average over classes: [rows, classes]."""
+    """Return what predicting each one, after all above it, adds to the average over classes: [rows, classes]."""
     changes = np.empty(scores.shape)
     positive = np.count_nonzero(truth, axis=0)
     weights = (
@@ -202,6 +266,7 @@ def _changes_by_class(scores: np.ndarray, truth: np.ndarray, config: ScoringConf
 
 
 def _changes_by_row(scores: np.ndarray, truth: np.ndarray, config: ScoringConfig) -> np.ndarray:
+    """Return what predicting each one, after all above it, adds to the average over rows: [rows, classes]."""
     changes = np.empty(scores.shape)
     for rows, labels, out in zip(_blocks(scores), _blocks(truth), _blocks(changes), strict=True):
         order = np.argsort(-rows, axis=1)

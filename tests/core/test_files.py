@@ -8,7 +8,8 @@ import stat
 import pytest
 
 from kit.core import files
-from kit.core.files import atomic, sha256, write_json, write_text
+from kit.core.errors import KitError
+from kit.core.files import atomic, read_json, sha256, write_json, write_text
 
 
 def names(folder) -> list[str]:
@@ -93,3 +94,32 @@ def test_json_is_readable_and_ends_with_a_line_end(tmp_path):
 def test_sha256_is_that_of_the_bytes(tmp_path, content):
     (tmp_path / "a").write_bytes(content)
     assert sha256(tmp_path / "a") == hashlib.sha256(content).hexdigest()
+
+
+def test_read_json_gives_back_what_was_written(tmp_path):
+    value = {"b": [1, 0.1, None], "a": "grün"}
+    write_json(tmp_path / "a.json", value)
+    assert read_json(tmp_path / "a.json", "make it anew") == value
+
+
+@pytest.mark.parametrize(
+    ("content", "reason"),
+    [
+        (b'{"a": 1', "Expecting ',' delimiter: line 1 column 8 (char 7)"),
+        (b"", "Expecting value: line 1 column 1 (char 0)"),
+        (b'"\xff"', "'utf-8' codec can't decode byte 0xff in position 1: invalid start byte"),
+    ],
+    ids=["cut", "empty", "not UTF-8"],
+)
+def test_read_json_of_a_damaged_file_says_what_to_do(tmp_path, content, reason):
+    path = tmp_path / "a.json"
+    path.write_bytes(content)
+    with pytest.raises(KitError) as caught:
+        read_json(path, "python -m kit run writes it anew")
+    assert str(caught.value) == f"{path} is damaged ({reason}); python -m kit run writes it anew"
+
+
+def test_read_json_of_what_cannot_be_read_says_what_to_do(tmp_path):
+    with pytest.raises(KitError) as caught:
+        read_json(tmp_path, "remove it")
+    assert str(caught.value) == f"{tmp_path} is damaged ([Errno 21] Is a directory: '{tmp_path}'); remove it"

@@ -153,8 +153,8 @@ def test_a_table_with_too_many_cells_holds_no_images_and_is_read_once(tmp_path, 
     (tmp_path / "train.csv").write_text("label,p0,p1,p2,p3\n" + lines)
     sources = rows_of(PixelTable(tmp_path / "train.csv", ("p0", "p1", "p2", "p3"), 2, 2), 2)
     line = 2 if lines.startswith("7,1,2,3,4,5") else 3
-    looked, look = [], decode_module.longer_line
-    monkeypatch.setattr(decode_module, "longer_line", lambda path: looked.append(path) or look(path))
+    looked, look = [], decode_module.first_overlong_line
+    monkeypatch.setattr(decode_module, "first_overlong_line", lambda path: looked.append(path) or look(path))
     for source in sources:
         with pytest.raises(DecodeError, match=f"^more cells in line {line} than there are column names$"):
             open_image(source)

@@ -3,7 +3,7 @@
 import numpy as np
 import pytest
 
-from kit.lr.plots import _runs, draw_policies, draw_range_test, limits
+from kit.lr.plots import _runs, draw_policies, draw_range_test, rate_limits
 
 
 @pytest.fixture
@@ -64,8 +64,8 @@ def test_runs_of_true():
 
 
 def test_limits_pass_over_zero():
-    assert limits(np.array([[0, 1e-3], [1e-5, 0]])) == (1e-5, 1e-3)
-    assert limits(np.zeros((2, 2))) == (1e-12, 1.0)
+    assert rate_limits(np.array([[0, 1e-3], [1e-5, 0]])) == (1e-5, 1e-3)
+    assert rate_limits(np.zeros((2, 2))) == (1e-12, 1.0)
 
 
 def test_a_range_test_has_its_curve_and_its_suggestions(tmp_path, figures):

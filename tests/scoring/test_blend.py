@@ -6,9 +6,9 @@ from scipy.stats import rankdata
 
 from kit.core.errors import KitError
 from kit.scoring import blend as blending
-from kit.scoring.blend import Blend, choose_blend, fit_blend, greedy, methods_for, plain_score, ranks
+from kit.scoring.blend import Blend, choose_blend, fit_blend, greedy_weights, methods_for, plain_score, ranks
 from kit.scoring.config import ScoringConfig
-from kit.scoring.decide import TIE, choose
+from kit.scoring.decide import TIE, choose_rule
 
 MACRO = ScoringConfig()
 ARGMAX = ScoringConfig(rule="argmax")
@@ -100,7 +100,7 @@ def test_the_best_single_member_is_the_best_by_its_own_rule():
     assert plain_score(members[0], truth, MACRO) < plain_score(members[1], truth, MACRO)
     choice = choose_blend(members, truth, np.arange(400) % 5, MACRO)
     assert by_method(choice)["single"]["weights"] == [1.0, 0.0]
-    alone = choose(members[0], truth, np.arange(400) % 5, MACRO)
+    alone = choose_rule(members[0], truth, np.arange(400) % 5, MACRO)
     assert by_method(choice)["single"]["cross_fitted"] == pytest.approx(alone.cross_fitted)
 
 
@@ -117,7 +117,7 @@ def test_a_copy_of_a_member_changes_no_greedy_choice():
     (good, other), truth, _ = one_label([1.0, 1.3])
     twice = fit_blend("greedy", [good, good, other], truth, np.zeros(len(truth)), MACRO).weights
     once = fit_blend("greedy", [good, other], truth, np.zeros(len(truth)), MACRO).weights
-    score = lambda weights, members: plain_score(Blend("greedy", weights).of(members), truth, MACRO)  # noqa: E731
+    score = lambda weights, members: plain_score(Blend("greedy", weights).combine(members), truth, MACRO)  # noqa: E731
     assert score(twice, [good, good, other]) >= score(once, [good, other]) - 0.005
 
 
@@ -192,20 +192,20 @@ def test_each_round_takes_the_member_that_makes_the_mean_best(seed):
     members = [generator.random((5, 3)) for _ in range(4)]
     wanted = np.tensordot(generator.dirichlet(np.ones(4)), members, 1)
     worth = lambda values: -float(np.abs(values - wanted).max())  # noqa: E731  # no two equal
-    assert list(greedy(members, worth)) == pytest.approx(slowly(members, worth))
+    assert list(greedy_weights(members, worth)) == pytest.approx(slowly(members, worth))
 
 
 def test_known_weights_are_found():
     members = [np.zeros((1, 1)), np.ones((1, 1))]
     for share in (0.0, 0.2, 0.36, 0.5, 1.0):
-        weights = greedy(members, lambda values, share=share: -abs(float(values[0, 0]) - share))
+        weights = greedy_weights(members, lambda values, share=share: -abs(float(values[0, 0]) - share))
         assert weights[1] == pytest.approx(share, abs=0.04)
 
 
 def test_greedy_is_never_worse_than_the_best_member_on_its_rows():
     for seed in range(3):
         members, truth, _ = several_labels([1.0, 2.0, 4.0], rows=150, seed=seed)
-        blended = fit_blend("greedy", members, truth, np.zeros(len(truth)), MACRO).of(members)
+        blended = fit_blend("greedy", members, truth, np.zeros(len(truth)), MACRO).combine(members)
         assert (
             plain_score(blended, truth, MACRO) >= max(plain_score(each, truth, MACRO) for each in members) - 1e-6
         )
@@ -227,7 +227,7 @@ def test_few_test_rows_are_ranked_among_the_rows_of_the_fold(rows):
         np.linspace(0, 0.1, 101)[:, None].repeat(2, axis=1),
     ]
     test = [np.full((rows, 2), 0.2), np.full((rows, 2), 0.04)]
-    blended = Blend("rank mean", (0.5, 0.5)).of(test, held_out)
+    blended = Blend("rank mean", (0.5, 0.5)).combine(test, held_out)
     assert blended.shape == (rows, 2)
     np.testing.assert_allclose(blended, 0.3, atol=0.01)
 

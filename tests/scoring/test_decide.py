@@ -5,7 +5,7 @@ import pytest
 
 from kit.core.errors import KitError
 from kit.scoring.config import ScoringConfig
-from kit.scoring.decide import TIE, choose, decide_test, fit, plain_rule, rule_from_json
+from kit.scoring.decide import TIE, choose_rule, decide_test, fit_rule, plain_rule, rule_from_json
 from kit.scoring.f1 import argmax, score
 from kit.scoring.rules import (
     Argmax,
@@ -45,7 +45,7 @@ def one(rows: int = 300, classes: int = 4, seed: int = 0):
 def test_several_labels(average):
     probabilities, truth, folds = several()
     config = ScoringConfig(average=average)
-    choice = choose(probabilities, truth, folds, config)
+    choice = choose_rule(probabilities, truth, folds, config)
     assert [each["name"] for each in choice.candidates] == SEVERAL[average]
     agrees(choice, probabilities, truth, folds, config)
 
@@ -54,7 +54,7 @@ def test_several_labels(average):
 def test_one_label(average):
     probabilities, truth, folds = one()
     config = ScoringConfig(average=average)
-    choice = choose(probabilities, truth, folds, config)
+    choice = choose_rule(probabilities, truth, folds, config)
     assert [each["name"] for each in choice.candidates] == ONE[average]
     assert choice.predicted.dtype == np.int64
     agrees(choice, probabilities, truth, folds, config)
@@ -66,7 +66,9 @@ def agrees(choice, probabilities, truth, folds, config):
     assert choice.optimistic == score(truth, choice.rule.decide(probabilities), config)
     assert sorted(choice.by_fold) == [0, 1, 2]
     for fold, rule in choice.by_fold.items():
-        assert rule == fit(rule.name, probabilities[folds != fold], truth[folds != fold], limited(truth, config))
+        assert rule == fit_rule(
+            rule.name, probabilities[folds != fold], truth[folds != fold], limited(truth, config)
+        )
         held_out = folds == fold
         assert np.array_equal(choice.predicted[held_out], rule.decide_among(probabilities, held_out))
     best = max(each["cross_fitted"] for each in choice.candidates)
@@ -84,7 +86,7 @@ def limited(truth, config):
 @pytest.mark.parametrize("name", SEVERAL["samples"])
 def test_a_named_rule_is_the_only_candidate(name):
     probabilities, truth, folds = several()
-    choice = choose(probabilities, truth, folds, ScoringConfig(average="samples", rule=name))
+    choice = choose_rule(probabilities, truth, folds, ScoringConfig(average="samples", rule=name))
     assert [(each["name"], each["chosen"]) for each in choice.candidates] == [(name, True)]
     assert choice.rule.name == name
 
@@ -92,7 +94,7 @@ def test_a_named_rule_is_the_only_candidate(name):
 def test_binary():
     probabilities, truth, folds = several(classes=1)
     both = np.concatenate([1 - probabilities, probabilities], axis=1)
-    choice = choose(both, truth[:, 0].astype(int), folds, ScoringConfig(average="binary"))
+    choice = choose_rule(both, truth[:, 0].astype(int), folds, ScoringConfig(average="binary"))
     assert [each["name"] for each in choice.candidates] == ["argmax", "threshold"]
     assert isinstance(choice.rule, PositiveThreshold)
     assert choice.rule.share == np.mean(both[:, 1] >= choice.rule.threshold)
@@ -102,45 +104,45 @@ def test_a_gain_too_small_to_tell_goes_to_the_simpler():
     truth = np.random.default_rng(0).integers(0, 3, 300)
     probabilities = np.full((300, 3), 0.1)
     probabilities[np.arange(300), truth] = 0.8
-    assert choose(probabilities, truth, np.arange(300) % 3, ScoringConfig()).rule == Argmax()
+    assert choose_rule(probabilities, truth, np.arange(300) % 3, ScoringConfig()).rule == Argmax()
 
 
 def test_rows_are_labelled_at_least_as_in_training():
     probabilities, truth, folds = several()
     truth[np.arange(300), np.argmax(probabilities, axis=1)] = True
-    choice = choose(probabilities, truth, folds, ScoringConfig(rule="half"))
+    choice = choose_rule(probabilities, truth, folds, ScoringConfig(rule="half"))
     assert (choice.rule.at_least, choice.rule.at_most) == (1, 4)
     assert choice.predicted.any(axis=1).all()
-    free = choose(probabilities, truth, folds, ScoringConfig(rule="half", at_least=0))
+    free = choose_rule(probabilities, truth, folds, ScoringConfig(rule="half", at_least=0))
     assert not free.predicted.any(axis=1).all()
 
 
 def test_without_folds_rows_are_parted_the_same_each_time_and_groups_stay_whole():
     probabilities, truth, _ = several()
     groups = np.repeat(np.arange(100), 3).astype(str)
-    choices = [choose(probabilities, truth, np.zeros(300, int), ScoringConfig(), groups) for _ in range(2)]
+    choices = [choose_rule(probabilities, truth, np.zeros(300, int), ScoringConfig(), groups) for _ in range(2)]
     assert choices[0].rule == choices[1].rule
     assert np.array_equal(choices[0].folds, choices[1].folds)
     assert np.unique(choices[0].folds).tolist() == [0, 1, 2, 3, 4]
     assert all(len(np.unique(choices[0].folds[groups == each])) == 1 for each in np.unique(groups))
-    assert len(np.unique(choose(probabilities, truth, np.zeros(300, int), ScoringConfig()).folds)) == 5
+    assert len(np.unique(choose_rule(probabilities, truth, np.zeros(300, int), ScoringConfig()).folds)) == 5
 
 
 def test_with_one_row_or_group_the_simplest_rule_is_taken():
     probabilities, truth, _ = several()
-    assert choose(probabilities[:1], truth[:1], np.zeros(1, int), ScoringConfig()).rule.name == "half"
-    together = choose(probabilities, truth, np.zeros(300, int), ScoringConfig(), groups=np.zeros(300))
+    assert choose_rule(probabilities[:1], truth[:1], np.zeros(1, int), ScoringConfig()).rule.name == "half"
+    together = choose_rule(probabilities, truth, np.zeros(300, int), ScoringConfig(), row_groups=np.zeros(300))
     assert [each["name"] for each in together.candidates] == ["half"]
 
 
 def test_a_class_of_one_fold_only():
     probabilities, truth, folds = several()
     truth[folds != 0, 2] = False
-    choice = choose(probabilities, truth, folds, ScoringConfig(rule="thresholds"))
+    choice = choose_rule(probabilities, truth, folds, ScoringConfig(rule="thresholds"))
     assert not choice.predicted[folds == 0, 2].any()
     labels, kinds, parts = one()
     kinds[(kinds == 0) & (parts != 0)] = 1
-    choice = choose(labels, kinds, parts, ScoringConfig(rule="offsets"))
+    choice = choose_rule(labels, kinds, parts, ScoringConfig(rule="offsets"))
     assert not np.any(choice.predicted[parts == 0] == 0)
 
 
@@ -158,9 +160,9 @@ def test_a_class_of_one_fold_only():
 )
 def test_what_does_not_fit_is_said(change, message):
     with pytest.raises(KitError, match=message):
-        choose(*change(*several()), ScoringConfig())
+        choose_rule(*change(*several()), ScoringConfig())
     with pytest.raises(KitError, match=r"scoring\.average: samples"):
-        choose(*one(), ScoringConfig(average="samples"))
+        choose_rule(*one(), ScoringConfig(average="samples"))
 
 
 # no labels
@@ -196,7 +198,7 @@ def test_any_number_of_test_rows_and_folds(transfer, rows, folds):
     probabilities, truth, _ = several()
     by_fold = [several(rows, seed=seed)[0] for seed in range(folds)]
     for name in SEVERAL["samples"]:
-        rule = fit(name, probabilities, truth, ScoringConfig(average="samples", at_least=1, at_most=2))
+        rule = fit_rule(name, probabilities, truth, ScoringConfig(average="samples", at_least=1, at_most=2))
         labels = decide_test(rule, by_fold, transfer)
         assert labels.shape == (rows, 4)
         assert labels.dtype == bool
@@ -204,7 +206,7 @@ def test_any_number_of_test_rows_and_folds(transfer, rows, folds):
     single, kinds, _ = one()
     by_fold = [one(rows, seed=seed)[0].reshape(rows, 4) for seed in range(folds)]
     for name in ONE["macro"]:
-        labels = decide_test(fit(name, single, kinds, ScoringConfig()), by_fold, transfer)
+        labels = decide_test(fit_rule(name, single, kinds, ScoringConfig()), by_fold, transfer)
         assert labels.shape == (rows,)
         assert np.issubdtype(labels.dtype, np.integer)
 
@@ -245,7 +247,7 @@ def test_the_limits_hold_for_the_outcome_of_a_vote():
 
 def test_argmax_and_offsets_of_one_fold_are_decided_directly():
     probabilities, truth, _ = one()
-    rule = fit("offsets", probabilities, truth, ScoringConfig())
+    rule = fit_rule("offsets", probabilities, truth, ScoringConfig())
     assert isinstance(rule, Offsets)
     for transfer in ("none", "quantile", "vote"):
         assert np.array_equal(decide_test(rule, [probabilities], transfer), rule.decide(probabilities))

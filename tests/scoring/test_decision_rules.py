@@ -128,32 +128,32 @@ def test_prevalence_of_some_rows_counts_over_all_rows_at_hand():
 def test_a_class_whose_share_rounds_to_no_row_keeps_its_threshold(rule, share):
     probabilities = 0.5 * np.random.default_rng(0).random((500, 2))
     probabilities[7, 1] = 0.999
-    labels = rule.mapped(probabilities).decide(probabilities)
+    labels = rule.adapted(probabilities).decide(probabilities)
     rare = labels if share is None else labels[:, 1]
     assert np.flatnonzero(rare).tolist() == [7]
     assert share is None or labels[:, 0].mean() == share
     more = np.tile(probabilities, (2, 1))[:700]  # .0008 of 700 rows is more than half a row
     more[20, 1] = 0.9995
-    labels = rule.mapped(more).decide(more)
+    labels = rule.adapted(more).decide(more)
     assert np.flatnonzero(labels if share is None else labels[:, 1]).tolist() == [20]
 
 
 def test_mapped_thresholds_keep_their_share():
     generator = np.random.default_rng(1)
     narrow = 0.4 + 0.1 * generator.random((1000, 2))
-    assert Threshold(0, 2, 0.8, 0.2).mapped(narrow).decide(narrow).sum() == 400
-    mapped = Thresholds(0, 2, (0.8, np.inf), (0.2, 0.0)).mapped(narrow)
-    assert mapped.decide(narrow).sum(axis=0).tolist() == [200, 0]
-    assert PositiveThreshold(0.8, 0.2).mapped(narrow).decide(narrow).sum() == 200
+    assert Threshold(0, 2, 0.8, 0.2).adapted(narrow).decide(narrow).sum() == 400
+    adapted = Thresholds(0, 2, (0.8, np.inf), (0.2, 0.0)).adapted(narrow)
+    assert adapted.decide(narrow).sum(axis=0).tolist() == [200, 0]
+    assert PositiveThreshold(0.8, 0.2).adapted(narrow).decide(narrow).sum() == 200
 
 
 def test_offsets_sharpen_to_the_confidence_they_were_fitted_at():
     sharp = np.random.default_rng(2).dirichlet([0.3] * 4, 500)
     flat = sharp**0.5 / (sharp**0.5).sum(axis=1, keepdims=True)
     rule = Offsets((0.0, 0.5, 0.0, -0.5), float(sharp.max(axis=1).mean()))
-    assert rule.mapped(flat).power == pytest.approx(2, abs=0.01)
-    assert np.array_equal(rule.mapped(flat).decide(flat), rule.decide(sharp))
-    assert rule.mapped(sharp).power == pytest.approx(1, abs=0.01)
+    assert rule.adapted(flat).power == pytest.approx(2, abs=0.01)
+    assert np.array_equal(rule.adapted(flat).decide(flat), rule.decide(sharp))
+    assert rule.adapted(sharp).power == pytest.approx(1, abs=0.01)
 
 
 @pytest.mark.parametrize("rule", [RULES[2], RULES[5], RULES[6]], ids=lambda rule: rule.kind)

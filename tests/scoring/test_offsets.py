@@ -9,7 +9,7 @@ from support.simulation import World, draw
 from kit.scoring import offsets as module
 from kit.scoring.config import ScoringConfig
 from kit.scoring.f1 import argmax, score
-from kit.scoring.offsets import logarithm, offsets
+from kit.scoring.offsets import best_offsets, logarithm
 
 
 def case(seed: int, rows: int = 20, classes: int = 4) -> tuple[np.ndarray, np.ndarray]:
@@ -31,7 +31,7 @@ def decide(probabilities: np.ndarray, values: np.ndarray) -> np.ndarray:
 def test_no_single_offset_can_be_bettered(average, seed, beta):
     probabilities, truth = case(seed)
     config = ScoringConfig(average=average, beta=beta)
-    found = offsets(probabilities, truth, config)
+    found = best_offsets(probabilities, truth, config)
     reached = score(truth, decide(probabilities, found), config)
     assert reached >= score(truth, argmax(probabilities), config) - 1e-12 or len(np.unique(truth)) < 4
     logs = logarithm(probabilities)
@@ -47,7 +47,7 @@ def test_no_single_offset_can_be_bettered(average, seed, beta):
 
 def test_a_class_without_rows_is_never_predicted():
     probabilities, truth = case(0)
-    found = offsets(probabilities, np.where(truth == 2, 1, truth), ScoringConfig())
+    found = best_offsets(probabilities, np.where(truth == 2, 1, truth), ScoringConfig())
     assert found[2] == -np.inf
     assert 2 not in decide(probabilities, found)
 
@@ -57,7 +57,7 @@ def test_rare_classes_gain():
     truth = (generator.random(2000) < 0.1).astype(np.int64)
     odds = 1.5 * (2 * truth - 1) + generator.standard_normal(2000) * 1.5 - 2
     probabilities = np.stack([1 / (1 + np.exp(odds)), 1 / (1 + np.exp(-odds))], axis=1)
-    found = offsets(probabilities, truth, ScoringConfig())
+    found = best_offsets(probabilities, truth, ScoringConfig())
     assert found[1] > found[0]
     gain = score(truth, decide(probabilities, found), ScoringConfig()) - score(
         truth, argmax(probabilities), ScoringConfig()
@@ -66,7 +66,7 @@ def test_rare_classes_gain():
 
 
 def test_one_class_only():
-    found = offsets(np.full((3, 2), 0.5), np.array([1, 1, 1]), ScoringConfig())
+    found = best_offsets(np.full((3, 2), 0.5), np.array([1, 1, 1]), ScoringConfig())
     assert decide(np.full((3, 2), 0.5), found).tolist() == [1, 1, 1]
 
 
@@ -85,19 +85,19 @@ def test_a_sweep_is_ten_times_at_most_and_ends_with_the_gain(monkeypatch):
     probabilities, truth = many(3000, 60)
     step, steps = module._Ascent._step, []
     monkeypatch.setattr(module._Ascent, "_step", lambda *arguments: steps.append(1) or step(*arguments))
-    offsets(probabilities, truth, ScoringConfig())
+    best_offsets(probabilities, truth, ScoringConfig())
     assert len(steps) <= 10 * 60
     steps.clear()
     monkeypatch.setattr(module, "GAIN", 1.0)
-    offsets(probabilities, truth, ScoringConfig())
+    best_offsets(probabilities, truth, ScoringConfig())
     assert len(steps) == len(np.unique(truth))
 
 
 def test_rows_that_turn_late_change_nothing(monkeypatch):
     probabilities, truth = many(6000, 30)
-    near = offsets(probabilities, truth, ScoringConfig())
+    near = best_offsets(probabilities, truth, ScoringConfig())
     monkeypatch.setattr(module, "_NEAR", len(truth))
-    everything = offsets(probabilities, truth, ScoringConfig())
+    everything = best_offsets(probabilities, truth, ScoringConfig())
     assert reached(probabilities, truth, near) == pytest.approx(
         reached(probabilities, truth, everything), abs=0.001
     )
@@ -152,10 +152,10 @@ def test_of_very_many_probabilities_a_part_of_the_rows_tells_the_offsets(monkeyp
     probabilities, truth = many(20_000, 6)
     truth = np.where(truth == 5, 4, truth)
     truth[0] = 5  # in one row only, which is not of the part
-    exact = offsets(probabilities, truth, ScoringConfig())
+    exact = best_offsets(probabilities, truth, ScoringConfig())
     monkeypatch.setattr(module, "MANY", 30_000)
-    part = offsets(probabilities, truth, ScoringConfig())
-    assert np.array_equal(part, offsets(probabilities, truth, ScoringConfig()))
+    part = best_offsets(probabilities, truth, ScoringConfig())
+    assert np.array_equal(part, best_offsets(probabilities, truth, ScoringConfig()))
     assert part[5] == 0
     assert not np.array_equal(part[:5], exact[:5])
     exact[5] = 0
@@ -166,6 +166,6 @@ def test_of_very_many_probabilities_a_part_of_the_rows_tells_the_offsets(monkeyp
 def test_many_classes_take_seconds():
     probabilities, truth = many(20_000, 200)
     start = time.process_time()
-    values = offsets(probabilities, truth, ScoringConfig())
+    values = best_offsets(probabilities, truth, ScoringConfig())
     assert time.process_time() - start < 4  # 1.5 s; 10 s before the work was bounded
     assert reached(probabilities, truth, values) > reached(probabilities, truth, 0) + 0.08

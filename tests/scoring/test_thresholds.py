@@ -9,7 +9,7 @@ from support.simulation import World, draw
 from kit.scoring.config import ScoringConfig
 from kit.scoring.f1 import fbeta, score
 from kit.scoring.rules import Threshold
-from kit.scoring.thresholds import GAIN, NEVER, best_threshold, best_thresholds, limits, threshold_at
+from kit.scoring.thresholds import GAIN, NEVER, best_threshold, best_thresholds, label_limits, threshold_at
 
 AVERAGES = ["macro", "micro", "weighted", "samples"]
 CASES = {"seed": st.integers(0, 10_000), "beta": st.sampled_from([0.5, 1.0, 2.0])}
@@ -159,10 +159,10 @@ def test_with_ties_the_nearest_share():
 
 def test_limits_come_from_the_config_or_the_training_rows():
     truth = np.array([[True, True, False], [False, True, True]])
-    assert limits(truth, ScoringConfig()) == (2, 3)
-    assert limits(truth, ScoringConfig(at_least=0, at_most=2)) == (0, 2)
-    assert limits(truth, ScoringConfig(at_most=1)) == (1, 1)
-    assert limits(truth[:0], ScoringConfig()) == (0, 3)
+    assert label_limits(truth, ScoringConfig()) == (2, 3)
+    assert label_limits(truth, ScoringConfig(at_least=0, at_most=2)) == (0, 2)
+    assert label_limits(truth, ScoringConfig(at_most=1)) == (1, 1)
+    assert label_limits(truth[:0], ScoringConfig()) == (0, 3)
 
 
 def test_the_probabilities_are_left_as_they_are():

@@ -9,7 +9,7 @@ from dataclasses import dataclass
 import numpy as np
 
 from kit.scoring.config import ScoringConfig
-from kit.scoring.decide import choose, decide_test, fit
+from kit.scoring.decide import choose_rule, decide_test, fit_rule
 from kit.scoring.f1 import score
 
 FOLDS = 5
@@ -97,10 +97,10 @@ def outcome(world: World, config: ScoringConfig, seed: int, rows: int = 5000) ->
     rule → cross_fitted, optimistic, fresh (one model), and each transfer to the mean of the fold models.
     """
     drawn, fresh = draw(world, rows, 2 * seed), draw(world, rows, 2 * seed + 1)
-    choice = choose(drawn.oof, drawn.truth, drawn.folds, config)
+    choice = choose_rule(drawn.oof, drawn.truth, drawn.folds, config)
     outcomes = {}
     for candidate in choice.candidates:
-        rule = fit(candidate["name"], drawn.oof, drawn.truth, config)
+        rule = fit_rule(candidate["name"], drawn.oof, drawn.truth, config)
         outcomes[candidate["name"]] = {
             "cross_fitted": candidate["cross_fitted"],
             "optimistic": candidate["optimistic"],
@@ -121,5 +121,5 @@ def oracle(world: World, config: ScoringConfig, seed: int, rows: int = 5000) -> 
         ("fresh", many.by_fold[0], fresh.by_fold[0]),
         ("none", np.mean(many.by_fold, axis=0), np.mean(fresh.by_fold, axis=0)),
     ):
-        scores[key] = score(fresh.truth, fit(name, seen, many.truth, config).decide(met), config)
+        scores[key] = score(fresh.truth, fit_rule(name, seen, many.truth, config).decide(met), config)
     return scores
