@@ -5,13 +5,13 @@ from pathlib import Path
 
 import numpy as np
 
-from kit.competition.duplicates import chained, duplicate_groups
+from kit.competition.duplicates import duplicate_groups, duplicates_advice
 from kit.competition.folds import EARLIEST, FoldPlan, make_folds, read_folds
 from kit.competition.load import Competition
 from kit.core.errors import KitError, some
 from kit.core.paths import OutputDirs
 from kit.core.runs import ExperimentDir
-from kit.data.hashes import look_at
+from kit.data.hashes import hash_images
 from kit.experiment.config import ExperimentConfig
 
 
@@ -23,7 +23,7 @@ def new_plan(
 ) -> FoldPlan:
     """The plan that the config asks for; images are looked at where it keeps together those that are alike."""
     config, alike = experiment.folds, _alike(experiment, competition, dirs)
-    if alike is not None and (warning := chained(alike, config.k, config.duplicates)):
+    if alike is not None and (warning := duplicates_advice(alike, config.k, config.duplicates)):
         say(warning)
     return make_folds(competition.ids, competition.targets, config, competition.train, alike)
 
@@ -33,7 +33,7 @@ def _alike(experiment: ExperimentConfig, competition: Competition, dirs: OutputD
     setting = experiment.folds.duplicates
     if setting == "none":
         return None
-    return duplicate_groups(look_at(competition.train_images, dirs.cache), setting)
+    return duplicate_groups(hash_images(competition.train_images, dirs.cache), setting)
 
 
 def read_plan(experiment: ExperimentConfig, folder: ExperimentDir, competition: Competition) -> FoldPlan:

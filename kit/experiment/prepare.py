@@ -22,12 +22,12 @@ from kit.data.images import ImageSet, Report, open_images, open_readable
 from kit.experiment.config import ExperimentConfig
 from kit.experiment.fingerprint import digests, test_digest, with_what_was_run_before
 from kit.experiment.loaded import fold_plan
+from kit.lr.clock import policy_groups
 from kit.model.build import Normalisation, build_model, normalisation
 from kit.model.groups import depth_groups
 from kit.training.device import resolve_precision
 from kit.training.loss import class_weights
 from kit.training.optimizer import build_optimizer
-from kit.training.rates import policy_groups
 from kit.training.trainer import Recipe, batches_of
 
 
@@ -83,11 +83,11 @@ def prepare(
     config or other data, unless `replace` says to throw that away.
     """
     competition = load_competition(experiment.competition)
-    experiment.scoring.check(competition.format.multilabel, len(competition.classes))
+    experiment.scoring.check(competition.label_format.multilabel, len(competition.classes))
     for line in label_hints(experiment.competition, competition):
         say(line)
     check_folds(experiment.folds, competition.classes, competition.targets)
-    format = competition.format
+    format = competition.label_format
     if format.multilabel and not format.may_be_empty and experiment.scoring.at_least == 0:
         raise KitError(
             "scoring.at_least = 0: every training row has a label, so a submission with rows that have none is "
