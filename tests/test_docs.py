@@ -9,7 +9,7 @@ from pydantic import BaseModel
 
 from kit.experiment.config import ExperimentConfig, load_experiment
 from kit.lr import PolicyConfig
-from kit.training.rates import policy_groups
+from kit.lr.clock import policy_groups
 
 ROOT = Path(__file__).parent.parent
 

@@ -1,7 +1,7 @@
-"""The `competition` and `folds` sections."""
+"""The `competition` and `folds` sections of the config."""
 
 import re
-from typing import Annotated, Any, ClassVar, Literal
+from typing import Annotated, Any, ClassVar, Literal, Self
 
 from pydantic import AfterValidator, BeforeValidator, Discriminator, Field, Tag, field_validator, model_validator
 
@@ -18,7 +18,7 @@ Slug = Annotated[str, AfterValidator(_a_slug)]
 
 
 def _as_text(value: Any) -> Any:
-    """In YAML the class 3 and the column 0 are numbers; in a table they are text."""
+    """Turn a number into text: in YAML the class 3 and the column 0 are numbers, in a table they are text."""
     return str(value) if isinstance(value, int | float) and not isinstance(value, bool) else value
 
 
@@ -36,8 +36,12 @@ def _a_pattern(text: str) -> str:
 class PixelsConfig(ConfigSection):
     """Images whose pixels stand in the table, a column each: grey levels 0 to 255, row after row.
 
-    columns        their names, as a pattern: `pixel*` is every column that begins so, in the table's order
-    height, width  in pixels; left out: the square of so many
+    Attributes
+    ----------
+    columns
+        Their names, as a pattern: `pixel*` is every column that begins so, in the table's order.
+    height, width
+        In pixels; left out: the square of so many.
     """
 
     columns: str = "pixel*"
@@ -46,7 +50,15 @@ class PixelsConfig(ConfigSection):
 
 
 class NamesConfig(ConfigSection):
-    """A table that tells the name of each class: the columns of the class and of its name."""
+    """A table that tells the name of each class.
+
+    Attributes
+    ----------
+    table
+        The CSV file.
+    label, name
+        Its columns with the class and with the class' name.
+    """
 
     table: str
     label: Text
@@ -68,27 +80,43 @@ Images = str | Annotated[tuple[str, ...], Field(min_length=1)] | PixelsConfig
 class CompetitionConfig(ConfigSection):
     """A folder in Kaggle's layout. File names are relative to `path`.
 
-    slug               Kaggle's name of the competition, as in its address; owner/slug: the data is a dataset
-                       of Kaggle's. Kernels find their data by it, and submissions go there
-    path               the folder, relative to where the command runs; left out: data/ and the slug. Where
-                       it is not there, as in a kernel, what Kaggle mounted for the slug
-    embedded           `digits`: the kit writes this competition to `path` when it is not there
-    train, test        tables (CSV); train: null takes the rows from the image files, whose template then names
-                       the label; test: null takes the test ids from the sample submission
-    sample_submission  tells the columns, ids and order of a submission
-    id                 column of the tables; null: they have none, and rows count from 1
-    label              column of the train table; a list: one 0/1 column a class
-    separator          between the labels of a cell, where a row may have several; left out: one label a row
-    classes            all labels in their order; left out: those of the train table, in order
-    names              another name of each class, {label: name} or {table:, label:, name:}: shown, and handed
-                       in where submit_names says so
-    train_images       template of an image's path; {column} is replaced by the row's text, and
-    test_images        Python's format works on it: train/{class:0>5}/{id}.png. A list: one grey file a channel.
-                       {columns: pixel*}: the pixels stand in the table
-    submission         labels, columns (0/1, one a class) or probabilities (one a class; of the second class
-                       where there is one column); auto: what the sample submission has
-    submit_names       hand in the names of the classes
-    ordered            whether a submission has to keep the sample's order of rows
+    Attributes
+    ----------
+    slug
+        Kaggle's name of the competition, as in its address; owner/slug: the data is a dataset of Kaggle's.
+        Kernels find their data by it, and submissions go there.
+    path
+        The folder, relative to where the command runs; left out: data/ and the slug. Where it is not there, as in
+        a kernel, what Kaggle mounted for the slug.
+    embedded
+        `digits`: the kit writes this competition to `path` when it is not there.
+    train, test
+        Tables (CSV). train: null takes the rows from the image files, whose template then names the label;
+        test: null takes the test ids from the sample submission.
+    sample_submission
+        Tells the columns, ids and order of a submission.
+    id
+        Column of the tables; null: they have none, and rows count from 1.
+    label
+        Column of the train table; a list: a 0/1 column for each class.
+    separator
+        Between the labels of a cell, where a row may have several; left out: one label a row.
+    classes
+        All labels in their order; left out: those of the train table, in order.
+    names
+        Another name of each class, {label: name} or {table:, label:, name:}: shown, and handed in where
+        submit_names says so.
+    train_images, test_images
+        Template of an image's path: {column} is replaced by the row's text, and Python's format works on it, as
+        in train/{class:0>5}/{id}.png. A list: a grey file for each channel. {columns: pixel*}: the pixels stand
+        in the table.
+    submission
+        labels, columns (0/1, one for each class) or probabilities (one for each class; of the second class where
+        there is one column); auto: what the sample submission has.
+    submit_names
+        Hand in the names of the classes.
+    ordered
+        Whether a submission has to keep the sample's order of rows.
     """
 
     # Of the test side nothing decides a training; its predictions are made again where it changes.
@@ -118,7 +146,7 @@ class CompetitionConfig(ConfigSection):
 
     @field_validator("label", "classes")
     @classmethod
-    def _once_each(cls, values):
+    def _once_each(cls, values: str | tuple[str, ...] | None) -> str | tuple[str, ...] | None:
         if isinstance(values, tuple) and (twice := [value for value in values if values.count(value) > 1]):
             raise ValueError(f"{twice[0]} stands there twice")
         return values
@@ -126,7 +154,7 @@ class CompetitionConfig(ConfigSection):
     @model_validator(mode="before")
     @classmethod
     def _path_from_slug(cls, content: Any) -> Any:
-        """Without a path, the folder into which `kit fetch-data` puts the competition."""
+        """Take, where there is no path, the folder into which `kit fetch-data` puts the competition."""
         if isinstance(content, dict) and not content.get("path"):
             if (slug := content.get("slug")) is None:
                 raise ValueError("path is missing; give the competition's folder, or Kaggle's slug of it")
@@ -134,7 +162,7 @@ class CompetitionConfig(ConfigSection):
         return content
 
     @model_validator(mode="after")
-    def _one_layout(self):
+    def _one_layout(self) -> Self:
         columns = isinstance(self.label, tuple)
         if columns and self.separator:
             raise ValueError("separator is for one column of labels; label lists a column a class")
@@ -151,7 +179,7 @@ class CompetitionConfig(ConfigSection):
 
     @property
     def id_column(self) -> str:
-        """Of the tables, the kit's own where they have none."""
+        """The column of ids: that of the tables, or the kit's own where they have none."""
         return self.id or "id"
 
     @property
@@ -161,21 +189,34 @@ class CompetitionConfig(ConfigSection):
 
 
 class FoldsConfig(ConfigSection):
-    """Who is held out when. Left as it is: stratified k-fold, by label, or by all labels where a row has several.
+    """Which rows are held out when.
 
-    k              number of folds
-    seed           of the shuffle that deals rows to folds
-    run            which folds to train: `all`, or a list like [0, 2]
-    stratify       deal the classes evenly to the folds
-    group          column of the train table; rows with the same text in it are in one fold
-    group_pattern  regular expression: what it finds in the column's text (its first group, if it has one) is
-                   the group
-    duplicates     images that are alike are in one fold: none, exact (the same pixels), or the largest Hamming
-                   distance of two perceptual hashes of 64 bits, 0 to 16. With time or column, groups and images
-                   that are alike are not kept together, but refused where they span folds
-    time           column of the train table, numbers or dates: each fold is later than all it is trained on; the
-                   earliest rows only train
-    column         column of the train table that holds the folds
+    Left as it is: stratified k-fold, by label, or by all labels where a row has several.
+
+    Attributes
+    ----------
+    k
+        Number of folds.
+    seed
+        Of the shuffle that deals rows to folds.
+    run
+        Which folds to train: `all`, or a list like [0, 2].
+    stratify
+        Deal the classes evenly to the folds.
+    group
+        Column of the train table; rows with the same text in it are a row group, which is in one fold.
+    group_pattern
+        Regular expression: what it finds in the column's text (its first group, if it has one) tells the row
+        group.
+    duplicates
+        Images that are alike are in one fold: none, exact (the same pixels), or the largest Hamming distance of
+        two perceptual hashes of 64 bits, 0 to 16. With time or column, row groups and images that are alike are
+        not kept together, but refused where they span folds.
+    time
+        Column of the train table, numbers or dates: each fold is later than all it is trained on; the earliest
+        rows only train.
+    column
+        Column of the train table that holds the folds.
     """
 
     incidental: ClassVar[frozenset[str]] = frozenset({"run"})
@@ -191,7 +232,7 @@ class FoldsConfig(ConfigSection):
     column: Text | None = None
 
     @model_validator(mode="after")
-    def _one_way(self):
+    def _one_way(self) -> Self:
         if self.group_pattern and not self.group:
             raise ValueError("group_pattern is searched in the text of a column; name it in group")
         if self.time and self.column:
@@ -200,4 +241,5 @@ class FoldsConfig(ConfigSection):
 
     @property
     def chosen(self) -> tuple[int, ...]:
+        """The folds to train, ascending."""
         return tuple(range(self.k)) if self.run == "all" else tuple(sorted(set(self.run)))

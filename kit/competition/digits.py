@@ -15,12 +15,12 @@ SIDE = 32  # pixels; the originals are 8 × 8 with 17 grey levels
 
 
 def solution_path(folder: Path) -> Path:
-    """The test labels stand beside the competition folder, for `kit grade` and nothing else."""
+    """Return where the test labels stand: beside the competition folder, for `kit grade` and nothing else."""
     return folder.parent / f"{folder.name}-solution.csv"
 
 
 def write_digits(folder: Path) -> None:
-    """Writes the competition to `folder` unless it is there: 1,797 PNG files, a stratified 20% as test."""
+    """Write the competition to `folder` unless it is there: 1,797 PNG files, a stratified 20% as test."""
     if folder.exists():
         return
     from sklearn.datasets import load_digits

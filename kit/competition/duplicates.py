@@ -1,4 +1,4 @@
-"""Which images are the same or nearly so, and the groups that they join: these may not span folds.
+"""Finding images that are the same or nearly so, and the row groups that they join.
 
 Near-identical are two images whose perceptual hashes differ in at most so many of 64 bits *and* whose grey
 thumbnails correlate. A hash alone joins different subjects where images are small; docs/audit.md has figures.
@@ -16,50 +16,63 @@ MOST_PAIRS = 10_000_000  # 160 MB of them
 BLOCK = 500_000  # comparisons at a time: 4 MB
 NO_PAIRS = np.empty((0, 2), dtype=np.int64)
 
-Setting = Literal["exact"] | int  # of folds.duplicates: the same pixels, or a distance of two hashes in bits
+Setting = Literal["exact"] | int  # folds.duplicates: the same pixels, or a distance of two hashes in bits
 Confirm = Callable[[np.ndarray, np.ndarray], np.ndarray]  # rows i and rows j → bool, whether each is a pair
 
 
 class HashedImages(Protocol):
-    """What is compared of n images.
+    """What is compared of n images."""
 
-    hashes      perceptual hashes of 64 bits, uint64 [n]
-    digests     of the pixels, text [n]; "" where an image cannot be read
-    thumbnails  grey, uint8 [n, height, width]
-    comparable  bool [n]; of a flat or unreadable image hash and thumbnail say nothing
+    @property
+    def hashes(self) -> np.ndarray:
+        """Perceptual hashes of 64 bits, uint64 [n]."""
+        ...
+
+    @property
+    def digests(self) -> np.ndarray:
+        """Digests of the pixels, text [n]; "" where an image cannot be read."""
+        ...
+
+    @property
+    def thumbnails(self) -> np.ndarray:
+        """Small grey images, uint8 [n, height, width]."""
+        ...
+
+    @property
+    def comparable(self) -> np.ndarray:
+        """Whether hash and thumbnail say something, bool [n]; of a flat or unreadable image they do not."""
+        ...
+
+
+def duplicate_groups(images: HashedImages, setting: Setting) -> np.ndarray:
+    """Return the number of each image's row group, int64 [n].
+
+    Images that are alike are in one row group, also those that are alike by way of others.
     """
-
-    @property
-    def hashes(self) -> np.ndarray: ...
-    @property
-    def digests(self) -> np.ndarray: ...
-    @property
-    def thumbnails(self) -> np.ndarray: ...
-    @property
-    def comparable(self) -> np.ndarray: ...
+    return components(len(images.hashes), duplicate_pairs(images, setting))
 
 
-def duplicate_groups(prints: HashedImages, setting: Setting) -> np.ndarray:
-    """The group of each image, int64 [n]: images that are alike are in one, also those alike by way of others."""
-    return components(len(prints.hashes), duplicate_pairs(prints, setting))
-
-
-def duplicate_pairs(prints: HashedImages, setting: Setting) -> np.ndarray:
-    """Pairs of rows that are alike, i < j, int64 [pairs, 2], ascending.
+def duplicate_pairs(images: HashedImages, setting: Setting) -> np.ndarray:
+    """Return the pairs of images that are alike.
 
     Images of the same pixels are a chain, each with the next; the first stands for all of them in further pairs.
+
+    Returns
+    -------
+    ndarray
+        int64 [pairs, 2]: rows i < j, ascending.
     """
-    equal = equal_pairs(prints.digests)
+    equal = equal_pairs(images.digests)
     if setting == "exact":
         return equal
-    rows = _representatives(prints)
-    near = rows[near_pairs(prints.hashes[rows], setting, _correlated(prints, prints, rows, rows))]
+    rows = _representatives(images)
+    near = rows[near_pairs(images.hashes[rows], setting, _correlated(images, images, rows, rows))]
     pairs = np.concatenate([equal, near])
     return pairs[np.lexsort(pairs.T[::-1])]
 
 
 def duplicates_between(first: HashedImages, second: HashedImages, setting: Setting) -> np.ndarray:
-    """Pairs of a row of `first` and one of `second` that are alike, int64 [pairs, 2].
+    """Return the pairs of an image of `first` and one of `second` that are alike, int64 [pairs, 2].
 
     An image of `second` whose pixels are in `first` is in one pair, with the first row that has them.
     """
@@ -76,12 +89,28 @@ def duplicates_between(first: HashedImages, second: HashedImages, setting: Setti
 
 
 def near_pairs(hashes: np.ndarray, distance: int, confirm: Confirm | None = None) -> np.ndarray:
-    """All pairs i < j of `hashes`, uint64 [n], at most `distance` bits apart: int64 [pairs, 2], ascending.
+    """Return all pairs of hashes that differ in few bits.
 
-    confirm  drops a pair of which it says no
+    Compares all with all in blocks: 4 s for 100,000 hashes on one core, whatever the distance.
 
-    Compares all with all in blocks: 4 s for 100,000 hashes on one core, whatever the distance. Raises KitError
-    where there are more than MOST_PAIRS.
+    Parameters
+    ----------
+    hashes : ndarray
+        uint64 [n].
+    distance : int
+        Bits in which a pair may differ.
+    confirm : callable, optional
+        Drops a pair of which it says no.
+
+    Returns
+    -------
+    ndarray
+        int64 [pairs, 2]: places i < j in `hashes`, ascending.
+
+    Raises
+    ------
+    KitError
+        Where there are more than MOST_PAIRS.
     """
     return _compared(hashes, hashes, distance, confirm, within=True)
 
@@ -89,13 +118,14 @@ def near_pairs(hashes: np.ndarray, distance: int, confirm: Confirm | None = None
 def pairs_between(
     first: np.ndarray, second: np.ndarray, distance: int, confirm: Confirm | None = None
 ) -> np.ndarray:
-    """All pairs of i of `first` and j of `second` that are at most `distance` bits apart, as in `near_pairs`."""
+    """Return all pairs of a hash of `first` and one of `second` that differ in few bits, as `near_pairs` does."""
     return _compared(first, second, distance, confirm, within=False)
 
 
 def _compared(
     first: np.ndarray, second: np.ndarray, distance: int, confirm: Confirm | None, within: bool
 ) -> np.ndarray:
+    """Compare in blocks; `within`: both are the same hashes, of which each pair is wanted once."""
     found, count = [NO_PAIRS], 0
     height = max(1, min(1024, BLOCK // max(1, len(second))))
     for top in range(0, len(first), height):
@@ -119,7 +149,7 @@ def _compared(
 
 
 def equal_pairs(digests: Sequence[str] | np.ndarray) -> np.ndarray:
-    """Each row with the next one of the same digest, int64 [pairs, 2], ascending; "" equals nothing.
+    """Return each row with the next one of the same digest, int64 [pairs, 2], ascending; "" equals nothing.
 
     A chain joins as well as all pairs do, and 1,000 equal images make 999 pairs, not half a million.
     """
@@ -131,10 +161,10 @@ def equal_pairs(digests: Sequence[str] | np.ndarray) -> np.ndarray:
     return pairs[np.argsort(pairs[:, 0], kind="stable")]
 
 
-def _representatives(prints: HashedImages) -> np.ndarray:
+def _representatives(images: HashedImages) -> np.ndarray:
     """The first row of each digest, of those that can be compared, ascending."""
-    _, rows = np.unique(prints.digests, return_index=True)
-    return np.sort(rows[prints.comparable[rows]]).astype(np.int64)
+    _, rows = np.unique(images.digests, return_index=True)
+    return np.sort(rows[images.comparable[rows]]).astype(np.int64)
 
 
 def _correlated(first: HashedImages, second: HashedImages, rows: np.ndarray, others: np.ndarray) -> Confirm:
@@ -143,17 +173,26 @@ def _correlated(first: HashedImages, second: HashedImages, rows: np.ndarray, oth
 
 
 def correlation(first: np.ndarray, second: np.ndarray, rows: np.ndarray, others: np.ndarray) -> np.ndarray:
-    """Pearson's of the thumbnails `first[rows]` and `second[others]`, float32 [pairs]: -1 to 1, whatever
-    brightness and contrast; 0 where one is flat.
+    """Return Pearson's correlation of the thumbnails `first[rows]` and `second[others]`.
 
-    first, second  uint8 [n, height, width]
+    Parameters
+    ----------
+    first, second : ndarray
+        uint8 [n, height, width].
+    rows, others : ndarray
+        int64 [pairs].
+
+    Returns
+    -------
+    ndarray
+        float32 [pairs]: -1 to 1, whatever brightness and contrast; 0 where one is flat.
     """
     result = np.empty(len(rows), dtype=np.float32)
     for start in range(0, len(rows), 10_000):  # bounds the memory
         part = slice(start, start + 10_000)
-        a, b = _deviations(first[rows[part]]), _deviations(second[others[part]])
-        norms = np.linalg.norm(a, axis=1) * np.linalg.norm(b, axis=1)
-        result[part] = np.einsum("ij,ij->i", a, b) / np.maximum(norms, 1e-9)
+        left, right = _deviations(first[rows[part]]), _deviations(second[others[part]])
+        norms = np.linalg.norm(left, axis=1) * np.linalg.norm(right, axis=1)
+        result[part] = np.einsum("ij,ij->i", left, right) / np.maximum(norms, 1e-9)
     return result
 
 
@@ -163,7 +202,13 @@ def _deviations(thumbnails: np.ndarray) -> np.ndarray:
 
 
 def components(n: int, pairs: np.ndarray) -> np.ndarray:
-    """Connected components of the graph of n rows and `pairs` [pairs, 2]: int64 [n], numbered by first row."""
+    """Return the connected component of each of n rows that `pairs` [pairs, 2] join.
+
+    Returns
+    -------
+    ndarray
+        int64 [n]: components are numbered in the order of their first rows.
+    """
     from scipy.sparse import coo_array
     from scipy.sparse.csgraph import connected_components
 
@@ -174,17 +219,32 @@ def components(n: int, pairs: np.ndarray) -> np.ndarray:
     return np.argsort(np.argsort(first))[inverse].astype(np.int64)
 
 
-def with_different_labels(pairs: np.ndarray, targets: np.ndarray) -> np.ndarray:
-    """bool [pairs]: whether the two rows have different labels.
+def labels_differ(pairs: np.ndarray, targets: np.ndarray) -> np.ndarray:
+    """Tell of each pair of rows whether they have different labels, bool [pairs].
 
-    targets  class indices [rows], or bool [rows, classes] where a row may have several
+    Parameters
+    ----------
+    pairs : ndarray
+        int64 [pairs, 2].
+    targets : ndarray
+        Class indices [rows], or bool [rows, classes] where a row may have several labels.
     """
     differ = targets[pairs[:, 0]] != targets[pairs[:, 1]]
     return differ.any(axis=1) if differ.ndim == 2 else differ
 
 
-def chained(groups: np.ndarray, k: int, setting: Setting) -> str | None:
-    """Advice where the largest group of duplicates (of `duplicate_groups`) is more than one fold of k holds."""
+def duplicates_advice(groups: np.ndarray, k: int, setting: Setting) -> str | None:
+    """Return advice where the largest row group of duplicates is more than one fold of k holds, else None.
+
+    Parameters
+    ----------
+    groups : ndarray
+        int64 [n], as `duplicate_groups` gives them.
+    k : int
+        Number of folds.
+    setting : "exact" or int
+        With which they were found.
+    """
     if not len(groups) or (most := np.bincount(groups).max()) * k <= len(groups):
         return None
     share = f"{most} of {len(groups)} rows, more than one fold of {k} holds"

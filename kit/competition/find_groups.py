@@ -1,4 +1,4 @@
-"""Groups that the train table seems to hold, such as frames of one video: they should not span folds."""
+"""Finding row groups that the train table seems to hold, such as frames of one video."""
 
 import re
 from collections.abc import Collection, Iterator, Sequence
@@ -26,14 +26,24 @@ FEWEST_PAIRS = 5  # near-identical ones, from which on they say something
 
 @dataclass(frozen=True)
 class SuspectedGroups:
-    """A way to tell groups, and what speaks for it.
+    """A way to tell row groups by a column of the train table, and what speaks for it.
 
-    what      `column track`, `beginning of id`, `runs of id`
-    column    of the train table, and the pattern that is searched in it; None: its whole text
-    groups    how many
-    typical   rows of the median group;  largest  of the largest
-    evidence  in words
-    setting   what to write into the config; "" where the config says so already
+    Attributes
+    ----------
+    what
+        Like `column track`, `beginning of id`, `runs of id`.
+    column
+        Of the train table.
+    pattern
+        Searched in its text; None: the whole text tells the row group.
+    groups
+        How many row groups.
+    typical, largest
+        Rows of the median row group, and of the largest.
+    evidence
+        What speaks for it, in words.
+    setting
+        What to write into the config; "" where the config says so already.
     """
 
     what: str
@@ -48,8 +58,17 @@ class SuspectedGroups:
 
 @dataclass(frozen=True)
 class GroupEvidence:
-    """What speaks for or against groups: labels int64 [rows] (one number for each set of labels), near-identical
-    pairs int64 [pairs, 2], and the number of folds."""
+    """What is known of the rows, by which candidates are judged.
+
+    Attributes
+    ----------
+    labels
+        int64 [rows], one number for each set of labels.
+    pairs
+        int64 [pairs, 2], of rows with near-identical images.
+    k
+        Number of folds.
+    """
 
     labels: np.ndarray
     pairs: np.ndarray
@@ -58,10 +77,20 @@ class GroupEvidence:
 
 @dataclass(frozen=True)
 class Candidate:
+    """A way to tell row groups that is yet to be judged.
+
+    Attributes
+    ----------
+    what, column, pattern
+        As in `SuspectedGroups`.
+    codes
+        int64 [rows]: the row group of each row.
+    """
+
     what: str
     column: str
     pattern: str | None
-    codes: np.ndarray  # int64 [rows]: the group of each row
+    codes: np.ndarray
 
 
 def suspected_groups(
@@ -73,17 +102,33 @@ def suspected_groups(
     skip: Collection[str] = (),
     pairs: np.ndarray | None = None,
 ) -> list[SuspectedGroups]:
-    """Columns whose values repeat, beginnings of ids and runs of ids that look like groups, in this order.
+    """Find columns whose values repeat, beginnings of ids and runs of ids that look like row groups.
 
-    table    the train table as text, aligned with ids
-    targets  class indices [rows], or bool [rows, classes]
-    folds    how many there are, and the groups that are set already: of these and of what they hold together it
-             is said that they are set, and nothing else
-    skip     columns that are no candidates: those of the labels
-    pairs    near-identical images, int64 [pairs, 2]
+    Row groups that are the classes under another name, or unrelated to labels and pairs, are not reported; so
+    that a patient's column is, a telling name suffices.
 
-    Groups that are the classes under another name, or unrelated to labels and pairs, are not reported; so that
-    a patient's column is, a telling name suffices.
+    Parameters
+    ----------
+    ids : sequence of str
+        Of the training rows.
+    table : DataFrame
+        The train table as text, aligned with `ids`.
+    targets : ndarray
+        Class indices [rows], or bool [rows, classes].
+    folds : FoldsConfig
+        How many folds there are, and the row groups that are set already: of these and of what they hold together
+        it is said that they are set, and nothing else.
+    id_column : str
+        The column of the table that holds the ids.
+    skip : collection of str
+        Columns that are no candidates: those of the labels.
+    pairs : ndarray, optional
+        int64 [pairs, 2], of rows with near-identical images.
+
+    Returns
+    -------
+    list of SuspectedGroups
+        Columns first, then beginnings of ids; runs of ids where there is nothing else.
     """
     rows = GroupEvidence(_numbered(targets), np.empty((0, 2), np.int64) if pairs is None else pairs, folds.k)
     skipped = {*skip, *(name for name in (folds.time, folds.column) if name)}
@@ -101,7 +146,7 @@ def suspected_groups(
 
 
 def _judged(candidate: Candidate, rows: GroupEvidence, kept: list[np.ndarray]) -> list[SuspectedGroups]:
-    """The candidate as a suspect where it is one, and no earlier one holds its groups together."""
+    """The candidate as a suspect where it is one, and no earlier one holds its row groups together."""
     if any(_within(candidate.codes, codes) for codes in kept) or not _could_be_groups(candidate.codes, rows):
         return []
     evidence = _Evidence.of(candidate.codes, rows)
@@ -113,16 +158,17 @@ def _judged(candidate: Candidate, rows: GroupEvidence, kept: list[np.ndarray]) -
 
 
 def _numbered(targets: np.ndarray) -> np.ndarray:
-    """Sets of labels → one number each."""
+    """Turn sets of labels into one number each."""
     return targets if targets.ndim == 1 else np.unique(targets, axis=0, return_inverse=True)[1].reshape(-1)
 
 
-def _codes(texts: Sequence[str]) -> np.ndarray:
+def _codes(texts: Sequence[str] | pd.Series) -> np.ndarray:
+    """Number texts as they first appear, int64 [rows]."""
     return pd.factorize(np.array(texts, dtype=object))[0].astype(np.int64)
 
 
 def _current(table: pd.DataFrame, folds: FoldsConfig) -> Candidate | None:
-    """The groups that the config names; None where it names none."""
+    """The row groups that the config names; None where it names none."""
     if not folds.group:
         return None
     codes = _codes(group_texts(folds, table))
@@ -170,8 +216,10 @@ def _prefix_patterns(cells: Sequence[str]) -> Iterator[str]:
 
 
 def _runs(cells: pd.Series, column: str, rows: GroupEvidence) -> list[SuspectedGroups]:
-    """Blocks of 10, 100 or 1,000 numbers in a row, where neighbours are near-identical or their labels come in
-    runs."""
+    """Blocks of 10, 100 or 1,000 numbers in a row that seem to belong together.
+
+    Neighbours are near-identical, or their labels come in runs.
+    """
     found = cells.astype(object).str.extract(r"^(.*?)(\d{1,15})(?:\.\w+)?$")
     if found.isna().any(axis=None):
         return []
@@ -185,10 +233,12 @@ def _runs(cells: pd.Series, column: str, rows: GroupEvidence) -> list[SuspectedG
         if not _could_be_groups(candidate.codes, rows):
             continue
         evidence = _Evidence.of(candidate.codes, rows)
-        by_pairs = evidence.by_pairs and evidence.inside >= 0.7
-        if not by_pairs and (length is None or 10**digits < length):
+        if evidence.by_pairs and evidence.inside >= 0.7:
+            whole = evidence.inside
+        elif length is None or 10**digits < length:
             continue
-        whole = evidence.inside if by_pairs else 1 - (length - 1) / 10**digits  # share of runs that are not cut
+        else:
+            whole = 1 - (length - 1) / 10**digits  # share of runs that are not cut
         suspect = _suspect(candidate, evidence, rows, run_length=length)
         if whole >= 0.8 and suspect.groups >= 4 * rows.k:
             return [suspect]
@@ -197,8 +247,10 @@ def _runs(cells: pd.Series, column: str, rows: GroupEvidence) -> list[SuspectedG
 
 
 def _run_length(labels: np.ndarray, k: int) -> float | None:
-    """Mean length of the runs of equal labels, where it is three times what it is after rows nearby are shuffled;
-    None where it is not, as in rows sorted by class, and where there are hardly more runs than classes."""
+    """The mean length of the runs of equal labels, where it is three times that of shuffled neighbours.
+
+    None where it is not, as in rows sorted by class, and where there are hardly more runs than classes.
+    """
     runs = _run_count(labels)
     length = len(labels) / runs
     place, window = np.arange(len(labels)), max(2, round(10 * length))
@@ -209,7 +261,7 @@ def _run_length(labels: np.ndarray, k: int) -> float | None:
 
 
 def _run_count(labels: np.ndarray) -> int:
-    return 1 + np.count_nonzero(labels[1:] != labels[:-1])
+    return 1 + int(np.count_nonzero(labels[1:] != labels[:-1]))
 
 
 # Judgement
@@ -217,12 +269,22 @@ def _run_count(labels: np.ndarray) -> int:
 
 @dataclass(frozen=True)
 class _Evidence:
-    """pairs      near-identical ones
-    inside     share of them within groups
-    by_chance  share of the pairs of rows of one class that are within groups
-    agreement  share of the pairs of rows within groups that have the same label
-    expected   share of all pairs of rows that have
-    by_pairs, by_labels, against  what that says
+    """What speaks for or against a candidate.
+
+    Attributes
+    ----------
+    pairs
+        Near-identical ones.
+    inside
+        Share of them within row groups.
+    by_chance
+        Share of the pairs of rows of one class that are within row groups.
+    agreement
+        Share of the pairs of rows within row groups that have the same label.
+    expected
+        Share of all pairs of rows that have.
+    by_pairs, by_labels, against
+        What that says.
     """
 
     pairs: int
@@ -266,8 +328,10 @@ def _could_be_groups(codes: np.ndarray, rows: GroupEvidence) -> bool:
 
 
 def _is_fine(codes: np.ndarray, rows: GroupEvidence) -> bool:
-    """Whether groups are small beside folds and several a class. Few and large ones whose labels agree are finer
-    classes, like diagnoses of what is benign or malignant."""
+    """Whether row groups are small beside folds and several a class.
+
+    Few and large ones whose labels agree are finer classes, like diagnoses of what is benign or malignant.
+    """
     sizes = np.bincount(codes)
     seen = (sizes**2).sum() / len(codes)  # the size of the group of a typical row
     of_class = pd.Series(codes).groupby(rows.labels).nunique().median()
@@ -275,24 +339,28 @@ def _is_fine(codes: np.ndarray, rows: GroupEvidence) -> bool:
 
 
 def _beyond_chance(codes: np.ndarray, labels: np.ndarray, agreeing: int) -> bool:
-    """Whether so many pairs within groups have the same label that shuffled labels never come near: by five
-    standard deviations."""
+    """Whether more pairs within row groups have the same label than shuffled labels ever give.
+
+    They are beyond the mean of shuffled labels by five standard deviations.
+    """
     generator = np.random.default_rng(0)
     shuffled = [_pairs_within(_joint(codes, generator.permutation(labels))) for _ in range(20)]
-    return bool(agreeing > np.mean(shuffled) + 5 * max(np.std(shuffled), 1.0))
+    return bool(agreeing > np.mean(shuffled) + 5 * max(float(np.std(shuffled)), 1.0))
 
 
 def _pairs_within(codes: np.ndarray) -> int:
+    """How many pairs of rows have the same code."""
     sizes = np.bincount(codes)
     return int((sizes * (sizes - 1) // 2).sum())
 
 
 def _joint(codes: np.ndarray, labels: np.ndarray) -> np.ndarray:
+    """One code for each pair of a code and a label."""
     return np.unique(codes * (labels.max() + 1) + labels, return_inverse=True)[1]
 
 
 def _within(codes: np.ndarray, others: np.ndarray) -> bool:
-    """Whether (almost) every group of `codes` lies in one group of `others`."""
+    """Whether (almost) every row group of `codes` lies in one of `others`."""
     main = pd.DataFrame({"group": codes, "other": others}).value_counts().groupby(level="group").max().sum()
     return bool(main >= 0.95 * len(codes))
 
@@ -354,5 +422,5 @@ def _setting(candidate: Candidate) -> str:
 
 
 def _quoted(text: str) -> str:
-    """In YAML, where single quotes leave backslashes alone."""
+    """The text in quotes for YAML, where single ones leave backslashes alone."""
     return "'" + text.replace("'", "''") + "'"

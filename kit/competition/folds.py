@@ -1,10 +1,11 @@
-"""The fold plan: folds.csv, made once, hashed, reused by every policy."""
+"""The fold plan: which rows are held out when; made once, hashed and reused by every policy (folds.csv)."""
 
 import re
 import warnings
 from dataclasses import dataclass
 from hashlib import sha256
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import numpy as np
 import pandas as pd
@@ -14,19 +15,30 @@ from kit.competition.duplicates import components
 from kit.core.errors import KitError, some
 from kit.core.files import write_text
 
+if TYPE_CHECKING:
+    from scipy.sparse import csr_array
+
 EARLIEST = -1  # the fold of rows that are never held out
 LARGE = 20_000_000  # rows × classes, from which on iterative-stratification takes minutes to hours
 
 
 @dataclass(frozen=True)
 class FoldPlan:
-    """Who is held out when.
+    """Which rows are held out when.
 
-    fold     int64 [rows], aligned with `ids`; a row of fold f is predicted by the model that left f out. −1:
-             never held out
-    groups   int64 [rows]: rows that belong together, never in two folds; None where no two do
-    forward  a fold's model trains on earlier folds alone
-    unused   a fold whose rows neither train nor are held out, as where rates are tuned within the other folds
+    Attributes
+    ----------
+    ids
+        Of the training rows.
+    fold
+        int64 [rows], aligned with `ids`; a row of fold f is predicted by the model that left f out. −1: never
+        held out.
+    groups
+        int64 [rows]: the number of each row's row group, which is never in two folds; None: there are none.
+    forward
+        Whether a fold's model trains on earlier folds alone.
+    unused
+        A fold whose rows neither train nor are held out, as where rates are tuned within the other folds.
     """
 
     ids: list[str]
@@ -36,15 +48,17 @@ class FoldPlan:
     unused: int | None = None
 
     def training_rows(self, fold: int) -> np.ndarray:
+        """Return the rows that a model of this fold trains on, int64, ascending."""
         rows = self.fold < fold if self.forward else self.fold != fold
         return np.flatnonzero(rows if self.unused is None else rows & (self.fold != self.unused))
 
     def validation_rows(self, fold: int) -> np.ndarray:
+        """Return the rows that this fold holds out, int64, ascending."""
         return np.flatnonzero(self.fold == fold)
 
     @property
     def digest(self) -> str:
-        """A hash of who is in which fold, whatever the order of the rows."""
+        """A hash of which row is in which fold, whatever the order of the rows."""
         lines = sorted(f"{name}\t{fold}" for name, fold in zip(self.ids, self.fold, strict=True))
         unused = [] if self.unused is None else [f"unused {self.unused}"]
         return sha256("\n".join([*lines, *["forward"] * self.forward, *unused]).encode()).hexdigest()[:16]
@@ -57,22 +71,36 @@ def make_folds(
     table: pd.DataFrame | None = None,
     joined: np.ndarray | None = None,
 ) -> FoldPlan:
-    """Deals rows to folds as the config says; the same for any order of the rows.
-
-    targets  class indices [rows], or bool [rows, classes]
-    table    the train table, where the config names a column of it
-    joined   int64 [rows]: rows with the same number hold images that are alike
+    """Deal rows to folds as the config says; the same for any order of the rows.
 
     Stratified: scikit-learn's StratifiedKFold and StratifiedGroupKFold; with several labels a row
-    iterative-stratification's MultilabelStratifiedKFold (Sechidis et al. 2011); with groups, and beyond `LARGE`,
-    `stratify_groups`, which is the same for groups.
-    Raises KitError for a column that is not there, and for fewer groups or moments than folds.
+    iterative-stratification's MultilabelStratifiedKFold (Sechidis et al. 2011); with row groups, and beyond
+    `LARGE`, `stratify_groups`, which is the same for row groups.
+
+    Parameters
+    ----------
+    ids : list of str
+        Of the training rows.
+    targets : ndarray
+        Class indices [rows], or bool [rows, classes].
+    config : FoldsConfig
+        How rows are dealt.
+    table : DataFrame, optional
+        The train table, where the config names a column of it.
+    joined : ndarray, optional
+        int64 [rows]: rows with the same number hold images that are alike.
+
+    Raises
+    ------
+    KitError
+        For a column that is not there, and for fewer row groups or moments than folds.
     """
     groups = row_groups(config, table, joined, len(ids))
     if config.column:
         return FoldPlan(ids, _given(_column(table, config.column, "folds.column"), config), groups)
     if config.time:
-        return FoldPlan(ids, _by_time(_column(table, config.time, "folds.time"), config), groups, forward=True)
+        cells = _column(table, config.time, "folds.time")
+        return FoldPlan(ids, _by_time(cells, config.time, config.k), groups, forward=True)
     if groups is not None and (count := len(np.unique(groups))) < config.k:
         there = "1 group" if count == 1 else f"{count} groups"
         raise KitError(f"folds: {there} cannot be dealt to {config.k} folds; lower folds.k")
@@ -86,8 +114,24 @@ def make_folds(
 def row_groups(
     config: FoldsConfig, table: pd.DataFrame | None, joined: np.ndarray | None, rows: int
 ) -> np.ndarray | None:
-    """Which rows belong together, by the column of groups and by images that are alike: int64 [rows], or None
-    where the config knows neither."""
+    """Return the row group of each row, by the column that tells them and by images that are alike.
+
+    Parameters
+    ----------
+    config : FoldsConfig
+        Names the column.
+    table : DataFrame or None
+        The train table.
+    joined : ndarray or None
+        int64 [rows]: rows with the same number hold images that are alike.
+    rows : int
+        How many there are.
+
+    Returns
+    -------
+    ndarray or None
+        int64 [rows]; None where there are no row groups.
+    """
     parts = []
     if config.group:
         parts.append(pd.factorize(np.array(group_texts(config, table), dtype=object))[0])
@@ -101,7 +145,14 @@ def row_groups(
 
 
 def group_texts(config: FoldsConfig, table: pd.DataFrame | None) -> list[str]:
-    """The group of each row, as `folds.group` and `folds.group_pattern` say."""
+    """Return the text that tells the row group of each row, as `folds.group` and `folds.group_pattern` say.
+
+    Raises
+    ------
+    KitError
+        Where the column is not there or empty in a row, or the pattern finds nothing in a cell.
+    """
+    assert config.group is not None, "only to be asked where folds.group names a column"
     cells = _column(table, config.group, "folds.group")
     if config.group_pattern is None:
         return cells.tolist()
@@ -113,12 +164,91 @@ def group_texts(config: FoldsConfig, table: pd.DataFrame | None) -> list[str]:
             f"folds.group_pattern: {config.group_pattern!r} finds nothing in {len(without)} of {len(cells)} cells "
             f"of column {config.group!r} ({some(without, 5)})"
         )
-    return texts
+    return [text for text in texts if text is not None]
+
+
+def stratify_groups(targets: np.ndarray, groups: np.ndarray, k: int, seed: int) -> np.ndarray:
+    """Deal row groups to folds so that every fold has its share of every label.
+
+    Iterative stratification (Sechidis, Tsoumakas, Vlahavas 2011, On the Stratification of Multi-Label Data) with
+    row groups in the place of rows: label by label, the rarest of those left first, its groups, the largest
+    first, go to the fold that lacks most of the label; where two lack as much, to the one that lacks more rows.
+
+    Parameters
+    ----------
+    targets : ndarray
+        bool [rows, classes].
+    groups : ndarray
+        int64 [rows], numbered from 0.
+    k, seed : int
+        Number of folds, and what the order of ties is drawn from.
+
+    Returns
+    -------
+    ndarray
+        int64 [rows]: the fold of each row; a row group is in one fold.
+    """
+    generator = np.random.default_rng(seed)
+    count, classes = int(groups.max()) + 1, targets.shape[1]
+    rows = np.bincount(groups, minlength=count).astype(float)
+    of_group = _label_counts(targets, groups, count)
+    of_label = of_group.tocsc()  # the same, by label
+    left = np.bincount(of_group.indices, weights=of_group.data, minlength=classes)
+    lacking_labels = np.tile(left[:, None] / k, (1, k))
+    lacking_rows = np.full(k, rows.sum() / k)
+    fold_of = np.full(count, -1)
+    shuffled = generator.permutation(count)
+    turn = np.argsort(shuffled)  # the place of each group in that order
+    tie_break = generator.permutation(k)  # which fold is the first where all lack as much
+
+    def assign(group: int, wants: np.ndarray, has: slice) -> None:
+        best = np.lexsort((tie_break, -lacking_rows, -wants))[0]
+        fold_of[group] = best
+        lacking_labels[of_group.indices[has], best] -= of_group.data[has]
+        lacking_rows[best] -= rows[group]
+
+    while (left > 0).any():
+        label = int(np.argmin(np.where(left > 0, left, np.inf)))
+        part = slice(of_label.indptr[label], of_label.indptr[label + 1])
+        members, counts = of_label.indices[part], of_label.data[part]
+        order = np.lexsort((turn[members], -counts))
+        for group in members[order][fold_of[members[order]] < 0].tolist():
+            has = slice(of_group.indptr[group], of_group.indptr[group + 1])
+            assign(group, lacking_labels[label], has)
+            left[of_group.indices[has]] -= of_group.data[has]
+    without = shuffled[fold_of[shuffled] < 0]
+    for group in without[np.argsort(-rows[without], kind="stable")].tolist():
+        assign(group, lacking_rows, slice(0, 0))
+    return fold_of[groups].astype(np.int64)
+
+
+def _label_counts(targets: np.ndarray, groups: np.ndarray, count: int) -> "csr_array":
+    """How many rows of each row group have each label, [groups, classes].
+
+    Mostly none have, so that the table would not fit in memory if it held the zeros.
+    """
+    from scipy.sparse import csr_array
+
+    classes = targets.shape[1]
+    row, column = np.divmod(np.flatnonzero(targets), max(1, classes))  # faster than np.nonzero
+    return csr_array((np.ones(len(row)), (groups[row], column)), shape=(count, classes))
 
 
 def check_folds(config: FoldsConfig, classes: tuple[str, ...], targets: np.ndarray) -> None:
-    """Fails where classes are dealt evenly and one has a single row: a model either trains on it or is scored on
-    it. Where rows may have several labels, or something else tells the folds, it is told (see `rare_classes`)."""
+    """Fail where a class has too few rows for the folds, or `folds.run` names a fold that is not there.
+
+    Where classes are dealt evenly and one has a single row, a model either trains on it or is scored on it. Where
+    rows may have several labels, or something else tells the folds, that is no error (see `rare_classes`).
+
+    Parameters
+    ----------
+    config : FoldsConfig
+        How rows are dealt.
+    classes : tuple of str
+        In the order of targets.
+    targets : ndarray
+        Class indices [rows], or bool [rows, classes].
+    """
     if targets.ndim == 1 and config.stratify and not (config.time or config.column):
         counts = np.bincount(targets)
         alone = [classes[index] for index, count in enumerate(counts) if count == 1]
@@ -136,7 +266,7 @@ def check_folds(config: FoldsConfig, classes: tuple[str, ...], targets: np.ndarr
 
 
 def check_plan(plan: FoldPlan, config: FoldsConfig, table: pd.DataFrame | None = None) -> None:
-    """Refuses a plan in which a group spans folds, and one of whose folds is empty or trains on nothing."""
+    """Refuse a plan in which a row group spans folds, or of which a fold is empty or trains on nothing."""
     known = []
     if config.group and table is not None:  # first, as its groups have names
         known.append(np.array(group_texts(config, table), dtype=object))
@@ -157,7 +287,7 @@ def check_plan(plan: FoldPlan, config: FoldsConfig, table: pd.DataFrame | None =
 
 
 def rare_classes(plan: FoldPlan, k: int, classes: tuple[str, ...], targets: np.ndarray) -> list[str]:
-    """A line for each class that some fold holds none of, at most ten: its score rests on very little."""
+    """Return a line for each class that some fold holds none of, at most ten: its score rests on very little."""
     held = np.stack([_rows_of(targets[plan.validation_rows(fold)], len(classes)) for fold in range(k)])
     without, counts = (held == 0).sum(axis=0), _rows_of(targets, len(classes))
     rare = np.flatnonzero(without)
@@ -170,19 +300,32 @@ def rare_classes(plan: FoldPlan, k: int, classes: tuple[str, ...], targets: np.n
 
 
 def write_folds(plan: FoldPlan, path: Path) -> None:
+    """Write the plan to `path`."""
     write_text(path, folds_text(plan))
 
 
 def folds_text(plan: FoldPlan) -> str:
-    """The plan as it stands in folds.csv."""
+    """Return the plan as it stands in folds.csv."""
     columns = {"id": plan.ids, "fold": plan.fold} | ({} if plan.groups is None else {"group": plan.groups})
     return pd.DataFrame(columns).to_csv(index=False, lineterminator="\n")
 
 
 def read_folds(path: Path, ids: list[str], forward: bool = False) -> FoldPlan:
-    """The plan in `path`, aligned with `ids`; refused where it is of other rows.
+    """Read the plan in `path`, aligned with `ids`.
 
-    forward  whether its folds follow one another in time (the config's folds.time)
+    Parameters
+    ----------
+    path : Path
+        A file that `write_folds` has written.
+    ids : list of str
+        Of the training rows.
+    forward : bool
+        Whether its folds follow one another in time (the config's folds.time).
+
+    Raises
+    ------
+    KitError
+        Where it is not there, no fold plan, or one of other rows.
     """
     if not path.is_file():
         raise KitError(f"{path} does not exist; it is the fold plan of the runs beside it")
@@ -203,7 +346,7 @@ def read_folds(path: Path, ids: list[str], forward: bool = False) -> FoldPlan:
 
 
 def _dealt(targets: np.ndarray, groups: np.ndarray | None, config: FoldsConfig) -> np.ndarray:
-    """The fold of each row, the rows in the order of their ids."""
+    """Deal rows, which are in the order of their ids: the fold of each, int64 [rows]."""
     from sklearn.model_selection import GroupKFold, KFold, StratifiedGroupKFold, StratifiedKFold
 
     several = targets.ndim == 2
@@ -233,8 +376,10 @@ def _given(cells: pd.Series, config: FoldsConfig) -> np.ndarray:
     """The folds in a column: its texts in order (numbers by value) are folds 0, 1, …"""
     texts = cells.unique().tolist()
     numbers = pd.to_numeric(pd.Series(texts, dtype=object), errors="coerce")
-    key = None if numbers.isna().any() else dict(zip(texts, numbers, strict=True)).get
-    texts = sorted(texts, key=key)
+    if numbers.isna().any():
+        texts.sort()
+    else:
+        texts.sort(key=dict(zip(texts, numbers, strict=True)).__getitem__)
     if len(texts) != config.k:
         raise KitError(
             f"folds.column: column {config.column!r} holds {len(texts)} folds ({some(texts, 8)}), but folds.k is "
@@ -246,24 +391,27 @@ def _given(cells: pd.Series, config: FoldsConfig) -> np.ndarray:
     return cells.map(place).to_numpy(dtype=np.int64)
 
 
-def _by_time(cells: pd.Series, config: FoldsConfig) -> np.ndarray:
-    """Folds of about equal size, one after the other in time (as scikit-learn's TimeSeriesSplit): the first of
-    k + 1 spans only trains. Rows of the same moment are in one span."""
-    moments = _moments(cells, config.time)
+def _by_time(cells: pd.Series, column: str, k: int) -> np.ndarray:
+    """Folds of about equal size, one after the other in time (as scikit-learn's TimeSeriesSplit).
+
+    The first of k + 1 spans only trains. Rows of the same moment are in one span.
+    """
+    moments = _moments(cells, column)
     _, rank, counts = np.unique(moments, return_inverse=True, return_counts=True)
     # Each moment goes to the span in which its middle row lies.
     middle = np.cumsum(counts) - (counts + 1) / 2
-    span = np.minimum((middle * (config.k + 1) / len(cells)).astype(np.int64), config.k)
+    span = np.minimum((middle * (k + 1) / len(cells)).astype(np.int64), k)
     used = np.unique(span)
-    if len(used) < config.k + 1:
+    if len(used) < k + 1:
         raise KitError(
-            f"folds.time: column {config.time!r} has too few different moments ({len(counts)}) for {config.k} "
+            f"folds.time: column {column!r} has too few different moments ({len(counts)}) for {k} "
             "folds and an earlier span to train on; lower folds.k"
         )
     return span[rank] + EARLIEST
 
 
 def _moments(cells: pd.Series, column: str) -> np.ndarray:
+    """The cells of a column as numbers that grow with time."""
     numbers = pd.to_numeric(cells, errors="coerce")
     if numbers.notna().all() and np.isfinite(numbers).all():
         return numbers.to_numpy(dtype=np.float64)
@@ -295,57 +443,10 @@ def _column(table: pd.DataFrame | None, column: str, key: str) -> pd.Series:
 
 
 def _by_appearance(groups: np.ndarray) -> np.ndarray:
-    """Groups numbered as they first appear, so that the numbers do not depend on the order of the table."""
+    """Number row groups as they first appear, so that the numbers do not depend on the order of the table."""
     return pd.factorize(groups)[0].astype(np.int64)
 
 
 def _rows_of(targets: np.ndarray, classes: int) -> np.ndarray:
+    """How many rows each class has, int64 [classes]."""
     return targets.sum(axis=0) if targets.ndim == 2 else np.bincount(targets, minlength=classes)
-
-
-def stratify_groups(targets: np.ndarray, groups: np.ndarray, k: int, seed: int) -> np.ndarray:
-    """The fold of each row, int64 [rows]; a group is in one fold.
-
-    targets  bool [rows, classes]
-    groups   int64 [rows], numbered from 0
-
-    Iterative stratification (Sechidis, Tsoumakas, Vlahavas 2011, On the Stratification of Multi-Label Data) with
-    groups in the place of rows: label by label, the rarest of those left first, its groups, the largest first, go
-    to the fold that lacks most of the label; where two lack as much, to the one that lacks more rows.
-    """
-    from scipy.sparse import csr_array
-
-    generator = np.random.default_rng(seed)
-    count, classes = int(groups.max()) + 1, targets.shape[1]
-    rows = np.bincount(groups, minlength=count).astype(float)
-    row, column = np.divmod(np.flatnonzero(targets), max(1, classes))  # faster than np.nonzero
-    # How many rows of a group have a label: mostly none, so that [groups, classes] would not fit in memory.
-    of_group = csr_array((np.ones(len(row)), (groups[row], column)), shape=(count, classes))
-    of_label = of_group.tocsc()  # the same, by label
-    left = np.bincount(column, minlength=classes).astype(float)
-    lacking_labels = np.tile(left[:, None] / k, (1, k))
-    lacking_rows = np.full(k, rows.sum() / k)
-    fold_of = np.full(count, -1)
-    shuffled = generator.permutation(count)
-    turn = np.argsort(shuffled)  # the place of each group in that order
-    tie_break = generator.permutation(k)  # which fold is the first where all lack as much
-
-    def assign(group: int, wants: np.ndarray, has: slice) -> None:
-        best = np.lexsort((tie_break, -lacking_rows, -wants))[0]
-        fold_of[group] = best
-        lacking_labels[of_group.indices[has], best] -= of_group.data[has]
-        lacking_rows[best] -= rows[group]
-
-    while (left > 0).any():
-        label = int(np.argmin(np.where(left > 0, left, np.inf)))
-        part = slice(of_label.indptr[label], of_label.indptr[label + 1])
-        members, counts = of_label.indices[part], of_label.data[part]
-        order = np.lexsort((turn[members], -counts))
-        for group in members[order][fold_of[members[order]] < 0].tolist():
-            has = slice(of_group.indptr[group], of_group.indptr[group + 1])
-            assign(group, lacking_labels[label], has)
-            left[of_group.indices[has]] -= of_group.data[has]
-    without = shuffled[fold_of[shuffled] < 0]
-    for group in without[np.argsort(-rows[without], kind="stable")].tolist():
-        assign(group, lacking_rows, slice(0, 0))
-    return fold_of[groups].astype(np.int64)

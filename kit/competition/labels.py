@@ -1,9 +1,10 @@
-"""Label formats: what the label columns say → class names and targets, and back."""
+"""Label formats: from what the label columns say to class names and targets, and back."""
 
 import math
-from collections.abc import Collection, Iterable, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from functools import lru_cache
+from typing import Any
 
 import numpy as np
 import pandas as pd
@@ -13,7 +14,13 @@ from kit.core.errors import KitError, some
 
 @dataclass(frozen=True)
 class SingleLabel:
-    """One class a row. `classes` are the labels as text, numbers in the order of their values."""
+    """The label format of a competition in which each row has one class.
+
+    Attributes
+    ----------
+    classes
+        The labels as text, numbers in the order of their values.
+    """
 
     classes: tuple[str, ...]
 
@@ -21,7 +28,7 @@ class SingleLabel:
 
     @classmethod
     def of(cls, labels: pd.Series) -> "SingleLabel":
-        """With the labels of the rows as classes."""
+        """Return the format whose classes are the labels of these rows."""
         names = list(labels.unique())
         known = set(names)
         if twins := [name for name in names if name != name.strip() and name.strip() in known]:
@@ -32,32 +39,50 @@ class SingleLabel:
         return cls(tuple(sorted(names, key=_order(names))))
 
     def with_classes(self, classes: Sequence[str]) -> "SingleLabel":
-        """With other classes, in the order stated."""
+        """Return this format with other classes, in the order stated."""
         return SingleLabel(tuple(classes))
 
     def encode(self, labels: Sequence[str], what: str) -> np.ndarray:
-        """Class indices, int64 [rows]. `3`, `03` and `3.0` are one label where all classes are numbers.
+        """Turn labels into class indices, int64 [rows].
 
-        Raises KitError that names the labels that are no class; `what` says where they stand.
+        `3`, `03` and `3.0` are one label where all classes are numbers.
+
+        Parameters
+        ----------
+        labels : sequence of str
+            One for each row.
+        what : str
+            Where they stand, for messages.
+
+        Raises
+        ------
+        KitError
+            Names the labels that are no class.
         """
         index = _known_index(self.classes, labels, what)
         return np.array([index[text] for text in labels], dtype=np.int64)
 
     def unknown(self, labels: Collection[str]) -> list[str]:
-        """Those of `labels` that are no class, nor the number of one spelt otherwise, each once."""
+        """Return those of `labels` that are no class, nor the number of one spelt otherwise, each once."""
         return _unknown(labels, _index(self.classes, labels))
 
     def decode(self, indices: np.ndarray) -> list[str]:
-        """Class indices [rows] → labels as the train table spells them."""
+        """Turn class indices [rows] into labels as the train table spells them."""
         return [self.classes[index] for index in np.asarray(indices).tolist()]
 
 
 @dataclass(frozen=True)
 class MultiLabel:
-    """Any number of classes a row.
+    """The label format of a competition in which a row may have any number of classes.
 
-    separator     between the labels of a cell
-    may_be_empty  whether a row may have no label at all
+    Attributes
+    ----------
+    classes
+        The labels as text, numbers in the order of their values.
+    separator
+        Between the labels of a cell.
+    may_be_empty
+        Whether a row may have no label at all.
     """
 
     classes: tuple[str, ...]
@@ -68,19 +93,29 @@ class MultiLabel:
 
     @classmethod
     def of(cls, cells: pd.Series, separator: str) -> "MultiLabel":
-        """With the labels of the cells as classes; a row may be empty where one of the cells is."""
+        """Return the format whose classes are the labels of these cells; rows may be empty if a cell is."""
         split = [split_labels(cell, separator) for cell in cells.unique()]
         names = list(dict.fromkeys(label for labels in split for label in labels))
         return cls(tuple(sorted(names, key=_order(names))), separator, may_be_empty=not all(split))
 
     def with_classes(self, classes: Sequence[str]) -> "MultiLabel":
-        """With other classes, in the order stated."""
+        """Return this format with other classes, in the order stated."""
         return replace(self, classes=tuple(classes))
 
     def encode(self, cells: Sequence[str], what: str) -> np.ndarray:
-        """Whether each row has each class, bool [rows, classes].
+        """Turn cells into which classes each row has, bool [rows, classes].
 
-        Raises KitError that names the labels that are no class; `what` says where they stand.
+        Parameters
+        ----------
+        cells : sequence of str
+            One for each row, with any number of labels.
+        what : str
+            Where they stand, for messages.
+
+        Raises
+        ------
+        KitError
+            Names the labels that are no class.
         """
         split = [split_labels(cell, self.separator) for cell in cells]
         labels = [label for each in split for label in each]
@@ -91,11 +126,11 @@ class MultiLabel:
         return encoded
 
     def unknown(self, labels: Collection[str]) -> list[str]:
-        """Those of `labels` that are no class, nor the number of one spelt otherwise, each once."""
+        """Return those of `labels` that are no class, nor the number of one spelt otherwise, each once."""
         return _unknown(labels, _index(self.classes, labels))
 
     def decode(self, rows: np.ndarray) -> list[str]:
-        """Bool [rows, classes] → a cell a row, labels in the order of the classes."""
+        """Turn bool [rows, classes] into a cell for each row, its labels in the order of the classes."""
         # Ten times as fast as np.nonzero of a table of few labels.
         row, place = np.divmod(np.flatnonzero(rows), max(1, len(self.classes)))
         labels = [self.classes[index] for index in place.tolist()]
@@ -107,12 +142,12 @@ Labels = SingleLabel | MultiLabel
 
 
 def split_labels(cell: str, separator: str) -> list[str]:
-    """The labels of a cell, without the spaces around them."""
+    """Return the labels of a cell, without the spaces around them."""
     return [label for part in cell.split(separator) if (label := part.strip())]
 
 
 def encode_columns(table: pd.DataFrame, columns: Sequence[str], what: str) -> np.ndarray:
-    """Columns of 0 and 1 as bool [rows, columns]; KitError that names a cell that is neither."""
+    """Turn columns of 0 and 1 into bool [rows, columns]; KitError names the cells that are neither."""
     encoded = np.zeros((len(table), len(columns)), dtype=bool)
     for place, column in enumerate(columns):
         cells = table[column].tolist()
@@ -156,8 +191,8 @@ def _known_index(classes: Sequence[str], labels: Sequence[str], what: str) -> di
     return index
 
 
-def _order(labels: Iterable[str]):
-    """Numbers sort by value, anything else as text."""
+def _order(labels: Iterable[str]) -> Callable[[str], Any]:
+    """The key by which labels sort: numbers by value, anything else as text."""
     return (lambda text: (_number(text), text)) if None not in map(_number, labels) else str
 
 

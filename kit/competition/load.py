@@ -1,4 +1,4 @@
-"""A competition, read and checked whole before anything starts."""
+"""Reading a competition, checked whole before anything starts."""
 
 from dataclasses import dataclass
 from pathlib import Path
@@ -6,19 +6,19 @@ from pathlib import Path
 import numpy as np
 import pandas as pd
 
-from kit.competition.config import CompetitionConfig, NamesConfig
+from kit.competition.config import CompetitionConfig, Images, NamesConfig
 from kit.competition.labels import Labels, MultiLabel, SingleLabel, encode_columns
 from kit.competition.submission import (
     SubmissionFormat,
     id_column_of,
-    labels_as_they_stand,
+    labels_from_submission,
     submission_format,
 )
 from kit.competition.tables import need_columns, need_unique, read_table
 from kit.competition.templates import image_sources, pixel_columns, rows_of_files
 from kit.core.errors import KitError, some
 from kit.core.paths import competition_folder, inside, mounted
-from kit.data.sources import Source, files_of, missing
+from kit.data.sources import Source, files_of, missing_files
 
 SEPARATORS = (" ", ",", ";", "|")  # what may stand between labels
 
@@ -27,18 +27,33 @@ SEPARATORS = (" ", ",", ";", "|")  # what may stand between labels
 class Competition:
     """What training and submitting need of a competition.
 
-    format     what the labels are
-    ids        of the training rows
-    targets    of the training rows: class indices, int64 [rows]; where a row may have several labels, bool
-               [rows, classes]
-    train      the train table as text, aligned with the ids
-    *_images   where the pixels come from, aligned with the ids
-    test_ids   in the order of the sample submission
-    names      class → name for people
+    Attributes
+    ----------
+    folder
+        The competition's files.
+    label_format
+        What the labels are.
+    ids
+        Of the training rows.
+    targets
+        Of the training rows: class indices, int64 [rows]; where a row may have several labels, bool [rows,
+        classes].
+    train
+        The train table as text, aligned with `ids`.
+    train_images
+        Where the pixels come from, aligned with `ids`.
+    test_ids
+        In the order of the sample submission.
+    test_images
+        Where the pixels come from, aligned with `test_ids`.
+    submission
+        What a submission has to look like.
+    names
+        Class → name for people.
     """
 
     folder: Path
-    format: Labels
+    label_format: Labels
     ids: list[str]
     targets: np.ndarray
     train: pd.DataFrame
@@ -50,13 +65,27 @@ class Competition:
 
     @property
     def classes(self) -> tuple[str, ...]:
-        return self.format.classes
+        """The classes, in the order of targets and of columns of predictions."""
+        return self.label_format.classes
 
 
 @dataclass(frozen=True)
 class TestSet:
-    """What predicting needs: ids in the order of the sample submission, where the images' pixels come from
-    (not all files need to be there), and the sample submission as text."""
+    """What predicting needs of a competition.
+
+    Attributes
+    ----------
+    folder
+        The competition's files.
+    ids
+        In the order of the sample submission.
+    images
+        Where the pixels come from, aligned with `ids`; not all files need to be there.
+    sample
+        The sample submission as text.
+    sample_id
+        Its column of ids.
+    """
 
     __test__ = False  # no test, whatever pytest thinks of its name
 
@@ -68,58 +97,81 @@ class TestSet:
 
 
 def load_test(config: CompetitionConfig) -> TestSet:
-    """Reads the test side alone, as it is now: Kaggle replaces it when it reruns a kernel.
+    """Read the test side alone, as it is now: Kaggle replaces it when it reruns a kernel.
 
-    Raises KitError where test table and sample submission disagree.
+    Raises
+    ------
+    KitError
+        Where test table and sample submission disagree.
     """
     return _test_set(_folder(config), config)
 
 
 def load_competition(config: CompetitionConfig) -> Competition:
-    """Reads the tables and finds every image; raises KitError, one line that says what to mend."""
+    """Read the tables and find every image.
+
+    Raises
+    ------
+    KitError
+        One line that says what to mend.
+    """
     folder = _folder(config)
     train, train_images = _train_side(folder, config)
-    format, targets = _labels_of(train, config, _where(folder, config))
-    _check_classes(format, targets, config)
+    label_format, targets = _labels_of(train, config, _where(folder, config))
+    _check_classes(label_format, targets, config)
     _need_files(train_images, config.train_images, "competition.train_images")
     test = _test_set(folder, config)
     _need_files(test.images, config.test_images, "competition.test_images")
-    names = class_names(folder, config, format.classes)
+    names = class_names(folder, config, label_format.classes)
     return Competition(
         folder=folder,
-        format=format,
+        label_format=label_format,
         ids=train[config.id_column].tolist(),
         targets=targets,
         train=train,
         train_images=train_images,
         test_ids=test.ids,
         test_images=test.images,
-        submission=submission_format(config, test.sample, format, names),
+        submission=submission_format(config, test.sample, label_format, names),
         names=names,
     )
 
 
 def load_labels(config: CompetitionConfig) -> tuple[Labels, list[str], np.ndarray] | None:
-    """Format, ids and targets of the training rows, without a look at the images; None where the train table is
-    not there."""
+    """Read label format, ids and targets of the training rows, without a look at the images.
+
+    Returns
+    -------
+    tuple or None
+        As in `Competition`; None where the train table is not there.
+    """
     folder = _folder(config)
     if not (folder / config.train if config.train else folder / _first_folder(config)).exists():
         return None
     train, _ = _train_side(folder, config)
-    format, targets = _labels_of(train, config, _where(folder, config))
-    return format, train[config.id_column].tolist(), targets
+    label_format, targets = _labels_of(train, config, _where(folder, config))
+    return label_format, train[config.id_column].tolist(), targets
 
 
 def expected_submission(config: CompetitionConfig, submission: pd.DataFrame) -> SubmissionFormat:
-    """The format that a submission of the test set is checked against; without a train table it may hold whatever
-    labels it says."""
+    """Return the format that a submission of the test set is checked against.
+
+    Without a train table it may hold whatever labels it says.
+
+    Parameters
+    ----------
+    config : CompetitionConfig
+        Of the competition.
+    submission : DataFrame
+        Every cell as text.
+    """
     test, known = load_test(config), load_labels(config)
-    labels = known[0] if known else labels_as_they_stand(config, test.sample, submission)
+    labels = known[0] if known else labels_from_submission(config, test.sample, submission)
     return submission_format(config, test.sample, labels, class_names(test.folder, config, labels.classes))
 
 
 def class_names(folder: Path, config: CompetitionConfig, classes: tuple[str, ...]) -> dict[str, str]:
-    """The name of each class for people: as the config says, else the class itself."""
+    """Return the name of each class for people: as the config says, else the class itself."""
     stated = config.names or {}
     if isinstance(stated, NamesConfig):
         path = inside(folder, stated.table, "competition.names.table")
@@ -169,9 +221,14 @@ def _train_side(folder: Path, config: CompetitionConfig) -> tuple[pd.DataFrame, 
 
 
 def _rows_in_folders(folder: Path, config: CompetitionConfig) -> tuple[pd.DataFrame, list[Source]]:
-    """A row an image file, its id and label from the path; where two files in two folders have the same id, the
-    ids are label/id."""
+    """A row for each image file, its id and label from the path.
+
+    Where two files in two folders have the same id, the ids are label/id.
+    """
     key = "competition.train_images"
+    # The config refuses train: null with several label columns or another kind of images.
+    assert isinstance(config.train_images, str)
+    assert isinstance(config.label, str)
     train, paths = rows_of_files(folder, config.train_images, key)
     for name, column in {"id": config.id_column, "label": config.label}.items():
         if column not in train.columns:
@@ -189,7 +246,7 @@ def _first_folder(config: CompetitionConfig) -> str:
     return str(config.train_images).partition("/")[0].partition("{")[0]
 
 
-def _table(path: Path, config: CompetitionConfig, images, key: str) -> pd.DataFrame:
+def _table(path: Path, config: CompetitionConfig, images: Images, key: str) -> pd.DataFrame:
     """A table without its pixels, with row numbers as ids where it has no column of them."""
     pixels = pixel_columns(path, images, f"{key}_images") if path.is_file() else []
     # One column of pixels tells how many rows there are where nothing else does.
@@ -212,18 +269,18 @@ def _labels_of(train: pd.DataFrame, config: CompetitionConfig, where: str) -> tu
             f"competition.train: {where}: no label in {len(unlabelled)} of {len(train)} rows "
             f"(id {some(unlabelled, 5)}); label them or remove the rows"
         )
-    format = MultiLabel.of(cells, config.separator) if config.separator else SingleLabel.of(cells)
+    label_format = MultiLabel.of(cells, config.separator) if config.separator else SingleLabel.of(cells)
     if config.classes:
-        format = format.with_classes(config.classes)
-    return format, format.encode(cells.tolist(), "competition.label")
+        label_format = label_format.with_classes(config.classes)
+    return label_format, label_format.encode(cells.tolist(), "competition.label")
 
 
 def label_hints(config: CompetitionConfig, competition: Competition) -> list[str]:
-    """Lines about labels that look as if they were several in a cell, or a separator that is never used."""
+    """Return lines about labels that look like several in a cell, or about a separator that is never used."""
     classes = set(competition.classes)
     if config.separator and not competition.train[config.label].str.contains(config.separator, regex=False).any():
         return [f"competition.separator: {config.separator!r} stands in no cell of column {config.label!r}"]
-    if competition.format.multilabel:
+    if competition.label_format.multilabel:
         return []
     for separator in SEPARATORS:
         joined = [name for name in classes if separator in name and set(name.split(separator)) <= classes]
@@ -235,28 +292,54 @@ def label_hints(config: CompetitionConfig, competition: Competition) -> list[str
     return []
 
 
-def encode_labels(table: pd.DataFrame, config: CompetitionConfig, format: Labels, what: str) -> np.ndarray:
-    """The targets of a table with the config's label columns; KitError for a label that the format lacks."""
+def encode_labels(table: pd.DataFrame, config: CompetitionConfig, label_format: Labels, what: str) -> np.ndarray:
+    """Return the targets of a table that has the config's label columns.
+
+    Parameters
+    ----------
+    table : DataFrame
+        Every cell as text.
+    config : CompetitionConfig
+        Names the label columns.
+    label_format : SingleLabel or MultiLabel
+        With the classes.
+    what : str
+        Where the labels stand, for messages.
+
+    Returns
+    -------
+    ndarray
+        Class indices, int64 [rows], or bool [rows, classes].
+
+    Raises
+    ------
+    KitError
+        For a label that is no class.
+    """
     if isinstance(config.label, tuple):
         return encode_columns(table, config.label, what)
-    return format.encode(table[config.label].tolist(), what)
+    return label_format.encode(table[config.label].tolist(), what)
 
 
-def _check_classes(format: Labels, targets: np.ndarray, config: CompetitionConfig) -> None:
+def _check_classes(label_format: Labels, targets: np.ndarray, config: CompetitionConfig) -> None:
     place = "competition.classes" if config.classes else "competition.label"
-    counts = targets.sum(axis=0) if format.multilabel else np.bincount(targets, minlength=len(format.classes))
-    if len(format.classes) < 2:
-        held = f": {format.classes[0]!r}" if format.classes else ""
+    counts = (
+        targets.sum(axis=0)
+        if label_format.multilabel
+        else np.bincount(targets, minlength=len(label_format.classes))
+    )
+    if len(label_format.classes) < 2:
+        held = f": {label_format.classes[0]!r}" if label_format.classes else ""
         raise KitError(f"competition.label: column {config.label!r} holds one class only{held}")
-    if without := [name for name, count in zip(format.classes, counts, strict=True) if not count]:
+    if without := [name for name, count in zip(label_format.classes, counts, strict=True) if not count]:
         raise KitError(
             f"{place}: no training row has {some(map(repr, without), 10)}; leave out what cannot be learned"
         )
-    if not format.multilabel and len(format.classes) == len(targets):
+    if not label_format.multilabel and len(label_format.classes) == len(targets):
         raise KitError(
             f"competition.label: every row of column {config.label!r} has a class of its own; is it the label?"
         )
-    if "id" in format.classes:
+    if "id" in label_format.classes:
         raise KitError("competition.label: a class cannot be called 'id'; prediction files use that column name")
 
 
@@ -304,22 +387,22 @@ def _need_same_ids(given: list[str], wanted: list[str], path: Path, config: Comp
 
 
 def need_an_image(test: TestSet, config: CompetitionConfig) -> None:
-    """KitError where not one of several test images is there: then the template is wrong, and not the images."""
+    """Fail where not one of several test images is there: then the template is wrong, and not the images."""
     if len(test.images) > 3 and len(_incomplete(test.images)) == len(test.images):
         _need_files(test.images, config.test_images, "competition.test_images")
 
 
-def _need_files(images: list[Source], template, key: str) -> None:
+def _need_files(images: list[Source], template: Images, key: str) -> None:
+    """Fail unless the files of all images are there."""
     if incomplete := _incomplete(images):
         hint = f"; is {template!r} the right template?" if len(incomplete) == len(images) else ""
         if hint and all(file.with_suffix("").is_file() for image in images for file in files_of(image)):
             hint = "; without the ending they do: take it out of the template"
-        raise KitError(
-            f"{key}: {len(incomplete)} of {len(images)} images do not exist ({some(missing(images), 5)}){hint}"
-        )
+        lacking = some(missing_files(images), 5)
+        raise KitError(f"{key}: {len(incomplete)} of {len(images)} images do not exist ({lacking}){hint}")
 
 
 def _incomplete(images: list[Source]) -> list[Source]:
     """Those of which a file is not there."""
-    gone = set(missing(images))
+    gone = set(missing_files(images))
     return [image for image in images if gone.intersection(files_of(image))]

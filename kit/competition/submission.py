@@ -1,4 +1,4 @@
-"""Submissions: the sample's columns, ids and order; made, and checked for what Kaggle would refuse or misread."""
+"""Submissions: making them, and checking them for what Kaggle would refuse or misread."""
 
 import math
 from collections.abc import Sequence
@@ -11,7 +11,7 @@ import pandas as pd
 
 from kit.competition.config import CompetitionConfig
 from kit.competition.labels import Labels, MultiLabel, SingleLabel, split_labels
-from kit.competition.tables import separated_otherwise
+from kit.competition.tables import delimiter_hint
 from kit.core.errors import KitError, some
 from kit.core.files import write_text
 
@@ -23,32 +23,51 @@ WHOLE = {"0", "1", "0.0", "1.0", ""}  # cells that ask for no probability
 class SubmissionFormat:
     """What a submission of one test set has to look like.
 
-    kind      labels: one column of one or several labels; columns: 0 or 1 for each class; probabilities: a
-              number from 0 to 1 for each class. Where there is one column, of the second of two classes
-    columns   in their order; `id` is the name of the one with the ids
-    ids       in the sample submission's order
-    labels    with the classes as they are handed in
-    class_of  for columns and probabilities, the index of the class of each column that is none of ids
-    ordered   whether the rows have to keep the order of `ids`
+    Attributes
+    ----------
+    kind
+        labels: one column of one or several labels; columns: 0 or 1 for each class; probabilities: a number from
+        0 to 1 for each class. Where there is one column, of the second of two classes.
+    columns
+        In their order.
+    id_column
+        The one with the ids.
+    ids
+        In the sample submission's order.
+    labels
+        With the classes as they are handed in.
+    class_of
+        For columns and probabilities, the index of the class of each column but that of the ids.
+    ordered
+        Whether the rows have to keep the order of `ids`.
     """
 
     kind: Kind
     columns: tuple[str, ...]
-    id: str
+    id_column: str
     ids: tuple[str, ...]
     labels: Labels
     class_of: dict[str, int]
     ordered: bool = False
 
     def make(self, predicted: np.ndarray, probabilities: np.ndarray) -> pd.DataFrame:
-        """The submission.
+        """Make a submission of predictions.
 
-        predicted      a row for each of `ids`: class indices [rows], or bool [rows, classes]
-        probabilities  float [rows, classes], used where the competition asks for them
+        Parameters
+        ----------
+        predicted : ndarray
+            A row for each of `ids`: class indices [rows], or bool [rows, classes].
+        probabilities : ndarray
+            float [rows, classes], used where the competition asks for them.
+
+        Returns
+        -------
+        DataFrame
+            Every cell as text.
         """
-        cells: dict[str, Sequence[str] | np.ndarray] = {self.id: list(self.ids)}
+        cells: dict[str, Sequence[str] | np.ndarray] = {self.id_column: list(self.ids)}
         if self.kind == "labels":
-            (column,) = [name for name in self.columns if name != self.id]
+            (column,) = [name for name in self.columns if name != self.id_column]
             cells[column] = self.labels.decode(predicted)
         elif self.kind == "probabilities":
             for column, place in self.class_of.items():
@@ -62,22 +81,42 @@ class SubmissionFormat:
         return pd.DataFrame({name: cells[name] for name in self.columns}, dtype=object)
 
     def validate(self, submission: pd.DataFrame, what: str) -> None:
-        """Raises KitError, a line for each thing that Kaggle would refuse or misread.
+        """Check a submission.
 
-        submission  every cell as text
-        what        the file's name, for the message
+        Parameters
+        ----------
+        submission : DataFrame
+            Every cell as text.
+        what : str
+            The file's name, for messages.
+
+        Raises
+        ------
+        KitError
+            A line for each thing that Kaggle would refuse or misread.
         """
         if list(submission.columns) != list(self.columns):
             raise KitError(f"{what}: {_wrong_columns(list(submission.columns), list(self.columns))}")
-        faults = [*self._faults_of_ids(submission[self.id]), *self._faults_of_cells(submission)]
+        faults = [*self._faults_of_ids(submission[self.id_column]), *self._faults_of_cells(submission)]
         if faults:
             raise KitError("\n".join(f"{what}: {fault}" for fault in faults))
 
     def read(self, submission: pd.DataFrame, what: str) -> np.ndarray:
-        """What a valid submission says of each of `ids`: class indices, or bool [rows, classes]; of
-        probabilities the most likely class, or those from .5 on."""
+        """Return what a valid submission says of each of `ids`.
+
+        Parameters
+        ----------
+        submission, what
+            As in `validate`.
+
+        Returns
+        -------
+        ndarray
+            Class indices [rows], or bool [rows, classes]; of probabilities the most likely class, or those from
+            .5 on.
+        """
         self.validate(submission, what)
-        table = submission.set_index(self.id).loc[list(self.ids)]
+        table = submission.set_index(self.id_column).loc[list(self.ids)]
         if self.kind == "labels":
             return self.labels.encode(table.iloc[:, 0].tolist(), what)
         values = np.zeros((len(table), len(self.labels.classes)))
@@ -112,31 +151,38 @@ class SubmissionFormat:
 
     def _faults_of_cells(self, submission: pd.DataFrame) -> list[str]:
         if self.kind == "labels":
-            (column,) = [name for name in self.columns if name != self.id]
-            return self._faults_of_labels(submission[column], submission[self.id])
-        faults, chosen = [], np.zeros(len(submission))
+            (column,) = [name for name in self.columns if name != self.id_column]
+            return self._faults_of_labels(submission[column], submission[self.id_column])
+        ids, chosen = submission[self.id_column], np.zeros(len(submission))
+        faults: list[str] = []
         for column in self.class_of:
             values, is_text = _numbers(submission[column])
-            faults += _faults_of_numbers(values, is_text, submission[self.id], submission[column], self.kind)
+            faults += _faults_of_numbers(values, is_text, ids, submission[column], self.kind)
             chosen += values
         if self.kind == "columns" and len(self.class_of) > 1 and not faults:
-            allowed = (
-                chosen == 1 if not self.labels.multilabel else chosen >= (0 if self.labels.may_be_empty else 1)
-            )
+            several = isinstance(self.labels, MultiLabel)
+            allowed = chosen >= self._fewest_labels if several else chosen == 1
             if not allowed.all():
-                odd = submission.loc[~allowed, self.id]
-                wanted = "at least one" if self.labels.multilabel else "exactly one"
+                odd = ids[~allowed]
+                wanted = "at least one" if several else "exactly one"
                 faults.append(f"{len(odd)} rows have not {wanted} 1 ({some(odd, 5)})")
         return faults
 
+    @property
+    def _fewest_labels(self) -> int:
+        """How many labels a row has at least."""
+        return 0 if isinstance(self.labels, MultiLabel) and self.labels.may_be_empty else 1
+
+    def _labels_in(self, cell: str) -> list[str]:
+        return split_labels(cell, self.labels.separator) if isinstance(self.labels, MultiLabel) else [cell]
+
     def _faults_of_labels(self, cells: pd.Series, ids: pd.Series) -> list[str]:
         faults = []
-        if not (self.labels.multilabel and self.labels.may_be_empty):
+        if self._fewest_labels:
             empty = ids[(cells.str.strip() == "").to_numpy()]
             if len(empty):
                 faults.append(f"no label for {len(empty)} ids ({some(empty, 5)}); pandas writes NaN so")
-        several = isinstance(self.labels, MultiLabel)
-        split = [split_labels(cell, self.labels.separator) if several else [cell] for cell in cells]
+        split = [self._labels_in(cell) for cell in cells]
         if twice := [name for name, each in zip(ids, split, strict=True) if len(set(each)) < len(each)]:
             faults.append(f"{len(twice)} rows have a label twice ({some(twice, 5)})")
         unknown = self.labels.unknown(dict.fromkeys(label for each in split for label in each if label.strip()))
@@ -156,25 +202,47 @@ class SubmissionFormat:
 def submission_format(
     config: CompetitionConfig, sample: pd.DataFrame, labels: Labels, names: dict[str, str] | None = None
 ) -> SubmissionFormat:
-    """The format that the sample submission (every cell as text) and the config ask for.
+    """Return the format that the sample submission and the config ask for.
 
-    names  class → name, where the config says to hand in names
+    Parameters
+    ----------
+    config : CompetitionConfig
+        Of the competition.
+    sample : DataFrame
+        The sample submission, every cell as text.
+    labels : SingleLabel or MultiLabel
+        With the classes.
+    names : dict, optional
+        Class → name, where the config says to hand in names.
 
-    Raises KitError where the sample's columns are not those of these classes.
+    Raises
+    ------
+    KitError
+        Where the sample's columns are not those of these classes.
     """
     columns = list(sample.columns)
-    id_name = id_column_of(columns, config.id)
-    others = [name for name in columns if name != id_name]
+    id_column = id_column_of(columns, config.id)
+    others = [name for name in columns if name != id_column]
     if config.submit_names and names:
         labels = labels.with_classes([names[name] for name in labels.classes])
     kind = _kind_of(config, sample[others], labels)
-    shared = {"columns": tuple(columns), "id": id_name, "ids": tuple(sample[id_name]), "labels": labels}
-    if kind == "labels":
-        if isinstance(labels, MultiLabel):
-            _need_separable(labels)
-        return SubmissionFormat("labels", **shared, class_of={}, ordered=config.ordered)
+    if kind == "labels" and isinstance(labels, MultiLabel):
+        _need_separable(labels)
+    return SubmissionFormat(
+        kind=kind,
+        columns=tuple(columns),
+        id_column=id_column,
+        ids=tuple(sample[id_column]),
+        labels=labels,
+        class_of={} if kind == "labels" else _class_of(others, labels, config),
+        ordered=config.ordered,
+    )
+
+
+def _class_of(others: list[str], labels: Labels, config: CompetitionConfig) -> dict[str, int]:
+    """The index of the class of each column but that of the ids; KitError where they are not the classes."""
     if len(others) == 1 and not labels.multilabel and len(labels.classes) == 2:
-        return SubmissionFormat(kind, **shared, class_of={others[0]: 1}, ordered=config.ordered)
+        return {others[0]: 1}
     place_of = {name: place for place, name in enumerate(labels.classes)}
     beyond = [name for name in others if name not in place_of]
     lacking = [name for name in place_of if name not in others]
@@ -186,23 +254,21 @@ def submission_format(
             f"{', and '.join(said)}"
             + ("; competition.label lists the classes" if isinstance(config.label, tuple) else "")
         )
-    return SubmissionFormat(
-        kind, **shared, class_of={name: place_of[name] for name in others}, ordered=config.ordered
-    )
+    return {name: place_of[name] for name in others}
 
 
 def id_column_of(columns: Sequence[str], id_column: str | None) -> str:
-    """The name of the column with the ids: the config's where it is there, else the first."""
+    """Return the name of the column with the ids: the config's where it is there, else the first."""
     if len(columns) < 2:
         raise KitError(
             "competition.sample_submission: a submission has a column of ids and at least one more; this one has "
             f"{len(columns)}: {some(columns)}"
         )
-    return id_column if id_column in columns else columns[0]
+    return id_column if id_column is not None and id_column in columns else columns[0]
 
 
-def labels_as_they_stand(config: CompetitionConfig, sample: pd.DataFrame, submission: pd.DataFrame) -> Labels:
-    """A label format that takes whatever a submission says, for where the train table is not at hand."""
+def labels_from_submission(config: CompetitionConfig, sample: pd.DataFrame, submission: pd.DataFrame) -> Labels:
+    """Return a label format that takes whatever a submission says, for where there is no train table."""
     others = [name for name in sample.columns if name != id_column_of(list(sample.columns), config.id)]
     if isinstance(config.label, tuple):
         return MultiLabel(config.label)
@@ -217,10 +283,12 @@ def labels_as_they_stand(config: CompetitionConfig, sample: pd.DataFrame, submis
 
 
 def write_submission(submission: pd.DataFrame, path: Path) -> None:
+    """Write a submission, every cell as text, to `path`."""
     write_text(path, submission.to_csv(index=False, lineterminator="\n"))
 
 
 def _kind_of(config: CompetitionConfig, cells: pd.DataFrame, labels: Labels) -> Kind:
+    """What the config says the sample's cells ask for, or what they look like."""
     if config.submission != "auto":
         if config.submission == "labels" and len(cells.columns) > 1:
             raise KitError(
@@ -235,14 +303,14 @@ def _kind_of(config: CompetitionConfig, cells: pd.DataFrame, labels: Labels) -> 
 
 
 def _asks_for_probabilities(cells: pd.Series, labels: Labels) -> bool:
-    """Whether all cells are numbers, and one between 0 and 1 is no class."""
+    """Whether all cells are numbers, and one of them lies between 0 and 1 and is no class."""
     values, is_text = _numbers(cells)
     between = [cell for cell, value in zip(cells, values, strict=True) if 0 < value < 1]
     return not is_text.any() and bool(labels.unknown(dict.fromkeys(between)))
 
 
 def _need_separable(labels: MultiLabel) -> None:
-    """Fails where a cell of these labels could not be read again."""
+    """Fail where a cell of these labels could not be read again."""
     if odd := [name for name in labels.classes if split_labels(name, labels.separator) != [name]]:
         raise KitError(
             f"competition.submission: {some(map(repr, odd), 5)} cannot stand in a cell with labels separated by "
@@ -258,12 +326,19 @@ def _wrong_columns(given: list[str], wanted: list[str]) -> str:
     hint = " (the same in another order)" if sorted(given) == sorted(wanted) else ""
     if "Unnamed: 0" in given:
         hint = " (write it with index=False)"
-    return f"the columns are {some(given)}; expected {some(wanted)}{hint}{separated_otherwise(given)}"
+    return f"the columns are {some(given)}; expected {some(wanted)}{hint}{delimiter_hint(given)}"
 
 
 def _numbers(cells: pd.Series) -> tuple[np.ndarray, np.ndarray]:
-    """A column of texts as float64 [rows], NaN where a cell says nothing or no number; and bool [rows], where it
-    says something that is none."""
+    """Turn a column of texts into numbers.
+
+    Returns
+    -------
+    ndarray
+        float64 [rows]: NaN where a cell says nothing, or something that is no number.
+    ndarray
+        bool [rows]: where it says something that is no number.
+    """
     import pyarrow as pa
 
     try:  # ten times as fast as Python, and the same for what it takes, but for nan(1)
@@ -291,7 +366,7 @@ def _faults_of_numbers(
 ) -> list[str]:
     """What is wrong in a column of 0 and 1, or of probabilities.
 
-    values, is_text  what `_numbers` makes of its cells
+    `values` and `is_text` are what `_numbers` makes of its cells.
     """
     no_value = np.isnan(values) & ~is_text
     fine = (values == 0) | (values == 1) if kind == "columns" else (values >= 0) & (values <= 1)

@@ -1,9 +1,10 @@
-"""CSV tables as Kaggle gives them, every cell as the text that stands there."""
+"""Reading CSV tables as Kaggle gives them, every cell as the text that stands there."""
 
 import csv
 import warnings
 from collections.abc import Sequence
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pandas as pd
@@ -13,12 +14,26 @@ from kit.core.files import first_overlong_line
 
 
 def read_table(path: Path, key: str, without: Sequence[str] = ()) -> pd.DataFrame:
-    """A CSV file with every cell as text, so that the ids 007 and 7 differ and a label NA is a label.
+    """Read a CSV file with every cell as text, so that the ids 007 and 7 differ and a label NA is a label.
 
-    key      the place in the config that names the file, for messages
-    without  columns to leave out
+    Parameters
+    ----------
+    path : Path
+        The file.
+    key : str
+        The place in the config that names it, for messages.
+    without : sequence of str
+        Columns to leave out.
 
-    An empty cell is "".
+    Returns
+    -------
+    DataFrame
+        An empty cell is "".
+
+    Raises
+    ------
+    KitError
+        Where the file is no such table.
     """
     left_out = set(without)
     columns = (lambda name: name not in left_out) if left_out else None
@@ -29,11 +44,11 @@ def read_table(path: Path, key: str, without: Sequence[str] = ()) -> pd.DataFram
 
 
 def column_names(path: Path, key: str) -> list[str]:
-    """Those of a CSV file."""
+    """Return the column names of a CSV file; `key` is the place in the config that names it."""
     return list(_read(path, key, nrows=0).columns)
 
 
-def _read(path: Path, key: str, **options) -> pd.DataFrame:
+def _read(path: Path, key: str, **options: Any) -> pd.DataFrame:
     if path.is_dir():
         raise KitError(f"{key}: {path} is a folder; give a CSV file")
     if not path.is_file():
@@ -65,17 +80,15 @@ def _too_many_cells(path: Path, key: str, line: int) -> KitError:
 
 
 def need_columns(table: pd.DataFrame, columns: dict[str, str], path: Path) -> None:
-    """Fails unless each of `columns` (key in the config → column name) is in the table."""
+    """Fail unless each of `columns` (key in the config → column name) is in the table."""
     for key, column in columns.items():
         if column not in table.columns:
             there = list(table.columns)
-            raise KitError(
-                f"{key}: {path} has no column {column!r}; it has {some(there)}{separated_otherwise(there)}"
-            )
+            raise KitError(f"{key}: {path} has no column {column!r}; it has {some(there)}{delimiter_hint(there)}")
 
 
-def separated_otherwise(columns: Sequence[str]) -> str:
-    """A hint where the one column name seems to be several."""
+def delimiter_hint(columns: Sequence[str]) -> str:
+    """Return a hint for a message where the only column name seems to be several, else ""."""
     for mark, name in {";": "semicolons", "\t": "tabs", "|": "bars"}.items():
         if len(columns) == 1 and mark in columns[0]:
             return f"; its cells are separated by {name}, where commas are expected"
@@ -83,7 +96,7 @@ def separated_otherwise(columns: Sequence[str]) -> str:
 
 
 def need_unique(values: pd.Series, what: str) -> None:
-    """Fails on an empty or repeated value."""
+    """Fail on an empty or repeated id; `what` names the table, for messages."""
     if (empty := values == "").any():
         rows = (np.flatnonzero(empty) + 1).tolist()
         raise KitError(f"{what}: no id in {len(rows)} rows (row {some(rows, 5)}); every row needs one")

@@ -1,10 +1,12 @@
-"""From a row of a table to its image, and from image files to the rows of a table."""
+"""Image templates: from a row of a table to its image, and from image files to the rows of a table."""
 
 import fnmatch
 import math
 import re
 import string
+from collections.abc import Mapping, Sequence
 from pathlib import Path
+from typing import Any, cast
 
 import pandas as pd
 
@@ -16,9 +18,20 @@ from kit.data.sources import Channels, PixelRow, PixelTable, Source
 
 
 def image_sources(folder: Path, table: pd.DataFrame, images: Images, key: str, file: Path | None) -> list[Source]:
-    """The image of each row; every file lies inside the folder.
+    """Return the image of each row; every file lies inside the folder.
 
-    file  the table's, where the pixels may stand
+    Parameters
+    ----------
+    folder : Path
+        The competition's.
+    table : DataFrame
+        The rows, every cell as text.
+    images : str, tuple or PixelsConfig
+        A template, a template for each channel, or the table's columns of pixels.
+    key : str
+        The place in the config that says so, for messages.
+    file : Path or None
+        The table's, where the pixels may stand.
     """
     if isinstance(images, PixelsConfig):
         if file is None:
@@ -26,39 +39,41 @@ def image_sources(folder: Path, table: pd.DataFrame, images: Images, key: str, f
         pixels = pixel_table(file, images, key)
         return [PixelRow(pixels, row) for row in range(len(table))]
     if isinstance(images, str):
-        return image_paths(folder, table, images, key)
+        return list(image_paths(folder, table, images, key))
     channels = [image_paths(folder, table, template, f"{key}[{at}]") for at, template in enumerate(images)]
     return [Channels(files) for files in zip(*channels, strict=True)]
 
 
 def image_paths(folder: Path, table: pd.DataFrame, template: str, key: str) -> list[Path]:
-    """One path a row, each inside the folder."""
+    """Return the path of each row's image file, inside the folder."""
     _check_template(template, table, key)
+    rows = cast("list[dict[str, str]]", table.to_dict("records"))  # columns of a CSV file are named by text
     try:
-        filled = [_Template().vformat(template, (), row) for row in table.to_dict("records")]
+        filled = [_Template().vformat(template, (), row) for row in rows]
     except ValueError as error:  # a format that only some texts refuse
         raise KitError(f"{key}: {template!r} is no template of text cells: {error}") from error
     return [inside(folder, relative, key) for relative in filled]
 
 
 def pixel_columns(file: Path, images: Images, key: str) -> list[str]:
-    """The columns that hold pixels, in the table's order; none where images are files."""
+    """Return the columns that hold pixels, in the table's order; none where images are files."""
     if not isinstance(images, PixelsConfig):
         return []
     return [name for name in column_names(file, key) if fnmatch.fnmatchcase(name, images.columns)]
 
 
 def pixel_table(file: Path, images: PixelsConfig, key: str) -> PixelTable:
-    """The images in a table; KitError where its columns do not make up images."""
+    """Return the images in a table; KitError where its columns do not make up images."""
     columns = pixel_columns(file, images, key)
     count = len(columns)
     if not count:
         raise KitError(f"{key}.columns: {file} has no column like {images.columns!r}")
     height, width = images.height, images.width
-    if height is None and width is None:
-        height = width = math.isqrt(count)
-    elif height is None or width is None:
-        height, width = height or count // width, width or count // height
+    if width is None:
+        width = math.isqrt(count) if height is None else count // height
+        height = width if height is None else height
+    elif height is None:
+        height = count // width
     if height * width != count:
         raise KitError(
             f"{key}: {count} columns like {images.columns!r} are no image of {height} × {width} pixels; give "
@@ -68,8 +83,20 @@ def pixel_table(file: Path, images: PixelsConfig, key: str) -> PixelTable:
 
 
 def rows_of_files(folder: Path, template: str, key: str) -> tuple[pd.DataFrame, list[Path]]:
-    """The image files that a template like train/{label}/{id} is true of: a table with a column a field, and
-    the paths, in the order of the paths."""
+    """Find the image files that fit a template like train/{label}/{id}.
+
+    Returns
+    -------
+    DataFrame
+        A column for each field of the template, a row for each file, in the order of the paths.
+    list of Path
+        The file of each row.
+
+    Raises
+    ------
+    KitError
+        Where no file fits, or the template cannot be read backwards.
+    """
     parts = list(string.Formatter().parse(template))
     fields = [name for _, name, _, _ in parts if name is not None]
     if any(spec or conversion for _, name, spec, conversion in parts if name) or len(set(fields)) < len(fields):
@@ -113,11 +140,12 @@ def _glob_escaped(text: str) -> str:
 class _Template(string.Formatter):
     """str.format whose fields are whole column names, `image.name` too."""
 
-    def get_field(self, field_name, args, kwargs):
+    def get_field(self, field_name: str, args: Sequence[Any], kwargs: Mapping[str, Any]) -> tuple[Any, str]:
         return kwargs[field_name], field_name
 
 
 def _check_template(template: str, table: pd.DataFrame, key: str) -> None:
+    """Fail unless the template is one of the table's columns, and of one at least."""
     try:
         fields = {name for _, name, _, _ in string.Formatter().parse(template) if name is not None}
         unknown = sorted(fields - set(table.columns))

@@ -1,1 +1,1 @@
-"""Images → batches: decoding, pixel cache, augmentation, order."""
+"""From images to batches: decoding, pixel cache, augmentation and the order of samples."""

@@ -1,4 +1,4 @@
-"""Augmentation with albumentations, each sample's draws a function of (seed, epoch, id)."""
+"""Augmentation with albumentations; the draws of a sample depend on (seed, epoch, id) alone."""
 
 import os
 import random
@@ -45,10 +45,20 @@ PRESETS: dict[str, list[dict[str, dict[str, Any]]]] = {
 
 
 class Augmentation:
-    """Stored pixels → what training sees: uint8 [side, side, channels] → uint8 [size, size, channels].
+    """Turns stored pixels into what training sees.
 
-    After the transforms a random crop of `size` is taken where images are kept larger; with `none` the
-    centre, as in evaluation.
+    Pixels are uint8 [side, side, channels] before and uint8 [size, size, channels] after. After the transforms a
+    random crop of `size` is taken where images are kept larger; with `none` the centre, as in evaluation.
+
+    Parameters
+    ----------
+    config : DataConfig
+        Its `augment` names a preset or lists transforms; every one is tried out on noise.
+
+    Raises
+    ------
+    KitError
+        Where a transform is unknown or gives pixels that training cannot take.
     """
 
     def __init__(self, config: DataConfig):
@@ -61,7 +71,7 @@ class Augmentation:
         self._compose = A.Compose(transforms) if transforms else None
 
     def __call__(self, pixels: np.ndarray, seed: int) -> np.ndarray:
-        """The sample under this seed; the same seed gives the same pixels."""
+        """Augment one image; the same seed gives the same pixels."""
         if self._compose is None:
             return pixels
         # One generator shared by all transforms: `set_random_seed` would give each its own with the same
@@ -71,13 +81,14 @@ class Augmentation:
         return self._compose(image=pixels)["image"]
 
 
-def centre(pixels: np.ndarray, size: int) -> np.ndarray:
-    """What evaluation sees: the middle `size` × `size` pixels of [..., side, side, channels]."""
+def centre_crop(pixels: np.ndarray, size: int) -> np.ndarray:
+    """Cut out what evaluation sees: the middle `size` × `size` pixels of [..., side, side, channels]."""
     start = (pixels.shape[-2] - size) // 2
     return pixels[..., start : start + size, start : start + size, :]
 
 
 def _transform(step: str | dict[str, dict], place: str) -> A.BasicTransform:
+    """Build one transform; `place` is its key in the config, for messages."""
     if isinstance(step, str):
         step = {step: {}}
     if len(step) != 1:
@@ -95,12 +106,12 @@ def _transform(step: str | dict[str, dict], place: str) -> A.BasicTransform:
 
 
 def _tuple(value: Any) -> Any:
-    """YAML has lists where albumentations wants tuples."""
+    """Turn YAML's lists into the tuples that albumentations wants."""
     return tuple(_tuple(item) for item in value) if isinstance(value, list) else value
 
 
 def _try_out(steps: list, config: DataConfig) -> None:
-    """Runs every transform once on noise, so that a list that does not fit fails before the training."""
+    """Run every transform once on noise, so that a list that does not fit fails before the training."""
     side = config.stored_size
     noise = np.random.default_rng(0).integers(0, 256, (side, side, config.channels), dtype=np.uint8)
     for number, step in enumerate(steps):
@@ -120,7 +131,7 @@ def _try_out(steps: list, config: DataConfig) -> None:
         _refuse("data.augment", noise, allowed[0])
 
 
-def _refuse(place: str, seen, wanted: tuple[int, ...]) -> None:
+def _refuse(place: str, seen: np.ndarray, wanted: tuple[int, ...]) -> None:
     raise KitError(
         f"{place}: gives {seen.dtype} {tuple(seen.shape)}, but training needs uint8 {wanted}; leave out "
         "Normalize, ToTensorV2 and transforms that change the size"

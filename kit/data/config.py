@@ -1,8 +1,8 @@
-"""The `data` section."""
+"""The `data` section of the config: how images are read, kept and augmented."""
 
 from typing import Annotated, Any, ClassVar, Literal
 
-from pydantic import Field, field_validator
+from pydantic import Field, ValidationInfo, field_validator
 
 from kit.core.settings import ConfigSection
 
@@ -12,17 +12,29 @@ Preset = Literal["none", "light", "medium", "heavy"]
 class DataConfig(ConfigSection):
     """How an image file becomes the network's input.
 
-    size           side of the square the network sees, in pixels
-    channels       1 (grey), 3 (RGB) or 4 (RGBA), files of another mode are converted; where an image is several
-                   files, as many as they are
-    resize         `squash` ignores the aspect ratio, `crop` cuts the middle square out, `pad` adds black
-    crop_pct       images are kept at size/crop_pct; evaluation sees the centre, training a random crop
-    interpolation  bicubic, bilinear or nearest, as PIL knows them
-    mean, std      per channel, for pixels from 0 to 1; left out: those of the timm model
-    augment        none, light, medium, heavy, or a list of albumentations: [{HorizontalFlip: {p: 0.5}}]
-    cache          decode once into a file of raw pixels: `auto` where it fits, true or false
-    cache_gb       what fits: at most this many GB (10⁹ bytes), and half of the free disk
-    workers        processes that prepare batches; `auto`: none on a CPU, up to 8 beside a GPU
+    Attributes
+    ----------
+    size
+        Side of the square that the network sees, in pixels.
+    channels
+        1 (grey), 3 (RGB) or 4 (RGBA), files of another mode are converted; where an image is several files, as
+        many as they are.
+    resize
+        `squash` ignores the aspect ratio, `crop` cuts the middle square out, `pad` adds black.
+    crop_pct
+        Images are kept at size/crop_pct; evaluation sees the centre, training a random crop.
+    interpolation
+        bicubic, bilinear or nearest, as PIL knows them.
+    mean, std
+        Per channel, for pixels from 0 to 1; left out: those of the timm model.
+    augment
+        none, light, medium, heavy, or a list of albumentations: [{HorizontalFlip: {p: 0.5}}].
+    cache
+        Whether images are decoded once into a file of raw pixels: `auto` where it fits, true or false.
+    cache_gb
+        What fits: at most this many GB (10⁹ bytes), and half of the free disk.
+    workers
+        Processes that prepare batches; `auto`: none on a CPU, up to 8 beside a GPU.
     """
 
     incidental: ClassVar[frozenset[str]] = frozenset({"cache", "cache_gb", "workers"})
@@ -41,7 +53,7 @@ class DataConfig(ConfigSection):
 
     @field_validator("mean", "std")
     @classmethod
-    def _one_a_channel(cls, values, info):
+    def _one_a_channel(cls, values: tuple[float, ...] | None, info: ValidationInfo) -> tuple[float, ...] | None:
         channels = info.data.get("channels")
         if values is not None and channels is not None and len(values) != channels:
             raise ValueError(f"{len(values)} values for {channels} channels")
@@ -49,12 +61,12 @@ class DataConfig(ConfigSection):
 
     @field_validator("crop_pct")
     @classmethod
-    def _not_beyond_the_largest_size(cls, crop_pct, info):
+    def _not_beyond_the_largest_size(cls, crop_pct: float, info: ValidationInfo) -> float:
         if info.data.get("size", 0) / crop_pct > 8192:
             raise ValueError("images would be kept at more than 8192 pixels (size / crop_pct)")
         return crop_pct
 
     @property
     def stored_size(self) -> int:
-        """Side in pixels at which images are kept: size / crop_pct, rounded."""
+        """The side in pixels at which images are kept: size / crop_pct, rounded."""
         return round(self.size / self.crop_pct)

@@ -1,4 +1,4 @@
-"""An image, from a file, several files or a row of a table → uint8 pixels at the size they are kept at."""
+"""Decoding: from a file, several files or a row of a table to uint8 pixels of the size that is kept."""
 
 import csv
 import threading
@@ -21,12 +21,22 @@ MODES = {1: "L", 3: "RGB", 4: "RGBA"}
 
 
 class DecodeError(Exception):
-    """A file that is no image, or a broken one."""
+    """An image that cannot be decoded; the text says what is wrong with its file."""
 
 
 @dataclass(frozen=True)
 class Decoder:
-    """Reads an image as uint8 [side, side, channels]: EXIF rotation applied, converted, resized by PIL."""
+    """Decodes an image to uint8 [side, side, channels]: EXIF rotation applied, converted, resized by PIL.
+
+    Attributes
+    ----------
+    side
+        Of the square, in pixels.
+    channels
+        Of the pixels; an image in several files has to have as many.
+    resize, interpolation
+        As in `DataConfig`.
+    """
 
     side: int
     channels: int
@@ -37,9 +47,11 @@ class Decoder:
 
     @classmethod
     def of(cls, config: DataConfig) -> "Decoder":
+        """Return the decoder that the config asks for."""
         return cls(config.stored_size, config.channels, config.resize, config.interpolation)
 
     def __call__(self, source: Source) -> np.ndarray:
+        """Decode one image; raises DecodeError where that cannot be done."""
         if isinstance(source, Channels):
             return self._stacked(_channels(source, reduce_to=2 * self.side))
         image = open_image(source, reduce_to=2 * self.side)
@@ -64,18 +76,26 @@ class Decoder:
 
 
 def open_image(source: Source, reduce_to: int | None = None) -> Image.Image:
-    """The whole image, upright, with 8 bits a channel; its mode is the file's. Of channels the mean.
+    """Read a whole image, upright, with 8 bits a channel and in the mode of its file.
 
-    reduce_to  a large JPEG may be decoded at a fraction of its size, not below so many pixels a side
+    Parameters
+    ----------
+    source : Source
+        Of several files that are channels, the mean is read.
+    reduce_to : int, optional
+        A large JPEG may be decoded at a fraction of its size, not below so many pixels a side.
 
-    Raises DecodeError that says what is wrong with the file.
+    Raises
+    ------
+    DecodeError
+        Says what is wrong with the file.
     """
     try:
         if isinstance(source, PixelRow):
             return _image_of(source)
         if isinstance(source, Channels):
             grey = [np.asarray(channel, dtype=np.uint16) for channel in _channels(source, reduce_to)]
-            return Image.fromarray((sum(grey) // len(grey)).astype(np.uint8))
+            return Image.fromarray((np.sum(grey, axis=0, dtype=np.uint16) // len(grey)).astype(np.uint8))
         with Image.open(source) as image:
             if reduce_to:
                 image.draft(None, (reduce_to, reduce_to))
@@ -87,7 +107,7 @@ def open_image(source: Source, reduce_to: int | None = None) -> Image.Image:
 
 
 def _channels(source: Channels, reduce_to: int | None) -> list[Image.Image]:
-    """The channels of an image, grey; DecodeError where they are of different sizes.
+    """Read the channels of an image, grey; DecodeError where they are of different sizes.
 
     Channels that are stored as coloured files (a green one for the green channel) have all in one colour, of which
     the usual weights would keep a tenth to a half: a file in colour is turned to grey by its brightest colour.
@@ -105,7 +125,7 @@ def _channels(source: Channels, reduce_to: int | None) -> list[Image.Image]:
 
 
 def _eight_bit(image: Image.Image) -> Image.Image:
-    """Deeper grey scaled to 8 bits; PIL would cut everything above 255 to white."""
+    """Scale deeper grey to 8 bits; PIL would cut everything above 255 to white."""
     if image.mode.startswith("I;16") or image.mode == "I":
         levels = np.asarray(image).astype(np.int64)
         if levels.min() < 0 or levels.max() > 65535:
@@ -117,7 +137,7 @@ def _eight_bit(image: Image.Image) -> Image.Image:
 
 
 def _eight_bit_mode(image: Image.Image) -> str:
-    """For what is neither grey nor colour of 8 bits: a palette, black and white, CMYK, grey with transparency."""
+    """The mode to convert to what is neither grey nor colour of 8 bits: a palette, black and white, CMYK …"""
     if image.mode == "1":
         return "L"
     return "RGBA" if image.mode in ("LA", "La", "PA", "RGBa") or "transparency" in image.info else "RGB"
@@ -138,10 +158,18 @@ def _image_of(source: PixelRow) -> Image.Image:
 
 @lru_cache(maxsize=4)
 def _parsed(table: PixelTable, changed: int) -> tuple[np.ndarray, np.ndarray, str]:
-    """All images of a table, uint8 [rows, height, width], read once a process; bool [rows], which rows hold
-    nothing but grey levels; and what is wrong with the table as a whole, "" where nothing is.
+    """Read all images of a table, once in each process.
 
-    A fault is given and not raised, so that it is kept: else each row would read the table anew.
+    A fault is returned and not raised, so that it is kept: else each row would read the table anew.
+
+    Returns
+    -------
+    ndarray
+        uint8 [rows, height, width].
+    ndarray
+        bool [rows]: which rows hold nothing but grey levels.
+    str
+        What is wrong with the table as a whole; "" where nothing is.
     """
     nothing = np.zeros((0, table.height, table.width), dtype=np.uint8), np.zeros(0, dtype=bool)
     try:
@@ -155,16 +183,22 @@ def _parsed(table: PixelTable, changed: int) -> tuple[np.ndarray, np.ndarray, st
 
 
 def _frames(table: PixelTable) -> Iterator["pd.DataFrame"]:
-    """The pixels of a table, some rows at a time: the whole table as numbers takes 20 times its images."""
+    """Read the pixels of a table, some rows at a time: as numbers the whole table takes 20 times its images."""
     import pandas as pd
 
     wanted = set(table.columns)
-    options = {"usecols": lambda name: name in wanted, "index_col": False, "encoding": "utf-8-sig"}
-    yield from pd.read_csv(table.path, low_memory=False, chunksize=4096, **options)
+    yield from pd.read_csv(
+        table.path,
+        usecols=lambda name: name in wanted,
+        index_col=False,
+        encoding="utf-8-sig",
+        low_memory=False,
+        chunksize=4096,
+    )
 
 
 def _grey_levels(frame: "pd.DataFrame", columns: Sequence[str]) -> tuple[np.ndarray, np.ndarray]:
-    """uint8 [rows, columns]; and bool [rows], which rows hold nothing else."""
+    """Return the grey levels, uint8 [rows, columns], and which rows hold nothing else, bool [rows]."""
     import pandas as pd
 
     pixels = np.zeros((len(frame), len(columns)), dtype=np.uint8)

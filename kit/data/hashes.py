@@ -1,4 +1,4 @@
-"""What each image looks like, to find those that are the same or nearly so; and its size and kind."""
+"""Hashes of images, to find those that are the same or nearly so; with each image's size and kind."""
 
 from collections.abc import Sequence
 from dataclasses import dataclass, fields
@@ -11,26 +11,34 @@ from PIL import Image
 
 from kit.core.files import atomic
 from kit.data.decode import DecodeError, open_image
-from kit.data.images import Report, on_all_cores
+from kit.data.images import Report, map_in_threads
 from kit.data.sources import Channels, PixelRow, Source, files_key, files_of
 
-VERSION = 1  # to be raised when the same image would give other looks: the cache depends on it
+VERSION = 1  # to be raised when the same image would give other hashes: the cache depends on it
 SIDE = 16  # of the thumbnails, in pixels
 FLAT = 2.0  # grey levels of contrast, below which hash and thumbnail show rounding and noise
 
 
 @dataclass(frozen=True)
 class ImageHashes:
-    """Of n images, aligned with the sources they were read from; each array has n rows.
+    """The hashes of n images, aligned with the sources they were read from.
 
-    hashes      perceptual hashes of 64 bits (imagehash.phash), uint64; of channels in several files, of their mean
-    digests     of the decoded pixels, text: equal where size, mode and every pixel are; "" where unreadable
-    thumbnails  uint8 [n, 16, 16]: grey, squashed
-    contrast    standard deviation of the thumbnail, in grey levels
-    width       in pixels, upright; 0 where unreadable
-    height
-    kinds       format and mode of the file, like `JPEG RGB`; `table L` for pixels in a table
-    faults      why an image cannot be read; "" where it can
+    Attributes
+    ----------
+    hashes
+        uint64 [n]: perceptual hashes of 64 bits (imagehash.phash); of channels in several files, of their mean.
+    digests
+        text [n], of the decoded pixels: equal where size, mode and every pixel are; "" where unreadable.
+    thumbnails
+        uint8 [n, 16, 16]: grey, squashed.
+    contrast
+        float32 [n]: standard deviation of the thumbnail, in grey levels.
+    width, height
+        int32 [n]: in pixels, upright; 0 where unreadable.
+    kinds
+        text [n]: format and mode of the file, like `JPEG RGB`; `table L` for pixels in a table.
+    faults
+        text [n]: why an image cannot be read; "" where it can.
     """
 
     hashes: np.ndarray
@@ -47,32 +55,42 @@ class ImageHashes:
 
     @property
     def readable(self) -> np.ndarray:
+        """Which images can be read, bool [n]."""
         return self.faults == ""
 
     @property
     def comparable(self) -> np.ndarray:
-        """bool [n]: neither unreadable nor flat. A flat image is only like another of the very same pixels."""
+        """Which images are readable and not flat, bool [n]: a flat one is only like the very same pixels."""
         return self.readable & (self.contrast >= FLAT)
 
 
-def look_at(
+def hash_images(
     sources: Sequence[Source], cache_folder: Path, report: Report = lambda done, total: None
 ) -> ImageHashes:
-    """Decodes each image once, on all cores; what was seen is kept in the cache folder (400 bytes an image).
+    """Hash each image, on all cores, and keep the result in the cache folder (400 bytes an image).
 
     An image that cannot be decoded is no error: its row says why.
+
+    Parameters
+    ----------
+    sources : sequence of Source
+        The images, in the order of the result.
+    cache_folder : Path
+        Where an earlier call on the same, unchanged files may have left its result.
+    report : callable
+        Called as `report(done, total)` after each image.
     """
     path = cache_folder / f"looks-{_cache_key(sources)}.npz"
     if (known := _stored(path, len(sources))) is not None:
         return known
-    looks = _gathered(on_all_cores(_look, sources, report))
+    hashed = _gathered(map_in_threads(_hash_image, sources, report))
     with atomic(path) as temporary:
-        np.savez(temporary, **{field.name: getattr(looks, field.name) for field in fields(ImageHashes)})
-    return looks
+        np.savez(temporary, **{field.name: getattr(hashed, field.name) for field in fields(ImageHashes)})
+    return hashed
 
 
-def _look(source: Source) -> tuple:
-    """The fields of one image, in the order of Looks."""
+def _hash_image(source: Source) -> tuple:
+    """Return the fields of one image, in the order of `ImageHashes`."""
     import imagehash
 
     try:
@@ -98,6 +116,7 @@ def _kind(source: Source) -> str:
 
 
 def _gathered(rows: list[tuple]) -> ImageHashes:
+    """Put the fields of single images together, each in an array."""
     columns = list(zip(*rows, strict=True)) or [()] * len(fields(ImageHashes))
     hashes, digests, thumbnails, contrast, width, height, kinds, faults = columns
     return ImageHashes(
@@ -113,15 +132,15 @@ def _gathered(rows: list[tuple]) -> ImageHashes:
 
 
 def _stored(path: Path, count: int) -> ImageHashes | None:
-    """What an earlier call has written; None where it has not, or where that cannot be read."""
+    """Read what an earlier call has written; None where it has not, or where that cannot be read."""
     try:
         with np.load(path) as stored:
-            looks = ImageHashes(**{field.name: stored[field.name] for field in fields(ImageHashes)})
+            hashed = ImageHashes(**{field.name: stored[field.name] for field in fields(ImageHashes)})
     except (OSError, ValueError, KeyError, EOFError, BadZipFile):
         return None
-    return looks if len(looks) == count else None
+    return hashed if len(hashed) == count else None
 
 
 def _cache_key(sources: Sequence[Source]) -> str:
-    """Depends on each image, and on path, size and time of change of its files."""
+    """A key that depends on each image, and on path, size and time of change of its files."""
     return sha256(f"{VERSION}\n{files_key(sources)}".encode()).hexdigest()[:16]

@@ -1,4 +1,4 @@
-"""A set of images by row: decoded once into a file of raw pixels where that fits, else on demand."""
+"""Sets of images: decoded once into a file of raw pixels where that fits, else on demand."""
 
 import json
 import os
@@ -26,9 +26,20 @@ Report = Callable[[int, int], None]  # images done, images in all
 
 @dataclass
 class ImageSet:
-    """Images in the order of `ids`; `images[row]` is uint8 [side, side, channels].
+    """Images in the order of their ids; `images[row]` is uint8 [side, side, channels].
 
     Safe to send to worker processes: the pixels on disk are opened anew in each.
+
+    Attributes
+    ----------
+    ids
+        The name of each image.
+    sources
+        Where the pixels of each come from, aligned with `ids`.
+    decoder
+        Decodes an image where there is no cache.
+    cache
+        The file of raw pixels, uint8 [rows, side, side, channels]; None: images are decoded on demand.
     """
 
     ids: list[str]
@@ -53,11 +64,18 @@ class ImageSet:
 
 @dataclass(frozen=True)
 class ReadableImages:
-    """What can be read of a set of images. Rows in neither `rows` nor `broken` were not reached in time.
+    """What can be read of a set of images.
 
-    images  all of them; only those in `rows` are to be asked for
-    rows    of the images that can be decoded, ascending
-    broken  row → source and reason, of those that cannot
+    Rows in neither `rows` nor `broken` were not reached in time.
+
+    Attributes
+    ----------
+    images
+        All of them; only those in `rows` are to be asked for.
+    rows
+        The rows of the images that can be decoded, ascending.
+    broken
+        Row → source and reason, of those that cannot.
     """
 
     images: ImageSet
@@ -72,9 +90,23 @@ def open_images(
     cache_folder: Path,
     report: Report = lambda done, total: None,
 ) -> ImageSet:
-    """The images of `sources`, every one checked before this returns.
+    """Open the images of `sources`, every one checked before this returns.
 
-    Raises KitError that names every file that cannot be decoded.
+    Parameters
+    ----------
+    ids, sources : sequence
+        The name of each image, and where its pixels come from.
+    config : DataConfig
+        How images are decoded, and whether their pixels are kept in a file.
+    cache_folder : Path
+        Where that file is.
+    report : callable
+        Called as `report(done, total)` after each image.
+
+    Raises
+    ------
+    KitError
+        Names every file that cannot be decoded.
     """
     readable = open_readable(ids, sources, config, cache_folder, report)
     images, broken = readable.images, list(readable.broken.values())
@@ -96,9 +128,14 @@ def open_readable(
     report: Report = lambda done, total: None,
     expired: Callable[[], bool] = lambda: False,
 ) -> ReadableImages:
-    """The images of `sources`, and which of them can be decoded: found in the pass that fills the cache.
+    """Open the images of `sources`, and tell which of them can be decoded.
 
-    expired  asked before each image; no further one is decoded once it is true
+    That is found in the pass that fills the cache. Parameters are those of `open_images`, and:
+
+    Parameters
+    ----------
+    expired : callable
+        Asked before each image; no further one is decoded once it is true.
     """
     images = ImageSet(list(ids), list(sources), Decoder.of(config))
     if not len(images):
@@ -123,8 +160,11 @@ def open_readable(
 
 
 def content_digest(sources: Sequence[Source], root: Path) -> str:
-    """A digest of which files these are: path below `root` and size in bytes, on any machine the same. Of tables
-    the content too: other pixels may well take as many bytes."""
+    """Return a digest of which files these are, the same on any machine.
+
+    It is of each path below `root` and each size in bytes. Of tables it is of the content too: other pixels may
+    well take as many bytes.
+    """
     tables = {source.table.path for source in sources if isinstance(source, PixelRow)}
 
     def line_of(file: Path) -> str:
@@ -147,7 +187,7 @@ def _wants_cache(images: ImageSet, config: DataConfig, folder: Path) -> bool:
 
 
 def _cache_key(images: ImageSet) -> str:
-    """Depends on all that the decoder does, and on the files."""
+    """A key that depends on all that the decoder does, and on the files."""
     settings = json.dumps([Decoder.version, vars(images.decoder)], sort_keys=True)
     return sha256((settings + files_key(images.sources)).encode()).hexdigest()[:16]
 
@@ -155,7 +195,7 @@ def _cache_key(images: ImageSet) -> str:
 def _fill(
     images: ImageSet, target: Path, report: Report, expired: Callable[[], bool]
 ) -> tuple[list[int], dict[int, str]]:
-    """Writes the pixels of all images that can be decoded; those of others are black."""
+    """Write the pixels of all images that can be decoded; those of others are black."""
     shape = (len(images), images.decoder.side, images.decoder.side, images.decoder.channels)
     with atomic(target) as temporary:
         pixels = np.lib.format.open_memmap(temporary, mode="w+", dtype=np.uint8, shape=shape)
@@ -169,11 +209,11 @@ def _fill(
 
 
 def _for_each(
-    images: ImageSet, action: Callable[[int, Source], None], report: Report, expired: Callable[[], bool]
+    images: ImageSet, action: Callable[[int, Source], object], report: Report, expired: Callable[[], bool]
 ) -> tuple[list[int], dict[int, str]]:
-    """Runs `action(row, source)` on every image, on all cores, until `expired()`.
+    """Run `action(row, source)` on every image, on all cores, until `expired()`.
 
-    Gives the rows that were done, and source and reason by row where the image cannot be decoded.
+    Returns the rows that were done, and source and reason by row where the image cannot be decoded.
     """
     done: list[int] = []
     broken: dict[int, str] = {}
@@ -187,12 +227,12 @@ def _for_each(
         except DecodeError as error:
             broken[row] = f"{images.sources[row]} ({error})"
 
-    on_all_cores(attempt, range(len(images)), report)
+    map_in_threads(attempt, range(len(images)), report)
     return sorted(done), dict(sorted(broken.items()))
 
 
-def on_all_cores(action: Callable[[T], R], items: Sequence[T], report: Report) -> list[R]:
-    """What `action` gives for each item, in their order."""
+def map_in_threads(action: Callable[[T], R], items: Sequence[T], report: Report) -> list[R]:
+    """Return what `action` gives for each item, in their order; a thread for each core runs it."""
     results: list[R] = []
     with ThreadPoolExecutor(os.cpu_count()) as pool:
         for first in range(0, len(items), 10_000):  # a pool takes in all it is given at once

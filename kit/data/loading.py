@@ -1,31 +1,46 @@
 """Batches of uint8 pixels, in an order and with an augmentation that depend on counters alone."""
 
 import os
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
+from typing import TypeVar
 
 import numpy as np
 import torch
 from torch.utils.data import DataLoader, Dataset
 
 from kit.core.seeds import derive
-from kit.data.augment import Augmentation, centre
+from kit.data.augment import Augmentation, centre_crop
 from kit.data.images import ImageSet
+
+Batch = TypeVar("Batch")
 
 
 def epoch_order(seed: int, epoch: int, n: int) -> np.ndarray:
-    """The permutation of 0 … n − 1 in which `epoch` visits the samples."""
+    """Return the permutation of 0 … n − 1 in which `epoch` visits the samples."""
     return np.random.Generator(np.random.Philox(derive("order", seed, epoch))).permutation(n)
 
 
 @dataclass(frozen=True)
 class BatchPlan:
-    """Which samples each micro-batch of this process holds. Incomplete updates are dropped.
+    """Which samples each micro-batch of this process holds; incomplete updates are dropped.
 
-    n           training samples
-    batch       samples a micro-batch and process
-    accumulate  micro-batches an update
-    processes   processes that share an update; `rank` is this one's number
+    Attributes
+    ----------
+    seed
+        Of the order of samples.
+    epochs
+        Of the training.
+    n
+        Training samples.
+    batch
+        Samples in a micro-batch of one process.
+    accumulate
+        Micro-batches in an update.
+    processes
+        How many share an update.
+    rank
+        The number of this process.
     """
 
     seed: int
@@ -38,18 +53,21 @@ class BatchPlan:
 
     @property
     def samples_per_update(self) -> int:
+        """Samples in an update, over all processes."""
         return self.batch * self.accumulate * self.processes
 
     @property
     def steps_per_epoch(self) -> int:
+        """Updates in an epoch."""
         return self.n // self.samples_per_update
 
     @property
     def total_steps(self) -> int:
+        """Updates in the whole training."""
         return self.epochs * self.steps_per_epoch
 
     def micro_batches(self, first_step: int = 0) -> Iterator[list[tuple[int, int]]]:
-        """(epoch, sample) pairs of each micro-batch, from update `first_step` on to the last."""
+        """Yield the (epoch, sample) pairs of each micro-batch, from update `first_step` on to the last."""
         for step in range(first_step, self.total_steps):
             epoch, within = divmod(step, self.steps_per_epoch)
             if within == 0 or step == first_step:
@@ -60,7 +78,7 @@ class BatchPlan:
 
 
 class _TrainingSamples(Dataset):
-    """Augmented samples of the given rows: `__getitems__` takes (epoch, sample) pairs, gives a batch."""
+    """Augmented samples of the given rows: `__getitems__` takes (epoch, sample) pairs and returns a batch."""
 
     def __init__(
         self, images: ImageSet, rows: np.ndarray, targets: np.ndarray, augmentation: Augmentation, seed: int
@@ -78,13 +96,13 @@ class _TrainingSamples(Dataset):
 
 
 class _PlainSamples(Dataset):
-    """Centre crops of the given rows, a batch of row positions at a time."""
+    """Centre crops: `__getitems__` takes rows of the images and returns a batch."""
 
     def __init__(self, images: ImageSet, size: int):
         self.images, self.size = images, size
 
     def __getitems__(self, rows: list[int]) -> torch.Tensor:
-        return torch.from_numpy(np.stack([centre(self.images[row], self.size) for row in rows]))
+        return torch.from_numpy(np.stack([centre_crop(self.images[row], self.size) for row in rows]))
 
 
 def training_batches(
@@ -97,10 +115,31 @@ def training_batches(
     workers: int = 0,
     pin: bool = False,
 ) -> Iterator[tuple[torch.Tensor, torch.Tensor]]:
-    """Micro-batches of (uint8 [batch, size, size, channels], targets [batch]) from `first_step` on.
+    """Iterate over the micro-batches of a training, augmented.
 
-    rows     which images of the set train, int64 [n]
-    targets  their labels, aligned with `rows`
+    Parameters
+    ----------
+    images : ImageSet
+        Of which some train.
+    rows : ndarray
+        int64 [n]: which.
+    targets : ndarray
+        Their labels, aligned with `rows`.
+    augmentation : Augmentation
+        From stored pixels to what training sees.
+    plan : BatchPlan
+        Which samples a micro-batch holds.
+    first_step : int
+        The update to begin with.
+    workers : int
+        Processes that prepare batches; 0: this one does.
+    pin : bool
+        Whether batches lie in pinned memory, as a GPU wants.
+
+    Yields
+    ------
+    tuple of Tensor
+        Pixels, uint8 [batch, size, size, channels], and targets [batch, ...].
     """
     samples = _TrainingSamples(images, rows, targets, augmentation, plan.seed)
     return iter(_loader(samples, plan.micro_batches(first_step), workers, pin))
@@ -109,12 +148,18 @@ def training_batches(
 def plain_batches(
     images: ImageSet, rows: Sequence[int], size: int, batch: int, workers: int = 0, pin: bool = False
 ) -> Iterator[torch.Tensor]:
-    """Batches of uint8 [≤ batch, size, size, channels] in the order of `rows`, the last one smaller."""
+    """Iterate over batches as evaluation sees them, not augmented.
+
+    Yields
+    ------
+    Tensor
+        uint8 [≤ batch, size, size, channels] in the order of `rows`; the last one may be smaller.
+    """
     batches = [list(rows[start : start + batch]) for start in range(0, len(rows), batch)]
     return iter(_loader(_PlainSamples(images, size), batches, workers, pin))
 
 
-def _loader(samples: Dataset, batches, workers: int, pin: bool) -> DataLoader:
+def _loader(samples: Dataset, batches: Iterable[list], workers: int, pin: bool) -> DataLoader:
     return DataLoader(
         samples,
         batch_sampler=batches,
@@ -125,12 +170,16 @@ def _loader(samples: Dataset, batches, workers: int, pin: bool) -> DataLoader:
     )
 
 
-def _as_is(batch):
+def _as_is(batch: Batch) -> Batch:
     return batch
 
 
 def worker_count(setting: int | str, on_gpu: bool, processes: int = 1) -> int:
-    """`auto` is none on a CPU, where workers would take the loop's cores, else a share of up to 8."""
+    """Return how many workers prepare batches for one process.
+
+    `auto` is none on a CPU, where workers would take the loop's cores; beside a GPU it is this process' share of
+    the cores, 1 to 8.
+    """
     if setting != "auto":
         return int(setting)
     return max(1, min(8, (os.cpu_count() or 1) // processes)) if on_gpu else 0

@@ -8,7 +8,7 @@ from pathlib import Path
 
 @dataclass(frozen=True)
 class Channels:
-    """An image in several grey files, one a channel."""
+    """An image whose channels are grey files of their own."""
 
     files: tuple[Path, ...]
 
@@ -18,8 +18,17 @@ class Channels:
 
 @dataclass(frozen=True)
 class PixelTable:
-    """A CSV file with an image a row: one column a pixel, grey levels 0 to 255, the image's rows one after the
-    other."""
+    """A CSV file with an image in each row: grey levels 0 to 255, a column for each pixel.
+
+    Attributes
+    ----------
+    path
+        The file.
+    columns
+        Those that hold pixels: the image's rows one after the other.
+    height, width
+        Of each image, in pixels.
+    """
 
     path: Path
     columns: tuple[str, ...]
@@ -29,7 +38,7 @@ class PixelTable:
 
 @dataclass(frozen=True)
 class PixelRow:
-    """The image in one row of a table, counted from 0 below the column names."""
+    """An image in one row of a table; rows count from 0, below the column names."""
 
     table: PixelTable
     row: int
@@ -42,15 +51,17 @@ Source = Path | Channels | PixelRow
 
 
 def files_of(source: Source) -> tuple[Path, ...]:
-    """The files that an image is read from."""
+    """Return the files that an image is read from."""
     if isinstance(source, Channels):
         return source.files
     return (source.table.path,) if isinstance(source, PixelRow) else (source,)
 
 
 def digest_of(sources: Sequence[Source], line_of: Callable[[Path], str]) -> str:
-    """A digest of which images these are: of what `line_of` says of their files, asked once each, and of the rows
-    and the layout of tables. In hexadecimal."""
+    """Return a digest, in hexadecimal, of which images these are.
+
+    It is of what `line_of` says of each file, asked once, and of the rows and the layout of tables.
+    """
     digest = sha256()
     lines: dict[Path, str] = {}
     layouts: dict[int, str] = {}  # by the table's identity: a table of many columns is slow to compare
@@ -70,7 +81,7 @@ def digest_of(sources: Sequence[Source], line_of: Callable[[Path], str]) -> str:
 
 
 def files_key(sources: Sequence[Source]) -> str:
-    """A digest of the images by path, size and time of change of their files, for caches on this machine."""
+    """Return a digest of path, size and time of change of the images' files, for caches on this machine."""
     key = digest_of(sources, _stamp)
     # Files that are channels are other images than the same files one by one.
     joined = sorted({len(source.files) for source in sources if isinstance(source, Channels)})
@@ -85,8 +96,8 @@ def _stamp(file: Path) -> str:
         return str(file)
 
 
-def missing(sources: Iterable[Source]) -> list[Path]:
-    """The files that are not there, each once."""
+def missing_files(sources: Iterable[Source]) -> list[Path]:
+    """Return the files that are not there, each once."""
     there: dict[Path, bool] = {}
     for source in sources:
         for file in files_of(source):

@@ -45,10 +45,10 @@ def digests(experiment: ExperimentConfig, competition: Competition, plan: FoldPl
 def labels_digest(competition: Competition) -> str:
     """Of which row has which labels."""
     targets, classes = competition.targets, competition.classes
-    if competition.format.multilabel:
+    if competition.label_format.multilabel:
         labels = [[classes[index] for index in np.flatnonzero(row)] for row in targets]
     else:
-        labels = competition.format.decode(targets)
+        labels = competition.label_format.decode(targets)
     return fingerprint(sorted(zip(competition.ids, labels, strict=True)))
 
 

@@ -5,13 +5,13 @@ from pathlib import Path
 
 import numpy as np
 
-from kit.competition.duplicates import chained, duplicate_groups
+from kit.competition.duplicates import duplicate_groups, duplicates_advice
 from kit.competition.folds import EARLIEST, FoldPlan, check_plan, make_folds, read_folds, row_groups
 from kit.competition.load import Competition
 from kit.core.errors import KitError, Say, ignore, some
 from kit.core.paths import OutputDirs
 from kit.core.runs import ExperimentDir
-from kit.data.hashes import look_at
+from kit.data.hashes import hash_images
 from kit.experiment.config import ExperimentConfig
 
 
@@ -68,7 +68,7 @@ def decide_folds(
 def new_plan(config: ExperimentConfig, competition: Competition, dirs: OutputDirs, say: Say = ignore) -> FoldPlan:
     """Return the plan that the config asks for; images are read where it keeps together those that are alike."""
     alike = _alike_images(config, competition, dirs)
-    if alike is not None and (warning := chained(alike, config.folds.k, config.folds.duplicates)):
+    if alike is not None and (warning := duplicates_advice(alike, config.folds.k, config.folds.duplicates)):
         say(warning)
     return make_folds(competition.ids, competition.targets, config.folds, competition.train, alike)
 
@@ -78,7 +78,7 @@ def _alike_images(config: ExperimentConfig, competition: Competition, dirs: Outp
     setting = config.folds.duplicates
     if setting == "none":
         return None
-    return duplicate_groups(look_at(competition.train_images, dirs.cache), setting)
+    return duplicate_groups(hash_images(competition.train_images, dirs.cache), setting)
 
 
 def read_plan(config: ExperimentConfig, folder: ExperimentDir, competition: Competition) -> FoldPlan:

@@ -108,7 +108,7 @@ class LoadedExperiment:
 
 def _check_labels(config: ExperimentConfig, competition: Competition) -> None:
     """Raises KitError where metric or folds do not fit the labels."""
-    label_format = competition.format
+    label_format = competition.label_format
     config.scoring.check(label_format.multilabel, len(competition.classes))
     check_folds(config.folds, competition.classes, competition.targets)
     if label_format.multilabel and not label_format.may_be_empty and config.scoring.at_least == 0:

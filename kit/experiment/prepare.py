@@ -22,12 +22,12 @@ from kit.data.images import ImageSet, Report, open_images, open_readable
 from kit.experiment.config import ExperimentConfig
 from kit.experiment.fingerprint import with_what_was_run_before
 from kit.experiment.loaded import LoadedExperiment
+from kit.lr.clock import policy_groups
 from kit.model.build import Normalisation, build_model, normalisation
 from kit.model.groups import depth_groups
 from kit.training.device import resolve_precision
 from kit.training.loss import class_weights
 from kit.training.optimizer import build_optimizer
-from kit.training.rates import policy_groups
 from kit.training.trainer import Recipe, batches_of
 
 

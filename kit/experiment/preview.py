@@ -12,10 +12,10 @@ from kit.core.errors import KitError
 from kit.core.files import write_text
 from kit.experiment.config import ExperimentConfig
 from kit.lr import PolicyGroup, RateMatrix
+from kit.lr.clock import policy_groups
 from kit.lr.plots import draw_policies
 from kit.model.build import build_model
 from kit.model.groups import depth_groups
-from kit.training.rates import policy_groups
 from kit.training.trainer import batches_of
 
 

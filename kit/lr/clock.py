@@ -1,6 +1,8 @@
 """Where training is in time, and where a group of parameters is in the depth of the network."""
 
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from typing import Protocol
 
 
 @dataclass(frozen=True)
@@ -70,3 +72,24 @@ class PolicyGroup:
     def above(self) -> int:
         """How many depth groups lie between this one and the output: 0 at the head."""
         return self.count - 1 - self.index
+
+
+class SizedGroup(Protocol):
+    """What policies need to know of a depth group: its name and its number of parameters."""
+
+    @property
+    def name(self) -> str: ...
+    @property
+    def n_params(self) -> int: ...
+
+
+def policy_groups(groups: Sequence[SizedGroup] | Mapping[str, int]) -> list[PolicyGroup]:
+    """Return depth groups as policies see them.
+
+    Parameters
+    ----------
+    groups : sequence of depth groups, or mapping
+        Stem first, head last; a mapping is from their names to their numbers of parameters.
+    """
+    sizes = groups.items() if isinstance(groups, Mapping) else [(each.name, each.n_params) for each in groups]
+    return [PolicyGroup(index, len(sizes), name, n_params) for index, (name, n_params) in enumerate(sizes)]

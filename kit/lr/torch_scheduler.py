@@ -10,7 +10,7 @@ import torch
 from torch.optim import Optimizer as Optimizer  # passed on, for the annotation of `Policy.lambda_lr`
 from torch.optim.lr_scheduler import LRScheduler
 
-from kit.lr.clock import Clock, PolicyGroup
+from kit.lr.clock import Clock, policy_groups
 from kit.lr.policy import Policy, Rates, set_momentum
 
 
@@ -81,12 +81,10 @@ class PolicyLR(LRScheduler):
                 f"controller: {policy.controller.name} needs the kit's loop, which measures its signals"
             )
         self.policy, self.total_steps, self.steps_per_epoch = policy, total_steps, steps_per_epoch
-        self.groups = [
-            PolicyGroup(index, len(groups), each.name, each.n_params) for index, each in enumerate(groups)
-        ]
+        self.groups = policy_groups(groups)
         policy.check(self.groups, total_steps, steps_per_epoch)
         self._depths = [_depth_of(members["params"], groups) for members in optimizer.param_groups]
-        self._switches = [group.switch() for group in groups]
+        self._switches = [group.freezer() for group in groups]
         super().__init__(optimizer)
 
     def get_lr(self) -> list[float | torch.Tensor]:

@@ -1,8 +1,9 @@
-"""A timm model from the config, its initial weights a function of the seed alone."""
+"""Building a timm model from the config; its initial weights depend on the seed alone."""
 
 import difflib
 import hashlib
 from dataclasses import dataclass
+from typing import Any
 
 import timm
 import torch
@@ -16,24 +17,37 @@ from kit.model.weights import (
     Weights,
     classifier_rows,
     fits_first_convolution,
+    match_names,
     read_weights,
-    under_names_of,
 )
 
 
 @dataclass(frozen=True)
 class Normalisation:
-    """Mean and standard deviation of each input channel, in units where a pixel is 0 to 1."""
+    """The mean and the standard deviation of each input channel, for pixels from 0 to 1."""
 
     mean: tuple[float, ...]
     std: tuple[float, ...]
 
 
 def build_model(config: ModelConfig, n_classes: int, channels: int, size: int, seed: int) -> nn.Module:
-    """A timm model for `channels` × `size` × `size` images and `n_classes` logits, on the CPU.
+    """Build a timm model, on the CPU.
 
-    The same seed gives the same weights; with pretrained weights it decides the new head alone.
-    Raises KitError for an unknown name, options timm refuses, and weights that do not fit.
+    Parameters
+    ----------
+    config : ModelConfig
+        Which model, and with which weights.
+    n_classes : int
+        Logits that it gives.
+    channels, size : int
+        Of the images that it sees, [channels, size, size].
+    seed : int
+        The same seed gives the same weights; with pretrained weights it decides the new head alone.
+
+    Raises
+    ------
+    KitError
+        For an unknown name, options that timm refuses, and weights that do not fit.
     """
     if not timm.is_model(config.name.split(".")[0]):
         close = difflib.get_close_matches(config.name, timm.list_models(), n=3)
@@ -47,7 +61,7 @@ def build_model(config: ModelConfig, n_classes: int, channels: int, size: int, s
     if config.weights not in ("none", "hub"):
         path = weight_file(config.weights)
         blank = _create(config, options)
-        weights = under_names_of(blank, read_weights(path), path)
+        weights = match_names(blank, read_weights(path), path)
     torch.manual_seed(derive("weights", seed))
     if weights is not None:
         return _load(config, weights, blank, n_classes, options)
@@ -57,12 +71,12 @@ def build_model(config: ModelConfig, n_classes: int, channels: int, size: int, s
 
 
 def takes_fixed_size(name: str) -> bool:
-    """Whether the model is built for one image size (ViT, Swin) and has to be told which."""
+    """Tell whether the model is built for one image size (ViT, Swin) and has to be told which."""
     return bool(_published(name).fixed_input_size)
 
 
 def _published(name: str) -> timm.models.PretrainedCfg:
-    """What timm says of the model's weights, whether or not they are used."""
+    """Return what timm says of the model's weights, whether or not they are used."""
     try:
         return timm.get_pretrained_cfg(name) or timm.models.PretrainedCfg()
     except RuntimeError as error:  # resnet18.nonsense
@@ -70,7 +84,7 @@ def _published(name: str) -> timm.models.PretrainedCfg:
 
 
 def normalisation(model_name: str, channels: int) -> Normalisation:
-    """The mean and standard deviation that timm's weights of this model expect.
+    """Return the mean and the standard deviation that timm's weights of this model expect.
 
     Where the number of channels is another one than theirs, their average stands for each channel.
     """
@@ -82,7 +96,7 @@ def normalisation(model_name: str, channels: int) -> Normalisation:
 
 
 def weights_digest(model: nn.Module) -> str:
-    """The first 16 digits of the SHA-256 of all tensors: equal for models that are equal to the bit."""
+    """Return 16 digits of the SHA-256 of all tensors: equal for models that are equal to the bit."""
     digest = hashlib.sha256()
     for name, tensor in model.state_dict().items():
         digest.update(name.encode())
@@ -108,16 +122,16 @@ def _from_hub(config: ModelConfig, options: dict) -> nn.Module:
 
 
 def _load(config: ModelConfig, weights: Weights, blank: nn.Module, n_classes: int, options: dict) -> nn.Module:
-    """Loads strictly, every key and shape, with the file's own head; a head of another size is then made new.
+    """Load weights strictly, every key and shape, with the file's own head; one of another size is made new.
 
     timm does the loading, with its filters for foreign names, position embeddings and input channels.
     """
     rows = classifier_rows(blank, weights)
-    overlay = {"state_dict": weights, "num_classes": rows, "custom_load": False}
+    overlay: dict[str, Any] = {"state_dict": weights, "num_classes": rows, "custom_load": False}
     if fits_first_convolution(blank, weights):
         overlay["first_conv"] = None  # nothing to adapt; timm before 1.0.27 would adapt it all the same
     try:
-        model = timm.create_model(
+        model: Any = timm.create_model(
             config.name, pretrained=True, pretrained_cfg_overlay=overlay, num_classes=rows, **options
         )
     except (RuntimeError, KeyError, TypeError, ValueError) as error:
@@ -131,6 +145,6 @@ def _load(config: ModelConfig, weights: Weights, blank: nn.Module, n_classes: in
 
 
 def _line(error: Exception) -> str:
-    """The error's text in one line, cut where it gets long."""
+    """Return the error's text in one line, cut where it gets long."""
     text = " ".join(str(error).split()) or type(error).__name__
     return text if len(text) <= 200 else text[:197] + "..."

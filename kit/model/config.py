@@ -1,4 +1,4 @@
-"""The `model` section."""
+"""The `model` section of the config: which network, and its first weights."""
 
 from typing import Annotated, Any, ClassVar
 
@@ -10,11 +10,17 @@ from kit.core.settings import ConfigSection
 class ModelConfig(ConfigSection):
     """Which network, and with which weights it starts.
 
-    name     any timm model (`timm.list_models()`)
-    weights  `none`: from scratch; `hub`: timm's pretrained weights, downloaded; else the path of a local
-             weight file (.safetensors, or a state dict that torch loads with weights_only=True)
-    drop     dropout before the classifier, 0 to 1
-    options  further keyword arguments of timm.create_model, e.g. {drop_path_rate: 0.1}
+    Attributes
+    ----------
+    name
+        Any timm model (`timm.list_models()`).
+    weights
+        `none`: from scratch; `hub`: timm's pretrained weights, downloaded; else the path of a local weight file
+        (.safetensors, or a state dict that torch loads with weights_only=True).
+    drop
+        Dropout before the classifier, 0 to 1.
+    options
+        Further keyword arguments of timm.create_model, e.g. {drop_path_rate: 0.1}.
     """
 
     incidental: ClassVar[frozenset[str]] = frozenset({"weights"})  # what counts is the file's content

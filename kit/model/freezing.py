@@ -3,15 +3,22 @@
 from collections.abc import Iterable, Sequence
 
 from torch import nn
+from torch.utils.hooks import RemovableHandle
 
-_MARK = "_frozen_by_kit"  # on a parameter: so that a later Switch knows that it is meant to learn
+_MARK = "_frozen_by_kit"  # on a parameter: so that a later Freezer knows that it is meant to learn
 
 
 class Freezer:
     """Turns the gradients of some parameters off and on again.
 
-    Parameters that had no gradient before any Switch was made never get one.
-    norms  the normalisation layers they belong to, which may go on learning while the rest is frozen
+    Parameters that had no gradient before any Freezer was made never get one.
+
+    Parameters
+    ----------
+    parameters : sequence of Parameter
+        Those to freeze, of one depth group.
+    norms : sequence of Module
+        The normalisation layers among their owners, which may go on learning while the rest is frozen.
     """
 
     def __init__(self, parameters: Sequence[nn.Parameter], norms: Sequence[nn.Module] = ()):
@@ -19,20 +26,31 @@ class Freezer:
         self._meant = [value.requires_grad or hasattr(value, _MARK) for value in self._parameters]
         self._of_norms = {id(value) for norm in norms for value in norm.parameters(recurse=False)}
         self._with_statistics = [norm for norm in norms if getattr(norm, "running_mean", None) is not None]
-        self._stopped: list[tuple[nn.Module, bool, object]] = []  # norm, whether it was training, its hook
+        self._stopped: list[tuple[nn.Module, bool, RemovableHandle]] = []  # was it training; its hook
         self._wanted = [value.requires_grad for value in self._parameters]
 
     @property
     def as_set(self) -> bool:
-        """Whether exactly those parameters have gradients that were last meant to."""
+        """Whether the parameters that have gradients are exactly those that `set` left with one."""
         return [value.requires_grad for value in self._parameters] == self._wanted
 
     def set(self, frozen: bool, moving: bool, train_norm: bool) -> bool:
-        """Freezes, or restores what freezing has changed; whether other parameters than before have gradients.
+        """Freeze the parameters, or restore what freezing has changed.
 
-        moving      whether the group has a rate above 0, at which its norms could learn
-        train_norm  whether norms are left to learn when frozen; if not, their running statistics stand
-                    still as well (they work as in `eval` mode, whatever mode the model is put in)
+        Parameters
+        ----------
+        frozen : bool
+            Whether they are frozen from now on.
+        moving : bool
+            Whether the depth group has a rate above 0, at which its norms could learn.
+        train_norm : bool
+            Whether norms are left to learn when frozen; if not, their running statistics stand still as well
+            (they work as in `eval` mode, whatever mode the model is put in).
+
+        Returns
+        -------
+        bool
+            Whether other parameters than before have gradients.
         """
         norms_learn, before = train_norm and moving, [value.requires_grad for value in self._parameters]
         self._wanted = [
@@ -66,13 +84,15 @@ class Freezer:
 
 
 def _evaluate(norm: nn.Module, _: tuple) -> None:
-    """A user's `model.train()` at the start of an epoch puts norms back to training."""
+    """Put a norm into `eval` mode: a user's `model.train()` at the start of an epoch undoes that."""
     norm.eval()
 
 
 def norms_of(model: nn.Module, parameters: Iterable[nn.Parameter]) -> tuple[nn.Module, ...]:
-    """The normalisation layers of the model (by their name: BatchNorm2d, LayerNorm, RmsNorm …) that own one
-    of `parameters`."""
+    """Return the normalisation layers of the model that own one of `parameters`.
+
+    They are told by the name of their class: BatchNorm2d, LayerNorm, RmsNorm …
+    """
     wanted = {id(value) for value in parameters}
     return tuple(
         module

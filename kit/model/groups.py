@@ -3,7 +3,7 @@
 from collections import Counter, defaultdict
 from dataclasses import dataclass, replace
 from itertools import takewhile
-from typing import Literal
+from typing import Any, Literal
 
 from timm.models import group_parameters
 from torch import nn
@@ -19,7 +19,14 @@ Cut = Literal["block", "stage", "coarse"]
 class DepthGroup:
     """Parameters at one depth of the network; normalisation layers belong to their block.
 
-    norms  the normalisation layers among its modules
+    Attributes
+    ----------
+    name
+        The common part of the parameters' names, like `layer1.0`.
+    parameters
+        By their name in the model.
+    norms
+        The normalisation layers among their owners.
     """
 
     name: str
@@ -28,22 +35,31 @@ class DepthGroup:
 
     @property
     def n_params(self) -> int:
+        """How many numbers the parameters hold."""
         return sum(parameter.numel() for parameter in self.parameters.values())
 
-    def switch(self) -> Freezer:
-        """What freezes the group and lets it learn again."""
+    def freezer(self) -> Freezer:
+        """Return what freezes this depth group and lets it learn again."""
         return Freezer(list(self.parameters.values()), self.norms)
 
 
 def depth_groups(model: nn.Module, cut: Cut = "block") -> list[DepthGroup]:
-    """The model's parameters as ordered groups, stem first, head last.
+    """Return the depth groups of a timm model, stem first, head last; each parameter is in exactly one.
 
-    block   one group a block: timm's fine grouping, the one of its layer decay
-    stage   one group a stage: timm's coarse grouping; where a model has no stages (ViT), one a block
-    coarse  three groups, as fastai cuts a network: the front half of the stages with the stem, the
-            back half, the head
+    Parameters
+    ----------
+    model : Module
+        Has a `group_matcher`, as timm's models have.
+    cut : {"block", "stage", "coarse"}
+        block: a depth group for each block, timm's fine grouping, the one of its layer decay.
+        stage: one for each stage, timm's coarse grouping; where a model has no stages (ViT), one for each block.
+        coarse: three, as fastai cuts a network: the front half of the stages with the stem, the back half, the
+        head.
 
-    Every parameter is in exactly one group. Raises KitError where the model offers no order.
+    Raises
+    ------
+    KitError
+        Where the model offers no order.
     """
     named = dict(model.named_parameters())
     blocks = _layers(model, coarse=False)
@@ -55,7 +71,7 @@ def depth_groups(model: nn.Module, cut: Cut = "block") -> list[DepthGroup]:
 
 
 def parameter_groups(groups: list[DepthGroup]) -> list[dict]:
-    """Parameter groups for a torch optimizer, one a depth group, with its `name`."""
+    """Return parameter groups for a torch optimizer: one for each depth group, with its `name`."""
     return [{"params": list(group.parameters.values()), "name": group.name} for group in groups]
 
 
@@ -64,11 +80,13 @@ def _group(model: nn.Module, parameters: dict[str, nn.Parameter]) -> DepthGroup:
 
 
 def _layers(model: nn.Module, coarse: bool) -> list[list[str]]:
+    """The names of the parameters at each depth, as timm cuts the model, in the order of depth."""
     kind = type(model).__name__
+    timm_model: Any = model  # torch's types do not know what timm adds to a module
     if not hasattr(model, "group_matcher"):
         raise KitError(f"model: {kind} offers no depth order (it has no group_matcher); choose another timm model")
     try:
-        layers = group_parameters(model, model.group_matcher(coarse=coarse))
+        layers = group_parameters(model, timm_model.group_matcher(coarse=coarse))
     except (AssertionError, NotImplementedError) as error:
         cut = "stage and coarse groups" if coarse else "block groups"
         raise KitError(f"model: {kind} offers no {cut} ({error}); choose another cut or timm model") from error
@@ -76,7 +94,7 @@ def _layers(model: nn.Module, coarse: bool) -> list[list[str]]:
 
 
 def _stages(blocks: list[list[str]], coarse: list[list[str]]) -> list[list[str]]:
-    """Whole blocks put together, each in the stage of most of its parameters, so that the cuts nest.
+    """Put whole blocks together, each in the stage of most of its parameters, so that the cuts nest.
 
     timm's coarse matchers leave a final norm to the head that its fine ones count to the last block.
     """
@@ -89,6 +107,7 @@ def _stages(blocks: list[list[str]], coarse: list[list[str]]) -> list[list[str]]
 
 
 def _check(model: nn.Module, groups: list[DepthGroup], named: set[str]) -> None:
+    """Fail unless each parameter is in one depth group, there are two or more, and the last holds the head."""
     kind = type(model).__name__
     grouped = [name for group in groups for name in group.parameters]
     if sorted(grouped) != sorted(named):
@@ -107,7 +126,7 @@ def _check(model: nn.Module, groups: list[DepthGroup], named: set[str]) -> None:
 
 
 def _three(stages: list[DepthGroup]) -> list[DepthGroup]:
-    """Front half of the body (the larger one where it is odd), back half, head."""
+    """Cut in three: front half of the body (the larger one where it is odd), back half, head."""
     body, head = stages[:-1], stages[-1]
     if len(body) < 2:
         raise KitError("model: too few stages to cut in three; use `groups: block` or `groups: stage`")
@@ -125,8 +144,8 @@ def _merge(groups: list[DepthGroup]) -> DepthGroup:
 
 
 def _with_unique_names(groups: list[DepthGroup]) -> list[DepthGroup]:
-    """Where groups have the same parent (DenseNet's `features`), the first and last child are named too."""
-    named = []
+    """Name the first and last child too where groups have the same parent (DenseNet's `features`)."""
+    named: list[DepthGroup] = []
     times = Counter(group.name for group in groups)
     for group in groups:
         name = group.name
@@ -142,7 +161,10 @@ def _with_unique_names(groups: list[DepthGroup]) -> list[DepthGroup]:
 
 
 def _common_name(names: list[str]) -> str:
-    """`layer1.0` for layer1.0.conv1.weight and layer1.0.bn1.bias; strangers (a final norm) are passed over."""
+    """The common part of names: `layer1.0` for layer1.0.conv1.weight and layer1.0.bn1.bias.
+
+    Strangers (a final norm) are passed over.
+    """
     modules = [name.rpartition(".")[0] or name for name in names]
     kin = [module.split(".") for module in modules if module.split(".")[0] == modules[0].split(".")[0]]
     common = takewhile(lambda parts: len(set(parts)) == 1, zip(*kin, strict=False))

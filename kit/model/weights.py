@@ -1,7 +1,8 @@
-"""Weight files without a hub: reading them, and finding the model's names for what they hold."""
+"""Weight files on disk: reading them, and finding the model's names for what they hold."""
 
 import pickle
 from pathlib import Path
+from typing import Any
 
 import torch
 from torch import nn
@@ -12,13 +13,19 @@ Weights = dict[str, torch.Tensor]
 
 
 def read_weights(path: Path) -> Weights:
-    """The tensors of a .safetensors file or of a state dict, by name.
+    """Read the tensors of a .safetensors file or of a state dict, by name.
 
-    Checkpoints that keep the state dict under `state_dict` or `model`, and names that begin with
-    `module.`, are understood. Nothing in the file is executed (weights_only=True).
+    Checkpoints that keep the state dict under `state_dict` or `model`, and names that begin with `module.`, are
+    understood. Nothing in the file is executed (weights_only=True).
+
+    Raises
+    ------
+    KitError
+        Where the file is not there, or holds no state dict of tensors.
     """
     if not path.is_file():
         raise KitError(f"model.weights: {path} is no file; give `none`, `hub` or the path of a weight file")
+    content: Any
     try:
         if path.suffix == ".safetensors":
             from safetensors.torch import load_file
@@ -46,14 +53,18 @@ def read_weights(path: Path) -> Weights:
     return {name.removeprefix("module."): tensor for name, tensor in content.items()}
 
 
-def under_names_of(model: nn.Module, weights: Weights, path: Path) -> Weights:
-    """`weights` under the model's own names.
+def match_names(model: nn.Module, weights: Weights, path: Path) -> Weights:
+    """Return `weights` under the model's own names.
 
-    A file whose names are all the model's is taken as it is. A file from another code base that lists
-    the same tensors in the same order is paired in order: weight with weight, running_mean with
-    running_mean, every shape equal but those of the first convolution and the classifier, which adapt to
-    channels and classes.
-    Anything else is left alone: timm's own filter for the model may still know it.
+    A file whose names are all the model's is taken as it is. A file from another code base that lists the same
+    tensors in the same order is paired in order: weight with weight, running_mean with running_mean, every shape
+    equal but those of the first convolution and the classifier, which adapt to channels and classes. Anything
+    else is left alone: timm's own filter for the model may still know it.
+
+    Raises
+    ------
+    KitError
+        Where a file without any name of the model has as many tensors as it, but not the same.
     """
     target = model.state_dict()
     if len(weights) != len(target) or set(weights) == set(target):
@@ -77,30 +88,30 @@ def under_names_of(model: nn.Module, weights: Weights, path: Path) -> Weights:
 
 
 def classifier_names(model: nn.Module) -> tuple[str, ...]:
-    """The module names of the classifier, as timm's description of the model gives them."""
+    """Return the module names of the classifier, as timm's description of the model gives them."""
     return _module_names(model, "classifier")
 
 
 def first_convolutions(model: nn.Module) -> tuple[str, ...]:
-    """The module names of the convolutions that see the image."""
+    """Return the module names of the convolutions that see the image."""
     return _module_names(model, "first_conv")
 
 
 def fits_first_convolution(model: nn.Module, weights: Weights) -> bool:
-    """Whether the file's first convolution has the model's number of input channels already."""
-    return all(
-        f"{name}.weight" in weights and weights[f"{name}.weight"].shape == model.get_submodule(name).weight.shape
-        for name in first_convolutions(model)
-    )
+    """Tell whether the file's first convolution has the model's number of input channels already."""
+    own = model.state_dict()
+    keys = [f"{name}.weight" for name in first_convolutions(model)]
+    return all(key in weights and weights[key].shape == own[key].shape for key in keys)
 
 
 def _module_names(model: nn.Module, role: str) -> tuple[str, ...]:
-    names = model.pretrained_cfg.get(role) or ()
+    timm_model: Any = model  # torch's types do not know what timm adds to a module
+    names = timm_model.pretrained_cfg.get(role) or ()
     return (names,) if isinstance(names, str) else tuple(names)
 
 
 def classifier_rows(model: nn.Module, weights: Weights) -> int:
-    """How many classes the head in a weight file has; 0 for a file without a head."""
+    """Return how many classes the head in a weight file has; 0 for a file without a head."""
     for name in classifier_names(model):
         if f"{name}.weight" in weights:
             return int(weights[f"{name}.weight"].shape[0])

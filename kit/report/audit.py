@@ -10,11 +10,11 @@ import pandas as pd
 from kit.competition.config import FoldsConfig
 from kit.competition.duplicates import (
     Setting,
-    chained,
     components,
     duplicate_pairs,
+    duplicates_advice,
     duplicates_between,
-    with_different_labels,
+    labels_differ,
 )
 from kit.competition.find_groups import SuspectedGroups, suspected_groups
 from kit.competition.folds import FoldPlan, check_folds, check_plan
@@ -24,7 +24,7 @@ from kit.core.files import need_writable
 from kit.core.paths import OutputDirs
 from kit.core.progress import Progress
 from kit.data.decode import open_image
-from kit.data.hashes import ImageHashes, look_at
+from kit.data.hashes import ImageHashes, hash_images
 from kit.data.sources import Source
 from kit.experiment.config import ExperimentConfig
 from kit.experiment.fold_plan import new_plan
@@ -87,7 +87,7 @@ def audit(
     dirs = OutputDirs(Path(output).expanduser())
     need_writable(dirs.cache)
     competition = load_competition(experiment.competition)
-    experiment.scoring.check(competition.format.multilabel, len(competition.classes))
+    experiment.scoring.check(competition.label_format.multilabel, len(competition.classes))
     looks = _look(competition.train_images, "train", dirs)
     test_looks = _look(competition.test_images, "test", dirs)
     plan, advice = _plan(experiment, competition, dirs)
@@ -124,7 +124,7 @@ def audit(
 
 def _look(images: Sequence[Source], part: str, dirs: OutputDirs) -> ImageHashes:
     with Progress(f"Looking at {part} images", len(images), unit="image") as progress:
-        return look_at(images, dirs.cache, lambda done, total: progress.update(done))
+        return hash_images(images, dirs.cache, lambda done, total: progress.update(done))
 
 
 def _plan(
@@ -163,7 +163,7 @@ def _pair_table(
     inside: np.ndarray,
     across: np.ndarray,
 ) -> pd.DataFrame:
-    labels = np.array(competition.format.decode(competition.targets), dtype=object)
+    labels = np.array(competition.label_format.decode(competition.targets), dtype=object)
     ids, test_ids = np.array(competition.ids, dtype=object), np.array(competition.test_ids, dtype=object)
     parts = []
     for pairs, other, other_ids, with_test in ((inside, looks, ids, False), (across, test_looks, test_ids, True)):
@@ -173,9 +173,7 @@ def _pair_table(
             if with_test or plan is None
             else plan.fold[first] != plan.fold[second]
         )
-        differ = (
-            np.zeros(len(pairs), dtype=bool) if with_test else with_different_labels(pairs, competition.targets)
-        )
+        differ = np.zeros(len(pairs), dtype=bool) if with_test else labels_differ(pairs, competition.targets)
         table = {
             "first": ids[first],
             "second": other_ids[second],
@@ -342,7 +340,7 @@ def _fold_advice(
         lines.append(line if proposed else f"{line}; {_joining(folds, looks, setting)}")
     if folds.duplicates in ("exact", setting):
         groups = components(len(looks), duplicate_pairs(looks, folds.duplicates))
-        lines += filter(None, [chained(groups, folds.k, folds.duplicates)])
+        lines += filter(None, [duplicates_advice(groups, folds.k, folds.duplicates)])
     return lines
 
 
@@ -352,7 +350,7 @@ def _joining(folds: FoldsConfig, looks: ImageHashes, setting: Setting) -> str:
     fitting = (
         bits
         for bits in choices
-        if not chained(components(len(looks), duplicate_pairs(looks, bits)), folds.k, bits)
+        if not duplicates_advice(components(len(looks), duplicate_pairs(looks, bits)), folds.k, bits)
     )
     choice = next(fitting, "exact")
     return f"add duplicates: {choice} to folds" if folds.group else f"set folds: {{duplicates: {choice}}}"

@@ -20,7 +20,8 @@ from kit.experiment.config import ExperimentConfig
 from kit.experiment.fingerprint import stored_experiment
 from kit.experiment.fold_plan import read_plan
 from kit.experiment.pool import pooled, stored_scores
-from kit.lr import Clock, PolicyConfig, PolicyGroup
+from kit.lr import Clock, PolicyConfig
+from kit.lr.clock import policy_groups
 from kit.report.material import PolicyData, PolicyOutcome, RealisedRates, ReportData, Thumbnail
 from kit.report.measured import Activations, Learning, read_activations, read_learning
 from kit.report.page import render
@@ -81,7 +82,7 @@ def gather(folder: ExperimentDir, dirs: OutputDirs) -> ReportData:
         comparison=comparison,
         classes=classes,
         names=[competition.names[name] for name in classes] if competition else classes,
-        multilabel=competition.format.multilabel if competition else _several_labels(policies),
+        multilabel=competition.label_format.multilabel if competition else _several_labels(policies),
         thumbnails=thumbnails(competition, policies) if competition else [],
         without=without,
         outdated=outdated,
@@ -208,7 +209,7 @@ def _intended(
     if config is None or list(sizes) != names:
         return None
     per_epoch = round(epochs[-1]["step"] / epochs[-1]["epoch"]) if epochs else None
-    groups = [PolicyGroup(index, len(sizes), name, count) for index, (name, count) in enumerate(sizes.items())]
+    groups = policy_groups(sizes)
     policy = config.build()
     try:
         return np.array([policy.rates(Clock(int(step), total, per_epoch), groups).lr for step in steps])

@@ -9,7 +9,8 @@ import torch
 
 from kit.core.errors import KitError
 from kit.core.files import atomic
-from kit.lr import Clock, Policy, PolicyGroup, Rates
+from kit.lr import Clock, Policy, Rates
+from kit.lr.clock import policy_groups
 from kit.lr.policy import set_momentum
 from kit.model.groups import DepthGroup
 
@@ -41,7 +42,7 @@ class RateWriter:
             id(value): depth for depth, group in enumerate(groups) for value in group.parameters.values()
         }
         self._seen: list[tuple] | None = None  # the optimizer's parameter groups, as they were first
-        self._switches = [group.switch() for group in groups]
+        self._switches = [group.freezer() for group in groups]
         self._applied: list[tuple[bool, bool]] = []  # frozen, norms moving
 
     def intended(self, step: int) -> Rates:
@@ -201,11 +202,6 @@ class RateWriter:
         if self.multiplier is not None:
             arrays["multiplier"] = self.multiplier
         return arrays | {f"signal_{name}": values for name, values in self.signals.items()}
-
-
-def policy_groups(groups: Sequence[DepthGroup]) -> list[PolicyGroup]:
-    """Depth groups as policies see them."""
-    return [PolicyGroup(index, len(groups), group.name, group.n_params) for index, group in enumerate(groups)]
 
 
 def momentum_of(group: dict[str, Any]) -> float:

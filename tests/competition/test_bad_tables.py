@@ -235,11 +235,11 @@ def attempt(train: str, sample: str, competition: dict, folds: dict) -> str:
             assert loaded.classes
             assert len(set(loaded.classes)) == len(loaded.classes) >= 2
             assert len(loaded.ids) == len(set(loaded.ids)) == len(loaded.targets) == len(loaded.train_images)
-            counts = loaded.targets.sum(axis=0) if loaded.format.multilabel else np.bincount(loaded.targets)
+            counts = loaded.targets.sum(axis=0) if loaded.label_format.multilabel else np.bincount(loaded.targets)
             assert (counts > 0).all()
             labels = load_labels(config)
             assert labels is not None
-            assert (labels[0], labels[1]) == (loaded.format, loaded.ids)
+            assert (labels[0], labels[1]) == (loaded.label_format, loaded.ids)
             assert load_test(config).ids == loaded.test_ids
     except ValidationError:
         return "no config"

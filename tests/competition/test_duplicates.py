@@ -11,16 +11,16 @@ from support.refusals import refusal_of
 
 from kit.competition import duplicates
 from kit.competition.duplicates import (
-    chained,
     components,
     correlation,
     duplicate_groups,
     duplicate_pairs,
+    duplicates_advice,
     duplicates_between,
     equal_pairs,
+    labels_differ,
     near_pairs,
     pairs_between,
-    with_different_labels,
 )
 
 ONE_BIT = np.array([0, 1, 3, 2**63], dtype=np.uint64)
@@ -123,15 +123,15 @@ def test_components_are_numbered_by_their_first_row():
 
 def test_pairs_with_different_labels():
     pairs = np.array([[0, 1], [1, 2]])
-    assert with_different_labels(pairs, np.array([3, 3, 4])).tolist() == [False, True]
+    assert labels_differ(pairs, np.array([3, 3, 4])).tolist() == [False, True]
     several = np.array([[True, False], [True, True], [True, True]])
-    assert with_different_labels(pairs, several).tolist() == [True, False]
+    assert labels_differ(pairs, several).tolist() == [True, False]
 
 
 def test_a_group_that_outgrows_a_fold_is_told():
     groups = np.array([0, 0, 0, 1, 2, 3])
-    assert chained(groups, 2, 6) is None
-    assert "3 of 6 rows, more than one fold of 3 holds, are one group" in chained(groups, 3, 6)
-    assert "lower the number from 6" in chained(groups, 3, 6)
-    assert "the very same pixels" in chained(groups, 3, "exact")
-    assert chained(np.empty(0, dtype=int), 3, 6) is None
+    assert duplicates_advice(groups, 2, 6) is None
+    assert "3 of 6 rows, more than one fold of 3 holds, are one group" in duplicates_advice(groups, 3, 6)
+    assert "lower the number from 6" in duplicates_advice(groups, 3, 6)
+    assert "the very same pixels" in duplicates_advice(groups, 3, "exact")
+    assert duplicates_advice(np.empty(0, dtype=int), 3, 6) is None

@@ -33,7 +33,7 @@ def test_one_column_of_labels(tmp_path):
     loaded = competition(tmp_path, {"id": ids(4), "label": ["b", "a", "b", "c"]})
     assert loaded.classes == ("a", "b", "c")
     assert loaded.targets.tolist() == [1, 0, 1, 2]
-    assert not loaded.format.multilabel
+    assert not loaded.label_format.multilabel
 
 
 def test_binary_is_two_classes_of_which_the_second_is_the_larger_number(tmp_path):
@@ -55,19 +55,19 @@ def test_several_labels_in_one_column(tmp_path, separator, cells):
     loaded = competition(tmp_path, {"id": ids(4), "label": cells}, separator=separator)
     assert loaded.classes == ("cat", "dog", "ox")
     assert loaded.targets.tolist() == [[True, True, False], [False, True, False], [False] * 3, [True, False, True]]
-    assert loaded.format.decode(loaded.targets) == [f"cat{separator}dog", "dog", "", f"cat{separator}ox"]
-    assert loaded.format.may_be_empty
+    assert loaded.label_format.decode(loaded.targets) == [f"cat{separator}dog", "dog", "", f"cat{separator}ox"]
+    assert loaded.label_format.may_be_empty
 
 
 def test_where_every_row_has_a_label_none_may_be_empty(tmp_path):
     loaded = competition(tmp_path, {"id": ids(3), "label": ["a b", "b", "a"]}, separator=" ")
-    assert not loaded.format.may_be_empty
+    assert not loaded.label_format.may_be_empty
 
 
 def test_labels_that_are_numbers_stand_in_the_order_of_their_values(tmp_path):
     loaded = competition(tmp_path, {"id": ids(3), "label": ["10 9", "2 10", "9"]}, separator=" ")
     assert loaded.classes == ("2", "9", "10")
-    assert loaded.format.decode(loaded.targets) == ["9 10", "2 10", "9"]
+    assert loaded.label_format.decode(loaded.targets) == ["9 10", "2 10", "9"]
 
 
 def test_a_column_a_class(tmp_path):

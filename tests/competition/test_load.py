@@ -48,7 +48,7 @@ def test_a_competition_is_read(folder):
     assert competition.train_images == [folder / "train" / f"train00{row}.png" for row in range(9)]
     assert competition.test_ids == ["test000", "test001", "test002"]
     assert competition.test_images == [folder / "test" / f"test00{row}.png" for row in range(3)]
-    assert (competition.submission.columns, competition.submission.id) == (("id", "label"), "id")
+    assert (competition.submission.columns, competition.submission.id_column) == (("id", "label"), "id")
     assert competition.submission.ids == ("test000", "test001", "test002")
 
 
@@ -69,7 +69,7 @@ def test_without_a_test_table_the_ids_are_those_of_the_sample(folder):
     competition = load_competition(_config(folder, test=None))
     assert competition.test_ids == ["test002", "test000"]
     assert competition.test_images == [folder / "test" / "test002.png", folder / "test" / "test000.png"]
-    assert competition.submission.id == "image"
+    assert competition.submission.id_column == "image"
 
 
 @pytest.mark.parametrize("test", ["test.csv", None])
@@ -87,7 +87,7 @@ def test_leading_zeros_make_another_id(folder):
     competition = load_competition(_config(folder))
     assert competition.ids[-2:] == ["007", "7"]
     assert [path.name for path in competition.train_images[-2:]] == ["007.png", "7.png"]
-    assert competition.format.decode(competition.targets[-2:]) == ["NA", "NA"]
+    assert competition.label_format.decode(competition.targets[-2:]) == ["NA", "NA"]
 
 
 def test_columns_have_the_names_of_the_config(folder):
@@ -108,7 +108,7 @@ def test_columns_have_the_names_of_the_config(folder):
 def test_the_sample_may_have_its_id_column_last(folder):
     _edit(folder / "sample_submission.csv", lambda sample: sample[["label", "id"]])
     competition = load_competition(_config(folder))
-    assert (competition.submission.id, competition.test_ids[0]) == ("id", "test000")
+    assert (competition.submission.id_column, competition.test_ids[0]) == ("id", "test000")
     assert competition.submission.columns == ("label", "id")
 
 
@@ -326,7 +326,7 @@ class TestTestSide:
         whole, test = load_competition(_config(folder)), load_test(_config(folder))
         assert test.ids == whole.test_ids == ["test002", "test000", "test001"]
         assert test.images == whole.test_images == [folder / "test" / f"{name}.png" for name in test.ids]
-        assert (test.folder, test.sample_id) == (whole.folder, whole.submission.id) == (folder, "id")
+        assert (test.folder, test.sample_id) == (whole.folder, whole.submission.id_column) == (folder, "id")
         assert tuple(test.sample.columns) == whole.submission.columns == ("label", "id")
 
     def test_needs_no_train_side(self, folder):

@@ -7,7 +7,7 @@ import numpy as np
 import pytest
 
 from kit.core.errors import KitError
-from kit.data.augment import PRESETS, Augmentation, centre
+from kit.data.augment import PRESETS, Augmentation, centre_crop
 from kit.data.config import DataConfig
 
 
@@ -85,12 +85,12 @@ def test_none_is_the_centre(stored):
     by_hand = pixels[start : start + 8, start : start + 8]
     for seed in (0, 1):
         np.testing.assert_array_equal(augmentation("none", 8, stored)(pixels, seed), by_hand)
-    np.testing.assert_array_equal(centre(pixels, 8), by_hand)
+    np.testing.assert_array_equal(centre_crop(pixels, 8), by_hand)
 
 
 def test_centre_of_a_batch_is_the_centre_of_each():
     batch = np.stack([noise(13), noise(13)[::-1]])
-    np.testing.assert_array_equal(centre(batch, 8), [centre(each, 8) for each in batch])
+    np.testing.assert_array_equal(centre_crop(batch, 8), [centre_crop(each, 8) for each in batch])
 
 
 def test_training_crops_are_windows_from_everywhere():

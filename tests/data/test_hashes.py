@@ -7,7 +7,7 @@ import pytest
 from PIL import Image, ImageEnhance, ImageFilter, ImageOps
 
 from kit.competition.duplicates import duplicate_groups, duplicate_pairs, duplicates_between
-from kit.data.hashes import look_at
+from kit.data.hashes import hash_images
 from kit.data.sources import Channels, PixelRow, PixelTable
 
 
@@ -39,24 +39,24 @@ CHANGES = {
 def test_a_changed_copy_is_near_its_original_alone(name, tmp_path):
     originals = {f"scene{seed}": scene(seed) for seed in range(8)}
     copies = {f"copy{seed}": CHANGES[name](scene(seed)) for seed in range(8)}
-    looks = look_at(saved(tmp_path / "images", **originals, **copies), tmp_path / "cache")
-    assert duplicate_pairs(looks, 6).tolist() == [[seed, seed + 8] for seed in range(8)]
-    assert duplicate_pairs(looks, "exact").tolist() == []
+    hashed = hash_images(saved(tmp_path / "images", **originals, **copies), tmp_path / "cache")
+    assert duplicate_pairs(hashed, 6).tolist() == [[seed, seed + 8] for seed in range(8)]
+    assert duplicate_pairs(hashed, "exact").tolist() == []
 
 
 def test_a_recompressed_copy_is_near(tmp_path):
     for quality in (95, 30):
         scene(1).save(tmp_path / f"{quality}.jpg", quality=quality)
-    looks = look_at([tmp_path / "95.jpg", tmp_path / "30.jpg"], tmp_path / "cache")
-    assert duplicate_groups(looks, 6).tolist() == [0, 0]
-    assert duplicate_groups(looks, "exact").tolist() == [0, 1]
-    assert looks.kinds.tolist() == ["JPEG RGB", "JPEG RGB"]
+    hashed = hash_images([tmp_path / "95.jpg", tmp_path / "30.jpg"], tmp_path / "cache")
+    assert duplicate_groups(hashed, 6).tolist() == [0, 0]
+    assert duplicate_groups(hashed, "exact").tolist() == [0, 1]
+    assert hashed.kinds.tolist() == ["JPEG RGB", "JPEG RGB"]
 
 
 @pytest.mark.parametrize("turned", [ImageOps.mirror, ImageOps.flip, ImageOps.invert])
 def test_flipped_and_inverted_images_are_no_duplicates(turned, tmp_path):
-    looks = look_at(saved(tmp_path / "images", image=scene(2), other=turned(scene(2))), tmp_path / "cache")
-    assert duplicate_pairs(looks, 16).tolist() == []
+    hashed = hash_images(saved(tmp_path / "images", image=scene(2), other=turned(scene(2))), tmp_path / "cache")
+    assert duplicate_pairs(hashed, 16).tolist() == []
 
 
 def test_flat_images_are_not_near_each_other(tmp_path):
@@ -66,10 +66,10 @@ def test_flat_images_are_not_near_each_other(tmp_path):
     flat = {f"grey{level}": Image.new("RGB", (32, 32), (level, level, level)) for level in (0, 90, 91, 255)}
     copies = {"again": Image.new("RGB", (32, 32), (90, 90, 90))}
     files = saved(tmp_path / "images", **flat, **copies, **{f"noisy{n}": image for n, image in enumerate(noisy)})
-    looks = look_at(files, tmp_path / "cache")
-    assert not looks.comparable.any()
-    assert looks.readable.all()
-    assert duplicate_pairs(looks, 16).tolist() == [[1, 4]]
+    hashed = hash_images(files, tmp_path / "cache")
+    assert not hashed.comparable.any()
+    assert hashed.readable.all()
+    assert duplicate_pairs(hashed, 16).tolist() == [[1, 4]]
 
 
 def test_orientation_is_applied(tmp_path):
@@ -78,18 +78,18 @@ def test_orientation_is_applied(tmp_path):
     exif[0x0112] = 6  # to be turned by a quarter, clockwise
     upright.save(tmp_path / "upright.png")
     upright.transpose(Image.Transpose.ROTATE_90).save(tmp_path / "turned.png", exif=exif)
-    looks = look_at([tmp_path / "upright.png", tmp_path / "turned.png"], tmp_path / "cache")
-    assert looks.width.tolist() == [96, 96]
-    assert looks.height.tolist() == [64, 64]
-    assert duplicate_pairs(looks, "exact").tolist() == [[0, 1]]
+    hashed = hash_images([tmp_path / "upright.png", tmp_path / "turned.png"], tmp_path / "cache")
+    assert hashed.width.tolist() == [96, 96]
+    assert hashed.height.tolist() == [64, 64]
+    assert duplicate_pairs(hashed, "exact").tolist() == [[0, 1]]
 
 
 def test_the_same_pixels_in_another_format_are_the_same(tmp_path):
     scene(4).save(tmp_path / "a.png")
     scene(4).save(tmp_path / "a.bmp")
-    looks = look_at([tmp_path / "a.png", tmp_path / "a.bmp"], tmp_path / "cache")
-    assert looks.digests[0] == looks.digests[1] != ""
-    assert looks.kinds.tolist() == ["PNG RGB", "BMP RGB"]
+    hashed = hash_images([tmp_path / "a.png", tmp_path / "a.bmp"], tmp_path / "cache")
+    assert hashed.digests[0] == hashed.digests[1] != ""
+    assert hashed.kinds.tolist() == ["PNG RGB", "BMP RGB"]
 
 
 def test_unreadable_files_are_told_and_like_nothing(tmp_path):
@@ -98,12 +98,12 @@ def test_unreadable_files_are_told_and_like_nothing(tmp_path):
     (tmp_path / "text.png").write_text("no image at all")
     (tmp_path / "more.png").write_text("no image at all")
     names = ("whole", "cut", "text", "more", "gone")
-    looks = look_at([tmp_path / f"{name}.png" for name in names], tmp_path / "cache")
-    assert looks.faults[[0, 1, 2, 3]].tolist() == ["", "truncated", "no image", "no image"]
-    assert "No such file" in looks.faults[4]
-    assert looks.readable.tolist() == [True, False, False, False, False]
-    assert duplicate_pairs(looks, 16).tolist() == []
-    assert looks.width.tolist() == [96, 0, 0, 0, 0]
+    hashed = hash_images([tmp_path / f"{name}.png" for name in names], tmp_path / "cache")
+    assert hashed.faults[[0, 1, 2, 3]].tolist() == ["", "truncated", "no image", "no image"]
+    assert "No such file" in hashed.faults[4]
+    assert hashed.readable.tolist() == [True, False, False, False, False]
+    assert duplicate_pairs(hashed, 16).tolist() == []
+    assert hashed.width.tolist() == [96, 0, 0, 0, 0]
 
 
 def test_channels_are_seen_as_their_mean_and_table_rows_as_images(tmp_path):
@@ -118,10 +118,10 @@ def test_channels_are_seen_as_their_mean_and_table_rows_as_images(tmp_path):
     table = PixelTable(tmp_path / "table.csv", columns, 8, 8)
     rows = saved(tmp_path / "images", small=Image.fromarray(small))
     sources = [Channels(tuple(files[:3])), files[3], PixelRow(table, 0), PixelRow(table, 1), *rows]
-    looks = look_at(sources, tmp_path / "cache")
-    assert duplicate_pairs(looks, "exact").tolist() == [[0, 1], [2, 4]]
-    assert looks.kinds.tolist() == ["3 × PNG L", "PNG L", "table L", "table L", "PNG L"]
-    assert looks.width.tolist() == [96, 96, 8, 8, 8]
+    hashed = hash_images(sources, tmp_path / "cache")
+    assert duplicate_pairs(hashed, "exact").tolist() == [[0, 1], [2, 4]]
+    assert hashed.kinds.tolist() == ["3 × PNG L", "PNG L", "table L", "table L", "PNG L"]
+    assert hashed.width.tolist() == [96, 96, 8, 8, 8]
 
 
 def test_another_layout_of_a_table_is_looked_at_anew(tmp_path):
@@ -131,28 +131,28 @@ def test_another_layout_of_a_table_is_looked_at_anew(tmp_path):
     (tmp_path / "table.csv").write_text("\n".join(lines) + "\n")
     turned = (columns[0], *columns[:0:-1])
     tables = [PixelTable(tmp_path / "table.csv", names, 8, 8) for names in (columns, turned)]
-    looks = [look_at([PixelRow(table, 0)], tmp_path / "cache") for table in tables]
-    assert looks[0].digests[0] != looks[1].digests[0]
+    hashed = [hash_images([PixelRow(table, 0)], tmp_path / "cache") for table in tables]
+    assert hashed[0].digests[0] != hashed[1].digests[0]
 
 
-def test_what_was_seen_is_kept_until_a_file_changes(tmp_path, monkeypatch):
+def test_hashes_are_kept_until_a_file_changes(tmp_path, monkeypatch):
     files = saved(tmp_path / "images", one=scene(8), two=scene(9))
     reported = []
-    first = look_at(files, tmp_path / "cache", lambda done, total: reported.append((done, total)))
+    first = hash_images(files, tmp_path / "cache", lambda done, total: reported.append((done, total)))
     assert reported == [(1, 2), (2, 2)]
-    monkeypatch.setattr("kit.data.hashes._look", lambda source: pytest.fail("looked at again"))
-    again = look_at(files, tmp_path / "cache")
+    monkeypatch.setattr("kit.data.hashes.open_image", lambda source: pytest.fail("decoded again"))
+    again = hash_images(files, tmp_path / "cache")
     assert all((getattr(first, name) == getattr(again, name)).all() for name in vars(first))
     monkeypatch.undo()
     scene(8).rotate(90).resize((40, 40)).save(files[1])
-    assert look_at(files, tmp_path / "cache").width.tolist() == [96, 40]
+    assert hash_images(files, tmp_path / "cache").width.tolist() == [96, 40]
     for path in (tmp_path / "cache").iterdir():
         path.write_bytes(b"damaged")
-    assert look_at(files, tmp_path / "cache").width.tolist() == [96, 40]
+    assert hash_images(files, tmp_path / "cache").width.tolist() == [96, 40]
 
 
 def test_no_images(tmp_path):
-    looks = look_at([], tmp_path)
-    assert (len(looks), looks.thumbnails.shape) == (0, (0, 16, 16))
-    assert duplicate_pairs(looks, 4).shape == duplicates_between(looks, looks, 4).shape == (0, 2)
-    assert duplicate_groups(looks, 4).shape == (0,)
+    hashed = hash_images([], tmp_path)
+    assert (len(hashed), hashed.thumbnails.shape) == (0, (0, 16, 16))
+    assert duplicate_pairs(hashed, 4).shape == duplicates_between(hashed, hashed, 4).shape == (0, 2)
+    assert duplicate_groups(hashed, 4).shape == (0,)

@@ -11,7 +11,7 @@ from support.refusals import refusal_of
 from kit.data.config import DataConfig
 from kit.data.decode import DecodeError, Decoder, open_image
 from kit.data.images import content_digest, open_images, open_readable
-from kit.data.sources import Channels, files_key, files_of, missing
+from kit.data.sources import Channels, files_key, files_of, missing_files
 
 SIDE = 8
 
@@ -289,7 +289,7 @@ def test_files_that_are_missing_are_named_once(tmp_path):
     source = channels_of(tmp_path, noise(4, 4), noise(4, 4))
     source.files[1].unlink()
     assert files_of(source) == source.files
-    assert missing([source, source, tmp_path / "no.png", source.files[0]]) == [
+    assert missing_files([source, source, tmp_path / "no.png", source.files[0]]) == [
         source.files[1],
         tmp_path / "no.png",
     ]

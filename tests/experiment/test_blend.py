@@ -55,7 +55,7 @@ def write_experiment(
     write_folds(plan, folder.folds)
     labels = labels_digest(data)
     test_truth = pd.read_csv(home / "solution.csv").set_index("id")["label"]
-    train_truth = dict(zip(data.ids, data.format.decode(data.targets), strict=True))
+    train_truth = dict(zip(data.ids, data.label_format.decode(data.targets), strict=True))
     for policy in policies:
         for seed in seeds:
             for fold in only:

@@ -14,10 +14,11 @@ from support.strategies import FILES, READY, any_policy, groups, groups_for, pea
 from support.strategies import SCHEDULES as ANY_SCHEDULE
 
 from kit.lr import Clock, PolicyConfig, fine_tune, policy
+from kit.lr.clock import policy_groups
 from kit.model.groups import depth_groups
 from kit.training.config import OptimizerConfig
 from kit.training.optimizer import build_optimizer
-from kit.training.rates import RateWriter, policy_groups
+from kit.training.rates import RateWriter
 
 PEAK = Clock(step=25, total_steps=100)  # one-cycle is at its peak a quarter of the way
 clocks = st.tuples(st.integers(1, 8), st.integers(1, 40)).flatmap(

@@ -12,6 +12,7 @@ from support.strategies import PROFILES, groups
 from timm.optim import param_groups_layer_decay
 
 from kit.lr import Clock, PolicyGroup, policy
+from kit.lr.clock import policy_groups
 from kit.lr.profiles import (
     BleedIn,
     BleedOut,
@@ -27,7 +28,6 @@ from kit.lr.profiles import (
     Table,
 )
 from kit.model.groups import depth_groups
-from kit.training.rates import policy_groups
 
 ANY = st.one_of(*PROFILES.values())
 NOW = Clock(0, 100)

@@ -9,10 +9,10 @@ import torch
 from support.strategies import READY
 
 from kit.lr import Clock, policy
+from kit.lr.clock import policy_groups
 from kit.model.groups import depth_groups, parameter_groups
 from kit.training.config import OptimizerConfig
 from kit.training.optimizer import build_optimizer
-from kit.training.rates import policy_groups
 
 STEPS = 12
 STATIC = {name: config for name, config in READY.items() if not config.controller}

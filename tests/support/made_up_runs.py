@@ -83,10 +83,10 @@ def write_experiment(
 
 def _write_run(run, name, seed, fold, loaded, plan, skill, steps, matrix, generator) -> None:
     rows, classes = plan.validation_rows(fold), len(loaded.classes)
-    truth = loaded.targets[rows] if loaded.format.multilabel else np.eye(classes)[loaded.targets[rows]]
+    truth = loaded.targets[rows] if loaded.label_format.multilabel else np.eye(classes)[loaded.targets[rows]]
     logits = skill * (2 * truth - 1) + generator.normal(0, 1.5, truth.shape)
     probabilities = 1 / (1 + np.exp(-logits))
-    if not loaded.format.multilabel:
+    if not loaded.label_format.multilabel:
         probabilities /= probabilities.sum(axis=1, keepdims=True)
     write_predictions(predictions([loaded.ids[row] for row in rows], probabilities, loaded.classes), run.oof)
     test = np.full((len(loaded.test_ids), classes), 1 / classes)
