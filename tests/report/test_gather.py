@@ -36,9 +36,9 @@ def test_everything_that_is_there_is_gathered(gathered):
     assert [policy.name for policy in gathered.policies] == list(POLICIES)
     assert (gathered.baseline, gathered.metric, gathered.fold_plan) == ("uniform", "macro F1", "f01d")
     assert all(len(policy.finished) == len(policy.histories) == 6 for policy in gathered.policies)
-    assert {policy.shown for policy in gathered.policies} == {"Seed 0, fold 0"}
+    assert {policy.shown_run for policy in gathered.policies} == {"Seed 0, fold 0"}
     assert all(policy.activations and policy.learning and policy.rates for policy in gathered.policies)
-    assert gathered.without == ""
+    assert gathered.unavailable == ""
 
 
 def test_decided_rows_give_the_stored_scores(gathered):
@@ -121,7 +121,7 @@ def test_of_unfinished_runs_what_is_finished_is_shown(tmp_path, competition):
     (folder.policy("discriminative") / "scores.json").unlink()
     made = gather(folder, OutputDirs(tmp_path))
     assert [len(policy.finished) for policy in made.policies] == [2, 0, 3]
-    assert {policy.shown for policy in made.policies if policy.finished} == {"Seed 0, fold 1"}
+    assert {policy.shown_run for policy in made.policies if policy.finished} == {"Seed 0, fold 1"}
     page = report(folder.path, OutputDirs(tmp_path)).read_text(encoding="utf-8")
     assert "5 runs finished, 3 failed, 1 running" in page
     assert "out of &lt;memory&gt;" in page
@@ -157,8 +157,8 @@ def test_variants_are_not_policies_of_the_report(tmp_path, competition):
 def test_torch_is_not_needed(whole):
     code = (
         "import sys; from pathlib import Path; from kit.report.gather import report; "
-        "from kit.core.paths import Places; "
-        f"report(Path({str(whole[1].path)!r}), Places(Path({str(whole[0])!r}))); "
+        "from kit.core.paths import OutputDirs; "
+        f"report(Path({str(whole[1].path)!r}), OutputDirs(Path({str(whole[0])!r}))); "
         "assert 'torch' not in sys.modules and 'plotly.graph_objects' not in sys.modules"
     )
     subprocess.run([sys.executable, "-c", code], check=True, cwd=Path(__file__).parents[2])
