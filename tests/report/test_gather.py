@@ -16,7 +16,7 @@ from kit.core.files import write_json, write_text
 from kit.core.paths import OutputDirs
 from kit.core.runs import ExperimentDir, RunKey
 from kit.experiment.config import validate
-from kit.report.gather import gather, report
+from kit.report.gather import find_experiment, gather, read_rates, report
 from kit.scoring.f1 import per_class
 
 
@@ -55,8 +55,6 @@ def test_rates_are_compared_with_those_the_policy_intends(whole, gathered, tmp_p
     try:
         np.savez(run.rates, **arrays | {"lr": arrays["lr"] * np.where(np.arange(60) == 7, 1.25, 1.0)[:, None]})
         run.write(run.read())
-        from kit.report.gather import read_rates
-
         changed = read_rates(
             run, validate(experiment_content(tmp_path, policies=POLICIES), "t").policies["uniform"]
         )
@@ -133,6 +131,17 @@ def test_a_folder_with_nothing_but_a_config_has_a_report(tmp_path, competition):
     write_text(folder.config, validate(experiment_content(competition), "test").to_yaml())
     page = report(folder.path, OutputDirs(tmp_path)).read_text(encoding="utf-8")
     assert "No run is finished yet" in page
+
+
+def test_an_experiment_is_found_by_its_name_or_its_folder(whole, tmp_path, monkeypatch):
+    root, folder = whole
+    assert find_experiment("tiny", root) == folder.path
+    assert find_experiment(str(folder.path), tmp_path) == folder.path
+    monkeypatch.chdir(root)
+    assert find_experiment("tiny") == Path("runs/tiny")
+    assert refusal_of(find_experiment, "tinny", "output") == (
+        "tinny: there is no such experiment in output/runs, and no folder of one"
+    )
 
 
 def test_what_is_no_experiment_or_damaged_is_refused(tmp_path, whole):
