@@ -10,6 +10,7 @@ from rich.table import Table
 
 from kit.comparison.statistics import signed
 from kit.comparison.views import VIEWS
+from kit.report.text import p_value
 
 if TYPE_CHECKING:  # for annotations alone
     from kit.comparison.compare import CompareResult
@@ -64,18 +65,12 @@ def _view_table(view: Mapping[str, Any], content: Mapping[str, Any]) -> Table:
             f"{scored['mean']:.3f}",
             signed(each["difference"]),
             f"{signed(interval['low'])}…{signed(interval['high'])}" if interval else "none",
-            _p_in_words(each["p_holm"]),
+            "" if each["p_holm"] is None else p_value(each["p_holm"]),
             each["verdict"],
         )
     for each in view["diverged"]:
         table.add_row(escape(each["policy"]), "", "", "", "", "", "diverged")
     return table
-
-
-def _p_in_words(value: float | None) -> str:
-    if value is None:
-        return ""
-    return "<.001" if value < 0.001 else f"{value:.3f}"
 
 
 def _ledger_table(lines: Sequence[Mapping[str, Any]]) -> Table:

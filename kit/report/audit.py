@@ -95,11 +95,7 @@ class Audit:
     picture: Path | None
 
 
-def audit(
-    experiment: ExperimentConfig,
-    output: str | Path = ".",
-    picture: str | Path | None = None,
-) -> Audit:
+def audit(experiment: ExperimentConfig, output: str | Path = ".", picture: str | Path | None = None) -> Audit:
     """Look at the tables, and at every image once.
 
     What was seen of the images is kept in output/cache. Images that cannot be read and folds that cannot be made
@@ -140,10 +136,7 @@ def audit(
     broken = broken_table(competition, train, test)
     advice += label_hints(experiment.competition, competition)
     advice += advice_on(experiment, train, pairs, setting, suspects, broken, rare)
-    drawn = None
-    if len(pairs):
-        drawn = Path(picture).expanduser() if picture else dirs.root / f"audit-{experiment.name}.png"
-        _draw(experiment.name, competition, pairs, drawn)
+    path = Path(picture).expanduser() if picture else dirs.root / f"audit-{experiment.name}.png"
     return Audit(
         name=experiment.name,
         rows=len(competition.ids),
@@ -159,7 +152,7 @@ def audit(
         kinds=pd.concat([kinds_table("train", train), kinds_table("test", test)], ignore_index=True),
         broken=broken,
         advice=advice,
-        picture=drawn,
+        picture=_draw(experiment.name, competition, pairs, path) if len(pairs) else None,
     )
 
 
@@ -229,10 +222,12 @@ def _add_fault(error: KitError, advice: list[str]) -> None:
         advice.append(str(error))
 
 
-def _draw(name: str, competition: Competition, pairs: pd.DataFrame, path: Path) -> None:
+def _draw(name: str, competition: Competition, pairs: pd.DataFrame, path: Path) -> Path:
+    """Draw the first pairs, and return the file."""
     shown = [_picture(competition, pair) for pair in first_pairs(pairs, MOST).itertuples()]
     title = f"{name}: {len(shown)} of {len(pairs)} pairs of images that are alike"
     draw_pairs(shown, title, path)
+    return path
 
 
 def _picture(competition: Competition, pair: Any) -> PairPicture:

@@ -99,8 +99,3 @@ def score_cell(value: float | None) -> TableCell:
 def count_cell(value: int) -> TableCell:
     """Return a cell with a whole number."""
     return TableCell(str(value), int(value))
-
-
-def number_of_runs(number: int) -> str:
-    """Return `1 run` or `3 runs`."""
-    return f"{number} run{'' if number == 1 else 's'}"

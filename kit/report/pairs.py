@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 from kit.core.plotting import COLOURS, new_figure, save
+from kit.report.text import shortened
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
@@ -86,15 +87,10 @@ def _draw_image(axes: "Axes", image: np.ndarray, text: str, marked: bool) -> Non
     axes.set_yticks([])
     smooth = "antialiased" if max(image.shape[:2]) > 100 else "nearest"  # few pixels are shown as squares
     axes.imshow(_squared(image), cmap="gray", vmin=0, vmax=255, interpolation=smooth)
-    axes.set_title("\n".join(map(_shortened, text.split("\n"))), fontsize=7.5, pad=3, parse_math=False)
+    title = "\n".join(shortened(line, LETTERS) for line in text.split("\n"))
+    axes.set_title(title, fontsize=7.5, pad=3, parse_math=False)
     for side in axes.spines.values():
         side.set(color=COLOURS[1] if marked else "#bbbbbb", linewidth=3 if marked else 0.8)
-
-
-def _shortened(text: str) -> str:
-    """Return the beginning and the end of a long text: ids often differ at the end."""
-    half = LETTERS // 2
-    return text if len(text) <= LETTERS else f"{text[: half - 1]}…{text[-half:]}"
 
 
 def _squared(image: np.ndarray) -> np.ndarray:

@@ -11,6 +11,7 @@ from kit.core.files import need_output
 from kit.core.plotting import COLOURS, MARKERS, new_figure, save
 from kit.core.runs import RunDir
 from kit.report.measured import Activations, Learning, read_activations, read_learning
+from kit.report.text import counted
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
@@ -142,7 +143,7 @@ def draw_butterfly(runs: Mapping[str, Learning], path: Path) -> None:
         for turn, (done, effect) in enumerate(zip(each.butterfly_steps, each.butterfly, strict=True)):
             colour, marker = COLOURS[turn % len(COLOURS)], MARKERS[turn % len(MARKERS)]
             moved = effect > 0
-            label = f"after {done} update{'' if done == 1 else 's'}"
+            label = f"after {counted(done, 'update')}"
             axes.plot(places, np.where(moved, effect, np.nan), color=colour, marker=marker, label=label)
             axes.plot(places[~moved], np.full((~moved).sum(), foot), marker, color=colour, fillstyle="none")
         axes.set_yscale("log")

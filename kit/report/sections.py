@@ -5,10 +5,11 @@ from collections.abc import Iterable, Mapping, Sequence
 from typing import Any
 
 from kit.report import figures
-from kit.report.blocks import PageSection, number_of_runs
+from kit.report.blocks import PageSection
 from kit.report.figures.drawing import Figure, LegendEntry
 from kit.report.material import ReportData
 from kit.report.tables import class_table, confused_pairs_table, rules_table
+from kit.report.text import counted
 from kit.report.verdicts import training_cost, training_tables
 
 PROBES = "No {} were measured: runs record them with --set training.probes='{{every: 10}}' (docs/probes.md)."
@@ -183,7 +184,7 @@ def runs_section(report_data: ReportData) -> PageSection:
     states = Counter(record.get("status", "unknown") for record in records)
     others = "".join(f", {count} {state}" for state, count in sorted(states.items()) if state != "finished")
     section.texts.append(
-        f"{number_of_runs(len(finished))} finished{others}, of {len(report_data.policies)} "
+        f"{counted(len(finished), 'run')} finished{others}, of {len(report_data.policies)} "
         f"polic{'y' if len(report_data.policies) == 1 else 'ies'}; {seconds:.0f} seconds of training in them."
     )
     if report_data.comparison:
@@ -219,7 +220,7 @@ def _circumstances(records: Sequence[Mapping[str, Any]], report_data: ReportData
         if "device" in record
     )
     if devices:
-        listed = "; ".join(f"{name} ({number_of_runs(count)})" for name, count in sorted(devices.items()))
+        listed = "; ".join(f"{name} ({counted(count, 'run')})" for name, count in sorted(devices.items()))
         lines.append(f"Devices: {listed}.")
     return lines
 

@@ -10,11 +10,11 @@ from kit.report.blocks import (
     PolicyVerdict,
     TableCell,
     count_cell,
-    number_of_runs,
     score_cell,
 )
 from kit.report.material import ReportData
 from kit.report.tables import scores_table
+from kit.report.text import counted, p_value
 
 
 def verdict_section(report_data: ReportData) -> PageSection:
@@ -53,7 +53,7 @@ def _highest_score(report_data: ReportData) -> str:
     if not scored:
         return "No policy's runs are pooled yet."
     name, scores = max(scored, key=lambda each: each[1]["oof"])
-    runs = number_of_runs(len(scores.get("runs", [])))
+    runs = counted(len(scores.get("runs", [])), "run")
     text = f"{name}: pooled out-of-fold {report_data.metric} {scores['oof']:.4f} from {runs}"
     return (
         f"{text}."
@@ -121,9 +121,7 @@ def _difference_cells(comparison: Mapping[str, Any]) -> list[TableCell]:
 
 
 def _p_cell(value: float | None) -> TableCell:
-    if value is None:
-        return TableCell("—")
-    return TableCell("<.001" if value < 0.001 else f"{value:.3f}", value)
+    return TableCell("—") if value is None else TableCell(p_value(value), value)
 
 
 def training_cost(comparison: Mapping[str, Any]) -> str:

@@ -11,14 +11,13 @@ from kit.report.figures.drawing import (
     LegendEntry,
     Trace,
     base_layout,
-    counted_rows,
     escaped,
     plain_axis,
-    shortened,
     significant,
     styles_of,
 )
 from kit.report.material import PolicyData, PolicyOutcome, ReportData
+from kit.report.text import counted, shortened
 
 MOST_CLASSES = 30  # of a confusion matrix
 
@@ -100,7 +99,7 @@ def _most_confused(counts: np.ndarray, names: Sequence[str]) -> str:
     text = f"{wrong} of {int(counts.sum())} out-of-fold rows are wrong"
     if wrong:
         true, taken = divmod(int(off.argmax()), len(counts))
-        text += f", most often {names[true]} as {names[taken]} ({counted_rows(off[true, taken])})"
+        text += f", most often {names[true]} as {names[taken]} ({counted(off[true, taken], 'row')})"
     return f"{text}; colours are the share of the true class, from 0 (blue) to 1 (yellow)."
 
 
@@ -149,7 +148,7 @@ def lowest_classes(report_data: ReportData) -> Figure | None:
     name, lowest, rows = scores[chosen[0]]
     caption = (
         f"F of the {len(chosen)} labels that {best} does worst on, by cross-fitted rules; the lowest "
-        f"is {name}, {lowest:.3f} on {counted_rows(rows)}."
+        f"is {name}, {lowest:.3f} on {counted(rows, 'row')}."
     )
     legend = tuple(
         LegendEntry(f"{policy} ({role.lower()})", colours[policy], symbols[policy], "none")

@@ -19,17 +19,15 @@ from kit.report.figures.drawing import (
     log_axis,
     log_span,
     panel_title,
-    percent,
     plain_axis,
     policy_legend,
     right_margin,
-    short_number,
-    shortened,
     significant,
     styles_of,
 )
 from kit.report.material import ReportData
 from kit.report.measured import Learning
+from kit.report.text import percent, short_number, shortened
 
 QUANTITIES: tuple[tuple[str, str, bool], ...] = (  # attribute of Learning, title, whether its axis is a log scale
     ("update", "relative update", True),

@@ -17,11 +17,11 @@ from kit.report.figures.drawing import (
     interval_bar,
     row_label,
     rows_layout,
-    shortened,
     styles_of,
     view_symbol,
 )
 from kit.report.material import PolicyData, ReportData
+from kit.report.text import counted, shortened
 
 
 def forest(report_data: ReportData) -> Figure | None:
@@ -138,7 +138,7 @@ def by_fold(report_data: ReportData) -> Figure | None:
         which = " as they are" if several else ""
         caption += f"The means{which} go from {worst[0]:.3f} ({worst[1]}) to {best[0]:.3f} ({best[1]})."
     else:
-        caption += f"The mean of {len(rows[0].runs)} run{'s' * (len(rows[0].runs) > 1)} is {best[0]:.3f}."
+        caption += f"The mean of {counted(len(rows[0].runs), 'run')} is {best[0]:.3f}."
     return Figure("by-fold", caption, data, layout, height=layout["height"])
 
 

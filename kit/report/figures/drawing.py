@@ -1,4 +1,4 @@
-"""What the figures share: how a policy is drawn, axes, labels, numbers in words.
+"""What the figures share: how a policy is drawn, axes, labels.
 
 Plain dictionaries, as plotly.js takes them: they are the same for every version of the Python package.
 """
@@ -13,6 +13,7 @@ import numpy.typing as npt
 
 from kit.core.plotting import COLOURS
 from kit.report.material import ReportData
+from kit.report.text import short_number, shortened
 
 SYMBOLS = ("circle", "square", "diamond", "triangle-up", "x", "star", "cross")
 DASHES = ("solid", "dash", "dot", "dashdot", "longdash", "longdashdot")
@@ -101,22 +102,6 @@ def escaped(text: str) -> str:
     return text.replace("&", "&amp;").replace("<", "&lt;").replace(">", "&gt;")
 
 
-def shortened(text: str, letters: int) -> str:
-    """Return the beginning and the end of a long text: names often differ at the end."""
-    half = letters // 2
-    return text if len(text) <= letters else f"{text[: letters - half - 1]}…{text[-half:]}"
-
-
-def short_number(value: float) -> str:
-    """Return a number to three significant digits."""
-    return f"{value:.3g}".replace("e-0", "e-")
-
-
-def counted_rows(number: int) -> str:
-    """Return `1 row` or `3 rows`."""
-    return f"{number} row{'' if number == 1 else 's'}"
-
-
 def significant(values: npt.ArrayLike, digits: int = 4) -> list[float | None]:
     """Return values rounded to significant digits, for a small file.
 
@@ -138,11 +123,6 @@ def translucent(colour: str, opacity: float) -> str:
     """Return a colour through which one sees what lies beneath; an opacity of 1 hides it."""
     red, green, blue = (int(colour[i : i + 2], 16) for i in (1, 3, 5))
     return f"rgba({red},{green},{blue},{opacity})"
-
-
-def percent(share: float) -> str:
-    """Return a share as a percentage to three digits, with its sign."""
-    return f"{100 * share:.3g}\N{NO-BREAK SPACE}%"
 
 
 def evenly_spaced(length: int, most: int = MOST_POINTS) -> np.ndarray:

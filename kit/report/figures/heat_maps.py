@@ -12,12 +12,12 @@ from kit.report.figures.drawing import (
     escaped,
     evenly_spaced,
     panel_title,
-    percent,
     plain_axis,
     significant,
 )
 from kit.report.material import ReportData
 from kit.report.measured import Activations
+from kit.report.text import percent
 
 MOST_CELLS = 170_000  # of all heat maps together, so that the page stays below 5 MB
 MOST_LAYERS = 8

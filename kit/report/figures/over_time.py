@@ -22,12 +22,12 @@ from kit.report.figures.drawing import (
     plain_axis,
     policy_legend,
     right_margin,
-    short_number,
     significant,
     styles_of,
     translucent,
 )
 from kit.report.material import RealisedRates, ReportData
+from kit.report.text import short_number
 
 CURVES_HEIGHT = 560
 
