@@ -130,15 +130,9 @@ def report(
     cache: Annotated[str | None, typer.Option(metavar="DIR", help="Decoded images are there.")] = None,
 ) -> None:
     """Write report.html: what was compared, what it gave, and what happened inside."""
-    from pathlib import Path
+    from kit.report.gather import find_experiment
 
-    folder = Path(output).expanduser() / "runs" / experiment
-    folder = folder if folder.is_dir() else Path(experiment).expanduser()
-    if not (folder / "experiment.yaml").is_file():
-        raise KitError(
-            f"{experiment}: there is no such experiment in {Path(output) / 'runs'}, and no folder of one"
-        )
-    _write_report(folder, _dirs(output, cache))
+    _write_report(find_experiment(experiment, output), _dirs(output, cache))
 
 
 @app.command()
@@ -346,7 +340,7 @@ def blend(
     output: Annotated[str, typer.Option(metavar="DIR", help="Holds runs/, submissions/.")] = ".",
 ) -> None:
     """Blend experiments by the method with the best cross-fitted score; write the submission."""
-    from kit.cli.show_blend import show_blend
+    from kit.cli.show import show_blend
     from kit.experiment.blend import blend
 
     show_blend(blend(members, output, name, overrides=overrides or [], say=say))

@@ -1,7 +1,7 @@
 """Results as tables and sketches on the terminal."""
 
-from collections.abc import Mapping
-from typing import TYPE_CHECKING
+from collections.abc import Mapping, Sequence
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 from rich.console import Console
@@ -11,6 +11,7 @@ from rich.table import Table
 if TYPE_CHECKING:  # for annotations alone: they bring torch
     import pandas as pd
 
+    from kit.experiment.blend import BlendResult
     from kit.experiment.find_lr import FindLrResult
     from kit.experiment.preview import Preview
     from kit.experiment.run import ExperimentResult
@@ -21,16 +22,16 @@ SHOWN_CLASSES = 50
 
 
 def show_result(result: "ExperimentResult", metric: str) -> None:
-    """Scores of each policy, the classes of each, and where the files are."""
+    """Print the scores of each policy, those of its classes, and where the files are."""
     if not result.trained:
         print(f"Nothing to train: all {result.kept} runs of {result.folder} are finished.")
     for policy, outcome in result.policies.items():
         scores = outcome.scores
-        Console().print(_classes(policy, outcome.per_class))
+        Console().print(_class_table(policy, outcome.per_class))
         folds = ", ".join(f"{run['fold']}/{run['seed']} {run['score']:.4f}" for run in scores["runs"])
         print(f"{policy}: {metric} by fold/seed: {folds}")
         part = "" if scores["oof_rows"] == scores["train_rows"] else f" of {scores['train_rows']}"
-        _decision(policy, scores)
+        _show_decision(policy, scores)
         print(f"{policy}: pooled out-of-fold {metric} {scores['oof']:.4f} ({scores['oof_rows']}{part} rows)")
         if part:
             print(f"{policy}: only some folds were run, so this is no score of the whole train table")
@@ -41,8 +42,8 @@ def show_result(result: "ExperimentResult", metric: str) -> None:
     print(f"Everything else: {result.folder}")
 
 
-def _decision(policy: str, scores: Mapping) -> None:
-    """Which decision rule was taken among which, each with its honest and its optimistic score."""
+def _show_decision(policy: str, scores: Mapping[str, Any]) -> None:
+    """Print which decision rule was taken among which, each with its honest and its optimistic score."""
     if len(scores["rules"]) > 1:
         tried = ", ".join(
             f"{rule['name']} {rule['cross_fitted']:.4f} ({rule['optimistic']:.4f})" for rule in scores["rules"]
@@ -52,7 +53,8 @@ def _decision(policy: str, scores: Mapping) -> None:
         print(f"{policy}: decided by {scores['rule']['said']}")
 
 
-def _classes(policy: str, frame: "pd.DataFrame") -> Table:
+def _class_table(policy: str, frame: "pd.DataFrame") -> Table:
+    """Return the scores of each class; of many those of the 50 with the lowest F."""
     f = frame.columns[3]
     title = f"{policy}, out of fold"
     if len(frame) > SHOWN_CLASSES:
@@ -67,7 +69,7 @@ def _classes(policy: str, frame: "pd.DataFrame") -> Table:
 
 
 def show_preview(preview: "Preview") -> None:
-    """A policy's rates: a table of some moments, and a sketch of each group's rate over time."""
+    """Print a policy's rates: at some moments, and as a sketch of each depth group's rate over time."""
     lr, frozen, steps = preview.matrix.lr, preview.matrix.frozen, len(preview.matrix.lr)
     moments = [round(share * (steps - 1)) for share in (0, 0.1, 0.25, 0.5, 0.75, 1)]
     columns = [f"step {moment}" for moment in dict.fromkeys(moments)]
@@ -90,8 +92,19 @@ def show_preview(preview: "Preview") -> None:
 
 
 def sketch(rates: np.ndarray, scale: np.ndarray, frozen: np.ndarray | None = None, width: int = 24) -> str:
-    """Rates over time as bars, on the log scale of all rates in `scale` (at most six decades of it); `·` for
-    a rate of 0, `*` where the group is frozen but has a rate."""
+    """Return rates over time as bars: `·` for a rate of 0, `*` where the depth group is frozen but has a rate.
+
+    Parameters
+    ----------
+    rates : ndarray
+        float [steps].
+    scale : ndarray
+        All rates that share a log scale with these; it spans six decades at most.
+    frozen : ndarray, optional
+        bool [steps], whether the depth group is frozen.
+    width : int
+        The number of bars.
+    """
     top = scale.max()
     if top <= 0:
         return "·" * width
@@ -110,7 +123,7 @@ def sketch(rates: np.ndarray, scale: np.ndarray, frozen: np.ndarray | None = Non
 
 
 def show_found(found: "FindLrResult", config: "PolicyConfig") -> None:
-    """The suggestions of a range test, and what to write into the policy, which `config` states."""
+    """Print the suggestions of a range test, and what to write into the policy, which `config` states."""
     for name, test in found.tests.items():
         how = "stopped: the loss diverged" if test.diverged else "the loss did not diverge"
         chosen = ", ".join(f"{suggestion} {rate:.3g}" for suggestion, rate in test.suggestions().items())
@@ -124,6 +137,7 @@ def show_found(found: "FindLrResult", config: "PolicyConfig") -> None:
 
 
 def _show_rate(found: "FindLrResult", config: "PolicyConfig") -> None:
+    """Print the peak rate that the curve of all depth groups together suggests."""
     test = found.tests["all"]
     factor = test.suggestions()["valley"] / found.peak
     if not test.fell:
@@ -136,6 +150,7 @@ def _show_rate(found: "FindLrResult", config: "PolicyConfig") -> None:
 
 
 def _show_profile(found: "FindLrResult", config: "PolicyConfig") -> None:
+    """Print the profile that the curves of the single depth groups suggest."""
     top, multipliers = found.suggested_profile()
     print(
         "\nThe profile that these curves suggest (`minimum` of each), ready to paste in place of the policy's:\n"
@@ -154,7 +169,10 @@ def _show_profile(found: "FindLrResult", config: "PolicyConfig") -> None:
 
 
 def scaled(lr: float | str, factor: float) -> str:
-    """`slice(1e-4, 1e-2)` times 2 is `slice(0.0002, 0.02)`."""
+    """Return a rate times a factor, as a config states it.
+
+    `slice(1e-4, 1e-2)` times 2 is `slice(0.0002, 0.02)`.
+    """
     from kit.lr.config import parse_lr
 
     rate = parse_lr(lr)
@@ -163,18 +181,63 @@ def scaled(lr: float | str, factor: float) -> str:
 
 
 def show_policies(ready: Mapping[str, str], blocks: Mapping[str, Mapping[str, str]]) -> None:
-    """Names with a sentence each: the ready policies, then what policies are made of."""
+    """Print names with a sentence each: the ready policies, then what policies are made of."""
     sections = {"policies, ready to be named in a config or by --policy": ready}
     sections |= {f"{kind}, for a policy of your own": members for kind, members in blocks.items()}
     for title, members in sections.items():
         print(f"\n{title}")
-        _two_columns(members)
+        _print_two_columns(members)
 
 
-def _two_columns(members: Mapping[str, str]) -> None:
+def _print_two_columns(members: Mapping[str, str]) -> None:
     table = Table(box=None, show_header=False, padding=(0, 2, 0, 2))
     table.add_column(no_wrap=True)
     table.add_column(overflow="fold")
     for name, sentence in members.items():
         table.add_row(escape(name), escape(sentence))
+    Console(width=None if Console().is_terminal else 120).print(table)
+
+
+def show_blend(blended: "BlendResult") -> None:
+    """Print the weights of a blend's members, what each method was worth, the score and the files."""
+    record = blended.record
+    _print_table(
+        "members",
+        ("member", record["metric"], "weight"),
+        [
+            (each["member"], f"{each['oof']:.4f}", f"{each['weight']:.2f}" if each["weight"] else "·")
+            for each in record["members"]
+        ],
+    )
+    _print_table(
+        "methods, weights and rule chosen on the other folds",
+        ("method", "rule", record["metric"], "on the rows themselves", "weights"),
+        [
+            (
+                each["method"] + (" ←" if each["chosen"] else ""),
+                each["rule"],
+                f"{each['cross_fitted']:.4f}",
+                f"{each['optimistic']:.4f}",
+                " ".join(f"{weight:.2f}" for weight in each["weights"]),
+            )
+            for each in record["candidates"]
+        ],
+    )
+    rows, of = record["oof_rows"], record["train_rows"]
+    part = "" if rows == of else f" of {of}"
+    if record["method"] == "single":
+        (taken,) = [each["member"] for each in record["members"] if each["weight"]]
+        print(f"No blend is better than the best member, so this is {taken}.")
+    if record["rule"]["kind"] != "argmax":
+        print(f"Decided by {record['rule']['said']}")
+    print(f"Out-of-fold {record['metric']} {record['oof']:.4f} ({rows}{part} rows)")
+    print(f"Submission: {blended.submission}; everything else: {blended.folder}")
+
+
+def _print_table(title: str, columns: Sequence[str], rows: Sequence[Sequence[str]]) -> None:
+    table = Table(title=escape(title))
+    for index, column in enumerate(columns):
+        table.add_column(escape(column), justify="left" if index == 0 or column == "rule" else "right")
+    for row in rows:
+        table.add_row(*map(escape, row))
     Console(width=None if Console().is_terminal else 120).print(table)

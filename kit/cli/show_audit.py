@@ -20,7 +20,7 @@ PAIRS = 15
 
 
 def show_audit(audit: "Audit") -> None:
-    """Images, classes and folds, duplicates, groups; then what to do."""
+    """Print images, classes and folds, duplicates, row groups; then what to do."""
     _show_images(audit)
     _show_classes(audit)
     _show_pairs(audit)
@@ -44,6 +44,7 @@ def _show_images(audit: "Audit") -> None:
 
 
 def _show_classes(audit: "Audit") -> None:
+    """Print the rows of each class and fold; of many classes those of the rarest."""
     classes, caption = audit.classes, "rows of each class in each fold"
     title = f"{audit.rows} rows of {len(classes)} classes"
     if (classes["name"] == classes["class"]).all():
@@ -63,9 +64,10 @@ def _show_classes(audit: "Audit") -> None:
 
 
 def _show_pairs(audit: "Audit") -> None:
+    """Print how many images are alike, and the first pairs."""
     import pandas as pd
 
-    from kit.report.audit import foremost
+    from kit.report.audit_tables import first_pairs
 
     pairs, near = audit.pairs, "the same pixels"
     if audit.setting != "exact":
@@ -80,7 +82,7 @@ def _show_pairs(audit: "Audit") -> None:
         f"{inside['labels_differ'].sum()} with different labels; {inside['spans_folds'].sum()} span folds"
     )
     print(f"  train with test {len(across)} pairs, {across['same_pixels'].sum()} of the same pixels\n")
-    shown = foremost(pairs, PAIRS)
+    shown = first_pairs(pairs, PAIRS)
     columns = {
         "first": shown["first"],
         "label": shown["first_label"],
@@ -93,9 +95,10 @@ def _show_pairs(audit: "Audit") -> None:
     _print(pd.DataFrame(columns), "Different labels first, then train, then test", more)
 
 
-def _remarks(pair) -> list[str]:
-    said = {"different labels": pair.labels_differ, "span folds": pair.spans_folds}
-    return [text for text, holds in said.items() if holds]
+def _remarks(pair: Any) -> list[str]:
+    """Return what is to be said of a row of the table of pairs."""
+    remarks = {"different labels": pair.labels_differ, "span folds": pair.spans_folds}
+    return [text for text, holds in remarks.items() if holds]
 
 
 def _show_suspects(suspects: "list[SuspectedGroups]") -> None:
@@ -119,10 +122,6 @@ def _print(frame: "pd.DataFrame", title: str | None = None, caption: str = "") -
         numbers = frame[column].dtype.kind in "iuf"
         table.add_column(escape(str(column)), justify="right" if numbers else "left", overflow="fold")
     for row in frame.itertuples(index=False):
-        table.add_row(*(_cell(value) for value in row))
+        table.add_row(*(escape(str(value)) for value in row))
     console = Console()
     Console(width=None if console.is_terminal else 140).print(table)
-
-
-def _cell(value: Any) -> str:
-    return escape(str(value))

@@ -1,6 +1,6 @@
 """A comparison of policies as tables on the terminal."""
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
 from rich.box import SIMPLE_HEAD
@@ -10,6 +10,7 @@ from rich.table import Table
 
 from kit.comparison.statistics import signed
 from kit.comparison.views import VIEWS
+from kit.report.text import p_value
 
 if TYPE_CHECKING:  # for annotations alone
     from kit.comparison.compare import CompareResult
@@ -18,27 +19,32 @@ POOLED = "Pooled: predictions averaged over seeds, scored once; differences and 
 
 
 def show_comparison(compared: "CompareResult") -> None:
-    """A table a view, each verdict in words, how many trainings each policy was given, and the headline last."""
+    """Print a table a view, each verdict in words, how many trainings each policy was given, and the headline."""
     content = compared.content
     for view in content["views"]:
-        Console().print(_table(view, content))
-        for line in (view["about"], POOLED, view["note"]):
-            if line:
-                print(line)
-        for each in view["comparisons"]:
-            named = "" if each["sentence"].startswith(each["policy"]) else f"{each['policy']}: "
-            print(f"  {named}{each['sentence']}")
-        for each in view["diverged"]:
-            print(f"  {each['sentence']}")
-        print()
+        _show_view(view, content)
     for line in content["missing"]:
         print(line)
-    Console().print(_ledger(content["ledger"]))
+    Console().print(_ledger_table(content["ledger"]))
     print(content["headline"])
     print(f"Everything else: {compared.folder}")
 
 
-def _table(view: Mapping[str, Any], content: Mapping[str, Any]) -> Table:
+def _show_view(view: Mapping[str, Any], content: Mapping[str, Any]) -> None:
+    Console().print(_view_table(view, content))
+    for line in (view["about"], POOLED, view["note"]):
+        if line:
+            print(line)
+    for each in view["comparisons"]:
+        named = "" if each["sentence"].startswith(each["policy"]) else f"{each['policy']}: "
+        print(f"  {named}{each['sentence']}")
+    for each in view["diverged"]:
+        print(f"  {each['sentence']}")
+    print()
+
+
+def _view_table(view: Mapping[str, Any], content: Mapping[str, Any]) -> Table:
+    """Return the scores of a view, and the differences to the baseline."""
     level = f"{content['level']:.0%}"
     table = Table(
         box=SIMPLE_HEAD,
@@ -59,7 +65,7 @@ def _table(view: Mapping[str, Any], content: Mapping[str, Any]) -> Table:
             f"{scored['mean']:.3f}",
             signed(each["difference"]),
             f"{signed(interval['low'])}…{signed(interval['high'])}" if interval else "none",
-            _p(each["p_holm"]),
+            "" if each["p_holm"] is None else p_value(each["p_holm"]),
             each["verdict"],
         )
     for each in view["diverged"]:
@@ -67,13 +73,8 @@ def _table(view: Mapping[str, Any], content: Mapping[str, Any]) -> Table:
     return table
 
 
-def _p(value: float | None) -> str:
-    if value is None:
-        return ""
-    return "<.001" if value < 0.001 else f"{value:.3f}"
-
-
-def _ledger(lines: list[Mapping[str, Any]]) -> Table:
+def _ledger_table(lines: Sequence[Mapping[str, Any]]) -> Table:
+    """Return how many trainings each policy was given, and for what."""
     table = Table(
         box=SIMPLE_HEAD,
         padding=(0, 1, 0, 0),

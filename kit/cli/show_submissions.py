@@ -11,7 +11,7 @@ if TYPE_CHECKING:  # for annotations alone
 
 
 def show_submissions(overview: "SubmissionsOverview") -> None:
-    """Each submission with its scores, the newest last; then whether CV orders them as the public score does."""
+    """Print each submission with its scores, the newest last; then whether CV orders them as public scores do."""
     if not overview.rows:
         print("submissions/log.csv holds nothing yet: python -m kit submit FILE hands in a file and logs it")
         return
@@ -33,4 +33,5 @@ def show_submissions(overview: "SubmissionsOverview") -> None:
 
 
 def _name(row: "LogEntry") -> str:
+    """Return the experiment, with the policy where it is known."""
     return f"{row.experiment}/{row.policy}" if row.policy else row.experiment

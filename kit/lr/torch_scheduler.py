@@ -36,7 +36,7 @@ class Freezable(Protocol):
     def n_params(self) -> int:
         """How many numbers its parameters hold."""
 
-    def switch(self) -> Switch:
+    def freezer(self) -> Switch:
         """Return what freezes it."""
 
 

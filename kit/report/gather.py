@@ -1,18 +1,14 @@
-"""The report of an experiment, gathered from its folder: everything that is there, and why something is not."""
+"""The command `report`: everything that an experiment's folder holds, gathered and written as one page."""
 
-import base64
-import io
 import json
-from collections import Counter
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
 import numpy as np
-import pandas as pd
 
 from kit.competition.load import Competition, load_competition
-from kit.core.errors import KitError
+from kit.core.errors import KitError, Say
 from kit.core.files import write_text
 from kit.core.paths import OutputDirs
 from kit.core.runs import ExperimentDir, RunDir, RunKey
@@ -21,44 +17,88 @@ from kit.experiment.fingerprint import stored_experiment
 from kit.experiment.fold_plan import read_plan
 from kit.experiment.pool import pooled, stored_scores
 from kit.lr import Clock, PolicyConfig
-from kit.lr.clock import policy_groups
-from kit.report.material import PolicyData, PolicyOutcome, RealisedRates, ReportData, Thumbnail
-from kit.report.measured import Activations, Learning, read_activations, read_learning
+from kit.report.material import PolicyData, PolicyOutcome, RealisedRates, ReportData, raw_policies
+from kit.report.measured import read_activations, read_learning
 from kit.report.page import render
+from kit.report.thumbnails import most_wrong
 
-MOST_IMAGES = 24
-SIDE = 96  # of a thumbnail, at most
 MOST_STEPS = 3000  # of which rates are compared with the intended ones
 
 
+def find_experiment(experiment: str, output: str | Path = ".") -> Path:
+    """Return the folder of an experiment.
+
+    Parameters
+    ----------
+    experiment : str
+        Its name in output/runs, or its folder.
+    output : str or Path
+        The folder that holds runs/.
+
+    Raises
+    ------
+    KitError
+        Where there is no such experiment.
+    """
+    folder = OutputDirs(Path(output).expanduser()).runs / experiment
+    folder = folder if folder.is_dir() else Path(experiment).expanduser()
+    if not ExperimentDir(folder).config.is_file():
+        raise KitError(
+            f"{experiment}: there is no such experiment in {Path(output) / 'runs'}, and no folder of one"
+        )
+    return folder
+
+
 def report(
-    experiment_folder: Path,
-    dirs: OutputDirs,
-    to: Path | None = None,
-    say: Callable[[str], None] = lambda line: None,
+    experiment_folder: Path, dirs: OutputDirs, to: Path | None = None, say: Say = lambda line: None
 ) -> Path:
-    """Writes report.html of what is in the experiment's folder; nothing is trained, what is missing is left out.
+    """Write report.html from what is in an experiment's folder.
 
-    dirs    where output goes
-    to      the file, instead of report.html in the folder
+    Nothing is trained, and what is missing is left out.
 
-    Raises KitError where the folder holds no experiment, or a damaged file.
+    Parameters
+    ----------
+    experiment_folder : Path
+        The experiment's folder, as `find_experiment` returns it.
+    dirs : OutputDirs
+        Where output goes.
+    to : Path, optional
+        The file to write instead of report.html in the folder.
+    say : callable, optional
+        Takes lines about what is left out.
+
+    Returns
+    -------
+    Path
+        The file that was written.
+
+    Raises
+    ------
+    KitError
+        Where the folder holds no experiment, or a damaged file.
     """
     folder = ExperimentDir(Path(experiment_folder))
-    material = gather(folder, dirs)
-    if material.outdated:
+    report_data = gather(folder, dirs)
+    if report_data.outdated:
         say(
-            f"without {folder.comparison.name}: it is of {material.outdated}; call python -m kit compare once more"
+            f"without {folder.comparison.name}: it is of {report_data.outdated}; call python -m kit compare once "
+            "more"
         )
-    if material.without:
-        say(f"without images and confusions: {material.without}")
+    if report_data.unavailable:
+        say(f"without images and confusions: {report_data.unavailable}")
     path = Path(to) if to else folder.report
-    write_text(path, render(material))
+    write_text(path, render(report_data))
     return path
 
 
 def gather(folder: ExperimentDir, dirs: OutputDirs) -> ReportData:
-    """All that the report is drawn from."""
+    """Return everything that the report is drawn from.
+
+    Raises
+    ------
+    KitError
+        Where the folder holds no experiment, or a damaged file.
+    """
     experiment = stored_experiment(folder)
     if experiment is None:
         raise KitError(f"{folder.path} holds no experiment.yaml; give the folder of an experiment in {dirs.runs}")
@@ -69,7 +109,7 @@ def gather(folder: ExperimentDir, dirs: OutputDirs) -> ReportData:
     names = _policies(experiment, comparison, folder)
     finished = {name: [run for run in folder.runs(name) if run.finished] for name in names}
     shared = _first_shared(finished, experiment)
-    competition, without = _competition(experiment, folder)
+    competition, unavailable = _competition(experiment, folder)
     policies = [_policy(name, experiment, folder, finished[name], shared, competition) for name in names]
     digests = {record.get("depends_on", {}).get("folds") for each in policies for record in each.finished}
     classes = list(competition.classes) if competition else _classes(policies)
@@ -83,8 +123,8 @@ def gather(folder: ExperimentDir, dirs: OutputDirs) -> ReportData:
         classes=classes,
         names=[competition.names[name] for name in classes] if competition else classes,
         multilabel=competition.label_format.multilabel if competition else _several_labels(policies),
-        thumbnails=thumbnails(competition, policies) if competition else [],
-        without=without,
+        thumbnails=most_wrong(competition, policies) if competition else [],
+        unavailable=unavailable,
         outdated=outdated,
         config=folder.config.read_text(encoding="utf-8"),
         fold_plan=" and ".join(sorted(filter(None, digests))),
@@ -92,15 +132,18 @@ def gather(folder: ExperimentDir, dirs: OutputDirs) -> ReportData:
 
 
 def _policies(experiment: ExperimentConfig, comparison: dict[str, Any] | None, folder: ExperimentDir) -> list[str]:
-    """Those compared as they are, without variants and without those that diverged; else those that have begun."""
-    views = comparison["views"] if comparison else []
-    if raw := next((view["policies"] for view in views if view["name"] == "raw"), None):
+    """Return the policies of the report.
+
+    They are those compared as they are, without variants and without those that diverged; where nothing is
+    compared, those that have begun.
+    """
+    if raw := raw_policies(comparison):
         return [each["policy"] for each in raw]
     return [name for name in experiment.policies if folder.runs(name)] or list(experiment.policies)
 
 
 def _outdated(comparison: dict[str, Any], experiment: ExperimentConfig, folder: ExperimentDir) -> str | None:
-    """Why a comparison is not of the runs and the metric that are there now."""
+    """Return why a comparison is not of the runs and the metric that are there now; None where it is."""
     if comparison.get("scoring", experiment.scoring.canonical()) != experiment.scoring.canonical():
         return f"another scoring section than {folder.config.name}"
     for view in comparison["views"]:
@@ -125,10 +168,10 @@ def _read_json(path: Path, command: str) -> dict[str, Any] | None:
 
 
 def _competition(experiment: ExperimentConfig, folder: ExperimentDir) -> tuple[Competition | None, str]:
-    """The competition, or why it is not to be had."""
+    """Return the competition; where it cannot be loaded, None and why."""
     try:
         competition = load_competition(experiment.competition)
-        read_plan(experiment, folder, competition)  # else the rows are others than those of the runs
+        read_plan(experiment, folder, competition)  # refuses rows that are others than those of the runs
     except KitError as error:
         return None, f"{error}."
     return competition, ""
@@ -139,23 +182,26 @@ def _classes(policies: Sequence[PolicyData]) -> list[str]:
 
 
 def _several_labels(policies: Sequence[PolicyData]) -> bool:
-    """By the simplest rule that was tried."""
-    rules = next((policy.scores.get("rules", []) for policy in policies if policy.scores), [])
+    """Return whether a row may have several labels, which the rules that were tried tell."""
+    rules: list[dict[str, Any]] = next(
+        (policy.scores.get("rules", []) for policy in policies if policy.scores), []
+    )
     return any(rule["name"] in ("half", "thresholds", "prevalence", "expected_f") for rule in rules)
 
 
 def _first_shared(finished: dict[str, list[RunDir]], experiment: ExperimentConfig) -> tuple[int, int] | None:
-    """The first seed and fold that all policies with finished runs have finished."""
+    """Return the first seed and fold that all policies with finished runs have finished."""
     pairs = [
         {(record["seed"], record["fold"]) for record in map(RunDir.read, runs)}
         for runs in finished.values()
         if runs
     ]
     shared = set.intersection(*pairs) if pairs else set()
-    return min(shared, key=lambda pair: (*_place(pair[0], experiment.seeds), pair[1]), default=None)
+    return min(shared, key=lambda pair: (*_seed_order(pair[0], experiment.seeds), pair[1]), default=None)
 
 
-def _place(seed: int, seeds: Sequence[int]) -> tuple[int, int]:
+def _seed_order(seed: int, seeds: Sequence[int]) -> tuple[int, int]:
+    """Return what seeds are sorted by: those of the config first, in its order."""
     return (seeds.index(seed) if seed in seeds else len(seeds)), seed
 
 
@@ -178,16 +224,19 @@ def _policy(
         records=records,
         histories=[each.read_history() for each in finished],
         scores=scores,
-        shown=f"Seed {record['seed']}, fold {record['fold']}",
+        shown_run=f"Seed {record['seed']}, fold {record['fold']}",
         rates=read_rates(run, experiment.policies.get(name)),
-        activations=_activations(run),
-        learning=_learning(run),
+        activations=read_activations(run.activations) if run.activations.is_file() else None,
+        learning=read_learning(run.learning) if run.learning.is_file() else None,
         outcome=_outcome(finished, experiment, folder, competition),
     )
 
 
 def read_rates(run: RunDir, config: PolicyConfig | None) -> RealisedRates | None:
-    """The rates that a run recorded, and those that its policy intended, at up to 3000 of its updates."""
+    """Return the rates that a run recorded, and those that its policy intended, at up to 3000 of its updates.
+
+    None where the run recorded none.
+    """
     if not run.rates.is_file() or not run.rates.stat().st_size:
         return None
     with np.load(run.rates) as saved:
@@ -203,7 +252,7 @@ def read_rates(run: RunDir, config: PolicyConfig | None) -> RealisedRates | None
 def _intended(
     run: RunDir, config: PolicyConfig | None, names: list[str], total: int, steps: np.ndarray
 ) -> np.ndarray | None:
-    """The policy's rates at these updates; None where policy or groups are not known."""
+    """Return the policy's rates at these updates, [steps, groups]; None where policy or groups are not known."""
     sizes = run.read().get("groups", {})
     epochs = [line for line in run.read_history() if line.get("epoch")]
     if config is None or list(sizes) != names:
@@ -217,17 +266,10 @@ def _intended(
         return None
 
 
-def _activations(run: RunDir) -> Activations | None:
-    return read_activations(run.activations) if run.activations.is_file() else None
-
-
-def _learning(run: RunDir) -> Learning | None:
-    return read_learning(run.learning) if run.learning.is_file() else None
-
-
 def _outcome(
     runs: Sequence[RunDir], experiment: ExperimentConfig, folder: ExperimentDir, competition: Competition | None
 ) -> PolicyOutcome | None:
+    """Return the pooled out-of-fold rows of finished runs, decided; None without the competition."""
     if competition is None:
         return None
     plan = read_plan(experiment, folder, competition)
@@ -238,61 +280,3 @@ def _outcome(
     else:
         doubt = 1 - probabilities[np.arange(len(pool.truth)), pool.truth]
     return PolicyOutcome(pool.oof.index, pool.truth, predicted, doubt)
-
-
-def thumbnails(competition: Competition, policies: Sequence[PolicyData]) -> list[Thumbnail]:
-    """The rows that the most policies got wrong, of equal ones those they were surest about, with their images."""
-    outcomes = [policy.outcome for policy in policies if policy.outcome is not None]
-    if not outcomes:
-        return []
-    each = [pd.DataFrame({"wrong": o.wrong.astype(int), "doubt": o.doubt, "of": 1}, index=o.ids) for o in outcomes]
-    table = pd.concat(each).groupby(level=0, sort=True).agg({"wrong": "sum", "doubt": "mean", "of": "sum"})
-    table = table[table["wrong"] > 0].sort_values(["wrong", "doubt"], ascending=False, kind="stable")
-    place = {name: row for row, name in enumerate(competition.ids)}
-    made = []
-    for name, row in table.head(MOST_IMAGES).iterrows():
-        taken = Counter(
-            _said(outcome.predicted[at], competition)
-            for outcome in outcomes
-            if (at := outcome.ids.get_indexer([name])[0]) >= 0 and outcome.wrong[at]
-        )
-        made.append(
-            Thumbnail(
-                id=str(name),
-                image=thumbnail(competition.train_images[place[name]]),
-                truth=_said(competition.targets[place[name]], competition),
-                predicted=min(taken, key=lambda text: (-taken[text], text)),
-                wrong=int(row["wrong"]),
-                of=int(row["of"]),
-            )
-        )
-    return made
-
-
-def _said(label: np.ndarray, competition: Competition) -> str:
-    """A row's label, or its labels, by name."""
-    indices = np.flatnonzero(label) if np.ndim(label) else [int(label)]
-    return ", ".join(competition.names[competition.classes[index]] for index in indices) or "none"
-
-
-def thumbnail(source) -> str | None:
-    """At most 96 pixels a side, as a data URI: JPEG or PNG, whichever is smaller; None where it cannot be read."""
-    from PIL import Image
-
-    from kit.data.decode import DecodeError, open_image
-
-    try:
-        image = open_image(source, reduce_to=SIDE)
-    except DecodeError:
-        return None
-    image.thumbnail((SIDE, SIDE))
-    if image.mode == "RGBA":
-        white = Image.new("RGBA", image.size, "white")
-        image = Image.alpha_composite(white, image).convert("RGB")
-    files = {}
-    for kind, options in (("jpeg", {"quality": 80}), ("png", {"optimize": True})):
-        file = io.BytesIO()
-        image.save(file, kind, **options)
-        files[kind] = file.getvalue()
-    kind = min(files, key=lambda name: len(files[name]))
-    return f"data:image/{kind};base64,{base64.b64encode(files[kind]).decode()}"

@@ -1,5 +1,6 @@
-"""What the report is drawn from, gathered of an experiment: plain data, no figure yet."""
+"""The data that a report is drawn from, gathered from an experiment: plain values, no figure yet."""
 
+from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -11,10 +12,20 @@ from kit.report.measured import Activations, Learning
 
 @dataclass(frozen=True)
 class RealisedRates:
-    """Realised and intended rates [steps, groups] of one run; intended is None where the policy cannot say.
+    """The realised and the intended learning rates of one run.
 
-    steps       the updates that these are of
-    controlled  whether a controller multiplied them
+    Attributes
+    ----------
+    steps : ndarray
+        int [steps], the numbers of the updates that these rates are of.
+    lr : ndarray
+        float [steps, groups], the rates that the optimizer used.
+    intended : ndarray or None
+        float [steps, groups], the rates that the policy intended; None where it cannot say.
+    groups : list of str
+        Names of the depth groups, stem first.
+    controlled : bool
+        Whether a controller multiplied the rates.
     """
 
     steps: np.ndarray
@@ -25,7 +36,7 @@ class RealisedRates:
 
     @property
     def largest_difference(self) -> float | None:
-        """Between realised and intended, relative to the intended; None where it is not known."""
+        """The largest difference of realised and intended, relative to the intended; None where not known."""
         if self.intended is None or self.intended.shape != self.lr.shape:
             return None
         gap, size = np.abs(self.lr - self.intended), np.abs(self.intended)
@@ -36,10 +47,16 @@ class RealisedRates:
 
 @dataclass(frozen=True)
 class PolicyOutcome:
-    """A policy's out-of-fold rows, decided by cross-fitted rules.
+    """The out-of-fold rows of a policy, decided by cross-fitted rules.
 
-    truth, predicted  int [rows], or bool [rows, classes]
-    doubt             float [rows]: how far the probabilities were from the truth, 0 … 1
+    Attributes
+    ----------
+    ids : Index
+        The ids of the rows.
+    truth, predicted : ndarray
+        int [rows], or bool [rows, classes] where a row may have several labels.
+    doubt : ndarray
+        float [rows]: how far the probabilities were from the truth, 0 to 1.
     """
 
     ids: pd.Index
@@ -49,25 +66,42 @@ class PolicyOutcome:
 
     @property
     def wrong(self) -> np.ndarray:
+        """Whether each row was predicted wrongly, bool [rows]."""
         differs = self.truth != self.predicted
         return differs.any(axis=1) if differs.ndim == 2 else differs
 
 
 @dataclass(frozen=True)
 class PolicyData:
-    """What is there of one policy; every part but the name may be missing.
+    """What is known of one policy; everything but the name may be missing.
 
-    records    run.json of each run that has begun
-    histories  history.jsonl of each run that is finished
-    scores     scores.json
-    shown      which run rates and probes are of, in words
+    Attributes
+    ----------
+    name : str
+        The policy's name.
+    records : list of dict
+        run.json of each run that has begun.
+    histories : list of list of dict
+        history.jsonl of each run that is finished.
+    scores : dict or None
+        The content of scores.json.
+    shown_run : str
+        The run that rates and probes are of, in words.
+    rates : RealisedRates or None
+        Its learning rates.
+    activations : Activations or None
+        What the probes measured of its activations.
+    learning : Learning or None
+        What the probes measured of each depth group.
+    outcome : PolicyOutcome or None
+        The decided out-of-fold rows.
     """
 
     name: str
     records: list[dict[str, Any]] = field(default_factory=list)
     histories: list[list[dict[str, Any]]] = field(default_factory=list)
     scores: dict[str, Any] | None = None
-    shown: str = ""
+    shown_run: str = ""
     rates: RealisedRates | None = None
     activations: Activations | None = None
     learning: Learning | None = None
@@ -75,15 +109,28 @@ class PolicyData:
 
     @property
     def finished(self) -> list[dict[str, Any]]:
+        """The records of the finished runs."""
         return [record for record in self.records if record.get("status") == "finished"]
 
 
 @dataclass(frozen=True)
 class Thumbnail:
-    """An image that was often wrong.
+    """A small image of a row that was often predicted wrongly.
 
-    image      a data URI; None where it could not be read
-    predicted  what most of those policies took it for that got it wrong: `wrong` policies `of` all
+    Attributes
+    ----------
+    id : str
+        The row's id.
+    image : str or None
+        A data URI; None where the image could not be read.
+    truth : str
+        The true label, or labels, by name.
+    predicted : str
+        What most of the policies that got the row wrong took it for.
+    wrong : int
+        How many policies got it wrong.
+    of : int
+        How many policies predicted it.
     """
 
     id: str
@@ -96,13 +143,36 @@ class Thumbnail:
 
 @dataclass(frozen=True)
 class ReportData:
-    """What the report is drawn from.
+    """Everything that a report is drawn from.
 
-    comparison  the content of comparison.json, or None
-    names       of the classes, for people
-    without     why there are no labels and images; "" where they are there
-    outdated    what the comparison is of that is no longer there, and why it is not shown; None where it is shown
-    fold_plan   its hash
+    Attributes
+    ----------
+    name : str
+        The experiment's name.
+    metric : str
+        The metric's name, like `macro F1`.
+    baseline : str
+        The policy that the others are compared with.
+    policies : list of PolicyData
+        In the order of the report.
+    comparison : dict or None
+        The content of comparison.json.
+    classes : list of str
+        As in the train table.
+    names : list of str
+        The same classes, named for people.
+    multilabel : bool
+        Whether a row may have several labels.
+    thumbnails : list of Thumbnail
+        The images that were wrong most often.
+    unavailable : str
+        Why there are no labels and images; "" where they are there.
+    outdated : str or None
+        Why the stored comparison is not shown: what it is of that is no longer there.
+    config : str
+        The text of the config.
+    fold_plan : str
+        The hash of the fold plan.
     """
 
     name: str
@@ -114,13 +184,21 @@ class ReportData:
     names: list[str] = field(default_factory=list)
     multilabel: bool = False
     thumbnails: list[Thumbnail] = field(default_factory=list)
-    without: str = ""
+    unavailable: str = ""
     outdated: str | None = None
     config: str = ""
     fold_plan: str = ""
 
     def views(self) -> list[dict[str, Any]]:
+        """Return the views of the comparison; none where nothing was compared."""
         return self.comparison["views"] if self.comparison else []
 
-    def policy(self, name: str) -> PolicyData | None:
-        return next((policy for policy in self.policies if policy.name == name), None)
+    def compared_scores(self) -> dict[str, float]:
+        """Return the pooled score of each policy in the view `raw` of the comparison."""
+        return {each["policy"]: each["oof"] for each in raw_policies(self.comparison)}
+
+
+def raw_policies(comparison: Mapping[str, Any] | None) -> list[dict[str, Any]]:
+    """Return the policies of the comparison's view `raw`, in which each has the rates that it states."""
+    views = comparison["views"] if comparison else []
+    return next((view["policies"] for view in views if view["name"] == "raw"), [])

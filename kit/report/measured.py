@@ -8,16 +8,25 @@ import numpy as np
 
 @dataclass(frozen=True)
 class Activations:
-    """activations.npz: outputs of some layers at some updates.
-
-    steps      int [samples], the number of the update, from 0
-    layers     names, from the input on
-    edges      float [bins + 1], magnitudes between the bins; each is 2^(1/64) of the one before
-    counts     [samples, layers, bins + 2]: of values whose magnitude lies below the first edge (zero among them),
-               in each bin, above the last edge
-    mean, std, near_zero  [samples, layers]: of the values; share of magnitudes within 1 % of the root mean square
+    """The outputs of some layers at some updates, as activations.npz holds them.
 
     Of an output at most 2^18 values are looked at, evenly spaced.
+
+    Attributes
+    ----------
+    steps : ndarray
+        int [samples], the number of the update, from 0.
+    layers : list of str
+        Names, from the input on.
+    edges : ndarray
+        float [bins + 1], the magnitudes between the bins; each is 2^(1/64) of the one before.
+    counts : ndarray
+        uint32 [samples, layers, bins + 2]: how many values have a magnitude below the first edge (zero among
+        them), in each bin, and above the last edge.
+    mean, std : ndarray
+        float [samples, layers], of the values.
+    near_zero : ndarray
+        float [samples, layers], the share of magnitudes within 1 % of the root mean square.
     """
 
     steps: np.ndarray
@@ -29,15 +38,29 @@ class Activations:
     near_zero: np.ndarray
 
     def top(self, layer: int, share: float = 0.999) -> float:
-        """The magnitude below which this share of all values of a layer lies, over all samples."""
+        """Return the magnitude below which this share of all values of a layer lies, over all samples."""
         total = self.counts[:, layer].sum(axis=0, dtype=np.int64)
         place = int(np.searchsorted(np.cumsum(total), share * total.sum()))
         return float(self.edges[min(place, len(self.edges) - 1)])
 
     def heat(self, layer: int, top: float, bins: int = 40) -> np.ndarray:
-        """Counts on a linear axis, float [bins + 1, samples]: `bins` from 0 to `top`, then all beyond.
+        """Return the counts of a layer on a linear axis.
 
         A logarithmic bin that spans several linear ones is shared out in proportion.
+
+        Parameters
+        ----------
+        layer : int
+            The layer's place in `layers`.
+        top : float
+            The magnitude at which the axis ends; it begins at 0.
+        bins : int
+            How many bins the axis has.
+
+        Returns
+        -------
+        ndarray
+            float [bins + 1, samples]; the last row is of all values beyond `top`.
         """
         linear = np.linspace(0, top, bins + 1)
         lower = np.concatenate([[0.0], self.edges])
@@ -53,20 +76,42 @@ class Activations:
 
 @dataclass(frozen=True)
 class Learning:
-    """learning.npz: how each depth group (a stage each) moved; w is all of its parameters, as one vector.
+    """How each depth group moved at some updates, as learning.npz holds it.
 
-    What is divided by the norm of weights that are all 0 is not finite; so are gradients that overflowed fp16.
+    Below, w is all parameters of a depth group as one vector, and w₀ their initial values. What is divided by the
+    norm of weights that are all 0 is not finite; so are gradients that overflowed fp16.
 
-    steps     int [samples], the number of the update, from 0
-    groups    names, stem first;  n_params  parameters of each
-    update    ‖Δw‖ / ‖w‖ of the sampled update, w before it, float [samples, groups]
-    distance  ‖w − w₀‖ / ‖w₀‖ after it, w₀ the initial weights
-    rotation  degrees between w and w₀ (layer rotation: Carbonnelle & De Vleeschouwer 2019)
-    gradient  norm of the gradient as the optimizer sees it
-    rate      effective rate, rate / ‖w‖², w before the update (van Laarhoven 2017); where the policy has several
-              rates within the group, their mean over its parameters
-    butterfly_steps  int [moments], updates made before each; butterfly [moments, groups]: KL of the output, in
-              nats, when each tensor of the group is moved by `relative` of its norm
+    Attributes
+    ----------
+    steps : ndarray
+        int [samples], the number of the update, from 0.
+    groups : list of str
+        Names of the depth groups, stem first; each is a stage of the network.
+    n_params : ndarray
+        int [groups], the number of parameters.
+    update : ndarray
+        float [samples, groups], ‖Δw‖ / ‖w‖ of the sampled update, w before it.
+    distance : ndarray
+        float [samples, groups], ‖w − w₀‖ / ‖w₀‖ after it.
+    rotation : ndarray
+        float [samples, groups], degrees between w and w₀ (layer rotation [1]_).
+    gradient : ndarray
+        float [samples, groups], the norm of the gradient as the optimizer sees it.
+    rate : ndarray
+        float [samples, groups], the effective rate [2]_, rate / ‖w‖², w before the update; where the policy has
+        several rates within the depth group, their mean over its parameters.
+    butterfly_steps : ndarray
+        int [moments], how many updates were made before each moment.
+    butterfly : ndarray
+        float [moments, groups], KL divergence of the output, in nats, when each tensor of the depth group is moved
+        by `relative` of its norm.
+    relative : float
+        The size of that perturbation.
+
+    References
+    ----------
+    .. [1] Carbonnelle & De Vleeschouwer 2019, Layer rotation.
+    .. [2] van Laarhoven 2017, L2 regularization versus batch and weight normalization.
     """
 
     steps: np.ndarray

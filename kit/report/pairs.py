@@ -3,10 +3,15 @@
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import numpy as np
 
 from kit.core.plotting import COLOURS, new_figure, save
+from kit.report.text import shortened
+
+if TYPE_CHECKING:
+    from matplotlib.axes import Axes
 
 MOST = 24  # pairs in a picture
 ACROSS = 4  # pairs in a line
@@ -16,8 +21,19 @@ LETTERS = 24  # of a text that fit above an image
 
 @dataclass(frozen=True)
 class PairPicture:
-    """Two images, uint8 [height, width] or [height, width, 3 or 4], what stands above each, one line below
-    both, and whether their labels differ."""
+    """Two images that are drawn side by side.
+
+    Attributes
+    ----------
+    first, second : ndarray
+        uint8 [height, width], or [height, width, 3 or 4].
+    first_text, second_text : str
+        What stands above each image.
+    below : str
+        One line below both.
+    labels_differ : bool
+        Whether the two images have different labels.
+    """
 
     first: np.ndarray
     second: np.ndarray
@@ -28,7 +44,17 @@ class PairPicture:
 
 
 def draw_pairs(pairs: Sequence[PairPicture], title: str, path: Path) -> None:
-    """A contact sheet of the first 24 pairs; those whose labels differ have a thick orange frame and say so."""
+    """Draw a contact sheet of the first 24 pairs; those whose labels differ have a thick orange frame and say so.
+
+    Parameters
+    ----------
+    pairs : sequence of PairPicture
+        One at least.
+    title : str
+        Stands above the sheet.
+    path : Path
+        A PNG, PDF or SVG file.
+    """
     pairs = pairs[:MOST]
     across = min(ACROSS, len(pairs))
     lines = -(-len(pairs) // across)
@@ -42,7 +68,7 @@ def draw_pairs(pairs: Sequence[PairPicture], title: str, path: Path) -> None:
         bottom = height - 0.5 - (line + 1) * (ABOVE + SIDE + BELOW) + BELOW
         for image, text, shift in ((pair.first, pair.first_text, 0), (pair.second, pair.second_text, SIDE + GAP)):
             box = ((left + shift) / width, bottom / height, SIDE / width, SIDE / height)
-            _draw(figure.add_axes(box), image, text, pair.labels_differ)
+            _draw_image(figure.add_axes(box), image, text, pair.labels_differ)
         figure.text(
             (left + SIDE + GAP / 2) / width,
             (bottom - 0.06) / height,
@@ -56,24 +82,19 @@ def draw_pairs(pairs: Sequence[PairPicture], title: str, path: Path) -> None:
     save(figure, path)
 
 
-def _draw(axes, image: np.ndarray, text: str, marked: bool) -> None:
+def _draw_image(axes: "Axes", image: np.ndarray, text: str, marked: bool) -> None:
     axes.set_xticks([])
     axes.set_yticks([])
     smooth = "antialiased" if max(image.shape[:2]) > 100 else "nearest"  # few pixels are shown as squares
     axes.imshow(_squared(image), cmap="gray", vmin=0, vmax=255, interpolation=smooth)
-    axes.set_title("\n".join(map(_shortened, text.split("\n"))), fontsize=7.5, pad=3, parse_math=False)
+    title = "\n".join(shortened(line, LETTERS) for line in text.split("\n"))
+    axes.set_title(title, fontsize=7.5, pad=3, parse_math=False)
     for side in axes.spines.values():
         side.set(color=COLOURS[1] if marked else "#bbbbbb", linewidth=3 if marked else 0.8)
 
 
-def _shortened(text: str) -> str:
-    """The beginning and the end of a long text: ids often differ at the end."""
-    half = LETTERS // 2
-    return text if len(text) <= LETTERS else f"{text[: half - 1]}…{text[-half:]}"
-
-
 def _squared(image: np.ndarray) -> np.ndarray:
-    """Centred on white, so that all images of a sheet take the same room."""
+    """Return the image centred on a white square, so that all images of a sheet take the same room."""
     height, width = image.shape[:2]
     side = max(height, width)
     square = np.full((side, side, *image.shape[2:]), 255, dtype=np.uint8)

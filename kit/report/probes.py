@@ -1,7 +1,8 @@
-"""Pictures of probes: activations over time, learning by depth, the butterfly; several runs on the same scales."""
+"""The command `probe`: pictures of what probes measured, of several runs on the same scales."""
 
 from collections.abc import Mapping, Sequence
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import numpy as np
 
@@ -10,6 +11,12 @@ from kit.core.files import need_output
 from kit.core.plotting import COLOURS, MARKERS, new_figure, save
 from kit.core.runs import RunDir
 from kit.report.measured import Activations, Learning, read_activations, read_learning
+from kit.report.text import counted
+
+if TYPE_CHECKING:
+    from matplotlib.axes import Axes
+    from matplotlib.colors import Normalize
+    from matplotlib.figure import Figure
 
 BINS = 48
 DECADES = 3  # of the colours, below the fullest bin beyond the lowest (which holds the zeros of ReLUs)
@@ -25,10 +32,18 @@ SUMMARIES = {"mean": "mean", "std": "spread", "near_zero": "share near zero (wit
 
 
 def draw_activations(runs: Mapping[str, Activations], path: Path) -> None:
-    """A column a run, a row a layer: magnitude from 0 over time, log counts, yellow more and blue fewer; the strip
-    on top is what lies beyond the axis. Below them mean, spread and share near zero over time.
+    """Draw activations over time, a column a run and a row a layer.
 
-    A row has one axis, which holds 99.9 % of all values of each run, and one scale of colours.
+    Each panel shows magnitudes from 0 over time, with log counts: yellow is more, blue is fewer. The strip on top
+    is what lies beyond the axis. A row has one axis, which holds 99.9 % of all values of each run, and one scale
+    of colours. Below them are mean, spread and share near zero over time.
+
+    Parameters
+    ----------
+    runs : mapping of str to Activations
+        Label → what was measured in the run, all of the same layers.
+    path : Path
+        The file to write.
     """
     layers = next(iter(runs.values())).layers
     shown = np.linspace(0, len(layers) - 1, min(len(layers), MOST_LAYERS)).round().astype(int).tolist()
@@ -42,7 +57,7 @@ def draw_activations(runs: Mapping[str, Activations], path: Path) -> None:
         values = values[np.isfinite(values)]
         low, high = values.min(initial=np.inf), values.max(initial=-np.inf)
         for axes, each in zip(panels[row], runs.values(), strict=True):
-            _by_depth(axes, each.steps, getattr(each, what)[:, shown], [layers[layer] for layer in shown])
+            _draw_by_depth(axes, each.steps, getattr(each, what)[:, shown], [layers[layer] for layer in shown])
             if low < high:
                 axes.set_ylim(low - 0.05 * (high - low), high + 0.05 * (high - low))
             axes.set_title(title, fontsize=9)
@@ -50,12 +65,12 @@ def draw_activations(runs: Mapping[str, Activations], path: Path) -> None:
         axes.set_title(f"{name}\n{axes.get_title()}", fontsize=9)
     for axes in panels[-1]:
         axes.set_xlabel("update", fontsize=8)
-    _legend(figure, panels[-1, 0], "layer")
+    _draw_legend(figure, panels[-1, 0], "layer")
     save(figure, path)
 
 
-def _draw_layer(figure, panels, runs: Mapping[str, Activations], layer: int) -> None:
-    """One row of heat maps: of one layer, in each run."""
+def _draw_layer(figure: "Figure", panels: np.ndarray, runs: Mapping[str, Activations], layer: int) -> None:
+    """Draw a row of heat maps: of one layer, in each run."""
     from matplotlib.cm import ScalarMappable
     from matplotlib.colors import LogNorm
 
@@ -75,7 +90,17 @@ def _draw_layer(figure, panels, runs: Mapping[str, Activations], layer: int) -> 
 
 
 def draw_learning(runs: Mapping[str, Learning], path: Path) -> None:
-    """A column a run, a row a measure, a line a depth group; dark is the stem. On a log scale 0 is a gap."""
+    """Draw how each depth group learned: a column a run, a row a measure, a line a depth group.
+
+    Dark is the stem. On a log scale 0 is a gap.
+
+    Parameters
+    ----------
+    runs : mapping of str to Learning
+        Label → what was measured in the run, all of the same depth groups.
+    path : Path
+        The file to write.
+    """
     groups = next(iter(runs.values())).groups
     figure = new_figure(3.4 * len(runs) + 0.6, 2.1 * len(MEASURES) + 0.6)
     panels = figure.subplots(len(MEASURES), len(runs), squeeze=False, sharex="col", sharey="row")
@@ -85,21 +110,28 @@ def draw_learning(runs: Mapping[str, Learning], path: Path) -> None:
         for column, (name, each) in enumerate(runs.items()):
             axes = panels[row, column]
             measured = getattr(each, measure)
-            _by_depth(axes, each.steps, np.where(measured > 0, measured, np.nan), groups)
+            _draw_by_depth(axes, each.steps, np.where(measured > 0, measured, np.nan), groups)
             if len(positive):
                 axes.set_yscale("log")
                 axes.set_ylim(max(positive.min(), positive.max() * 1e-10) / 2, positive.max() * 2)
             axes.set_title(f"{name}\n{title}" if row == 0 else title, fontsize=9)
     for axes in panels[-1]:
         axes.set_xlabel("update", fontsize=8)
-    _legend(figure, panels[-1, 0], "depth group (a gap: stands still)")
+    _draw_legend(figure, panels[-1, 0], "depth group (a gap: stands still)")
     save(figure, path)
 
 
 def draw_butterfly(runs: Mapping[str, Learning], path: Path) -> None:
-    """A panel a run: how far the output moves when each depth group is perturbed alike, a line a moment.
+    """Draw how far the output moves when each depth group is perturbed alike: a panel a run, a line a moment.
 
-    Hollow marks at the foot: not at all, as of residual branches whose last norm is still 0.
+    A hollow mark at the foot means not at all, as of residual branches whose last norm is still 0.
+
+    Parameters
+    ----------
+    runs : mapping of str to Learning
+        Label → what was measured in the run, in each of them the butterfly.
+    path : Path
+        The file to write.
     """
     figure = new_figure(3.6 * len(runs) + 0.6, 3.8)
     panels = figure.subplots(1, len(runs), squeeze=False, sharey=True)[0]
@@ -111,7 +143,7 @@ def draw_butterfly(runs: Mapping[str, Learning], path: Path) -> None:
         for turn, (done, effect) in enumerate(zip(each.butterfly_steps, each.butterfly, strict=True)):
             colour, marker = COLOURS[turn % len(COLOURS)], MARKERS[turn % len(MARKERS)]
             moved = effect > 0
-            label = f"after {done} update{'' if done == 1 else 's'}"
+            label = f"after {counted(done, 'update')}"
             axes.plot(places, np.where(moved, effect, np.nan), color=colour, marker=marker, label=label)
             axes.plot(places[~moved], np.full((~moved).sum(), foot), marker, color=colour, fillstyle="none")
         axes.set_yscale("log")
@@ -127,16 +159,16 @@ def draw_butterfly(runs: Mapping[str, Learning], path: Path) -> None:
     save(figure, path)
 
 
-def _draw_heat(axes, steps: np.ndarray, shares: np.ndarray, top: float, norm) -> None:
-    """shares [bins + 1, samples]; each sample reaches to the next one, the last as far as the one before."""
+def _draw_heat(axes: "Axes", steps: np.ndarray, shares: np.ndarray, top: float, norm: "Normalize") -> None:
+    """Draw shares [bins + 1, samples]: each sample reaches to the next one, the last as far as the one before."""
     ends = np.append(steps, steps[-1] + (steps[-1] - steps[-2] if len(steps) > 1 else 1))
     axes.pcolormesh(ends, np.linspace(0, top, len(shares)), shares[:-1], norm=norm, cmap="viridis")
     axes.pcolormesh(ends, [1.03 * top, 1.1 * top], shares[-1:], norm=norm, cmap="viridis")
     axes.set_ylim(0, 1.1 * top)
 
 
-def _by_depth(axes, steps: np.ndarray, values: np.ndarray, names: Sequence[str]) -> None:
-    """A line a layer or depth group, values [samples, lines]; dark is the stem."""
+def _draw_by_depth(axes: "Axes", steps: np.ndarray, values: np.ndarray, names: Sequence[str]) -> None:
+    """Draw a line a layer or depth group of values [samples, lines]; dark is the stem."""
     from matplotlib import colormaps
 
     for place, name in enumerate(names):
@@ -148,22 +180,33 @@ def _by_depth(axes, steps: np.ndarray, values: np.ndarray, names: Sequence[str])
     axes.tick_params(labelsize=7)
 
 
-def _legend(figure, axes, title: str) -> None:
-    """One for all panels, below them."""
+def _draw_legend(figure: "Figure", axes: "Axes", title: str) -> None:
+    """Draw one legend for all panels, below them."""
     handles, labels = axes.get_legend_handles_labels()
     figure.legend(handles, labels, fontsize=7, title=title, title_fontsize=7, loc="outside lower center", ncols=5)
 
 
 def probe(runs: Sequence[str | Path], prefix: str | None = None) -> list[Path]:
-    """Draws activations, learning by depth and, where it was measured, the butterfly; returns the files.
+    """Draw activations, learning by depth and, where it was measured, the butterfly.
 
-    runs    folders like runs/thread/uniform/seed0/fold0
-    prefix  of the files' names; None: `probes` in the run's folder, or where the command runs for several runs
+    Parameters
+    ----------
+    runs : sequence of str or Path
+        Folders like runs/thread/uniform/seed0/fold0.
+    prefix : str, optional
+        How the names of the files begin; left out: `probes` in the run's folder, of several runs where the command
+        runs.
 
-    Raises KitError for a folder that is no run, one without probes, and runs of different networks.
+    Returns
+    -------
+    list of Path
+        The files that were written.
+
+    Raises
+    ------
+    KitError
+        For a folder that is no run, a run without probes, and runs of different networks.
     """
-    from kit.report.probes import draw_activations, draw_butterfly, draw_learning
-
     members = {label: RunDir(Path(folder)) for label, folder in _labelled(runs).items()}
     activations = {label: read_activations(run.activations) for label, run in members.items()}
     learning = {label: read_learning(run.learning) for label, run in members.items()}
@@ -171,7 +214,7 @@ def probe(runs: Sequence[str | Path], prefix: str | None = None) -> list[Path]:
         ("layers", {label: each.layers for label, each in activations.items()}),
         ("depth groups", {label: each.groups for label, each in learning.items()}),
     ):
-        _need_alike(what, names)
+        _need_same(what, names)
     start = Path(prefix) if prefix else (Path(runs[0]) if len(runs) == 1 else Path()) / "probes"
     files = [start.with_name(f"{start.name}-{what}.png") for what in ("activations", "learning", "butterfly")]
     need_output("--output", str(files[0]), (".png",))
@@ -185,17 +228,17 @@ def probe(runs: Sequence[str | Path], prefix: str | None = None) -> list[Path]:
 
 
 def _labelled(runs: Sequence[str | Path]) -> dict[str, str | Path]:
-    """A label for each run: its policy, and its seed and fold where several runs of a policy are shown."""
+    """Return label → run: its policy, with its seed and fold where several runs of a policy are shown."""
     if len(set(map(str, runs))) < len(runs):
         raise KitError("probe: the same run stands there twice")
     labels = {}
     for folder in runs:
-        record = RunDir(Path(folder)).read()
+        run = RunDir(Path(folder))
+        record = run.read()
         if not record:
             raise KitError(
                 f"{folder}: is no run (it holds no run.json); give a folder like runs/digits/uniform/seed0/fold0"
             )
-        run = RunDir(Path(folder))
         if not (run.activations.is_file() and run.learning.is_file()):
             raise KitError(
                 f"{folder}: was trained without probes; set training.probes={{every: 10}} (and runs: all there, "
@@ -209,7 +252,8 @@ def _labelled(runs: Sequence[str | Path]) -> dict[str, str | Path]:
     return {str(folder): folder for folder in runs}  # of several experiments
 
 
-def _need_alike(what: str, names: Mapping[str, list[str]]) -> None:
+def _need_same(what: str, names: Mapping[str, list[str]]) -> None:
+    """Raise KitError where the names of layers or depth groups are not the same in all runs."""
     (first, expected), *others = names.items()
     for label, found in others:
         if found != expected:

@@ -11,7 +11,7 @@ from support.colours import COLOURS, experiment_content
 from support.refusals import refusal_of
 
 import kit.scoring.blend as scoring_blend
-from kit.cli.show_blend import show_blend
+from kit.cli.show import show_blend
 from kit.competition.folds import FoldPlan, make_folds, read_folds, write_folds
 from kit.competition.load import load_competition
 from kit.core.files import write_json, write_text

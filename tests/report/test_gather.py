@@ -16,7 +16,7 @@ from kit.core.files import write_json, write_text
 from kit.core.paths import OutputDirs
 from kit.core.runs import ExperimentDir, RunKey
 from kit.experiment.config import validate
-from kit.report.gather import gather, report
+from kit.report.gather import find_experiment, gather, report
 from kit.scoring.f1 import per_class
 
 
@@ -36,9 +36,9 @@ def test_everything_that_is_there_is_gathered(gathered):
     assert [policy.name for policy in gathered.policies] == list(POLICIES)
     assert (gathered.baseline, gathered.metric, gathered.fold_plan) == ("uniform", "macro F1", "f01d")
     assert all(len(policy.finished) == len(policy.histories) == 6 for policy in gathered.policies)
-    assert {policy.shown for policy in gathered.policies} == {"Seed 0, fold 0"}
+    assert {policy.shown_run for policy in gathered.policies} == {"Seed 0, fold 0"}
     assert all(policy.activations and policy.learning and policy.rates for policy in gathered.policies)
-    assert gathered.without == ""
+    assert gathered.unavailable == ""
 
 
 def test_decided_rows_give_the_stored_scores(gathered):
@@ -121,7 +121,7 @@ def test_of_unfinished_runs_what_is_finished_is_shown(tmp_path, competition):
     (folder.policy("discriminative") / "scores.json").unlink()
     made = gather(folder, OutputDirs(tmp_path))
     assert [len(policy.finished) for policy in made.policies] == [2, 0, 3]
-    assert {policy.shown for policy in made.policies if policy.finished} == {"Seed 0, fold 1"}
+    assert {policy.shown_run for policy in made.policies if policy.finished} == {"Seed 0, fold 1"}
     page = report(folder.path, OutputDirs(tmp_path)).read_text(encoding="utf-8")
     assert "5 runs finished, 3 failed, 1 running" in page
     assert "out of &lt;memory&gt;" in page
@@ -133,6 +133,17 @@ def test_a_folder_with_nothing_but_a_config_has_a_report(tmp_path, competition):
     write_text(folder.config, validate(experiment_content(competition), "test").to_yaml())
     page = report(folder.path, OutputDirs(tmp_path)).read_text(encoding="utf-8")
     assert "No run is finished yet" in page
+
+
+def test_an_experiment_is_found_by_its_name_or_its_folder(whole, tmp_path, monkeypatch):
+    root, folder = whole
+    assert find_experiment("tiny", root) == folder.path
+    assert find_experiment(str(folder.path), tmp_path) == folder.path
+    monkeypatch.chdir(root)
+    assert find_experiment("tiny") == Path("runs/tiny")
+    assert refusal_of(find_experiment, "tinny", "output") == (
+        "tinny: there is no such experiment in output/runs, and no folder of one"
+    )
 
 
 def test_what_is_no_experiment_or_damaged_is_refused(tmp_path, whole):

@@ -70,7 +70,7 @@ def test_ten_policies_with_probes_stay_below_five_megabytes(page, hostile):
     assert len(page.encode()) < 5_000_000
 
 
-def test_the_same_material_gives_the_same_page(page, hostile):
+def test_the_same_data_give_the_same_page(page, hostile):
     assert render(hostile) == page
 
 
@@ -229,9 +229,9 @@ def test_many_labels_show_the_lowest_and_the_most_confused():
     }
     outcome = PolicyOutcome(pd.RangeIndex(800), truth, predicted, np.zeros(800))
     policy = PolicyData("uniform", scores=scores, outcome=outcome)
-    material = ReportData("many", "macro F1", "uniform", [policy], classes=classes, names=classes)
-    assert by_class.confusion(material) == []
-    made = render(material)
+    report_data = ReportData("many", "macro F1", "uniform", [policy], classes=classes, names=classes)
+    assert by_class.confusion(report_data) == []
+    made = render(report_data)
     lowest = content_of(made)["lowest-classes"]["data"][0]
     assert lowest["text"] == classes[:30]
     pairs = table_of(made, "confused")

@@ -7,13 +7,13 @@ import numpy as np
 from support.colours import experiment_content
 
 from kit.competition.folds import FoldPlan, write_folds
-from kit.competition.load import load_competition
+from kit.competition.load import Competition, load_competition
 from kit.core.files import write_json, write_text
-from kit.core.runs import ExperimentDir, RunKey, RunRecord, predictions, write_predictions
-from kit.experiment.config import validate
+from kit.core.runs import ExperimentDir, RunDir, RunKey, RunRecord, predictions, write_predictions
+from kit.experiment.config import ExperimentConfig, validate
 from kit.experiment.loaded import LoadedExperiment
 from kit.experiment.pool import pool_policy
-from kit.lr import PolicyGroup
+from kit.lr import PolicyGroup, RateMatrix
 
 GROUPS = {"stem": 300, "layer1": 900, "layer2": 2500, "layer3": 7000, "layer4": 20000, "fc": 130}
 
@@ -39,11 +39,26 @@ def write_experiment(
     skill: float = 1.0,
     **sections,
 ) -> ExperimentDir:
-    """An experiment as `run` and `compare` leave it, its runs made up: the better a policy's SKILL, the more its
-    probabilities know of the truth.
+    """Write an experiment as `run` and `compare` leave it, with runs that are made up.
 
-    data     the competition's folder
-    samples  of the probes in the first seed's first fold; 0: no probes
+    Parameters
+    ----------
+    root : Path
+        The folder that is to hold runs/ and submissions/.
+    data : Path
+        The competition's folder.
+    policies : dict, optional
+        As in a config; left out: POLICIES.
+    seeds, steps : int
+        The number of seeds, and of the updates of a run.
+    samples : int
+        Of the probes in the first seed's first fold; 0: no probes.
+    compared : bool
+        Whether there is a comparison.
+    skill : float
+        The higher, the more the probabilities know of the truth; each policy's SKILL multiplies it.
+    **sections
+        More sections of the config.
     """
     policies = policies or POLICIES
     content = experiment_content(data, seeds=list(range(seeds)), **sections) | {"policies": policies}
@@ -58,19 +73,9 @@ def write_experiment(
         for seed in range(seeds):
             for fold in range(3):
                 generator = np.random.default_rng([place, seed, fold])
-                run = folder.run(RunKey(name, seed, fold))
-                _write_run(
-                    run,
-                    name,
-                    seed,
-                    fold,
-                    loaded,
-                    plan,
-                    skill * SKILL[place % len(SKILL)],
-                    steps,
-                    matrix,
-                    generator,
-                )
+                key = RunKey(name, seed, fold)
+                run = folder.run(key)
+                _write_run(run, key, loaded, plan, skill * SKILL[place % len(SKILL)], matrix, generator)
                 if samples and (seed, fold) == (0, 0):
                     write_probes(run, samples, steps, generator, slow=name == "discriminative")
         whole = LoadedExperiment(experiment, folder, loaded, plan, {})
@@ -81,8 +86,16 @@ def write_experiment(
     return folder
 
 
-def _write_run(run, name, seed, fold, loaded, plan, skill, steps, matrix, generator) -> None:
-    rows, classes = plan.validation_rows(fold), len(loaded.classes)
+def _write_run(
+    run: RunDir,
+    key: RunKey,
+    loaded: Competition,
+    plan: FoldPlan,
+    skill: float,
+    matrix: RateMatrix,
+    generator: np.random.Generator,
+) -> None:
+    rows, classes, steps = plan.validation_rows(key.fold), len(loaded.classes), len(matrix.lr)
     truth = loaded.targets[rows] if loaded.label_format.multilabel else np.eye(classes)[loaded.targets[rows]]
     logits = skill * (2 * truth - 1) + generator.normal(0, 1.5, truth.shape)
     probabilities = 1 / (1 + np.exp(-logits))
@@ -103,26 +116,26 @@ def _write_run(run, name, seed, fold, loaded, plan, skill, steps, matrix, genera
     run.write(
         RunRecord(
             status="finished",
-            policy=name,
-            seed=seed,
-            fold=fold,
-            fingerprint=f"{name}{seed}{fold}",
-            depends_on={"config": "c0ffee", "folds": "f01d", "policy": name},
+            policy=key.policy,
+            seed=key.seed,
+            fold=key.fold,
+            fingerprint=f"{key.policy}{key.seed}{key.fold}",
+            depends_on={"config": "c0ffee", "folds": "f01d", "policy": key.policy},
             versions={"python": "3.13.1", "torch": "2.10.0"},
             device="cpu",
             processes=1,
             precision="fp32",
             groups=GROUPS,
             steps=steps,
-            initial_weights=f"ab{seed}",
+            initial_weights=f"ab{key.seed}",
             seconds={"training": 1.5, "whole": 2.0},
             scores={"macro F1": 0.5},
         )
     )
 
 
-def write_probes(run, samples: int, steps: int, generator, slow: bool) -> None:
-    """Activations that spread with time, more where not `slow`, and groups that move alike."""
+def write_probes(run: RunDir, samples: int, steps: int, generator: np.random.Generator, slow: bool) -> None:
+    """Write activations that spread with time, more where not `slow`, and depth groups that move alike."""
     at = np.unique(np.linspace(0, steps - 1, samples).round().astype(int))
     layers = [*list(GROUPS)[:5], "head"]
     edges = 2.0 ** np.linspace(-8, 6, 141)
@@ -164,8 +177,8 @@ def write_probes(run, samples: int, steps: int, generator, slow: bool) -> None:
     )
 
 
-def _comparison(experiment, folder) -> dict:
-    """As comparison.json is: three views, of which the last is of two policies."""
+def _comparison(experiment: ExperimentConfig, folder: ExperimentDir) -> dict:
+    """Return what comparison.json holds: three views, of which the last is of two policies."""
     names = list(experiment.policies)
     scores = {name: json.loads((folder.policy(name) / "scores.json").read_text()) for name in names}
     views = [

@@ -1,15 +1,22 @@
-"""The report's figures: what was gathered of an experiment → Plotly's data and layout, with a caption in words.
+"""The figures of the report: Plotly's data and layout, with a caption in words.
 
-material is what they are drawn from, drawing what they share; the other modules hold the figures by subject.
+They are drawn from `kit.report.material`. `drawing` holds what they share, the other modules the figures by
+subject.
 """
 
-from kit.report.figures.by_class import MOST_CLASSES, best_and_baseline, class_scores, confusion, lowest_classes
+from kit.report.figures.by_class import (
+    best_and_baseline,
+    class_scores,
+    confusion,
+    has_confusion_matrix,
+    lowest_classes,
+)
 from kit.report.figures.by_depth import butterfly, distance_by_depth, learning
 from kit.report.figures.differences import by_fold, forest
-from kit.report.figures.over_time import activations, learning_curves, rates
+from kit.report.figures.heat_maps import activations
+from kit.report.figures.over_time import learning_curves, rates
 
 __all__ = [
-    "MOST_CLASSES",
     "activations",
     "best_and_baseline",
     "butterfly",
@@ -18,6 +25,7 @@ __all__ = [
     "confusion",
     "distance_by_depth",
     "forest",
+    "has_confusion_matrix",
     "learning",
     "learning_curves",
     "lowest_classes",

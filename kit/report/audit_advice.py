@@ -1,0 +1,80 @@
+"""What an audit advises: what to mend in the data, and what to set in the config."""
+
+import pandas as pd
+
+from kit.competition.config import FoldsConfig
+from kit.competition.duplicates import Setting, components, duplicate_pairs, duplicates_advice
+from kit.competition.find_groups import SuspectedGroups
+from kit.data.hashes import ImageHashes
+from kit.experiment.config import ExperimentConfig
+
+NEAR = 6  # bits, where folds.duplicates states no number; docs/audit.md has the figures
+
+
+def advice_on(
+    experiment: ExperimentConfig,
+    hashes: ImageHashes,
+    pairs: pd.DataFrame,
+    setting: Setting,
+    suspects: list[SuspectedGroups],
+    broken: pd.DataFrame,
+    rare: pd.DataFrame,
+) -> list[str]:
+    """Return a line for each thing that is to be done or borne in mind.
+
+    Parameters
+    ----------
+    experiment : ExperimentConfig
+        What is set already.
+    hashes : ImageHashes
+        Of the train images.
+    pairs, suspects, broken, rare
+        As in `kit.report.audit.Audit`.
+    setting : int or "exact"
+        How near the images of `pairs` are.
+    """
+    lines = []
+    for part, images in broken.groupby("part", sort=False):
+        what = "mend or remove them and their rows" if part == "train" else "their rows get the prior"
+        lines.append(f"{part} images that cannot be read: {len(images)}; {what}")
+    if count := int(pairs["labels_differ"].sum()):
+        what = "look at them: one of the two labels may be wrong"
+        lines.append(f"pairs that are alike but have different labels: {count}; {what}")
+    lines += _fold_advice(experiment.folds, hashes, pairs, setting, suspects)
+    if count := pairs.loc[pairs["with_test"], "second"].nunique():
+        lines.append(f"test images that are like train images: {count}; they flatter the score on the leaderboard")
+    if len(rare):
+        what = "groups" if "groups" in rare else "rows"
+        lines.append(f"classes with fewer {what} than folds: {len(rare)}; their scores rest on very little")
+    return lines
+
+
+def _fold_advice(
+    folds: FoldsConfig, hashes: ImageHashes, pairs: pd.DataFrame, setting: Setting, suspects: list[SuspectedGroups]
+) -> list[str]:
+    lines = []
+    proposed = next((suspect.setting for suspect in suspects if suspect.setting), None)
+    if proposed:
+        lines.append(f"rows seem to come in groups; set {proposed}, so that no group spans folds")
+    if count := int(pairs["spans_folds"].sum()):
+        line = f"pairs that are alike and span folds: {count}; models are scored on what they have seen"
+        lines.append(line if proposed else f"{line}; {_joining(folds, hashes, setting)}")
+    if folds.duplicates in ("exact", setting):
+        groups = components(len(hashes), duplicate_pairs(hashes, folds.duplicates))
+        lines += filter(None, [duplicates_advice(groups, folds.k, folds.duplicates)])
+    return lines
+
+
+def _joining(folds: FoldsConfig, hashes: ImageHashes, setting: Setting) -> str:
+    """Return what to set, so that duplicates are in one fold.
+
+    It is the largest distance up to `setting` at which no group of duplicates outgrows a fold.
+    """
+    choices = [bits for bits in (16, 12, 8, NEAR, 4, 2, 0) if setting != "exact" and bits <= setting]
+    fitting = (
+        bits
+        for bits in choices
+        if not duplicates_advice(components(len(hashes), duplicate_pairs(hashes, bits)), folds.k, bits)
+    )
+    choice = next(fitting, "exact")
+    return f"add duplicates: {choice} to folds" if folds.group else f"set folds: {{duplicates: {choice}}}"
