@@ -96,11 +96,6 @@ class RunDir:
     def write(self, record: dict[str, Any]) -> None:
         write_json(self.path / "run.json", record)
 
-    def read_history(self) -> list[dict[str, Any]]:
-        if not self.history.is_file():
-            return []
-        return [json.loads(line) for line in self.history.read_text(encoding="utf-8").splitlines()]
-
 
 @dataclass(frozen=True)
 class ExperimentDir:

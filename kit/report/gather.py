@@ -22,8 +22,8 @@ from kit.experiment.fold_plan import read_plan
 from kit.experiment.pool import pooled, stored_scores
 from kit.lr import Clock, PolicyConfig, PolicyGroup
 from kit.report.material import PolicyData, PolicyOutcome, RealisedRates, ReportData, Thumbnail
-from kit.report.measured import Activations, Learning, read_activations, read_learning
 from kit.report.page import render
+from kit.training.records import Activations, Learning, RateRecord, read_history
 
 MOST_IMAGES = 24
 SIDE = 96  # of a thumbnail, at most
@@ -175,7 +175,7 @@ def _policy(
     return PolicyData(
         name=name,
         records=records,
-        histories=[each.read_history() for each in finished],
+        histories=[read_history(each.history) for each in finished],
         scores=scores,
         shown=f"Seed {record['seed']}, fold {record['fold']}",
         rates=read_rates(run, experiment.policies.get(name)),
@@ -189,9 +189,8 @@ def read_rates(run: RunDir, config: PolicyConfig | None) -> RealisedRates | None
     """The rates that a run recorded, and those that its policy intended, at up to 3000 of its updates."""
     if not run.rates.is_file() or not run.rates.stat().st_size:
         return None
-    with np.load(run.rates) as saved:
-        lr, names = saved["lr"], [str(name) for name in saved["groups"]]
-        multiplier = saved.get("multiplier")
+    realised = RateRecord.load(run.rates)
+    lr, names, multiplier = realised.lr, realised.groups, realised.multiplier
     steps = np.unique(np.linspace(0, len(lr) - 1, min(len(lr), MOST_STEPS)).round().astype(np.int64))
     intended = _intended(run, config, names, len(lr), steps)
     if intended is not None and multiplier is not None:
@@ -204,7 +203,7 @@ def _intended(
 ) -> np.ndarray | None:
     """The policy's rates at these updates; None where policy or groups are not known."""
     sizes = run.read().get("groups", {})
-    epochs = [line for line in run.read_history() if line.get("epoch")]
+    epochs = [line for line in read_history(run.history) if line.get("epoch")]
     if config is None or list(sizes) != names:
         return None
     per_epoch = round(epochs[-1]["step"] / epochs[-1]["epoch"]) if epochs else None
@@ -217,11 +216,11 @@ def _intended(
 
 
 def _activations(run: RunDir) -> Activations | None:
-    return read_activations(run.activations) if run.activations.is_file() else None
+    return Activations.load(run.activations) if run.activations.is_file() else None
 
 
 def _learning(run: RunDir) -> Learning | None:
-    return read_learning(run.learning) if run.learning.is_file() else None
+    return Learning.load(run.learning) if run.learning.is_file() else None
 
 
 def _outcome(

@@ -9,7 +9,8 @@ from kit.core.errors import KitError, some
 from kit.core.files import need_output
 from kit.core.plotting import COLOURS, MARKERS, new_figure, save
 from kit.core.runs import RunDir
-from kit.report.measured import Activations, Learning, read_activations, read_learning
+from kit.report.measured import heat_map, top_magnitude
+from kit.training.records import Activations, Learning
 
 BINS = 48
 DECADES = 3  # of the colours, below the fullest bin beyond the lowest (which holds the zeros of ReLUs)
@@ -59,8 +60,8 @@ def _draw_layer(figure, panels, runs: Mapping[str, Activations], layer: int) -> 
     from matplotlib.cm import ScalarMappable
     from matplotlib.colors import LogNorm
 
-    top = max(each.top(layer) for each in runs.values())
-    heats = [each.heat(layer, top, BINS) for each in runs.values()]
+    top = max(top_magnitude(each, layer) for each in runs.values())
+    heats = [heat_map(each, layer, top, BINS) for each in runs.values()]
     shares = [heat / heat.sum(axis=0).clip(min=1) for heat in heats]
     most = max(share[1:-1].max() for share in shares) or 1.0
     norm = LogNorm(most / 10**DECADES, most, clip=True)
@@ -165,8 +166,8 @@ def probe(runs: Sequence[str | Path], prefix: str | None = None) -> list[Path]:
     from kit.report.probes import draw_activations, draw_butterfly, draw_learning
 
     members = {label: RunDir(Path(folder)) for label, folder in _labelled(runs).items()}
-    activations = {label: read_activations(run.activations) for label, run in members.items()}
-    learning = {label: read_learning(run.learning) for label, run in members.items()}
+    activations = {label: Activations.load(run.activations) for label, run in members.items()}
+    learning = {label: Learning.load(run.learning) for label, run in members.items()}
     for what, names in (
         ("layers", {label: each.layers for label, each in activations.items()}),
         ("depth groups", {label: each.groups for label, each in learning.items()}),

@@ -1,6 +1,5 @@
 """The run directory, and predictions that are joined by id."""
 
-import json
 from collections import defaultdict
 from pathlib import Path
 
@@ -127,11 +126,3 @@ def test_record_of_a_run(tmp_path):
     run.write({"status": "running"})
     run.write({"status": "finished", "scores": {"macro F1": 0.1 + 0.2}})
     assert run.read() == {"status": "finished", "scores": {"macro F1": 0.1 + 0.2}}
-
-
-def test_history_of_a_run(tmp_path):
-    run = RunDir(tmp_path)
-    assert run.read_history() == []
-    lines = [{"step": 5, "loss": 0.5}, {"step": 10, "valid_score": 0.75}]
-    run.history.write_text("".join(json.dumps(line) + "\n" for line in lines))
-    assert run.read_history() == lines

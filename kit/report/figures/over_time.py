@@ -26,6 +26,7 @@ from kit.report.figures.drawing import (
     thinned,
 )
 from kit.report.material import PolicyData, ReportData
+from kit.report.measured import heat_map, top_magnitude
 
 MOST_CELLS = 170_000  # of all heat maps together, so that the page stays below 5 MB
 MOST_LAYERS = 8
@@ -168,12 +169,12 @@ def activations(material: ReportData) -> list[Figure]:
     for layer in layers:
         having = [policy for policy in shown if layer in policy.activations.layers]
         # The middle policy's: else one whose activations grow far would press all others flat.
-        each = sorted(policy.activations.top(_place(policy, layer)) for policy in having)
+        each = sorted(top_magnitude(policy.activations, _place(policy, layer)) for policy in having)
         tops[layer] = each[len(each) // 2] or 1.0
         for policy in having:
             made = policy.activations
             at = thinned(len(made.steps), most)
-            counts = made.heat(_place(policy, layer), tops[layer], bins=BINS)
+            counts = heat_map(made, _place(policy, layer), tops[layer], bins=BINS)
             maps[policy.name, layer] = made.steps[at], np.log10(1 + counts[:, at])
     brightest = {
         layer: max(float(heat.max()) for (_, name), (_, heat) in maps.items() if name == layer) for layer in layers
@@ -226,7 +227,7 @@ def _overflow(policy: PolicyData, layers: Sequence[str], tops: Mapping[str, floa
     worst = 0.0, "", 0
     for layer in layers:
         if layer in made.layers:
-            heat = made.heat(_place(policy, layer), tops[layer], bins=BINS)
+            heat = heat_map(made, _place(policy, layer), tops[layer], bins=BINS)
             share = heat[-1] / np.maximum(heat.sum(axis=0), 1)
             at = int(share.argmax())
             worst = max(worst, (float(share[at]), layer, int(made.steps[at])))
