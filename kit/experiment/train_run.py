@@ -21,10 +21,10 @@ from kit.core.runs import ExperimentDir, RunDir, RunKey, predictions, read_predi
 from kit.core.settings import fingerprint
 from kit.experiment.config import ExperimentConfig
 from kit.experiment.prepare import Prepared, Say
-from kit.lr import Policy
 from kit.model.build import build_model
 from kit.model.groups import depth_groups
 from kit.training.device import make_accelerator
+from kit.training.rates import RatePolicy
 from kit.training.trainer import FoldData, Trainer
 
 PACKAGES = ("torch", "torchvision", "timm", "albumentations", "accelerate", "numpy", "scikit-learn", "pandas")
@@ -109,7 +109,7 @@ def _told(key: RunKey, error: Exception) -> Exception:
 
 
 def trainer_of(
-    key: RunKey, prepared: Prepared, run: RunDir, accelerator: Accelerator, policy: Policy | None = None
+    key: RunKey, prepared: Prepared, run: RunDir, accelerator: Accelerator, policy: RatePolicy | None = None
 ) -> Trainer:
     """The Trainer of one run, its model built from the run's seed; under `policy` instead of the run's own."""
     experiment, competition = prepared.experiment, prepared.competition

@@ -52,7 +52,7 @@ class SignalMeter:
         return signals
 
     @torch.no_grad()
-    def note_update(self, rates: np.ndarray) -> None:
+    def after_update(self, rates: np.ndarray) -> None:
         """Measure how far the optimizer's step moved the weights, right after it used these `rates` [groups]."""
         if "direction" in self.names:
             moved = self._norms(

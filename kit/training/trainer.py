@@ -203,7 +203,7 @@ class Trainer:
 
         self.rates = RateWriter(policy, groups, total, per_epoch)
         controller, decay = policy.controller, config.optimizer.weight_decay
-        self.meter = SignalMeter(controller.signals, groups, decay) if controller else None
+        self.signal_meter = SignalMeter(controller.signals, groups, decay) if controller else None
         self.probes: Probes | None = None
         if config.probes and accelerator.is_main_process:
             self.probes = Probes(config.probes, self.model, total, seed)
@@ -313,8 +313,8 @@ class Trainer:
                 self.optimizer.step()  # by accelerate, nothing before all parts are there
                 self.optimizer.zero_grad()
         self.rates.confirm(step, self.optimizer)
-        if self.meter:
-            self.meter.note_update(self.rates.lr[step])
+        if self.signal_meter:
+            self.signal_meter.after_update(self.rates.lr[step])
         if self.probes:
             self.probes.after_update(step, self.optimizer)
         if self.ema:
@@ -324,12 +324,10 @@ class Trainer:
         """Do what has to be done between the gradients of the whole update and the optimizer's step."""
         if self.config.clip_grad:
             self.accelerator.clip_grad_norm_(self.wrapped_model.parameters(), self.config.clip_grad)
-        if self.meter:
-            if (
-                self.accelerator.scaler and not self.config.clip_grad
-            ):  # clipping has taken fp16's scale out already
+        if self.signal_meter:
+            if self.accelerator.scaler and not self.config.clip_grad:  # clipping takes fp16's scale out
                 self.accelerator.unscale_gradients(self.optimizer)
-            self.rates.control(step, self.optimizer, self.meter.measure())
+            self.rates.control(step, self.optimizer, self.signal_meter.measure())
         self.rates.record(step, self.optimizer)
         if self.probes and self.probes.due(step):
             self.probes.before_update(self._gradient_scale())
@@ -341,7 +339,7 @@ class Trainer:
     def _gradient_scale(self) -> float:
         """Return what fp16's gradients are still multiplied by."""
         scaler = self.accelerator.scaler
-        return scaler.get_scale() if scaler and not (self.config.clip_grad or self.meter) else 1.0
+        return scaler.get_scale() if scaler and not (self.config.clip_grad or self.signal_meter) else 1.0
 
     def _batches(self, first: int) -> Iterator[tuple[torch.Tensor, torch.Tensor]]:
         on_gpu = self.device.type == "cuda"
@@ -455,7 +453,7 @@ class Trainer:
                 "scaler": scaler.state_dict() if scaler else None,
                 "losses": self.losses,
                 "rates": self.rates.state_dict(),
-                "signals": self.meter.state_dict() if self.meter else None,
+                "signals": self.signal_meter.state_dict() if self.signal_meter else None,
                 "probes": self.probes.state_dict() if self.probes else None,
                 "history": self.history,
             },
@@ -481,8 +479,8 @@ class Trainer:
                 self.accelerator.scaler.load_state_dict(state["scaler"])
             self.losses.copy_(state["losses"])
             self.rates.load_state_dict(state["rates"])
-            if self.meter:
-                self.meter.load_state_dict(state["signals"])
+            if self.signal_meter:
+                self.signal_meter.load_state_dict(state["signals"])
             if self.probes:
                 self.probes.load_state_dict(state.get("probes"))
         return state["step"]
