@@ -157,8 +157,8 @@ def test_variants_are_not_policies_of_the_report(tmp_path, competition):
 def test_torch_is_not_needed(whole):
     code = (
         "import sys; from pathlib import Path; from kit.report.gather import report; "
-        "from kit.core.paths import Places; "
-        f"report(Path({str(whole[1].path)!r}), Places(Path({str(whole[0])!r}))); "
+        "from kit.core.paths import OutputDirs; "
+        f"report(Path({str(whole[1].path)!r}), OutputDirs(Path({str(whole[0])!r}))); "
         "assert 'torch' not in sys.modules and 'plotly.graph_objects' not in sys.modules"
     )
     subprocess.run([sys.executable, "-c", code], check=True, cwd=Path(__file__).parents[2])
