@@ -9,7 +9,6 @@ runs/<experiment>/
   tuning/fold<K>/   runs that tune a rate without that fold, laid out in the same way
 """
 
-import json
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -179,11 +178,6 @@ class RunDir:
     def write(self, record: RunRecord) -> None:
         """Write run.json."""
         write_json(self.path / "run.json", record.model_dump(exclude_unset=True))
-
-    def read_history(self) -> list[dict[str, Any]]:
-        if not self.history.is_file():
-            return []
-        return [json.loads(line) for line in self.history.read_text(encoding="utf-8").splitlines()]
 
 
 @dataclass(frozen=True)

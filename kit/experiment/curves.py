@@ -9,6 +9,7 @@ import numpy as np
 from kit.core.plotting import COLOURS, new_figure, save
 from kit.core.runs import ExperimentDir, RunDir
 from kit.lr.plots import draw_lines, rate_limits
+from kit.training.records import RateRecord, read_history
 
 COLUMNS = 5  # panels side by side
 MOST_CURVES = 8  # of scores in one panel that can be told apart
@@ -54,19 +55,17 @@ def _finished(folder: ExperimentDir, order: Sequence[str]) -> dict[str, list[Run
 
 def _draw_rates(axes, policy: str, runs: list[RunDir]) -> tuple[float, float]:
     """Draws the first run's rates; the lowest one above 0 and the highest."""
-    with np.load(runs[0].rates) as saved:
-        lr, names = saved["lr"], saved["groups"]
-        frozen = saved.get("frozen")  # runs of an earlier version have none
-    draw_lines(axes, lr, names, frozen)
+    realised = RateRecord.load(runs[0].rates)
+    draw_lines(axes, realised.lr, realised.groups, realised.frozen)
     axes.set_title(policy)
-    return rate_limits(lr)
+    return rate_limits(realised.lr)
 
 
 def _draw_scores(axes, runs: dict[str, list[RunDir]], metric: str) -> None:
     for (policy, members), colour in zip(runs.items(), COLOURS * len(runs), strict=False):
         by_epoch = defaultdict(list)
         for run in members:
-            for line in run.read_history():
+            for line in read_history(run.history):
                 if "valid_score" in line:
                     by_epoch[line["epoch"]].append(line["valid_score"])
         epochs = sorted(by_epoch)
@@ -85,7 +84,9 @@ def _draw_last_scores(axes, runs: dict[str, list[RunDir]], metric: str) -> None:
     """A row a policy, the best on top: the last score of each run, and their mean."""
     last = {}
     for policy, members in runs.items():
-        scores = [[line["valid_score"] for line in run.read_history() if "valid_score" in line] for run in members]
+        scores = [
+            [line["valid_score"] for line in read_history(run.history) if "valid_score" in line] for run in members
+        ]
         if scores := [each[-1] for each in scores if each]:
             last[policy] = scores
     ordered = sorted(last, key=lambda policy: np.mean(last[policy]))

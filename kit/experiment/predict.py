@@ -27,7 +27,7 @@ from kit.model.build import build_model, normalisation
 from kit.scoring.decide import Rule, choose_rule, plain_rule
 from kit.scoring.rules import Argmax
 from kit.training.device import make_accelerator
-from kit.training.predict import Normalise, predict
+from kit.training.predict import Normalise, Predictor
 
 
 @dataclass(frozen=True)
@@ -211,26 +211,23 @@ def _predict(
     accelerator: Accelerator,
     expired: Callable[[], bool],
 ) -> pd.DataFrame:
-    config, data, classes = experiment.prediction, experiment.data, list(read_predictions(run.oof).columns)
+    data, classes = experiment.data, list(read_predictions(run.oof).columns)
     images, rows = readable.images, readable.rows
     scratch = experiment.model.model_copy(update={"weights": "none"})
     model = build_model(scratch, len(classes), data.channels, data.size, seed=0)
     model.load_state_dict(load_file(run.weights))
     model.to(accelerator.device, memory_format=torch.channels_last)
     usual = normalisation(experiment.model.name, data.channels)
-    probabilities = predict(
+    predictor = Predictor(
         model,
-        images,
-        rows,
-        data.size,
         Normalise.of(data.mean or usual.mean, data.std or usual.std, accelerator.device),
         accelerator,
-        config.batch_size or 2 * experiment.training.batch_size,
-        data.workers,
-        config.tta,
+        data,
+        experiment.training,
+        experiment.prediction,
         experiment.competition.multilabel,
-        expired,
     )
+    probabilities = predictor.predict(images, rows, expired)
     if not np.isfinite(probabilities).all():
         raise KitError(
             f"{run.path} predicts values that are not finite in precision {accelerator.mixed_precision}; predict "

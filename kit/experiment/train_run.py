@@ -23,10 +23,10 @@ from kit.data.images import ImageSet
 from kit.experiment.config import ExperimentConfig
 from kit.experiment.loaded import LoadedExperiment
 from kit.experiment.prepare import TrainingData
-from kit.lr import Policy
 from kit.model.build import build_model
 from kit.model.groups import depth_groups
 from kit.training.device import make_accelerator
+from kit.training.rates import RatePolicy
 from kit.training.trainer import FoldData, Trainer, TrainResult
 
 PACKAGES = ("torch", "torchvision", "timm", "albumentations", "accelerate", "numpy", "scikit-learn", "pandas")
@@ -152,7 +152,7 @@ def trainer_of(
     data: TrainingData,
     run: RunDir,
     accelerator: Accelerator,
-    policy: Policy | None = None,
+    policy: RatePolicy | None = None,
 ) -> Trainer:
     """Return the Trainer of one run, its model built from the run's seed; `policy` in place of the run's own."""
     config, competition, recipe = loaded.config, loaded.competition, data.recipe

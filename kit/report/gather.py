@@ -17,10 +17,11 @@ from kit.experiment.fingerprint import stored_experiment
 from kit.experiment.fold_plan import read_plan
 from kit.experiment.pool import pooled, stored_scores
 from kit.lr import Clock, PolicyConfig
+from kit.lr.clock import policy_groups
 from kit.report.material import PolicyData, PolicyOutcome, RealisedRates, ReportData, raw_policies
-from kit.report.measured import read_activations, read_learning
 from kit.report.page import render
 from kit.report.thumbnails import most_wrong
+from kit.training.records import Activations, Learning, RateRecord, read_history
 
 MOST_STEPS = 3000  # of which rates are compared with the intended ones
 
@@ -222,12 +223,12 @@ def _policy(
     return PolicyData(
         name=name,
         records=records,
-        histories=[each.read_history() for each in finished],
+        histories=[read_history(each.history) for each in finished],
         scores=scores,
         shown_run=f"Seed {record['seed']}, fold {record['fold']}",
         rates=read_rates(run, experiment.policies.get(name)),
-        activations=read_activations(run.activations) if run.activations.is_file() else None,
-        learning=read_learning(run.learning) if run.learning.is_file() else None,
+        activations=Activations.load(run.activations) if run.activations.is_file() else None,
+        learning=Learning.load(run.learning) if run.learning.is_file() else None,
         outcome=_outcome(finished, experiment, folder, competition),
     )
 
@@ -239,9 +240,8 @@ def read_rates(run: RunDir, config: PolicyConfig | None) -> RealisedRates | None
     """
     if not run.rates.is_file() or not run.rates.stat().st_size:
         return None
-    with np.load(run.rates) as saved:
-        lr, names = saved["lr"], [str(name) for name in saved["groups"]]
-        multiplier = saved.get("multiplier")
+    realised = RateRecord.load(run.rates)
+    lr, names, multiplier = realised.lr, realised.groups, realised.multiplier
     steps = np.unique(np.linspace(0, len(lr) - 1, min(len(lr), MOST_STEPS)).round().astype(np.int64))
     intended = _intended(run, config, names, len(lr), steps)
     if intended is not None and multiplier is not None:
@@ -253,8 +253,8 @@ def _intended(
     run: RunDir, config: PolicyConfig | None, names: list[str], total: int, steps: np.ndarray
 ) -> np.ndarray | None:
     """Return the policy's rates at these updates, [steps, groups]; None where policy or groups are not known."""
-    sizes = run.read().get("groups", {})
-    epochs = [line for line in run.read_history() if line.get("epoch")]
+    sizes = run.record.groups
+    epochs = [line for line in read_history(run.history) if line.get("epoch")]
     if config is None or list(sizes) != names:
         return None
     per_epoch = round(epochs[-1]["step"] / epochs[-1]["epoch"]) if epochs else None

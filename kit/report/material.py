@@ -7,7 +7,7 @@ from typing import Any
 import numpy as np
 import pandas as pd
 
-from kit.report.measured import Activations, Learning
+from kit.training.records import Activations, Learning
 
 
 @dataclass(frozen=True)

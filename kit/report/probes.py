@@ -10,8 +10,9 @@ from kit.core.errors import KitError, some
 from kit.core.files import need_output
 from kit.core.plotting import COLOURS, MARKERS, new_figure, save
 from kit.core.runs import RunDir
-from kit.report.measured import Activations, Learning, read_activations, read_learning
+from kit.report.measured import heat_map, top_magnitude
 from kit.report.text import counted
+from kit.training.records import Activations, Learning
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
@@ -74,8 +75,8 @@ def _draw_layer(figure: "Figure", panels: np.ndarray, runs: Mapping[str, Activat
     from matplotlib.cm import ScalarMappable
     from matplotlib.colors import LogNorm
 
-    top = max(each.top(layer) for each in runs.values())
-    heats = [each.heat(layer, top, BINS) for each in runs.values()]
+    top = max(top_magnitude(each, layer) for each in runs.values())
+    heats = [heat_map(each, layer, top, BINS) for each in runs.values()]
     shares = [heat / heat.sum(axis=0).clip(min=1) for heat in heats]
     most = max(share[1:-1].max() for share in shares) or 1.0
     norm = LogNorm(most / 10**DECADES, most, clip=True)
@@ -208,8 +209,8 @@ def probe(runs: Sequence[str | Path], prefix: str | None = None) -> list[Path]:
         For a folder that is no run, a run without probes, and runs of different networks.
     """
     members = {label: RunDir(Path(folder)) for label, folder in _labelled(runs).items()}
-    activations = {label: read_activations(run.activations) for label, run in members.items()}
-    learning = {label: read_learning(run.learning) for label, run in members.items()}
+    activations = {label: Activations.load(run.activations) for label, run in members.items()}
+    learning = {label: Learning.load(run.learning) for label, run in members.items()}
     for what, names in (
         ("layers", {label: each.layers for label, each in activations.items()}),
         ("depth groups", {label: each.groups for label, each in learning.items()}),

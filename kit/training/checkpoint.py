@@ -9,11 +9,11 @@ from kit.core.files import atomic
 
 
 def save_checkpoint(path: Path, state: dict[str, Any]) -> None:
-    """Writes tensors, numbers, strings, lists and dicts; appears whole or not at all."""
+    """Write a state of tensors, numbers, strings, lists and dicts; the file appears whole or not at all."""
     with atomic(path) as temporary:
         torch.save(state, temporary)
 
 
 def load_checkpoint(path: Path, device: torch.device) -> dict[str, Any] | None:
-    """The saved state, or None where there is none. Nothing in the file is executed."""
+    """Return the saved state, or None where there is none; nothing in the file is executed."""
     return torch.load(path, map_location=device, weights_only=True) if path.is_file() else None

@@ -1,6 +1,6 @@
 """The `training` and `prediction` sections."""
 
-from typing import Annotated, Any, ClassVar, Literal
+from typing import Annotated, Any, ClassVar, Literal, Self
 
 from pydantic import Field, field_validator, model_validator
 
@@ -8,10 +8,16 @@ from kit.core.settings import ConfigSection
 
 
 class OptimizerConfig(ConfigSection):
-    """An optimizer of timm (`timm.optim.list_optimizers()`); the policy gives its rates and momentum.
+    """An optimizer of timm; the policy gives its rates and momentum.
 
-    weight_decay  of weight matrices and filters; biases, norms and other vectors get none
-    options       further keyword arguments, e.g. {betas: [0.9, 0.99], eps: 1e-5}
+    Attributes
+    ----------
+    name : str
+        One of `timm.optim.list_optimizers()`.
+    weight_decay : float
+        Of weight matrices and filters; biases, norms and other vectors get none.
+    options : dict
+        Further keyword arguments, e.g. {betas: [0.9, 0.99], eps: 1e-5}.
     """
 
     name: str = "adamw"
@@ -22,12 +28,19 @@ class OptimizerConfig(ConfigSection):
 class ProbesConfig(ConfigSection):
     """What is looked at inside a training (docs/probes.md); it changes no bit of it.
 
-    every      updates between two samples; the first and the last update are sampled, too
-    butterfly  moments, as shares of the training, at which each depth group is perturbed to see how far the output
-               moves: 0 before the first update, 1 after the last
-    relative   size of that perturbation, of each tensor's norm
-    images     held-out images that it is measured on
-    runs       first: the first seed and fold of each policy alone; or all
+    Attributes
+    ----------
+    every : int
+        Updates between two samples; the first and the last update are sampled, too.
+    butterfly : tuple of float
+        Moments, as shares of the training, at which each depth group is perturbed to see how far the output moves:
+        0 before the first update, 1 after the last.
+    relative : float
+        Size of that perturbation, as a share of each tensor's norm.
+    images : int
+        Held-out images that it is measured on.
+    runs : str
+        first: the first seed and fold of each policy alone; or all.
     """
 
     every: Annotated[int, Field(ge=1)] = 10
@@ -40,23 +53,42 @@ class ProbesConfig(ConfigSection):
 class TrainingConfig(ConfigSection):
     """How a fold model is trained.
 
-    epochs          passes over the training folds; incomplete batches are dropped
-    batch_size      samples a device and forward pass; an update sees batch_size × accumulate × devices
-    accumulate      forward passes an update
-    precision       auto: bf16 where the device has it natively, fp16 with gradient scaling on other
-                    CUDA devices, fp32 elsewhere
-    clip_grad       largest norm of the gradient; left out: no clipping
-    label_smoothing share of the target spread over all classes
-    class_weights   none, balanced (scikit-learn's formula on the training folds), or {class: weight}
-    mixup, cutmix   alpha of the beta distribution; 0 is off. Both on: one of the two, by chance, a batch
-    ema             decay of an exponential moving average of the weights; the average is what predicts
-    evaluate_every  epochs between scores on the held-out fold, a diagnostic; 0: only at the end
-    log_every       updates between two looks at the loss (a wait for the device each)
-    checkpoint_minutes  between checkpoints from which a killed run goes on
-    device          auto, or cpu
-    probes          what is looked at inside the training, like {every: 10}; left out: nothing
-    deterministic   the same bits in every run on the same machine (torch warns of a GPU kernel that has
-                    no such form); false may be faster on a GPU
+    Attributes
+    ----------
+    epochs : int
+        Passes over the training folds; incomplete batches are dropped.
+    batch_size : int
+        Samples a device and forward pass; an update sees batch_size × accumulate × devices.
+    accumulate : int
+        Forward passes an update.
+    optimizer : OptimizerConfig
+        Which optimizer, and its options.
+    precision : str
+        auto: bf16 where the device has it natively, fp16 with gradient scaling on other CUDA devices, fp32
+        elsewhere.
+    clip_grad : float, optional
+        Largest norm of the gradient; left out: no clipping.
+    label_smoothing : float
+        Share of the target spread over all classes.
+    class_weights : str or dict
+        none, balanced (scikit-learn's formula on the training folds), or {class: weight}.
+    mixup, cutmix : float
+        Alpha of the beta distribution; 0 is off. Both on: one of the two, by chance, a batch.
+    ema : float, optional
+        Decay of an exponential moving average of the weights; the average is what predicts.
+    evaluate_every : int
+        Epochs between scores on the held-out fold, a diagnostic; 0: only at the end.
+    log_every : int
+        Updates between two looks at the loss (a wait for the device each).
+    checkpoint_minutes : float
+        Between checkpoints from which a killed run goes on.
+    probes : ProbesConfig, optional
+        What is looked at inside the training, like {every: 10}; left out: nothing.
+    device : str
+        auto, or cpu.
+    deterministic : bool
+        The same bits in every run on the same machine (torch warns of a GPU kernel that has no such form); false
+        may be faster on a GPU.
     """
 
     incidental: ClassVar[frozenset[str]] = frozenset(
@@ -88,7 +120,7 @@ class TrainingConfig(ConfigSection):
         return {str(name): weight for name, weight in weights.items()} if isinstance(weights, dict) else weights
 
     @model_validator(mode="after")
-    def _even_batches_for_mixing(self):
+    def _even_batches_for_mixing(self) -> Self:
         if (self.mixup or self.cutmix) and self.batch_size % 2:
             raise ValueError(f"mixup and cutmix need an even batch_size, not {self.batch_size}")
         return self
@@ -97,8 +129,12 @@ class TrainingConfig(ConfigSection):
 class PredictionConfig(ConfigSection):
     """How the trained models predict.
 
-    tta         none, or hflip: the mean of an image's prediction and its mirror's
-    batch_size  images a forward pass; left out: twice the training's
+    Attributes
+    ----------
+    tta : str
+        none, or hflip: the mean of an image's prediction and its mirror's.
+    batch_size : int, optional
+        Images a forward pass; left out: twice the training's.
     """
 
     incidental: ClassVar[frozenset[str]] = frozenset({"batch_size"})

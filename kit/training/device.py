@@ -13,7 +13,7 @@ from kit.training.config import TrainingConfig
 
 
 def make_accelerator(config: TrainingConfig) -> Accelerator:
-    """A fresh Accelerator for one run: its count of accumulated batches starts at 0."""
+    """Return a fresh Accelerator for one run: its count of accumulated batches starts at 0."""
     os.environ.setdefault("CUBLAS_WORKSPACE_CONFIG", ":4096:8")  # cuBLAS repeats its sums only with this
     process_state(config)
     AcceleratorState._reset_state()  # else the precision of an earlier run in this process would stay
@@ -29,13 +29,15 @@ def make_accelerator(config: TrainingConfig) -> Accelerator:
         torch.backends.cudnn.benchmark = not config.deterministic
         torch.backends.cudnn.deterministic = config.deterministic
         torch.use_deterministic_algorithms(config.deterministic, warn_only=True)
-        torch.utils.deterministic.fill_uninitialized_memory = False
+        torch.utils.deterministic.fill_uninitialized_memory = False  # type: ignore[attr-defined] # by a hidden setter
     return accelerator
 
 
 def process_state(config: TrainingConfig) -> PartialState:
-    """Which process of how many this is, on which device; made anew where an earlier experiment in this
-    process ran on another kind of device."""
+    """Return which process of how many this is, and on which device.
+
+    It is made anew where an earlier experiment in this process ran on another kind of device.
+    """
     wanted = config.device == "cpu"
     patience = timedelta(hours=12)  # the others wait while the first process decodes all images
     state = PartialState(cpu=wanted, timeout=patience)
@@ -46,7 +48,25 @@ def process_state(config: TrainingConfig) -> PartialState:
 
 
 def resolve_precision(setting: str, cpu: bool = False) -> str:
-    """fp32, fp16 or bf16. `auto`: bf16 where the GPU computes in it, fp16 on older ones, fp32 on a CPU."""
+    """Return the precision that a setting means on this machine.
+
+    Parameters
+    ----------
+    setting : str
+        fp32, fp16, bf16, or auto: bf16 where the GPU computes in it, fp16 on older ones, fp32 on a CPU.
+    cpu : bool
+        Whether the CPU computes, even where there is a GPU.
+
+    Returns
+    -------
+    str
+        fp32, fp16 or bf16.
+
+    Raises
+    ------
+    KitError
+        For fp16 without a GPU.
+    """
     if setting == "fp16" and (cpu or not torch.cuda.is_available()):
         raise KitError("training.precision: fp16 needs a GPU; bf16 and fp32 run on a CPU")
     if setting != "auto":
@@ -57,7 +77,7 @@ def resolve_precision(setting: str, cpu: bool = False) -> str:
 
 
 def seed_device(seed: int, device: torch.device) -> None:
-    """Seeds the generators that dropout and drop path draw from.
+    """Seed the generators that dropout and drop path draw from.
 
     Not torch.manual_seed: where CUDA is built in but absent, that formats a traceback at every call.
     """

@@ -7,7 +7,7 @@ from collections.abc import Callable, Sequence
 
 import numpy as np
 import torch
-from timm.data import Mixup
+from timm.data.mixup import Mixup
 from torch import nn
 
 from kit.core.errors import KitError, some
@@ -17,11 +17,14 @@ Mix = Callable[[torch.Tensor, torch.Tensor], tuple[torch.Tensor, torch.Tensor]]
 
 
 class BinaryCrossEntropy(nn.Module):
-    """Binary cross-entropy of logits [batch, classes] and targets (bool, or shares from 0 to 1) of that shape, the
-    mean over both.
+    """Binary cross-entropy of logits and targets, the mean over images and classes.
 
-    smoothing  a target y becomes y · (1 − smoothing) + smoothing / 2, as label smoothing over two classes
-    weights    of the positive targets of each class, float32 [classes]
+    Parameters
+    ----------
+    smoothing : float
+        A target y becomes y · (1 − smoothing) + smoothing / 2, as label smoothing over two classes.
+    weights : Tensor, optional
+        Of the positive targets of each class, float32 [classes].
     """
 
     def __init__(self, smoothing: float = 0.0, weights: torch.Tensor | None = None):
@@ -30,6 +33,7 @@ class BinaryCrossEntropy(nn.Module):
         self.loss = nn.BCEWithLogitsLoss(pos_weight=weights)
 
     def forward(self, logits: torch.Tensor, targets: torch.Tensor) -> torch.Tensor:
+        """Return the loss of logits [batch, classes] and targets (bool, or shares from 0 to 1) of that shape."""
         targets = targets.to(logits.dtype)
         if self.smoothing:
             targets = targets * (1 - self.smoothing) + self.smoothing / 2
@@ -37,9 +41,24 @@ class BinaryCrossEntropy(nn.Module):
 
 
 def build_loss(config: TrainingConfig, weights: torch.Tensor | None, multilabel: bool = False) -> nn.Module:
-    """The loss of logits [batch, classes] and targets: cross-entropy of indices [batch] or shares [batch,
-    classes]; with several labels a row binary cross-entropy.
+    """Return the loss: cross-entropy, or binary cross-entropy where a row may have several labels.
 
+    Parameters
+    ----------
+    config : TrainingConfig
+        For label smoothing, and whether targets are mixed.
+    weights : Tensor or None
+        Of each class, float32 [classes].
+    multilabel : bool
+        Whether a row may have several labels.
+
+    Returns
+    -------
+    Module
+        Takes logits [batch, classes], and as targets indices [batch] or shares [batch, classes].
+
+    Notes
+    -----
     Without class weights cross-entropy's values are those of timm's LabelSmoothingCrossEntropy and
     SoftTargetCrossEntropy; timm's know no class weights. Mixed targets are smoothed by timm's Mixup.
     """
@@ -50,7 +69,7 @@ def build_loss(config: TrainingConfig, weights: torch.Tensor | None, multilabel:
 
 
 def build_mix(config: TrainingConfig, n_classes: int, multilabel: bool = False) -> Mix | None:
-    """timm's mixup and cutmix of a batch, or None where both are off. It draws from numpy's generator."""
+    """Return timm's mixup and cutmix of a batch, or None where both are off; it draws from numpy's generator."""
     if not (config.mixup or config.cutmix):
         return None
     alphas = {"mixup_alpha": config.mixup, "cutmix_alpha": config.cutmix}
@@ -60,8 +79,11 @@ def build_mix(config: TrainingConfig, n_classes: int, multilabel: bool = False) 
 
 
 def _mix_of_several(mixup: Mixup) -> Mix:
-    """timm's mixes class indices only: told that each image is a class of its own, it gives the share of each
-    image in each mixed one, and the labels are mixed by these shares."""
+    """Return timm's mixup for images with several labels.
+
+    timm's own mixes class indices only: told that each image is a class of its own, it gives the share of each
+    image in each mixed one, and the labels are mixed by these shares.
+    """
 
     def mix(inputs: torch.Tensor, targets: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
         inputs, shares = mixup(inputs, torch.arange(len(inputs), device=inputs.device))
@@ -71,12 +93,28 @@ def _mix_of_several(mixup: Mixup) -> Mix:
 
 
 def class_weights(config: TrainingConfig, classes: Sequence[str], targets: np.ndarray) -> torch.Tensor | None:
-    """float32 [classes], or None.
+    """Return the weight of each class in the loss.
 
-    targets  of the rows that train: class indices [rows], or bool [rows, classes]
+    Parameters
+    ----------
+    config : TrainingConfig
+        What `class_weights` asks for.
+    classes : sequence of str
+        In the order of the columns of predictions.
+    targets : ndarray
+        Of the rows that train: class indices int64 [rows], or bool [rows, classes].
 
-    `balanced`, of class indices: rows / (classes · rows of the class), as scikit-learn has it; with several labels
-    a row the weight of a class's positive targets: rows without it / rows with it, 1 where all or none have it.
+    Returns
+    -------
+    Tensor or None
+        float32 [classes]; None where the config asks for none. `balanced`, of class indices: rows / (classes ·
+        rows of the class), as scikit-learn has it; with several labels a row the weight of a class's positive
+        targets: rows without it / rows with it, 1 where all or none have it.
+
+    Raises
+    ------
+    KitError
+        Where the config gives a weight to what is no class.
     """
     if config.class_weights == "none":
         return None

@@ -2,6 +2,7 @@
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from typing import cast
 
 import numpy as np
 import torch
@@ -9,73 +10,122 @@ from accelerate import Accelerator
 from accelerate.utils import gather_object
 from torch import nn
 
+from kit.data.config import DataConfig
 from kit.data.images import ImageSet
 from kit.data.loading import plain_batches, worker_count
+from kit.training.config import PredictionConfig, TrainingConfig
 
 
 @dataclass(frozen=True)
 class Normalise:
-    """uint8 pixels [batch, side, side, channels] → the network's input, float32 in channels-last order.
+    """Turn uint8 pixels [batch, side, side, channels] into the network's input, float32 in channels-last order.
 
     The pixels travel to the device as bytes, a quarter of the floats they become there.
+
+    Attributes
+    ----------
+    mean, std : Tensor
+        [1, channels, 1, 1], in units of a pixel from 0 to 255.
     """
 
-    mean: torch.Tensor  # [1, channels, 1, 1], in units of a pixel from 0 to 255
+    mean: torch.Tensor
     std: torch.Tensor
 
     @classmethod
     def of(cls, mean: Sequence[float], std: Sequence[float], device: torch.device) -> "Normalise":
+        """Make one from a mean and a standard deviation a channel, in units of a pixel from 0 to 1."""
         shaped = (255 * torch.tensor([mean, std], device=device)).view(2, 1, -1, 1, 1)
         return cls(shaped[0], shaped[1])
 
     def __call__(self, pixels: torch.Tensor) -> torch.Tensor:
+        """Return the input of the network, float32 [batch, channels, side, side], on the device."""
         images = pixels.to(self.mean.device, non_blocking=True).permute(0, 3, 1, 2)
         return images.float().sub_(self.mean).div_(self.std)
 
 
-def predict(
-    model: nn.Module,
-    images: ImageSet,
-    rows: Sequence[int],
-    size: int,
-    normalise: Normalise,
-    accelerator: Accelerator,
-    batch_size: int,
-    workers: int | str = 0,
-    tta: str = "none",
-    multilabel: bool = False,
-    expired: Callable[[], bool] = lambda: False,
-) -> np.ndarray:
-    """Probabilities float32 [rows, classes], in the order of `rows`: by softmax, or, where a row may have several
-    labels, of each class by itself (sigmoid).
+@dataclass(frozen=True)
+class Predictor:
+    """A trained model and how it predicts.
 
-    Several processes share the rows, and each gets all the probabilities.
-    tta      `hflip` gives the mean of the probabilities of an image and of its mirror
-    expired  asked before each batch; once it is true (in the only process) the probabilities end with the
-             batch before
+    Attributes
+    ----------
+    model : Module
+        On the accelerator's device.
+    normalise : Normalise
+        Turns pixels into the model's input.
+    accelerator : Accelerator
+        Says the device, the precision, and how many processes share the rows.
+    data : DataConfig
+        For the size of images and the number of workers.
+    training : TrainingConfig
+        For the batch size where `prediction` names none: twice the training's.
+    prediction : PredictionConfig
+        Test-time augmentation and batch size.
+    multilabel : bool
+        Whether a row may have several labels.
     """
-    rank, processes = accelerator.process_index, accelerator.num_processes
-    mine = np.array_split(np.asarray(rows, dtype=np.int64), processes)[rank]
-    on_gpu = accelerator.device.type == "cuda"
-    count = worker_count(workers, on_gpu, processes) if len(mine) > batch_size else 0
-    training = [module for module in model.modules() if module.training]  # frozen norms may not be
-    model.eval()
-    outputs = []
 
-    def probabilities_of(inputs: torch.Tensor) -> torch.Tensor:
-        logits = model(inputs).float()
-        return logits.sigmoid() if multilabel else logits.softmax(dim=1)
+    model: nn.Module
+    normalise: Normalise
+    accelerator: Accelerator
+    data: DataConfig
+    training: TrainingConfig
+    prediction: PredictionConfig
+    multilabel: bool
 
-    with torch.inference_mode(), accelerator.autocast():
-        for pixels in plain_batches(images, mine.tolist(), size, batch_size, count, pin=on_gpu):
-            if expired():
-                break
-            inputs = normalise(pixels)
-            probabilities = probabilities_of(inputs)
-            if tta == "hflip":
-                probabilities = (probabilities + probabilities_of(inputs.flip(3))) / 2
-            outputs.append(probabilities)
-    for module in training:
-        module.training = True
-    part = torch.cat(outputs).cpu().numpy() if outputs else np.zeros((0, model.num_classes), np.float32)
-    return np.concatenate(gather_object([part])) if processes > 1 else part
+    def predict(
+        self,
+        images: ImageSet,
+        rows: Sequence[int] | np.ndarray,
+        expired: Callable[[], bool] = lambda: False,
+    ) -> np.ndarray:
+        """Return the probabilities of some rows of `images`.
+
+        Several processes share the rows, and each gets all the probabilities. Afterwards every module is in the
+        mode (training or not) that it was in before.
+
+        Parameters
+        ----------
+        images : ImageSet
+            The images that `rows` count in.
+        rows : sequence of int
+            Which of them.
+        expired : callable
+            Asked before each batch; once it is true (in the only process) the probabilities end with the batch
+            before.
+
+        Returns
+        -------
+        ndarray
+            float32 [rows, classes], in the order of `rows`: by softmax, or, where a row may have several labels,
+            of each class by itself (sigmoid). With `prediction.tta: hflip` the mean over an image and its mirror.
+        """
+        processes, on_gpu = self.accelerator.num_processes, self.accelerator.device.type == "cuda"
+        mine = np.array_split(np.asarray(rows, dtype=np.int64), processes)[self.accelerator.process_index]
+        batch_size = self.prediction.batch_size or 2 * self.training.batch_size
+        workers = worker_count(self.data.workers, on_gpu, processes) if len(mine) > batch_size else 0
+        training = [module for module in self.model.modules() if module.training]  # frozen norms may not be
+        self.model.eval()
+        outputs = []
+        with torch.inference_mode(), self.accelerator.autocast():
+            for pixels in plain_batches(images, mine.tolist(), self.data.size, batch_size, workers, pin=on_gpu):
+                if expired():
+                    break
+                outputs.append(self._probabilities(self.normalise(pixels)))
+        for module in training:
+            module.training = True
+        part = torch.cat(outputs).cpu().numpy() if outputs else self._no_rows()
+        return np.concatenate(gather_object([part])) if processes > 1 else part
+
+    def _probabilities(self, inputs: torch.Tensor) -> torch.Tensor:
+        probabilities = self._activate(self.model(inputs))
+        if self.prediction.tta == "hflip":
+            probabilities = (probabilities + self._activate(self.model(inputs.flip(3)))) / 2
+        return probabilities
+
+    def _activate(self, logits: torch.Tensor) -> torch.Tensor:
+        logits = logits.float()
+        return logits.sigmoid() if self.multilabel else logits.softmax(dim=1)
+
+    def _no_rows(self) -> np.ndarray:
+        return np.zeros((0, cast(int, self.model.num_classes)), np.float32)

@@ -4,7 +4,7 @@ Activations over time, learning by depth, and the butterfly (docs/probes.md). Of
 """
 
 import math
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
@@ -15,31 +15,41 @@ from torch import nn
 from torch.nn.utils import get_total_norm
 
 from kit.core.errors import KitError
-from kit.core.files import atomic
 from kit.core.seeds import derive
 from kit.model.groups import DepthGroup, depth_groups
 from kit.training.config import ProbesConfig
+from kit.training.records import Activations, Learning
 
 LOWEST, HIGHEST, PER_OCTAVE = -14, 14, 64  # powers of two: the histogram's bins
 N_BINS = (HIGHEST - LOWEST) * PER_OCTAVE
 MOST_VALUES = 2**18  # of an output that are looked at
 NEAR_ZERO = 1e-2  # of the root mean square of an output
-DIRECTIONS = 2  # in which each group is perturbed
+DIRECTIONS = 2  # in which each depth group is perturbed
+MEASURES = ("update", "distance", "rotation", "gradient", "rate")  # of learning, in the order they are stacked
 
 
 class Probes:
     """Samples a training every `config.every` updates, its first and its last update included.
 
-    model  the raw model, whose initial weights are those it has now
-
     The results stay on the device until `collect`, `state_dict` or `save`.
+
+    Parameters
+    ----------
+    config : ProbesConfig
+        The section `training.probes`.
+    model : Module
+        The raw model (not one wrapped for several processes), whose initial weights are those it has now.
+    total_steps : int
+        Updates of the training.
+    seed : int
+        Of the run; the butterfly's directions are drawn from it.
     """
 
     def __init__(self, config: ProbesConfig, model: nn.Module, total_steps: int, seed: int):
         self.config, self.model, self.total, self.seed = config, model, total_steps, seed
         self.groups = _stages_of(model)
         self.layers = probed_layers(model, self.groups)
-        self._parameters = [list(group.parameters.values()) for group in self.groups]
+        self._parameters: list[list[torch.Tensor]] = [list(group.parameters.values()) for group in self.groups]
         self._initial = [[value.detach().clone() for value in group] for group in self._parameters]
         self._start = _norms(self._initial)
         self._scratch = [[torch.empty_like(value) for value in group] for group in self._initial]
@@ -53,12 +63,12 @@ class Probes:
         self._moments = {round(share * total_steps) for share in config.butterfly}
 
     def due(self, step: int) -> bool:
-        """Whether update number `step` is sampled."""
+        """Say whether update number `step` is sampled."""
         return step % self.config.every == 0 or step == self.total - 1
 
     @contextmanager
     def watching(self, step: int) -> Iterator[None]:
-        """Around a forward pass of update `step`: takes the outputs of all layers."""
+        """Take the outputs of all layers in a forward pass of update `step`, which is made within."""
         if not self.due(step):
             yield
             return
@@ -76,8 +86,13 @@ class Probes:
 
     @torch.no_grad()
     def before_update(self, scale: float = 1.0) -> None:
-        """Right before the optimizer's step of an update that is due: keeps the weights, and the norms of the
-        gradients over `scale`."""
+        """Keep weights and the norms of gradients, right before the optimizer's step of an update that is due.
+
+        Parameters
+        ----------
+        scale : float
+            What the gradients are still multiplied by (fp16).
+        """
         for kept, group in zip(self._scratch, self._parameters, strict=True):
             torch._foreach_copy_(kept, group)
         gradients = [[value.grad for value in group if value.grad is not None] for group in self._parameters]
@@ -85,7 +100,7 @@ class Probes:
 
     @torch.no_grad()
     def after_update(self, step: int, optimizer: torch.optim.Optimizer) -> None:
-        """Right after the optimizer's step."""
+        """Measure how the weights moved, right after the optimizer's step."""
         if self._before is None:
             return
         (before, gradient), now, start = self._before, _norms(self._parameters), self._start
@@ -105,7 +120,7 @@ class Probes:
         self._before = None
 
     def _rates(self, optimizer: torch.optim.Optimizer) -> list[float]:
-        """The rate of each group: the mean over its parameters where the policy cuts finer."""
+        """Return the rate of each depth group: the mean over its parameters where the policy cuts finer."""
         rate_of = {id(value): group["lr"] for group in optimizer.param_groups for value in group["params"]}
         return [
             sum(rate_of[id(value)] * value.numel() for value in group) / sum(value.numel() for value in group)
@@ -113,16 +128,24 @@ class Probes:
         ]
 
     def butterfly_due(self, done: int) -> bool:
-        """Whether the butterfly is measured after `done` updates."""
+        """Say whether the butterfly is measured after `done` updates."""
         return done in self._moments and done not in self.butterfly
 
     def measure_butterfly(self, done: int, inputs: torch.Tensor, multilabel: bool) -> None:
-        """How far a change of the same relative size moves the output, by the group that is changed.
+        """Measure how far a change of the same relative size moves the output, by the depth group that is changed.
 
-        inputs  normalised images, float [images, channels, side, side]
+        Kept is the mean over images and directions of KL(p || q), p the output distribution as it is, q with each
+        tensor w of the group moved by `relative` · ‖w‖ in a random direction; of several labels, the sum of each
+        label's.
 
-        The mean over images and directions of KL(p || q), p the output distribution as it is, q with each tensor w
-        of the group moved by `relative` · ‖w‖ in a random direction; of several labels, the sum of each label's.
+        Parameters
+        ----------
+        done : int
+            Updates made before.
+        inputs : Tensor
+            Normalised images, float [images, channels, side, side].
+        multilabel : bool
+            Whether an image may have several labels.
         """
         with _still(self.model), torch.no_grad(), torch.autocast(inputs.device.type, enabled=False):
             plain = _log_probabilities(self.model(inputs), multilabel)
@@ -145,14 +168,14 @@ class Probes:
             self.butterfly[done] = torch.stack(effects).float()
 
     def collect(self) -> None:
-        """Takes what was sampled from the device to memory: where the loop waits for the device anyway."""
+        """Take what was sampled from the device to memory: where the loop waits for the device anyway."""
         for samples in (self.counts, self.moments, self.learning):
             for place in range(self._collected, len(samples)):
                 samples[place] = samples[place].cpu()
         self._collected = len(self.steps)
 
     def state_dict(self) -> dict[str, Any]:
-        """What was sampled so far, for a checkpoint."""
+        """Return what was sampled so far, for a checkpoint."""
         self.collect()
         samples = {"counts": self.counts, "moments": self.moments, "learning": self.learning}
         stacked = {name: torch.stack(values) if values else torch.empty(0) for name, values in samples.items()}
@@ -160,7 +183,7 @@ class Probes:
         return {"steps": list(self.steps), "layers": list(self.layers), **stacked, "butterfly": butterfly}
 
     def load_state_dict(self, state: dict[str, Any] | None) -> None:
-        """Goes on from a checkpoint; from one without samples (probes are new to the run) from here on."""
+        """Go on from a checkpoint; from one without samples (probes are new to the run) from here on."""
         if not state:
             return
         self.steps, self._collected = list(state["steps"]), len(state["steps"])
@@ -171,42 +194,50 @@ class Probes:
         self.butterfly = {done: effects.cpu() for done, effects in state["butterfly"].items()}
 
     def save(self, activations: Path, learning: Path) -> None:
-        """Writes the two files of a run; what is in them: `kit.report.measured`."""
+        """Write the two files of a run; what is in them: `kit.training.records`."""
         if not self.steps:  # probes were turned on when all updates had been made
             return
         self.collect()
+        self._activations().save(activations)
+        self._learning().save(learning)
+
+    def _activations(self) -> Activations:
         moments = torch.stack(self.moments).numpy()
         edges = 2.0 ** (np.arange(N_BINS + 1) / PER_OCTAVE + LOWEST)
-        _write(
-            activations,
+        return Activations(
             steps=np.array(self.steps),
-            layers=np.array(list(self.layers)),
+            layers=list(self.layers),
             edges=edges.astype(np.float32),
             counts=torch.stack(self.counts).numpy().astype(np.uint32),
             mean=moments[:, :, 0],
             std=moments[:, :, 1],
             near_zero=moments[:, :, 2],
         )
+
+    def _learning(self) -> Learning:
         measured = torch.stack(self.learning).numpy()
-        names = ("update", "distance", "rotation", "gradient", "rate")
         moved = [self.butterfly[done].numpy() for done in sorted(self.butterfly)]
-        _write(
-            learning,
+        return Learning(
             steps=np.array(self.steps),
-            groups=np.array([group.name for group in self.groups]),
+            groups=[group.name for group in self.groups],
             n_params=np.array([group.n_params for group in self.groups]),
-            **{name: measured[:, place] for place, name in enumerate(names)},
+            **{name: measured[:, place] for place, name in enumerate(MEASURES)},
             butterfly_steps=np.array(sorted(self.butterfly), dtype=np.int64),
             butterfly=np.array(moved, dtype=np.float32).reshape(len(moved), len(self.groups)),
-            relative=np.array(self.config.relative),
+            relative=self.config.relative,
         )
 
 
 def probed_layers(model: nn.Module, groups: Sequence[DepthGroup]) -> dict[str, nn.Module]:
-    """By name, from the input on: the first convolution or linear layer, then the end of every stage.
+    """Return the layers that are looked at: the first convolution or linear layer, then the end of every stage.
 
     Stages are the modules that timm's feature_info names, without those of the stem; where a model has none, the
     last modules of the depth `groups` between stem and head.
+
+    Returns
+    -------
+    dict of str to Module
+        By name, from the input on.
     """
     modules = dict(model.named_modules())
     first = next(name for name, module in modules.items() if isinstance(module, nn.Conv2d | nn.Linear))
@@ -220,7 +251,7 @@ def probed_layers(model: nn.Module, groups: Sequence[DepthGroup]) -> dict[str, n
 
 
 def _beyond(modules: dict[str, nn.Module], stem: set[int]) -> set[str]:
-    """Names of modules that hold more than parameters of the stem, and of those without any that follow them."""
+    """Name the modules that hold more than parameters of the stem, and those without any that follow them."""
     names, last = set(), False
     for name, module in modules.items():
         held = [id(value) not in stem for value in module.parameters()]
@@ -232,8 +263,10 @@ def _beyond(modules: dict[str, nn.Module], stem: set[int]) -> set[str]:
 
 
 def _last_module(group: DepthGroup, modules: dict[str, nn.Module]) -> str:
-    """The largest module that ends with the group's last parameter and holds parameters of the group alone; the
-    group's namesake, where that holds most of them (a final norm may follow it)."""
+    """Return the name of the largest module that ends with the group's last parameter and holds none of another's.
+
+    The group's namesake is taken where it holds most of the group's parameters (a final norm may follow it).
+    """
     mine = {id(value) for value in group.parameters.values()}
     if namesake := modules.get(group.name):
         held = sum(value.numel() for value in namesake.parameters() if id(value) in mine)
@@ -246,21 +279,23 @@ def _last_module(group: DepthGroup, modules: dict[str, nn.Module]) -> str:
 
 
 def _that_runs(name: str, modules: dict[str, nn.Module]) -> str:
-    """A list of modules is never called itself, but its last one is."""
-    while isinstance(modules[name], nn.ModuleList) and len(modules[name]):
-        name = f"{name}.{len(modules[name]) - 1}"
+    """Return the name of a module that is called: a list of modules never is, but its last one."""
+    while isinstance(module := modules[name], nn.ModuleList) and len(module):
+        name = f"{name}.{len(module) - 1}"
     return name
 
 
 def _stages_of(model: nn.Module) -> list[DepthGroup]:
-    """A group a stage, whatever the policy's own groups are; a block each, where timm knows no stages (RDNet)."""
+    """Return a depth group a stage, whatever the policy's own are; a block each, where timm knows no stages."""
     try:
         return depth_groups(model, "stage")
     except KitError:
         return depth_groups(model, "block")
 
 
-def _take(name: str, seen: dict[str, tuple[torch.Tensor, torch.Tensor]]):
+def _take(name: str, seen: dict[str, tuple[torch.Tensor, torch.Tensor]]) -> Callable[[nn.Module, Any, Any], None]:
+    """Return a forward hook that puts what is looked at of an output into `seen`."""
+
     def hook(module: nn.Module, inputs: Any, output: Any) -> None:
         while isinstance(output, tuple | list):
             output = output[0]
@@ -271,7 +306,7 @@ def _take(name: str, seen: dict[str, tuple[torch.Tensor, torch.Tensor]]):
 
 @torch.no_grad()
 def _looked_at(output: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
-    """Counts of magnitudes int32 [bins + 2] (below, the bins, above), and mean, spread, share near zero.
+    """Return counts of magnitudes int32 [bins + 2] (below, the bins, above), and mean, spread, share near zero.
 
     Not a number counts as above. float32, also under autocast.
     """
@@ -285,7 +320,7 @@ def _looked_at(output: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
 
 
 def _evenly(output: torch.Tensor) -> torch.Tensor:
-    """At most 2**18 values, evenly spaced in memory, whichever axis runs fastest there.
+    """Return at most 2**18 values, evenly spaced in memory, whichever axis runs fastest there.
 
     The step shares no factor with the number of values, and so with no axis: channels are met alike, and so are
     rows, columns and images.
@@ -300,8 +335,10 @@ def _evenly(output: torch.Tensor) -> torch.Tensor:
 
 @contextmanager
 def _still(model: nn.Module) -> Iterator[None]:
-    """The model predicts, its batch norms by the statistics of what it is given (running ones lag behind a young
-    network); modes and buffers are put back."""
+    """Let the model predict within, and put its modes and buffers back.
+
+    Batch norms use the statistics of what they are given, as running ones lag behind a young network.
+    """
     modes = {module: module.training for module in model.modules()}
     norms = [module for module in model.modules() if isinstance(module, nn.modules.batchnorm._BatchNorm)]
     buffers = [(buffer, buffer.clone()) for buffer in model.buffers()]
@@ -319,7 +356,7 @@ def _still(model: nn.Module) -> Iterator[None]:
 
 
 def _log_probabilities(logits: torch.Tensor, multilabel: bool) -> torch.Tensor:
-    """float64 [images, classes, outcomes]: a distribution over the classes, or one of yes and no for each label.
+    """Return float64 [images, classes, outcomes]: a distribution over classes, or of yes and no for each label.
 
     In double precision, on the CPU: the divergence of two that are close is a small difference of large terms.
     """
@@ -330,11 +367,6 @@ def _log_probabilities(logits: torch.Tensor, multilabel: bool) -> torch.Tensor:
 
 
 def _norms(groups: Sequence[Sequence[torch.Tensor]]) -> torch.Tensor:
-    """Euclidean norms, float32 [groups], on the device; 0 of no tensors, as of a frozen group's gradients."""
+    """Return Euclidean norms, float32 [groups], on the device; 0 of no tensors, as of a frozen group."""
     device = next((member.device for members in groups for member in members), None)
     return torch.stack([get_total_norm(members).float().to(device) for members in groups])
-
-
-def _write(path: Path, **arrays: np.ndarray) -> None:
-    with atomic(path) as temporary, open(temporary, "wb") as file:
-        np.savez_compressed(file, **arrays)

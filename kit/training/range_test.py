@@ -24,9 +24,20 @@ LEAST = 10  # points that the suggestions need, beside the first tenth and the l
 class Sweep:
     """A policy that raises rates exponentially, update by update, from `first` to `last` in `count` updates.
 
-    per_rate  float64 [groups]: a group's rate where the swept rate is 1
-    fixed     float64 [groups]: rates that are added to that and stay
-    frozen    bool [groups]
+    Attributes
+    ----------
+    first, last : float
+        The lowest and the highest swept rate.
+    count : int
+        Updates.
+    per_rate : ndarray
+        float64 [groups]: a depth group's rate where the swept rate is 1.
+    fixed : ndarray
+        float64 [groups]: rates that are added to that and stay.
+    frozen : ndarray
+        bool [groups].
+    train_norm : bool
+        Whether normalisation layers of frozen depth groups learn.
     """
 
     first: float
@@ -40,13 +51,19 @@ class Sweep:
 
     @property
     def peak(self) -> float:
+        """The highest swept rate."""
         return self.last
 
     def at(self, step: float) -> float:
-        """The swept rate: first·(last/first)^(step/count)."""
+        """Return the swept rate: first·(last/first)^(step/count)."""
         return self.first * (self.last / self.first) ** (step / self.count)
 
+    def fraction(self, clock: Clock) -> float:
+        """Return the swept rate as a share of the highest."""
+        return self.at(clock.step) / self.last
+
     def rates(self, clock: Clock, groups: Sequence[PolicyGroup]) -> Rates:
+        """Return the rates of one update, for the loop that asks as it asks a policy."""
         return Rates(self.at(clock.step) * self.per_rate + self.fixed, self.frozen, None)
 
 
@@ -54,9 +71,18 @@ class Sweep:
 class RangeTestResult:
     """What a range test saw, an entry an update.
 
-    rates     the swept rate;  losses  of the batch;  smoothed  their debiased moving average
-    diverged  whether it stopped because the loss had risen to four times its lowest
-    planned   updates it would have made otherwise
+    Attributes
+    ----------
+    rates : ndarray
+        The swept rate.
+    losses : ndarray
+        Of the batch.
+    smoothed : ndarray
+        The debiased moving average of the losses.
+    diverged : bool
+        Whether it stopped because the loss had risen to four times its lowest, or was not finite.
+    planned : int
+        Updates it would have made otherwise.
     """
 
     rates: np.ndarray
@@ -67,18 +93,28 @@ class RangeTestResult:
 
     @property
     def fell(self) -> bool:
-        """Whether the loss ever fell, by a hundredth of what it was at first: else no rate is of use."""
+        """Whether the loss ever fell, by a hundredth of what it was at first; else no rate is of use."""
         return bool(len(self.smoothed)) and self.smoothed.min() < 0.99 * self.smoothed[0]
 
     @property
     def bounded(self) -> bool:
-        """Whether the loss rose again after its lowest, by a twentieth, in what the suggestions look at: else
-        there is no rate of which it says that it is too high."""
+        """Whether the loss rose again after its lowest, by a twentieth, in what the suggestions look at.
+
+        Else there is no rate of which the test says that it is too high.
+        """
         kept = self.smoothed[self.planned // 10 : -5]
         return bool(len(kept)) and kept[kept.argmin() :].max() > 1.05 * kept.min()
 
     def suggestions(self) -> dict[str, float]:
-        """fastai's four, by name; without the first tenth of the planned updates and the last five, as there."""
+        """Return fastai's four suggestions, by name.
+
+        As there, the first tenth of the planned updates and the last five are passed over.
+
+        Raises
+        ------
+        KitError
+            Where too few updates are left.
+        """
         kept = slice(self.planned // 10, -5)
         rates, losses = self.rates[kept], self.smoothed[kept]
         if len(rates) < LEAST:
@@ -92,8 +128,17 @@ class RangeTestResult:
 def range_test(
     trainer: Trainer, sweep: Sweep, on_step: Callable[[int], None] = lambda step: None
 ) -> RangeTestResult:
-    """Runs the updates of a trainer that was made with `sweep` as its policy, and puts its model and optimizer
-    back as they were."""
+    """Raise the rates of a trainer update by update, and put its model and optimizer back as they were.
+
+    Parameters
+    ----------
+    trainer : Trainer
+        Made with `sweep` as its policy.
+    sweep : Sweep
+        Which rates.
+    on_step : callable
+        Called with the number of updates made, after each.
+    """
     model, optimizer = copy.deepcopy(trainer.model.state_dict()), copy.deepcopy(trainer.optimizer.state_dict())
     try:
         return _raise_rates(trainer, sweep, on_step)
@@ -104,7 +149,9 @@ def range_test(
 
 
 def _raise_rates(trainer: Trainer, sweep: Sweep, on_step: Callable[[int], None]) -> RangeTestResult:
-    rates, losses, smoothed = [], [], []
+    rates: list[float] = []
+    losses: list[float] = []
+    smoothed: list[float] = []
     average, diverged = 0.0, False
     for step in trainer.updates():
         loss = float(trainer.accelerator.reduce(trainer.losses[step].clone(), "mean"))
@@ -124,17 +171,17 @@ def _raise_rates(trainer: Trainer, sweep: Sweep, on_step: Callable[[int], None])
 
 
 def minimum(rates: np.ndarray, losses: np.ndarray) -> float:
-    """A tenth of the rate where the loss is lowest."""
+    """Return a tenth of the rate where the loss is lowest."""
     return float(rates[losses.argmin()] / 10)
 
 
 def steep(rates: np.ndarray, losses: np.ndarray) -> float:
-    """The rate where the loss falls fastest over the logarithm of the rate."""
+    """Return the rate where the loss falls fastest over the logarithm of the rate."""
     return float(rates[(np.diff(losses) / np.diff(np.log(rates))).argmin()])
 
 
 def valley(rates: np.ndarray, losses: np.ndarray) -> float:
-    """The middle of the longest valley: the longest falling subsequence of the loss, as fastai counts it."""
+    """Return the rate in the middle of the longest falling subsequence of the loss, as fastai counts it."""
     lengths, end = np.ones(len(losses), dtype=int), 0
     for later in range(1, len(losses)):
         falls = losses[:later] > losses[later]
@@ -148,8 +195,11 @@ def valley(rates: np.ndarray, losses: np.ndarray) -> float:
 
 
 def slide(rates: np.ndarray, losses: np.ndarray, width: int = 15, threshold: float = 0.005) -> float:
-    """From the end backwards: the first rate where the slope of the loss equals the one `width` points later,
-    within `threshold`; an interval slide."""
+    """Return the rate where the loss stops to slide.
+
+    From the end backwards it is the first rate where the slope of the loss equals the one `width` points later,
+    within `threshold` (fastai's interval slide).
+    """
     slope = np.gradient(losses)
     right, left = len(losses) - 1, len(losses) - 1 - width
     chosen = rates[max(left, 0)]

@@ -2,31 +2,75 @@
 
 from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import Any
+from typing import Any, Protocol
 
 import numpy as np
 import torch
 
 from kit.core.errors import KitError
-from kit.core.files import atomic
-from kit.lr import Clock, Policy, Rates
+from kit.lr import Clock, PolicyGroup, Rates
 from kit.lr.clock import policy_groups
+from kit.lr.controllers import ControllerBase
 from kit.lr.policy import set_momentum
 from kit.model.groups import DepthGroup
+from kit.training.records import RateRecord
 
 Optimizer = torch.optim.Optimizer
 
 
-class RateWriter:
-    """Asks the policy before every update, writes its rates, records what the optimizer then used.
+class RatePolicy(Protocol):
+    """What the writer needs of a policy: `kit.lr.Policy` has it, and so has the sweep of a range test."""
 
-    lr        float64 [steps, groups], NaN for updates that were not yet attempted
-    frozen    bool [steps, groups]: no gradient but for norms
-    momentum  float64 [steps], of the first group; NaN where the optimizer has none
-    multiplier, signals  of the controller, where the policy has one: float64 [steps, groups] (each)
+    @property
+    def peak(self) -> float:
+        """The highest rate."""
+
+    @property
+    def train_norm(self) -> bool:
+        """Whether normalisation layers of frozen depth groups learn."""
+
+    @property
+    def controller(self) -> ControllerBase | None:
+        """What multiplies the static rates; None for a static policy."""
+
+    def rates(self, clock: Clock, groups: Sequence[PolicyGroup]) -> Rates:
+        """Return the static rates at one moment."""
+
+    def fraction(self, clock: Clock) -> float:
+        """Return the share of the peak rate at one moment, in [0, 1]."""
+
+
+class RateWriter:
+    """Asks the policy before every update, writes its rates, and records what the optimizer then used.
+
+    An update calls, in this order: `write`, then, once the gradients are there, `control` (where the policy has a
+    controller) and `record`, and after the optimizer's step `confirm`. `audit` compares the record with the
+    policy.
+
+    Parameters
+    ----------
+    policy : RatePolicy
+        Says the rates, the momentum, and what is frozen.
+    groups : sequence of DepthGroup
+        The depth groups of the model, stem first.
+    total_steps, steps_per_epoch : int
+        Updates of the whole training, and of one epoch.
+
+    Attributes
+    ----------
+    lr : ndarray
+        float64 [steps, groups], NaN for updates that were not yet attempted.
+    frozen : ndarray
+        bool [steps, groups]: no gradient but for norms.
+    momentum : ndarray
+        float64 [steps], of the first parameter group; NaN where the optimizer has none.
+    multiplier : ndarray or None
+        What the controller made, float64 [steps, groups]; None where the policy has no controller.
+    signals : dict of str to ndarray
+        What the controller was fed, float64 [steps, groups] each.
     """
 
-    def __init__(self, policy: Policy, groups: Sequence[DepthGroup], total_steps: int, steps_per_epoch: int):
+    def __init__(self, policy: RatePolicy, groups: Sequence[DepthGroup], total_steps: int, steps_per_epoch: int):
         self.policy = policy
         self.groups = policy_groups(groups)
         self.total_steps, self.steps_per_epoch = total_steps, steps_per_epoch
@@ -46,13 +90,21 @@ class RateWriter:
         self._applied: list[tuple[bool, bool]] = []  # frozen, norms moving
 
     def intended(self, step: int) -> Rates:
-        """The policy's static rates."""
+        """Return the policy's static rates for update number `step`."""
         return self.policy.rates(Clock(step, self.total_steps, self.steps_per_epoch), self.groups)
 
     def write(self, step: int, optimizer: Optimizer) -> bool:
-        """Sets the rates, SGD's momentum or Adam's first beta, and what is frozen, for update number `step`.
+        """Set the rates, SGD's momentum or Adam's first beta, and what is frozen, for update number `step`.
 
-        Returns whether other parameters than before have gradients.
+        Returns
+        -------
+        bool
+            Whether other parameters than before have gradients.
+
+        Raises
+        ------
+        KitError
+            Where the optimizer's parameter groups are not those of the first update.
         """
         self._check_groups(step, optimizer)
         self._now = rates = self.intended(step)
@@ -72,21 +124,35 @@ class RateWriter:
         return changed
 
     def control(self, step: int, optimizer: Optimizer, signals: Mapping[str, np.ndarray]) -> None:
-        """Multiplies the static rates of `write` by what the controller makes of the signals of this update."""
+        """Multiply the static rates of `write` by what the controller makes of the signals of this update.
+
+        Parameters
+        ----------
+        step : int
+            The number of the update.
+        optimizer : Optimizer
+            Gets the rates.
+        signals : mapping of str to ndarray
+            Those that the controller declares, float64 [groups] each.
+        """
+        controller, multiplier = self.policy.controller, self.multiplier
+        assert controller is not None
+        assert multiplier is not None
         for name, values in self.signals.items():
             values[step] = signals[name]
-        self.multiplier[step], self._state = self.policy.controller.step(
-            self._state, signals, self._now.lr, self._fraction(step)
-        )
-        rates = self._now.lr * self.multiplier[step]
+        multiplier[step], self._state = controller.step(self._state, signals, self._now.lr, self._fraction(step))
+        rates = self._now.lr * multiplier[step]
         for group in optimizer.param_groups:
             group["lr"] = float(rates[group["depth"]])
 
     def record(self, step: int, optimizer: Optimizer) -> None:
-        """Notes the rates as they stand in the optimizer, right before it uses them.
+        """Record the rates as they stand in the optimizer, right before it uses them.
 
-        Raises KitError where its parameter groups are not those of the first update, or where a depth group
-        is split in two rates or two momenta.
+        Raises
+        ------
+        KitError
+            Where the optimizer's parameter groups are not those of the first update, where a depth group is split
+            in two rates or two momenta, or where other parameters have gradients than the policy says.
         """
         self._check_groups(step, optimizer)
         for group in optimizer.param_groups:
@@ -97,11 +163,11 @@ class RateWriter:
                 raise KitError(f"step {step}: depth group {name} is split in two rates, {before:g} and {rate:g}")
             self.lr[step, depth] = rate
         self.frozen[step] = [frozen for frozen, _ in self._applied]
-        for switch, group in zip(self._switches, self.groups, strict=True):
+        for switch, depth_group in zip(self._switches, self.groups, strict=True):
             if not switch.as_set:
                 raise KitError(
-                    f"step {step}: depth group {group.name} has other gradients than the policy says: something "
-                    "else writes into its requires_grad"
+                    f"step {step}: depth group {depth_group.name} has other gradients than the policy says: "
+                    "something else writes into its requires_grad"
                 )
         self.momentum[step] = momentum_of(optimizer.param_groups[0])
         for group in optimizer.param_groups:
@@ -112,29 +178,42 @@ class RateWriter:
                 )
 
     def confirm(self, step: int, optimizer: Optimizer) -> None:
-        """After the update: KitError where a rate is no longer the one that was recorded right before it."""
+        """Check, after the update, that the rates are still those that were recorded right before it.
+
+        Raises
+        ------
+        KitError
+            Where one has changed.
+        """
         for group in optimizer.param_groups:
-            noted, rate = self.lr[step, group["depth"]], float(group["lr"])
-            if rate != noted:
+            recorded, rate = self.lr[step, group["depth"]], float(group["lr"])
+            if rate != recorded:
                 raise KitError(
                     f"step {step}: the rate of depth group {self.groups[group['depth']].name} was changed from "
-                    f"{noted:g} to {rate:g} within the optimizer's step (by a hook?)"
+                    f"{recorded:g} to {rate:g} within the optimizer's step (by a hook?)"
                 )
 
     def audit(self, steps: range) -> None:
-        """Compares what was realised with what the policy intended; KitError names the first difference.
+        """Compare what was realised in some updates with what the policy intended.
 
-        From the first step on, a controller is replayed from the signals that were recorded.
+        Where `steps` begin with the first update, a controller is replayed from the signals that were recorded;
+        else its multipliers are taken as recorded.
+
+        Raises
+        ------
+        KitError
+            Names the first difference.
         """
-        state = self.policy.controller.start(len(self.groups)) if self.policy.controller else {}
+        controller, multipliers = self.policy.controller, self.multiplier
+        state = controller.start(len(self.groups)) if controller else {}
         for step in steps:
             rates = self.intended(step)
             intended = rates.lr
-            if self.policy.controller:
-                multiplier = self.multiplier[step]
+            if controller and multipliers is not None:
+                multiplier = multipliers[step]
                 if steps.start == 0:
                     signals = {name: values[step] for name, values in self.signals.items()}
-                    multiplier, state = self.policy.controller.step(state, signals, rates.lr, self._fraction(step))
+                    multiplier, state = controller.step(state, signals, rates.lr, self._fraction(step))
                 intended = rates.lr * multiplier
             wrong = np.flatnonzero(~np.isclose(self.lr[step], intended, rtol=1e-9, atol=0))
             if len(wrong):
@@ -154,7 +233,7 @@ class RateWriter:
         return self.policy.fraction(Clock(step, self.total_steps, self.steps_per_epoch))
 
     def _check_groups(self, step: int, optimizer: Optimizer) -> None:
-        """The optimizer holds what it held at first, each parameter in a group of its depth."""
+        """Check that the optimizer holds what it held at first, each parameter in a group of its depth."""
         now = [(group.get("depth"), tuple(map(id, group["params"]))) for group in optimizer.param_groups]
         if now == self._seen:
             return
@@ -177,33 +256,32 @@ class RateWriter:
         self._seen = now
 
     def release(self) -> None:
-        """Gives back the gradients that freezing took, as after a training that may go on otherwise."""
+        """Give back the gradients that freezing took, as after a training that may go on otherwise."""
         for switch in self._switches:
             switch.set(False, False, True)
         self._applied = []
 
     def state_dict(self) -> dict[str, Any]:
-        """The record so far and the controller's state, for a checkpoint."""
-        arrays = {name: torch.from_numpy(values) for name, values in self._arrays().items()}
+        """Return the record so far and the controller's state, for a checkpoint."""
+        arrays = {name: torch.from_numpy(values) for name, values in self._as_record().arrays().items()}
         return {"arrays": arrays, "controller": self._state}
 
     def load_state_dict(self, state: dict[str, Any]) -> None:
-        for name, values in self._arrays().items():
+        """Go on from a checkpoint."""
+        for name, values in self._as_record().arrays().items():
             values[:] = state["arrays"][name].cpu().numpy()
         self._state = state["controller"]
 
     def save(self, path: Path) -> None:
-        with atomic(path) as temporary, open(temporary, "wb") as file:
-            np.savez(file, groups=[group.name for group in self.groups], **self._arrays())
+        """Write rates.npz."""
+        self._as_record().save(path)
 
-    def _arrays(self) -> dict[str, np.ndarray]:
-        """Everything that is recorded, each by the name under which it is saved."""
-        arrays = {"lr": self.lr, "frozen": self.frozen, "momentum": self.momentum}
-        if self.multiplier is not None:
-            arrays["multiplier"] = self.multiplier
-        return arrays | {f"signal_{name}": values for name, values in self.signals.items()}
+    def _as_record(self) -> RateRecord:
+        """Return everything that is recorded; the arrays are this writer's own."""
+        names = [group.name for group in self.groups]
+        return RateRecord(names, self.lr, self.frozen, self.momentum, self.multiplier, self.signals)
 
 
 def momentum_of(group: dict[str, Any]) -> float:
-    """SGD's momentum or Adam's first beta of a parameter group; NaN where it has none."""
+    """Return SGD's momentum or Adam's first beta of a parameter group; NaN where it has none."""
     return group["betas"][0] if "betas" in group else group.get("momentum", np.nan)

@@ -13,7 +13,16 @@ from kit.model.groups import DepthGroup
 class SignalMeter:
     """Measures the signals that a controller declares (their meaning: `kit.lr.controllers`), and no others.
 
-    Waits for the device once an update. `direction` keeps a copy of the weights.
+    It waits for the device once an update; `direction` keeps a copy of the weights.
+
+    Parameters
+    ----------
+    names : sequence of str
+        The signals: weight, gradient, direction, decay.
+    groups : sequence of DepthGroup
+        Stem first; on their device.
+    weight_decay : float
+        The optimizer's, which is the signal `decay`.
     """
 
     def __init__(self, names: Sequence[str], groups: Sequence[DepthGroup], weight_decay: float):
@@ -25,7 +34,7 @@ class SignalMeter:
 
     @torch.no_grad()
     def measure(self) -> dict[str, np.ndarray]:
-        """The signals of this update, float64 [groups] each; the gradients have to be there, unscaled."""
+        """Return the signals of this update, float64 [groups] each; the gradients have to be there, unscaled."""
         measured = {}
         if "weight" in self.names:
             measured["weight"] = self._norms(self._parameters)
@@ -43,8 +52,8 @@ class SignalMeter:
         return signals
 
     @torch.no_grad()
-    def note_update(self, rates: np.ndarray) -> None:
-        """To be called after the optimizer's step, which used these `rates` [groups]."""
+    def after_update(self, rates: np.ndarray) -> None:
+        """Measure how far the optimizer's step moved the weights, right after it used these `rates` [groups]."""
         if "direction" in self.names:
             moved = self._norms(
                 [
@@ -57,12 +66,14 @@ class SignalMeter:
             self._direction = torch.where((moved > 0) & per_rate.isfinite(), per_rate, self._direction)
 
     def state_dict(self) -> dict[str, torch.Tensor]:
+        """Return what the next measurement needs of the past, for a checkpoint."""
         return {"direction": self._direction}
 
     def load_state_dict(self, state: dict[str, torch.Tensor]) -> None:
+        """Go on from a checkpoint."""
         self._direction = state["direction"]
 
     def _norms(self, groups: Sequence[Sequence[torch.Tensor | nn.Parameter]]) -> torch.Tensor:
-        """Euclidean norms, float32 [groups], on the device; 0 of a group without members."""
+        """Return Euclidean norms, float32 [groups], on the device; 0 of a group without members."""
         none = torch.zeros((), device=self._direction.device)  # torch's would be on the CPU
         return torch.stack([get_total_norm(members).float() if members else none for members in groups])

@@ -1,6 +1,5 @@
 """The training loop: one policy, one fold, one seed."""
 
-import json
 import time
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import AbstractContextManager, nullcontext
@@ -10,11 +9,10 @@ from typing import Any
 import numpy as np
 import torch
 from accelerate import Accelerator
-from timm.utils import ModelEmaV3
+from timm.utils.model_ema import ModelEmaV3
 from torch import nn
 
 from kit.core.errors import Diverged, KitError
-from kit.core.files import write_text
 from kit.core.progress import Progress
 from kit.core.runs import RunDir
 from kit.core.seeds import derive
@@ -22,7 +20,6 @@ from kit.data.augment import Augmentation
 from kit.data.config import DataConfig
 from kit.data.images import ImageSet
 from kit.data.loading import BatchPlan, plain_batches, training_batches, worker_count
-from kit.lr import Policy
 from kit.model.build import Normalisation, weights_digest
 from kit.model.groups import DepthGroup
 from kit.scoring.config import ScoringConfig
@@ -32,9 +29,10 @@ from kit.training.config import PredictionConfig, TrainingConfig
 from kit.training.device import seed_device
 from kit.training.loss import build_loss, build_mix, class_weights
 from kit.training.optimizer import build_optimizer
-from kit.training.predict import Normalise, predict
+from kit.training.predict import Normalise, Predictor
 from kit.training.probes import Probes
-from kit.training.rates import RateWriter
+from kit.training.rates import RatePolicy, RateWriter
+from kit.training.records import append_history, write_history
 from kit.training.signals import SignalMeter
 
 
@@ -42,10 +40,16 @@ from kit.training.signals import SignalMeter
 class FoldData:
     """What one fold model trains on and is scored on.
 
-    images      all training images of the competition
-    targets     class index of each image, int64 [images]; where an image may have several labels, bool
-                [images, classes]
-    train_rows  rows that train; valid_rows: rows held out
+    Attributes
+    ----------
+    images : ImageSet
+        All training images of the competition.
+    targets : ndarray
+        Class index of each image, int64 [images]; where an image may have several labels, bool [images, classes].
+    train_rows, valid_rows : ndarray
+        Which rows of `images` train, and which are held out; int64.
+    classes : sequence of str
+        Their names, in the order of the columns of predictions.
     """
 
     images: ImageSet
@@ -56,12 +60,13 @@ class FoldData:
 
     @property
     def multilabel(self) -> bool:
+        """Whether an image may have several labels."""
         return self.targets.ndim == 2
 
 
 @dataclass(frozen=True)
 class Recipe:
-    """How to train: the sections of the config that the loop needs."""
+    """How to train: the sections of the config that the loop needs, and how pixels are normalised."""
 
     data: DataConfig
     training: TrainingConfig
@@ -72,9 +77,22 @@ class Recipe:
 
 @dataclass(frozen=True)
 class TrainResult:
-    """model    the weights that count: those of the last step, or their moving average
-    probabilities  of the held-out rows, float32 [valid_rows, classes]
-    score    of these by the plain rule (the most likely class, or all from .5 on), before one is fitted
+    """What a training gives.
+
+    Attributes
+    ----------
+    model : Module
+        With the weights that count: those of the last step, or their moving average.
+    probabilities : ndarray
+        Of the held-out rows, float32 [valid_rows, classes].
+    score : float
+        Of these by the plain rule (the most likely class, or all from .5 on), before a rule is fitted.
+    steps : int
+        Updates of the whole training.
+    seconds : float
+        That the updates made in this process took, without scoring the held-out rows.
+    images_per_second : float
+        Trained in these seconds.
     """
 
     model: nn.Module
@@ -88,7 +106,13 @@ class TrainResult:
 def batches_of(
     training: TrainingConfig, n_rows: int, seed: int, accelerator: Accelerator | None = None
 ) -> BatchPlan:
-    """The batches of a training on `n_rows` rows. Raises KitError where they do not fill one update."""
+    """Return the batches of a training on `n_rows` rows, those of this process where several share them.
+
+    Raises
+    ------
+    KitError
+        Where the rows do not fill one update.
+    """
     processes, rank = (accelerator.num_processes, accelerator.process_index) if accelerator else (1, 0)
     plan = BatchPlan(seed, training.epochs, n_rows, training.batch_size, training.accumulate, processes, rank)
     if not plan.steps_per_epoch:
@@ -101,17 +125,49 @@ def batches_of(
 
 
 class Trainer:
-    """One training: `model` under `policy` on `fold`; its files go to `run`.
+    """Trains one model under one policy on one fold.
 
-    Randomness depends on (seed, epoch, sample) and (seed, step) alone, so a run that is killed and
-    started again from its checkpoint ends with the same bits.
+    One update, from beginning to end (`_update`):
+
+    1. Seed what is drawn on the device (dropout, drop path, mixing) from the seed and the step alone.
+    2. Ask the policy for the rates of this step, and write them into the optimizer.
+    3. For each micro-batch: normalise and mix, forward, loss, backward; gradients add up.
+    4. Clip the gradients; where the policy has a controller, let it correct the rates.
+    5. Record the rates as they stand in the optimizer, take its step, and confirm that it used them.
+    6. Let the moving average of the weights follow.
+
+    Nothing of that waits for the device. Every `log_every` updates, and at the end of each epoch, the losses are
+    read from it: they are checked, logged, and realised rates are compared with the policy's. Between updates the
+    held-out rows are scored (a diagnostic), and a checkpoint is saved.
+
+    Randomness depends on (seed, epoch, sample) and (seed, step) alone, so a run that is killed and started again
+    from its checkpoint ends with the same bits.
+
+    Parameters
+    ----------
+    model : Module
+        On any device; its weights are the initial ones.
+    groups : sequence of DepthGroup
+        Its depth groups, stem first.
+    policy : RatePolicy
+        Says the rates of every update.
+    fold : FoldData
+        The rows that train and those held out.
+    recipe : Recipe
+        How to train.
+    seed : int
+        Of the run.
+    accelerator : Accelerator
+        A fresh one for this training.
+    run : RunDir
+        Where the files of the run go.
     """
 
     def __init__(
         self,
         model: nn.Module,
         groups: Sequence[DepthGroup],
-        policy: Policy,
+        policy: RatePolicy,
         fold: FoldData,
         recipe: Recipe,
         seed: int,
@@ -123,109 +179,167 @@ class Trainer:
         self.accelerator, self.device = accelerator, device
         self.groups, self.initial_weights = groups, weights_digest(model)
         self.plan = batches_of(config, len(fold.train_rows), seed, accelerator)
+        total, per_epoch = self.plan.total_steps, self.plan.steps_per_epoch
+
         self.normalise = Normalise.of(recipe.normalisation.mean, recipe.normalisation.std, device)
         weights = class_weights(config, fold.classes, fold.targets[fold.train_rows])
         self.loss = build_loss(config, weights, fold.multilabel).to(device)
         self.mix = build_mix(config, len(fold.classes), fold.multilabel)
 
-        self.model = model.to(device, memory_format=torch.channels_last)
+        self.model = model.to(device, memory_format=torch.channels_last)  # type: ignore[call-overload] # stubs lag
         self.ema = ModelEmaV3(self.model, decay=config.ema, use_warmup=True) if config.ema else None
+        self.final_model: nn.Module = self.ema.module if self.ema else self.model
         optimizer = build_optimizer(config.optimizer, model, groups, device, policy.peak)
-        self.forward, self.optimizer = accelerator.prepare(self.model, optimizer)
-        self.rates = RateWriter(policy, groups, self.plan.total_steps, self.plan.steps_per_epoch)
-        self.meter = (
-            SignalMeter(policy.controller.signals, groups, config.optimizer.weight_decay)
-            if policy.controller
-            else None
+        self.wrapped_model, self.optimizer = accelerator.prepare(self.model, optimizer)
+        self.predictor = Predictor(
+            self.final_model,
+            self.normalise,
+            accelerator,
+            recipe.data,
+            config,
+            recipe.prediction,
+            fold.multilabel,
         )
-        main = accelerator.is_main_process
-        self.probes = (
-            Probes(config.probes, self.model, self.plan.total_steps, seed) if config.probes and main else None
-        )
-        self.losses = torch.zeros(self.plan.total_steps, device=device)  # stays there until looked at
+
+        self.rates = RateWriter(policy, groups, total, per_epoch)
+        controller, decay = policy.controller, config.optimizer.weight_decay
+        self.signal_meter = SignalMeter(controller.signals, groups, decay) if controller else None
+        self.probes: Probes | None = None
+        if config.probes and accelerator.is_main_process:
+            self.probes = Probes(config.probes, self.model, total, seed)
+        self.losses = torch.zeros(total, device=device)  # stays there until it is logged
         self.history: list[dict[str, Any]] = []
 
     def train(self, title: str = "training", on_step: Callable[[int], None] | None = None) -> TrainResult:
-        """Trains to the last step, going on from the run's checkpoint where there is one.
+        """Train to the last step, going on from the run's checkpoint where there is one.
 
-        `on_step(step)` is called after each update. Raises KitError for a loss that is not finite and for
-        realised rates that are not the policy's.
+        Parameters
+        ----------
+        title : str
+            Of the progress bar.
+        on_step : callable, optional
+            Called with the number of each update after it.
+
+        Raises
+        ------
+        KitError
+            For a loss that is not finite, and for realised rates that are not the policy's.
         """
-        first = self._restore()
-        looked, total, per_epoch = first, self.plan.total_steps, self.plan.steps_per_epoch
+        first, total = self._restore(), self.plan.total_steps
+        logged = first  # updates whose losses have been logged
         started = saved = time.monotonic()
-        evaluating = 0.0
+        evaluating = 0.0  # seconds
         self._measure_butterfly(first)
         with Progress(title, total, first, shown=self.accelerator.is_main_process) as progress:
             for step in self.updates(first):
                 done = step + 1
                 progress.update(done)
                 self._measure_butterfly(done)
-                looks = done % per_epoch == 0 or done - looked >= self.config.log_every
-                if looks:
-                    progress.update(done, f"loss {self._look(looked, done):.3f}")
-                    looked = done
+                logs = done % self.plan.steps_per_epoch == 0 or done - logged >= self.config.log_every
+                if logs:
+                    progress.update(done, f"loss {self._log_losses(logged, done):.3f}")
+                    logged = done
                 if self._evaluates_at(done):
                     began = time.monotonic()
-                    self._score(self.evaluate(), done)
+                    self._log_score(self.evaluate(), done)
                     evaluating += time.monotonic() - began
-                if looks and time.monotonic() - saved >= 60 * self.config.checkpoint_minutes:
-                    self._save(done)
+                if logs and time.monotonic() - saved >= 60 * self.config.checkpoint_minutes:
+                    self._save_checkpoint(done)
                     saved = time.monotonic()
                 if on_step:
                     on_step(step)
         seconds = time.monotonic() - started - evaluating
         probabilities = self.evaluate()
-        plain = self._score(probabilities, total)
-        self.rates.audit(range(total))
-        if self.accelerator.is_main_process:
-            self.rates.save(self.dir.rates)
-        if self.probes:
-            self.probes.save(self.dir.activations, self.dir.learning)
-        samples = (total - first) * self.plan.samples_per_update
-        return TrainResult(self._final, probabilities, plain, total, seconds, samples / max(seconds, 1e-9))
+        final_score = self._log_score(probabilities, total)
+        self._save_records()
+        speed = (total - first) * self.plan.samples_per_update / max(seconds, 1e-9)
+        return TrainResult(self.final_model, probabilities, final_score, total, seconds, speed)
 
     def updates(self, first: int = 0) -> Iterator[int]:
-        """Makes one update after the other, and yields the number of each when it is made."""
+        """Make one update after the other, from number `first` on, and yield the number of each afterwards."""
         batches = self._batches(first)
-        self.forward.train()
+        self.wrapped_model.train()
         for step in range(first, self.plan.total_steps):
             self._update(step, batches)
             yield step
 
     def evaluate(self) -> np.ndarray:
-        """Probabilities of the held-out rows under the weights that count, float32 [valid_rows, classes]."""
+        """Return the probabilities of the held-out rows under the weights that count, float32 [rows, classes]."""
         return self.predict(self.fold.images, self.fold.valid_rows)
 
-    def predict(self, images: ImageSet, rows: Sequence[int]) -> np.ndarray:
-        """Probabilities of some rows of `images` under the weights that count, float32 [rows, classes]."""
+    def predict(self, images: ImageSet, rows: Sequence[int] | np.ndarray) -> np.ndarray:
+        """Return the probabilities of some rows of `images` under the weights that count, float32 [rows, classes].
+
+        Raises
+        ------
+        Diverged
+            Where they are not finite.
+        """
         if self.accelerator.num_processes > 1:  # each process has batch-norm statistics of its own samples
-            for buffer in self._final.buffers():
+            for buffer in self.final_model.buffers():
                 torch.distributed.broadcast(buffer, src=0)
-        prediction, data = self.recipe.prediction, self.recipe.data
-        probabilities = predict(
-            self._final,
-            images,
-            rows,
-            data.size,
-            self.normalise,
-            self.accelerator,
-            prediction.batch_size or 2 * self.config.batch_size,
-            data.workers,
-            prediction.tta,
-            self.fold.multilabel,
-        )
+        probabilities = self.predictor.predict(images, rows)
         if not np.isfinite(probabilities).all():
             raise Diverged("the trained model predicts values that are not finite; " + self._advice())
         return probabilities
 
     def load_weights(self, weights: dict[str, torch.Tensor]) -> None:
-        """Takes the weights that a finished run saved."""
-        self._final.load_state_dict(weights)
+        """Take the weights that a finished run saved."""
+        self.final_model.load_state_dict(weights)
 
-    @property
-    def _final(self) -> nn.Module:
-        return self.ema.module if self.ema else self.model
+    # One update.
+
+    def _update(self, step: int, batches: Iterator[tuple[torch.Tensor, torch.Tensor]]) -> None:
+        """Make one optimizer update.
+
+        Nothing in here waits for the device but a controller's signals (and the scaler of fp16, where the
+        optimizer has no fused form).
+        """
+        self._seed(step)
+        if self.rates.write(step, self.optimizer) and self.accelerator.num_processes > 1:
+            self._wrap_anew()
+        for part in range(self.config.accumulate):
+            pixels, targets = next(batches)
+            inputs, targets = self.normalise(pixels), targets.to(self.device, non_blocking=True)
+            if self.mix:
+                inputs, targets = self.mix(inputs, targets)
+            with self.accelerator.accumulate(self.wrapped_model):
+                with self.accelerator.autocast(), self._watch_activations(step, part):
+                    loss = self.loss(self.wrapped_model(inputs).float(), targets)
+                self.accelerator.backward(loss)
+                self.losses[step] += loss.detach() / self.config.accumulate
+                if self.accelerator.sync_gradients:  # all parts are there
+                    self._before_step(step)
+                self.optimizer.step()  # by accelerate, nothing before all parts are there
+                self.optimizer.zero_grad()
+        self.rates.confirm(step, self.optimizer)
+        if self.signal_meter:
+            self.signal_meter.after_update(self.rates.lr[step])
+        if self.probes:
+            self.probes.after_update(step, self.optimizer)
+        if self.ema:
+            self.ema.update(self.model, step=step)
+
+    def _before_step(self, step: int) -> None:
+        """Do what has to be done between the gradients of the whole update and the optimizer's step."""
+        if self.config.clip_grad:
+            self.accelerator.clip_grad_norm_(self.wrapped_model.parameters(), self.config.clip_grad)
+        if self.signal_meter:
+            if self.accelerator.scaler and not self.config.clip_grad:  # clipping takes fp16's scale out
+                self.accelerator.unscale_gradients(self.optimizer)
+            self.rates.control(step, self.optimizer, self.signal_meter.measure())
+        self.rates.record(step, self.optimizer)
+        if self.probes and self.probes.due(step):
+            self.probes.before_update(self._gradient_scale())
+
+    def _watch_activations(self, step: int, part: int) -> AbstractContextManager[None]:
+        """Let probes look at the first of the forward passes of an update."""
+        return self.probes.watching(step) if self.probes and part == 0 else nullcontext()
+
+    def _gradient_scale(self) -> float:
+        """Return what fp16's gradients are still multiplied by."""
+        scaler = self.accelerator.scaler
+        return scaler.get_scale() if scaler and not (self.config.clip_grad or self.signal_meter) else 1.0
 
     def _batches(self, first: int) -> Iterator[tuple[torch.Tensor, torch.Tensor]]:
         on_gpu = self.device.type == "cuda"
@@ -242,77 +356,33 @@ class Trainer:
             pin=on_gpu,
         )
 
-    def _update(self, step: int, batches: Iterator[tuple[torch.Tensor, torch.Tensor]]) -> None:
-        """One optimizer update. Nothing in here waits for the device but a controller's signals (and the
-        scaler of fp16, where the optimizer has no fused form)."""
-        self._seed(step)
-        if self.rates.write(step, self.optimizer) and self.accelerator.num_processes > 1:
-            self._wrap_anew()
-        for part in range(self.config.accumulate):
-            pixels, targets = next(batches)
-            inputs, targets = self.normalise(pixels), targets.to(self.device, non_blocking=True)
-            if self.mix:
-                inputs, targets = self.mix(inputs, targets)
-            with self.accelerator.accumulate(self.forward):
-                with self.accelerator.autocast(), self._watching(step, part):
-                    loss = self.loss(self.forward(inputs).float(), targets)
-                self.accelerator.backward(loss)
-                self.losses[step] += loss.detach() / self.config.accumulate
-                if self.accelerator.sync_gradients:
-                    if self.config.clip_grad:
-                        self.accelerator.clip_grad_norm_(self.forward.parameters(), self.config.clip_grad)
-                    if self.meter:
-                        self._control(step)
-                    self.rates.record(step, self.optimizer)
-                    if self.probes and self.probes.due(step):
-                        self.probes.before_update(self._gradient_scale())
-                self.optimizer.step()
-                self.optimizer.zero_grad()
-        self.rates.confirm(step, self.optimizer)
-        if self.meter:
-            self.meter.note_update(self.rates.lr[step])
-        if self.probes:
-            self.probes.after_update(step, self.optimizer)
-        if self.ema:
-            self.ema.update(self.model, step=step)
-
-    def _control(self, step: int) -> None:
-        """Lets the controller look at the gradients and correct the rates."""
-        if self.accelerator.scaler and not self.config.clip_grad:  # clipping has taken fp16's scale out already
-            self.accelerator.unscale_gradients(self.optimizer)
-        self.rates.control(step, self.optimizer, self.meter.measure())
-
-    def _watching(self, step: int, part: int) -> AbstractContextManager:
-        """Probes look at the first of the forward passes of an update."""
-        return self.probes.watching(step) if self.probes and part == 0 else nullcontext()
-
-    def _gradient_scale(self) -> float:
-        """What fp16's gradients are still multiplied by."""
-        scaler = self.accelerator.scaler
-        return scaler.get_scale() if scaler and not (self.config.clip_grad or self.meter) else 1.0
-
-    def _measure_butterfly(self, done: int) -> None:
-        if not (self.probes and self.probes.butterfly_due(done)):
-            return
-        rows = self.fold.valid_rows[: self.config.probes.images].tolist()
-        images, size = self.fold.images, self.recipe.data.size
-        pixels = next(iter(plain_batches(images, rows, size, len(rows), 0, pin=False)))
-        self.probes.measure_butterfly(done, self.normalise(pixels), self.fold.multilabel)
-
-    def _wrap_anew(self) -> None:
-        """DistributedDataParallel waits for the gradients of all parameters that had one when it was made."""
-        devices = [self.device] if self.device.type == "cuda" else None
-        self.forward = nn.parallel.DistributedDataParallel(self.model, device_ids=devices)
-
     def _seed(self, step: int) -> None:
-        """Dropout, drop path and mixing of this step depend on the seed and the step alone."""
+        """Make dropout, drop path and mixing of this step depend on the seed and the step alone."""
         value = derive("step", self.seed, step, self.plan.rank)
         seed_device(value, self.device)
         if self.mix:
             np.random.seed(value % 2**32)
 
-    def _look(self, first: int, done: int) -> float:
-        """Waits for the device: the mean loss of steps `first` to `done`, checked with the rates and noted."""
+    def _wrap_anew(self) -> None:
+        """Wrap the model again when other parameters than before have gradients.
+
+        DistributedDataParallel waits for the gradients of all parameters that had one when it was made.
+        """
+        devices = [self.device] if self.device.type == "cuda" else None
+        self.wrapped_model = nn.parallel.DistributedDataParallel(self.model, device_ids=devices)
+
+    # Looking: what waits for the device, between updates.
+
+    def _measure_butterfly(self, done: int) -> None:
+        if not (self.probes and self.probes.butterfly_due(done)):
+            return
+        rows = self.fold.valid_rows[: self.probes.config.images].tolist()
+        images, size = self.fold.images, self.recipe.data.size
+        pixels = next(iter(plain_batches(images, rows, size, len(rows), 0, pin=False)))
+        self.probes.measure_butterfly(done, self.normalise(pixels), self.fold.multilabel)
+
+    def _log_losses(self, first: int, done: int) -> float:
+        """Check the rates and losses of steps `first` to `done`, log their mean loss and return it."""
         self.rates.audit(range(first, done))
         if self.probes:
             self.probes.collect()
@@ -325,7 +395,7 @@ class Trainer:
                 f"{self.rates.lr[step].max():.3g}; {self._advice()}"
             )
         mean = float(losses.mean())
-        self._note(step=done, epoch=done / self.plan.steps_per_epoch, loss=mean)
+        self._log(done, loss=mean)
         return mean
 
     def _advice(self) -> str:
@@ -335,33 +405,40 @@ class Trainer:
         )
 
     def _evaluates_at(self, done: int) -> bool:
-        """At the end of every n-th epoch but the last, which is scored after the loop."""
+        """Say whether to score: at the end of every n-th epoch but the last, which is scored after the loop."""
         steps = self.config.evaluate_every * self.plan.steps_per_epoch
         return bool(steps) and done % steps == 0 and done < self.plan.total_steps
 
-    def _score(self, probabilities: np.ndarray, done: int) -> float:
-        """A diagnostic: with the plain rule, whatever rule is fitted later."""
+    def _log_score(self, probabilities: np.ndarray, done: int) -> float:
+        """Log the score of the held-out rows and return it: by the plain rule, whatever rule is fitted later."""
         truth = self.fold.targets[self.fold.valid_rows]
         if self.fold.multilabel:
             predicted, likelihood = probabilities >= 0.5, np.where(truth, probabilities, 1 - probabilities)
         else:
             predicted, likelihood = argmax(probabilities), probabilities[np.arange(len(truth)), truth]
         value = score(truth, predicted, self.recipe.scoring)
-        self._note(
-            step=done,
-            epoch=done / self.plan.steps_per_epoch,
-            valid_score=value,
-            valid_loss=float(-np.log(likelihood.astype(np.float64).clip(1e-15)).mean()),
-        )
+        loss = float(-np.log(likelihood.astype(np.float64).clip(1e-15)).mean())
+        self._log(done, valid_score=value, valid_loss=loss)
         return value
 
-    def _note(self, **line: float) -> None:
+    def _log(self, done: int, **values: float) -> None:
+        """Add a line to the history, in memory and in history.jsonl."""
+        line = {"step": done, "epoch": done / self.plan.steps_per_epoch, **values}
         self.history.append(line)
         if self.accelerator.is_main_process:
-            with open(self.dir.history, "a", encoding="utf-8") as file:
-                file.write(json.dumps(line) + "\n")
+            append_history(self.dir.history, line)
 
-    def _save(self, done: int) -> None:
+    # Saving and going on.
+
+    def _save_records(self) -> None:
+        """Compare all realised rates with the policy's, and write them and what the probes saw."""
+        self.rates.audit(range(self.plan.total_steps))
+        if self.accelerator.is_main_process:
+            self.rates.save(self.dir.rates)
+        if self.probes:
+            self.probes.save(self.dir.activations, self.dir.learning)
+
+    def _save_checkpoint(self, done: int) -> None:
         if not self.accelerator.is_main_process:
             return
         scaler = self.accelerator.scaler
@@ -376,19 +453,14 @@ class Trainer:
                 "scaler": scaler.state_dict() if scaler else None,
                 "losses": self.losses,
                 "rates": self.rates.state_dict(),
-                "signals": self.meter.state_dict() if self.meter else None,
+                "signals": self.signal_meter.state_dict() if self.signal_meter else None,
                 "probes": self.probes.state_dict() if self.probes else None,
                 "history": self.history,
             },
         )
 
-    def _made_on(self) -> str:
-        """What a checkpoint can go on with only where it is the same."""
-        precision = self.accelerator.mixed_precision.replace("no", "fp32")
-        return f"{self.accelerator.num_processes} × {self.device.type} in {precision}"
-
     def _restore(self) -> int:
-        """Takes up the run's checkpoint; the number of updates done so far."""
+        """Take up the run's checkpoint, and return the number of updates done so far: 0 where there is none."""
         state = load_checkpoint(self.dir.checkpoint, self.device) or {"step": 0, "history": []}
         if state["step"] and state["made_on"] != self._made_on():
             raise KitError(
@@ -397,7 +469,7 @@ class Trainer:
             )
         self.history = state["history"]
         if self.accelerator.is_main_process:
-            write_text(self.dir.history, "".join(json.dumps(line) + "\n" for line in self.history))
+            write_history(self.dir.history, self.history)
         if state["step"]:
             self.model.load_state_dict(state["model"])
             self.optimizer.load_state_dict(state["optimizer"])
@@ -407,8 +479,13 @@ class Trainer:
                 self.accelerator.scaler.load_state_dict(state["scaler"])
             self.losses.copy_(state["losses"])
             self.rates.load_state_dict(state["rates"])
-            if self.meter:
-                self.meter.load_state_dict(state["signals"])
+            if self.signal_meter:
+                self.signal_meter.load_state_dict(state["signals"])
             if self.probes:
                 self.probes.load_state_dict(state.get("probes"))
         return state["step"]
+
+    def _made_on(self) -> str:
+        """Say on what the training runs: a checkpoint can go on only where that is the same."""
+        precision = self.accelerator.mixed_precision.replace("no", "fp32")
+        return f"{self.accelerator.num_processes} × {self.device.type} in {precision}"

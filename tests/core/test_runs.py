@@ -150,11 +150,3 @@ def test_a_damaged_record_says_what_to_do(tmp_path, text):
     message = refusal_of(lambda: run.record)
     assert message.startswith(f"{tmp_path}/run.json is damaged (")
     assert message.endswith("); remove this run, and it is trained anew")
-
-
-def test_history_of_a_run(tmp_path):
-    run = RunDir(tmp_path)
-    assert run.read_history() == []
-    lines = [{"step": 5, "loss": 0.5}, {"step": 10, "valid_score": 0.75}]
-    run.history.write_text("".join(json.dumps(line) + "\n" for line in lines))
-    assert run.read_history() == lines

@@ -9,8 +9,9 @@ from matplotlib.collections import QuadMesh
 from support.refusals import refusal_of
 
 from kit.report import probes as pictures
-from kit.report.measured import Activations, Learning, read_activations, read_learning
+from kit.report.measured import heat_map, top_magnitude
 from kit.report.probes import probe
+from kit.training.records import Activations, Learning
 
 EDGES = (2.0 ** (np.arange(28 * 64 + 1) / 64 - 14)).astype(np.float32)
 LAYERS = ["conv1", "layer1", "layer2"]
@@ -76,18 +77,18 @@ def by_hand(counts, edges=(0.5, 1.0, 2.0)) -> Activations:
 def test_a_linear_axis_shares_out_logarithmic_bins():
     """4 below 0.5, 6 to 1, 10 to 2, 3 beyond; the axis ends within the bin of 10."""
     activations = by_hand([4, 6, 10, 3])
-    np.testing.assert_allclose(activations.heat(0, 1.5, 3)[:, 0], [4, 6, 5, 5 + 3])
-    np.testing.assert_allclose(activations.heat(0, 1.0, 4)[:, 0], [2, 2, 3, 3, 10 + 3])
-    np.testing.assert_allclose(activations.heat(0, 4.0, 2)[:, 0], [20, 0, 3])
+    np.testing.assert_allclose(heat_map(activations, 0, 1.5, 3)[:, 0], [4, 6, 5, 5 + 3])
+    np.testing.assert_allclose(heat_map(activations, 0, 1.0, 4)[:, 0], [2, 2, 3, 3, 10 + 3])
+    np.testing.assert_allclose(heat_map(activations, 0, 4.0, 2)[:, 0], [20, 0, 3])
 
 
 def test_the_top_of_an_axis():
     activations = by_hand([4, 6, 10, 0])
-    assert activations.top(0, 0.2) == 0.5
-    assert activations.top(0, 0.5) == 1.0
-    assert activations.top(0, 0.51) == 2.0
-    assert by_hand([0, 0, 0, 5]).top(0) == 2.0  # all beyond the last edge
-    assert by_hand([5, 0, 0, 0]).top(0) == 0.5  # all zero
+    assert top_magnitude(activations, 0, 0.2) == 0.5
+    assert top_magnitude(activations, 0, 0.5) == 1.0
+    assert top_magnitude(activations, 0, 0.51) == 2.0
+    assert top_magnitude(by_hand([0, 0, 0, 5]), 0) == 2.0  # all beyond the last edge
+    assert top_magnitude(by_hand([5, 0, 0, 0]), 0) == 0.5  # all zero
 
 
 def test_an_axis_of_a_gaussian_is_numpys(tmp_path):
@@ -96,13 +97,13 @@ def test_an_axis_of_a_gaussian_is_numpys(tmp_path):
     counts = np.bincount(np.searchsorted(EDGES, values, side="right"), minlength=len(EDGES) + 1)
     activations = by_hand(counts, EDGES)
     expected, _ = np.histogram(values, np.linspace(0, 3, 41))
-    np.testing.assert_allclose(activations.heat(0, 3.0)[:-1, 0], expected, rtol=0.03, atol=30)
-    assert activations.top(0, 0.999) == pytest.approx(np.quantile(values, 0.999), rel=0.02)
+    np.testing.assert_allclose(heat_map(activations, 0, 3.0)[:-1, 0], expected, rtol=0.03, atol=30)
+    assert top_magnitude(activations, 0, 0.999) == pytest.approx(np.quantile(values, 0.999), rel=0.02)
 
 
 def test_files_are_read_as_they_were_written(tmp_path):
     run = write_run(tmp_path / "run", "uniform")
-    activations, learning = read_activations(run / "activations.npz"), read_learning(run / "learning.npz")
+    activations, learning = Activations.load(run / "activations.npz"), Learning.load(run / "learning.npz")
     assert (activations.layers, learning.groups, learning.relative) == (LAYERS, GROUPS, 0.01)
     np.testing.assert_array_equal(activations.counts, activations_of()["counts"])
     np.testing.assert_array_equal(learning.update, learning_of()["update"])
@@ -135,10 +136,10 @@ def test_runs_side_by_side_have_the_same_scales(tmp_path, drawn):
 def test_a_heat_map_holds_the_shares_and_on_top_what_lies_beyond(tmp_path, drawn):
     run = write_run(tmp_path / "a", "uniform")
     probe([run], str(tmp_path / "one"))
-    activations = read_activations(run / "activations.npz")
+    activations = Activations.load(run / "activations.npz")
     axes = drawn["activations"].axes[0]
     inside, beyond = (np.asarray(mesh.get_array()) for mesh in axes.collections)
-    heat = activations.heat(0, activations.top(0), pictures.BINS) / 4000
+    heat = heat_map(activations, 0, top_magnitude(activations, 0), pictures.BINS) / 4000
     np.testing.assert_allclose(np.concatenate([inside.reshape(-1, 5), beyond.reshape(1, 5)]), heat)
     np.testing.assert_allclose(inside.reshape(-1, 5).sum(axis=0) + beyond.ravel(), 1)
 

@@ -9,9 +9,10 @@ from support.trainings import Killed, kill_at, outcome, trainer_of
 from torch import nn
 
 from kit.model.groups import depth_groups
-from kit.report.measured import read_activations, read_learning
+from kit.report.measured import heat_map, top_magnitude
 from kit.training.config import ProbesConfig
 from kit.training.probes import MOST_VALUES, N_BINS, Probes, _evenly, _looked_at, probed_layers
+from kit.training.records import Activations, Learning
 
 ON = {"every": 2, "butterfly": [0, 0.5, 1], "images": 5, "runs": "all"}
 HARD = {
@@ -58,7 +59,7 @@ def test_probes_that_are_turned_on_for_the_rest_of_a_run_sample_that(competition
     (tmp_path / "runs/tiny/experiment.yaml").unlink()
     late = trainer_of(competition, tmp_path, **with_probes(ON))
     assert outcome(late, late.train()) == whole[1]
-    mine, expected = read_learning(late.dir.learning), read_learning(whole[0].dir.learning)
+    mine, expected = Learning.load(late.dir.learning), Learning.load(whole[0].dir.learning)
     assert mine.steps.tolist() == [step for step in expected.steps if step > 5]
     for name in ("update", "distance", "rotation", "gradient", "rate"):
         np.testing.assert_array_equal(getattr(mine, name), getattr(expected, name)[-len(mine.steps) :])
@@ -67,7 +68,7 @@ def test_probes_that_are_turned_on_for_the_rest_of_a_run_sample_that(competition
 def test_more_samples_than_the_default_change_nothing_else(competition, tmp_path, whole):
     dense = trainer_of(competition, tmp_path, **with_probes({"every": 1, "runs": "all"}))
     assert outcome(dense, dense.train()) == whole[1]
-    every, second = read_activations(dense.dir.activations), read_activations(whole[0].dir.activations)
+    every, second = Activations.load(dense.dir.activations), Activations.load(whole[0].dir.activations)
     chosen = np.isin(every.steps, second.steps)
     np.testing.assert_array_equal(every.counts[chosen], second.counts)
     np.testing.assert_array_equal(every.near_zero[chosen], second.near_zero)
@@ -76,10 +77,10 @@ def test_more_samples_than_the_default_change_nothing_else(competition, tmp_path
 def test_first_and_last_updates_are_sampled(whole):
     trainer, _ = whole
     total = trainer.plan.total_steps
-    steps = read_learning(trainer.dir.learning).steps.tolist()
+    steps = Learning.load(trainer.dir.learning).steps.tolist()
     assert steps == sorted({*range(0, total, 2), total - 1})
-    assert read_activations(trainer.dir.activations).steps.tolist() == steps
-    assert read_learning(trainer.dir.learning).butterfly_steps.tolist() == [0, round(total / 2), total]
+    assert Activations.load(trainer.dir.activations).steps.tolist() == steps
+    assert Learning.load(trainer.dir.learning).butterfly_steps.tolist() == [0, round(total / 2), total]
 
 
 def test_learning_by_depth_is_what_weights_kept_at_every_step_say(competition, tmp_path):
@@ -97,7 +98,7 @@ def test_learning_by_depth_is_what_weights_kept_at_every_step_say(competition, t
         )
     )
     trainer.train(on_step=lambda step: kept.append(flat()))
-    learned = read_learning(trainer.dir.learning)
+    learned = Learning.load(trainer.dir.learning)
     own = [group.name for group in trainer.groups]
     for step in range(len(kept) - 1):
         for place, (before, after, start) in enumerate(zip(kept[step], kept[step + 1], kept[0], strict=True)):
@@ -120,7 +121,7 @@ def test_a_frozen_group_stands_still(competition, tmp_path):
     probes = {"every": 1, "runs": "all"}
     trainer = trainer_of(competition, tmp_path, policies=policies, training={"probes": probes, "epochs": 1})
     trainer.train()
-    learned = read_learning(trainer.dir.learning)
+    learned = Learning.load(trainer.dir.learning)
     for measure in (learned.update, learned.distance, learned.rotation, learned.gradient):
         assert (measure[:, :-1] == 0).all()
         assert (measure[:, -1] > 0).all()
@@ -143,14 +144,14 @@ def test_counts_are_numpys():
 
 
 def test_an_axis_made_later_loses_no_count(whole):
-    activations = read_activations(whole[0].dir.activations)
+    activations = Activations.load(whole[0].dir.activations)
     for layer in range(len(activations.layers)):
-        top = activations.top(layer)
-        heat = activations.heat(layer, top, 40)
+        top = top_magnitude(activations, layer)
+        heat = heat_map(activations, layer, top, 40)
         assert heat.shape == (41, len(activations.steps))
         np.testing.assert_allclose(heat.sum(axis=0), activations.counts[:, layer].sum(axis=1))
         assert heat[-1].sum() <= 0.002 * heat.sum()
-        coarse = activations.heat(layer, top, 20)
+        coarse = heat_map(activations, layer, top, 20)
         np.testing.assert_allclose(coarse[:-1], heat[:-1].reshape(20, 2, -1).sum(axis=1), rtol=1e-9, atol=1e-6)
 
 

@@ -47,7 +47,7 @@ def test_norms_are_those_of_a_slow_obvious_version():
                 assert np.isnan(signals["direction"][depth])
         before = {name: value.detach().clone() for name, value in model.named_parameters()}
         optimizer.step()
-        meter.note_update(np.full(len(groups), 1e-2))
+        meter.after_update(np.full(len(groups), 1e-2))
 
 
 def test_only_what_a_controller_asks_for_is_measured():

@@ -26,8 +26,8 @@ from kit.report.figures.drawing import (
     styles_of,
 )
 from kit.report.material import ReportData
-from kit.report.measured import Learning
 from kit.report.text import percent, short_number, shortened
+from kit.training.records import Learning
 
 QUANTITIES: tuple[tuple[str, str, bool], ...] = (  # attribute of Learning, title, whether its axis is a log scale
     ("update", "relative update", True),

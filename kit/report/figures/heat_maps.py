@@ -16,8 +16,9 @@ from kit.report.figures.drawing import (
     significant,
 )
 from kit.report.material import ReportData
-from kit.report.measured import Activations
+from kit.report.measured import heat_map, top_magnitude
 from kit.report.text import percent
+from kit.training.records import Activations
 
 MOST_CELLS = 170_000  # of all heat maps together, so that the page stays below 5 MB
 MOST_LAYERS = 8
@@ -92,7 +93,7 @@ def _heat_maps(shown: Sequence[Activations]) -> HeatMaps:
         at = evenly_spaced(len(measured.steps), most)
         for layer in layers:
             if layer in measured.layers:
-                counts = measured.heat(measured.layers.index(layer), tops[layer], bins=BINS)
+                counts = heat_map(measured, measured.layers.index(layer), tops[layer], bins=BINS)
                 maps[place, layer] = measured.steps[at], np.log10(1 + counts[:, at])
     return HeatMaps(layers, tops, maps)
 
@@ -102,7 +103,7 @@ def _top(layer: str, shown: Iterable[Activations]) -> float:
 
     With the highest of all, one run whose activations grow far would press the others flat.
     """
-    tops = sorted(each.top(each.layers.index(layer)) for each in shown if layer in each.layers)
+    tops = sorted(top_magnitude(each, each.layers.index(layer)) for each in shown if layer in each.layers)
     return tops[len(tops) // 2] or 1.0
 
 
@@ -127,7 +128,7 @@ def _overflow(measured: Activations, layers: Sequence[str], tops: Mapping[str, f
     worst = 0.0, "", 0
     for layer in layers:
         if layer in measured.layers:
-            heat = measured.heat(measured.layers.index(layer), tops[layer], bins=BINS)
+            heat = heat_map(measured, measured.layers.index(layer), tops[layer], bins=BINS)
             share = heat[-1] / np.maximum(heat.sum(axis=0), 1)
             at = int(share.argmax())
             worst = max(worst, (float(share[at]), layer, int(measured.steps[at])))
