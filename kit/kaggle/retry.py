@@ -231,7 +231,7 @@ def one_line(text: str) -> str:
 
 
 def _status(error: Any) -> int:
-    """Return the status: HTTP's, or the one in Kaggle's own words where HTTP says 200; 0 where there is neither."""
+    """Return HTTP's status, or the one in Kaggle's own words where HTTP says 200; 0 without either."""
     if error.response is None:
         return 0
     if error.response.status_code >= 400:
