@@ -5,7 +5,7 @@ import shutil
 import sys
 import tempfile
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, field
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any, Literal
@@ -77,34 +77,19 @@ class RehearsalVerdict:
         return all(check.passed for check in self.checks)
 
 
-def rehearse(
-    path: str | Path,
-    *,
-    test_rows: str | None = None,
-    time_limit: float | None = None,
-    form: Form = "nested",
-    sources: Mapping[str, str | Path] | None = None,
-    python: str | Path = sys.executable,
-    isolation: str | None = None,
-    overrides: Sequence[str] = (),
-    say: Callable[[str], None] = print,
-) -> RehearsalVerdict:
-    """Run the kernel built in a folder, with its sources mounted as Kaggle does, and judge the outcome.
+@dataclass(frozen=True)
+class RehearsalOptions:
+    """How a kernel is rehearsed.
 
-    The verdict is kept in rehearsal.json, the outputs in rehearsal/; those of the last rehearsal are there until
-    this one begins.
-
-    Parameters
+    Attributes
     ----------
-    path : str or Path
-        The folder of the built kernel.
     test_rows : str, optional
         `0`, `1`, `3` or `x5`: another test set than the one at hand, as in Kaggle's rerun.
     time_limit : float, optional
         Seconds, also for the kernel itself to keep to; left out: the config's kernel.hours.
     form : str
         Of the mounts: `nested` (/kaggle/input/competitions/<slug>) or `flat` (/kaggle/input/<slug>).
-    sources : mapping, optional
+    sources : mapping
         Folders that stand for sources, by their owner/slug. Without: for a kernel what was fetched of it, or its
         own rehearsal; for a dataset kernels/datasets/<slug>; for the competition its folder.
     python : str or Path
@@ -113,57 +98,87 @@ def rehearse(
         bubblewrap, unshare or redirect; left out: the best that works here.
     overrides : sequence of str
         Changes of the config for this rehearsal, like training.epochs=1: the same file, sooner done.
+    """
+
+    test_rows: str | None = None
+    time_limit: float | None = None
+    form: Form = "nested"
+    sources: Mapping[str, str | Path] = field(default_factory=dict)
+    python: str | Path = sys.executable
+    isolation: str | None = None
+    overrides: Sequence[str] = ()
+
+
+def rehearse(
+    path: str | Path, options: RehearsalOptions | None = None, say: Callable[[str], None] = print
+) -> RehearsalVerdict:
+    """Run the kernel built in a folder, with its sources mounted as Kaggle does, and judge the outcome.
+
+    The verdict is kept in rehearsal.json, the outputs in rehearsal/; those of the last rehearsal are there until
+    this one begins. Raises KitError where an option is wrong, or nothing stands for a source.
+
+    Parameters
+    ----------
+    path : str or Path
+        The folder of the built kernel.
+    options : RehearsalOptions, optional
+        Left out: all as by default.
     say : callable
         Takes each line of what is told, the kernel's own output among it.
-
-    Returns
-    -------
-    RehearsalVerdict
-
-    Raises
-    ------
-    KitError
-        Where an argument is wrong, or nothing stands for a source.
     """
+    options = options or RehearsalOptions()
     folder = KernelFolder.at(path)
-    limit = 3600 * folder.record.hours if time_limit is None else time_limit
+    limit = 3600 * folder.record.hours if options.time_limit is None else options.time_limit
     if limit <= 0:
         raise KitError(f"--time-limit {limit:g}: expected seconds, more than 0")
     digest, code = folder.digest, folder.source
-    need_able(python, isolation)
-    competition, stand_ins = _resolved(folder, sources or {}, test_rows)
+    need_able(options.python, options.isolation)
+    competition, stand_ins = _resolved(folder, options.sources, options.test_rows)
     stage = folder.path / "rehearsal"
     shutil.rmtree(stage, ignore_errors=True)
     folder.forget_rehearsal()
     working = stage / "working"
     working.mkdir(parents=True)
-    environment = {"KIT_SET": json.dumps(list(overrides)), "KIT_SECONDS": str(limit)}
-    if test_rows:
-        environment["KAGGLE_IS_COMPETITION_RERUN"] = "1"
-        variant = write_variant(competition, stage / "competition", test_rows)
+    if options.test_rows:
+        variant = write_variant(competition, stage / "competition", options.test_rows)
         competition = competition.model_copy(update={"path": str(variant.resolve())})
         assert competition.slug is not None  # else `_competition` has refused test_rows
         stand_ins[competition.slug] = variant
-    mounts = _mounts(folder, stand_ins, form)
+    mounts = _mounts(folder, stand_ins, options.form)
     for mount in mounts:
         say(f"/kaggle/input/{mount.target} is {mount.source}")
+    outcome = _run(code, working, mounts, limit, options, say)
+    checks = [*_run_checks(outcome, limit), *_output_checks(folder, working, competition), _size(working, folder)]
+    verdict = RehearsalVerdict(checks, working, outcome.isolation, outcome)
+    folder.write_rehearsal(_record(digest, verdict, options))
+    return verdict
+
+
+def _run(
+    code: str,
+    working: Path,
+    mounts: Sequence[Mount],
+    limit: float,
+    options: RehearsalOptions,
+    say: Callable[[str], None],
+) -> SandboxOutcome:
+    """Run the kernel's code as Kaggle would."""
+    environment = {"KIT_SET": json.dumps(list(options.overrides)), "KIT_SECONDS": str(limit)}
+    if options.test_rows:
+        environment["KAGGLE_IS_COMPETITION_RERUN"] = "1"
     with tempfile.TemporaryDirectory(prefix="kit-") as draft:
         script = Path(draft) / "script.py"
         script.write_text(code, encoding="utf-8")
-        outcome = run_isolated(
+        return run_isolated(
             script,
             working,
             mounts,
-            python=python,
+            python=options.python,
             time_limit=limit,
-            isolation=isolation,
+            isolation=options.isolation,
             environment=environment,
             on_line=say,
         )
-    checks = [*_run_checks(outcome, limit), *_output_checks(folder, working, competition), _size(working, folder)]
-    verdict = RehearsalVerdict(checks, working, outcome.isolation, outcome)
-    folder.write_rehearsal(_record(digest, verdict, test_rows, overrides))
-    return verdict
 
 
 def _resolved(
@@ -307,16 +322,14 @@ def _size(working: Path, folder: KernelFolder) -> Check:
     return Check("sizes", size <= WORKING_GB and code <= CODE_MB, found)
 
 
-def _record(
-    digest: str, verdict: RehearsalVerdict, test_rows: str | None, overrides: Sequence[str]
-) -> dict[str, Any]:
+def _record(digest: str, verdict: RehearsalVerdict, options: RehearsalOptions) -> dict[str, Any]:
     return {
         "passed": verdict.passed,
         "digest": digest,
         "when": datetime.now(UTC).isoformat(timespec="seconds"),
         "isolation": verdict.isolation,
-        "test_rows": test_rows,
-        "overrides": list(overrides),
+        "test_rows": options.test_rows,
+        "overrides": list(options.overrides),
         "seconds": round(verdict.outcome.seconds, 1),
         "peak_memory": verdict.outcome.peak_memory,
         "checks": [asdict(check) for check in verdict.checks],
