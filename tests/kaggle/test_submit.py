@@ -50,9 +50,9 @@ def file(colours, content) -> Path:
     return write(Path("submissions/tiny.csv"), **ROWS)
 
 
-@pytest.mark.parametrize("content", ['{"oof": 0.7', "[]", '{"rule": {}}', "\xff"])
-def test_scores_that_are_damaged_are_named(server, kit, file, content):
-    Path("runs/tiny/uniform/scores.json").write_bytes(content.encode("latin-1"))
+@pytest.mark.parametrize("text", ['{"oof": 0.7', "[]", '{"rule": {}}', "\xff"])
+def test_scores_that_are_damaged_are_named(server, kit, file, text):
+    Path("runs/tiny/uniform/scores.json").write_bytes(text.encode("latin-1"))
     code, told = kit("submit", file)
     assert (code, told.count("\n")) == (1, 1), told
     assert told.startswith("error: runs/tiny/uniform/scores.json is damaged (")
