@@ -5,9 +5,15 @@ import gc
 import re
 import sys
 from collections.abc import Iterator
-from typing import Annotated, Literal
+from typing import TYPE_CHECKING, Annotated, Literal
 
 import typer
+
+if TYPE_CHECKING:
+    from pathlib import Path
+
+    from kit.kaggle.client import Kaggle
+    from kit.kaggle.kernel.sessions import EndedSession
 
 kernel_app = typer.Typer(
     help="The experiment as Kaggle kernels: build, rehearse, push, wait, fetch.",
@@ -23,7 +29,7 @@ Dir = Annotated[str, typer.Argument(metavar="DIR", help="A built kernel: kernels
 
 @contextlib.contextmanager
 def _uncollected() -> Iterator[None]:
-    """No garbage collection. Imports make many objects and no garbage: a build takes a sixth less time."""
+    """Collect no garbage. Imports make many objects and no garbage: a build takes a sixth less time."""
     gc.disable()
     try:
         yield
@@ -54,22 +60,18 @@ def build(
     """Write kernels/build/NAME/: metadata and one code file that carries kit, config and folds."""
     from kit.core.errors import KitError
     from kit.experiment.config import load_experiment
-    from kit.kaggle.kernel.build import build, told, usual_name
+    from kit.kaggle.kernel.build import build_kernels, shareable_command
 
     chosen = [f"folds.run=[{','.join(fold)}]"] if fold else []
     experiment = load_experiment(config, [*(overrides or []), *chosen], policy or [])
     if (fold_each or fold) and kind == "infer":
         raise KitError("--fold, --fold-each: an infer kernel predicts with all folds that are attached")
-    each = [experiment]
-    if fold_each:
-        each = [
-            experiment.model_copy(update={"folds": experiment.folds.model_copy(update={"run": (number,)})})
-            for number in experiment.folds.chosen
-        ]
-    for part in each:
-        stem = f"{name}-fold-{part.folds.chosen[0]}" if name and fold_each else name or usual_name(part, kind)
-        made = build(part, kind, command=told(sys.argv[1:]), name=stem, notebook=notebook, output=output)
-        if part is each[0]:
+    command = shareable_command(sys.argv[1:])
+    kernels = build_kernels(
+        experiment, kind, fold_each=fold_each, command=command, name=name, notebook=notebook, output=output
+    )
+    for number, made in enumerate(kernels):
+        if number == 0:
             for path, size in made.files.items():
                 print(f"{size:9,}  {path}")
         print(f"{made.folder.path}: {len(made.files)} files in {made.code_bytes / 1000:.0f} kB of code")
@@ -109,10 +111,9 @@ def rehearse(
     ] = None,
 ) -> None:
     """Run a built kernel as Kaggle would, without network or credentials, and judge what it leaves."""
-    from kit.kaggle.rehearsal.rehearse import rehearse
+    from kit.kaggle.rehearsal.rehearse import RehearsalOptions, rehearse
 
-    verdict = rehearse(
-        folder,
+    options = RehearsalOptions(
         test_rows=test_rows,
         time_limit=time_limit,
         form=mounts,
@@ -120,8 +121,8 @@ def rehearse(
         python=python,
         isolation=isolation,
         overrides=overrides or (),
-        say=_say,
     )
+    verdict = rehearse(folder, options, _say)
     print(f"\nverdict ({verdict.isolation}; outputs in {verdict.working})")
     for check in verdict.checks:
         print(check)
@@ -144,9 +145,9 @@ def push(
     from pathlib import Path
 
     from kit.kaggle.client import Kaggle
-    from kit.kaggle.kernel.push import chosen, push, push_all
+    from kit.kaggle.kernel.push import push, push_all, select_kernels
 
-    kernels = chosen(folders or [], everything, Path(output))
+    kernels = select_kernels(folders or [], everything, Path(output))
     kaggle = Kaggle(_say)
     try:
         if everything or len(kernels) > 1:
@@ -174,10 +175,10 @@ def status(folders: Dirs = None, everything: All = False, output: Output = ".") 
     from pathlib import Path
 
     from kit.kaggle.client import Kaggle
-    from kit.kaggle.kernel.push import chosen, pushed_kernel
+    from kit.kaggle.kernel.push import pushed_kernel, select_kernels
 
     kaggle = Kaggle(_say)
-    for kernel in chosen(folders or [], everything, Path(output)):
+    for kernel in select_kernels(folders or [], everything, Path(output)):
         if everything and not kernel.push:
             print(f"{kernel.path}: not pushed yet")
             continue
@@ -193,10 +194,10 @@ def logs(
     """Print the log of the pushed version."""
     from kit.kaggle.client import Kaggle
     from kit.kaggle.kernel.push import pushed_kernel
-    from kit.kaggle.kernel.sessions import follow as lines_of
+    from kit.kaggle.kernel.sessions import follow_log
 
     kaggle, kernel = Kaggle(), pushed_kernel(folder)
-    for line in lines_of(kernel, kaggle) if follow else kaggle.outputs(kernel).log:
+    for line in follow_log(kernel, kaggle) if follow else kaggle.outputs(kernel).log:
         _say(line)
 
 
@@ -205,46 +206,18 @@ def fetch(folders: Dirs = None, everything: All = False, output: Output = ".") -
     """Bring the outputs home: into kernels/build/NAME/output, and the runs into runs/, where they pool."""
     from pathlib import Path
 
+    from kit.cli.show import show_result
     from kit.core.errors import KitError
     from kit.kaggle.client import Kaggle
-    from kit.kaggle.kernel.fetch import fetch
-    from kit.kaggle.kernel.push import chosen
+    from kit.kaggle.kernel.fetch import fetch_kernels, pool_fetched
+    from kit.kaggle.kernel.push import select_kernels
 
-    kernels, kaggle = chosen(folders or [], everything, Path(output)), Kaggle(_say)
-    experiments, troubles = {}, []
-    for kernel in kernels:
-        if everything and not kernel.push:
-            print(f"{kernel.path}: not pushed yet")
-            continue
-        try:
-            fetched = fetch(kernel.path, kaggle, output, _say)
-        except KitError as error:  # the others' outputs are worth having all the same
-            troubles += str(error).splitlines()
-            continue
-        if fetched.trouble:
-            troubles.append(fetched.trouble)
-        if (new := fetched.experiment) is not None:
-            before = experiments.get(new.name, new)
-            experiments[new.name] = new.model_copy(update={"policies": before.policies | new.policies})
-    for experiment in experiments.values():
-        try:
-            _pool(experiment, output)
-        except KitError as error:
-            troubles += str(error).splitlines()
-    if troubles:
-        raise KitError("\n".join(troubles))
-
-
-def _pool(experiment, output: str) -> None:
-    from pathlib import Path
-
-    if not Path(experiment.competition.path).expanduser().is_dir():
-        print(f"{experiment.competition.path} is not here, so the runs are not pooled; python -m kit run does it")
-        return
-    from kit.cli.show import show_result
-    from kit.experiment.run import pool
-
-    show_result(pool(experiment, output), experiment.scoring.title)
+    kernels = select_kernels(folders or [], everything, Path(output))
+    fetched = fetch_kernels(kernels, Kaggle(_say), output, skip_unpushed=everything, say=_say)
+    for experiment, result in pool_fetched(fetched, output, _say):
+        show_result(result, experiment.scoring.title)
+    if fetched.troubles:
+        raise KitError("\n".join(fetched.troubles))
 
 
 @kernel_app.command()
@@ -336,17 +309,17 @@ def image(
         print(f"  {each.requirement}: {each.reason}")
 
 
-def _wait(folder, kaggle) -> None:
+def _wait(folder: "str | Path", kaggle: "Kaggle") -> None:
     from kit.kaggle.kernel.folder import KernelFolder
     from kit.kaggle.kernel.push import pushed_kernel
-    from kit.kaggle.kernel.sessions import needed, wait
+    from kit.kaggle.kernel.sessions import required_output, wait
 
-    needs = needed(KernelFolder.at(folder))
+    needs = required_output(KernelFolder.at(folder))
     _show_ended([wait(pushed_kernel(folder), kaggle, _say, needs=needs)])
 
 
-def _show_ended(ended: list) -> None:
-    """How kernels ended, with the end of the log of each that failed; the exit code tells the worst."""
+def _show_ended(ended: "list[EndedSession]") -> None:
+    """Print how kernels ended, with the end of the log of each that failed; the exit code tells the worst."""
     for each in ended:
         if each.tail:
             print("\n".join(f"  | {line}" for line in each.tail))

@@ -1,4 +1,4 @@
-"""Files as one archive whose bytes depend on nothing but them, and which no secret gets into."""
+"""Files are packed into one archive, whose bytes depend on nothing but them, and which no secret gets into."""
 
 import bz2
 import io
@@ -44,7 +44,7 @@ SHORTEST_SECRET = 12  # characters; a shorter value is a placeholder, which may 
 
 
 def pack(files: Files) -> bytes:
-    """A tar archive (USTAR, names sorted, no times, owners or modes), compressed with bzip2.
+    """Pack files into a tar archive (USTAR, names sorted, no times, owners or modes), compressed with bzip2.
 
     bzip2's format has one encoder that everyone uses, so its bytes are the same everywhere; zlib's are not.
     """
@@ -61,7 +61,7 @@ def pack(files: Files) -> bytes:
 
 
 def package_files(package: Path) -> dict[str, bytes]:
-    """Every file of a package by its path from the package's parent, text with line ends as on Linux.
+    """Return every file of a package by its path from the package's parent, text with line ends as on Linux.
 
     Raises KitError for what must not leave the machine: files that git ignores, and links.
     """
@@ -79,12 +79,12 @@ def package_files(package: Path) -> dict[str, bytes]:
 
 
 def _as_on_linux(content: bytes) -> bytes:
-    """Text with LF; anything with a zero byte is no text, by which git, too, tells."""
+    """Return text with LF; anything with a zero byte is no text, by which git, too, tells."""
     return content if b"\0" in content else content.replace(b"\r\n", b"\n")
 
 
 def need_no_secrets(files: Files) -> None:
-    """Raises KitError that names the files which hold a secret, or are called like one that does."""
+    """Raise KitError that names the files which hold a secret, or are called like one that does."""
     found = [f"{name} (by its name)" for name in files if SECRET_NAMES.search(name)]
     for kind, pattern in SECRET_TEXTS.items():
         found += [f"{name} ({kind})" for name, content in files.items() if re.search(pattern, content)]
@@ -96,7 +96,7 @@ def need_no_secrets(files: Files) -> None:
 
 
 def _ignored_by_git(paths: list[Path], root: Path) -> list[str]:
-    """Those that git ignores; none where this is no clone, or git is not there.
+    """Return those that git ignores; none where this is no clone, or git is not there.
 
     Raises KitError where git cannot tell.
     """

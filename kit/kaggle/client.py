@@ -1,4 +1,4 @@
-"""Kaggle through its official client: the one place that speaks to it, with every answer checked.
+"""Kaggle is spoken to through its official client, in this one place, and every answer is checked.
 
 The client's commands end with 0 although they failed, never retry a push, and mean the latest version of a
 kernel. So its Python API is used, down to the requests it is made of, and what comes back is read.
@@ -14,10 +14,10 @@ from datetime import UTC, datetime, timedelta
 from pathlib import Path
 from typing import Any
 
-from kit.core.errors import KitError, some
+from kit.core.errors import KitError, Say, some
 from kit.core.files import atomic
 from kit.kaggle.logs import log_lines, streamed_lines
-from kit.kaggle.retry import NotSent, Refused, Retry, Say, one_line
+from kit.kaggle.retry import NotSent, Refused, Retry, one_line
 
 PAGE = 200  # files a page
 UPLOAD_FAILED = "Could not submit to competition"  # the client's words, in the answer that it makes up then
@@ -40,8 +40,14 @@ class PushedKernel:
 
 @dataclass(frozen=True)
 class Session:
-    """status  QUEUED, RUNNING, COMPLETE, ERROR, CANCEL_REQUESTED, CANCEL_ACKNOWLEDGED or NEW_SCRIPT
-    failure  Kaggle's words about it, or ""
+    """How far a version of a kernel is.
+
+    Attributes
+    ----------
+    status : str
+        QUEUED, RUNNING, COMPLETE, ERROR, CANCEL_REQUESTED, CANCEL_ACKNOWLEDGED or NEW_SCRIPT.
+    failure : str
+        Kaggle's words about it, or "".
     """
 
     status: str
@@ -49,12 +55,21 @@ class Session:
 
     @property
     def ended(self) -> bool:
+        """Whether it does not run any more."""
         return self.status in FINAL
 
 
 @dataclass(frozen=True)
 class Outputs:
-    """files  name as Kaggle gives it → address;  log  its lines"""
+    """What a version of a kernel has left.
+
+    Attributes
+    ----------
+    files : dict
+        Name as Kaggle gives it → address.
+    log : list of str
+        Its lines.
+    """
 
     files: dict[str, str]
     log: list[str]
@@ -62,13 +77,14 @@ class Outputs:
 
 @dataclass(frozen=True)
 class Quota:
-    """GPU hours of this week."""
+    """The GPU hours of this week."""
 
     used: float
     total: float
 
     @property
     def left(self) -> float:
+        """Hours that may still be used."""
         return max(0.0, self.total - self.used)
 
 
@@ -87,7 +103,15 @@ class KaggleSubmission:
 
 
 class Kaggle:
-    """The signed-in client. `wait` (seconds) is what it sleeps with; tests pass one that does not."""
+    """The signed-in client.
+
+    Parameters
+    ----------
+    say : callable
+        Takes a line about every attempt that failed.
+    wait : callable
+        What to sleep with between attempts; takes seconds.
+    """
 
     def __init__(self, say: Say = lambda line: None, wait: Callable[[float], None] = time.sleep):
         self._say = say
@@ -97,13 +121,17 @@ class Kaggle:
 
     @property
     def user(self) -> str:
+        """The name of who is signed in; "" where the credentials do not tell it."""
         return self._api.config_values.get("username") or ""
 
     def push(self, folder: Path, seconds: float) -> PushedKernel:
-        """Saves the kernel in `folder` as a new version, which Kaggle then runs for at most `seconds`.
+        """Save the kernel in `folder` as a new version, which Kaggle then runs for at most `seconds`.
 
-        Raises KitError for what the client passes over: an `error` in the answer, and sources that Kaggle
-        does not know, without which the kernel would run all the same.
+        Raises
+        ------
+        KitError
+            Also for what the client passes over: an `error` in the answer, and sources that Kaggle does not
+            know, without which the kernel would run all the same.
         """
         metadata = json.loads((folder / "kernel-metadata.json").read_text(encoding="utf-8"))
         what = f"pushing {metadata['id']}"
@@ -119,6 +147,7 @@ class Kaggle:
             after = self.latest_version(owner, slug)
             return PushedKernel(owner, slug, after, kernel_url(owner, slug)) if after > before else None
 
+        answer: Any
         answer, there = self._once(what, send, arrived)
         if there:
             self._say(
@@ -139,7 +168,7 @@ class Kaggle:
         return PushedKernel(owner, slug, int(answer.version_number), answer.url or "")
 
     def latest_version(self, owner: str, slug: str) -> int:
-        """The number of the latest version of a kernel; 0 where there is none."""
+        """Return the number of the latest version of a kernel; 0 where there is none."""
         from kagglesdk.kernels.types.kernels_api_service import ApiGetKernelRequest
 
         request = _request(ApiGetKernelRequest, user_name=owner, kernel_slug=slug)
@@ -152,7 +181,7 @@ class Kaggle:
         return int(answer.metadata.current_version_number or 0)
 
     def session(self, kernel: PushedKernel) -> Session:
-        """Of this very version: without its number, Kaggle tells of the latest that it has heard of."""
+        """Return how far this very version is: without its number, Kaggle tells of the latest."""
         from kagglesdk.kernels.types.kernels_api_service import ApiGetKernelSessionStatusRequest
 
         request = _request(ApiGetKernelSessionStatusRequest, **_kernel(kernel))
@@ -160,7 +189,7 @@ class Kaggle:
         return Session(answer.status.name, one_line(answer.failure_message or ""))
 
     def outputs(self, kernel: PushedKernel) -> Outputs:
-        """The files of all pages, and the log, of this version."""
+        """Return the files of all pages, and the log, of this version."""
         from kagglesdk.kernels.types.kernels_api_service import ApiListKernelSessionOutputRequest
 
         files: dict[str, str] = {}
@@ -178,9 +207,12 @@ class Kaggle:
                 return Outputs(files, list(log_lines(log)))
 
     def log_stream(self, kernel: PushedKernel) -> Iterator[str]:
-        """The lines of this version's log, from the first on, while it runs; ends when the stream does.
+        """Yield the lines of this version's log, from the first on, while it runs; ends when the stream does.
 
-        Raises requests.RequestException where the connection breaks: what was read comes again in the next.
+        Raises
+        ------
+        requests.RequestException
+            Where the connection breaks: what was read comes again in the next stream.
         """
         from kagglesdk.kernels.types.kernels_api_service import ApiGetKernelSessionLogsStreamRequest
 
@@ -193,7 +225,7 @@ class Kaggle:
             yield from streamed_lines(answer.iter_lines())
 
     def download(self, url: str, target: Path) -> None:
-        """One output file, whole or not at all. Raises Refused where its address holds no longer."""
+        """Download one output file, whole or not at all. Raises Refused where its address holds no longer."""
         import requests
 
         def fetch() -> None:
@@ -214,7 +246,7 @@ class Kaggle:
             ) from error
 
     def gpu_quota(self) -> Quota | None:
-        """None where Kaggle does not tell."""
+        """Return the GPU hours of this week; None where Kaggle does not tell."""
         from kagglesdk.kernels.types.kernels_api_service import ApiGetAcceleratorQuotaStatisticsRequest
 
         ask, request = self._kernels("get_accelerator_quota_statistics"), ApiGetAcceleratorQuotaStatisticsRequest()
@@ -226,16 +258,17 @@ class Kaggle:
         return Quota(used.total_seconds() / 3600, (quota.total_time_allowed or timedelta()).total_seconds() / 3600)
 
     def dataset_status(self, reference: str) -> str:
-        """READY, FAILED, or a stage before; "" where there is no such dataset."""
+        """Return READY, FAILED, or a stage before; "" where there is no such dataset."""
         try:
-            return self._patiently(f"asking for {reference}", self._api.dataset_status, reference).upper()
+            status: str = self._patiently(f"asking for {reference}", self._api.dataset_status, reference)
+            return status.upper()
         except Refused as error:
             if error.status in (403, 404):
                 return ""
             raise
 
     def dataset_version(self, reference: str) -> int:
-        """The number of the dataset's current version."""
+        """Return the number of the dataset's current version."""
         from kagglesdk.datasets.types.dataset_api_service import ApiGetDatasetRequest
 
         owner, slug = reference.split("/")
@@ -244,10 +277,17 @@ class Kaggle:
         return int(answer.current_version_number or 0)
 
     def upload_dataset(self, folder: Path, notes: str) -> int:
-        """Creates the dataset that `folder` describes (dataset-metadata.json), or a new version of it; private.
-        Gives the number of the version that this makes.
+        """Create the private dataset that `folder` describes (dataset-metadata.json), or a new version of it.
 
-        Raises KitError also where the client goes on after a file that it could not upload.
+        Returns
+        -------
+        int
+            The number of the version that this makes.
+
+        Raises
+        ------
+        KitError
+            Also where the client goes on after a file that it could not upload.
         """
         metadata = json.loads((folder / "dataset-metadata.json").read_text(encoding="utf-8"))
         reference = metadata["id"]
@@ -267,6 +307,7 @@ class Kaggle:
             new = status not in ("", there) or (bool(status) and self.dataset_version(reference) > before)
             return status if new else None
 
+        answer: Any
         answer, found = self._once(what, send, arrived)
         if found:
             self._say(f"{what}: it had arrived, only the answer was lost")
@@ -275,7 +316,7 @@ class Kaggle:
         return before + 1
 
     def submit_file(self, competition: str, file: Path, message: str) -> int:
-        """The number Kaggle gives the submission."""
+        """Submit a file; return the number that Kaggle gives the submission."""
 
         def send() -> Any:
             with contextlib.redirect_stdout(io.StringIO()) as told:
@@ -287,7 +328,10 @@ class Kaggle:
         return self._submit(f"submitting {file.name} to {competition}", competition, file.name, message, send)
 
     def submit_kernel(self, competition: str, kernel: PushedKernel, file_name: str, message: str) -> int:
-        """Hands in the output of this version of a kernel; Kaggle reruns it on the hidden test set."""
+        """Submit the output of this version of a kernel, which Kaggle reruns on the hidden test set.
+
+        Returns the number that Kaggle gives the submission.
+        """
         name = f"{kernel.owner}/{kernel.slug}"
 
         def send() -> Any:
@@ -302,6 +346,7 @@ class Kaggle:
             new = [each for each in self.submissions(competition) if each.ref not in known]
             return next((each for each in new if (each.file, each.message) == (file_name, message)), None)
 
+        answer: Any
         answer, there = self._once(what, send, arrived)
         if there:
             return there.ref
@@ -310,7 +355,7 @@ class Kaggle:
         return int(answer.ref)
 
     def submissions(self, competition: str) -> list[KaggleSubmission]:
-        """All of this user's team, latest first."""
+        """Return all submissions of this user's team, latest first."""
         from kagglesdk.competitions.types.competition_api_service import ApiListSubmissionsRequest
 
         listed: list[KaggleSubmission] = []
@@ -327,7 +372,7 @@ class Kaggle:
         return sorted(listed, key=lambda each: each.date, reverse=True)
 
     def submissions_left(self, competition: str) -> int | None:
-        """How many more Kaggle takes today; None where it does not tell."""
+        """Return how many more submissions Kaggle takes today; None where it does not tell."""
         try:
             from kagglesdk.competitions.types.competition_api_service import ApiGetSubmissionLimitsRequest
         except ImportError:  # an older client
@@ -342,14 +387,14 @@ class Kaggle:
             raise
 
     def competition_archive(self, competition: str) -> Any:
-        """The open answer to a request for all files: its headers tell size and address."""
+        """Return the open answer to a request for all files: its headers tell size and address."""
         from kagglesdk.competitions.types.competition_api_service import ApiDownloadDataFilesRequest
 
         request = _request(ApiDownloadDataFilesRequest, competition_name=competition)
         return self._patiently(f"downloading {competition}", self._competitions("download_data_files"), request)
 
     def download_archive(self, competition: str, answer: Any, target: Path) -> None:
-        """What `competition_archive` opened; goes on with what an interrupted download left."""
+        """Download what `competition_archive` opened; go on with what an interrupted download left."""
         import requests
 
         opened = [answer]
@@ -394,7 +439,7 @@ class Kaggle:
         return self._datasets("create_dataset_version")(request)
 
     def _upload_files(self, request: Any, folder: Path) -> None:
-        """The client uploads, and resumes. Before 2.2.5 it leaves out a file that it gives up on, in silence."""
+        """Let the client upload, and resume. Before 2.2.5 it leaves out a file that it gives up on, in silence."""
         from kaggle.api.kaggle_api_extended import ResumableUploadContext
         from kagglesdk.blobs.types.blob_api_service import ApiBlobType
 
@@ -406,16 +451,16 @@ class Kaggle:
         if len(request.files) != len(wanted):
             raise KitError(f"not all {len(wanted)} files of {folder} could be uploaded; try again")
 
-    def _kernels(self, method: str) -> Callable:
+    def _kernels(self, method: str) -> Callable[..., Any]:
         return self._call("kernels", "kernels_api_client", method)
 
-    def _datasets(self, method: str) -> Callable:
+    def _datasets(self, method: str) -> Callable[..., Any]:
         return self._call("datasets", "dataset_api_client", method)
 
-    def _competitions(self, method: str) -> Callable:
+    def _competitions(self, method: str) -> Callable[..., Any]:
         return self._call("competitions", "competition_api_client", method)
 
-    def _call(self, service: str, client_name: str, method: str) -> Callable:
+    def _call(self, service: str, client_name: str, method: str) -> Callable[..., Any]:
         def call(request: Any) -> Any:
             with self._api.build_kaggle_client() as client:
                 return getattr(getattr(getattr(client, service), client_name), method)(request)
@@ -424,12 +469,12 @@ class Kaggle:
 
 
 def kernel_url(owner: str, slug: str) -> str:
-    """The address of a kernel's page."""
+    """Return the address of a kernel's page."""
     return f"https://www.kaggle.com/code/{owner}/{slug}"
 
 
 def _signed_in() -> Any:
-    """The client with the user's credentials; KitError where there are none, or it is too old."""
+    """Return the client with the user's credentials; KitError where there are none, or it is too old."""
     silence = io.StringIO()
     with contextlib.redirect_stdout(silence), contextlib.redirect_stderr(silence):
         try:

@@ -1,4 +1,4 @@
-"""Folders as Kaggle takes them for upload: a dataset or a variation of a model, its metadata beside the files.
+"""Folders that Kaggle takes for upload: a dataset or a variation of a model, its metadata beside the files.
 
 Kaggle's client checks little and late, and drops silently what it cannot take. What it would refuse or drop is
 refused here, before anything is sent, and so is what looks like a secret.
@@ -12,6 +12,7 @@ import time
 from collections.abc import Callable
 from datetime import UTC, datetime
 from pathlib import Path
+from typing import Any
 
 from kit.core.errors import KitError, Say, some
 from kit.core.files import atomic, write_json
@@ -22,6 +23,8 @@ DATASET, MODEL, VARIATION = "dataset-metadata.json", "model-metadata.json", "mod
 NEVER_SENT = ("datapackage.json", "kernel-metadata.json", "dataset-cover-image")  # the client keeps them back
 WEIGHTS = (".safetensors", ".pth", ".pt", ".bin")
 LICENCE = "Apache 2.0"  # of a model's variation, as Kaggle names it; datasets say "other"
+POLL = 5.0  # seconds between two looks at a dataset
+PROCESSING = 3600.0  # seconds that a dataset may take to become READY
 READ = 1_000_000  # bytes; of a larger file, which nobody writes by hand, only the name is searched for a secret
 
 # What the client knows as ModelFramework, in lower case; it does not mind the case itself.
@@ -36,10 +39,22 @@ SLUG = re.compile(r"[a-z0-9]+(-[a-z0-9]+)*")
 
 
 def dataset_folder(folder: Path, ref: str, title: str) -> None:
-    """Makes a folder of files a dataset: writes dataset-metadata.json for `ref`, "owner/slug".
+    """Make a folder of files a dataset: write its dataset-metadata.json.
 
-    Slug and title have 6 to 50 characters. KitError where they do not, where the folder holds nothing, is
-    described as something else already, or has something in it that `sendable` refuses.
+    Parameters
+    ----------
+    folder : Path
+        Holds the files.
+    ref : str
+        "owner/slug"; the slug has 6 to 50 characters.
+    title : str
+        Of 6 to 50 characters.
+
+    Raises
+    ------
+    KitError
+        Where slug or title are not such, where the folder holds nothing, is described as something else already,
+        or has something in it that `sendable` refuses.
     """
     _need_dataset(ref, title)
     _need_same(folder, ref)
@@ -49,7 +64,7 @@ def dataset_folder(folder: Path, ref: str, title: str) -> None:
 
 
 def need_dataset_folder(folder: Path, ref: str, title: str) -> None:
-    """KitError where `dataset_folder` would raise one once the folder, which need not be there yet, is filled."""
+    """Raise KitError where `dataset_folder` would, once the folder, which need not be there yet, is filled."""
     _need_dataset(ref, title)
     _need_same(folder, ref)
     if folder.exists():
@@ -57,12 +72,31 @@ def need_dataset_folder(folder: Path, ref: str, title: str) -> None:
 
 
 def weights_folder(file: Path, folder: Path, ref: str, title: str) -> Path:
-    """Puts a weight file into `folder`, with the metadata that `ref` asks for; returns the file there.
+    """Put a weight file into a folder, with the metadata that `ref` asks for.
 
-    "owner/slug" makes the folder a dataset. "owner/model/framework/variation" makes it a variation of a private
-    model, with the metadata of the model beside it. The folder is made where it is not there; several weight files
-    may go into one. The file is linked where the disk allows it, copied where not. KitError where the file is
-    empty or no .safetensors, .pth, .pt or .bin, and where `dataset_folder` raises one.
+    The file is linked where the disk allows it, copied where not.
+
+    Parameters
+    ----------
+    file : Path
+        A .safetensors, .pth, .pt or .bin file.
+    folder : Path
+        Is made where it is not there; several weight files may go into one.
+    ref : str
+        "owner/slug" makes the folder a dataset. "owner/model/framework/variation" makes it a variation of a
+        private model, with the metadata of the model beside it.
+    title : str
+        Of the dataset or the model.
+
+    Returns
+    -------
+    Path
+        The file in the folder.
+
+    Raises
+    ------
+    KitError
+        Where the file is empty or no weight file, and where `dataset_folder` raises one.
     """
     _need_weights(file)
     is_dataset = ref.count("/") == 1
@@ -79,9 +113,9 @@ def weights_folder(file: Path, folder: Path, ref: str, title: str) -> Path:
 
 
 def read_ref(folder: Path) -> str:
-    """What a folder is to be on Kaggle: "owner/slug" or "owner/model/framework/variation".
+    """Return what a folder is to be on Kaggle: "owner/slug" or "owner/model/framework/variation".
 
-    KitError where its metadata is not there, cannot be read, or says both.
+    Raises KitError where its metadata is not there, cannot be read, or says both.
     """
     refs = _refs(folder)
     if len(refs) != 1:
@@ -91,10 +125,10 @@ def read_ref(folder: Path) -> str:
 
 
 def sendable(folder: Path) -> list[Path]:
-    """The files of a folder that an upload consists of, by name, beside the metadata.
+    """Return the files of a folder that an upload consists of, by name, beside the metadata.
 
-    KitError where the client would drop something that is there, such as a sub-folder, and where a file holds a
-    secret or is called like one that does.
+    Raises KitError where the client would drop something that is there, such as a sub-folder, and where a file
+    holds a secret or is called like one that does.
     """
     if not folder.is_dir():
         raise KitError(f"{folder}: is no folder")
@@ -116,14 +150,15 @@ def _refs(folder: Path) -> list[str]:
     for name, keys in (DATASET, ["id"]), (VARIATION, ["ownerSlug", "modelSlug", "framework", "instanceSlug"]):
         path = folder / name
         if path.exists():
-            metadata = _read_json(path)
+            metadata = _read_metadata(path)
             if not all(isinstance(metadata.get(key), str) for key in keys):
                 raise KitError(f"{path}: has to state {', '.join(keys)}")
             refs.append("/".join(metadata[key] for key in keys))
     return refs
 
 
-def _read_json(path: Path) -> dict:
+def _read_metadata(path: Path) -> dict[str, Any]:
+    """Return the metadata in a file, which users write as well; KitError where it is no JSON object."""
     try:
         metadata = json.loads(path.read_text(encoding="utf-8"))
     except (OSError, ValueError) as error:
@@ -155,7 +190,7 @@ def _need_variation(ref: str, title: str) -> None:
 
 
 def _need_same(folder: Path, ref: str) -> None:
-    """The metadata of another upload in the same folder would be overwritten, or sent along with this one."""
+    """Raise KitError where the folder is another upload's, whose metadata would be overwritten or sent along."""
     if others := [other for other in _refs(folder) if other != ref]:
         raise KitError(f"{folder}: is {others[0]} already; give {ref} a folder of its own")
 
@@ -197,16 +232,18 @@ def _write_variation(folder: Path, ref: str, title: str) -> None:
     write_json(folder / VARIATION, identity | {"licenseName": LICENCE})
 
 
-POLL = 5.0  # seconds between two looks at a dataset
-
-
-PROCESSING = 3600.0  # seconds that a dataset may take to become READY
-
-
 def upload(folder: str | Path, kaggle: Kaggle, notes: str = "", say: Say = print) -> None:
-    """Makes a folder with dataset-metadata.json a dataset, or a new version of it; waits until it is READY.
+    """Make a folder with dataset-metadata.json a dataset, or a new version of it; wait until it is READY.
 
-    Raises KitError, before anything is sent, for what the client would leave out, and for secrets.
+    Parameters
+    ----------
+    notes : str
+        Of the version; left out: the time.
+
+    Raises
+    ------
+    KitError
+        Before anything is sent, for what the client would leave out, and for secrets.
     """
     path = Path(folder)
     if (path / MODEL).is_file():
@@ -226,7 +263,7 @@ def upload(folder: str | Path, kaggle: Kaggle, notes: str = "", say: Say = print
 
 
 def send_dataset(folder: Path, kaggle: Kaggle, notes: str, say: Say) -> int:
-    """Uploads, and gives the number of the version that this makes."""
+    """Upload a folder; return the number of the version that this makes."""
     reference = read_ref(folder)
     _processed(reference, kaggle, say)  # meanwhile Kaggle would refuse a new version
     say(f"uploading {reference}")
@@ -236,7 +273,10 @@ def send_dataset(folder: Path, kaggle: Kaggle, notes: str, say: Say) -> int:
 def wait_for_dataset(
     reference: str, kaggle: Kaggle, say: Say, wait: Callable[[float], None] = time.sleep, version: int = 0
 ) -> None:
-    """Until the dataset, and at least this version of it, is READY: a kernel that starts before runs without."""
+    """Wait until the dataset, and at least this version of it, is READY; KitError where it will not be.
+
+    A kernel that starts before runs without it.
+    """
     status = _processed(reference, kaggle, say, wait, version)
     if not status:
         raise KitError(f"there is no dataset {reference} on Kaggle that {kaggle.user} may see; upload it first")
@@ -247,7 +287,7 @@ def wait_for_dataset(
 def _processed(
     reference: str, kaggle: Kaggle, say: Say, wait: Callable[[float], None] = time.sleep, version: int = 0
 ) -> str:
-    """The dataset's status as soon as Kaggle is not at work on it and has this version; "" for an unknown one."""
+    """Return the dataset's status once Kaggle is not at work on it and has this version; "" for an unknown one."""
     begun, told = time.monotonic(), ""
     while True:
         status = kaggle.dataset_status(reference)

@@ -1,4 +1,4 @@
-"""A competition from Kaggle, unpacked into a folder: nothing outside it is touched."""
+"""A competition is downloaded from Kaggle and unpacked into a folder; nothing outside it is touched."""
 
 import json
 import re
@@ -18,11 +18,28 @@ SPARE = 0.5e9  # bytes that stay free
 
 
 def fetch_data(slug: str, kaggle: Kaggle, folder: str | Path | None = None, say: Say = print) -> Path:
-    """Downloads a competition and unpacks it into `folder` (left out: data/<slug>), which must not be there.
+    """Download a competition and unpack it into a folder.
 
     The archive lies beside the folder, as .<slug>.zip, until all is unpacked; an interrupted download goes on
-    where it stopped, if Kaggle still has the same archive. Raises KitError where the disk is too small, before
-    anything is downloaded or unpacked, and for an archive with names that lead out of the folder.
+    where it stopped, if Kaggle still has the same archive.
+
+    Parameters
+    ----------
+    slug : str
+        Kaggle's name of the competition.
+    folder : str or Path, optional
+        Must not be there; left out: data/<slug>.
+
+    Returns
+    -------
+    Path
+        The folder.
+
+    Raises
+    ------
+    KitError
+        Where the disk is too small, before anything is downloaded or unpacked, and for an archive with names that
+        lead out of the folder.
     """
     if not re.fullmatch(r"[A-Za-z0-9][A-Za-z0-9_-]*", slug):
         raise KitError(f"{slug!r} is no competition's name; it is the last part of its address on Kaggle")
@@ -54,21 +71,22 @@ def fetch_data(slug: str, kaggle: Kaggle, folder: str | Path | None = None, say:
 
 
 def _identity(answer: Any) -> dict[str, str]:
-    """What tells an archive from another or an older one, by the headers; {} where they do not."""
+    """Return what tells an archive from another or an older one, by the headers; {} where they do not."""
     headers = {name: answer.headers.get(name) or "" for name in ("Content-Length", "ETag", "Last-Modified")}
     return headers if headers["ETag"] or headers["Last-Modified"] else {}
 
 
 def _read(about: Path) -> dict[str, str]:
-    """The identity of what was downloaded; {} where there is none."""
+    """Return the identity of what was downloaded; {} where there is none, or it is damaged."""
     try:
-        return json.loads(about.read_text(encoding="utf-8"))
-    except (OSError, ValueError):
+        identity: dict[str, str] = json.loads(about.read_text(encoding="utf-8"))
+    except (OSError, ValueError):  # then the download begins anew, which needs no word
         return {}
+    return identity
 
 
 def unpack(archive: Path, target: Path) -> int:
-    """Unpacks a zip file into the new folder `target`, whole or not at all; returns the number of files."""
+    """Unpack a zip file into the new folder `target`, whole or not at all; return the number of files."""
     try:
         with zipfile.ZipFile(archive) as packed:
             members = [member for member in packed.infolist() if not member.is_dir()]
@@ -92,12 +110,12 @@ def unpack(archive: Path, target: Path) -> int:
 
 
 def _is_plain(member: zipfile.ZipInfo) -> bool:
-    """A file below the folder, and no link."""
+    """Return whether it is a file below the folder, and no link."""
     return is_safe(member.filename) and not stat.S_ISLNK(member.external_attr >> 16)
 
 
 def _same_place(names: list[str]) -> list[str]:
-    """Those that would lie where another does, as file or as folder, on a disk that does not tell case apart."""
+    """Return the names of files that would lie where another file or folder does, whatever their case."""
     counts = Counter(name.lower() for name in names)
     folders = {str(folder) for name in counts for folder in PurePosixPath(name).parents}
     return [name for name in names if counts[name.lower()] > 1 or name.lower() in folders]

@@ -1,4 +1,4 @@
-"""Kaggle's image: which packages it has, and what it lacks of a list.
+"""Which packages Kaggle's image has, and what it lacks of a list.
 
 The table of the image is kernels/image.txt, which pip understands as well, as a file of constraints.
 """
@@ -19,15 +19,27 @@ from kit.core.files import write_text
 
 @dataclass(frozen=True)
 class KaggleImage:
-    """What is known of the image: its Python ("3.12"), the month of the lists it was read from, its packages."""
+    """What is known of the image.
+
+    Attributes
+    ----------
+    python : str
+        Its Python, like "3.12".
+    as_of : str
+        The month of the lists it was read from, like "2026-08".
+    versions : dict
+        Canonical name of a package → version; None where it is there in an unknown version.
+    comments : tuple of str
+        The table's other comments.
+    """
 
     python: str
     as_of: str
-    versions: dict[str, str | None]  # by canonical name; None where the package is there in an unknown version
+    versions: dict[str, str | None]
     comments: tuple[str, ...] = ()
 
     def lacks(self, requirement: Requirement) -> str | None:
-        """Why the image does not satisfy the requirement; None where it does.
+        """Say why the image does not satisfy the requirement; None where it does.
 
         Its marker is not looked at, nor what its extras would need.
         """
@@ -44,12 +56,12 @@ class KaggleImage:
         return None if wanted.contains(version, prereleases=True) else f"the image has {version}, wanted {wanted}"
 
     def needs(self, requirement: Requirement, extras: Iterable[str] = ()) -> bool:
-        """Whether the requirement's marker holds in the image, for a package that was asked for with `extras`."""
+        """Return whether the requirement's marker holds in the image, for a package asked for with `extras`."""
         marker = requirement.marker
         return marker is None or any(marker.evaluate(self._environment(extra)) for extra in {"", *extras})
 
     def _environment(self, extra: str) -> dict[str, str]:
-        """All the variables that a marker can ask for, so that none is taken from this machine."""
+        """Return all the variables that a marker can ask for, so that none is taken from this machine."""
         return {
             "extra": extra,
             "implementation_name": "cpython",
@@ -68,16 +80,16 @@ class KaggleImage:
 
 @dataclass(frozen=True)
 class MissingRequirement:
-    """A requirement, without its marker, that the image does not satisfy, and why."""
+    """A requirement, without its marker, that the image does not satisfy, and why it does not."""
 
     requirement: str
     reason: str
 
 
 def read_image(path: Path) -> KaggleImage:
-    """The table of the image; KitError with file and line where it is none.
+    """Read the table of the image; KitError with file and line where it is none.
 
-    Lines are `name==version`, `# present: name` for a package in an unknown version, `# python: 3.12` and
+    Its lines are `name==version`, `# present: name` for a package in an unknown version, `# python: 3.12` and
     `# as of: 2026-08`; other comments are free.
     """
     facts: dict[str, str] = {}
@@ -123,11 +135,11 @@ def _pin(text: str, place: str) -> tuple[str, str]:
 
 
 def missing(requirements: Path, image: KaggleImage) -> list[MissingRequirement]:
-    """What the image does not satisfy of a requirements file and of the files it includes with `-r`.
+    """Return what the image does not satisfy of a requirements file and of the files it includes with `-r`.
 
     Lines whose marker does not hold in the image are left out; several lines about one package count together.
     A package that the image has in an unknown version satisfies only a requirement that asks for no version.
-    KitError with file and line where a line cannot be understood.
+    Raises KitError with file and line where a line cannot be understood.
     """
     wanted: dict[str, Requirement] = {}
     for requirement in _read_requirements(requirements):
@@ -156,13 +168,30 @@ def _read_requirements(path: Path, above: tuple[Path, ...] = ()) -> Iterator[Req
 
 
 def refresh(image: Path, published: Sequence[Path], requirements: Path, as_of: str) -> list[str]:
-    """Brings the table of the image up to date with published lists; returns the changes, a line each.
+    """Bring the table of the image up to date with published lists.
 
-    The lists are what `pip freeze` prints (such as googlecolab/backend-info's pip-freeze.txt) or names with or
-    without bounds (Kaggle/docker-python's kaggle_requirements.txt); a later list wins. A version that contradicts
-    a later list's bound becomes unknown. Packages that neither the table nor `requirements` name are left out, and
-    what no list names stays as it is. `as_of` is the month of the lists, "2026-08". KitError where a list cannot
-    be read or names none of the packages.
+    Parameters
+    ----------
+    image : Path
+        The table.
+    published : sequence of Path
+        What `pip freeze` prints (such as googlecolab/backend-info's pip-freeze.txt) or names with or without
+        bounds (Kaggle/docker-python's kaggle_requirements.txt); a later list wins. A version that contradicts a
+        later list's bound becomes unknown. What no list names stays as it is.
+    requirements : Path
+        Packages that neither the table nor this file name are left out.
+    as_of : str
+        The month of the lists, like "2026-08".
+
+    Returns
+    -------
+    list of str
+        The changes, a line each.
+
+    Raises
+    ------
+    KitError
+        Where a list cannot be read or names none of the packages.
     """
     before = read_image(image)
     month = _fact("as_of", "as of", as_of)
@@ -179,8 +208,8 @@ def refresh(image: Path, published: Sequence[Path], requirements: Path, as_of: s
 
 
 def _published(path: Path) -> dict[str, Requirement]:
-    """The packages of a published list; lines that name none (`-e ...`, `git+https://...`) are passed over."""
-    stated = {}
+    """Return the packages of a published list; lines that name none (`-e ...`, `git+https://...`) are left out."""
+    stated: dict[str, Requirement] = {}
     for _, line in _numbered(path):
         try:
             requirement = Requirement(_bare(line))
@@ -198,7 +227,7 @@ def _version_after(version: str | None, stated: Requirement) -> str | None:
 
 
 def _exact(requirement: Requirement) -> str | None:
-    """The one version that is stated, without a local part: "+cu128" is not to be had from the package index."""
+    """Return the one version that is stated, without a local part: no package index has "+cu128"."""
     try:
         if requirement.url:
             return _version_of_file(Path(unquote(urlsplit(requirement.url).path)).name)
@@ -230,7 +259,7 @@ def _change(name: str, before: KaggleImage, after: KaggleImage) -> str:
 
 
 def parse_requirement(text: str, place: str) -> Requirement:
-    """A requirement; KitError that begins with its place where it cannot be understood."""
+    """Return a requirement; KitError that begins with its place where it cannot be understood."""
     try:
         return Requirement(text)
     except InvalidRequirement as error:
@@ -238,7 +267,7 @@ def parse_requirement(text: str, place: str) -> Requirement:
 
 
 def _numbered(path: Path) -> Iterator[tuple[str, str]]:
-    """The lines of a text file, stripped, each with its place."""
+    """Yield the lines of a text file, stripped, each with its place."""
     try:
         lines = path.read_text(encoding="utf-8-sig").splitlines()
     except OSError as error:
@@ -249,5 +278,5 @@ def _numbered(path: Path) -> Iterator[tuple[str, str]]:
 
 
 def _bare(line: str) -> str:
-    """The line without its comment; a `#` inside a word, as in a URL, begins none."""
+    """Return the line without its comment; a `#` inside a word, as in a URL, begins none."""
     return re.sub(r"(^|\s)#.*", "", line).strip()

@@ -1,11 +1,11 @@
-"""A kernel's log as Kaggle keeps it and as it streams it."""
+"""A kernel's log is read as Kaggle keeps it and as it streams it."""
 
 import json
 from collections.abc import Iterable, Iterator
 
 
 def log_lines(log: str) -> Iterator[str]:
-    """The lines of a log: a JSON list of {stream_name, time, data}, or plain text."""
+    """Yield the lines of a log: a JSON list of {stream_name, time, data}, or plain text."""
     *whole, rest = _text(log).split("\n")
     yield from map(_as_shown, whole)
     if rest:
@@ -13,9 +13,13 @@ def log_lines(log: str) -> Iterator[str]:
 
 
 def streamed_lines(stream: Iterable[bytes]) -> Iterator[str]:
-    """The lines in a stream of server-sent events, `data: {stream_name, time, data}` each, as they are whole.
+    """Yield the lines in a stream of server-sent events, as soon as each is whole.
 
-    Bytes, as requests would take text without a stated charset for Latin-1.
+    Parameters
+    ----------
+    stream : iterable of bytes
+        Lines `data: {stream_name, time, data}`. Bytes, as requests would take text without a stated charset for
+        Latin-1.
     """
     begun = ""  # of a line whose end is in an event to come
     for line in stream:
@@ -37,5 +41,5 @@ def _text(log: str) -> str:
 
 
 def _as_shown(line: str) -> str:
-    """What a terminal shows in the end of a line that was written over, as progress bars do."""
+    """Return what a terminal shows in the end of a line that was written over, as progress bars do."""
     return line.rstrip("\r").rpartition("\r")[2]

@@ -1,4 +1,8 @@
-"""Requests that fail: sent again where that may help, and not where they may have arrived."""
+"""Requests that fail are sent again where that may help, and not where they may have arrived.
+
+When to try again, how often and after what pause is the business of the library tenacity; which failures may pass,
+and looking whether a request arrived before it is sent again, are decided here.
+"""
 
 import contextlib
 import json
@@ -7,9 +11,12 @@ import time
 from collections.abc import Callable
 from datetime import UTC, datetime
 from email.utils import parsedate_to_datetime
-from typing import Any, TypeVar
+from typing import TYPE_CHECKING, Any, NoReturn, TypeVar
 
 from kit.core.errors import KitError, Say
+
+if TYPE_CHECKING:
+    from tenacity import RetryCallState
 
 Answer = TypeVar("Answer")
 Found = TypeVar("Found")
@@ -23,7 +30,13 @@ TRANSIENT = TURNED_AWAY | {408, 500, 502, 503, 504}
 
 
 class Refused(KitError):
-    """Kaggle's answer was an error that will not pass by itself; `status` is HTTP's."""
+    """Kaggle answered with an error that will not pass by itself.
+
+    Attributes
+    ----------
+    status : int
+        HTTP's status.
+    """
 
     def __init__(self, message: str, status: int):
         super().__init__(message)
@@ -38,66 +51,105 @@ class NotSent(OSError):
     """What the request was to be about could not be uploaded, so that there was no request."""
 
 
+class _MayPass(Exception):
+    """An attempt failed in a way that may pass by itself; `after` is what Retry-After states, in seconds."""
+
+    def __init__(self, reason: str, after: float | None = None):
+        super().__init__(reason)
+        self.after = after
+
+
 class Retry:
-    """say   takes a line about every attempt that failed
-    wait  what to sleep with, in seconds
+    """Sends requests, and sends them again where that may help.
+
+    Parameters
+    ----------
+    say : callable
+        Takes a line about every attempt that failed.
+    wait : callable
+        What to sleep with; takes seconds.
     """
 
     def __init__(self, say: Say, wait: Callable[[float], None] = time.sleep):
         self._say, self._wait = say, wait
 
     def call(self, what: str, call: Callable[..., Answer], *arguments: Any) -> Answer:
-        """Calls, and calls again after what may pass: 408, 409, 425, 429, 5xx, an answer that is not Kaggle's, a
-        connection that broke.
+        """Call a function, and call it again after a failure that may pass.
 
-        Raises Refused or KitError that says what was tried (`what`), with Kaggle's own words.
+        These may pass: 408, 409, 425, 429, 5xx, an answer that is not Kaggle's, a connection that broke.
+
+        Parameters
+        ----------
+        what : str
+            What is tried; messages begin with it.
+        call : callable
+            Called with `arguments`.
+
+        Returns
+        -------
+        object
+            What the function returned.
+
+        Raises
+        ------
+        Refused
+            Where Kaggle's answer will not pass by itself; with Kaggle's own words.
+        KitError
+            Where all attempts failed, or the client fails by itself.
         """
-        import requests
+        from tenacity import RetryCallState, Retrying, retry_if_exception_type, stop_after_attempt
 
-        for attempt in range(1, ATTEMPTS + 1):
-            try:
-                return call(*arguments)
-            except requests.HTTPError as error:
-                status = _status(error)
-                reason = f"Kaggle answers {status}: {_words(error)}"
-                if status not in TRANSIENT:
-                    raise Refused(f"{what}: {reason}{_hint(status)}", status) from error
-                pause, cause = _retry_after(error) or _back_off(attempt), error
-            except json.JSONDecodeError as error:  # also that of requests
-                reason, pause, cause = "the answer is not Kaggle's", _back_off(attempt), error
-            except requests.RequestException as error:
-                reason = _broken(error)
-                pause, cause = _back_off(attempt), error
-            except NotSent as error:
-                reason, pause, cause = f"the upload failed ({str(error)[:120]})", _back_off(attempt), error
-            except ValueError as error:  # the client's own checks of its input
-                raise KitError(f"{what}: {one_line(str(error))}") from error
-            except (KeyError, TypeError) as error:  # how the client fails at a value that it has no name for
-                raise KitError(
-                    f"{what}: Kaggle's client does not understand the answer ({one_line(repr(error))}); "
-                    "pip install -U kaggle kagglesdk"
-                ) from error
-            if attempt < ATTEMPTS:
-                pause = min(pause, LONGEST_WAIT)
-                self._say(f"{what}: {reason}; again in {pause:.0f} s ({attempt} of {ATTEMPTS} attempts)")
-                self._wait(pause)
-        raise KitError(f"{what}: given up after {ATTEMPTS} attempts; {reason}") from cause
+        def tell(state: RetryCallState) -> None:
+            tried = f"{state.attempt_number} of {ATTEMPTS} attempts"
+            self._say(f"{what}: {_failure_of(state)}; again in {state.upcoming_sleep:.0f} s ({tried})")
+
+        def give_up(state: RetryCallState) -> NoReturn:
+            failure = _failure_of(state)
+            raise KitError(f"{what}: given up after {ATTEMPTS} attempts; {failure}") from failure.__cause__
+
+        retrying = Retrying(
+            retry=retry_if_exception_type(_MayPass),
+            stop=stop_after_attempt(ATTEMPTS),
+            wait=_pause,
+            sleep=self._wait,
+            before_sleep=tell,
+            retry_error_callback=give_up,
+        )
+        return retrying(_attempt, what, call, *arguments)
 
     def once(
         self, what: str, send: Callable[[], Answer], arrived: Callable[[], Found | None]
-    ) -> tuple[Answer | None, Found | None]:
-        """`call` for what must not arrive twice: where the answer may have been lost, it looks before it sends
-        again. Gives the answer or, where that was lost, what was found.
+    ) -> tuple[Answer, None] | tuple[None, Found]:
+        """Send, as `call` does, what must not arrive twice.
 
-        arrived  what came of the request; None where it is not there
+        Where the answer may have been lost, it looks whether the request arrived before it sends again.
 
-        Raises Lost where it is not known in the end.
+        Parameters
+        ----------
+        what : str
+            What is tried; messages begin with it.
+        send : callable
+            Sends the request and returns the answer.
+        arrived : callable
+            Returns what came of the request; None where it is not there.
+
+        Returns
+        -------
+        (answer, None) or (None, found)
+            The answer or, where that was lost, what was found.
+
+        Raises
+        ------
+        Lost
+            Where it is not known in the end whether the request arrived.
+        KitError
+            As in `call`.
         """
         import requests
 
         maybe = False  # whether a request whose answer was lost may have arrived
 
-        def attempt() -> tuple[Answer | None, Found | None]:
+        def attempt() -> tuple[Answer, None] | tuple[None, Found]:
             nonlocal maybe
             if maybe and (found := self._look(arrived)) is not None:
                 return None, found
@@ -130,12 +182,56 @@ class Retry:
         return None
 
 
+def _attempt(what: str, call: Callable[..., Answer], *arguments: Any) -> Answer:
+    """Call once; raise _MayPass for a failure that may pass, and Refused or KitError for any other."""
+    import requests
+
+    try:
+        return call(*arguments)
+    except requests.HTTPError as error:
+        status = _status(error)
+        reason = f"Kaggle answers {status}: {_words(error)}"
+        if status not in TRANSIENT:
+            raise Refused(f"{what}: {reason}{_hint(status)}", status) from error
+        raise _MayPass(reason, _retry_after(error)) from error
+    except json.JSONDecodeError as error:  # also that of requests
+        raise _MayPass("the answer is not Kaggle's") from error
+    except requests.RequestException as error:
+        raise _MayPass(_broken(error)) from error
+    except NotSent as error:
+        raise _MayPass(f"the upload failed ({str(error)[:120]})") from error
+    except ValueError as error:  # the client's own checks of its input
+        raise KitError(f"{what}: {one_line(str(error))}") from error
+    except (KeyError, TypeError) as error:  # how the client fails at a value that it has no name for
+        raise KitError(
+            f"{what}: Kaggle's client does not understand the answer ({one_line(repr(error))}); "
+            "pip install -U kaggle kagglesdk"
+        ) from error
+
+
+def _failure_of(state: "RetryCallState") -> _MayPass:
+    """Return how the attempt that has just ended failed."""
+    failure = state.outcome.exception() if state.outcome else None
+    assert isinstance(failure, _MayPass)  # nothing else is tried again
+    return failure
+
+
+def _pause(state: "RetryCallState") -> float:
+    """Return the seconds before the next attempt: what Retry-After states, else 1, 2, 4 … spread by a quarter.
+
+    They are spread so that many who were refused do not come back at once.
+    """
+    back_off = 2.0 ** (state.attempt_number - 1) * random.uniform(0.75, 1.25)
+    return min(_failure_of(state).after or back_off, LONGEST_WAIT)
+
+
 def one_line(text: str) -> str:
+    """Return the text with every run of spaces and line ends as one space."""
     return " ".join(str(text).split())
 
 
 def _status(error: Any) -> int:
-    """HTTP's, or the one in Kaggle's own words where HTTP says 200; 0 where there is neither."""
+    """Return HTTP's status, or the one in Kaggle's own words where HTTP says 200; 0 without either."""
     if error.response is None:
         return 0
     if error.response.status_code >= 400:
@@ -146,7 +242,7 @@ def _status(error: Any) -> int:
 
 
 def _retry_after(error: Any) -> float | None:
-    """Seconds, from either form of the header."""
+    """Return the seconds that Retry-After states, in either of its forms; None without it."""
     text = error.response.headers.get("Retry-After", "")
     try:
         return max(0.0, float(text))
@@ -158,13 +254,8 @@ def _retry_after(error: Any) -> float | None:
         return None
 
 
-def _back_off(attempt: int) -> float:
-    """1, 2, 4 … seconds, spread by half, so that many who were refused do not come back at once."""
-    return 2.0 ** (attempt - 1) * random.uniform(0.75, 1.25)
-
-
 def _words(error: Any) -> str:
-    """Kaggle's message, where its answer has one. Never an address: those of files hold a signature."""
+    """Return Kaggle's message, where its answer has one. Never an address: those of files hold a signature."""
     with contextlib.suppress(Exception):
         if stated := one_line(error.response.json()["message"]):
             return stated
@@ -172,7 +263,7 @@ def _words(error: Any) -> str:
 
 
 def _broken(error: Any) -> str:
-    """What broke, by the innermost of the errors that urllib3 nests: the others' words hold addresses."""
+    """Say what broke, by the innermost of the errors that urllib3 nests: the others' words hold addresses."""
     innermost = error
     while (cause := innermost.__cause__ or innermost.__context__) is not None:
         innermost = cause

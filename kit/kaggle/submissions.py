@@ -1,9 +1,12 @@
-"""The log of what was handed in, submissions/log.csv: its rows, what has become of them, and whether CV tells."""
+"""The log of what was handed in, submissions/log.csv: its rows, and what has become of them.
+
+It also tells how far CV scores order submissions as their public scores do.
+"""
 
 import csv
 import re
 from collections.abc import Sequence
-from dataclasses import asdict, dataclass, fields
+from dataclasses import asdict, dataclass, fields, replace
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
 
@@ -11,6 +14,7 @@ from kit.core.errors import KitError, some
 from kit.core.files import atomic
 from kit.core.paths import OutputDirs
 from kit.kaggle.client import Kaggle, KaggleSubmission
+from kit.kaggle.retry import one_line
 
 SENDING = timedelta(hours=1)  # longer than all attempts to send a submission take
 CLOCKS = timedelta(minutes=10)  # by which this machine's clock and Kaggle's may differ
@@ -23,15 +27,31 @@ FEWEST_PAIRS = 3  # of two, the ranks agree or not by a coin's toss
 class LogEntry:
     """One row of submissions/log.csv.
 
-    file        the submission file, or owner/slug and version of the kernel
-    sha256      of the file, or of what was pushed
-    experiment  or the blend
-    policy      by the file's name; "" where it is not one that `kit run` gives
-    cv          the pooled out-of-fold score of the experiment's policy, or of the blend
-    ref         Kaggle's number of the submission; "" until it is known
-    status      PENDING, COMPLETE, ERROR, REFUSED where Kaggle did not take it, or UNKNOWN from before it is sent
-                until Kaggle's answer, and on where that was lost
-    message     what Kaggle shows beside it, in one line; "" in a log of an older kit
+    Attributes
+    ----------
+    time : str
+        When it was handed in, in ISO 8601.
+    competition : str
+        Kaggle's name of it.
+    file : str
+        The submission file, or owner/slug and version of the kernel.
+    sha256 : str
+        Of the file, or of what was pushed.
+    experiment : str
+        Its name, or the blend's.
+    policy : str
+        By the file's name; "" where it is not one that `kit run` gives.
+    cv : str
+        The pooled out-of-fold score of the experiment's policy, or of the blend.
+    ref : str
+        Kaggle's number of the submission; "" until it is known.
+    status : str
+        PENDING, COMPLETE, ERROR, REFUSED where Kaggle did not take it, or UNKNOWN from before it is sent until
+        Kaggle's answer, and on where that was lost.
+    public, private : str
+        Kaggle's scores; "" until they are known.
+    message : str
+        What Kaggle shows beside it, in one line; "" in a log of an older kit.
     """
 
     time: str
@@ -52,8 +72,16 @@ class LogEntry:
 class Agreement:
     """How the CV scores of one competition's submissions order them, against their public scores.
 
-    pairs        submissions that were scored and have both; the same file counts once
-    correlation  Spearman's rank correlation, from -1 to 1; None where there is none, and `reason` says why
+    Attributes
+    ----------
+    competition : str
+        Kaggle's name of it.
+    pairs : int
+        Submissions that were scored and have both; the same file counts once.
+    correlation : float or None
+        Spearman's rank correlation, from -1 to 1; None where there is none.
+    reason : str
+        Why there is none.
     """
 
     competition: str
@@ -71,7 +99,7 @@ class SubmissionsOverview:
 
 
 def overview(dirs: OutputDirs, competition: str | None = None) -> SubmissionsOverview:
-    """What was handed in, to one competition or to all. KitError where nothing was handed in to the one."""
+    """Return what was handed in, to one competition or to all; KitError where nothing was to the one."""
     rows = _rows_of(competition, dirs)
     slugs = dict.fromkeys(row.competition for row in rows)
     return SubmissionsOverview(
@@ -80,9 +108,9 @@ def overview(dirs: OutputDirs, competition: str | None = None) -> SubmissionsOve
 
 
 def refresh(dirs: OutputDirs, kaggle: Kaggle, competition: str | None = None) -> list[LogEntry]:
-    """Asks Kaggle for the scores that were not there yet, and logs them; returns the rows that have changed.
+    """Ask Kaggle for the scores that were not there yet, and log them; return the rows that have changed.
 
-    Asks of a competition only where rows are under way, or scored without a public or a private score.
+    It asks of a competition only where rows are under way, or scored without a public or a private score.
     """
     before = _rows_of(competition, dirs)
     for slug in dict.fromkeys(row.competition for row in before):
@@ -101,7 +129,7 @@ def _rows_of(competition: str | None, dirs: OutputDirs) -> list[LogEntry]:
 
 
 def _agreement(competition: str, rows: Sequence[LogEntry]) -> Agreement:
-    """Higher is better in both scores: the kit's metrics are all F scores."""
+    """Compare two scores, of which higher is better in both: the kit's metrics are all F scores."""
     scored = {
         row.sha256: (_number(row.cv), _number(row.public))
         for row in rows
@@ -134,7 +162,7 @@ def _number(text: str) -> float:
 
 
 def read_log(dirs: OutputDirs) -> list[LogEntry]:
-    """The rows of submissions/log.csv, oldest first."""
+    """Return the rows of submissions/log.csv, oldest first."""
     path = dirs.submissions / "log.csv"
     if not path.is_file():
         return []
@@ -147,7 +175,7 @@ def read_log(dirs: OutputDirs) -> list[LogEntry]:
 
 
 def write_entry(entry: LogEntry, dirs: OutputDirs, before: LogEntry | None = None) -> None:
-    """Writes the entry in the place of `before`, or of the row with its ref; at the end where there is neither."""
+    """Write the entry in the place of `before`, or of the row with its ref; at the end where there is neither."""
     rows = read_log(dirs)
     earlier = (at for at, row in enumerate(rows) if row == before or (entry.ref and row.ref == entry.ref))
     at = next(earlier, len(rows))
@@ -162,23 +190,26 @@ def write_entry(entry: LogEntry, dirs: OutputDirs, before: LogEntry | None = Non
 
 
 def catch_up(competition: str, dirs: OutputDirs, kaggle: Kaggle, late: bool = False) -> list[LogEntry]:
-    """Brings the rows whose end is not known up to date with what Kaggle lists; returns them as they are then.
+    """Bring the rows whose end is not known up to date with what Kaggle lists; return them as they are then.
 
-    late  as well those that lack a score: private scores come when the competition ends
+    Parameters
+    ----------
+    late : bool
+        As well the rows that lack a score: private scores come when the competition ends.
     """
     rows = read_log(dirs)
     due = [row for row in rows if row.competition == competition and _may_change(row, late)]
     if not due:
         return []
     listed = kaggle.submissions(competition)
-    by_ref = {str(each.ref): each for each in listed}
+    by_ref, now = {str(each.ref): each for each in listed}, datetime.now(UTC)
     logged = {row.ref for row in rows}
     followed = []
     for row in due:
         if row.ref:
             current = as_listed(row, by_ref[row.ref]) if row.ref in by_ref else row
         else:
-            current = _looked_for(row, [each for each in listed if str(each.ref) not in logged])
+            current = _found(row, [each for each in listed if str(each.ref) not in logged], now)
         if current != row:
             write_entry(current, dirs, row)
         logged.add(current.ref)
@@ -186,20 +217,20 @@ def catch_up(competition: str, dirs: OutputDirs, kaggle: Kaggle, late: bool = Fa
     return followed
 
 
-def _looked_for(row: LogEntry, unlogged: list[KaggleSubmission]) -> LogEntry:
-    """An UNKNOWN row, with what it has become, among the submissions of which the log does not know.
+def _found(row: LogEntry, unlogged: list[KaggleSubmission], now: datetime) -> LogEntry:
+    """Return an UNKNOWN row with what it has become, among the submissions of which the log does not know.
 
     REFUSED only where nothing can be it: the sending is over, and there is neither one of this name and message,
     whenever it was made, nor another of its time, whose message may have been changed.
     """
     sent = _time(row)
     name = OUTPUT if re.fullmatch(r"[\w-]+/[\w-]+ version \d+", row.file) else Path(row.file).name
-    alike = [each for each in unlogged if each.file == name and row.message in ("", one_line(each.message))]
+    same = [each for each in unlogged if each.file == name and row.message in ("", one_line(each.message))]
     near = [each for each in unlogged if sent - CLOCKS <= each.date <= sent + SENDING]
-    if both := [each for each in alike if each in near]:
+    if both := [each for each in same if each in near]:
         return as_listed(row, min(both, key=lambda each: each.date))
-    over = datetime.now(UTC) > sent + SENDING
-    return changed(row, status="REFUSED") if over and not alike and not near else row
+    over = now > sent + SENDING
+    return replace(row, status="REFUSED") if over and not same and not near else row
 
 
 def _may_change(row: LogEntry, late: bool) -> bool:
@@ -208,8 +239,9 @@ def _may_change(row: LogEntry, late: bool) -> bool:
 
 
 def as_listed(entry: LogEntry, found: KaggleSubmission) -> LogEntry:
+    """Return the entry with what Kaggle lists of it."""
     public, private = _text(found.public) or entry.public, _text(found.private) or entry.private
-    return changed(entry, ref=str(found.ref), status=found.status, public=public, private=private)
+    return replace(entry, ref=str(found.ref), status=found.status, public=public, private=private)
 
 
 def _time(row: LogEntry) -> datetime:
@@ -218,21 +250,14 @@ def _time(row: LogEntry) -> datetime:
         return stated if stated.tzinfo else stated.replace(tzinfo=UTC)
     except ValueError:
         raise KitError(
-            f"submissions/log.csv: the time {row.time!r} of {row.file} should look like {now()}"
+            f"submissions/log.csv: the time {row.time!r} of {row.file} should look like {timestamp()}"
         ) from None
-
-
-def changed(entry: LogEntry, **changes: str) -> LogEntry:
-    return LogEntry(**(asdict(entry) | changes))
-
-
-def one_line(text: str) -> str:
-    return " ".join(text.split())
 
 
 def _text(score: float | None) -> str:
     return "" if score is None else f"{score:g}"
 
 
-def now() -> str:
+def timestamp() -> str:
+    """Return the time now, as the log states it."""
     return datetime.now(UTC).isoformat(timespec="seconds")

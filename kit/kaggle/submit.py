@@ -1,20 +1,19 @@
-"""Handing in: a file or a kernel's output, validated, logged in submissions/log.csv, waited for.
+"""A file or a kernel's output is submitted: validated, logged in submissions/log.csv, its score waited for.
 
 A row is in the log before anything is sent, and a call that is stopped at any time is made good by a later one:
 each begins with what Kaggle says of the rows whose end is not known.
 """
 
-import json
 import time
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 from kit.competition.config import CompetitionConfig
 from kit.competition.load import expected_submission
 from kit.competition.tables import read_table
 from kit.core.errors import KitError, Say
-from kit.core.files import sha256
+from kit.core.files import read_json, sha256
 from kit.core.paths import OutputDirs
 from kit.core.runs import ExperimentDir
 from kit.experiment.blend import read_blend
@@ -23,17 +22,15 @@ from kit.experiment.fingerprint import stored_experiment
 from kit.kaggle.client import Kaggle
 from kit.kaggle.kernel.folder import KernelFolder
 from kit.kaggle.kernel.push import pushed_kernel
-from kit.kaggle.retry import Lost
+from kit.kaggle.retry import Lost, one_line
 from kit.kaggle.submissions import (
     OUTPUT,
     UNDER_WAY,
     LogEntry,
     as_listed,
     catch_up,
-    changed,
-    now,
-    one_line,
     read_log,
+    timestamp,
     write_entry,
 )
 
@@ -62,14 +59,31 @@ def submit_file(
     say: Say = print,
     pause: Callable[[float], None] = time.sleep,
 ) -> LogEntry:
-    """Validates and submits a file that `kit run` or `kit blend` wrote, and waits for its score.
-
-    config  what the file is of; left out: the experiment or the blend in runs/ whose name the file has
-    again   submit although the same file was submitted before, or Kaggle says that none is left today
+    """Validate and submit a file that `kit run` or `kit blend` wrote, and wait for its score.
 
     Where the same file was submitted and its score was not known yet, it is not sent again, but waited for.
-    Raises KitError, before anything is sent, where the file is invalid, was submitted before, or no submission
-    is left today.
+
+    Parameters
+    ----------
+    config : str or Path, optional
+        What the file is of; left out: the experiment or the blend in runs/ whose name the file has.
+    message : str
+        What Kaggle shows beside it; left out: the file's name and its CV score.
+    again : bool
+        Submit although the same file was submitted before, or Kaggle says that none is left today.
+    pause : callable
+        What to sleep with; takes seconds.
+
+    Returns
+    -------
+    LogEntry
+        The row of the log, with the score.
+
+    Raises
+    ------
+    KitError
+        Before anything is sent, where the file is invalid, was submitted before, or no submission is left today;
+        and where Kaggle could not score it.
     """
     file, dirs = Path(file), OutputDirs(Path(output).expanduser())
     if not file.is_file():
@@ -79,7 +93,7 @@ def submit_file(
     _validate(file, source.competition)
     text = _message(message, file.stem, source.cv)
     entry = LogEntry(
-        time=now(),
+        time=timestamp(),
         competition=slug,
         file=str(file),
         sha256=sha256(file),
@@ -102,11 +116,16 @@ def submit_kernel(
     say: Say = print,
     pause: Callable[[float], None] = time.sleep,
 ) -> LogEntry:
-    """Submits the pushed version of an infer kernel to its code competition, and waits for the score.
+    """Submit the pushed version of an infer kernel to its code competition, and wait for the score.
 
-    Where it was submitted and its score was not known yet, it is not submitted again, but waited for. Raises
-    KitError where it has not ended well or left no submission.csv, was submitted before, or no submission is
-    left today.
+    Where it was submitted and its score was not known yet, it is not submitted again, but waited for. Parameters
+    and result are those of `submit_file`.
+
+    Raises
+    ------
+    KitError
+        Where it has not ended well or left no submission.csv, was submitted before, or no submission is left
+        today; and where Kaggle could not score it.
     """
     folder, kernel, dirs = KernelFolder.at(path), pushed_kernel(path), OutputDirs(Path(output).expanduser())
     record = folder.pushed_record
@@ -120,7 +139,7 @@ def submit_kernel(
     cv = _cv(dirs, record.experiment, record.policies[0])
     text = _message(message, str(kernel), cv)
     entry = LogEntry(
-        time=now(),
+        time=timestamp(),
         competition=slug,
         file=str(kernel),
         sha256=folder.push["digest"],
@@ -164,7 +183,11 @@ def _cv(dirs: OutputDirs, experiment: str, policy: str) -> str:
     scores = ExperimentDir(dirs.runs / experiment).policy(policy) / "scores.json"
     if not policy or not scores.is_file():
         return ""
-    return f"{json.loads(scores.read_text(encoding='utf-8'))['oof']:.5f}"
+    remedy = "python -m kit run writes it anew"
+    stored = read_json(scores, remedy)
+    if not isinstance(stored, dict) or not isinstance(stored.get("oof"), int | float):
+        raise KitError(f"{scores} is damaged (it has no score); {remedy}")
+    return f"{stored['oof']:.5f}"
 
 
 def _message(stated: str, name: str, cv: str) -> str:
@@ -181,7 +204,7 @@ def _hand_in(
     say: Say,
     pause: Callable[[float], None],
 ) -> LogEntry:
-    """Sends what was not sent before, in the log already when it is sent, and waits for its score."""
+    """Send what was not sent before, in the log already when it is sent, and waits for its score."""
     followed = catch_up(entry.competition, dirs, kaggle)
     sent = [row for row in followed if row.ref and _same(row, entry) and not again]
     for row in followed:
@@ -192,14 +215,14 @@ def _hand_in(
         return _scored(sent[-1], dirs, kaggle, pause)
     if not again:
         _need_new(entry, dirs, kaggle)
-    unanswered = changed(entry, status="UNKNOWN")
+    unanswered = replace(entry, status="UNKNOWN")
     write_entry(unanswered, dirs)
     try:
-        entry = changed(entry, ref=str(send()), status="PENDING")
+        entry = replace(entry, ref=str(send()), status="PENDING")
     except Lost:
         raise
     except KitError:
-        write_entry(changed(entry, status="REFUSED"), dirs, unanswered)
+        write_entry(replace(entry, status="REFUSED"), dirs, unanswered)
         raise
     write_entry(entry, dirs, unanswered)
     say(
@@ -227,7 +250,7 @@ def _need_new(entry: LogEntry, dirs: OutputDirs, kaggle: Kaggle) -> None:
 
 
 def _scored(entry: LogEntry, dirs: OutputDirs, kaggle: Kaggle, pause: Callable[[float], None]) -> LogEntry:
-    """Waits until Kaggle has scored it, and logs that."""
+    """Wait until Kaggle has scored it, and log that."""
     begun = time.monotonic()
     while time.monotonic() - begun < PATIENCE:
         found = next((each for each in kaggle.submissions(entry.competition) if str(each.ref) == entry.ref), None)

@@ -1,4 +1,4 @@
-"""Wheels of what Kaggle's image lacks, into a dataset that a kernel installs from without a network.
+"""Wheels of what Kaggle's image lacks are put into a dataset, from which a kernel installs without a network.
 
 Versions are resolved and downloaded by the user's own pip; which of them to take along is chosen here.
 """
@@ -13,6 +13,7 @@ import zipfile
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 from packaging.requirements import Requirement
 from packaging.utils import canonicalize_name, parse_wheel_filename
@@ -32,10 +33,15 @@ PLATFORMS = (*GLIBC, "manylinux2014_x86_64", "manylinux2010_x86_64", "manylinux1
 def wheels_folder(
     wanted: Sequence[MissingRequirement], image: KaggleImage, folder: Path, ref: str, title: str, say: Say
 ) -> list[Path]:
-    """Makes a folder the dataset `ref`, "owner/slug", of the wheels that `collect_wheels` puts there.
+    """Make a folder the dataset `ref`, "owner/slug", of the wheels that `collect_wheels` puts there.
 
-    Files of other kinds that are there become part of it. KitError, before anything in the folder is touched,
-    where it cannot become that dataset, and where `collect_wheels` raises one.
+    Files of other kinds that are there become part of it. Parameters and result are those of `collect_wheels`.
+
+    Raises
+    ------
+    KitError
+        Before anything in the folder is touched, where it cannot become that dataset, and where `collect_wheels`
+        raises one.
     """
     need_dataset_folder(folder, ref, title)
     wheels = collect_wheels(wanted, image, folder, say)
@@ -54,14 +60,33 @@ class _Wheel:
 
 
 def collect_wheels(wanted: Sequence[MissingRequirement], image: KaggleImage, folder: Path, say: Say) -> list[Path]:
-    """Puts the wheels of what is missing, and of what those need and the image lacks, into `folder`.
+    """Put the wheels of what is missing, and of what those need and the image lacks, into a folder.
 
-    The wheels fit the image's Python on x86_64 Linux, wherever this runs. `folder` is made where it is not there;
-    the wheels that were collected there before are removed from it. wheels.json beside them is a list of file,
-    sha256, name and version, sorted by file, for `pip install --no-index --no-deps`. Nothing that the image has at
-    a known version is replaced, other than what is wanted itself. Returns the wheels, sorted. KitError where the
-    folder holds other wheels, where pip or the network is not there, where a package has no such wheel, and where
-    versions cannot go together with the image's; the folder is then left as it was.
+    The wheels fit the image's Python on x86_64 Linux, wherever this runs. wheels.json beside them is a list of
+    file, sha256, name and version, sorted by file, for `pip install --no-index --no-deps`. Nothing that the image
+    has at a known version is replaced, other than what is wanted itself.
+
+    Parameters
+    ----------
+    wanted : sequence of MissingRequirement
+        What is missing.
+    image : KaggleImage
+        What is there.
+    folder : Path
+        Is made where it is not there; the wheels that were collected there before are removed from it.
+    say : callable
+        Takes a line about what is done.
+
+    Returns
+    -------
+    list of Path
+        The wheels, sorted.
+
+    Raises
+    ------
+    KitError
+        Where the folder holds other wheels, where pip or the network is not there, where a package has no such
+        wheel, and where versions cannot go together with the image's; the folder is then left as it was.
     """
     earlier = _collected(folder)
     with tempfile.TemporaryDirectory(prefix="wheels-") as temporary:
@@ -77,7 +102,7 @@ def collect_wheels(wanted: Sequence[MissingRequirement], image: KaggleImage, fol
 
 
 def _choose(wanted: list[Requirement], image: KaggleImage, scratch: Path, say: Say) -> list[_Wheel]:
-    """The wheels to take along, by name.
+    """Return the wheels to take along, by name.
 
     pip evaluates markers for the Python that it runs in, not for the one it resolves for. So the choice is walked
     through again with the image's markers, and pip is asked again where it has left something out.
@@ -98,7 +123,7 @@ def _choose(wanted: list[Requirement], image: KaggleImage, scratch: Path, say: S
 def _walk(
     wanted: list[Requirement], resolved: dict[str, _Wheel], image: KaggleImage
 ) -> tuple[set[_Wheel], list[Requirement]]:
-    """The wheels that `wanted` leads to beside what the image has, and the requirements that pip has left out."""
+    """Return the wheels that `wanted` leads to beside what the image has, and what pip has left out."""
     chosen: set[_Wheel] = set()
     left_out: list[Requirement] = []
     ahead, seen = list(wanted), set()
@@ -120,7 +145,7 @@ def _walk(
 
 
 def _stand_ins(image: KaggleImage, wanted: set[str], folder: Path) -> Path:
-    """Empty wheels in the place of the image's packages; returns the constraints that make pip take them.
+    """Write empty wheels in the place of the image's packages; return the constraints that make pip take them.
 
     So pip knows the versions to respect, but neither downloads these packages (torch!) nor goes into what they
     need themselves, which need not be to be had as a wheel. A package of an unknown version gets version 0, which
@@ -147,7 +172,7 @@ def _empty_wheel(folder: Path, name: str, version: str) -> Path:
 
 
 def _resolve(asked: list[Requirement], image: KaggleImage, constraints: Path, scratch: Path) -> dict[str, _Wheel]:
-    """What pip would install, by canonical name, less the stand-ins."""
+    """Return what pip would install, by canonical name, less the stand-ins."""
     report, stand_ins = scratch / "report.json", constraints.parent
     places = [f"--report={report}", f"--target={scratch / 'target'}"]
     versions = [f"--constraint={constraints}", f"--find-links={stand_ins}"]
@@ -158,8 +183,8 @@ def _resolve(asked: list[Requirement], image: KaggleImage, constraints: Path, sc
     return {wheel.name: wheel for wheel in map(_wheel, ours)}
 
 
-def _wheel(item: dict) -> _Wheel:
-    """A wheel from an item of pip's report."""
+def _wheel(item: dict[str, Any]) -> _Wheel:
+    """Return a wheel from an item of pip's report."""
     metadata = item["metadata"]
     name, version = canonicalize_name(metadata["name"]), metadata["version"]
     source = f"{name} @ {item['download_info']['url']}" if item["is_direct"] else f"{name}=={version}"
@@ -167,7 +192,7 @@ def _wheel(item: dict) -> _Wheel:
 
 
 def _for_image(image: KaggleImage) -> list[str]:
-    """pip's options that choose wheels for the image's Python and system."""
+    """Return pip's options that choose wheels for the image's Python and system."""
     target = ["--only-binary=:all:", f"--python-version={image.python}", "--implementation=cp"]
     return [*target, *(f"--platform={platform}" for platform in PLATFORMS)]
 
@@ -182,7 +207,7 @@ def _pip(*arguments: str, image: KaggleImage) -> None:
 
 
 def _explained(output: str, image: KaggleImage) -> str:
-    """pip's failure in one line."""
+    """Say why pip failed in one line."""
     if "No module named pip" in output:
         return f"{sys.executable} has no pip; `{sys.executable} -m ensurepip` brings it"
     if re.search(r"connection (broken|error)|NewConnectionError", output):
@@ -201,7 +226,7 @@ def _no_wheel(what: str, image: KaggleImage) -> str:
 
 
 def _conflict(lines: list[str], image: KaggleImage) -> str:
-    """pip's account of a conflict: `foo 1.1 depends on bar>=2`, once for every version of foo it has tried."""
+    """Sum up pip's account of a conflict: `foo 1.1 depends on bar>=2`, once for every version of foo it tried."""
     tried: dict[tuple[str, str], str] = {}
     for line in lines:
         subject, _, needed = line.partition(" depends on ")
@@ -219,7 +244,7 @@ def _reworded(line: str, image: KaggleImage) -> str:
 
 
 def _collected(folder: Path) -> list[Path]:
-    """The wheels in a folder, which were all put there by `collect_wheels`; KitError where one was not."""
+    """Return the wheels in a folder; KitError where one was not put there by `collect_wheels`."""
     there, table = sorted(folder.glob("*.whl")), folder / WHEELS
     try:
         listed = {entry["file"] for entry in json.loads(table.read_text(encoding="utf-8"))}
@@ -236,7 +261,10 @@ def _collected(folder: Path) -> list[Path]:
 
 
 def _replace_wheels(earlier: list[Path], fetched: list[Path], folder: Path) -> list[Path]:
-    """The list is written between removing and moving: whenever this is stopped, it names all wheels there are."""
+    """Put new wheels in the place of earlier ones.
+
+    The list is written between removing and moving: whenever this is stopped, it names all wheels there are.
+    """
     folder.mkdir(parents=True, exist_ok=True)
     for wheel in earlier:
         wheel.unlink()

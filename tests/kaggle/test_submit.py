@@ -18,7 +18,8 @@ from kit.core.paths import OutputDirs
 from kit.kaggle import submit as submitting
 from kit.kaggle.client import Kaggle
 from kit.kaggle.kernel.folder import KernelFolder
-from kit.kaggle.submit import read_log, submit_file, submit_kernel
+from kit.kaggle.submissions import read_log
+from kit.kaggle.submit import submit_file, submit_kernel
 
 POLICIES = {"uniform": {"lr": 1e-2, "groups": "stage"}, "cosine": {"lr": 1e-3}}
 OTHERS = {"label": ["red"] * 9}
@@ -47,6 +48,15 @@ def file(colours, content) -> Path:
     for policy, score in (("uniform", 0.7512345), ("cosine", 0.8)):
         write_json(home / policy / "scores.json", {"oof": score})
     return write(Path("submissions/tiny.csv"), **ROWS)
+
+
+@pytest.mark.parametrize("text", ['{"oof": 0.7', "[]", '{"rule": {}}', "\xff"])
+def test_scores_that_are_damaged_are_named(server, kit, file, text):
+    Path("runs/tiny/uniform/scores.json").write_bytes(text.encode("latin-1"))
+    code, told = kit("submit", file)
+    assert (code, told.count("\n")) == (1, 1), told
+    assert told.startswith("error: runs/tiny/uniform/scores.json is damaged (")
+    assert told.endswith("); python -m kit run writes it anew\n")
 
 
 def write(path: Path, **columns) -> Path:
@@ -429,13 +439,15 @@ def test_an_interrupted_request_that_did_not_arrive(server, kit, impatient, colo
 
 
 @pytest.mark.parametrize(
-    ("message", "date"),
-    [("words changed on the page", ago(hours=5)), ("tiny CV 0.75123", ago(hours=12))],  # clocks may be wrong
+    ("message", "hours"),
+    [("words changed on the page", 5), ("tiny CV 0.75123", 12)],  # clocks may be wrong
 )
-def test_what_may_be_the_interrupted_one(server, kit, colours, file, monkeypatch, message, date):
+def test_what_may_be_the_interrupted_one(server, kit, colours, file, monkeypatch, message, hours):
     server.script_submission("colours", Outcome(public_score=0.5))
     interrupt(monkeypatch, submit_file, file, sent=False)
-    edit_log(time=ago(hours=5).isoformat(timespec="seconds"))
+    then = ago(hours=5)
+    edit_log(time=then.isoformat(timespec="seconds"))
+    date = then - timedelta(hours=hours - 5)
     colours.submissions.append(Submission(1, "tiny.csv", message, date=date))
     assert "may have been submitted on " in kit("submit", file)[1]
     assert [(row["ref"], row["status"]) for row in log()] == [("", "UNKNOWN")]

@@ -7,7 +7,7 @@ import re
 import shlex
 import shutil
 import textwrap
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from hashlib import sha256
 from pathlib import Path
@@ -35,16 +35,62 @@ LINE = 100  # characters of the archive in a line
 
 @dataclass(frozen=True)
 class BuildResult:
-    """folder     the kernel's
-    files      what travels, by path, in bytes
-    code_bytes  size of the code file
-    notes      what the user should know
+    """A kernel that was built.
+
+    Attributes
+    ----------
+    folder : KernelFolder
+        The kernel's.
+    files : dict
+        What travels: path → bytes.
+    code_bytes : int
+        Size of the code file.
+    notes : list of str
+        What the user should know.
     """
 
     folder: KernelFolder
     files: dict[str, int]
     code_bytes: int
     notes: list[str]
+
+
+def build_kernels(
+    experiment: ExperimentConfig,
+    kind: Kind,
+    *,
+    fold_each: bool = False,
+    command: str = "",
+    name: str | None = None,
+    notebook: bool = False,
+    output: str | Path = ".",
+) -> Iterator[BuildResult]:
+    """Build an experiment's kernel, or one for each of its chosen folds, and yield each as soon as it is there.
+
+    Parameters
+    ----------
+    experiment : ExperimentConfig
+        What is trained or predicted with.
+    kind, command, notebook, output
+        As in `build`.
+    fold_each : bool
+        A kernel for each of the chosen folds.
+    name : str, optional
+        As in `build`; with `fold_each`, "-fold-" and the fold's number follow it.
+
+    Yields
+    ------
+    BuildResult
+    """
+    parts = [experiment]
+    if fold_each:
+        parts = [
+            experiment.model_copy(update={"folds": experiment.folds.model_copy(update={"run": (number,)})})
+            for number in experiment.folds.chosen
+        ]
+    for part in parts:
+        own = f"{name}-fold-{part.folds.chosen[0]}" if name and fold_each else name
+        yield build(part, kind, command=command, name=own, notebook=notebook, output=output)
 
 
 def build(
@@ -56,20 +102,30 @@ def build(
     notebook: bool = False,
     output: str | Path = ".",
 ) -> BuildResult:
-    """Writes kernels/build/<slug>/ below `output`; the same input gives the same bytes.
+    """Write kernels/build/<slug>/ below `output`; the same input gives the same bytes.
 
-    kind      `train` trains the experiment's policies, seeds and chosen folds; `infer` predicts with the
-              first policy's runs that are attached to it
-    command   how it was made, for the head of the code file
-    name      of the kernel, from which slug and title come; left out: <experiment>-<kind>, and the folds
-              where not all are chosen
-    notebook  an .ipynb with one cell, instead of a script
+    Parameters
+    ----------
+    experiment : ExperimentConfig
+        What is trained or predicted with.
+    kind : str
+        `train` trains the experiment's policies, seeds and chosen folds; `infer` predicts with the first policy's
+        runs that are attached to it.
+    command : str
+        How it was made, for the head of the code file.
+    name : str, optional
+        Of the kernel, from which slug and title come; left out: `default_name`.
+    notebook : bool
+        An .ipynb with one cell, instead of a script.
 
-    Raises KitError for what would fail on Kaggle: data, weights or runs that are not attached, and for a
-    secret that would travel.
+    Raises
+    ------
+    KitError
+        For what would fail on Kaggle: data, weights or runs that are not attached, and for a secret that would
+        travel.
     """
     root = Path(output).expanduser()
-    slug = slug_of(name or usual_name(experiment, kind))
+    slug = slug_of(name or default_name(experiment, kind))
     _check(experiment, kind)
     if kind == "infer":
         experiment = _with_trained(experiment, root)
@@ -78,19 +134,8 @@ def build(
     need_no_secrets(files | {"the command line": command.encode()})  # it stands in the code file's head
     archive = pack(files)
     need_writable(folder.path)
-    record = BuildRecord(
-        kind=kind,
-        slug=slug,
-        experiment=experiment.name,
-        policies=list(experiment.policies),
-        seeds=list(experiment.seeds),
-        folds=list(experiment.folds.chosen),
-        competition=experiment.competition.model_dump(mode="json"),
-        weights=experiment.model.weights if experiment.model.weights not in ("none", "hub") else "",
-        hours=experiment.kernel.hours,
-        sha256=sha256(archive).hexdigest(),
-        family=_family(experiment, kind, files, notebook),
-    )
+    family = _family(experiment, kind, files, notebook)
+    record = _record(experiment, kind, slug, sha256(archive).hexdigest(), family)
     about = _about(experiment, record, files, command)
     code, apart = _code(experiment, record, about, archive, notebook)
     _clear(folder)
@@ -104,7 +149,25 @@ def build(
     return BuildResult(folder, sizes, len(code.encode()), _notes(experiment, kind, apart, root))
 
 
-def usual_name(experiment: ExperimentConfig, kind: Kind) -> str:
+def _record(experiment: ExperimentConfig, kind: Kind, slug: str, digest: str, family: str) -> BuildRecord:
+    """Return what the kernel is built from; `digest` is that of the archive."""
+    return BuildRecord(
+        kind=kind,
+        slug=slug,
+        experiment=experiment.name,
+        policies=list(experiment.policies),
+        seeds=list(experiment.seeds),
+        folds=list(experiment.folds.chosen),
+        competition=experiment.competition.model_dump(mode="json"),
+        weights=experiment.model.weights if experiment.model.weights not in ("none", "hub") else "",
+        hours=experiment.kernel.hours,
+        sha256=digest,
+        family=family,
+    )
+
+
+def default_name(experiment: ExperimentConfig, kind: Kind) -> str:
+    """Return <experiment>-<kind>, with the folds of a train kernel where not all are chosen."""
     chosen = experiment.folds.chosen
     if kind == "infer" or len(chosen) == experiment.folds.k:
         return f"{experiment.name}-{kind}"
@@ -112,7 +175,7 @@ def usual_name(experiment: ExperimentConfig, kind: Kind) -> str:
 
 
 def slug_of(name: str) -> str:
-    """The slug that Kaggle makes of a title; KitError where Kaggle would not take one of that length."""
+    """Return the slug that Kaggle makes of a title; KitError where Kaggle takes none of that length."""
     slug = re.sub(r"[^a-z0-9]+", "-", name.lower()).strip("-")
     if not 5 <= len(slug) <= 50:
         raise KitError(f"{slug!r}: a kernel's name has 5 to 50 characters, this has {len(slug)}; give --name NAME")
@@ -120,7 +183,7 @@ def slug_of(name: str) -> str:
 
 
 def _check(experiment: ExperimentConfig, kind: Kind) -> None:
-    """What a kernel could not find on Kaggle."""
+    """Raise KitError for what a kernel could not find on Kaggle."""
     competition, kernel, weights = experiment.competition, experiment.kernel, experiment.model.weights
     if not competition.slug and not competition.embedded:
         raise KitError(
@@ -142,7 +205,7 @@ def _check(experiment: ExperimentConfig, kind: Kind) -> None:
 
 
 def _with_trained(experiment: ExperimentConfig, root: Path) -> ExperimentConfig:
-    """With the train kernels whose outputs the infer kernel attaches."""
+    """Return the experiment with the train kernels whose outputs the infer kernel attaches."""
     kernel = experiment.kernel
     kernels = _pushed(experiment, root) if kernel.kernels is None else kernel.kernels
     if not kernels and not kernel.datasets and not kernel.models:
@@ -162,9 +225,11 @@ def _pushed(experiment: ExperimentConfig, root: Path) -> tuple[str, ...]:
     )
 
 
-def _files(experiment: ExperimentConfig, kind: Kind, root: Path) -> Files:
-    """What travels: the kit's source, the config, for training the fold plan, for predicting the scores of the
-    pooled runs, which hold the decision rule."""
+def _files(experiment: ExperimentConfig, kind: Kind, root: Path) -> dict[str, bytes]:
+    """Return what travels: the kit's source, the config, and what the kind of kernel needs.
+
+    For training that is the fold plan; for predicting the scores of the pooled runs, which hold the decision rule.
+    """
     files = package_files(PACKAGE)
     files["config.yaml"] = _travelling(experiment).to_yaml().encode()
     if kind == "infer" and (scores := _scores(experiment, root)).is_file():
@@ -177,13 +242,13 @@ def _files(experiment: ExperimentConfig, kind: Kind, root: Path) -> Files:
 
 
 def _scores(experiment: ExperimentConfig, root: Path) -> Path:
-    """Of the policy that an infer kernel predicts with."""
+    """Return the file of scores of the policy that an infer kernel predicts with."""
     folder = ExperimentDir(OutputDirs(root).runs / experiment.name)
     return folder.policy(next(iter(experiment.policies))) / "scores.json"
 
 
 def _travelling(experiment: ExperimentConfig) -> ExperimentConfig:
-    """The config without the paths of this machine."""
+    """Return the config without the paths of this machine."""
     competition, model = experiment.competition, experiment.model
     last = (competition.slug or competition.embedded or experiment.name).rpartition("/")[2]
     changes: dict[str, Any] = {"competition": competition.model_copy(update={"path": f"data/{last}"})}
@@ -192,19 +257,20 @@ def _travelling(experiment: ExperimentConfig) -> ExperimentConfig:
     return experiment.model_copy(update=changes)
 
 
-def _family(experiment: ExperimentConfig, kind: Kind, files: Files, notebook: bool) -> str:
+def _family(experiment: ExperimentConfig, kind: Kind, files: dict[str, bytes], notebook: bool) -> str:
+    """Return a digest that is the same for kernels that differ in their folds only."""
     whole = experiment.model_copy(update={"folds": experiment.folds.model_copy(update={"run": "all"})})
-    alike = files | {"config.yaml": _travelling(whole).to_yaml().encode(), "kind": f"{kind} {notebook}".encode()}
+    common = files | {"config.yaml": _travelling(whole).to_yaml().encode(), "kind": f"{kind} {notebook}".encode()}
     templates = ("launcher.py", f"{kind}/kernel.py")
-    alike |= {name: (TEMPLATES / name).read_text(encoding="utf-8").encode() for name in templates}
+    common |= {name: (TEMPLATES / name).read_text(encoding="utf-8").encode() for name in templates}
     digest = sha256()
-    for path, content in sorted(alike.items()):
+    for path, content in sorted(common.items()):
         digest.update(sha256(path.encode()).digest() + sha256(content).digest())
     return digest.hexdigest()[:16]
 
 
 def _about(experiment: ExperimentConfig, record: BuildRecord, files: Files, command: str) -> str:
-    """The head of the code file."""
+    """Return the head of the code file."""
     image = read_image(TEMPLATES / "image.txt")
     versions = ", ".join(f"{name} {image.versions[name]}" for name in SHOWN_VERSIONS if image.versions.get(name))
     policies, folds = ", ".join(record.policies), ", ".join(map(str, record.folds))
@@ -234,7 +300,7 @@ def _about(experiment: ExperimentConfig, record: BuildRecord, files: Files, comm
 def _code(
     experiment: ExperimentConfig, record: BuildRecord, about: str, archive: bytes, notebook: bool
 ) -> tuple[str, str]:
-    """The code file, and the dataset that holds the archive where the file would be too large, else ""."""
+    """Return the code file, and the dataset that holds the archive where the file would be too large, else ""."""
     kernel = experiment.kernel
 
     def render(apart: str) -> str:
@@ -261,7 +327,7 @@ def _code(
 
 
 def _code_slug(slug: str) -> str:
-    """Of the dataset that holds the code; at most 50 characters, and another for every kernel."""
+    """Return the slug of the dataset that holds the code; at most 50 characters, and another for every kernel."""
     if len(slug) <= 45:
         return f"{slug}-code"
     return f"{slug[:36].rstrip('-')}-{sha256(slug.encode()).hexdigest()[:8]}-code"
@@ -286,7 +352,13 @@ def _fill(template: str, about: str, facts: dict[str, Any], archive: str) -> str
 
 
 def _as_notebook(code: str) -> str:
-    cell = {"cell_type": "code", "execution_count": None, "metadata": {}, "outputs": [], "source": code}
+    cell: dict[str, Any] = {
+        "cell_type": "code",
+        "execution_count": None,
+        "metadata": {},
+        "outputs": [],
+        "source": code,
+    }
     kernel = {"display_name": "Python 3", "language": "python", "name": "python3"}
     metadata = {"kernelspec": kernel, "language_info": {"name": "python"}}
     return json.dumps({"cells": [cell], "metadata": metadata, "nbformat": 4, "nbformat_minor": 4}, indent=1) + "\n"
@@ -295,7 +367,10 @@ def _as_notebook(code: str) -> str:
 def _metadata(
     experiment: ExperimentConfig, record: BuildRecord, code_file: str, notebook: bool, apart: str
 ) -> dict[str, Any]:
-    """kernel-metadata.json. Every switch is written out: the client's own defaults are not Kaggle's."""
+    """Return what kernel-metadata.json holds.
+
+    Every switch is written out: the client's own defaults are not Kaggle's.
+    """
     kernel, slug = experiment.kernel, experiment.competition.slug
     data = [slug] if slug and "/" in slug else []
     return {
@@ -319,7 +394,7 @@ def _metadata(
 
 
 def _clear(folder: KernelFolder) -> None:
-    """Removes an earlier build; what was pushed, rehearsed and fetched stays."""
+    """Remove an earlier build; what was pushed, rehearsed and fetched stays."""
     for file in (*folder.path.glob("*.py"), *folder.path.glob("*.ipynb")):
         file.unlink()
     shutil.rmtree(folder.code_dataset, ignore_errors=True)
@@ -333,6 +408,7 @@ def _write_code_dataset(folder: KernelFolder, reference: str, archive: bytes) ->
 
 
 def _notes(experiment: ExperimentConfig, kind: Kind, apart: str, root: Path) -> list[str]:
+    """Return what the user should know."""
     kernel, notes = experiment.kernel, []
     if apart:
         notes.append(
@@ -356,14 +432,12 @@ def _notes(experiment: ExperimentConfig, kind: Kind, apart: str, root: Path) -> 
 # Where a path begins that leads out of the folder the command runs in, and how far it goes: as a whole value to
 # its end, inside of one to what closes it.
 OUTSIDE = r"(~[\w.-]*|[A-Za-z]:|\.\.)?[/\\]"
-
-
 OUTSIDE_PATH = re.compile(
     rf"""(^|(?<==)){OUTSIDE}.*|(?<='){OUTSIDE}[^']*|(?<="){OUTSIDE}[^"]*|(?<=[\s,:;(\[{{]){OUTSIDE}[^,\]}}]*"""
 )
 
 
-def told(words: Sequence[str]) -> str:
-    """`python -m kit` and its words; of paths that tell about this machine the last name only."""
+def shareable_command(words: Sequence[str]) -> str:
+    """Return `python -m kit` and its words; of paths that tell about this machine the last name only."""
     shown = [OUTSIDE_PATH.sub(lambda path: re.split(r"[/\\]+", path[0].rstrip("/\\"))[-1], word) for word in words]
     return shlex.join(["python", "-m", "kit", *shown])

@@ -1,11 +1,13 @@
-"""What a kernel made, brought home: verified, put into the run directory, pooled as if trained here."""
+"""What a kernel made is brought home: verified, put into the run directory, pooled as if trained here."""
 
 import contextlib
 import json
 import re
 import shutil
-from dataclasses import dataclass
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass, field
 from pathlib import Path
+from typing import TYPE_CHECKING, Any
 
 from kit.competition.config import CompetitionConfig
 from kit.competition.folds import FoldPlan, read_folds
@@ -20,6 +22,9 @@ from kit.kaggle.client import Kaggle, PushedKernel
 from kit.kaggle.kernel.folder import BuildRecord, KernelFolder
 from kit.kaggle.kernel.push import pushed_kernel
 
+if TYPE_CHECKING:
+    from kit.experiment.run import ExperimentResult
+
 KAGGLES_OWN = re.compile(r"__[^/]*|custom\.css")  # beside the kernel's outputs
 LISTED = "outputs.json"
 OF_ONE_RUN = ("policy", "seed", "fold")  # of what a run depends on, all else is what the runs share
@@ -27,8 +32,20 @@ OF_ONE_RUN = ("policy", "seed", "fold")  # of what a run depends on, all else is
 
 @dataclass(frozen=True)
 class FetchResult:
-    """files  how many came;  runs  those that were put into the run directory, as policy/seed/fold
-    trouble  of a kernel that did not end well: how it ended, and which of its runs are missing; else ""
+    """What was fetched of a kernel.
+
+    Attributes
+    ----------
+    folder : Path
+        Where the outputs lie.
+    files : int
+        How many came.
+    runs : list of str
+        Those that were put into the run directory, as policy/seed/fold.
+    experiment : ExperimentConfig or None
+        What a train kernel has trained.
+    trouble : str
+        Of a kernel that did not end well: how it ended, and which of its runs are missing; else "".
     """
 
     folder: Path
@@ -38,13 +55,99 @@ class FetchResult:
     trouble: str = ""
 
 
-def fetch(path: str | Path, kaggle: Kaggle, output: str | Path = ".", say: Say = print) -> FetchResult:
-    """Downloads the outputs of the pushed version into kernels/build/<slug>/output, and puts the runs of a
-    train kernel into runs/ below `output`; of one that failed, those that it had finished.
+@dataclass
+class FetchedKernels:
+    """What was fetched of several kernels.
 
-    Raises KitError where the kernel has not ended or left no outputs, for names that lead out of the folder, for
-    files that are missing or damaged, and for runs of another config, fold plan, data or weights than those that
-    are there, and where one would take the place of a run that is there.
+    Attributes
+    ----------
+    experiments : dict
+        Name → experiment, with the policies of all kernels that trained it.
+    troubles : list of str
+        What went wrong, a line each.
+    """
+
+    experiments: dict[str, ExperimentConfig] = field(default_factory=dict)
+    troubles: list[str] = field(default_factory=list)
+
+
+def fetch_kernels(
+    kernels: Sequence[KernelFolder],
+    kaggle: Kaggle,
+    output: str | Path = ".",
+    *,
+    skip_unpushed: bool = False,
+    say: Say = print,
+) -> FetchedKernels:
+    """Fetch several kernels; one that cannot be fetched does not keep the others from it.
+
+    Parameters
+    ----------
+    kernels : sequence of KernelFolder
+        Built kernels.
+    output : str or Path
+        Holds runs/.
+    skip_unpushed : bool
+        Whether kernels that were not pushed yet are passed over with a line; else they are troubles.
+    """
+    all_fetched = FetchedKernels()
+    for kernel in kernels:
+        if skip_unpushed and not kernel.push:
+            say(f"{kernel.path}: not pushed yet")
+            continue
+        try:
+            fetched = fetch(kernel.path, kaggle, output, say)
+        except KitError as error:  # the others' outputs are worth having all the same
+            all_fetched.troubles += str(error).splitlines()
+            continue
+        if fetched.trouble:
+            all_fetched.troubles.append(fetched.trouble)
+        if (new := fetched.experiment) is not None:
+            before = all_fetched.experiments.get(new.name, new)
+            policies = before.policies | new.policies
+            all_fetched.experiments[new.name] = new.model_copy(update={"policies": policies})
+    return all_fetched
+
+
+def pool_fetched(
+    fetched: FetchedKernels, output: str | Path = ".", say: Say = print
+) -> "Iterator[tuple[ExperimentConfig, ExperimentResult]]":
+    """Pool the runs of each experiment that was fetched, where its competition is here.
+
+    What goes wrong is added to `fetched.troubles`.
+
+    Yields
+    ------
+    (ExperimentConfig, ExperimentResult)
+        Of each experiment, as soon as it is pooled.
+    """
+    from kit.experiment.run import pool  # which needs torch
+
+    for experiment in fetched.experiments.values():
+        path = experiment.competition.path
+        if not Path(path).expanduser().is_dir():
+            say(f"{path} is not here, so the runs are not pooled; python -m kit run does it")
+            continue
+        try:
+            result = pool(experiment, output)
+        except KitError as error:
+            fetched.troubles += str(error).splitlines()
+            continue
+        yield experiment, result
+
+
+def fetch(path: str | Path, kaggle: Kaggle, output: str | Path = ".", say: Say = print) -> FetchResult:
+    """Download the outputs of the pushed version of a kernel, and put its runs into the run directory.
+
+    The outputs go to kernels/build/<slug>/output, the runs of a train kernel into runs/ below `output`; of one
+    that failed, those that it had finished.
+
+    Raises
+    ------
+    KitError
+        Where the kernel has not ended or left no outputs, for names that lead out of the folder, for files that
+        are missing or damaged, for runs of another config, fold plan, data or weights than those that are there,
+        and where one would take the place of a run that is there.
     """
     folder, kernel = KernelFolder.at(path), pushed_kernel(path)
     record, session = folder.pushed_record, kaggle.session(kernel)
@@ -71,7 +174,7 @@ def fetch(path: str | Path, kaggle: Kaggle, output: str | Path = ".", say: Say =
 
 
 def _wanted(listed: dict[str, str], kernel: PushedKernel) -> dict[str, str]:
-    """Of the outputs that Kaggle lists, the kernel's own."""
+    """Return those of the outputs that Kaggle lists which are the kernel's own."""
     if hostile := [name for name in listed if not is_safe(name)]:
         raise KitError(
             f"{kernel}: nothing was downloaded, as these are not names of files below a folder: "
@@ -83,7 +186,7 @@ def _wanted(listed: dict[str, str], kernel: PushedKernel) -> dict[str, str]:
 
 
 def _missing(record: BuildRecord, ours: ExperimentDir) -> list[str]:
-    """The runs of a kernel that are not finished here."""
+    """Return the runs of a kernel that are not finished here."""
     keys = [
         RunKey(policy, seed, fold) for policy in record.policies for seed in record.seeds for fold in record.folds
     ]
@@ -91,7 +194,7 @@ def _missing(record: BuildRecord, ours: ExperimentDir) -> list[str]:
 
 
 def _download(wanted: dict[str, str], target: Path, kaggle: Kaggle, say: Say) -> dict[str, str]:
-    """All files, whole and as they were; those that are here already are not downloaded again."""
+    """Download all files, whole and as they were; those that are here already are not downloaded again."""
     if links := [str(path) for path in (target, *target.rglob("*")) if path.is_symlink()]:
         raise KitError(f"nothing is downloaded through links: remove {some(links, 5)}")
     kaggle.download(wanted[LISTED], target / LISTED)
@@ -118,8 +221,9 @@ def _download(wanted: dict[str, str], target: Path, kaggle: Kaggle, say: Say) ->
 
 
 def _hashes(file: Path) -> dict[str, str]:
+    """Return the list of outputs, name → SHA-256; KitError where it is none."""
     try:
-        hashes = json.loads(file.read_text(encoding="utf-8"))
+        hashes: dict[str, str] = json.loads(file.read_text(encoding="utf-8"))
         fine = all(is_safe(name) and re.fullmatch("[0-9a-f]{64}", digest) for name, digest in hashes.items())
     except (ValueError, TypeError, AttributeError) as error:
         raise KitError(f"{file} is no list of outputs: {error}") from error
@@ -129,13 +233,21 @@ def _hashes(file: Path) -> dict[str, str]:
 
 
 def take_runs(folder: KernelFolder, root: Path, say: Say) -> tuple[ExperimentConfig, list[str]]:
-    """Puts the finished runs in a kernel's outputs into the run directory, all or none, and tells which."""
+    """Put the finished runs in a kernel's outputs into the run directory, all or none.
+
+    Returns
+    -------
+    ExperimentConfig
+        What the kernel has trained, with the paths of this machine.
+    list of str
+        The runs that were put there, as policy/seed/fold.
+    """
     record = folder.pushed_record
     theirs = ExperimentDir(folder.output / "runs" / record.experiment)
     ours = ExperimentDir(OutputDirs(root).runs / record.experiment)
     if (experiment := stored_experiment(theirs)) is None:
         raise KitError(f"{theirs.path} holds no experiment, so the kernel trained nothing")
-    at_home = {"competition": CompetitionConfig(**record.competition)}
+    at_home: dict[str, Any] = {"competition": CompetitionConfig(**record.competition)}
     if record.weights:
         at_home["model"] = experiment.model.model_copy(update={"weights": record.weights})
     experiment = experiment.model_copy(update=at_home)
@@ -158,7 +270,7 @@ def take_runs(folder: KernelFolder, root: Path, say: Say) -> tuple[ExperimentCon
 
 
 def _is_there(run: RunDir, mine: RunDir) -> bool:
-    """Whether a run is here already; KitError where what is here in its place is other work."""
+    """Return whether a run is here already; KitError where what is here in its place is other work."""
     if mine.finished:
         if mine.read().get("fingerprint") == run.read().get("fingerprint"):
             return True
@@ -178,8 +290,11 @@ def _way_out(mine: Path) -> str:
 def _need_same(
     experiment: ExperimentConfig, theirs: ExperimentDir, ours: ExperimentDir, dirs: dict[Path, RunDir]
 ) -> None:
-    """KitError unless the runs that came are of the config, the folds, the data and the weights of those that are
-    here, and of the data and the weight file that are here."""
+    """Raise KitError unless the runs that came go together with what is here.
+
+    They have to be of the config, the folds, the data and the weights of the runs that are here, and of the data
+    and the weight file that are here.
+    """
     if changed := changed_keys(experiment, ours):
         raise KitError(
             f"the kernel trained another config than {ours.path} holds ({some(changed, 5)}); {_way_out(ours.path)}"
@@ -211,7 +326,7 @@ def _need_same(
 
 
 def _digest(plan: Path, forward: bool) -> str:
-    """That of the fold plan in a file, whatever rows it is of."""
+    """Return the digest of the fold plan in a file, whatever rows it is of."""
     import pandas as pd
 
     frame = pd.read_csv(plan, dtype={"id": str}, keep_default_na=False)

@@ -1,4 +1,4 @@
-"""Built kernels to Kaggle, and what becomes of them there."""
+"""Built kernels are pushed to Kaggle, one or several, and what they need is brought there first."""
 
 import json
 import shutil
@@ -13,7 +13,7 @@ from kit.core.errors import KitError, Say, some
 from kit.kaggle.client import Kaggle, PushedKernel, kernel_url
 from kit.kaggle.datasets import read_ref, send_dataset, wait_for_dataset
 from kit.kaggle.kernel.folder import KernelFolder, built, built_beside
-from kit.kaggle.kernel.sessions import EndedSession, RunningSession, needed, wait_for_kernel
+from kit.kaggle.kernel.sessions import EndedSession, RunningSession, required_output, wait_for_kernel
 from kit.kaggle.retry import Lost
 
 POLL = 15.0  # seconds between two looks at the kernels
@@ -21,13 +21,22 @@ SESSIONS = 2  # batch sessions with a GPU that Kaggle runs at once for a user
 
 
 def push(path: str | Path, kaggle: Kaggle, *, unrehearsed: bool = False, say: Say = print) -> PushedKernel:
-    """Saves the built kernel on Kaggle, which runs it at once; remembered in push.json.
-
-    unrehearsed  push what did not pass a rehearsal since it was built
+    """Save the built kernel on Kaggle, which runs it at once; it is remembered in push.json.
 
     Waits until attached datasets are READY and attached kernels have ended, and looks at the GPU quota first. A
-    push that was interrupted before its answer came is recognised, and not repeated. Raises KitError for what
-    would make the run worthless, before anything is pushed, and for every error in Kaggle's answer.
+    push that was interrupted before its answer came is recognised, and not repeated.
+
+    Parameters
+    ----------
+    path : str or Path
+        The folder of the built kernel.
+    unrehearsed : bool
+        Push what did not pass a rehearsal since it was built.
+
+    Raises
+    ------
+    KitError
+        For what would make the run worthless, before anything is pushed, and for every error in Kaggle's answer.
     """
     folder = KernelFolder.at(path)
     if not unrehearsed:
@@ -67,7 +76,7 @@ def push(path: str | Path, kaggle: Kaggle, *, unrehearsed: bool = False, say: Sa
 
 
 def _interrupted(folder: KernelFolder, owner: str, kaggle: Kaggle) -> PushedKernel | None:
-    """The version that a push of this very build made before it was interrupted; None where it did not arrive."""
+    """Return the version that an interrupted push of this very build made; None where it did not arrive."""
     begun, slug = folder.begun_push, folder.record.slug
     if (begun.get("digest"), begun.get("owner")) != (folder.digest, owner):
         return None
@@ -76,7 +85,7 @@ def _interrupted(folder: KernelFolder, owner: str, kaggle: Kaggle) -> PushedKern
 
 
 def _make_ready(folder: KernelFolder, kaggle: Kaggle, say: Say) -> None:
-    """Until all that the kernel attaches is there; KitError where it will not be, or no GPU time is left."""
+    """Wait until all that the kernel attaches is there; KitError where it will not be, or no GPU time is left."""
     metadata = folder.metadata
     if folder.code_dataset.is_dir():
         _send_code(folder, kaggle, say)
@@ -89,8 +98,10 @@ def _make_ready(folder: KernelFolder, kaggle: Kaggle, say: Say) -> None:
 
 
 def need_rehearsed(folders: Sequence[KernelFolder]) -> None:
-    """KitError, a line each, for those that did not pass their last rehearsal since they were built. One that had
-    none passes where another passed that differs in its folds only."""
+    """Raise KitError, a line each, for those that did not pass their last rehearsal since they were built.
+
+    One that had none passes where another passed that differs in its folds only.
+    """
     if reasons := [reason for folder in folders if (reason := _unrehearsed(folder))]:
         raise KitError("\n".join(reasons))
 
@@ -116,7 +127,7 @@ def _needs_network(folder: KernelFolder) -> bool:
 
 
 def pushed_kernel(path: str | Path) -> PushedKernel:
-    """The version that was pushed from a folder; KitError where none was."""
+    """Return the version that was pushed from a folder; KitError where none was."""
     folder = KernelFolder.at(path)
     record = folder.push
     if not record:
@@ -125,7 +136,7 @@ def pushed_kernel(path: str | Path) -> PushedKernel:
 
 
 def need_quota(kaggle: Kaggle, hours: float, say: Say) -> None:
-    """KitError where no GPU time is left this week; a line where there may be too little."""
+    """Raise KitError where no GPU time is left this week; say so where there may be too little."""
     quota = kaggle.gpu_quota()
     if quota is None:
         return
@@ -146,11 +157,27 @@ def push_all(
     say: Say = print,
     pause: Callable[[float], None] = time.sleep,
 ) -> list[EndedSession]:
-    """Pushes kernels, no more than `sessions` running at a time, and waits for all of them.
+    """Push kernels, no more than `sessions` running at a time, and wait for all of them.
 
-    All have to be rehearsed. What was pushed as it is built now is not pushed again, but waited for. Where the
-    quota is used up, or a push is refused, no further one is begun; the kernels under way are waited for before
-    the error is raised, and the same call goes on later.
+    What was pushed as it is built now is not pushed again, but waited for. Where the quota is used up, or a push
+    is refused, no further one is begun; the kernels under way are waited for before the error is raised, and the
+    same call goes on later.
+
+    Parameters
+    ----------
+    folders : sequence of KernelFolder
+        Built kernels.
+    sessions : int
+        How many may run at once.
+    unrehearsed : bool
+        Whether also those are pushed that did not pass a rehearsal since they were built; else that is an error.
+    pause : callable
+        What to sleep with; takes seconds.
+
+    Returns
+    -------
+    list of EndedSession
+        How each has ended, in the order in which they did.
     """
     due = [folder for folder in folders if not _is_pushed(folder)]
     if not unrehearsed:
@@ -160,7 +187,7 @@ def push_all(
     trouble: KitError | None = None
     while due or running:
         for each in list(running):
-            if (end := each.look(kaggle, say)) is not None:
+            if (end := each.end(kaggle, say)) is not None:
                 running.remove(each)
                 ended.append(end)
         while due and len(running) < sessions and not trouble:
@@ -181,7 +208,7 @@ def push_all(
 
 
 def _owner(identity: str, kaggle: Kaggle) -> str:
-    """The one in the metadata, or who is signed in; KitError where these are two, or none."""
+    """Return the owner in the metadata, or who is signed in; KitError where these are two, or none."""
     stated, slash, _ = identity.partition("/")
     if not slash and not kaggle.user:
         raise KitError("kernel.owner: missing; the credentials do not tell the user, so name yours there")
@@ -191,7 +218,7 @@ def _owner(identity: str, kaggle: Kaggle) -> str:
 
 
 def _send_code(folder: KernelFolder, kaggle: Kaggle, say: Say) -> None:
-    """The code that was too large for the code file, unless this very code is there."""
+    """Upload the code that was too large for the code file, unless this very code is there."""
     code = {"reference": read_ref(folder.code_dataset), "sha256": folder.record.sha256}
     if folder.sent_code == code and kaggle.dataset_status(code["reference"]):
         return
@@ -201,15 +228,15 @@ def _send_code(folder: KernelFolder, kaggle: Kaggle, say: Say) -> None:
 
 
 def _underway(folder: KernelFolder) -> RunningSession:
-    return RunningSession(pushed_kernel(folder.path), needed(folder), time.monotonic())
+    return RunningSession(pushed_kernel(folder.path), required_output(folder), time.monotonic())
 
 
 def _is_pushed(folder: KernelFolder) -> bool:
     return folder.push.get("digest") == folder.digest
 
 
-def chosen(paths: Sequence[str], everything: bool, root: Path, kind: str = "train") -> list[KernelFolder]:
-    """The kernels that a command names, or with `everything` all of a kind that were built below `root`."""
+def select_kernels(paths: Sequence[str], everything: bool, root: Path, kind: str = "train") -> list[KernelFolder]:
+    """Return the kernels that a command names, or with `everything` all of a kind that were built below `root`."""
     if bool(paths) == everything:
         raise KitError("name the folders of built kernels, or give --all for the train kernels in kernels/build")
     if not everything:

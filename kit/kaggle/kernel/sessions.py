@@ -1,4 +1,4 @@
-"""What becomes of pushed kernels on Kaggle: waiting for them, telling why one failed, following its log."""
+"""What becomes of pushed kernels on Kaggle: wait for them, tell why one failed, follow its log."""
 
 import contextlib
 import time
@@ -43,9 +43,16 @@ FAILURES = {
 class EndedSession:
     """How a kernel's session ended.
 
-    outcome  complete, failed or cancelled
-    failure  of a failed one: timeout, exception, exceeded compute or CSV not found, and what may help
-    tail     the end of the log of a failed one
+    Attributes
+    ----------
+    kernel : PushedKernel
+        The version that ran.
+    outcome : str
+        complete, failed or cancelled.
+    failure : str
+        Of a failed one: timeout, exception, exceeded compute or CSV not found, and what may help.
+    tail : sequence of str
+        The end of the log of a failed one.
     """
 
     kernel: PushedKernel
@@ -61,15 +68,23 @@ def wait(
     pause: Callable[[float], None] = time.sleep,
     needs: str | None = None,
 ) -> EndedSession:
-    """Until this version of the kernel has ended. `needs` names an output without which it has failed."""
+    """Wait until this version of the kernel has ended.
+
+    Parameters
+    ----------
+    pause : callable
+        What to sleep with; takes seconds.
+    needs : str, optional
+        An output without which the kernel has failed.
+    """
     underway = RunningSession(kernel, needs, time.monotonic())
-    while (ended := underway.look(kaggle, say)) is None:
+    while (ended := underway.end(kaggle, say)) is None:
         pause(POLL)
     return ended
 
 
 def judge(kernel: PushedKernel, session: Session, kaggle: Kaggle, needs: str | None = None) -> EndedSession:
-    """What an ended session means."""
+    """Return what an ended session means; `needs` as in `wait`."""
     if session.status == "CANCEL_ACKNOWLEDGED":
         return EndedSession(kernel, "cancelled")
     if session.status == "COMPLETE" and needs is None:
@@ -86,8 +101,8 @@ def judge(kernel: PushedKernel, session: Session, kaggle: Kaggle, needs: str | N
     return EndedSession(kernel, "failed", _failure(session.failure, tail), tail)
 
 
-def needed(folder: KernelFolder) -> str | None:
-    """The output without which a kernel that ended well has failed all the same."""
+def required_output(folder: KernelFolder) -> str | None:
+    """Return the output without which a kernel that ended well has failed all the same."""
     return "submission.csv" if folder.record.kind == "infer" else None
 
 
@@ -96,7 +111,7 @@ def _tail(log: Sequence[str]) -> list[str]:
 
 
 def _failure(message: str, tail: Sequence[str]) -> str:
-    """Which of Kaggle's failures it is: by Kaggle's message, else by what the kernel said last."""
+    """Say which of Kaggle's failures it is: by Kaggle's message, else by what the kernel said last."""
     stated = message or "as the log says"
     log = " ".join(tail).lower()
     for kind, (in_message, _, advice) in FAILURES.items():
@@ -108,8 +123,8 @@ def _failure(message: str, tail: Sequence[str]) -> str:
     return f"exception ({stated})"
 
 
-def follow(kernel: PushedKernel, kaggle: Kaggle, pause: Callable[[float], None] = time.sleep) -> Iterator[str]:
-    """The lines of this version's log as they come, until it has ended."""
+def follow_log(kernel: PushedKernel, kaggle: Kaggle, pause: Callable[[float], None] = time.sleep) -> Iterator[str]:
+    """Yield the lines of this version's log as they come, until it has ended."""
     seen, begun = 0, time.monotonic()
     while not _session(kernel, kaggle, begun).ended:
         with contextlib.suppress(OSError, Refused):  # broken, or not begun: it comes again from the first line
@@ -123,7 +138,21 @@ def follow(kernel: PushedKernel, kaggle: Kaggle, pause: Callable[[float], None] 
 
 @dataclass
 class RunningSession:
-    """A pushed kernel that is waited for; `told` is the status that was said last, and `last` when."""
+    """A pushed kernel that is waited for.
+
+    Attributes
+    ----------
+    kernel : PushedKernel
+        The version.
+    needs : str or None
+        An output without which it has failed.
+    begun : float
+        When the waiting began, by `time.monotonic`.
+    told : str
+        The status that was said last.
+    last : float
+        When that was said, by `time.monotonic`.
+    """
 
     kernel: PushedKernel
     needs: str | None
@@ -131,17 +160,17 @@ class RunningSession:
     told: str = ""
     last: float = 0.0
 
-    def look_at(self, kaggle: Kaggle, say: Say) -> Session:
-        """Asks how far it is, and says so where it goes on and that is news."""
+    def status(self, kaggle: Kaggle, say: Say) -> Session:
+        """Ask how far it is, and say so where it goes on and that is news."""
         session, now = _session(self.kernel, kaggle, self.begun), time.monotonic()
         if not session.ended and (session.status != self.told or now - self.last >= NEWS):
             say(f"{self.kernel}: {session.status}, {(now - self.begun) / 60:.0f} min")
             self.told, self.last = session.status, now
         return session
 
-    def look(self, kaggle: Kaggle, say: Say) -> EndedSession | None:
-        """`look_at`; says and gives how it ended once it has."""
-        if not (session := self.look_at(kaggle, say)).ended:
+    def end(self, kaggle: Kaggle, say: Say) -> EndedSession | None:
+        """Ask how far it is; once it has ended, say how, and return that."""
+        if not (session := self.status(kaggle, say)).ended:
             return None
         ended = judge(self.kernel, session, kaggle, self.needs)
         say(f"{self.kernel}: {ended.outcome}, {(time.monotonic() - self.begun) / 60:.0f} min")
@@ -149,9 +178,12 @@ class RunningSession:
 
 
 def wait_for_kernel(reference: str, kaggle: Kaggle, say: Say, pause: Callable[[float], None] = time.sleep) -> None:
-    """Until the kernel, whose outputs are attached, has ended; KitError where it has not ended well.
+    """Wait until the kernel, whose outputs are attached, has ended; KitError where it has not ended well.
 
-    reference  owner/slug, of which Kaggle attaches the latest version, or owner/slug/version
+    Parameters
+    ----------
+    reference : str
+        owner/slug, of which Kaggle attaches the latest version, or owner/slug/version.
     """
     owner, slug, *stated = reference.split("/")
     version = int(stated[0]) if stated else kaggle.latest_version(owner, slug)
@@ -159,7 +191,7 @@ def wait_for_kernel(reference: str, kaggle: Kaggle, say: Say, pause: Callable[[f
         return
     kernel = PushedKernel(owner, slug, version, kernel_url(owner, slug))
     underway = RunningSession(kernel, None, time.monotonic())
-    while not (session := underway.look_at(kaggle, say)).ended:
+    while not (session := underway.status(kaggle, say)).ended:
         pause(POLL)
     if session.status != "COMPLETE":
         raise KitError(
@@ -169,7 +201,7 @@ def wait_for_kernel(reference: str, kaggle: Kaggle, say: Say, pause: Callable[[f
 
 
 def _session(kernel: PushedKernel, kaggle: Kaggle, begun: float) -> Session:
-    """Of the version; a version that Kaggle does not know yet is queued."""
+    """Return the session of the version; a version that Kaggle does not know yet is queued."""
     try:
         return kaggle.session(kernel)
     except Refused as error:

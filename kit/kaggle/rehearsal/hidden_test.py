@@ -19,11 +19,23 @@ SIZES = ("0", "1", "3", "x5")
 
 
 def write_variant(config: CompetitionConfig, target: Path, size: str) -> Path:
-    """A copy of the competition in the folder `target`, which must not be there yet, with another test set.
-
-    size  `0`, `1` or `3`: the first rows of the test set; `x5`: all of them, and four times again with new ids
+    """Write a copy of the competition with another test set.
 
     Files are hard links where the disk allows it, so nothing may write into the copy.
+
+    Parameters
+    ----------
+    config : CompetitionConfig
+        The competition as it is.
+    target : Path
+        The folder of the copy, which must not be there yet.
+    size : str
+        `0`, `1` or `3`: the first rows of the test set; `x5`: all of them, and four times again with new ids.
+
+    Returns
+    -------
+    Path
+        `target`.
     """
     if size not in SIZES:
         raise KitError(f"a test set of {size!r} rows: expected one of {', '.join(SIZES)}")
@@ -44,7 +56,7 @@ def write_variant(config: CompetitionConfig, target: Path, size: str) -> Path:
     if config.test is None:
         table = pd.DataFrame({config.id_column: ids})
     else:
-        table = _write_test(config, test, rows, ids, target)
+        table = _write_test(config, config.test, test, rows, ids, target)
     if isinstance(config.test_images, PixelsConfig):
         return target
     copies = image_sources(target, table, config.test_images, "competition.test_images", None)
@@ -56,9 +68,11 @@ def write_variant(config: CompetitionConfig, target: Path, size: str) -> Path:
     return target
 
 
-def _write_test(config: CompetitionConfig, test: TestSet, rows: int, ids: list[str], target: Path) -> pd.DataFrame:
-    """The test table of the variant, written and returned, with a column of ids."""
-    whole, path = read_table(test.folder / config.test, "competition.test"), target / config.test
+def _write_test(
+    config: CompetitionConfig, name: str, test: TestSet, rows: int, ids: list[str], target: Path
+) -> pd.DataFrame:
+    """Write the test table of the variant, the file `name`, and return it with a column of ids."""
+    whole, path = read_table(test.folder / name, "competition.test"), target / name
     if config.id is not None:
         return _write(whole, config.id, test.ids[:rows], ids, path)
     # Rows are found by their number, which a column holds for as long as it takes.
@@ -69,7 +83,7 @@ def _write_test(config: CompetitionConfig, test: TestSet, rows: int, ids: list[s
 
 
 def _repeated(ids: list[str], times: int) -> list[str]:
-    """The ids, and again with other names, all different: numbers stay numbers, a.png becomes a_1.png."""
+    """Return the ids, and again with other names, all different: numbers stay numbers, a.png becomes a_1.png."""
     if all(name.isascii() and name.isdigit() for name in ids):
         beyond = 10 ** max(map(len, ids), default=0)
         numbers = [str(int(name) + copy * beyond) for copy in range(1, times) for name in ids]
@@ -86,7 +100,7 @@ def _repeated(ids: list[str], times: int) -> list[str]:
 
 
 def _write(table: pd.DataFrame, id_name: str, rows: list[str], ids: list[str], path: Path) -> pd.DataFrame:
-    """The table's `rows`, as often as needed, under other ids."""
+    """Write the table's `rows`, as often as needed, under other ids."""
     by_id = table.set_index(table[id_name])
     repeated = pd.concat([by_id.loc[rows]] * max(1, len(ids) // max(1, len(rows))))
     repeated[id_name] = ids
@@ -95,7 +109,7 @@ def _write(table: pd.DataFrame, id_name: str, rows: list[str], ids: list[str], p
     return repeated
 
 
-def _link(source, target) -> None:
+def _link(source: str | Path, target: str | Path) -> None:
     source = os.path.realpath(source)  # a link to a link could lead nowhere from there
     try:
         os.link(source, target)

@@ -14,6 +14,10 @@ import shutil
 import sys
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 
+TYPE_CHECKING = False  # which type checkers take for true; `typing` would take process 1 time
+if TYPE_CHECKING:
+    import ctypes
+
 KAGGLE_INPUT = "/kaggle/input"
 KAGGLE_WORKING = "/kaggle/working"
 KAGGLE_SCRIPT = "/kaggle/src/script.py"
@@ -34,12 +38,28 @@ def layout(
     inputs: Mapping[str, str],
     hidden: Iterable[str] = (),
 ) -> list[Step]:
-    """All that is seen inside, in the order in which it has to be put there.
+    """Return all that is seen inside, in the order in which it has to be put there.
 
-    - executable, prefixes: the interpreter, and the folders it lives on (`sys.prefix` and its like).
-    - inputs: the target below `/kaggle/input` of every source.
-    - hidden: folders to leave out where they are part of the system's, e.g. a project in /opt.
-    - The sources are absolute paths without links.
+    Parameters
+    ----------
+    executable : str
+        The interpreter.
+    prefixes : iterable of str
+        The folders the interpreter lives on: `sys.prefix` and its like.
+    script, working : str
+        The script, and the folder that becomes `/kaggle/working`.
+    inputs : mapping
+        Target below `/kaggle/input` → source.
+    hidden : iterable of str
+        Folders to leave out where they are part of the system's, e.g. a project in /opt.
+
+    Returns
+    -------
+    list of Step
+
+    Notes
+    -----
+    All sources are absolute paths without links.
     """
     system = list(_system())
     hidden = [folder for folder in hidden if _is_below(folder, SYSTEM)]
@@ -65,7 +85,7 @@ def layout(
 
 
 def _system() -> Iterator[Step]:
-    """The system's folders, as folders or as the links they are (`/bin -> usr/bin`)."""
+    """Yield the system's folders, as folders or as the links they are (`/bin -> usr/bin`)."""
     for folder in SYSTEM:
         if os.path.islink(folder):
             yield "link", os.readlink(folder), folder
@@ -74,8 +94,8 @@ def _system() -> Iterator[Step]:
 
 
 def _interpreter(executable: str, prefixes: Iterable[str], hidden: Sequence[str]) -> Iterator[Step]:
-    """The folders the interpreter lives on, and the links that lead to it from elsewhere."""
-    seen = []
+    """Yield the folders the interpreter lives on, and the links that lead to it from elsewhere."""
+    seen: list[str] = []
     for folder in sorted({path for prefix in prefixes for path in (prefix, os.path.realpath(prefix))}):
         if _is_below(folder, seen) or (_is_below(folder, SYSTEM) and not _is_below(folder, hidden)):
             continue
@@ -107,21 +127,37 @@ BUBBLEWRAP_OPTIONS = {
 
 
 def program(isolation: str) -> str | None:
-    """The path of the program that an isolation ("bubblewrap", "unshare") needs; None where it is missing."""
+    """Return the path of the program that an isolation needs; None where it is missing.
+
+    Parameters
+    ----------
+    isolation : str
+        "bubblewrap" or "unshare".
+    """
     return shutil.which({"bubblewrap": "bwrap"}.get(isolation, isolation))
 
 
 def bubblewrap(steps: Iterable[Step], executable: str, status: int) -> list[str]:
-    """The command that builds `steps` with bubblewrap and runs the script; `status` as in `_report`."""
+    """Return the command that builds `steps` with bubblewrap and runs the script.
+
+    Parameters
+    ----------
+    steps : iterable of Step
+        As `layout` returns them.
+    executable : str
+        The interpreter.
+    status : int
+        The file descriptor to which the script's end is written, as in `reporting`.
+    """
     options = ["--unshare-all", "--uid", "0", "--gid", "0", "--cap-drop", "ALL"]
     options += ["--die-with-parent", "--as-pid-1", "--chdir", KAGGLE_WORKING]
     for what, source, target in steps:
         options += [BUBBLEWRAP_OPTIONS[what], *([source] if source else []), target]
-    return [program("bubblewrap"), *options, *_inside(executable), "report", str(status)]
+    return [program("bubblewrap") or "bwrap", *options, *reporting(executable, status)]
 
 
 def unshare(steps: Iterable[Step], executable: str, status: int, root: str) -> list[str]:
-    """The same with `unshare`; `root` is an empty folder, on which the new root is built."""
+    """Return the same command with `unshare`; `root` is an empty folder, on which the new root is built."""
     options = [
         "--user",
         "--map-root-user",
@@ -134,7 +170,22 @@ def unshare(steps: Iterable[Step], executable: str, status: int, root: str) -> l
         "--kill-child",
     ]
     build = ["build", str(status), root, *[part for step in steps for part in step]]
-    return [program("unshare"), *options, *_inside(executable), *build]
+    return [program("unshare") or "unshare", *options, *_inside(executable), *build]
+
+
+def reporting(executable: str, status: int, script: str = KAGGLE_SCRIPT) -> list[str]:
+    """Return the command that runs a script and reports how it ended; it needs no namespaces, but POSIX.
+
+    Parameters
+    ----------
+    executable : str
+        The interpreter.
+    status : int
+        The file descriptor to which exit code and peak memory (bytes) are written, with a space between.
+    script : str
+        The Python file.
+    """
+    return [*_inside(executable), "report", str(status), script]
 
 
 def _inside(executable: str) -> list[str]:
@@ -142,27 +193,32 @@ def _inside(executable: str) -> list[str]:
         return [executable, "-I", "-S", "-c", file.read()]  # no `site`: it takes time, and runs others' code
 
 
-# Inside, process 1.
+# What runs around the script; in namespaces it is process 1.
 
 
-def _report(status: int) -> None:
-    """Runs the script to its end, and writes its exit code and its peak memory to the file descriptor `status`.
+def _report(status: int, script_file: str) -> None:
+    """Run the script to its end, and write its exit code and its peak memory to the file descriptor `status`.
 
-    Process 1 may not be the script itself: the kernel spares it signals that would end any other process,
-    and it has to reap the orphans. When it ends, the kernel ends all that is left inside.
+    The peak is the kernel's own figure, that of the largest process: the script, or one that it or its
+    children waited for.
+
+    In namespaces, process 1 may not be the script itself: the kernel spares it signals that would end any other
+    process, and it has to reap the orphans. When it ends, the kernel ends all that is left inside. Elsewhere,
+    the script may not be started by the kit itself: what is started counts the memory of who started it.
     """
     os.set_inheritable(status, False)
     script = os.fork()
     if script == 0:
         try:
-            os.execv(sys.executable, [sys.executable, "-u", KAGGLE_SCRIPT])
+            os.execv(sys.executable, [sys.executable, "-u", script_file])
         finally:
             os._exit(127)
     ended = None
     while ended != script:
         ended, wait_status, usage = os.wait4(-1, 0)
     code = os.waitstatus_to_exitcode(wait_status)
-    os.write(status, f"{code} {usage.ru_maxrss * 1024}\n".encode())  # Linux counts it in KiB
+    unit = 1 if sys.platform == "darwin" else 1024  # Linux counts it in KiB
+    os.write(status, f"{code} {usage.ru_maxrss * unit}\n".encode())
 
 
 # Inside, before that, where no bubblewrap does it. The numbers are those of the kernel's headers.
@@ -176,7 +232,7 @@ SIOCGIFFLAGS, SIOCSIFFLAGS, IFF_UP = 0x8913, 0x8914, 1
 
 
 def _build(status: int, root: str, steps: Iterable[Step]) -> None:
-    """Lays out the new root, enters it, and becomes `_report`."""
+    """Lay out the new root, enter it, and become `_report`."""
     _start_loopback()
     _mount("tmpfs", root, "tmpfs", MS_NOSUID | MS_NODEV, "mode=755")
     place = {
@@ -194,7 +250,7 @@ def _build(status: int, root: str, steps: Iterable[Step]) -> None:
     _enter(root)
     _drop_capabilities()
     inside = [sys.executable, "-I", "-S", "-c", sys.orig_argv[sys.orig_argv.index("-c") + 1]]
-    os.execv(sys.executable, [*inside, "report", str(status)])
+    os.execv(sys.executable, [*inside, "report", str(status), KAGGLE_SCRIPT])
 
 
 def _start_loopback() -> None:
@@ -209,7 +265,7 @@ def _start_loopback() -> None:
 
 
 def _enter(root: str) -> None:
-    """The new root takes the old one's place; unlike a bare chroot, nothing leads back."""
+    """Put the new root in the place of the old one; unlike with a bare chroot, nothing leads back."""
     os.chdir(root)
     _mount(root, "/", None, MS_MOVE)
     os.chroot(".")
@@ -217,7 +273,7 @@ def _enter(root: str) -> None:
 
 
 def _drop_capabilities() -> None:
-    """From the next `exec` on, being root gives no capability."""
+    """Make that being root gives no capability, from the next `exec` on."""
     capability = 0
     while _libc().prctl(PR_CAPBSET_DROP, capability, 0, 0, 0) == 0:  # fails after the last one
         capability += 1
@@ -240,7 +296,10 @@ def _bind(source: str, target: str, read_only: bool = False) -> None:
 
 
 def _make_read_only(target: str) -> None:
-    """The mount and all below it; the kernel keeps the flags they had, which a remount would have to repeat."""
+    """Make a mount and all below it read-only.
+
+    The kernel keeps the flags they had, which a remount would have to repeat.
+    """
     import ctypes
     import struct
 
@@ -290,18 +349,19 @@ def _checked(result: int, what: str) -> None:
         raise OSError(ctypes.get_errno(), f"{what}: {os.strerror(ctypes.get_errno())}")
 
 
-def _libc():
+def _libc() -> "ctypes.CDLL":
     import ctypes
 
     return ctypes.CDLL(None, use_errno=True)
 
 
-def _main(action: str, status: str, root: str = "", *parts: str) -> None:
+def _main(action: str, status: str, place: str, *parts: str) -> None:
+    """Report the end of the script in `place`, or build a new root on the folder in `place` first."""
     if action == "report":
-        _report(int(status))
+        _report(int(status), place)
         return
     try:
-        _build(int(status), root, zip(parts[::3], parts[1::3], parts[2::3], strict=True))
+        _build(int(status), place, zip(parts[::3], parts[1::3], parts[2::3], strict=True))
     except OSError as error:
         sys.exit(error.args[-1])
 

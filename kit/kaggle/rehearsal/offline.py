@@ -10,11 +10,20 @@ for those that `multiprocessing` spawns after the script has replaced its own PY
 import os
 import sys
 
+TYPE_CHECKING = False  # which type checkers take for true; `typing` would be imported by every Python
+if TYPE_CHECKING:
+    import _socket
+    from collections.abc import MutableMapping
+    from typing import Any
+
 MESSAGE = "network is off in a rehearsal"
 
 
-def _watch(event: str, arguments: tuple) -> None:
-    """An audit hook: unlike a replaced function, it can neither be imported around nor taken away again."""
+def _watch(event: str, arguments: "tuple[Any, ...]") -> None:
+    """Refuse what leads to the network.
+
+    An audit hook, unlike a replaced function, can neither be imported around nor taken away again.
+    """
     if event in ("socket.connect", "socket.sendto", "socket.sendmsg"):
         _check_address(*arguments)
     elif event in ("socket.getaddrinfo", "socket.gethostbyname", "socket.gethostbyaddr"):
@@ -23,7 +32,7 @@ def _watch(event: str, arguments: tuple) -> None:
         _keep_path(arguments[3])
 
 
-def _check_address(socket, address) -> None:
+def _check_address(socket: "_socket.socket", address: "Any") -> None:
     from _socket import AF_INET, AF_INET6
 
     if socket.family in (AF_INET, AF_INET6) and address is not None:
@@ -31,7 +40,7 @@ def _check_address(socket, address) -> None:
 
 
 def _check_host(host: str | bytes | None) -> None:
-    """Raises OSError unless it names this machine's loopback; no name but "localhost" is looked up."""
+    """Raise OSError unless it names this machine's loopback; no name but "localhost" is looked up."""
     import ipaddress
 
     name = host.decode("ascii", "replace") if isinstance(host, bytes | bytearray) else host
@@ -45,8 +54,8 @@ def _check_host(host: str | bytes | None) -> None:
         raise OSError(MESSAGE)
 
 
-def _keep_path(environment) -> None:
-    """A child that is given a PYTHONPATH of its own gets this file's folder as well, in front."""
+def _keep_path(environment: "MutableMapping[str, str] | None") -> None:
+    """Put this file's folder in front of the PYTHONPATH that a child is given."""
     environment = os.environ if environment is None else environment
     folder, path = os.path.dirname(__file__), environment.get("PYTHONPATH", "")
     if folder not in path.split(os.pathsep):

@@ -1,4 +1,4 @@
-"""A program that was started, followed to its end: its lines, the memory of all that came of it, its time."""
+"""A program that was started is followed to its end: its lines, the memory of all that came of it, its time."""
 
 import queue
 import subprocess
@@ -7,7 +7,7 @@ import time
 from collections.abc import Callable, Iterator
 from contextlib import suppress
 from dataclasses import dataclass
-from typing import TextIO
+from typing import IO
 
 import psutil
 
@@ -18,15 +18,43 @@ ENDING_TAKES = 10.0  # seconds at most, for killed processes to be gone
 
 @dataclass(frozen=True)
 class ProcessEnd:
+    """How a program that was followed has ended.
+
+    Attributes
+    ----------
+    seconds : float
+        Wall clock.
+    peak_memory : int
+        Bytes: the largest sum over all processes among the samples.
+    timed_out : bool
+        Whether the time limit ended it.
+    """
+
     seconds: float
     peak_memory: int
     timed_out: bool
 
 
 def follow(
-    process: subprocess.Popen, processes: "Processes", time_limit: float | None, on_line: Callable[[str], None]
+    process: subprocess.Popen[str],
+    processes: "Processes",
+    time_limit: float | None,
+    on_line: Callable[[str], None],
 ) -> ProcessEnd:
-    """Hands on the output and measures, until the process ends or time is up; then nothing is left running."""
+    """Hand on the output and measure until the process ends or time is up; then nothing is left running.
+
+    Parameters
+    ----------
+    process : Popen
+        Its output is a pipe of text.
+    processes : Processes
+        The process and all that comes of it.
+    time_limit : float or None
+        Seconds; None for no limit.
+    on_line : callable
+        Takes each line of the output.
+    """
+    assert process.stdout is not None  # a pipe
     started = next_sample = time.monotonic()
     deadline = float("inf") if time_limit is None else started + time_limit
     output, peak = _Output(process.stdout), 0
@@ -54,7 +82,7 @@ def follow(
 class _Output:
     """The lines a process writes, read by a thread, since not every system can wait for a pipe with a limit."""
 
-    def __init__(self, stream: TextIO):
+    def __init__(self, stream: IO[str]):
         self.closed = False
         self._stream = stream
         self._lines: queue.SimpleQueue[str | None] = queue.SimpleQueue()
@@ -68,7 +96,7 @@ class _Output:
         self._lines.put(None)
 
     def next(self, timeout: float) -> str | None:
-        """The next line; None where none came in `timeout` seconds, and at once when there are no more."""
+        """Return the next line; None where none came in `timeout` seconds, and at once when there are no more."""
         if self.closed:
             return None
         try:
@@ -79,7 +107,7 @@ class _Output:
         return line
 
     def rest(self) -> Iterator[str]:
-        """What is left when all writers are gone."""
+        """Yield what is left when all writers are gone."""
         self._reader.join(ENDING_TAKES)
         while (line := self.next(0.0)) is not None:
             yield line
@@ -88,12 +116,21 @@ class _Output:
 class Processes:
     """A process and all that came of it.
 
-    A process that cut its ties (a daemon) is still known by `mark`, a variable with a value nobody else's
-    environment has; one that cut them at once and cleared its environment as well is lost. In namespaces none
-    is, and no mark is needed: all that is inside ends with process 1.
+    Parameters
+    ----------
+    root : Popen
+        The process.
+    mark : (str, str), optional
+        A variable and its value, which nobody else's environment has.
+
+    Notes
+    -----
+    A process that cut its ties (a daemon) is still known by `mark`; one that cut them at once and cleared its
+    environment as well is lost. In namespaces none is, and no mark is needed: all that is inside ends with
+    process 1.
     """
 
-    def __init__(self, root: subprocess.Popen, mark: tuple[str, str] | None = None):
+    def __init__(self, root: subprocess.Popen[str], mark: tuple[str, str] | None = None):
         self._root = root
         self._mark = mark
         self._known: dict[psutil.Process, None] = {}  # a set in order: parents before their children
@@ -101,12 +138,12 @@ class Processes:
             self._known[psutil.Process(root.pid)] = None
 
     def memory(self) -> int:
-        """Bytes all of them take together now."""
+        """Return the bytes that all of them take together now."""
         self._look()
         return sum(map(_memory, self._known))
 
     def kill(self) -> None:
-        """Kills until none is left; also what they start meanwhile.
+        """Kill until none is left; also what they start meanwhile.
 
         Parents go first: one that sees its children killed could say so among the script's lines.
         """
@@ -123,7 +160,7 @@ class Processes:
         self._root.poll()
 
     def _look(self) -> None:
-        """Finds the descendants of those known, and forgets the dead."""
+        """Find the descendants of those known, and forget the dead."""
         for each in list(self._known):
             with suppress(psutil.Error):
                 self._known.update(dict.fromkeys(each.children(recursive=True)))

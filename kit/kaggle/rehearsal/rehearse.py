@@ -1,11 +1,11 @@
-"""A rehearsal: the built kernel runs here as it would on Kaggle, and is judged by what Kaggle looks at."""
+"""In a rehearsal the built kernel runs here as it would on Kaggle, and is judged by what Kaggle looks at."""
 
 import json
 import shutil
 import sys
 import tempfile
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, field
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any, Literal
@@ -30,7 +30,17 @@ Form = Literal["nested", "flat"]
 
 @dataclass(frozen=True)
 class Check:
-    """One thing Kaggle looks at."""
+    """One thing Kaggle looks at.
+
+    Attributes
+    ----------
+    name : str
+        What it is.
+    passed : bool
+        Whether Kaggle would take it.
+    found : str
+        What was found.
+    """
 
     name: str
     passed: bool
@@ -42,9 +52,18 @@ class Check:
 
 @dataclass(frozen=True)
 class RehearsalVerdict:
-    """checks    in the order of Kaggle's own
-    working     the folder that was /kaggle/working
-    isolation   how the kernel was kept apart
+    """What a rehearsal found.
+
+    Attributes
+    ----------
+    checks : list of Check
+        In the order of Kaggle's own.
+    working : Path
+        The folder that was /kaggle/working.
+    isolation : str
+        How the kernel was kept apart.
+    outcome : SandboxOutcome
+        How the kernel ended.
     """
 
     checks: list[Check]
@@ -54,81 +73,118 @@ class RehearsalVerdict:
 
     @property
     def passed(self) -> bool:
+        """Whether all checks have passed."""
         return all(check.passed for check in self.checks)
 
 
-def rehearse(
-    path: str | Path,
-    *,
-    test_rows: str | None = None,
-    time_limit: float | None = None,
-    form: Form = "nested",
-    sources: Mapping[str, str | Path] | None = None,
-    python: str | Path = sys.executable,
-    isolation: str | None = None,
-    overrides: Sequence[str] = (),
-    say: Callable[[str], None] = print,
-) -> RehearsalVerdict:
-    """Runs the kernel built in a folder, with its sources mounted as Kaggle does, and judges the outcome.
+@dataclass(frozen=True)
+class RehearsalOptions:
+    """How a kernel is rehearsed.
 
-    test_rows   `0`, `1`, `3` or `x5`: another test set than the one at hand, as in Kaggle's rerun
-    time_limit  seconds, also for the kernel itself to keep to; left out: the config's kernel.hours
-    form        of the mounts: `nested` (/kaggle/input/competitions/<slug>) or `flat` (/kaggle/input/<slug>)
-    sources     folders that stand for sources, by their owner/slug. Without: for a kernel what was fetched of
-                it, or its own rehearsal; for a dataset kernels/datasets/<slug>; for the competition its folder
-    python      the interpreter, e.g. of an environment with the image's versions
-    overrides   changes of the config for this rehearsal, like training.epochs=1: the same file, sooner done
-    isolation   bubblewrap, unshare or redirect; left out: the best that works here
+    Attributes
+    ----------
+    test_rows : str, optional
+        `0`, `1`, `3` or `x5`: another test set than the one at hand, as in Kaggle's rerun.
+    time_limit : float, optional
+        Seconds, also for the kernel itself to keep to; left out: the config's kernel.hours.
+    form : str
+        Of the mounts: `nested` (/kaggle/input/competitions/<slug>) or `flat` (/kaggle/input/<slug>).
+    sources : mapping
+        Folders that stand for sources, by their owner/slug. Without: for a kernel what was fetched of it, or its
+        own rehearsal; for a dataset kernels/datasets/<slug>; for the competition its folder.
+    python : str or Path
+        The interpreter, e.g. of an environment with the image's versions.
+    isolation : str, optional
+        bubblewrap, unshare or redirect; left out: the best that works here.
+    overrides : sequence of str
+        Changes of the config for this rehearsal, like training.epochs=1: the same file, sooner done.
+    """
+
+    test_rows: str | None = None
+    time_limit: float | None = None
+    form: Form = "nested"
+    sources: Mapping[str, str | Path] = field(default_factory=dict)
+    python: str | Path = sys.executable
+    isolation: str | None = None
+    overrides: Sequence[str] = ()
+
+
+def rehearse(
+    path: str | Path, options: RehearsalOptions | None = None, say: Callable[[str], None] = print
+) -> RehearsalVerdict:
+    """Run the kernel built in a folder, with its sources mounted as Kaggle does, and judge the outcome.
 
     The verdict is kept in rehearsal.json, the outputs in rehearsal/; those of the last rehearsal are there until
-    this one begins.
+    this one begins. Raises KitError where an option is wrong, or nothing stands for a source.
+
+    Parameters
+    ----------
+    path : str or Path
+        The folder of the built kernel.
+    options : RehearsalOptions, optional
+        Left out: all as by default.
+    say : callable
+        Takes each line of what is told, the kernel's own output among it.
     """
+    options = options or RehearsalOptions()
     folder = KernelFolder.at(path)
-    limit = 3600 * folder.record.hours if time_limit is None else time_limit
+    limit = 3600 * folder.record.hours if options.time_limit is None else options.time_limit
     if limit <= 0:
         raise KitError(f"--time-limit {limit:g}: expected seconds, more than 0")
     digest, code = folder.digest, folder.source
-    need_able(python, isolation)
-    competition, stand_ins = _resolved(folder, sources or {}, test_rows)
+    need_able(options.python, options.isolation)
+    competition, stand_ins = _resolved(folder, options.sources, options.test_rows)
     stage = folder.path / "rehearsal"
     shutil.rmtree(stage, ignore_errors=True)
     folder.forget_rehearsal()
     working = stage / "working"
     working.mkdir(parents=True)
-    if test_rows:
-        variant = write_variant(competition, stage / "competition", test_rows)
+    if options.test_rows:
+        variant = write_variant(competition, stage / "competition", options.test_rows)
         competition = competition.model_copy(update={"path": str(variant.resolve())})
+        assert competition.slug is not None  # else `_competition` has refused test_rows
         stand_ins[competition.slug] = variant
-    kernels = folder.metadata["kernel_sources"]
-    mounts = [Mount(path.resolve(), _mount_point(ref, kernels, form)) for ref, path in stand_ins.items()]
+    mounts = _mounts(folder, stand_ins, options.form)
     for mount in mounts:
         say(f"/kaggle/input/{mount.target} is {mount.source}")
+    outcome = _run(code, working, mounts, limit, options, say)
+    checks = [*_run_checks(outcome, limit), *_output_checks(folder, working, competition), _size(working, folder)]
+    verdict = RehearsalVerdict(checks, working, outcome.isolation, outcome)
+    folder.write_rehearsal(_record(digest, verdict, options))
+    return verdict
+
+
+def _run(
+    code: str,
+    working: Path,
+    mounts: Sequence[Mount],
+    limit: float,
+    options: RehearsalOptions,
+    say: Callable[[str], None],
+) -> SandboxOutcome:
+    """Run the kernel's code as Kaggle would."""
+    environment = {"KIT_SET": json.dumps(list(options.overrides)), "KIT_SECONDS": str(limit)}
+    if options.test_rows:
+        environment["KAGGLE_IS_COMPETITION_RERUN"] = "1"
     with tempfile.TemporaryDirectory(prefix="kit-") as draft:
         script = Path(draft) / "script.py"
         script.write_text(code, encoding="utf-8")
-        environment = {"KIT_SET": json.dumps(list(overrides)), "KIT_SECONDS": str(limit)}
-        if test_rows:
-            environment["KAGGLE_IS_COMPETITION_RERUN"] = "1"
-        outcome = run_isolated(
+        return run_isolated(
             script,
             working,
             mounts,
-            python=python,
+            python=options.python,
             time_limit=limit,
-            isolation=isolation,
+            isolation=options.isolation,
             environment=environment,
             on_line=say,
         )
-    checks = [*_run_checks(outcome, limit), *_output_checks(folder, working, competition), _size(working, folder)]
-    verdict = RehearsalVerdict(checks, working, outcome.isolation, outcome)
-    folder.write_rehearsal(_record(digest, verdict, test_rows, overrides))
-    return verdict
 
 
 def _resolved(
     folder: KernelFolder, sources: Mapping[str, str | Path], test_rows: str | None
 ) -> tuple[CompetitionConfig, dict[str, Path]]:
-    """The competition at hand, and the folder that stands for each source that the kernel attaches.
+    """Return the competition at hand, and the folder that stands for each source that the kernel attaches.
 
     Raises KitError for all that there is to refuse: the last rehearsal is still there.
     """
@@ -136,8 +192,9 @@ def _resolved(
     competition = _competition(folder, given, test_rows)
     if competition.slug:
         given[competition.slug] = Path(competition.path)
-    stand_ins = {reference: given.get(reference) or _usual(folder, reference) for reference in wanted}
-    if missing := [reference for reference, path in stand_ins.items() if not (path and path.is_dir())]:
+    found = {reference: given.get(reference) or _usual(folder, reference) for reference in wanted}
+    stand_ins = {reference: path for reference, path in found.items() if path and path.is_dir()}
+    if missing := [reference for reference in wanted if reference not in stand_ins]:
         raise KitError(
             f"nothing on this machine stands for {some(missing)}; say what does: --source {missing[0]}=FOLDER"
         )
@@ -145,13 +202,13 @@ def _resolved(
 
 
 def _wanted(metadata: dict[str, Any]) -> list[str]:
-    """The sources that the kernel attaches."""
+    """Return the sources that the kernel attaches."""
     kinds = ("competition_sources", "dataset_sources", "kernel_sources", "model_sources")
     return [reference for kind in kinds for reference in metadata[kind]]
 
 
 def _given(folder: KernelFolder, sources: Mapping[str, str | Path]) -> dict[str, Path]:
-    """What the user says stands for sources of the kernel."""
+    """Return the folders that stand for sources of the kernel, as the user says."""
     given, wanted = {ref: Path(path).expanduser() for ref, path in sources.items()}, _wanted(folder.metadata)
     for reference, path in given.items():
         if reference not in wanted:
@@ -163,7 +220,7 @@ def _given(folder: KernelFolder, sources: Mapping[str, str | Path]) -> dict[str,
 
 
 def _competition(folder: KernelFolder, given: Mapping[str, Path], test_rows: str | None) -> CompetitionConfig:
-    """The competition where it lies on this machine, and whether the test set that is wanted can be made of it."""
+    """Return the competition where it lies here; KitError where the wanted test set cannot be made of it."""
     config = CompetitionConfig(**folder.record.competition)
     if config.slug is None:
         if test_rows:
@@ -184,8 +241,10 @@ def _competition(folder: KernelFolder, given: Mapping[str, Path], test_rows: str
 
 
 def _usual(folder: KernelFolder, reference: str) -> Path | None:
-    """Where a dataset, a model or the outputs of a kernel are unless the user says otherwise; None for a
-    competition."""
+    """Say where a dataset, a model or the outputs of a kernel are unless the user says otherwise.
+
+    None for a competition.
+    """
     metadata, home = folder.metadata, folder.path.resolve()
     if reference in metadata["kernel_sources"]:
         return _outputs_of(reference, KernelFolder(home))
@@ -198,12 +257,17 @@ def _usual(folder: KernelFolder, reference: str) -> Path | None:
 
 
 def _outputs_of(reference: str, beside: KernelFolder) -> Path | None:
-    """What was fetched of a kernel; before it ran on Kaggle, what its rehearsal gave."""
+    """Return the folder of what was fetched of a kernel; before it ran on Kaggle, of what its rehearsal gave."""
     owner, slug = reference.split("/")[:2]
     for folder in built_beside(beside):
         if folder.record.slug == slug and folder.push.get("owner", owner) == owner:
             return folder.output if folder.output.is_dir() else folder.path / "rehearsal/working"
     return None
+
+
+def _mounts(folder: KernelFolder, stand_ins: Mapping[str, Path], form: Form) -> list[Mount]:
+    kernels = folder.metadata["kernel_sources"]
+    return [Mount(path.resolve(), _mount_point(ref, kernels, form)) for ref, path in stand_ins.items()]
 
 
 def _mount_point(reference: str, kernels: Sequence[str], form: Form) -> str:
@@ -240,7 +304,7 @@ def _keys(policy: str, seeds: list[int], folds: list[int]) -> list[tuple[str, in
 
 
 def _submission(path: Path, competition: CompetitionConfig) -> Check:
-    """Whether submission.csv is valid for the test set that the kernel was given."""
+    """Check whether submission.csv is valid for the test set that the kernel was given."""
     if not path.is_file():
         return Check("submission.csv", False, "not found in /kaggle/working")
     try:
@@ -258,16 +322,14 @@ def _size(working: Path, folder: KernelFolder) -> Check:
     return Check("sizes", size <= WORKING_GB and code <= CODE_MB, found)
 
 
-def _record(
-    digest: str, verdict: RehearsalVerdict, test_rows: str | None, overrides: Sequence[str]
-) -> dict[str, Any]:
+def _record(digest: str, verdict: RehearsalVerdict, options: RehearsalOptions) -> dict[str, Any]:
     return {
         "passed": verdict.passed,
         "digest": digest,
         "when": datetime.now(UTC).isoformat(timespec="seconds"),
         "isolation": verdict.isolation,
-        "test_rows": test_rows,
-        "overrides": list(overrides),
+        "test_rows": options.test_rows,
+        "overrides": list(options.overrides),
         "seconds": round(verdict.outcome.seconds, 1),
         "peak_memory": verdict.outcome.peak_memory,
         "checks": [asdict(check) for check in verdict.checks],

@@ -1,4 +1,4 @@
-"""Runs a script the way Kaggle runs a kernel, and measures what that took.
+"""A script is run the way Kaggle runs a kernel, and what that took is measured.
 
 `/kaggle/input` is read-only, `/kaggle/working` starts empty, there is no network, no credentials, and neither
 your project nor your home folder is to be seen. Three isolations do that, as well as the machine lets them:
@@ -18,11 +18,12 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from functools import cache
 from pathlib import Path, PurePosixPath
+from typing import Any
 
 from kit.core.errors import KitError, some
 from kit.core.files import need_writable
 from kit.kaggle.rehearsal import namespaces, offline
-from kit.kaggle.rehearsal.processes import Processes, follow
+from kit.kaggle.rehearsal.processes import ProcessEnd, Processes, follow
 
 ISOLATIONS = ("bubblewrap", "unshare", "redirect")  # best first
 
@@ -34,8 +35,12 @@ SYSTEM_PATH = "/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin"
 class Mount:
     """A file or folder that is there to be read.
 
-    - source: where it lies here. Links in it that lead out of it lead nowhere inside.
-    - target: where it is seen, a POSIX path below `/kaggle/input`, e.g. "competitions/digits".
+    Attributes
+    ----------
+    source : Path
+        Where it lies here. Links in it that lead out of it lead nowhere inside.
+    target : str
+        Where it is seen, a POSIX path below `/kaggle/input`, e.g. "competitions/digits".
     """
 
     source: Path
@@ -46,14 +51,31 @@ class Mount:
 class SandboxOutcome:
     """How a script ended.
 
-    - exit_code: the script's own; 128 + n where signal n ended it, as in a shell; None where time was up.
-    - seconds: wall clock, with what the isolation took to start (below 0.2 s).
-    - peak_memory: bytes of main memory. The processes' proportional shares (PSS: what several of them share
-      counts once; the resident sizes where there is no PSS) are summed about ten times a second, and the
-      largest sum counts; in namespaces at least the exact resident peak of the largest process. Files in
-      `/tmp` and `/dev/shm`, which are memory in namespaces, count while mapped; GPU memory does not.
-    - timed_out: whether the time limit ended it.
-    - isolation: the one it ran in.
+    Attributes
+    ----------
+    exit_code : int or None
+        The script's own; 128 + n where signal n ended it, as in a shell; None where time was up.
+    seconds : float
+        Wall clock, with what the isolation took to start (below 0.2 s).
+    peak_memory : int
+        Bytes of main memory, a lower bound of the true peak (see Notes).
+    timed_out : bool
+        Whether the time limit ended it.
+    isolation : str
+        The one it ran in.
+
+    Notes
+    -----
+    The peak of memory is the larger of two figures. One is sampled: the processes' proportional shares (PSS: what
+    several of them share counts once; the resident sizes where there is no PSS) are summed about ten times a
+    second, and the largest sum counts. The other is exact: the largest resident size that any single process
+    reached, however briefly, as the kernel keeps it (`ru_maxrss` of `wait4`; of the script and of all that it or
+    its children waited for; not on Windows, nor where time was up). So a peak of one process is never missed; one
+    of several together may be, if it lasts less than a tenth of a second. Files in `/tmp` and `/dev/shm`, which
+    are memory in namespaces, count while mapped; GPU memory does not.
+
+    A cgroup's `memory.peak` is not asked: it counts the page cache as well, so that a script which reads 40 GB of
+    images would seem to need them as memory.
     """
 
     exit_code: int | None
@@ -64,12 +86,12 @@ class SandboxOutcome:
 
 
 def available() -> list[str]:
-    """The isolations that work here, best first, each found by trying it once in this process's life."""
+    """Return the isolations that work here, best first; each is tried once in this process's life."""
     return [isolation for isolation in ISOLATIONS if _refusal(isolation) is None]
 
 
 def need_able(python: Path | str, isolation: str | None) -> None:
-    """KitError where `run_isolated` could not begin with these: no interpreter, no such isolation here."""
+    """Raise KitError where `run_isolated` could not begin: no such interpreter, no such isolation here."""
     _need_isolation(isolation)
     _interpreter(str(python))
 
@@ -84,20 +106,39 @@ def run_isolated(
     environment: Mapping[str, str] = {},
     on_line: Callable[[str], None] = print,
 ) -> SandboxOutcome:
-    """Runs one Python file as a kernel, with `/kaggle/working` as the current folder.
-
-    - script: is copied, and is `/kaggle/src/script.py` inside.
-    - working: is made, and has to be empty; what the script wrote is there afterwards.
-    - mounts: what is below `/kaggle/input`.
-    - python: the interpreter, by default this one; its packages come with it.
-    - time_limit: seconds, no limit by default; then all that the script started is killed.
-    - isolation: one of `available()`, by default the best.
-    - environment: variables on top of the few that are set.
-    - on_line: is given each line of the output (stdout and stderr as one) without its end, as it comes; a
-      carriage return ends a line too, as progress bars write it.
+    """Run one Python file as a kernel, with `/kaggle/working` as the current folder.
 
     However this ends, also by an exception of `on_line` or by KeyboardInterrupt, nothing that the script
-    started is left running. KitError where the isolation, an argument, or the sandbox itself is at fault.
+    started is left running.
+
+    Parameters
+    ----------
+    script : Path
+        Is copied, and is `/kaggle/src/script.py` inside.
+    working : Path
+        Is made, and has to be empty; what the script wrote is there afterwards.
+    mounts : sequence of Mount
+        What is below `/kaggle/input`.
+    python : Path or str
+        The interpreter, by default this one; its packages come with it.
+    time_limit : float, optional
+        Seconds, no limit by default; then all that the script started is killed.
+    isolation : str, optional
+        One of `available()`, by default the best.
+    environment : mapping
+        Variables on top of the few that are set.
+    on_line : callable
+        Takes each line of the output (stdout and stderr as one) without its end, as it comes; a carriage return
+        ends a line too, as progress bars write it.
+
+    Returns
+    -------
+    SandboxOutcome
+
+    Raises
+    ------
+    KitError
+        Where the isolation, an argument, or the sandbox itself is at fault.
     """
     isolation = _need_isolation(isolation)
     _need_mounts(mounts)
@@ -163,7 +204,7 @@ def _need_empty(working: Path) -> None:
 
 @cache
 def _interpreter(python: str) -> _Interpreter:
-    """Asks the interpreter itself: it may be a link, a wrapper, or in a virtual environment."""
+    """Ask the interpreter itself: it may be a link, a wrapper, or in a virtual environment."""
     code = "import sys; print(sys.executable, sys.prefix, sys.base_prefix, sys.exec_prefix, sep='\\n')"
     try:
         answer = subprocess.run([python, "-I", "-c", code], capture_output=True, text=True, timeout=60, check=True)
@@ -188,14 +229,14 @@ else:
 
 @cache
 def _refusal(isolation: str) -> str | None:
-    """Why an isolation does not work here; None where it does. Any step may be refused, so all are tried."""
+    """Say why an isolation does not work here; None where it does. Any step may be refused, so all are tried."""
     if isolation == "redirect":
         return None
     if sys.platform != "linux":
         return "it needs Linux"
     if namespaces.program(isolation) is None:
         return "it is not installed"
-    lines = []
+    lines: list[str] = []
     with tempfile.TemporaryDirectory(prefix="kit-") as folder:
         scratch = Path(folder).resolve()
         for name in ("trial", "working", "scratch"):
@@ -221,7 +262,7 @@ def _run(job: _Job, time_limit: float | None, on_line: Callable[[str], None]) ->
 
 
 def _run_in_namespaces(job: _Job, time_limit: float | None, on_line: Callable[[str], None]) -> SandboxOutcome:
-    """What comes through the status pipe is the script's end; without it, the sandbox failed, not the script."""
+    """Run in namespaces; where nothing is reported, the sandbox failed, not the script."""
     last_line = ""
 
     def remember(line: str) -> None:
@@ -239,18 +280,26 @@ def _run_in_namespaces(job: _Job, time_limit: float | None, on_line: Callable[[s
             os.close(writing)
         end = follow(process, Processes(process), time_limit, remember)
         report = "" if end.timed_out else status.read()
-    if end.timed_out:
-        return SandboxOutcome(None, end.seconds, end.peak_memory, True, job.isolation)
-    if not report:
+    if not report and not end.timed_out:
         raise KitError(f"the sandbox ({job.isolation}) failed: {last_line or 'it was killed'}")
-    exit_code, peak_memory = map(int, report.split())
+    return _outcome(job, end, report)
+
+
+def _outcome(job: _Job, end: ProcessEnd, report: str) -> SandboxOutcome:
+    """Put together what was measured and what `namespaces.reporting` reported; "" where time was up."""
+    if not report:
+        return SandboxOutcome(None, end.seconds, end.peak_memory, end.timed_out, job.isolation)
+    exit_code, largest = map(int, report.split())
     return SandboxOutcome(
-        _as_in_a_shell(exit_code), end.seconds, max(end.peak_memory, peak_memory), False, job.isolation
+        _as_in_a_shell(exit_code), end.seconds, max(end.peak_memory, largest), False, job.isolation
     )
 
 
 def _namespaces_command(job: _Job, status: int) -> list[str]:
-    """Leaves out this project and the home folder, where they are part of the system's folders."""
+    """Return the command.
+
+    This project and the home folder are left out inside, where they are part of the system's folders.
+    """
     executable = job.interpreter.executable
     steps = namespaces.layout(
         executable,
@@ -268,17 +317,29 @@ def _namespaces_command(job: _Job, status: int) -> list[str]:
 
 
 def _run_redirected(job: _Job, time_limit: float | None, on_line: Callable[[str], None]) -> SandboxOutcome:
+    """Run with the folders told by variables. On POSIX a small process starts the script and reports its end."""
     for name in ("input", "home", "tmp", "path"):
         (job.scratch / name).mkdir()
     for mount in job.mounts:
         _link(mount.source.resolve(), job.scratch / "input" / mount.target)
     shutil.copyfile(offline.__file__, job.scratch / "path" / "sitecustomize.py")
     variables = _redirected_environment(job)
-    process = _start([job.interpreter.executable, "-u", str(job.script)], env=variables, cwd=job.working)
-    processes = Processes(process, mark=("KIT_INPUT", variables["KIT_INPUT"]))
-    end = follow(process, processes, time_limit, on_line)
-    exit_code = None if end.timed_out else _as_in_a_shell(process.returncode)
-    return SandboxOutcome(exit_code, end.seconds, end.peak_memory, end.timed_out, job.isolation)
+    mark = ("KIT_INPUT", variables["KIT_INPUT"])
+    executable, script = job.interpreter.executable, str(job.script)
+    if os.name != "posix":
+        process = _start([executable, "-u", script], env=variables, cwd=job.working)
+        end = follow(process, Processes(process, mark), time_limit, on_line)
+        return _outcome(job, end, "" if end.timed_out else f"{process.returncode} 0")
+    reading, writing = os.pipe()
+    with os.fdopen(reading) as status:
+        try:
+            command = namespaces.reporting(executable, writing, script)
+            process = _start(command, env=variables, cwd=job.working, pass_fds=(writing,))
+        finally:
+            os.close(writing)
+        end = follow(process, Processes(process, mark), time_limit, on_line)
+        report = "" if end.timed_out else status.read()
+    return _outcome(job, end, report if report or end.timed_out else f"{process.returncode} 0")
 
 
 def _redirected_environment(job: _Job) -> dict[str, str]:
@@ -302,7 +363,7 @@ def _link(source: Path, target: Path) -> None:
 
 
 def _environment(job: _Job, folders: Mapping[str, str], path: str) -> dict[str, str]:
-    """The few variables a kernel needs: nothing of yours but what says how to use the hardware."""
+    """Return the few variables a kernel needs: nothing of yours but what says how to use the hardware."""
     return {
         "PATH": os.pathsep.join([os.path.dirname(job.interpreter.executable), path]),
         "LANG": "C.UTF-8",
@@ -315,8 +376,8 @@ def _environment(job: _Job, folders: Mapping[str, str], path: str) -> dict[str, 
     }
 
 
-def _start(command: list[str], **options) -> subprocess.Popen:
-    """In a session of its own, so that Ctrl-C reaches only this process, which then ends the other."""
+def _start(command: list[str], **options: Any) -> subprocess.Popen[str]:
+    """Start a command in a session of its own: Ctrl-C reaches only this process, which then ends the other."""
     flags = getattr(subprocess, "CREATE_NEW_PROCESS_GROUP", 0)
     try:
         return subprocess.Popen(

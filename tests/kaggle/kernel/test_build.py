@@ -22,7 +22,8 @@ from support.colours import experiment_content, write_competition
 from support.small_kernels import write_push
 
 import kit as package
-from kit.kaggle.kernel.build import TEMPLATES, told
+from kit.experiment.config import validate
+from kit.kaggle.kernel.build import TEMPLATES, build_kernels, shareable_command
 from kit.kaggle.kernel.folder import KernelFolder
 
 PROJECT = Path(package.__file__).resolve().parents[1]
@@ -241,7 +242,7 @@ def test_nothing_tells_about_this_machine(project, kit, tmp_path, notebook):
     ],
 )
 def test_of_paths_on_the_command_line_the_last_name_is_told(word, shown):
-    assert shlex.split(told(["kernel", word])) == ["python", "-m", "kit", "kernel", shown]
+    assert shlex.split(shareable_command(["kernel", word])) == ["python", "-m", "kit", "kernel", shown]
 
 
 def test_a_config_with_quotes_stays_a_text(build):
@@ -383,6 +384,15 @@ def test_a_kernel_for_each_fold_differs_in_its_fold_only(build):
     assert sorted(os.listdir("kernels/build"))[:2] == ["mine-here-fold-0", "mine-here-fold-2"]
     build("--set", "training.epochs=3")
     assert KernelFolder.at("kernels/build/tiny-train").record.family != folders[0].record.family
+
+
+def test_each_kernel_is_there_as_soon_as_it_is_built(project):
+    content = experiment_content(Path("."), competition={"slug": SLUG, "path": f"data/{SLUG}"})
+    kernels = build_kernels(validate(content, "squares.yaml"), "train", fold_each=True, name="mine here")
+    first = next(kernels)
+    assert os.listdir("kernels/build") == ["mine-here-fold-0"]
+    assert (first.folder.record.folds, "kit/__main__.py" in first.files) == ([0], True)
+    assert [each.folder.record.slug for each in kernels] == ["mine-here-fold-1", "mine-here-fold-2"]
 
 
 @pytest.mark.parametrize("name", ["launcher.py", "train/kernel.py"])

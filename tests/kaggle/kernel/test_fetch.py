@@ -17,13 +17,13 @@ from support.fake_kaggle import answer, drop
 from support.refusals import refusal_of
 from support.small_kernels import REF, SLUG, asked, listed, pushed, small_experiment, train_outputs, write_kernel
 
-from kit.core.errors import some
+from kit.core.errors import KitError, some
 from kit.core.files import whole_folder
 from kit.core.runs import ExperimentDir, RunDir, RunRecord
 from kit.experiment.fingerprint import stored_experiment
 from kit.kaggle.client import Kaggle
-from kit.kaggle.kernel.fetch import fetch
-from kit.kaggle.kernel.folder import KernelFolder
+from kit.kaggle.kernel.fetch import FetchedKernels, fetch, fetch_kernels, pool_fetched
+from kit.kaggle.kernel.folder import KernelFolder, built
 
 FILES = {"submission.csv": b"id,label\n", "logs/kit.log": b"done\n", "big.bin": bytes(range(256)) * 400}
 OUTPUT = Path(f"kernels/build/{SLUG}/output")
@@ -549,15 +549,36 @@ def test_what_was_not_pushed_is_no_failure_of_all(server, kit, kaggle, experimen
     assert "small-train-fold-1 was not pushed yet: python -m kit kernel push" in told
 
 
-def test_kernels_of_two_policies_pool_both(server, kit, kaggle, experiment, competition, tmp_path, monkeypatch):
-    pooled = []
-    monkeypatch.setattr(
-        "kit.cli.kernel._pool", lambda experiment, output: pooled.append(list(experiment.policies))
-    )
+def test_kernels_of_two_policies_pool_both(server, kaggle, experiment, competition, tmp_path, monkeypatch):
+    monkeypatch.setattr("kit.experiment.run.pool", lambda experiment, output: list(experiment.policies))
     for fold, policy in enumerate(("uniform", "other")):
         part = experiment.model_copy(update={"policies": {policy: experiment.policies["uniform"]}})
         outputs = train_outputs(tmp_path / policy, part, (fold,), policy=policy)
         train(server, kaggle, outputs, competition, fold, policies=[policy])
-    code, told = kit("kernel", "fetch", "--all")
-    assert code == 0, told
-    assert pooled == [["uniform", "other"]]
+    fetched = fetch_kernels(built(Path()), kaggle)
+    assert fetched.troubles == []
+    assert [pooled for _, pooled in pool_fetched(fetched)] == [["uniform", "other"]]
+
+
+def test_an_experiment_that_cannot_be_pooled_does_not_keep_others_from_it(experiment, competition, monkeypatch):
+    def pool(experiment, output):
+        if experiment.name == "bad":
+            raise KitError("one\ntwo")
+        return "pooled"
+
+    monkeypatch.setattr("kit.experiment.run.pool", pool)
+    lines = []
+    away = experiment.competition.model_copy(update={"path": "nowhere"})
+    fetched = FetchedKernels(
+        {
+            "bad": experiment.model_copy(update={"name": "bad"}),
+            "away": experiment.model_copy(update={"name": "away", "competition": away}),
+            "good": experiment.model_copy(update={"name": "good"}),
+        },
+        ["zero"],
+    )
+    assert [(each.name, result) for each, result in pool_fetched(fetched, say=lines.append)] == [
+        ("good", "pooled")
+    ]
+    assert fetched.troubles == ["zero", "one", "two"]
+    assert lines == ["nowhere is not here, so the runs are not pooled; python -m kit run does it"]

@@ -21,7 +21,7 @@ from kit.kaggle.kernel import push as pushing
 from kit.kaggle.kernel import sessions
 from kit.kaggle.kernel.folder import KernelFolder
 from kit.kaggle.kernel.push import push, push_all, pushed_kernel
-from kit.kaggle.kernel.sessions import follow, wait
+from kit.kaggle.kernel.sessions import follow_log, wait
 
 OVER = ("COMPLETE", "ERROR", "CANCEL_ACKNOWLEDGED")
 
@@ -743,7 +743,7 @@ def test_a_broken_stream_is_taken_up_without_a_line_twice_or_lost(server, kaggle
         write(text)
     first = sum(len(json.dumps(event)) + 8 for event in version.log[:2])
     server.misbehave("GetKernelSessionLogsStream", drop(after_bytes=first + 10), drop())
-    lines = follow(pushed_kernel(path), kaggle, no_pause)
+    lines = follow_log(pushed_kernel(path), kaggle, no_pause)
     assert [next(lines) for _ in range(3)] == ["one", "two halves", "three\u2028é"]
     server.log(REF, "ur\nfive\n")
     assert [next(lines) for _ in range(2)] == ["four", "five"]

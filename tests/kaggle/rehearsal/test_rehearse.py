@@ -12,7 +12,7 @@ from support.small_kernels import write_push
 from kit.competition.config import CompetitionConfig
 from kit.kaggle.datasets import dataset_folder
 from kit.kaggle.kernel.folder import BuildRecord, KernelFolder
-from kit.kaggle.rehearsal.rehearse import rehearse
+from kit.kaggle.rehearsal.rehearse import RehearsalOptions, rehearse
 
 SLUG = "colour-squares"
 
@@ -281,7 +281,7 @@ def test_an_embedded_competition_has_no_other_test_set(verdict):
 
 def told_by(folder: str, **options) -> tuple[list[str], bool]:
     lines: list[str] = []
-    passed = rehearse(folder, say=lines.append, **options).passed
+    passed = rehearse(folder, RehearsalOptions(**options), lines.append).passed
     return [line for line in lines if not line.startswith("/kaggle/input/")], passed
 
 
