@@ -9,6 +9,8 @@ from typing import TYPE_CHECKING, Annotated, Literal
 
 import typer
 
+from kit.cli.options import chosen_folds
+
 if TYPE_CHECKING:
     from pathlib import Path
 
@@ -62,8 +64,7 @@ def build(
     from kit.experiment.config import load_experiment
     from kit.kaggle.kernel.build import build_kernels, shareable_command
 
-    chosen = [f"folds.run=[{','.join(fold)}]"] if fold else []
-    experiment = load_experiment(config, [*(overrides or []), *chosen], policy or [])
+    experiment = load_experiment(config, [*(overrides or []), *chosen_folds(fold)], policy or [])
     if (fold_each or fold) and kind == "infer":
         raise KitError("--fold, --fold-each: an infer kernel predicts with all folds that are attached")
     command = shareable_command(sys.argv[1:])
