@@ -1,7 +1,7 @@
 """Results as tables and sketches on the terminal."""
 
 from collections.abc import Mapping, Sequence
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 import numpy as np
 from rich.console import Console
@@ -13,6 +13,7 @@ if TYPE_CHECKING:  # for annotations alone: they bring torch
 
     from kit.experiment.blend import BlendResult
     from kit.experiment.find_lr import FindLrResult
+    from kit.experiment.pool import PolicyScores
     from kit.experiment.preview import Preview
     from kit.experiment.run import ExperimentResult
     from kit.lr import PolicyConfig
@@ -28,29 +29,27 @@ def show_result(result: "ExperimentResult", metric: str) -> None:
     for policy, outcome in result.policies.items():
         scores = outcome.scores
         Console().print(_class_table(policy, outcome.per_class))
-        folds = ", ".join(f"{run['fold']}/{run['seed']} {run['score']:.4f}" for run in scores["runs"])
+        folds = ", ".join(f"{run.fold}/{run.seed} {run.score:.4f}" for run in scores.runs)
         print(f"{policy}: {metric} by fold/seed: {folds}")
-        part = "" if scores["oof_rows"] == scores["train_rows"] else f" of {scores['train_rows']}"
+        part = "" if scores.oof_rows == scores.train_rows else f" of {scores.train_rows}"
         _show_decision(policy, scores)
-        print(f"{policy}: pooled out-of-fold {metric} {scores['oof']:.4f} ({scores['oof_rows']}{part} rows)")
+        print(f"{policy}: pooled out-of-fold {metric} {scores.oof:.4f} ({scores.oof_rows}{part} rows)")
         if part:
             print(f"{policy}: only some folds were run, so this is no score of the whole train table")
-        models = "1 model" if len(scores["runs"]) == 1 else f"{len(scores['runs'])} models"
+        models = "1 model" if len(scores.runs) == 1 else f"{len(scores.runs)} models"
         print(f"{policy}: submission {outcome.submission}, the mean of {models}")
-        if scores["submission"] == "probabilities":
+        if scores.submission == "probabilities":
             print(f"{policy}: it holds probabilities as they are; rule and score are of labels made of them")
     print(f"Everything else: {result.folder}")
 
 
-def _show_decision(policy: str, scores: Mapping[str, Any]) -> None:
+def _show_decision(policy: str, scores: "PolicyScores") -> None:
     """Print which decision rule was taken among which, each with its honest and its optimistic score."""
-    if len(scores["rules"]) > 1:
-        tried = ", ".join(
-            f"{rule['name']} {rule['cross_fitted']:.4f} ({rule['optimistic']:.4f})" for rule in scores["rules"]
-        )
+    if len(scores.rules) > 1:
+        tried = ", ".join(f"{rule.name} {rule.cross_fitted:.4f} ({rule.optimistic:.4f})" for rule in scores.rules)
         print(f"{policy}: rules, cross-fitted (and on the rows they were fitted on): {tried}")
-    if scores["rule"]["kind"] != "argmax":
-        print(f"{policy}: decided by {scores['rule']['said']}")
+    if scores.rule["kind"] != "argmax":
+        print(f"{policy}: decided by {scores.rule['said']}")
 
 
 def _class_table(policy: str, frame: "pd.DataFrame") -> Table:

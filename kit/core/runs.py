@@ -155,10 +155,6 @@ class RunDir:
         """What run.json says; KitError where it is damaged, or the run has not begun."""
         return read_record(self.path / "run.json", RunRecord, "remove this run, and it is trained anew")
 
-    def read(self) -> dict[str, Any]:
-        """Return run.json as a mapping, {} where the run has not begun."""
-        return self.record.model_dump(exclude_unset=True) if self.begun else {}
-
     @property
     def begun(self) -> bool:
         """Whether there is a run.json."""

@@ -81,12 +81,6 @@ class PolicyScores(BaseModel):
     runs: list[RunScore]
     per_class: list[dict[str, Any]]
 
-    def __getitem__(self, key):
-        return self.model_dump(exclude_unset=True)[key]
-
-    def get(self, key, default=None):
-        return self.model_dump(exclude_unset=True).get(key, default)
-
 
 @dataclass(frozen=True)
 class PolicyResult:

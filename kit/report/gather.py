@@ -112,7 +112,7 @@ def gather(folder: ExperimentDir, dirs: OutputDirs) -> ReportData:
     shared = _first_shared(finished, experiment)
     competition, unavailable = _competition(experiment, folder)
     policies = [_policy(name, experiment, folder, finished[name], shared, competition) for name in names]
-    digests = {record.get("depends_on", {}).get("folds") for each in policies for record in each.finished}
+    digests = {record.depends_on.get("folds") for each in policies for record in each.finished}
     classes = list(competition.classes) if competition else _classes(policies)
     baseline = comparison["baseline"] if comparison else experiment.compare.baseline
     return ReportData(
@@ -153,8 +153,8 @@ def _outdated(comparison: dict[str, Any], experiment: ExperimentConfig, folder: 
         for status, line in lines:
             if "fingerprint" not in line:
                 continue
-            record = folder.run(RunKey(line["variant"], line["seed"], line["fold"])).read()
-            if (record.get("status"), record.get("fingerprint")) != (status, line["fingerprint"]):
+            run = folder.run(RunKey(line["variant"], line["seed"], line["fold"]))
+            if not run.begun or (run.record.status, run.record.fingerprint) != (status, line["fingerprint"]):
                 return f"another run of {line['variant']} seed {line['seed']} fold {line['fold']}"
     return None
 
@@ -179,24 +179,18 @@ def _competition(experiment: ExperimentConfig, folder: ExperimentDir) -> tuple[C
 
 
 def _classes(policies: Sequence[PolicyData]) -> list[str]:
-    return next((list(policy.scores["classes"]) for policy in policies if policy.scores), [])
+    return next((policy.scores.classes for policy in policies if policy.scores), [])
 
 
 def _several_labels(policies: Sequence[PolicyData]) -> bool:
     """Return whether a row may have several labels, which the rules that were tried tell."""
-    rules: list[dict[str, Any]] = next(
-        (policy.scores.get("rules", []) for policy in policies if policy.scores), []
-    )
-    return any(rule["name"] in ("half", "thresholds", "prevalence", "expected_f") for rule in rules)
+    rules = next((policy.scores.rules for policy in policies if policy.scores), [])
+    return any(rule.name in ("half", "thresholds", "prevalence", "expected_f") for rule in rules)
 
 
 def _first_shared(finished: dict[str, list[RunDir]], experiment: ExperimentConfig) -> tuple[int, int] | None:
     """Return the first seed and fold that all policies with finished runs have finished."""
-    pairs = [
-        {(record["seed"], record["fold"]) for record in map(RunDir.read, runs)}
-        for runs in finished.values()
-        if runs
-    ]
+    pairs = [{(run.record.seed, run.record.fold) for run in runs} for runs in finished.values() if runs]
     shared = set.intersection(*pairs) if pairs else set()
     return min(shared, key=lambda pair: (*_seed_order(pair[0], experiment.seeds), pair[1]), default=None)
 
@@ -214,18 +208,18 @@ def _policy(
     shared: tuple[int, int] | None,
     competition: Competition | None,
 ) -> PolicyData:
-    records = [run.read() for run in folder.runs(name)]
+    records = [run.record for run in folder.runs(name)]
     scores = stored_scores(folder.policy(name) / "scores.json", experiment.scoring)
     if not finished:
         return PolicyData(name, records, scores=scores)
     run = folder.run(RunKey(name, *shared)) if shared else finished[0]
-    record = run.read()
+    record = run.record
     return PolicyData(
         name=name,
         records=records,
         histories=[read_history(each.history) for each in finished],
         scores=scores,
-        shown_run=f"Seed {record['seed']}, fold {record['fold']}",
+        shown_run=f"Seed {record.seed}, fold {record.fold}",
         rates=read_rates(run, experiment.policies.get(name)),
         activations=Activations.load(run.activations) if run.activations.is_file() else None,
         learning=Learning.load(run.learning) if run.learning.is_file() else None,

@@ -7,6 +7,8 @@ from typing import Any
 import numpy as np
 import pandas as pd
 
+from kit.core.runs import RunRecord
+from kit.experiment.pool import PolicyScores
 from kit.training.records import Activations, Learning
 
 
@@ -83,7 +85,7 @@ class PolicyData:
         run.json of each run that has begun.
     histories : list of list of dict
         history.jsonl of each run that is finished.
-    scores : dict or None
+    scores : PolicyScores or None
         The content of scores.json.
     shown_run : str
         The run that rates and probes are of, in words.
@@ -98,9 +100,9 @@ class PolicyData:
     """
 
     name: str
-    records: list[dict[str, Any]] = field(default_factory=list)
+    records: list[RunRecord] = field(default_factory=list)
     histories: list[list[dict[str, Any]]] = field(default_factory=list)
-    scores: dict[str, Any] | None = None
+    scores: PolicyScores | None = None
     shown_run: str = ""
     rates: RealisedRates | None = None
     activations: Activations | None = None
@@ -108,9 +110,9 @@ class PolicyData:
     outcome: PolicyOutcome | None = None
 
     @property
-    def finished(self) -> list[dict[str, Any]]:
+    def finished(self) -> list[RunRecord]:
         """The records of the finished runs."""
-        return [record for record in self.records if record.get("status") == "finished"]
+        return [record for record in self.records if record.status == "finished"]
 
 
 @dataclass(frozen=True)

@@ -235,8 +235,7 @@ def _labelled(runs: Sequence[str | Path]) -> dict[str, str | Path]:
     labels = {}
     for folder in runs:
         run = RunDir(Path(folder))
-        record = run.read()
-        if not record:
+        if not run.begun:
             raise KitError(
                 f"{folder}: is no run (it holds no run.json); give a folder like runs/digits/uniform/seed0/fold0"
             )
@@ -245,7 +244,7 @@ def _labelled(runs: Sequence[str | Path]) -> dict[str, str | Path]:
                 f"{folder}: was trained without probes; set training.probes={{every: 10}} (and runs: all there, "
                 "for more than the first seed and fold) and train it anew under another name (--set name=...)"
             )
-        labels[folder] = (record["policy"], f"{record['policy']} seed {record['seed']} fold {record['fold']}")
+        labels[folder] = (run.record.policy, str(run.record.key))
     short = [short for short, _ in labels.values()]
     named = {(pair[0] if short.count(pair[0]) == 1 else pair[1]): folder for folder, pair in labels.items()}
     if len(named) == len(runs):

@@ -4,6 +4,7 @@ from collections import Counter
 from collections.abc import Iterable, Mapping, Sequence
 from typing import Any
 
+from kit.core.runs import RunRecord
 from kit.report import figures
 from kit.report.blocks import PageSection
 from kit.report.figures.drawing import Figure, LegendEntry
@@ -166,10 +167,10 @@ def rules_section(report_data: ReportData) -> PageSection:
         "others. The optimistic one is of the rule fitted on all rows, on the same rows."
     )
     for policy in report_data.policies:
-        if policy.scores and (rule := policy.scores.get("rule", {}).get("said")):
+        if policy.scores and (rule := policy.scores.rule.get("said")):
             section.texts.append(
-                f"{policy.name}: {rule} (cross-fitted {policy.scores['oof']:.4f}, optimistic "
-                f"{policy.scores['optimistic']:.4f})."
+                f"{policy.name}: {rule} (cross-fitted {policy.scores.oof:.4f}, optimistic "
+                f"{policy.scores.optimistic:.4f})."
             )
     section.tables.append(table)
     return section
@@ -179,9 +180,9 @@ def runs_section(report_data: ReportData) -> PageSection:
     """Return what was run: how many trainings, for how long, with which versions and on which devices."""
     section = PageSection("ran", "What was run")
     records = [record for policy in report_data.policies for record in policy.records]
-    finished = [record for record in records if record.get("status") == "finished"]
-    seconds = sum(record.get("seconds", {}).get("training", 0.0) for record in finished)
-    states = Counter(record.get("status", "unknown") for record in records)
+    finished = [record for record in records if record.status == "finished"]
+    seconds = sum(record.seconds.get("training", 0.0) for record in finished)
+    states = Counter(record.status for record in records)
     others = "".join(f", {count} {state}" for state, count in sorted(states.items()) if state != "finished")
     section.texts.append(
         f"{counted(len(finished), 'run')} finished{others}, of {len(report_data.policies)} "
@@ -191,33 +192,33 @@ def runs_section(report_data: ReportData) -> PageSection:
         section.texts.append(training_cost(report_data.comparison))
         section.tables += training_tables(report_data.comparison)
     for record in records:
-        if record.get("error"):
-            place = f"{record['policy']} seed {record['seed']} fold {record['fold']}"
-            section.texts.append(f"{place} {record['status']}: {record['error']}")
+        if record.error:
+            place = f"{record.key}"
+            section.texts.append(f"{place} {record.status}: {record.error}")
     section.texts += _circumstances(finished or records, report_data)
     if report_data.config:
         section.folded.append(("The config", report_data.config))
     return section
 
 
-def _circumstances(records: Sequence[Mapping[str, Any]], report_data: ReportData) -> list[str]:
+def _circumstances(records: Sequence[RunRecord], report_data: ReportData) -> list[str]:
     """Return sentences about fold plan, fingerprints, versions and devices."""
     lines = [f"Fold plan: {report_data.fold_plan}."] if report_data.fold_plan else []
-    shared = _shared([record.get("depends_on", {}) for record in records])
+    shared = _shared([record.depends_on for record in records])
     if shared:
         lines.append(f"What all runs depend on: {_listed(shared.items())}.")
     versions: dict[str, set[str]] = {}
     for record in records:
-        for name, version in record.get("versions", {}).items():
+        for name, version in record.versions.items():
             versions.setdefault(name, set()).add(str(version))
     if versions:
         listed = _listed((name, " and ".join(sorted(each))) for name, each in versions.items())
         lines.append(f"Versions: {listed}.")
     devices = Counter(
-        f"{record['device']}, {record.get('precision', 'unknown precision')}"
-        + (f", {record['processes']} processes" if record.get("processes", 1) > 1 else "")
+        f"{record.device}, {record.precision if 'precision' in record.model_fields_set else 'unknown precision'}"
+        + (f", {record.processes} processes" if record.processes > 1 else "")
         for record in records
-        if "device" in record
+        if "device" in record.model_fields_set
     )
     if devices:
         listed = "; ".join(f"{name} ({counted(count, 'run')})" for name, count in sorted(devices.items()))

@@ -16,12 +16,12 @@ def scores_table(report_data: ReportData) -> PageTable:
     """Return the pooled score of each policy, and how many of its runs are finished."""
     rows = []
     for policy in report_data.policies:
-        scores = policy.scores or {}
+        scores = policy.scores
         rows.append(
             [
                 TableCell(policy.name),
-                score_cell(scores.get("oof")),
-                score_cell(scores.get("optimistic")),
+                score_cell(scores.oof if scores else None),
+                score_cell(scores.optimistic if scores else None),
                 count_cell(len(policy.finished)),
                 count_cell(len(policy.records)),
             ]
@@ -96,13 +96,13 @@ def rules_table(report_data: ReportData) -> PageTable | None:
     rows = [
         [
             TableCell(policy.name),
-            TableCell(rule["name"]),
-            score_cell(rule["cross_fitted"]),
-            score_cell(rule["optimistic"]),
-            TableCell("chosen" if rule["chosen"] else ""),
+            TableCell(rule.name),
+            score_cell(rule.cross_fitted),
+            score_cell(rule.optimistic),
+            TableCell("chosen" if rule.chosen else ""),
         ]
         for policy in report_data.policies
-        for rule in (policy.scores or {}).get("rules", [])
+        for rule in (policy.scores.rules if policy.scores else ())
     ]
     if not rows:
         return None

@@ -52,9 +52,9 @@ def _highest_score(report_data: ReportData) -> str:
     scored = [(policy.name, policy.scores) for policy in report_data.policies if policy.scores]
     if not scored:
         return "No policy's runs are pooled yet."
-    name, scores = max(scored, key=lambda each: each[1]["oof"])
-    runs = counted(len(scores.get("runs", [])), "run")
-    text = f"{name}: pooled out-of-fold {report_data.metric} {scores['oof']:.4f} from {runs}"
+    name, scores = max(scored, key=lambda each: each[1].oof)
+    runs = counted(len(scores.runs), "run")
+    text = f"{name}: pooled out-of-fold {report_data.metric} {scores.oof:.4f} from {runs}"
     return (
         f"{text}."
         if len(scored) == 1

@@ -93,7 +93,7 @@ def test_the_scores_are_scikit_learns_on_the_saved_predictions(finished, competi
         pooled = pd.read_parquet(output / f"runs/tiny/{policy}/oof.parquet").set_index("id")
         expected = f1_score(truth.loc[pooled.index], pooled.idxmax(axis=1), average="macro")
         saved = json.loads((output / f"runs/tiny/{policy}/scores.json").read_text())
-        assert outcome.scores["oof"] == saved["oof"] == pytest.approx(expected, abs=1e-12)
+        assert outcome.scores.oof == saved["oof"] == pytest.approx(expected, abs=1e-12)
         for each in saved["runs"]:
             path = output / f"runs/tiny/{policy}/seed{each['seed']}/fold{each['fold']}/oof.parquet"
             oof = pd.read_parquet(path).set_index("id")
@@ -104,7 +104,7 @@ def test_the_scores_are_scikit_learns_on_the_saved_predictions(finished, competi
 def test_colours_are_learned_and_the_submission_is_graded(finished, competition):
     config, _, result = finished
     outcome = result.policies["uniform"]
-    assert outcome.scores["oof"] >= 0.9
+    assert outcome.scores.oof >= 0.9
     assert outcome.submission.name == "tiny.csv"
     assert result.policies["sliced"].submission.name == "tiny+sliced.csv"
     submission = pd.read_csv(outcome.submission)
@@ -172,8 +172,8 @@ def test_an_interrupted_experiment_trains_what_is_missing(competition, tmp_path)
 
 def test_some_folds_give_a_score_of_their_rows(competition, tmp_path):
     outcome = run(experiment(competition, folds={"run": [0, 2]}), tmp_path).policies["uniform"]
-    assert (outcome.scores["oof_rows"], outcome.scores["train_rows"]) == (24, 36)
-    assert len(outcome.scores["runs"]) == 2
+    assert (outcome.scores.oof_rows, outcome.scores.train_rows) == (24, 36)
+    assert len(outcome.scores.runs) == 2
 
 
 def test_a_policy_that_joins_later_has_its_own_submission(competition, tmp_path):
@@ -312,7 +312,7 @@ class TestPooled:
         no_training_after()
         for less in ({"folds": {"run": [0]}}, {"seeds": [0]}):
             outcome = run(experiment(competition, **(both | less)), tmp_path).policies["uniform"]
-            assert len(outcome.scores["runs"]) == 6
+            assert len(outcome.scores.runs) == 6
             assert [(tmp_path / name).read_bytes() for name in files] == before
         assert "run: all" in (tmp_path / "runs/tiny/experiment.yaml").read_text()
 
@@ -321,11 +321,11 @@ class TestPooled:
         no_training_after()
         outcome = run(experiment(competition, training={"epochs": 1}, scoring={"average": "micro"}), tmp_path)
         scores = outcome.policies["uniform"].scores
-        assert scores["metric"] == "micro F1"
+        assert scores.metric == "micro F1"
         truth = pd.read_csv(competition / "train.csv").set_index("id")["label"]
         pooled = pd.read_parquet(tmp_path / "runs/tiny/uniform/oof.parquet").set_index("id")
         expected = f1_score(truth.loc[pooled.index], pooled.idxmax(axis=1), average="micro")
-        assert scores["oof"] == pytest.approx(expected)
+        assert scores.oof == pytest.approx(expected)
 
     def test_another_test_set_is_predicted_with_the_saved_weights(self, competition, tmp_path, no_training_after):
         folder = tmp_path / "data"
@@ -447,7 +447,7 @@ class TestSeconds:
     def test_runs_that_would_end_too_late_are_not_begun(self, competition, tmp_path, slow, seconds, trained):
         result = self.run(competition, tmp_path, seconds)
         assert (result.trained, result.kept, result.left) == (trained, 0, 3 - trained)
-        assert [each["fold"] for each in result.policies["uniform"].scores["runs"]] == [*range(trained)]
+        assert [each.fold for each in result.policies["uniform"].scores.runs] == [*range(trained)]
         assert (tmp_path / "submissions/tiny.csv").is_file()
 
     def test_the_same_call_trains_the_others(self, competition, tmp_path, slow):
@@ -621,8 +621,8 @@ class TestPool:
         for run_folder in ("seed1", "seed0/fold2"):
             shutil.rmtree(copied / "runs/tiny/uniform" / run_folder)
         outcome = pool(finished[0], copied).policies["uniform"]
-        assert [(each["seed"], each["fold"]) for each in outcome.scores["runs"]] == [(0, 0), (0, 1)]
-        assert outcome.scores["oof_rows"] == 24
+        assert [(each.seed, each.fold) for each in outcome.scores.runs] == [(0, 0), (0, 1)]
+        assert outcome.scores.oof_rows == 24
 
     def test_no_runs(self, finished, tmp_path):
         message = refusal_of(pool, finished[0], tmp_path)
@@ -727,7 +727,7 @@ def test_the_demo_reaches_its_scores(tmp_path):
 
     digits = load_experiment("configs/digits.yaml", [f"competition.path={tmp_path / 'digits'}"])
     outcome = run(digits, tmp_path).policies["uniform"]
-    assert outcome.scores["oof"] >= 0.97
+    assert outcome.scores.oof >= 0.97
     assert grade(outcome.submission, tmp_path / "digits-solution.csv", digits).value >= 0.97
 
 
@@ -741,7 +741,7 @@ def test_the_threads_pair_on_digits(tmp_path):
         [f"competition.path={tmp_path / 'digits'}", "training.epochs=3", "folds.run=[0]"],
         ["uniform", "discriminative"],
     )
-    scores = {name: outcome.scores["oof"] for name, outcome in run(pair, tmp_path).policies.items()}
+    scores = {name: outcome.scores.oof for name, outcome in run(pair, tmp_path).policies.items()}
     assert scores["uniform"] >= 0.85
     assert scores["discriminative"] <= scores["uniform"] - 0.05
 

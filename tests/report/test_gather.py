@@ -44,7 +44,7 @@ def test_everything_that_is_there_is_gathered(gathered):
 def test_decided_rows_give_the_stored_scores(gathered):
     for policy in gathered.policies:
         table = per_class(policy.outcome.truth, policy.outcome.predicted, gathered.classes)
-        assert table["f1"].mean() == pytest.approx(policy.scores["oof"], abs=1e-12)
+        assert table["f1"].mean() == pytest.approx(policy.scores.oof, abs=1e-12)
 
 
 def test_rates_are_compared_with_those_the_policy_intends(whole, gathered, tmp_path):

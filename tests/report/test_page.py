@@ -176,7 +176,7 @@ def test_captions_say_what_moved(page):
 
 
 def test_confusions_are_counts_of_rows(drawn, hostile):
-    best = max(hostile.policies, key=lambda policy: policy.scores["oof"])
+    best = max(hostile.policies, key=lambda policy: policy.scores.oof)
     counts = np.array(drawn["confusion-0"]["data"][0]["customdata"])
     outcome = best.outcome
     assert counts.sum() == len(outcome.truth)
@@ -185,7 +185,7 @@ def test_confusions_are_counts_of_rows(drawn, hostile):
 
 def test_rules_ledger_and_circumstances_are_there(page, hostile):
     rules = table_of(page, "rules")
-    assert len(rules) == sum(len(policy.scores["rules"]) for policy in hostile.policies)
+    assert len(rules) == sum(len(policy.scores.rules) for policy in hostile.policies)
     assert [row[0] for row in table_of(page, "ledger")] == list(TEN)
     assert table_of(page, "tuning")[0][-1] == "diverged"
     assert "What all runs depend on: config c0ffee, folds f01d." in page

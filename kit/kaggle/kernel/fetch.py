@@ -272,7 +272,7 @@ def take_runs(folder: KernelFolder, root: Path, say: Say) -> tuple[ExperimentCon
 def _is_there(run: RunDir, mine: RunDir) -> bool:
     """Return whether a run is here already; KitError where what is here in its place is other work."""
     if mine.finished:
-        if mine.read().get("fingerprint") == run.read().get("fingerprint"):
+        if mine.record.fingerprint == run.record.fingerprint:
             return True
         raise KitError(f"{mine.path} is finished and another training than {run.path}; {_way_out(mine.path)}")
     if mine.checkpoint.is_file():
@@ -299,11 +299,11 @@ def _need_same(
         raise KitError(
             f"the kernel trained another config than {ours.path} holds ({some(changed, 5)}); {_way_out(ours.path)}"
         )
-    came = [(run, run.read().get("depends_on", {})) for run in dirs.values()]
+    came = [(run, run.record.depends_on) for run in dirs.values()]
     for mine in ours.runs():
         if mine.path.relative_to(ours.path) in dirs and not (mine.finished or mine.checkpoint.is_file()):
             continue  # it gives way
-        here = mine.read().get("depends_on", {})
+        here = mine.record.depends_on
         for run, then in came:
             shared = [name for name in {**here, **then} if name not in OF_ONE_RUN]
             if odd := [name for name in shared if then.get(name) != here.get(name)]:

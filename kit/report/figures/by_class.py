@@ -1,11 +1,12 @@
 """Where the predictions are wrong: confusion matrices, or the labels with the lowest F."""
 
 import math
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from typing import Any
 
 import numpy as np
 
+from kit.experiment.pool import PolicyScores
 from kit.report.figures.drawing import (
     Figure,
     LegendEntry,
@@ -157,10 +158,10 @@ def lowest_classes(report_data: ReportData) -> Figure | None:
     return Figure("lowest-classes", caption, data, layout, legend=legend, height=height)
 
 
-def class_scores(scores: Mapping[str, Any]) -> ClassScores:
+def class_scores(scores: PolicyScores) -> ClassScores:
     """Return the name, F and the number of rows of each class in a scores.json."""
     table = {}
-    for row in scores.get("per_class", []):
+    for row in scores.per_class:
         value = next((row[key] for key in row if key[0] == "f" and key[1:].replace(".", "").isdigit()), None)
         if value is not None:
             table[row["class"]] = (str(row.get("name", row["class"])), float(value), int(row["rows"]))
@@ -183,9 +184,7 @@ def best_and_baseline(report_data: ReportData) -> list[tuple[str, PolicyData, Po
 def _best_and_baseline(report_data: ReportData) -> list[tuple[str, PolicyData]]:
     compared = report_data.compared_scores()
     scored = [
-        (compared.get(policy.name, policy.scores["oof"]), policy)
-        for policy in report_data.policies
-        if policy.scores
+        (compared.get(policy.name, policy.scores.oof), policy) for policy in report_data.policies if policy.scores
     ]
     ranked = [policy for _, policy in sorted(scored, key=lambda each: -each[0])]
     if not ranked:

@@ -194,10 +194,10 @@ def _scored_runs(report_data: ReportData) -> list[PolicyRuns]:
 
 def _own_runs(policy: PolicyData, metric: str) -> list[RunScore]:
     """Return the runs that were scored by the decision rule; where none were, those scored by the plain one."""
-    if policy.scores and policy.scores.get("runs"):
-        return [RunScore(run["seed"], run["fold"], run["score"]) for run in policy.scores["runs"]]
+    if policy.scores and policy.scores.runs:
+        return [RunScore(run.seed, run.fold, run.score) for run in policy.scores.runs]
     return [
-        RunScore(record["seed"], record["fold"], record["scores"][metric])
+        RunScore(record.seed, record.fold, record.scores[metric])
         for record in policy.finished
-        if metric in record.get("scores", {})
+        if metric in record.scores
     ]
