@@ -143,9 +143,9 @@ def test_a_single_fold_is_cross_fitted_in_parts(several, folder, tmp_path):
         if run.record.fold:
             run.write(run.record.with_fields(status="running"))
     scores = pool(experiment, folder, tmp_path).scores
-    assert scores["oof_rows"] == 100
-    assert scores["oof"] <= scores["optimistic"]
-    assert 0 < scores["runs"][0]["score"] < 1
+    assert scores.oof_rows == 100
+    assert scores.oof <= scores.optimistic
+    assert 0 < scores.runs[0].score < 1
 
 
 def test_scores_are_kept_though_the_submission_turns_out_invalid(several, folder, tmp_path):
