@@ -434,7 +434,8 @@ for fold in (0, 1):
     os.makedirs(run)
     for name in ("weights.safetensors", "oof.parquet", "test.parquet", "rates.npz"):
         open(f"{run}/{name}", "w").close()
-    json.dump({"status": "finished"}, open(f"{run}/run.json", "w"))
+    record = {"status": "finished", "policy": "flat", "seed": 0, "fold": fold}
+    json.dump(record, open(f"{run}/run.json", "w"))
 """
 
 
@@ -454,7 +455,7 @@ def test_a_train_kernel_has_to_finish_its_runs(verdict):
 @pytest.mark.parametrize(
     "spoilt",
     [
-        "json.dump({'status': 'running'}, open('runs/squares/flat/seed0/fold1/run.json', 'w'))",
+        "json.dump(record | {'status': 'running'}, open('runs/squares/flat/seed0/fold1/run.json', 'w'))",
         "os.remove('runs/squares/flat/seed0/fold1/weights.safetensors')",
         "os.remove('runs/squares/flat/seed0/fold1/run.json')",
     ],
