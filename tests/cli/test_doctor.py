@@ -1,6 +1,9 @@
+import json
 import shutil
+import subprocess
 from collections import namedtuple
 from importlib.metadata import PackageNotFoundError
+from types import SimpleNamespace
 
 import pytest
 from packaging.requirements import Requirement
@@ -12,9 +15,15 @@ Usage = namedtuple("Usage", "total used free")
 MACHINE = {"gpus": [], "compute": [], "built_for": None, "kernels": [], "mps": False}
 
 
+def probed(monkeypatch, before: str = "", **seen) -> None:
+    """The process that imports the packages prints what they print, and what it saw."""
+    printed = subprocess.CompletedProcess([], 0, before + json.dumps(MACHINE | seen) + "\n", "")
+    monkeypatch.setattr(doctor, "subprocess", SimpleNamespace(run=lambda *_, **__: printed))
+
+
 @pytest.fixture
 def healthy(monkeypatch):
-    """Everything is in order, and nothing heavy is imported to find out."""
+    """Everything is in order, as the packages' versions and a process that imports them would say."""
     minimum = {
         requirement.name: next((bound.version for bound in requirement.specifier), "1.0")
         for line in doctor.REQUIREMENTS.read_text().splitlines()
@@ -22,7 +31,8 @@ def healthy(monkeypatch):
         for requirement in [Requirement(text)]
     }
     monkeypatch.setattr(doctor, "version", minimum.__getitem__)
-    monkeypatch.setattr(doctor, "_imports_and_gpu", lambda: [Finding("imports", "fine")])
+    probed(monkeypatch)
+    monkeypatch.setattr(shutil, "which", lambda name: None)
     monkeypatch.setattr(shutil, "disk_usage", lambda path: Usage(10**12, 0, 10**11))
     return minimum
 
@@ -33,9 +43,11 @@ def _broken(findings: list[Finding]) -> list[Finding]:
 
 def test_a_machine_in_order_has_nothing_broken(healthy, tmp_path):
     findings = examine(tmp_path)
-    assert [finding.subject for finding in findings] == ["Python", "packages", "imports", "disk", "folders"]
+    assert [finding.subject for finding in findings] == [
+        *("Python", "packages", "imports", "GPU", "disk", "folders"),
+    ]
     assert _broken(findings) == []
-    assert findings[3].state == f"100 GB free at {tmp_path}"
+    assert findings[4].state == f"100 GB free at {tmp_path}"
     assert list(tmp_path.iterdir()) == []
 
 
@@ -90,33 +102,27 @@ def test_an_unknown_fault_is_shown_with_general_advice(stderr, state):
     assert finding.advice.startswith("make a fresh environment, then ")
 
 
-def test_a_failed_import_is_diagnosed_from_its_process(monkeypatch):
-    monkeypatch.setattr(doctor, "_PROBE", "import a_package_that_is_not_there")
-    (finding,) = doctor._imports_and_gpu()
-    assert finding.broken
-    assert finding.state == (
-        "a package is missing (ModuleNotFoundError: No module named 'a_package_that_is_not_there')"
+def test_a_failed_import_is_diagnosed_from_its_process(healthy, monkeypatch, tmp_path):
+    (tmp_path / "torch.py").write_text("import a_package_that_is_not_there")
+    monkeypatch.setenv("PYTHONPATH", str(tmp_path))
+    monkeypatch.setattr(doctor, "subprocess", subprocess)
+    (finding,) = _broken(examine(tmp_path))
+    assert (finding.subject, finding.state) == (
+        "imports",
+        "a package is missing (ModuleNotFoundError: No module named 'a_package_that_is_not_there')",
     )
 
 
-def test_what_packages_print_on_import_does_no_harm(monkeypatch):
-    monkeypatch.setattr(
-        doctor, "_PROBE", f"import json; print('hello'); print(json.dumps({MACHINE | {'mps': True}}))"
-    )
-    monkeypatch.setattr(shutil, "which", lambda name: None)
-    imports, gpu = doctor._imports_and_gpu()
-    assert (imports.broken, gpu.state) == (False, "Apple's, by Metal (MPS)")
-
-
-def test_the_imports_work_here():
-    imports, gpu = doctor._imports_and_gpu()
-    assert not imports.broken, imports
-    assert gpu.subject == "GPU"
+def test_what_packages_print_on_import_does_no_harm(healthy, monkeypatch, tmp_path):
+    probed(monkeypatch, "hello\n", mps=True)
+    findings = examine(tmp_path)
+    assert _broken(findings) == []
+    assert findings[3].state == "Apple's, by Metal (MPS)"
 
 
 def test_broken_packages_are_not_imported(healthy, monkeypatch, tmp_path):
     monkeypatch.setattr(doctor, "version", {**healthy, "torch": "1.0"}.__getitem__)
-    monkeypatch.setattr(doctor, "_imports_and_gpu", lambda: pytest.fail("imported"))
+    monkeypatch.setattr(doctor, "subprocess", SimpleNamespace(run=lambda *_, **__: pytest.fail("imported")))
     assert [finding.subject for finding in _broken(examine(tmp_path))] == ["torch"]
 
 

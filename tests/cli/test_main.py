@@ -9,6 +9,8 @@ import yaml
 from support.colours import experiment_content
 from support.commands import kit_here
 
+from kit.core.errors import KitError
+
 ROOT = Path(__file__).parents[2]
 
 
@@ -98,6 +100,23 @@ def test_policy_and_fold_choose_what_is_trained(config, tmp_path, monkeypatch, c
     assert not (tmp_path / "runs/tiny/discriminative/seed0/fold0").exists()
 
 
+@pytest.mark.parametrize(("text", "number"), [("auto", "auto"), ("1", 1), ("12", 12)])
+def test_how_many_jobs(config, monkeypatch, capsys, text, number):
+    def asked(config, options, say):
+        raise KitError(f"jobs is {options.jobs!r}")
+
+    monkeypatch.setattr("kit.experiment.run.run", asked)
+    code, _, errors = kit_here(monkeypatch, capsys, "run", str(config), "--jobs", text)
+    assert (code, errors) == (1, f"error: jobs is {number!r}\n")
+
+
+@pytest.mark.parametrize("text", ["0", "-1", "two", "", "1.5", "²"])
+def test_how_many_jobs_otherwise(config, monkeypatch, capsys, text):
+    code, _, errors = kit_here(monkeypatch, capsys, "run", str(config), f"--jobs={text}")
+    assert code == 1
+    assert errors == f"error: --jobs {text}: expected auto or a number from 1\n"
+
+
 def test_too_little_time_is_told_at_the_end_and_fails(config, tmp_path, monkeypatch, capsys):
     words = ("run", str(config), "--output", str(tmp_path), "--fold", "0,1")
     code, output, errors = kit_here(monkeypatch, capsys, *words, "--seconds", "0")
@@ -153,6 +172,8 @@ def test_the_doctor_is_content_here(tmp_path, monkeypatch, capsys):
     code, output, _ = kit_here(monkeypatch, capsys, "doctor", "--output", str(tmp_path))
     assert code == 0
     assert [line.split()[0] for line in output.splitlines()] == ["ok"] * len(output.splitlines())
+    subjects = [line.split()[1] for line in output.splitlines()]
+    assert subjects == ["Python:", "packages:", "imports:", "GPU:", "disk:", "folders:"]
 
 
 def test_without_any_package_the_kit_still_says_what_to_do():

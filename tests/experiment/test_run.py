@@ -3,6 +3,7 @@
 import hashlib
 import json
 import shutil
+from contextlib import nullcontext
 from types import SimpleNamespace
 
 import numpy as np
@@ -15,7 +16,6 @@ from support.refusals import refusal_of
 
 import kit.experiment.runner
 from kit import run
-from kit.cli.options import number_of_jobs
 from kit.core.errors import KitError
 from kit.core.paths import OutputDirs
 from kit.core.runs import ExperimentDir, RunKey, RunRecord, read_predictions
@@ -24,7 +24,6 @@ from kit.experiment.grade import grade
 from kit.experiment.options import RunOptions
 from kit.experiment.prepare import prepare
 from kit.experiment.run import pool
-from kit.experiment.runner import _in_time, _jobs_at_a_time, _sharing_cores
 from kit.training.trainer import Trainer
 
 
@@ -39,6 +38,45 @@ def finished(competition, tmp_path_factory):
     policies = {"uniform": {"lr": 1e-2}, "sliced": {"lr": "slice(1e-4, 1e-2)", "groups": "coarse"}}
     config = experiment(competition, policies=policies, seeds=[0, 1], training={"epochs": 3})
     return config, output, run(config, output)
+
+
+class Begun(Exception):
+    """Training would begin now. `tasks` are those of the processes; where runs train one after the other, None."""
+
+    def __init__(self, jobs: int, tasks=None):
+        super().__init__(jobs)
+        self.jobs, self.tasks = jobs, tasks
+
+
+@pytest.fixture
+def begun(competition, tmp_path, monkeypatch):
+    """How training would begin on a machine with so many GPUs, in so many processes of torchrun."""
+
+    def run_parallel(function, tasks, jobs):
+        raise Begun(jobs, tasks)
+
+    def train(*_):
+        raise Begun(1)
+
+    monkeypatch.setattr("kit.experiment.runner.run_parallel", run_parallel)
+    monkeypatch.setattr(Trainer, "train", train)
+
+    def of(jobs="auto", gpus: int = 0, processes: int = 1, **sections) -> Begun:
+        device = SimpleNamespace(type="cuda" if gpus else "cpu")
+        monkeypatch.setattr("torch.cuda.device_count", lambda: gpus)
+        state = SimpleNamespace(
+            is_main_process=True,
+            num_processes=processes,
+            device=device,
+            main_process_first=nullcontext,
+            wait_for_everyone=lambda: None,
+        )
+        monkeypatch.setattr("kit.experiment.runner.process_state", lambda training: state)
+        with pytest.raises(Begun) as caught:
+            run(experiment(competition, **sections), RunOptions(tmp_path, jobs=jobs))
+        return caught.value
+
+    return of
 
 
 @pytest.fixture
@@ -378,39 +416,28 @@ class TestSideBySide:
             ("auto", 2, "auto", 1, 1),
             ("auto", 2, "cpu", 5, 1),
             ("auto", 0, "auto", 5, 1),
-            ("auto", 2, "auto", 0, 1),
             (3, 0, "cpu", 5, 3),
             (3, 0, "cpu", 2, 2),
             (1, 2, "auto", 5, 1),
         ],
     )
-    def test_how_many(self, competition, monkeypatch, wanted, gpus, device, due, jobs):
-        monkeypatch.setattr("torch.cuda.device_count", lambda: gpus)
-        config = experiment(competition, training={"device": device})
-        assert _jobs_at_a_time(wanted, config, processes=1, due=due) == jobs
+    def test_how_many(self, begun, wanted, gpus, device, due, jobs):
+        sections = {"training": {"device": device}, "folds": {"k": 5, "run": list(range(due))}}
+        assert begun(wanted, gpus, **sections).jobs == jobs
 
-    @pytest.mark.parametrize(("workers", "on_gpu", "each"), [("auto", True, 2), ("auto", False, 0), (3, True, 3)])
-    def test_they_share_the_cores(self, competition, tmp_path, monkeypatch, workers, on_gpu, each):
+    @pytest.mark.parametrize(("workers", "gpus", "each"), [("auto", 2, 2), ("auto", 0, 0), (3, 2, 3)])
+    def test_they_share_the_cores(self, begun, monkeypatch, workers, gpus, each):
         """Two T4s have four cores: no more processes that prepare batches than these."""
         monkeypatch.setattr("os.cpu_count", lambda: 4)
-        config = experiment(competition, data={"workers": workers})
-        _, data = prepare(config, ExperimentDir(tmp_path / "runs/tiny"), OutputDirs(tmp_path))
-        assert _sharing_cores(data, 2, on_gpu).recipe.data.workers == each
+        sections = {"data": {"workers": workers}, "training": {"device": "auto"}}
+        _, _, sharing, _ = next(begun(2, gpus, **sections).tasks)
+        assert sharing.recipe.data.workers == each
 
-    def test_torchrun_shares_out_every_run_already(self, competition):
-        config = experiment(competition)
-        assert [_jobs_at_a_time(wanted, config, processes=2, due=5) for wanted in ("auto", 1)] == [1, 1]
-        assert refusal_of(_jobs_at_a_time, 2, config, 2, 5) == (
+    def test_torchrun_shares_out_every_run_already(self, begun):
+        assert [begun(wanted, processes=2).jobs for wanted in ("auto", 1)] == [1, 1]
+        assert refusal_of(lambda: begun(2, processes=2)) == (
             "--jobs: torchrun shares out every run already; use one of the two"
         )
-
-    @pytest.mark.parametrize(("text", "number"), [("auto", "auto"), ("1", 1), ("12", 12)])
-    def test_the_option(self, text, number):
-        assert number_of_jobs(text) == number
-
-    @pytest.mark.parametrize("text", ["0", "-1", "two", "", "1.5", "²"])
-    def test_the_option_otherwise(self, text):
-        assert refusal_of(number_of_jobs, text) == f"--jobs {text}: expected auto or a number from 1"
 
 
 class TestSeconds:
@@ -460,9 +487,10 @@ class TestSeconds:
         result = self.run(competition, tmp_path, 0, **sections)
         assert (list(result.policies), result.left) == (["uniform"], 1)
 
-    def test_jobs_at_a_time(self, tmp_path, clock):
+    def test_jobs_at_a_time(self, begun, competition, tmp_path, clock):
         """A run that is still under way counts as long as it has taken already."""
-        folder, keys = ExperimentDir(tmp_path), [RunKey("uniform", 0, fold) for fold in range(5)]
+        folder = ExperimentDir(tmp_path / "runs/tiny")
+        keys = [RunKey("uniform", 0, fold) for fold in range(5)]
 
         def end(fold: int) -> None:
             run = folder.run(keys[fold])
@@ -471,17 +499,19 @@ class TestSeconds:
                 file.touch()
             run.write(RunRecord(status="finished", policy="uniform", seed=0, fold=fold))
 
-        begun = _in_time(keys, folder, deadline=50)
-        assert [next(begun), next(begun)] == keys[:2]  # at once: nothing is known of how long they take
+        with pytest.raises(Begun) as caught:
+            run(experiment(competition, folds={"k": 5}), RunOptions(tmp_path, jobs=2, seconds=50))
+        begins = (key for key, *_ in caught.value.tasks)
+        assert [next(begins), next(begins)] == keys[:2]  # at once: nothing is known of how long they take
         clock[0] = 10
         end(0)
-        assert next(begun) == keys[2]  # 10 + 1.3 × 10 seconds
+        assert next(begins) == keys[2]  # 10 + 1.3 × 10 seconds
         clock[0] = 21
         end(2)
-        assert next(begun) == keys[3]  # 21 + 1.3 × 21, as fold 1 is under way since 0: 48.3
+        assert next(begins) == keys[3]  # 21 + 1.3 × 21, as fold 1 is under way since 0: 48.3
         clock[0] = 22
         end(1)
-        assert list(begun) == []  # 22 + 1.3 × 22
+        assert list(begins) == []  # 22 + 1.3 × 22
 
     def test_torchrun_has_several_clocks(self, competition, tmp_path, monkeypatch, no_training):
         state = SimpleNamespace(is_main_process=True, num_processes=2)

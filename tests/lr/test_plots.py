@@ -3,7 +3,7 @@
 import numpy as np
 import pytest
 
-from kit.lr.plots import _runs, draw_policies, draw_range_test, rate_limits
+from kit.lr.plots import draw_policies, draw_range_test, rate_limits
 
 
 @pytest.fixture
@@ -56,11 +56,20 @@ def test_frozen_stretches_are_dotted(tmp_path, figures):
     assert not np.isnan(head.get_ydata()).any()
 
 
-def test_runs_of_true():
-    on = np.array([1, 1, 0, 0, 1, 0, 1, 1, 1], dtype=bool)
-    assert _runs(on) == [(0, 2), (4, 1), (6, 3)]
-    assert _runs(~on) == [(2, 2), (5, 1)]
-    assert _runs(np.zeros(3, dtype=bool)) == []
+@pytest.mark.parametrize(
+    ("on", "stretches"),
+    [
+        ([1, 1, 0, 0, 1, 0, 1, 1, 1], [(0, 2), (4, 5), (6, 9)]),
+        ([0, 0, 1, 1, 0, 1, 0, 0, 0], [(2, 4), (5, 6)]),
+    ],
+)
+def test_each_frozen_stretch_is_hatched(tmp_path, figures, on, stretches):
+    frozen = np.array([on, [0] * len(on)], dtype=bool).T
+    draw_policies({"mine": (np.full(frozen.shape, 1e-3), frozen, ["a", "b"])}, tmp_path / "x.png")
+    (hatched,) = figures[0].axes[1].collections
+    extents = [path.get_extents() for path in hatched.get_paths()]
+    assert [(extent.x0, extent.x1) for extent in extents] == stretches
+    assert {(extent.y0, extent.y1) for extent in extents} == {(-0.5, 0.5)}
 
 
 def test_limits_pass_over_zero():

@@ -15,6 +15,7 @@ from support.strategies import SCHEDULES as ANY_SCHEDULE
 
 from kit.lr import Clock, PolicyConfig, fine_tune, policy
 from kit.lr.clock import policy_groups
+from kit.lr.phases import phase_spans
 from kit.model.groups import depth_groups
 from kit.training.config import OptimizerConfig
 from kit.training.optimizer import build_optimizer
@@ -100,19 +101,21 @@ def test_phases_meet_without_a_gap_or_an_overlap(config, clock):
     """Each step belongs to one phase, and the phases fill the training in their order."""
     built = config.build()
     assume(fits(built, groups(), clock))
-    spans = built._spans(clock.total_steps, clock.steps_per_epoch)
-    assert spans[0][0] == 0
-    assert spans[-1][1] == clock.total_steps
-    assert all(end == begin for (_, end), (begin, _) in itertools.pairwise(spans))
-    assert all(begin < end for begin, end in spans)
-    phase, within = built._at(clock)
-    owners = [
-        each
-        for each, (begin, end) in zip(built.phases, spans, strict=True)
+    each = phase_spans(built.phases, clock.total_steps, clock.steps_per_epoch)
+    assert each[0][0] == 0
+    assert each[-1][1] == clock.total_steps
+    assert all(end == begin for (_, end), (begin, _) in itertools.pairwise(each))
+    assert all(begin < end for begin, end in each)
+    ((phase, begin, end),) = [
+        (phase, begin, end)
+        for phase, (begin, end) in zip(built.phases, each, strict=True)
         if begin - 1e-9 <= clock.step < end - 1e-9
     ]
-    assert owners == [phase] or len(built.phases) == 1
+    within = Clock(max(0.0, clock.step - begin), end - begin, clock.steps_per_epoch)
     assert 0 <= within.progress < 1
+    rates, frozen = built.rates(clock, groups()), phase.frozen(within, groups())
+    assert rates.frozen.tolist() == frozen.tolist()
+    np.testing.assert_array_equal(rates.lr[~frozen], phase.lr(within, groups())[~frozen])
 
 
 @pytest.mark.parametrize("name", READY)

@@ -9,7 +9,6 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from support.refusals import refusal_of
 
-from kit.competition import labels as module
 from kit.competition.config import CompetitionConfig, NamesConfig
 from kit.competition.labels import MultiLabel, SingleLabel, encode_columns, split_labels
 from kit.competition.load import Competition, load_competition
@@ -218,23 +217,6 @@ def test_of_many_odd_cells_five_are_named_with_their_rows():
         "t: column 'a' has to hold 0 or 1; it has 'x' in row 2, 'x' in row 4, 'x' in row 6, 'x' in row 8, 'x' in "
         "row 10 and 3 more"
     )
-
-
-def test_a_text_is_looked_at_once_however_many_rows_say_it(monkeypatch):
-    """Of 142,000 rows and 3,474 classes nothing else is done in time."""
-    number, parsed = module._number, []
-    monkeypatch.setattr(module, "_number", lambda text: parsed.append(text) or number(text))
-    table = pd.DataFrame({"a": ["0", "1", "1.0", "0"] * 500})
-    assert encode_columns(table, ["a"], "x")[:, 0].tolist() == [False, True, True, False] * 500
-    assert sorted(parsed) == ["0", "1", "1.0"]
-    classes = tuple(map(str, range(50)))
-    for format, cells in ((SingleLabel(classes), ["3.0", "7"]), (MultiLabel(classes), ["3.0 7", "7"])):
-        module._places.cache_clear()
-        parsed.clear()
-        format.encode(cells * 500, "x")
-        assert len(parsed) <= len(classes) + 1
-        info = module._places.cache_info()
-        assert info.hits + info.misses == 1  # each hashes all classes
 
 
 def test_a_label_is_a_class_as_text_or_as_a_number():
