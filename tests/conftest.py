@@ -1,5 +1,6 @@
 """Fixtures that all tests share."""
 
+import gc
 import os
 from pathlib import Path
 
@@ -23,3 +24,5 @@ def _threads():
     import torch
 
     torch.set_num_threads(2)
+    gc.collect()
+    gc.freeze()  # a training ends with a collection, which would look at every module and test anew

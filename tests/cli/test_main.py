@@ -43,21 +43,20 @@ def test_help_loads_nothing_heavy():
     assert printed.splitlines()[-1].split() == ["loaded:"]
 
 
-def test_run_twice_and_grade(config, competition, tmp_path):
+def test_run_twice_and_grade(config, competition, tmp_path, monkeypatch, capsys):
     first = kit("run", str(config), "--output", str(tmp_path))
     assert first.returncode == 0, first.stderr
     assert "uniform seed 0 fold 0: macro F1" in first.stdout
     assert "pooled out-of-fold macro F1" in first.stdout
     assert "(12 of 36 rows)" in first.stdout
-    second = kit("run", str(config), "--output", str(tmp_path))
-    assert second.returncode == 0, second.stderr
-    assert "Nothing to train: all 1 runs" in second.stdout
-    graded = kit(
-        "grade", f"{tmp_path}/submissions/tiny.csv", f"{competition}/solution.csv", "--config", str(config)
-    )
-    assert graded.returncode == 0, graded.stderr
-    assert graded.stdout.startswith("macro F1 ")
-    assert graded.stdout.endswith("(9 rows)\n")
+    code, output, errors = kit_here(monkeypatch, capsys, "run", str(config), "--output", str(tmp_path))
+    assert code == 0, errors
+    assert "Nothing to train: all 1 runs" in output
+    files = (f"{tmp_path}/submissions/tiny.csv", f"{competition}/solution.csv")
+    code, output, errors = kit_here(monkeypatch, capsys, "grade", *files, "--config", str(config))
+    assert code == 0, errors
+    assert output.startswith("macro F1 ")
+    assert output.endswith("(9 rows)\n")
 
 
 def test_an_invalid_submission_is_told_why_and_fails(config, competition, tmp_path, monkeypatch, capsys):

@@ -1,17 +1,13 @@
 """`kit find-lr`: all groups together and each in turn, as a user types it."""
 
-import sys
-from types import SimpleNamespace
-
 import numpy as np
 import pandas as pd
 import pytest
 import yaml
 from support.colours import experiment_content
-from support.commands import kit_anew
+from support.commands import kit_here
 from support.refusals import refusal_of
 
-from kit.cli.main import main
 from kit.core.yaml import parse_yaml
 from kit.experiment.config import load_experiment, validate
 from kit.experiment.find_lr import FindLrResult, RangeSearch, find_lr
@@ -25,13 +21,7 @@ def kit(monkeypatch, capsys):
 
     def run(*arguments, cwd):
         monkeypatch.chdir(cwd)
-        monkeypatch.setattr(sys, "argv", ["kit", *map(str, arguments)])
-        try:
-            main()
-            code = 0
-        except SystemExit as stop:
-            code = stop.code or 0
-        return SimpleNamespace(returncode=code, **capsys.readouterr()._asdict())
+        return kit_here(monkeypatch, capsys, *map(str, arguments))
 
     return run
 
@@ -76,12 +66,14 @@ def test_a_group_in_turn_leaves_the_others_at_their_rate(competition, tmp_path, 
     assert len(set(starts)) == 1  # the same weights, the same first batch
 
 
-def test_the_command_prints_suggestions_and_writes_csv_and_png(competition, tmp_path):
+def test_the_command_prints_suggestions_and_writes_csv_and_png(competition, tmp_path, kit):
     config(competition, tmp_path, {"lr": "slice(1e-4, 1e-2)", "groups": "stage"})
-    done = kit_anew("find-lr", "config.yaml", "--end", "1e3", "--csv", "lr.csv", "--png", "lr.png", cwd=tmp_path)
-    assert done.returncode == 0, done.stderr
-    assert "mine, all: valley " in done.stdout
-    pasted = done.stdout.split("ready to paste (rates by depth keep their ratios):\n\n")[1].splitlines()[0]
+    code, printed, errors = kit(
+        *("find-lr", "config.yaml", "--end", "1e3", "--csv", "lr.csv", "--png", "lr.png"), cwd=tmp_path
+    )
+    assert code == 0, errors
+    assert "mine, all: valley " in printed
+    pasted = printed.split("ready to paste (rates by depth keep their ratios):\n\n")[1].splitlines()[0]
     rate = PolicyConfig.model_validate(parse_yaml(pasted, "pasted")).build()
     assert rate.phases[0].profile.ratio == pytest.approx(0.01, rel=0.02)
     table = pd.read_csv(tmp_path / "lr.csv")
@@ -93,9 +85,11 @@ def test_the_command_prints_suggestions_and_writes_csv_and_png(competition, tmp_
 
 def test_the_suggested_profile_can_be_pasted_into_a_policy(competition, tmp_path, kit):
     experiment = config(competition, tmp_path, {"lr": 1e-2, "groups": "coarse"})
-    done = kit("find-lr", "config.yaml", "--by-depth", "--steps", 40, "--png", "lr.png", cwd=tmp_path)
-    assert done.returncode == 0, done.err
-    pasted = done.out.split("in place of the policy's:\n\n")[1]
+    code, printed, errors = kit(
+        "find-lr", "config.yaml", "--by-depth", "--steps", 40, "--png", "lr.png", cwd=tmp_path
+    )
+    assert code == 0, errors
+    pasted = printed.split("in place of the policy's:\n\n")[1]
     content = experiment_content(competition) | {"policies": {"found": parse_yaml(pasted, "pasted")}}
     (tmp_path / "next.yaml").write_text(yaml.safe_dump(content))
     policy = load_experiment(tmp_path / "next.yaml").policies["found"].build()
@@ -137,9 +131,9 @@ def test_groups_that_the_policy_freezes_stay_frozen_in_what_is_pasted(competitio
         "profile": {"name": "explicit", "groups": {"stem": 0}},
     }
     config(competition, tmp_path, policy)
-    done = kit("find-lr", "config.yaml", "--by-depth", "--steps", 30, cwd=tmp_path)
-    assert done.returncode == 0, done.err
-    pasted = PolicyConfig.model_validate(parse_yaml(done.out.split("in place of the policy's:\n\n")[1], "pasted"))
+    code, printed, errors = kit("find-lr", "config.yaml", "--by-depth", "--steps", 30, cwd=tmp_path)
+    assert code == 0, errors
+    pasted = PolicyConfig.model_validate(parse_yaml(printed.split("in place of the policy's:\n\n")[1], "pasted"))
     assert next(iter(pasted.profile.groups.values())) == 0
     assert max(pasted.profile.groups.values()) == 1
     assert (pasted.groups, pasted.equalise) == ("coarse", False)
@@ -163,12 +157,12 @@ def test_a_group_that_no_rate_harms_gets_the_highest_of_the_others():
 def test_phases_are_told_by_what_to_multiply(competition, tmp_path, kit):
     phases = [{"fraction": 0.5, "lr": 1e-3}, {"lr": 3e-3}]
     config(competition, tmp_path, {"lr": 1e-2, "groups": "stage", "phases": phases})
-    done = kit("find-lr", "config.yaml", "--steps", 40, "--start", 1e-4, cwd=tmp_path)
-    assert done.returncode == 0, done.err
-    factor = float(done.out.split("multiply every lr of the policy and its phases by ")[1])
-    assert factor == pytest.approx(float(done.out.split("valley ")[1].split(",")[0]) / 3e-3, rel=0.02)
-    done = kit("find-lr", "config.yaml", "--by-depth", cwd=tmp_path)
-    assert done.err == (
+    code, printed, errors = kit("find-lr", "config.yaml", "--steps", 40, "--start", 1e-4, cwd=tmp_path)
+    assert code == 0, errors
+    factor = float(printed.split("multiply every lr of the policy and its phases by ")[1])
+    assert factor == pytest.approx(float(printed.split("valley ")[1].split(",")[0]) / 3e-3, rel=0.02)
+    code, printed, errors = kit("find-lr", "config.yaml", "--by-depth", cwd=tmp_path)
+    assert errors == (
         "error: find-lr: --by-depth needs a policy of one phase, mine has 2; take a plain one, like "
         "--policy uniform\n"
     )

@@ -7,7 +7,7 @@ import pandas as pd
 import pytest
 import yaml
 from support.colours import experiment_content
-from support.commands import kit_anew
+from support.commands import kit_here
 from support.refusals import refusal_of
 
 from kit.cli.show import BARS, scaled, sketch
@@ -17,6 +17,14 @@ from kit.experiment.run import run
 from kit.lr.registry import building_blocks, policy_files, ready_policies
 
 ROOT = Path(__file__).parents[2]
+
+
+@pytest.fixture
+def kit(tmp_path, monkeypatch, capsys):
+    """The command line in a folder of its own, in a wide terminal: (exit code, output, errors)."""
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setenv("COLUMNS", "160")
+    return lambda *words: kit_here(monkeypatch, capsys, *words)
 
 
 def test_what_is_shown_is_what_training_realises(competition, tmp_path):
@@ -35,14 +43,14 @@ def test_what_is_shown_is_what_training_realises(competition, tmp_path):
             assert [group.name for group in each.groups] == realised["groups"].tolist()
 
 
-def test_the_command_shows_a_table_and_writes_csv_and_png(competition, tmp_path):
+def test_the_command_shows_a_table_and_writes_csv_and_png(competition, tmp_path, kit):
     content = experiment_content(competition, training={"epochs": 4})
     content["policies"] = {"tune": {"lr": 2e-3, "groups": "coarse", "phases": "fine_tune"}}
     (tmp_path / "config.yaml").write_text(yaml.safe_dump(content))
-    done = kit_anew("lr", "config.yaml", "--csv", "out/rates.csv", "--png", "out/rates.png", cwd=tmp_path)
-    assert done.returncode == 0, done.stderr
-    assert "tune: 12 updates, 3 an epoch" in done.stdout
-    assert "8e-06*" in done.stdout  # frozen but for norms
+    code, printed, errors = kit("lr", "config.yaml", "--csv", "out/rates.csv", "--png", "out/rates.png")
+    assert code == 0, errors
+    assert "tune: 12 updates, 3 an epoch" in printed
+    assert "8e-06*" in printed  # frozen but for norms
     assert not (tmp_path / "runs").exists()
     table = pd.read_csv(tmp_path / "out/rates.csv")
     assert list(table.columns[:5]) == ["policy", "step", "epoch", "momentum", "frozen"]
@@ -86,10 +94,10 @@ def test_a_policy_that_does_not_fit_is_refused_before_any_training(competition, 
     assert not list(tmp_path.glob("runs/*/*"))
 
 
-def test_all_ready_policies_and_parts_are_listed(tmp_path):
-    done = kit_anew("policies", cwd=tmp_path)
-    assert done.returncode == 0, done.stderr
-    lines = {line.split()[0]: line for line in done.stdout.splitlines() if line.startswith("  ") and line.strip()}
+def test_all_ready_policies_and_parts_are_listed(tmp_path, kit):
+    code, printed, errors = kit("policies")
+    assert code == 0, errors
+    lines = {line.split()[0]: line for line in printed.splitlines() if line.startswith("  ") and line.strip()}
     ready = ready_policies()
     assert set(ready) == {file.stem for file in (ROOT / "configs/policies").glob("*.yaml")}
     for name in [*ready, *(name for members in building_blocks().values() for name in members)]:
@@ -110,13 +118,13 @@ def test_a_policy_beside_the_config_hides_the_kits_own(tmp_path, monkeypatch):
     assert files["cosine"].parent == ROOT / "configs/policies"
 
 
-def test_a_policy_file_that_is_none_is_named_when_listing(tmp_path):
+def test_a_policy_file_that_is_none_is_named_when_listing(tmp_path, kit):
     folder = tmp_path / "configs/policies"
     folder.mkdir(parents=True)
     (folder / "mine.yaml").write_text("lr: 1e-2\nprofil: uniform\n")
-    done = kit_anew("policies", cwd=tmp_path)
-    assert done.returncode == 1
-    assert done.stderr == "error: configs/policies/mine.yaml: profil: unknown key; did you mean profile?\n"
+    code, _, errors = kit("policies")
+    assert code == 1
+    assert errors == "error: configs/policies/mine.yaml: profil: unknown key; did you mean profile?\n"
 
 
 def test_a_sketch_is_on_a_log_scale():
@@ -150,20 +158,22 @@ def test_a_rate_is_scaled_as_it_is_written():
     ],
 )
 @pytest.mark.parametrize("command", ["lr", "find-lr"])
-def test_output_that_cannot_be_written_is_found_before_any_work(competition, tmp_path, command, option, message):
+def test_output_that_cannot_be_written_is_found_before_any_work(
+    competition, tmp_path, command, option, message, kit
+):
     (tmp_path / "config.yaml").write_text(yaml.safe_dump(experiment_content(competition)))
     (tmp_path / "folder.png").mkdir()
     (tmp_path / "file").write_text("")
-    done = kit_anew(command, "config.yaml", *option, cwd=tmp_path)
-    assert (done.returncode, done.stderr, done.stdout) == (1, f"error: {message}\n", "")
+    code, printed, errors = kit(command, "config.yaml", *option)
+    assert (code, errors, printed) == (1, f"error: {message}\n", "")
 
 
-def test_policies_beside_a_config_are_listed_with_it(tmp_path):
+def test_policies_beside_a_config_are_listed_with_it(tmp_path, kit):
     (tmp_path / "deep/policies").mkdir(parents=True)
     (tmp_path / "deep/policies/mine.yaml").write_text("lr: 1e-2\ndescription: My own idea.")
-    assert "My own idea." in kit_anew("policies", "deep/config.yaml", cwd=tmp_path).stdout
-    assert "My own idea." not in kit_anew("policies", cwd=tmp_path).stdout
+    assert "My own idea." in kit("policies", "deep/config.yaml")[1]
+    assert "My own idea." not in kit("policies")[1]
     (tmp_path / "deep/policies/empty.yaml").write_text("")
-    assert kit_anew("policies", "deep/config.yaml", cwd=tmp_path).stderr == (
+    assert kit("policies", "deep/config.yaml")[2] == (
         "error: deep/policies/empty.yaml: is empty; a policy has at least `lr`\n"
     )

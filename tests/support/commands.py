@@ -34,9 +34,3 @@ def kit_here(monkeypatch, capsys, *words: str) -> tuple[int, str, str]:
         code = stop.code or 0
     captured = capsys.readouterr()
     return code, captured.out, captured.err
-
-
-def kit_anew(*arguments, cwd):
-    command = [sys.executable, "-m", "kit", *map(str, arguments)]
-    environment = {"PYTHONPATH": str(ROOT), "PATH": "/usr/bin:/bin", "HF_HUB_OFFLINE": "1", "COLUMNS": "160"}
-    return subprocess.run(command, capture_output=True, text=True, cwd=cwd, env=environment, check=False)

@@ -4,6 +4,7 @@ import copy
 import json
 import os
 import signal
+import time
 from pathlib import Path
 
 import numpy as np
@@ -285,7 +286,7 @@ def test_a_process_killed_for_good_goes_on_with_the_same_bits(competition, tmp_p
     process = kit_run(config, tmp_path / "killed")
     checkpoint = tmp_path / "killed/runs/tiny/uniform/seed0/fold0/checkpoint.pt"
     while not checkpoint.exists() and process.poll() is None:
-        pass
+        time.sleep(0.01)
     os.kill(process.pid, signal.SIGKILL)
     assert process.wait() == -signal.SIGKILL
     done = torch.load(checkpoint, weights_only=True)["step"]
