@@ -134,7 +134,7 @@ def test_another_fold_that_is_not_there_yet_leaves_rows_out(several, folder, tmp
         run = folder.run(RunKey("uniform", seed, 2))
         run.write(run.record.with_fields(status="running"))
     scores = pool(experiment, folder, tmp_path).scores
-    assert (scores["oof_rows"], scores["train_rows"], len(scores["runs"])) == (200, 300, 4)
+    assert (scores.oof_rows, scores.train_rows, len(scores.runs)) == (200, 300, 4)
 
 
 def test_a_single_fold_is_cross_fitted_in_parts(several, folder, tmp_path):
