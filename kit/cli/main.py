@@ -314,9 +314,10 @@ def submit(
 
     if (file is None) == (kernel is None):
         raise KitError("give a submission FILE, or --kernel DIR for a code competition")
-    if file:
+    if file is not None:
         entry = submit_file(file, Kaggle(say), config=config, message=message, again=again, output=output, say=say)
     else:
+        assert kernel is not None
         entry = submit_kernel(kernel, Kaggle(say), message=message, again=again, output=output, say=say)
     private = f", private {entry.private}" if entry.private else ""
     cv = f"; CV {entry.cv}" if entry.cv else ""

@@ -2,13 +2,16 @@
 
 from collections.abc import Mapping
 from dataclasses import dataclass
-from typing import Literal
+from typing import TYPE_CHECKING, Literal
 
 import numpy as np
 
 from kit.core.errors import KitError
 from kit.scoring.config import ScoringConfig
 from kit.scoring.f1 import fbeta, score
+
+if TYPE_CHECKING:
+    from scipy.sparse import csr_matrix
 
 _CELLS = 2**20  # units × resamples held at a time: 8 MB an array
 
@@ -67,7 +70,7 @@ def bootstrap(
     for name in predicted:
         if name != baseline:
             low, high = np.quantile(scores[name] - scores[baseline], [(1 - level) / 2, (1 + level) / 2]).tolist()
-            kind = "rows" if groups is None else "groups"
+            kind: Literal["rows", "groups"] = "rows" if groups is None else "groups"
             made[name] = BootstrapResult(whole[name] - whole[baseline], low, high, resamples, kind, len(truth))
     return made
 
@@ -76,7 +79,7 @@ class _Tables:
     """What the score is computed from, summed over each unit: sparse [classes, units], or float [units]."""
 
     def __init__(
-        self, truth, predicted: Mapping[str, np.ndarray], units: np.ndarray, config: ScoringConfig
+        self, truth: np.ndarray, predicted: Mapping[str, np.ndarray], units: np.ndarray, config: ScoringConfig
     ) -> None:
         self.config, self.one_label = config, truth.ndim == 1
         self.by_row = config.average == "samples" and not self.one_label
@@ -113,11 +116,13 @@ class _Tables:
         }
 
 
-def _score_of_counts(hits, chosen, positive, one_label: bool, config: ScoringConfig) -> np.ndarray:
+def _score_of_counts(
+    hits: np.ndarray, chosen: np.ndarray, positive: np.ndarray, one_label: bool, config: ScoringConfig
+) -> np.ndarray:
     """`kit.scoring.f1.score` of counts [classes, resamples] → [resamples]."""
     if config.average == "micro":
-        sums = (each.sum(axis=0) for each in (hits, chosen, positive))
-        return fbeta(*sums, config.beta, config.zero_division)
+        hit, picked, true = (each.sum(axis=0) for each in (hits, chosen, positive))
+        return fbeta(hit, picked, true, config.beta, config.zero_division)
     values = fbeta(hits, chosen, positive, config.beta, config.zero_division)
     if one_label and config.average == "binary":
         return values[1]
@@ -133,7 +138,7 @@ def _f_of_rows(truth: np.ndarray, labels: np.ndarray, config: ScoringConfig) -> 
     return fbeta(hits, chosen, positive, config.beta, config.zero_division)
 
 
-def _labels(labels: np.ndarray, classes: int):
+def _labels(labels: np.ndarray, classes: int) -> "csr_matrix":
     """Labels, int [rows] or bool [rows, classes], as a sparse matrix [classes, rows] of ones."""
     if labels.ndim == 1:
         return _indicator(labels, classes).T.tocsr()
@@ -142,7 +147,7 @@ def _labels(labels: np.ndarray, classes: int):
     return sparse.csr_matrix(labels, dtype=np.float64).T.tocsr()
 
 
-def _indicator(which: np.ndarray, number: int):
+def _indicator(which: np.ndarray, number: int) -> "csr_matrix":
     """Sparse [len(which), number] with a one a row, at `which`."""
     from scipy import sparse
 

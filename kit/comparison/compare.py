@@ -7,7 +7,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from kit.comparison.record import content_of, write_table
-from kit.comparison.tuning import check_tuning, equalised, to_equalise, trial_folder, trials, variants
+from kit.comparison.tuning import baseline_of, check_tuning, equalised, to_equalise, trial_folder, trials, variants
 from kit.comparison.views import Tuning, tuned_runs, tuning_of, views_of
 from kit.core.errors import Diverged, KitError, Say, ignore, some
 from kit.core.files import write_json
@@ -68,9 +68,10 @@ def compare(
     whole = experiment.model_copy(update={"policies": experiment.policies | variants(experiment)})
     options = RunOptions.of(options)
     folder = ExperimentDir(options.dirs.runs / experiment.name)
+    known: dict[str, ScoredRuns] = {}
     if stored:
         loaded, main = _open_stored(whole, folder, options), True
-        tuning, known, trained = tuning_of(loaded, experiment), {}, 0
+        tuning, trained = tuning_of(loaded, experiment), 0
     else:
         from kit.experiment.runner import Runner
 
@@ -141,7 +142,7 @@ def _train(experiment: ExperimentConfig, runner: "Runner") -> tuple[Tuning | Non
         keys = [RunKey(trial.variant, trial.seed, trial.fold) for trial in each if trial.within == within]
         trained += _trained(where, keys, "tuning")
     tuning = tuning_of(runner.loaded, experiment)
-    if experiment.compare.baseline not in tuning.chosen:  # nothing to compare the tuned policies with
+    if tuning is None or baseline_of(experiment) not in tuning.chosen:  # nothing to compare with
         return tuning, known, trained
     keys = [RunKey(*key) for key in tuned_runs(experiment, tuning).values()]
     return tuning, known, trained + _trained(runner, keys, "tuned")

@@ -30,7 +30,9 @@ class VarianceParts:
     within: float
 
 
-def corrected_interval(differences, folds, ratio: float, level: float = 0.95) -> Interval | None:
+def corrected_interval(
+    differences: Sequence[float] | np.ndarray, folds: Sequence[int] | np.ndarray, ratio: float, level: float = 0.95
+) -> Interval | None:
     """Confidence interval and test of a mean difference over folds, corrected for training sets that overlap.
 
     differences float [runs]; folds int [runs], which fold each is of; ratio: held-out rows / training rows; level:
@@ -71,10 +73,10 @@ def holm(p: Sequence[float]) -> np.ndarray:
     The i-th smallest of m is multiplied by m − i + 1, and none is less than a smaller one's. Holm 1979, A simple
     sequentially rejective multiple test procedure, Scandinavian Journal of Statistics 6.
     """
-    p = np.asarray(p, dtype=np.float64)
-    order = np.argsort(p, kind="stable")
-    adjusted = np.empty(len(p))
-    adjusted[order] = np.maximum.accumulate(p[order] * np.arange(len(p), 0, -1))
+    values = np.asarray(p, dtype=np.float64)
+    order = np.argsort(values, kind="stable")
+    adjusted = np.empty(len(values))
+    adjusted[order] = np.maximum.accumulate(values[order] * np.arange(len(values), 0, -1))
     return np.minimum(adjusted, 1)
 
 
@@ -92,7 +94,7 @@ def smallest_detectable(
     return float(quantiles.sum() * standard_error)
 
 
-def variance_parts(differences, folds) -> VarianceParts:
+def variance_parts(differences: Sequence[float] | np.ndarray, folds: Sequence[int] | np.ndarray) -> VarianceParts:
     """Variance between folds beyond seed noise, and of seeds within a fold; shapes as in `corrected_interval`.
 
     One-way random effects, by analysis of variance, with any number of seeds a fold: within = MSW, between =
@@ -139,7 +141,9 @@ def seeds_to_decide(
     return int(seeds[np.argmax(decided)]) if decided.any() else None
 
 
-def _by_fold(differences, folds) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+def _by_fold(
+    differences: Sequence[float] | np.ndarray, folds: Sequence[int] | np.ndarray
+) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
     """Mean and number of runs of each fold, and which of them each run belongs to."""
     _, where, counts = np.unique(np.asarray(folds), return_inverse=True, return_counts=True)
     return np.bincount(where, weights=np.asarray(differences, dtype=np.float64)) / counts, counts, where

@@ -1,7 +1,7 @@
 """A comparison written down: statistics of each view, headline, ledger; comparison.json and comparison.csv."""
 
 import csv
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -9,6 +9,7 @@ import numpy as np
 
 from kit.comparison.bootstrap import BootstrapResult, bootstrap
 from kit.comparison.statistics import compare as compare_scores
+from kit.comparison.tuning import baseline_of
 from kit.comparison.views import VIEWS, Pair, Tuning, View, check_fair, check_run, machines_of, size_of
 from kit.core.errors import some
 from kit.core.files import atomic
@@ -43,14 +44,14 @@ def content_of(
     return {
         "experiment": experiment.name,
         "metric": experiment.scoring.title,
-        "baseline": config.baseline,
+        "baseline": baseline_of(experiment),
         "level": config.level,
         "power": POWER,
         "margin": config.margin,
         "ratio": float(np.mean(list(ratio.values()))),
         "scoring": experiment.scoring.canonical(),
         "missing": list(missing),
-        "headline": _headline(compared, config.baseline, experiment.scoring.title),
+        "headline": _headline(compared, baseline_of(experiment), experiment.scoring.title),
         "views": compared,
         "ledger": _ledger(experiment, loaded, views, tuning),
         "tuning": [
@@ -92,7 +93,7 @@ def _compared(
     made = (
         compare_scores(
             scores,
-            config.baseline,
+            baseline_of(experiment),
             ratio,
             margin=config.margin,
             level=config.level,
@@ -128,7 +129,7 @@ def _compared(
     }
 
 
-def _decided(runs, loaded: LoadedExperiment) -> ScoredRuns:
+def _decided(runs: Iterable[RunDir], loaded: LoadedExperiment) -> ScoredRuns:
     return decided(list(runs), loaded.competition, loaded.folds, loaded.config.scoring)
 
 
@@ -167,7 +168,7 @@ def _bootstraps(
     view: View, results: Mapping[str, ScoredRuns], experiment: ExperimentConfig, loaded: LoadedExperiment
 ) -> dict[str, BootstrapResult]:
     """Of each policy against the baseline, on the runs that both have."""
-    baseline, level = experiment.compare.baseline, experiment.compare.level
+    baseline, level = baseline_of(experiment), experiment.compare.level
     if baseline not in results:
         return {}
     alike: dict[frozenset, list[str]] = {}

@@ -100,8 +100,8 @@ def compare(
         name: corrected_interval(pair.differences, pair.folds, pair.mean_of(ratio), level)
         for name, pair in pairs.items()
     }
-    tested = [name for name, interval in intervals.items() if interval is not None]
-    adjusted = dict(zip(tested, holm([intervals[name].p for name in tested]).tolist(), strict=True))
+    tested = {name: interval.p for name, interval in intervals.items() if interval is not None}
+    adjusted = dict(zip(tested, holm(list(tested.values())).tolist(), strict=True))
     design = _Design(ratio, margin, level, power, metric, len(tested))
     comparisons = [
         _comparison(pair, baseline, intervals[name], adjusted.get(name), bootstraps.get(name), design)
@@ -184,8 +184,9 @@ def _comparison(
 ) -> PairedComparison:
     differences, folds, seeds = pair.differences, pair.folds.tolist(), pair.seeds.tolist()
     mean = interval.difference if interval else float(differences.mean())
-    verdict, needed, detectable, words = "undecided", None, None, no_interval(pair, mean, resampled)
-    if interval is not None:
+    verdict: Literal["better", "worse", "equivalent", "undecided"] = "undecided"
+    needed, detectable, words = None, None, no_interval(pair, mean, resampled)
+    if interval is not None and p_holm is not None:  # each interval has been tested
         level, tested = design.level, design.tested
         detectable = smallest_detectable(interval.standard_error, interval.df, level, design.power, tested)
         closer = at_level(interval, 1 - 2 * (1 - level) / tested)

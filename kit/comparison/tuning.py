@@ -63,6 +63,11 @@ def compared_folds(experiment: ExperimentConfig) -> tuple[int, ...]:
     return tuple(fold for fold in experiment.folds.chosen if fold not in apart)
 
 
+def baseline_of(experiment: ExperimentConfig) -> str:
+    """Return the policy that the others are compared with: the one that the config names, else the first."""
+    return experiment.compare.baseline or next(iter(experiment.policies))
+
+
 def check_tuning(experiment: ExperimentConfig) -> None:
     """KitError where the config names folds that cannot tune, or none are left to compare."""
     tune, folds = experiment.compare.tune, experiment.folds
@@ -115,7 +120,7 @@ def to_equalise(experiment: ExperimentConfig) -> tuple[str, ...]:
 
 def variants(experiment: ExperimentConfig) -> dict[str, PolicyConfig]:
     """Every policy that comparing trains beside those of the config, by name."""
-    made = {}
+    made: dict[str, PolicyConfig] = {}
     tune = experiment.compare.tune
     for name, config in experiment.policies.items():
         rates = tune.rates if tune else ()
@@ -123,7 +128,7 @@ def variants(experiment: ExperimentConfig) -> dict[str, PolicyConfig]:
         if name in to_equalise(experiment):
             each.append(equalised(name, config))
         for variant, content in each:
-            taken = experiment.policies.get(variant, made.get(variant, content))
+            taken = experiment.policies.get(variant) or made.get(variant) or content
             if taken.canonical() != content.canonical():
                 raise KitError(f"policies.{variant}: this name is needed for {name} at another rate; rename it")
             if len(variant) > LONGEST:
@@ -139,7 +144,7 @@ def trials(experiment: ExperimentConfig) -> list[Trial]:
         return []
     if tune.folds == "nested":
         k = experiment.folds.k
-        places = [((fold + 1) % k, fold) for fold in experiment.folds.chosen]
+        places: list[tuple[int, int | None]] = [((fold + 1) % k, fold) for fold in experiment.folds.chosen]
     else:
         places = [(fold, None) for fold in tune.folds]
     return [
@@ -180,7 +185,10 @@ def choose_rates(
         policy: {fold: _best(policy, fold, scores, tune) for fold in compared_folds(experiment)}
         for policy in experiment.policies
     }
-    return {policy: by_fold for policy, by_fold in best.items() if all(by_fold.values())}
+    found = {
+        policy: {fold: chosen for fold, chosen in by_fold.items() if chosen} for policy, by_fold in best.items()
+    }
+    return {policy: by_fold for policy, by_fold in found.items() if len(by_fold) == len(best[policy])}
 
 
 def _best(policy: str, fold: int, scores: Mapping[Trial, float | None], tune: TuneConfig) -> ChosenRate | None:

@@ -8,6 +8,7 @@ from typing import Literal
 from kit.comparison.tuning import (
     ChosenRate,
     Trial,
+    baseline_of,
     choose_rates,
     compared_folds,
     equalised,
@@ -18,7 +19,7 @@ from kit.comparison.tuning import (
 from kit.core.errors import KitError, some
 from kit.core.runs import ExperimentDir, RunDir, RunKey, RunRecord
 from kit.core.settings import fingerprint
-from kit.experiment.config import ExperimentConfig
+from kit.experiment.config import ExperimentConfig, TuneConfig
 from kit.experiment.loaded import LoadedExperiment
 
 VIEWS = {"raw": "as they are", "tuned": "tuned", "equalised": "at equal mean rate"}  # in words
@@ -88,7 +89,7 @@ def views_of(
 
     KitError where the baseline has no runs, or diverged, as it is.
     """
-    folder, baseline = loaded.folder, experiment.compare.baseline
+    folder, baseline, tune = loaded.folder, baseline_of(experiment), experiment.compare.tune
     pairs = [(seed, fold) for seed in experiment.seeds for fold in experiment.folds.chosen]
     own = {(name, pair): RunKey(name, *pair) for name in experiment.policies for pair in pairs}
     raw = _view("raw", "Each policy with the rates that it states.", own, folder)
@@ -98,17 +99,17 @@ def views_of(
     if not raw.runs[baseline]:
         raise KitError(f"compare: the baseline {baseline} has no finished runs; train it (leave out --stored)")
     others, missing = [], []
-    if tuning:
+    if tuning and tune:
         keys = {place: RunKey(*key) for place, key in tuned_runs(experiment, tuning).items()}
-        others.append(_view("tuned", _about_tuning(experiment), keys, folder, _edges(tuning)))
+        others.append(_view("tuned", _about_tuning(tune), keys, folder, _edges(tuning)))
         for name in experiment.policies:
             if name not in tuning.chosen:
                 which = f"the baseline {name}" if name == baseline else name
-                where = ", without one of the folds" if experiment.compare.tune.folds == "nested" else ""
+                where = ", without one of the folds" if tune.folds == "nested" else ""
                 missing.append(
                     f"Not compared tuned: {which} diverged at every rate that was tried{where}; try lower ones."
                 )
-    elif experiment.compare.tune:
+    elif tune:
         missing.append("Not compared tuned: not all of its runs are there.")
     if names := to_equalise(experiment):
         same = {name: equalised(name, experiment.policies[name])[0] for name in names}
@@ -126,7 +127,11 @@ def views_of(
 
 
 def _view(
-    name: str, about: str, keys: Mapping[tuple[str, Pair], RunKey], folder: ExperimentDir, note: str | None = None
+    name: Literal["raw", "tuned", "equalised"],
+    about: str,
+    keys: Mapping[tuple[str, Pair], RunKey],
+    folder: ExperimentDir,
+    note: str | None = None,
 ) -> View:
     """Of the runs that stand for each policy, seed and fold, those that are there."""
     runs: dict[str, dict[Pair, RunDir]] = {policy: {} for policy, _ in keys}
@@ -138,8 +143,7 @@ def _view(
     return View(name, about, {name: runs[name] for name in runs if name not in diverged}, diverged, note)
 
 
-def _about_tuning(experiment: ExperimentConfig) -> str:
-    tune = experiment.compare.tune
+def _about_tuning(tune: TuneConfig) -> str:
     rates = some([f"{rate:g}" for rate in tune.rates], 20)
     if tune.folds == "nested":
         where = "within the other folds of each fold that is compared (trained on all but two, scored on one)"
@@ -192,7 +196,7 @@ def check_fair(view: View) -> None:
 
 def size_of(view: View) -> str:
     """How many folds and seeds each policy was trained on."""
-    sizes = {}
+    sizes: dict[str, list[str]] = {}
     for name, runs in view.runs.items():
         folds, seeds = {fold for _, fold in runs}, {seed for seed, _ in runs}
         whole = len(runs) == len(folds) * len(seeds)

@@ -160,7 +160,8 @@ def _there(dirs: OutputDirs) -> list[str]:
     found = []
     for config in sorted(dirs.runs.glob("*/experiment.yaml")):
         folder = ExperimentDir(config.parent)
-        _, *later = stored_experiment(folder).policies
+        stored = stored_experiment(folder)
+        later = list(stored.policies)[1:] if stored else []
         found += [folder.path.name, *(f"{folder.path.name}/{policy}" for policy in later)]
     return found
 
@@ -240,10 +241,10 @@ def _pool(member: BlendMember, first: BlendMember, competition: Competition, pla
     for run in member.runs:
         seen = set(pd.read_parquet(run.test, columns=["id"])["id"])
         if seen != wanted:
-            odd = some(sorted(seen ^ wanted), 3)
+            rows = some(sorted(seen ^ wanted), 3)
             raise KitError(
                 f"blend: {member.title} predicted other test rows than {competition.folder} has now (not both "
-                f"have {odd}); python -m kit run predicts them anew with its weights"
+                f"have {rows}); python -m kit run predicts them anew with its weights"
             )
     pool = pooled(member.runs, competition, plan)
     if odd := sorted(set(pool.oof.columns) ^ set(classes)):

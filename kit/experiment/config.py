@@ -19,8 +19,8 @@ from kit.scoring.config import ScoringConfig
 from kit.training.config import PredictionConfig, TrainingConfig
 
 
-def _like(form: str, pattern: str):
-    """A string that matches the whole of `pattern`; the message names its form."""
+def _like(form: str, pattern: str) -> AfterValidator:
+    """A check that a text matches the whole of `pattern`; the message names its form."""
     pattern = pattern.replace("SLUG", r"[A-Za-z0-9][A-Za-z0-9_-]{0,79}")
 
     def check(text: str) -> str:
@@ -28,16 +28,18 @@ def _like(form: str, pattern: str):
             raise ValueError(f"expected {form}")
         return text
 
-    return Annotated[str, AfterValidator(check)]
+    return AfterValidator(check)
 
 
-Owner = _like("a Kaggle user name", "SLUG")
+Owner = Annotated[str, _like("a Kaggle user name", "SLUG")]
 
 
-Ref = _like("owner/slug, as in the address", "SLUG/SLUG")
+Ref = Annotated[str, _like("owner/slug, as in the address", "SLUG/SLUG")]
 
 
-ModelRef = _like("owner/model/framework/variation/version", r"SLUG/SLUG/SLUG/[A-Za-z0-9][\w.-]{0,79}/\d+")
+ModelRef = Annotated[
+    str, _like("owner/model/framework/variation/version", r"SLUG/SLUG/SLUG/[A-Za-z0-9][\w.-]{0,79}/\d+")
+]
 
 
 class KernelConfig(ConfigSection):
@@ -84,7 +86,7 @@ class TuneConfig(ConfigSection):
 
     @field_validator("rates")
     @classmethod
-    def _several(cls, rates):
+    def _several(cls, rates: tuple[float, ...]) -> tuple[float, ...]:
         if len(set(rates)) < len(rates):
             raise ValueError("the same one stands there twice")
         if len(rates) < 2:
@@ -93,7 +95,7 @@ class TuneConfig(ConfigSection):
 
     @field_validator("folds")
     @classmethod
-    def _at_least_one(cls, folds):
+    def _at_least_one(cls, folds: tuple[int, ...] | Literal["nested"]) -> tuple[int, ...] | Literal["nested"]:
         if not folds:
             raise ValueError("at least one is needed")
         return folds if isinstance(folds, str) else tuple(sorted(set(folds)))
@@ -141,7 +143,7 @@ class ExperimentConfig(ConfigSection):
     kernel: KernelConfig = KernelConfig()
 
     @model_validator(mode="after")
-    def _a_file_a_channel(self):
+    def _a_file_a_channel(self) -> "ExperimentConfig":
         for side in ("train_images", "test_images"):
             images = getattr(self.competition, side)
             if isinstance(images, tuple) and len(images) != self.data.channels:
@@ -153,7 +155,7 @@ class ExperimentConfig(ConfigSection):
 
     @field_validator("policies", "seeds")
     @classmethod
-    def _not_empty(cls, values):
+    def _not_empty(cls, values: Any) -> Any:
         if not values:
             raise ValueError("at least one is needed")
         if len(set(values)) < len(values):

@@ -3,6 +3,7 @@
 from collections import defaultdict
 from collections.abc import Sequence
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import numpy as np
 
@@ -10,6 +11,9 @@ from kit.core.plotting import COLOURS, new_figure, save
 from kit.core.runs import ExperimentDir, RunDir
 from kit.lr.plots import draw_lines, rate_limits
 from kit.training.records import RateRecord, read_history
+
+if TYPE_CHECKING:
+    from matplotlib.axes import Axes
 
 COLUMNS = 5  # panels side by side
 MOST_CURVES = 8  # of scores in one panel that can be told apart
@@ -46,14 +50,14 @@ def draw_curves(folder: ExperimentDir, metric: str, order: Sequence[str] = ()) -
 
 
 def _finished(folder: ExperimentDir, order: Sequence[str]) -> dict[str, list[RunDir]]:
-    runs = {policy: [] for policy in order}
+    runs: dict[str, list[RunDir]] = {policy: [] for policy in order}
     for run in folder.runs():
         if (record := run.record).status == "finished":
             runs.setdefault(record.policy, []).append(run)
     return {policy: members for policy, members in runs.items() if members}
 
 
-def _draw_rates(axes, policy: str, runs: list[RunDir]) -> tuple[float, float]:
+def _draw_rates(axes: "Axes", policy: str, runs: list[RunDir]) -> tuple[float, float]:
     """Draws the first run's rates; the lowest one above 0 and the highest."""
     realised = RateRecord.load(runs[0].rates)
     draw_lines(axes, realised.lr, realised.groups, realised.frozen)
@@ -61,9 +65,9 @@ def _draw_rates(axes, policy: str, runs: list[RunDir]) -> tuple[float, float]:
     return rate_limits(realised.lr)
 
 
-def _draw_scores(axes, runs: dict[str, list[RunDir]], metric: str) -> None:
+def _draw_scores(axes: "Axes", runs: dict[str, list[RunDir]], metric: str) -> None:
     for (policy, members), colour in zip(runs.items(), COLOURS * len(runs), strict=False):
-        by_epoch = defaultdict(list)
+        by_epoch: dict[float, list[float]] = defaultdict(list)
         for run in members:
             for line in read_history(run.history):
                 if "valid_score" in line:
@@ -80,7 +84,7 @@ def _draw_scores(axes, runs: dict[str, list[RunDir]], metric: str) -> None:
     axes.legend(fontsize=8)
 
 
-def _draw_last_scores(axes, runs: dict[str, list[RunDir]], metric: str) -> None:
+def _draw_last_scores(axes: "Axes", runs: dict[str, list[RunDir]], metric: str) -> None:
     """A row a policy, the best on top: the last score of each run, and their mean."""
     last = {}
     for policy, members in runs.items():

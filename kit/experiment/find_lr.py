@@ -4,6 +4,7 @@ import math
 import tempfile
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
+from functools import partial
 from pathlib import Path
 
 import numpy as np
@@ -35,7 +36,7 @@ class RangeSearch:
     steps: int = 100
     by_depth: bool = False
 
-    def __post_init__(self):
+    def __post_init__(self) -> None:
         if not 0 < self.first < self.last < math.inf:
             raise KitError(f"find-lr: --start {self.first:g} has to be above 0 and below --end {self.last:g}")
         if self.steps < 30:
@@ -138,17 +139,21 @@ def _sweeps(
     search: RangeSearch, groups: Sequence[PolicyGroup], reference: ReferenceRates, policy: Policy
 ) -> dict[str, Sweep]:
     """By the name of the curve: `all`, or the group whose rate moves while the others keep their base rate."""
-    common = {"frozen": reference.frozen, "train_norm": policy.train_norm}
-    limits = (search.first, search.last, search.steps)
+    sweep = partial(
+        Sweep,
+        search.first,
+        search.last,
+        search.steps,
+        frozen=reference.frozen,
+        train_norm=policy.train_norm,
+    )
     if not search.by_depth:
-        return {"all": Sweep(*limits, reference.shape, np.zeros(len(groups)), **common)}
+        return {"all": sweep(reference.shape, np.zeros(len(groups)))}
     learning = [group for group in groups if not reference.frozen[group.index]]
     return {
-        group.name: Sweep(
-            *limits,
+        group.name: sweep(
             np.array([float(other is group) for other in groups]),
             np.where([other is group for other in groups], 0.0, reference.shape * policy.peak),
-            **common,
         )
         for group in learning
     }

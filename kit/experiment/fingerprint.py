@@ -1,5 +1,6 @@
 """Whether a run, or an experiment's folder, is of this config and this data."""
 
+from collections.abc import Iterator
 from typing import Any
 
 import numpy as np
@@ -46,7 +47,7 @@ def labels_digest(competition: Competition) -> str:
     """Of which row has which labels."""
     targets, classes = competition.targets, competition.classes
     if competition.label_format.multilabel:
-        labels = [[classes[index] for index in np.flatnonzero(row)] for row in targets]
+        labels: list[Any] = [[classes[index] for index in np.flatnonzero(row)] for row in targets]
     else:
         labels = competition.label_format.decode(targets)
     return fingerprint(sorted(zip(competition.ids, labels, strict=True)))
@@ -107,7 +108,7 @@ def changed_keys(experiment: ExperimentConfig, folder: ExperimentDir) -> list[st
     return list(_differences(then, now, ""))
 
 
-def _differences(then: Any, now: Any, path: str):
+def _differences(then: Any, now: Any, path: str) -> Iterator[str]:
     if isinstance(then, dict) and isinstance(now, dict):
         for key in dict.fromkeys([*then, *now]):
             yield from _differences(then.get(key), now.get(key), f"{path}.{key}" if path else key)

@@ -67,8 +67,8 @@ def decide_folds(
 
 def new_plan(config: ExperimentConfig, competition: Competition, dirs: OutputDirs, say: Say = ignore) -> FoldPlan:
     """Return the plan that the config asks for; images are read where it keeps together those that are alike."""
-    alike = _alike_images(config, competition, dirs)
-    if alike is not None and (warning := duplicates_advice(alike, config.folds.k, config.folds.duplicates)):
+    alike, setting = _alike_images(config, competition, dirs), config.folds.duplicates
+    if alike is not None and setting != "none" and (warning := duplicates_advice(alike, config.folds.k, setting)):
         say(warning)
     return make_folds(competition.ids, competition.targets, config.folds, competition.train, alike)
 

@@ -4,6 +4,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from kit.competition.folds import FoldPlan, check_folds, rare_classes
+from kit.competition.labels import MultiLabel
 from kit.competition.load import Competition, label_hints, load_competition
 from kit.core.errors import KitError, Say, ignore
 from kit.core.paths import OutputDirs
@@ -111,7 +112,7 @@ def _check_labels(config: ExperimentConfig, competition: Competition) -> None:
     label_format = competition.label_format
     config.scoring.check(label_format.multilabel, len(competition.classes))
     check_folds(config.folds, competition.classes, competition.targets)
-    if label_format.multilabel and not label_format.may_be_empty and config.scoring.at_least == 0:
+    if isinstance(label_format, MultiLabel) and not label_format.may_be_empty and config.scoring.at_least == 0:
         raise KitError(
             "scoring.at_least = 0: every training row has a label, so a submission with rows that have none is "
             "taken for invalid; leave it out, or set 1"

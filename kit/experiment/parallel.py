@@ -57,20 +57,22 @@ def _visible_gpus() -> list[str]:
     return [str(number) for number in range(torch.cuda.device_count())]
 
 
-def _take_device(devices) -> None:
+def _take_device(devices: "multiprocessing.Queue[str | None]") -> None:
     """At the start of a process, before it asks for GPUs: those but one are out of its sight, and its lines reach
     the output whole."""
     if (gpu := devices.get()) is not None:
         os.environ["CUDA_VISIBLE_DEVICES"] = gpu
     if isinstance(sys.stdout, io.TextIOWrapper):  # unbuffered, a line and its end would be two writes
         sys.stdout.reconfigure(line_buffering=True, write_through=False)
-    sys.stdout.isatty = lambda: False  # several progress bars would draw over each other: lines instead
+    # Several progress bars would draw over each other: lines instead.
+    sys.stdout.isatty = lambda: False  # type: ignore[method-assign]  # of this process's own stream
     os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")  # processes that share CPU cores must not spin
 
 
 def _advice_for_a_script() -> str:
     """A fresh process imports the script that began it; if that trains as it is imported, it gets nowhere."""
     main = sys.modules["__main__"]
-    if getattr(main, "__file__", None) is None or getattr(main, "__spec__", None) is not None:
+    file = getattr(main, "__file__", None)
+    if file is None or getattr(main, "__spec__", None) is not None:
         return ""
-    return f'; what {Path(main.__file__).name} does has to stand below `if __name__ == "__main__":`'
+    return f'; what {Path(file).name} does has to stand below `if __name__ == "__main__":`'

@@ -190,7 +190,8 @@ def hand_in(
     KitError
         Where Kaggle would refuse the submission.
     """
-    labels, probabilities = np.empty(0), np.empty(0)
+    labels: np.ndarray = np.empty(0)
+    probabilities: np.ndarray = np.empty(0)
     if prior is not None:
         probabilities = np.repeat(prior[None], len(submission_format.ids), axis=0)
         labels = np.repeat(rule.decide(prior[None]), len(submission_format.ids), axis=0)

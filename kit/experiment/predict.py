@@ -216,7 +216,7 @@ def _predict(
     scratch = experiment.model.model_copy(update={"weights": "none"})
     model = build_model(scratch, len(classes), data.channels, data.size, seed=0)
     model.load_state_dict(load_file(run.weights))
-    model.to(accelerator.device, memory_format=torch.channels_last)
+    model.to(accelerator.device, memory_format=torch.channels_last)  # type: ignore[call-overload]  # torch takes it
     usual = normalisation(experiment.model.name, data.channels)
     predictor = Predictor(
         model,

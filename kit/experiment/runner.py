@@ -151,7 +151,7 @@ class Runner:
         return f"{config.name}: {runs} of {config.model.name} on {how}; {rows}"
 
 
-def _jobs_at_a_time(wanted: int | str, experiment: ExperimentConfig, processes: int, due: int) -> int:
+def _jobs_at_a_time(wanted: int | Literal["auto"], experiment: ExperimentConfig, processes: int, due: int) -> int:
     """How many runs to train at a time."""
     if processes > 1:
         if wanted not in ("auto", 1):

@@ -182,7 +182,7 @@ def _test_predictions(
     """Of all test rows, those whose image cannot be read with the prior: the mean prediction of held-out rows."""
     frame = predictions(images.ids, probabilities, competition.classes)
     rest = pd.Index(competition.test_ids).difference(images.ids, sort=False)
-    priors = predictions(rest, np.tile(prior, (len(rest), 1)), competition.classes)
+    priors = predictions(rest.tolist(), np.tile(prior, (len(rest), 1)), competition.classes)
     return pd.concat([frame, priors]).loc[competition.test_ids].rename_axis("id")
 
 
