@@ -20,7 +20,16 @@ _CELLS = 2**20  # units × resamples held at a time: 8 MB an array
 class BootstrapResult:
     """A difference on out-of-fold rows and its bootstrap interval: the two models are held fixed, the rows vary.
 
-    units: what was drawn; rows: how many there were.
+    Attributes
+    ----------
+    difference, low, high : float
+        The difference of scores, and the ends of its interval.
+    resamples : int
+        How many were drawn.
+    units : "rows" or "groups"
+        What was drawn: rows, or row groups.
+    rows : int, optional
+        How many rows there were.
     """
 
     difference: float
@@ -41,14 +50,30 @@ def bootstrap(
     seed: int = 0,
     level: float = 0.95,
 ) -> dict[str, BootstrapResult]:
-    """Percentile bootstrap (Efron & Tibshirani 1993, chapter 13) of each score less the baseline's.
+    """Return the percentile bootstrap of each score less the baseline's.
 
-    truth, and each of predicted: labels, int [rows] or bool [rows, classes], of out-of-fold rows; groups [rows]:
-    rows that belong together, and are drawn together. As many rows, or groups, are drawn with replacement as there
-    are, the same for all; `score` of those is computed from counts. It tells what other rows would give with the
-    same models: not what other training rows or seeds would. `KitError` where there are no rows.
+    It tells what other rows would give with the same models: not what other training rows or seeds would. Efron &
+    Tibshirani 1993, An Introduction to the Bootstrap, chapter 13. Memory, beside what is given: 12 bytes a label,
+    true, predicted or hit, and a copy of the truth for a while.
 
-    Memory, beside what is given: 12 bytes a label, true, predicted or hit, and a copy of the truth for a while.
+    Parameters
+    ----------
+    truth : ndarray
+        Labels of the out-of-fold rows, int [rows] or bool [rows, classes].
+    predicted : mapping of str to ndarray
+        By policy, in the form of `truth`.
+    baseline : str
+        The policy that the others are compared with.
+    config : ScoringConfig
+        The metric.
+    groups : ndarray, optional
+        int [rows], the row group of each row; row groups are drawn whole. As many rows, or row groups, are drawn
+        with replacement as there are, the same for all policies.
+
+    Raises
+    ------
+    KitError
+        Where there are no rows.
     """
     _check_rows(truth, predicted, groups)
     units = np.arange(len(truth)) if groups is None else np.unique(groups, return_inverse=True)[1].ravel()

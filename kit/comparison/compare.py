@@ -24,8 +24,19 @@ if TYPE_CHECKING:  # it brings torch, which comparing stored runs does not need
 
 @dataclass(frozen=True)
 class CompareResult:
-    """What `compare` made: the experiment's folder, the content of comparison.json, how many runs it trained; and
-    whether this process is the one that writes."""
+    """What `compare` made.
+
+    Attributes
+    ----------
+    folder : Path
+        The experiment's.
+    content : dict
+        The content of comparison.json.
+    trained : int
+        How many runs were trained.
+    main : bool
+        Whether this process is the one that writes.
+    """
 
     folder: Path
     content: dict[str, Any]

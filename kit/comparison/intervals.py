@@ -33,17 +33,37 @@ class VarianceParts:
 def corrected_interval(
     differences: Sequence[float] | np.ndarray, folds: Sequence[int] | np.ndarray, ratio: float, level: float = 0.95
 ) -> Interval | None:
-    """Confidence interval and test of a mean difference over folds, corrected for training sets that overlap.
+    """Return the confidence interval and test of a mean difference over folds, corrected for overlapping training
+    sets.
 
-    differences float [runs]; folds int [runs], which fold each is of; ratio: held-out rows / training rows; level:
-    of the interval. None where there are fewer than two folds.
+    Parameters
+    ----------
+    differences : sequence of float
+        [runs].
+    folds : sequence of int
+        [runs], which fold each is of.
+    ratio : float
+        Held-out rows / training rows.
+    level : float
+        Of the interval.
 
-    Seeds are averaged within each fold; then, with d the mean and S² the variance (K − 1) of the K fold means,
-    (d − expected difference) / sqrt(S² (1 / K + ratio)) is taken for Student's t with K − 1 degrees of freedom:
+    Returns
+    -------
+    Interval or None
+        None where there are fewer than two folds, and where all folds have the same difference other than 0: F
+        counts rows, so ties happen, and tell nothing of the variance. If all runs are alike, the interval is a
+        point.
+
+    Notes
+    -----
+    Seeds are averaged within each fold; then, with d the mean and S² the variance (K − 1) of the K fold means, (d
+    − expected difference) / sqrt(S² (1 / K + ratio)) is taken for Student's t with K − 1 degrees of freedom. Seeds
+    are averaged first since they do not draw the partition anew: K · R runs are not that many repetitions.
+
+    References
+    ----------
     Nadeau & Bengio 2003, Inference for the generalization error, Machine Learning 52, whose heuristic it is that
-    two folds correlate by held-out / all rows. Seeds are averaged first since they do not draw the partition anew:
-    K · R runs are not that many repetitions. None, too, where all folds have the same difference other than 0: F
-    counts rows, so ties happen, and tell nothing of the variance. If all runs are alike, the interval is a point.
+    two folds correlate by held-out / all rows.
     """
     from scipy.special import stdtr  # Student's t: df, then t or probability
 
@@ -68,10 +88,13 @@ def at_level(interval: Interval, level: float) -> Interval:
 
 
 def holm(p: Sequence[float]) -> np.ndarray:
-    """p values adjusted for being several, in their order: [tests] in [0, 1].
+    """Return p values adjusted for being several, in their order: float64 [tests] in [0, 1].
 
-    The i-th smallest of m is multiplied by m − i + 1, and none is less than a smaller one's. Holm 1979, A simple
-    sequentially rejective multiple test procedure, Scandinavian Journal of Statistics 6.
+    The i-th smallest of m is multiplied by m − i + 1, and none is less than a smaller one's.
+
+    References
+    ----------
+    Holm 1979, A simple sequentially rejective multiple test procedure, Scandinavian Journal of Statistics 6.
     """
     values = np.asarray(p, dtype=np.float64)
     order = np.argsort(values, kind="stable")
@@ -83,9 +106,13 @@ def holm(p: Sequence[float]) -> np.ndarray:
 def smallest_detectable(
     standard_error: float, df: int, level: float = 0.95, power: float = 0.8, comparisons: int = 1
 ) -> float:
-    """The difference that would be found significant with a chance of `power`: (t[1 − α/2m] + t[power]) · SE.
+    """Return the difference that would be found significant with a chance of `power`.
 
-    α = 1 − level; m: comparisons, by Bonferroni; both quantiles are of Student's t with df degrees of freedom.
+    It is (t[1 − α/2m] + t[power]) · SE. α = 1 − level; m: comparisons, by Bonferroni; both quantiles are of
+    Student's t with df degrees of freedom.
+
+    References
+    ----------
     Bloom 1995, Minimum detectable effects, Evaluation Review 19.
     """
     from scipy.special import stdtrit
@@ -95,12 +122,19 @@ def smallest_detectable(
 
 
 def variance_parts(differences: Sequence[float] | np.ndarray, folds: Sequence[int] | np.ndarray) -> VarianceParts:
-    """Variance between folds beyond seed noise, and of seeds within a fold; shapes as in `corrected_interval`.
+    """Return the variance between folds beyond seed noise, and that of seeds within a fold.
 
+    Shapes as in `corrected_interval`. What all folds share shows in neither part. `within` is nan where no fold
+    has two seeds, and `between` then holds both; `between` is nan with one fold.
+
+    Notes
+    -----
     One-way random effects, by analysis of variance, with any number of seeds a fold: within = MSW, between =
-    max(0, (MSB − MSW) / n₀), n₀ = (N − Σ n² / N) / (K − 1). Searle, Casella & McCulloch 1992, Variance Components,
-    section 3.6. What all folds share shows in neither. within is nan where no fold has two seeds, and between then
-    holds both; between is nan with one fold.
+    max(0, (MSB − MSW) / n₀), n₀ = (N − Σ n² / N) / (K − 1).
+
+    References
+    ----------
+    Searle, Casella & McCulloch 1992, Variance Components, section 3.6.
     """
     values = np.asarray(differences, dtype=np.float64)
     means, counts, where = _by_fold(values, folds)
@@ -123,11 +157,14 @@ def seeds_to_decide(
     margin: float,
     most: int = MOST_SEEDS,
 ) -> int | None:
-    """Fewest seeds a fold with which `compare` would decide, should difference and variances stay as they are.
+    """Return the fewest seeds a fold with which `compare` would decide, if difference and variances stay.
 
+    None where `within` is not known (one seed a fold), and where no number of seeds up to `most` would do.
+
+    Notes
+    -----
     With R seeds a fold the standard error is sqrt((between + within / R) (1 / K + ratio)); decided: significant
-    with Bonferroni's correction for `comparisons`, or equivalent within `margin`. None where `within` is not known
-    (one seed a fold), and where no number of seeds up to `most` would do.
+    with Bonferroni's correction for `comparisons`, or equivalent within `margin`.
     """
     from scipy.special import stdtrit
 

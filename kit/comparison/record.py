@@ -33,8 +33,21 @@ def content_of(
     tuning: Tuning | None,
     known: Mapping[str, ScoredRuns],
 ) -> dict[str, Any]:
-    """What comparison.json holds; missing: as `views_of` says it; known: policies that were pooled just now, as
-    they are."""
+    """Return what comparison.json holds.
+
+    Parameters
+    ----------
+    experiment : ExperimentConfig
+        The policies that are compared.
+    loaded : LoadedExperiment
+        With their variants, too.
+    views : sequence of View
+    missing : sequence of str
+        Why views are missing, as `views_of` says it.
+    tuning : Tuning or None
+    known : mapping of str to ScoredRuns
+        Policies that were pooled just now, with the rates that they state.
+    """
     config = experiment.compare
     folds = experiment.folds.chosen
     plan = loaded.folds

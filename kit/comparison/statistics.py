@@ -33,17 +33,30 @@ Scores = Mapping[str, Mapping[tuple[int, int], float]]
 class PairedComparison:
     """A policy against the baseline.
 
-    folds, seeds         of the runs that both have; runs, their number
-    score                mean F of the policy's runs; baseline_score, of the baseline's
-    difference           mean over folds of the mean over seeds: positive where the policy is better
-    interval             None with one fold only, and where all folds have the same difference
-    p_holm               p adjusted for all policies compared; None where there is no interval
-    smallest_detectable  difference that this design would have found; None where there is no interval
-    bootstrap            as it was given to `compare`
-    verdict              better and worse: by `p_holm`; equivalent: surely within the margin
-    sentence             all this in words
-    seeds_to_decide      of an undecided comparison; None where not known, or where no number of seeds would do
-    by_run               seed, fold and difference of each run
+    Attributes
+    ----------
+    folds, seeds : list of int
+        Of the runs that both have; `runs` is their number.
+    score, baseline_score : float
+        Mean F of the policy's runs, and of the baseline's.
+    difference : float
+        Mean over folds of the mean over seeds: positive where the policy is better.
+    interval : Interval or None
+        None with one fold only, and where all folds have the same difference.
+    p_holm : float or None
+        p adjusted for all policies compared; None where there is no interval.
+    smallest_detectable : float or None
+        The difference that this design would have found; None where there is no interval.
+    bootstrap : BootstrapResult or None
+        As it was given to `compare`.
+    verdict : str
+        better and worse: by `p_holm`; equivalent: surely within the margin; else undecided.
+    sentence : str
+        All this in words.
+    seeds_to_decide : int or None
+        Of an undecided comparison; None where not known, or where no number of seeds would do.
+    by_run : list of dict
+        Seed, fold and difference of each run.
     """
 
     policy: str
@@ -79,20 +92,35 @@ def compare(
     bootstraps: Mapping[str, BootstrapResult] = {},
     metric: str = "F",
 ) -> list[PairedComparison]:
-    """Each policy against the baseline over the runs that both have, the best difference first.
+    """Compare each policy with the baseline over the runs that both have; the best difference comes first.
 
-    scores      policy → (seed, fold) → F on the held-out rows
-    ratio       held-out rows / training rows, of all folds or by fold; the mean over those compared counts
-    margin      of F; two policies whose difference surely lies within it are equivalent
-    level       of the intervals and of the verdicts; these hold for all policies together
-    power       chance with which `smallest_detectable` would have been found
-    bootstraps  policy → its out-of-fold rows against the baseline's, shown where folds do not suffice
-    metric      its name, for the sentences
+    Parameters
+    ----------
+    scores : mapping
+        Policy → (seed, fold) → F on the held-out rows.
+    ratio : float or mapping
+        Held-out rows / training rows, of all folds or by fold; the mean over those compared counts.
+    margin : float
+        Of F; two policies whose difference surely lies within it are equivalent.
+    level : float
+        Of the intervals and of the verdicts; these hold for all policies together.
+    power : float
+        Chance with which `smallest_detectable` would have been found.
+    bootstraps : mapping
+        Policy → its out-of-fold rows against the baseline's, shown where folds do not suffice.
+    metric : str
+        Its name, for the sentences.
 
+    Raises
+    ------
+    KitError
+        Where there is nothing to compare, or scores are not finite.
+
+    Notes
+    -----
     better, worse: the p of `corrected_interval`, adjusted by `holm`, is below 1 − level. equivalent: two one-sided
     tests at (1 − level) / policies compared (Schuirmann 1987, with Bonferroni's correction): the interval of level
     1 − 2 (1 − level) / policies lies within ±margin. Without an interval: undecided.
-    `KitError` where there is nothing to compare, or scores are not finite.
     """
     _check(scores, baseline)
     pairs = {policy: _paired(policy, scores, baseline) for policy in sorted(set(scores) - {baseline})}
@@ -233,6 +261,7 @@ def _comparison(
 def significant(
     policy: str, baseline: str, verdict: str, interval: Interval, p_holm: float, design: _Design
 ) -> str:
+    """Return the sentence of a difference that is significant."""
     p = "p < .001" if p_holm < 0.001 else f"p {_plain(p_holm)}"
     within = -design.margin <= interval.low and interval.high <= design.margin
     return (
@@ -243,6 +272,7 @@ def significant(
 
 
 def equivalent(policy: str, baseline: str, closer: Interval, design: _Design) -> str:
+    """Return the sentence of a difference that surely lies within the margin."""
     level = 1 - 2 * (1 - design.level) / design.tested
     return (
         f"{policy} and {baseline} are equivalent within {_plain(design.margin)} {design.metric}: "
@@ -251,6 +281,7 @@ def equivalent(policy: str, baseline: str, closer: Interval, design: _Design) ->
 
 
 def undecided(interval: Interval, detectable: float, needed: int | None, known: bool, design: _Design) -> str:
+    """Return the sentence of a difference that is neither, and how many seeds may decide it."""
     if needed is not None:
         more = f"about {needed} seeds a fold would decide it if the difference stays as it is"
     elif known:
@@ -270,6 +301,7 @@ def undecided(interval: Interval, detectable: float, needed: int | None, known: 
 
 
 def no_interval(pair: _Pair, mean: float, resampled: BootstrapResult | None) -> str:
+    """Return the sentence of a difference without an interval, by the bootstrap where there is one."""
     rows, models = "these held-out rows", "these two models"
     if resampled is not None and resampled.rows is not None:
         rows = f"these {resampled.rows:,} held-out rows"

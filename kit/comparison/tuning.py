@@ -23,7 +23,10 @@ LONGEST = 80  # characters of a policy's name
 class Trial:
     """A training that tunes: `variant` is the policy at this rate, scored on `fold`.
 
-    within  the fold that is compared and of which this training sees nothing; None where whole folds tune
+    Attributes
+    ----------
+    within : int, optional
+        The fold that is compared and of which this training sees nothing; None where whole folds tune.
     """
 
     policy: str
@@ -158,8 +161,10 @@ def trials(experiment: ExperimentConfig) -> list[Trial]:
 def trial_scores(
     each: Sequence[Trial], folder: ExperimentDir, competition: Competition, config: ScoringConfig
 ) -> dict[Trial, float | None]:
-    """The score of each trial by the plain rule (the most likely class, or all from .5 on); None where it
-    diverged."""
+    """Return the score of each trial by the plain rule (the most likely class, or all from .5 on).
+
+    None stands for a trial that diverged.
+    """
     truth = dict(zip(competition.ids, competition.targets, strict=True))
     return {trial: _plain_score(trial.run(folder), truth, config) for trial in each}
 
@@ -177,7 +182,7 @@ def choose_rates(
     experiment: ExperimentConfig,
     tune: TuneConfig,
 ) -> dict[str, dict[int, ChosenRate]]:
-    """By policy and fold compared: the rate with the best mean score over its trials, of equal ones the lower.
+    """Return by policy and compared fold the rate with the best mean score, of equal ones the lower.
 
     A rate at which a trial diverged is not chosen; a policy to which that leaves none, for any fold, is left out.
     """

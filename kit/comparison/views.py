@@ -35,9 +35,17 @@ Pair = tuple[int, int]  # seed, fold
 class View:
     """One way to look at the policies: the runs of each by seed and fold.
 
-    about     what it is, in a sentence;  note  what is to be borne in mind, or None
-    diverged  policies of which a run diverged, and all their runs: what they finished would flatter them, so it is
-              not among `runs`
+    Attributes
+    ----------
+    about : str
+        What it is, in a sentence.
+    runs : dict
+        Policy → (seed, fold) → run.
+    diverged : dict
+        Policies of which a run diverged, and all their runs: what they finished would flatter them, so it is not
+        among `runs`.
+    note : str, optional
+        What is to be borne in mind.
     """
 
     name: Literal["raw", "tuned", "equalised"]
@@ -55,7 +63,15 @@ class View:
 
 @dataclass(frozen=True)
 class Tuning:
-    """scores: of each trial, None where it diverged;  chosen: by policy and fold that is compared"""
+    """What the trials gave.
+
+    Attributes
+    ----------
+    scores : dict
+        Of each trial; None where it diverged.
+    chosen : dict
+        The rate by policy and fold that is compared.
+    """
 
     scores: dict[Trial, float | None]
     chosen: dict[str, dict[int, ChosenRate]]
@@ -85,9 +101,12 @@ def tuned_runs(experiment: ExperimentConfig, tuning: Tuning) -> dict[tuple[str, 
 def views_of(
     experiment: ExperimentConfig, loaded: LoadedExperiment, tuning: Tuning | None
 ) -> tuple[list[View], list[str]]:
-    """The ways to compare for which all runs are there; and why those are missing that the config asks for.
+    """Return the ways to compare for which all runs are there, and why those are missing that the config asks for.
 
-    KitError where the baseline has no runs, or diverged, as it is.
+    Raises
+    ------
+    KitError
+        Where the baseline has no runs, or diverged, with the rates that it states.
     """
     folder, baseline, tune = loaded.folder, baseline_of(experiment), experiment.compare.tune
     pairs = [(seed, fold) for seed in experiment.seeds for fold in experiment.folds.chosen]

@@ -47,7 +47,10 @@ class BlendResult:
 class BlendMember:
     """One policy of an experiment in runs/.
 
-    title  as it is named: the experiment, or experiment/policy where it did not begin with that policy
+    Attributes
+    ----------
+    title : str
+        As it is named: the experiment, or experiment/policy where it did not begin with that policy.
     """
 
     title: str
@@ -76,15 +79,28 @@ def blend(
     overrides: Sequence[str] = (),
     say: Say = ignore,
 ) -> BlendResult:
-    """Blends two members or more, and writes the submission and what it rests on.
+    """Blend two members or more, and write the submission and what it rests on.
 
-    names      experiments in runs/: `digits` is the policy it began with, `digits/cosine` another one
-    output     the folder that holds runs/ and submissions/
-    name       of the blend; left out: blend-<member>-<member>…
-    overrides  of the first member's `scoring` and `competition`, like "scoring.average=micro"
+    Competition and metric are those of the first member.
 
-    Competition and metric are those of the first member. Raises KitError, before anything is written, where
-    members are unknown, the same, or of other folds, rows, labels, classes or test rows than the first.
+    Parameters
+    ----------
+    names : sequence of str
+        Experiments in runs/: `digits` is the policy it began with, `digits/cosine` another one.
+    output : path
+        The folder that holds runs/ and submissions/.
+    name : str, optional
+        Of the blend; left out: blend-<member>-<member>….
+    overrides : sequence of str
+        Of the first member's `scoring` and `competition`, like "scoring.average=micro".
+    say : callable
+        Takes lines about what happens.
+
+    Raises
+    ------
+    KitError
+        Before anything is written, where members are unknown, the same, or of other folds, rows, labels, classes
+        or test rows than the first.
     """
     dirs = OutputDirs(Path(output).expanduser())
     members = _members(names, dirs)

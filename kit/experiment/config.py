@@ -45,17 +45,27 @@ ModelRef = Annotated[
 class KernelConfig(ConfigSection):
     """How an experiment becomes Kaggle kernels. They are always private.
 
-    owner        the Kaggle user whose kernels they are; left out: the one whose credentials push them
-    accelerator  NvidiaTeslaT4 is two T4s: folds run side by side, one a GPU; none: four CPU cores. P100 is
-                 not among them: the image's torch does not run on it; L4, A100, H100 are not for everyone
-    internet     whether a train kernel may use the network; an infer kernel never does
-    hours        after which Kaggle ends the session; it allows 12
-    kernels      whose outputs an infer kernel attaches, owner/slug; left out: the pushed train kernels of
-                 this experiment
-    datasets     attached to every kernel, owner/slug: weights, wheels, runs
-    models       attached to every kernel, owner/model/framework/variation/version
-    image        `latest`, or `original`: the image of the first version of the kernel
-    max_code_kb  largest code file, in thousands of bytes; what is larger travels as a dataset
+    Attributes
+    ----------
+    owner
+        The Kaggle user whose kernels they are; left out: the one whose credentials push them.
+    accelerator
+        NvidiaTeslaT4 is two T4s: folds run side by side, one a GPU; none: four CPU cores. P100 is not among them:
+        the image's torch does not run on it; L4, A100, H100 are not for everyone.
+    internet
+        Whether a train kernel may use the network; an infer kernel never does.
+    hours
+        After which Kaggle ends the session; it allows 12.
+    kernels
+        Whose outputs an infer kernel attaches, owner/slug; left out: the pushed train kernels of this experiment.
+    datasets
+        Attached to every kernel, owner/slug: weights, wheels, runs.
+    models
+        Attached to every kernel, owner/model/framework/variation/version.
+    image
+        `latest`, or `original`: the image of the first version of the kernel.
+    max_code_kb
+        Largest code file, in thousands of bytes; what is larger travels as a dataset.
     """
 
     owner: Owner | None = None
@@ -76,9 +86,13 @@ class KernelConfig(ConfigSection):
 class TuneConfig(ConfigSection):
     """How the peak rate of each policy is tuned before policies are compared: with the same budget for each.
 
-    rates  peak rates to try; a slice keeps its ratio, and its higher end is tried
-    folds  a list of folds: they tune, and tuned policies are compared on the others. nested: for each fold that is
-           compared, the rate is chosen within the other folds alone (train on all but two, score on one)
+    Attributes
+    ----------
+    rates
+        Peak rates to try; a slice keeps its ratio, and its higher end is tried.
+    folds
+        A list of folds: they tune, and tuned policies are compared on the others. nested: for each fold that is
+        compared, the rate is chosen within the other folds alone (train on all but two, score on one).
     """
 
     rates: tuple[Annotated[float, Field(gt=0)], ...]
@@ -104,11 +118,18 @@ class TuneConfig(ConfigSection):
 class CompareConfig(ConfigSection):
     """The `compare` section: how policies are compared. It decides no training of its own.
 
-    baseline  the policy that the others are compared with; left out: the first
-    margin    of F; two policies whose difference surely lies within it are equivalent
-    level     of the intervals and verdicts
-    tune      left out: no rate is tuned, for no policy
-    equalise  true, or the policies to compare once more with the mean rate of a uniform policy
+    Attributes
+    ----------
+    baseline
+        The policy that the others are compared with; left out: the first.
+    margin
+        Of F; two policies whose difference surely lies within it are equivalent.
+    level
+        Of the intervals and verdicts.
+    tune
+        Left out: no rate is tuned, for no policy.
+    equalise
+        true, or the policies to compare once more with the mean rate of a uniform policy.
     """
 
     baseline: Name | None = None
@@ -119,12 +140,18 @@ class CompareConfig(ConfigSection):
 
 
 class ExperimentConfig(ConfigSection):
-    """Everything that decides a result, how policies are compared, and how it goes to Kaggle. Policies × seeds ×
-    folds are its runs.
+    """Everything that decides a result, how policies are compared, and how it goes to Kaggle.
 
-    name      of its folder in runs/ and its file in submissions/
-    policies  by name; in YAML a name, a list of names (files in configs/policies/), or a mapping
-    seeds     each trains every policy and fold once
+    Policies × seeds × folds are its runs.
+
+    Attributes
+    ----------
+    name
+        Of its folder in runs/ and its file in submissions/.
+    policies
+        By name; in YAML a name, a list of names (files in configs/policies/), or a mapping.
+    seeds
+        Each trains every policy and fold once.
     """
 
     incidental: ClassVar[frozenset[str]] = frozenset({"kernel", "compare"})
@@ -212,9 +239,19 @@ def load_experiment(
 
 
 def of_size(experiment: ExperimentConfig, seeds: int | None = None, folds: int | None = None) -> ExperimentConfig:
-    """The experiment with so many seeds (its own first, then the numbers after its last) and its first folds.
+    """Return the experiment with so many seeds and its first folds.
 
-    Raises KitError for more folds than the plan has.
+    Parameters
+    ----------
+    experiment : ExperimentConfig
+    seeds : int, optional
+        Its own come first, then the numbers after its last.
+    folds : int, optional
+
+    Raises
+    ------
+    KitError
+        For more folds than the plan has.
     """
     if seeds is not None:
         after = range(max(experiment.seeds) + 1, max(experiment.seeds) + 1 + seeds)

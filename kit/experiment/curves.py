@@ -20,13 +20,19 @@ MOST_CURVES = 8  # of scores in one panel that can be told apart
 
 
 def draw_curves(folder: ExperimentDir, metric: str, order: Sequence[str] = ()) -> Path | None:
-    """Draws curves.png from the finished runs of every policy; None where there is no finished run.
+    """Draw curves.png from the finished runs of every policy; None where there is no finished run.
 
-    Policies come in the given `order`, any others after them.
+    A panel a policy: the rate of each depth group over the updates (of the first run). Last: the score of the
+    held-out fold after each epoch, mean and range over a policy's runs; of more than eight policies the last
+    scores alone.
 
-    A panel a policy: the rate of each depth group over the updates (of the first run).
-    Last: the score of the held-out fold after each epoch, mean and range over a policy's runs; of more than
-    eight policies the last scores alone.
+    Parameters
+    ----------
+    folder : ExperimentDir
+    metric : str
+        Its name.
+    order : sequence of str
+        In which policies come; any others after them.
     """
     runs = _finished(folder, order)
     if not runs:

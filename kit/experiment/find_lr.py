@@ -47,7 +47,12 @@ class RangeSearch:
 class ReferenceRates:
     """A policy as it is where most is learned (the largest mean rate over parameters), its schedule taken out.
 
-    shape   float64 [groups]: the rates there by the policy's `lr`;  frozen  bool [groups]
+    Attributes
+    ----------
+    shape : ndarray
+        float64 [groups], the rates there by the policy's `lr`.
+    frozen : ndarray
+        bool [groups].
     """
 
     shape: np.ndarray
@@ -56,9 +61,19 @@ class ReferenceRates:
 
 @dataclass(frozen=True)
 class FindLrResult:
-    """A range test for each curve: `all` groups together, or one a depth group.
+    """A range test for each curve: `all` depth groups together, or one a depth group.
 
-    policy, peak, base   whose profile it was, its `lr`, and the groups' rates under it
+    Attributes
+    ----------
+    policy : str
+        Whose profile it was.
+    peak : float
+        Its `lr`.
+    groups : list of PolicyGroup
+    base : ndarray
+        float64 [groups], the rates of the depth groups under it.
+    tests : dict of str to RangeTestResult
+        By the name of the curve.
     """
 
     policy: str
@@ -68,10 +83,11 @@ class FindLrResult:
     tests: dict[str, RangeTestResult]
 
     def suggested_profile(self) -> tuple[float, dict[str, float]]:
-        """For `by_depth`: the largest rate, and each group's multiplier of it, 0 for groups that are frozen.
+        """Return, for `by_depth`, the largest rate, and each depth group's multiplier of it, 0 for those that are
+        frozen.
 
-        Of the four suggestions it takes `minimum`, a tenth of the rate from which on this group does harm:
-        the others look for where the loss falls, and here it falls because all the other groups learn. A
+        Of the four suggestions it takes `minimum`, a tenth of the rate from which on this depth group does harm:
+        the others look for where the loss falls, and here it falls because all the other groups learn. A depth
         group that no rate harmed gets at most the highest of those that were.
         """
         rates = {name: test.suggestions()["minimum"] for name, test in self.tests.items()}
@@ -84,10 +100,15 @@ class FindLrResult:
 def find_lr(
     experiment: ExperimentConfig, search: RangeSearch, output: str | Path = ".", say: Say = ignore
 ) -> FindLrResult:
-    """Runs the range test on the first policy, seed and fold of an experiment.
+    """Run the range test on the first policy, seed and fold of an experiment.
 
-    Nothing is kept of it but the pixel cache below `output`; each curve starts from the seed's initial
-    weights and sees the same batches. Raises KitError for what `run` would refuse.
+    Nothing is kept of it but the pixel cache below `output`; each curve starts from the seed's initial weights and
+    sees the same batches.
+
+    Raises
+    ------
+    KitError
+        For what `run` would refuse.
     """
     dirs = OutputDirs(Path(output).expanduser())
     name, *others = experiment.policies

@@ -19,15 +19,16 @@ from kit.experiment.fold_plan import read_plan
 
 
 def config_digest(experiment: ExperimentConfig) -> str:
-    """Of what the config says about every run."""
+    """Return a digest of what the config says about every run."""
     apart = ("name", "policies", "seeds", "scoring")
     return fingerprint({name: value for name, value in experiment.canonical().items() if name not in apart})
 
 
 def digests(experiment: ExperimentConfig, competition: Competition, plan: FoldPlan) -> dict[str, str]:
-    """Of what all runs share. The metric and the test set are not among it: they decide no training.
+    """Return a digest of each thing that all runs share.
 
-    A weight file that is not here is left out, so that it is not compared: runs may come from where it is.
+    The metric and the test set are not among it: they decide no training. A weight file that is not here is left
+    out, so that it is not compared: runs may come from where it is.
     """
     shared = {
         "config": config_digest(experiment),
@@ -44,7 +45,7 @@ def digests(experiment: ExperimentConfig, competition: Competition, plan: FoldPl
 
 
 def labels_digest(competition: Competition) -> str:
-    """Of which row has which labels."""
+    """Return a digest of which row has which labels."""
     targets, classes = competition.targets, competition.classes
     if competition.label_format.multilabel:
         labels: list[Any] = [[classes[index] for index in np.flatnonzero(row)] for row in targets]
@@ -54,7 +55,7 @@ def labels_digest(competition: Competition) -> str:
 
 
 def test_digest(competition: Competition) -> str:
-    """Of what the test predictions are of."""
+    """Return a digest of what the test predictions are of."""
     return fingerprint([competition.test_ids, content_digest(competition.test_images, competition.folder)])
 
 
@@ -94,8 +95,10 @@ def difference(
 
 
 def changed_keys(experiment: ExperimentConfig, folder: ExperimentDir) -> list[str]:
-    """Keys in which the config differs from the one that made the folder; more policies, seeds or folds
-    to train are no difference."""
+    """Return the keys in which the config differs from the one that made the folder.
+
+    More policies, seeds or folds to train are no difference.
+    """
     if (stored := stored_experiment(folder)) is None:
         return []
     now, then = experiment.canonical(), stored.canonical()

@@ -17,20 +17,32 @@ from kit.scoring.f1 import score
 
 @dataclass(frozen=True)
 class Grade:
+    """The value of the competition's metric, and on how many rows."""
+
     metric: str
     value: float
     rows: int
 
 
 def grade(submission: str | Path, solution: str | Path, experiment: ExperimentConfig) -> Grade:
-    """Scores a submission against the test labels.
+    """Score a submission against the test labels.
 
-    solution  a CSV with the id and label columns of the config, or of the sample submission, rows in any order;
-              other columns, like Kaggle's Usage, are passed over
+    Columns and classes are those of the competition's sample submission and train table where they are at hand,
+    else the solution's.
 
-    Columns and classes are those of the competition's sample submission and train table where they are
-    at hand, else the solution's. Raises KitError that says why the submission is invalid: columns, ids,
-    empty or unknown labels.
+    Parameters
+    ----------
+    submission : path
+    solution : path
+        A CSV with the id and label columns of the config, or of the sample submission, rows in any order; other
+        columns, like Kaggle's Usage, are passed over.
+    experiment : ExperimentConfig
+        Tells label format and metric.
+
+    Raises
+    ------
+    KitError
+        That says why the submission is invalid: columns, ids, empty or unknown labels.
     """
     config, submission, solution = experiment.competition, Path(submission), Path(solution)
     truth = read_table(solution, "solution")

@@ -18,13 +18,23 @@ Made = TypeVar("Made")
 
 
 def run_parallel(task: Callable[[Item], Made], items: Iterable[Item], jobs: int) -> Iterator[Made]:
-    """Yields `task(item)` of every item, as they end, `jobs` of them at a time.
+    """Yield `task(item)` of every item, as they end, `jobs` of them at a time.
 
-    task  a function at the top of a module; it runs in a fresh process, which sees one GPU only: the next
-          one, in turn, of those that this process sees
+    A process takes the next item when it has done one.
 
-    A process takes the next item when it has done one. The first error is raised when those under way have
-    ended; what had not begun is not begun.
+    Parameters
+    ----------
+    task : callable
+        A function at the top of a module; it runs in a fresh process, which sees one GPU only: the next one, in
+        turn, of those that this process sees.
+    items : iterable
+    jobs : int
+
+    Raises
+    ------
+    KitError
+        Where a process was ended from outside. The first error of a task is raised when those under way have
+        ended; what had not begun is not begun.
     """
     context = multiprocessing.get_context("spawn")  # CUDA cannot be forked
     devices, gpus = context.Queue(), _visible_gpus()

@@ -135,12 +135,20 @@ class ScoredRuns:
 class PooledPredictions:
     """Predictions joined by id, the mean over seeds.
 
-    oof     a row a training row that was held out, indexed by id
-    truth   its label: class index [rows], or bool [rows, classes]
-    folds   int64 [rows]: in which fold it was held out
-    groups  int64 [rows]: rows that belong together; None where no two do
-    each    the predictions of each run, of which `oof` is the mean
-    test    fold → predictions of the test rows by its models, indexed by id
+    Attributes
+    ----------
+    oof : DataFrame
+        A row a training row that was held out, indexed by id.
+    truth : ndarray
+        Its label: class index [rows], or bool [rows, classes].
+    folds : ndarray
+        int64 [rows], in which fold it was held out.
+    groups : ndarray or None
+        int64 [rows], its row group; None where no two rows belong together.
+    each : list of DataFrame
+        The predictions of each run, of which `oof` is the mean.
+    test : dict of int to DataFrame
+        By fold, the predictions of the test rows by its models, indexed by id.
     """
 
     oof: pd.DataFrame
@@ -214,7 +222,7 @@ def hand_in(
 def pooled(
     runs: Sequence[RunDir], competition: Competition, plan: FoldPlan, with_test: bool = True
 ) -> PooledPredictions:
-    """All finished runs of one policy; without their predictions of the test rows where these are not needed."""
+    """Join the predictions of all finished runs of one policy; those of test rows only where they are needed."""
     place = {name: row for row, name in enumerate(competition.ids)}
     each = [read_predictions(run.oof) for run in runs]
     oof = average(each)
@@ -231,7 +239,7 @@ def pooled(
 
 
 def decided(runs: Sequence[RunDir], competition: Competition, plan: FoldPlan, config: ScoringConfig) -> ScoredRuns:
-    """The runs, of one policy or of a policy at rates of its own in each fold, scored."""
+    """Score the runs of one policy, or of a policy at rates of its own in each fold."""
     pool = pooled(runs, competition, plan, with_test=False)
     return _decided(runs, pool, pool.choose(config), config)
 
@@ -244,7 +252,7 @@ def _decided(
 
 
 def by_fold(predictions: Iterable[tuple[int, pd.DataFrame]]) -> dict[int, pd.DataFrame]:
-    """Test predictions of each fold: the mean over its seeds."""
+    """Return the test predictions of each fold: the mean over its seeds."""
     frames: dict[int, list[pd.DataFrame]] = {}
     for fold, frame in predictions:
         frames.setdefault(fold, []).append(frame)
@@ -310,8 +318,13 @@ def pool_policy(
 class StoredRule:
     """A decision rule as pooled runs chose it.
 
-    classes  in the order of the columns of probabilities
-    runs     seed, fold and fingerprint of each run that was pooled
+    Attributes
+    ----------
+    rule : Rule
+    classes : list of str
+        In the order of the columns of probabilities.
+    runs : set
+        Seed, fold and fingerprint of each run that was pooled.
     """
 
     rule: Rule

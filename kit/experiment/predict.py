@@ -32,11 +32,19 @@ from kit.training.predict import Normalise, Predictor
 
 @dataclass(frozen=True)
 class PredictResult:
-    """submission  the file
-    rows        in it
-    models      whose mean it is, of so many that there are
-    unreadable  ids whose image is missing or broken: they got the prior
-    late        ids that not even the first model reached in time: they got the prior, too
+    """What `predict_test` made.
+
+    Attributes
+    ----------
+    submission : Path
+    rows : int
+        In the submission.
+    models, of : int
+        Whose mean it is, of so many that there are.
+    unreadable : list of str
+        Ids whose image is missing or broken: they got the prior.
+    late : list of str
+        Ids that not even the first model reached in time: they got the prior, too.
     """
 
     submission: Path
@@ -56,17 +64,30 @@ def predict_test(
     seconds: float | None = None,
     say: Say = ignore,
 ) -> PredictResult:
-    """Predicts the test set that is there with the runs of the experiment's first policy; the mean of all.
+    """Predict the test set that is there with the runs of the experiment's first policy; the mean of all.
 
-    sources     folders that hold finished runs, at any depth; left out: output/runs, and what is attached to
-                the kernel
-    submission  the file to write; a valid one of the most common class is there from the beginning
-    seconds     from now, after which nothing more is decoded or predicted: the mean of the models that are done
-                is handed in; where not even the first is, the rows that it reached, and the prior for the others
+    Rows whose image is missing or broken get the prior, the mean out-of-fold prediction.
 
-    Rows whose image is missing or broken get the prior, the mean out-of-fold prediction. Raises KitError where
-    no run of this experiment is found, where runs were trained under another config, where test table and sample
-    submission disagree, and where not one of the test images is there.
+    Parameters
+    ----------
+    experiment : ExperimentConfig
+    sources : sequence of path
+        Folders that hold finished runs, at any depth; left out: output/runs, and what is attached to the kernel.
+    submission : path
+        The file to write; a valid one of the most common class is there from the beginning.
+    output, cache : path
+        Hold runs/ and cache/; decoded images.
+    seconds : float, optional
+        From now, after which nothing more is decoded or predicted: the mean of the models that are done is handed
+        in; where not even the first is, the rows that it reached, and the prior for the others.
+    say : callable
+        Takes lines about what happens.
+
+    Raises
+    ------
+    KitError
+        Where no run of this experiment is found, where runs were trained under another config, where test table
+        and sample submission disagree, and where not one of the test images is there.
     """
     deadline = float("inf") if seconds is None else time.monotonic() + seconds
     need_output("--submission", str(submission), (".csv",))
@@ -89,6 +110,21 @@ def predict_test(
         f"{experiment.name}: {len(test.ids)} test rows, {models} of {policy}; until they are done {submission} "
         "has the most common class everywhere"
     )
+    readable, made = _decode_and_predict(experiment, runs, test, dirs, deadline, say)
+    unreadable, late = _rows_with_prior(test, readable, made, say)
+    hand_in(label_format, rule, by_fold(made), scoring.transfer, submission, prior=prior)
+    return PredictResult(submission, len(test.ids), len(made), len(runs), unreadable, late)
+
+
+def _decode_and_predict(
+    experiment: ExperimentConfig,
+    runs: Sequence[RunDir],
+    test: TestSet,
+    dirs: OutputDirs,
+    deadline: float,
+    say: Say,
+) -> tuple[ReadableImages, list[tuple[int, pd.DataFrame]]]:
+    """The test images that can be read, and the fold and the predictions of each model that is done in time."""
     # The test set may be larger than any before: a cache where there is room for it, even if told to have one.
     data = experiment.data.model_copy(update={"cache": experiment.data.cache and "auto"})
     readable = open_readable(test.ids, test.images, data, dirs.cache, expired=_after(deadline))
@@ -97,6 +133,13 @@ def predict_test(
     finally:
         if len(readable.rows) < len(test.ids) and readable.images.cache:  # with gaps: of no use to another
             readable.images.cache.unlink()
+    return readable, made
+
+
+def _rows_with_prior(
+    test: TestSet, readable: ReadableImages, made: Sequence[tuple[int, pd.DataFrame]], say: Say
+) -> tuple[list[str], list[str]]:
+    """The ids whose image cannot be read, and those that no model reached in time; both are told."""
     unreadable = [test.ids[row] for row in readable.broken]
     if unreadable:
         say(
@@ -110,12 +153,11 @@ def predict_test(
             f"the time does not allow one model: {len(late)} of {len(test.ids)} rows ({some(late, 5)}) get the "
             "prior"
         )
-    hand_in(label_format, rule, by_fold(made), scoring.transfer, submission, prior=prior)
-    return PredictResult(submission, len(test.ids), len(made), len(runs), unreadable, late)
+    return unreadable, late
 
 
 def usual_sources(experiment: ExperimentConfig, dirs: OutputDirs) -> list[Path]:
-    """The experiment's own folder, and in a kernel what is attached to it."""
+    """Return the experiment's own folder, and in a kernel what is attached to it."""
     kernel = experiment.kernel
     attached = [mounted(ref) for ref in (*(kernel.kernels or ()), *kernel.datasets, *kernel.models)]
     if not attached or None in attached:  # by hand, or in a form that Kaggle has thought of since
@@ -124,10 +166,13 @@ def usual_sources(experiment: ExperimentConfig, dirs: OutputDirs) -> list[Path]:
 
 
 def find_runs(experiment: ExperimentConfig, policy: str, sources: Sequence[Path]) -> list[RunDir]:
-    """The finished runs of one policy of the experiment, wherever they lie in the folders, by seed and fold.
+    """Return the finished runs of one policy, wherever they lie in the folders, by seed and fold.
 
-    Raises KitError where there is none, where one was trained under another config or two on different data,
-    and where two folders hold different runs of one seed and fold.
+    Raises
+    ------
+    KitError
+        Where there is none, where one was trained under another config or two on different data, and where two
+        folders hold different runs of one seed and fold.
     """
     found: dict[RunKey, RunDir] = {}
     passed: set[str] = set()

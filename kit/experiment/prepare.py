@@ -50,7 +50,7 @@ class TrainingData:
 
 
 def run_keys(experiment: ExperimentConfig) -> list[RunKey]:
-    """All runs of an experiment, in the order in which they are trained."""
+    """Return all runs of an experiment, in the order in which they are trained."""
     return [
         RunKey(policy, seed, fold)
         for policy in experiment.policies

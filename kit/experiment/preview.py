@@ -47,9 +47,12 @@ class Preview:
 
 
 def preview(experiment: ExperimentConfig) -> list[Preview]:
-    """The rates of each of the experiment's policies. Needs the competition's tables and no images.
+    """Return the rates of each of the experiment's policies. Needs the competition's tables and no images.
 
-    Raises KitError where a policy does not fit the model or the length of the training.
+    Raises
+    ------
+    KitError
+        Where a policy does not fit the model or the length of the training.
     """
     competition = load_competition(experiment.competition)
     fold = experiment.folds.chosen[0]
