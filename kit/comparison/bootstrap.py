@@ -73,7 +73,7 @@ def bootstrap(
     Raises
     ------
     KitError
-        Where there are no rows.
+        Where there are no rows, or labels and row groups are not of the same rows.
     """
     _check_rows(truth, predicted, groups)
     units = np.arange(len(truth)) if groups is None else np.unique(groups, return_inverse=True)[1].ravel()

@@ -98,6 +98,8 @@ def compare(
     ----------
     scores : mapping
         Policy → (seed, fold) → F on the held-out rows.
+    baseline : str
+        One of the policies in `scores`.
     ratio : float or mapping
         Held-out rows / training rows, of all folds or by fold; the mean over those compared counts.
     margin : float
@@ -150,6 +152,7 @@ class _Pair:
 
     @property
     def differences(self) -> np.ndarray:
+        """The policy's score less the baseline's, of each run."""
         return self.first - self.second
 
     def mean_of(self, ratio: float | Mapping[int, float]) -> float:

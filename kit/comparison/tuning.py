@@ -37,6 +37,7 @@ class Trial:
     within: int | None = None
 
     def run(self, folder: ExperimentDir) -> RunDir:
+        """Return the directory of its run, in an experiment's folder."""
         return trial_folder(folder, self.within).run(RunKey(self.variant, self.seed, self.fold))
 
     def settled(self, folder: ExperimentDir) -> bool:
