@@ -68,7 +68,7 @@ def run(
     from kit.experiment.run import run
 
     with _interruptible():
-        result = run(experiment, run_options(output, cache, folds, replace, jobs, seconds), say)
+        result = run(experiment, run_options(output, cache, folds, replace, jobs, seconds), say=say)
     from kit.cli.show import show_result
 
     show_result(result, experiment.scoring.title)
@@ -115,7 +115,7 @@ def compare(
 
     with _interruptible():
         options = run_options(output, cache, None, replace, jobs, seconds)
-        compared = compare(experiment, options, say, stored=stored)
+        compared = compare(experiment, options, say=say, stored=stored)
     if compared.main:
         show_comparison(compared)
         _write_report(compared.folder, options.dirs)
@@ -415,7 +415,9 @@ def _write_report(folder: "Path", dirs: "OutputDirs") -> None:
 
 
 def _dirs(output: str, cache: str | None = None) -> "OutputDirs":
-    return run_options(output, cache, None, False, "auto", None).dirs
+    from kit.core.paths import OutputDirs
+
+    return OutputDirs.at(output, cache)
 
 
 def main() -> None:

@@ -52,8 +52,8 @@ def chosen_folds(texts: Sequence[str] | None) -> list[tuple[str, Any]]:
     """Return the override that --fold stands for: `0,1`, and `0` and `1`, are the folds 0 and 1; none for none."""
     if not texts:
         return []
-    parts = [part.strip() for text in texts for part in text.split(",")]
-    return [("folds.run", [int(part) if part.isdecimal() else part for part in parts if part])]
+    parts = [part.strip() for part in ",".join(texts).split(",")]
+    return [("folds.run", [int(part) if part.isdecimal() else part for part in parts] if parts != [""] else [])]
 
 
 def names_in(text: str | None) -> list[str]:

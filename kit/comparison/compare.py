@@ -47,8 +47,8 @@ class CompareResult:
 def compare(
     experiment: ExperimentConfig,
     options: RunOptions | str | Path = ".",
-    say: Say = ignore,
     *,
+    say: Say = ignore,
     stored: bool = False,
 ) -> CompareResult:
     """Train what is not there yet of policies × seeds × folds, and of what tunes and equalises them; compare.

@@ -138,6 +138,14 @@ def read_json(path: Path, remedy: str) -> Any:
         raise KitError(f"{path} is damaged ({error}); {remedy}") from error
 
 
+def read_object(path: Path, remedy: str) -> dict[str, Any]:
+    """Read a JSON file that holds an object; KitError as in `read_json`, and where it holds anything else."""
+    content = read_json(path, remedy)
+    if not isinstance(content, dict):
+        raise KitError(f"{path} is damaged (it holds no object); {remedy}")
+    return content
+
+
 def read_record(path: Path, model: type[Model], remedy: str) -> Model:
     """Read a JSON file into a pydantic model.
 

@@ -23,6 +23,11 @@ class OutputDirs:
     root: Path = Path(".")
     pixels: Path | None = None
 
+    @classmethod
+    def at(cls, output: str | Path, cache: str | Path | None = None) -> "OutputDirs":
+        """Return the folders below `output`, as the command line names it; `cache` in place of its own."""
+        return cls(Path(output).expanduser(), Path(cache).expanduser() if cache else None)
+
     @property
     def runs(self) -> Path:
         """The folder of experiments."""

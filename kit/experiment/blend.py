@@ -17,8 +17,9 @@ from pydantic import TypeAdapter, ValidationError
 
 from kit.competition.folds import FoldPlan
 from kit.competition.load import Competition, load_competition
+from kit.competition.submission import write_submission
 from kit.core.errors import KitError, Say, ignore, some
-from kit.core.files import need_writable, read_json, write_json
+from kit.core.files import need_writable, read_object, write_json
 from kit.core.paths import OutputDirs
 from kit.core.runs import ExperimentDir, RunDir, RunRecord, average, predictions, write_predictions
 from kit.core.settings import Name, fingerprint
@@ -102,7 +103,7 @@ def blend(
         Before anything is written, where members are unknown, the same, or of other folds, rows, labels, classes
         or test rows than the first.
     """
-    dirs = OutputDirs(Path(output).expanduser())
+    dirs = OutputDirs.at(output)
     members = _members(names, dirs)
     experiment = _settings(members[0], overrides)
     name = _checked_name(name or default_name(members), dirs)
@@ -128,7 +129,13 @@ def blend(
 def read_blend(dirs: OutputDirs, name: str) -> dict[str, Any] | None:
     """The content of the blend's blend.json; None where there is no blend of this name."""
     file = dirs.runs / name / RECORD
-    return read_json(file, "python -m kit blend writes it anew") if file.is_file() else None
+    if not file.is_file():
+        return None
+    remedy = "python -m kit blend writes it anew"
+    record = read_object(file, remedy)
+    if lacking := [key for key in ("name", "competition", "oof") if key not in record]:
+        raise KitError(f"{file} is damaged (it has no {some(lacking)}); {remedy}")
+    return record
 
 
 def default_name(members: Sequence[BlendMember]) -> str:
@@ -346,10 +353,13 @@ def _write(
         for fold, each in values.items()
     }
     mean = average(predictions(competition.test_ids, each, classes) for each in values.values())
-    hand_in(competition.submission, choice.rule, test, config.transfer, submission, mean=mean)
+    made = hand_in(
+        competition.submission, choice.rule, test, config.transfer, submission, mean=mean, write=False
+    )  # before anything is written, as it may be refused
     write_predictions(predictions(list(ids), oof, classes), folder / "oof.parquet")
     write_predictions(mean.astype(np.float32), folder / "test.parquet")
     write_json(folder / RECORD, record)
+    write_submission(made, submission)
     return BlendResult(folder, record, submission)
 
 

@@ -294,13 +294,18 @@ def _key_of(override: Override) -> str:
     return (override.partition("=")[0] if isinstance(override, str) else override[0]).strip()
 
 
+def _said(override: Override) -> str:
+    """As it is typed on the command line."""
+    return override if isinstance(override, str) else f"{override[0]}={override[1]}"
+
+
 def _check_policy_name(override: Override, policies: dict[str, Any]) -> None:
     """A name that is not there would be a policy more, not a change of one."""
     section, _, rest = _key_of(override).partition(".")
     name = rest.partition(".")[0]
     if section == "policies" and name not in policies and name != rest:
         raise KitError(
-            f"--set {override}: there is no policy {name!r} in this experiment, but {some(policies)}; "
+            f"--set {_said(override)}: there is no policy {name!r} in this experiment, but {some(policies)}; "
             "add one with --policy"
         )
 
@@ -317,7 +322,7 @@ def _override(content: dict[str, Any], override: Override) -> None:
             section[parent] = {}
         section = section[parent]
         if not isinstance(section, dict):
-            raise KitError(f"--set {override}: {parent} is not a section")
+            raise KitError(f"--set {_said(override)}: {parent} is not a section")
     if isinstance(override, str):
         section[last] = parse_yaml(override.partition("=")[2], f"--set {override}")
     else:

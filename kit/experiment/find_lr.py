@@ -110,7 +110,7 @@ def find_lr(
     KitError
         For what `run` would refuse.
     """
-    dirs = OutputDirs(Path(output).expanduser())
+    dirs = OutputDirs.at(output)
     name, *others = experiment.policies
     if others:
         say(f"find-lr looks at one policy: {name} (choose with --policy)")

@@ -65,7 +65,7 @@ class LoadedExperiment:
             A fold plan to follow: a CSV with columns id and fold. Left out: that of the runs in the folder, or a
             new one.
         replace : bool
-            Whether runs of another config or other data may be thrown away.
+            Whether a folder made from another config or other data is no fault.
         say : callable
             Takes lines about what is odd in the data.
 
@@ -76,25 +76,32 @@ class LoadedExperiment:
         Raises
         ------
         KitError
-            Where the tables cannot be used, where the config does not fit them, and where the folder holds runs
-            that were made from another config or other data (unless `replace`).
+            Where the tables cannot be used, where the config does not fit them, and where the folder was
+            made from another config or other data (unless `replace`).
         """
         competition = load_competition(config.competition)
-        _check_labels(config, competition)
+        config.scoring.check(competition.label_format.multilabel, len(competition.classes))
         for line in label_hints(config.competition, competition):
-            say(line)
+            say(line)  # first, as they may explain what is refused
+        _check_labels(config, competition)
         given = given_plan(config, competition, folds) if folds else None
         differs = difference(config, folder, competition, given)
         anew = differs is not None
         plan = decide_folds(config, folder, competition, dirs, given=given, anew=anew, say=say)
         for line in rare_classes(plan, config.folds.k, competition.classes, competition.targets):
             say(line)
-        if differs and not replace and any(run.finished or run.checkpoint.is_file() for run in folder.runs()):
+        loaded = cls(config, folder, competition, plan, digests(config, competition, plan), differs)
+        if not replace:
+            loaded.need_same()
+        return loaded
+
+    def need_same(self) -> None:
+        """Raise KitError where the folder holds what was made from another config or other data."""
+        if self.differs:
             raise KitError(
-                f"{folder.path} was made from {differs}; give the experiment another name (--set name=...), or "
-                "start it anew with --replace"
+                f"{self.folder.path} was made from {self.differs}; give the experiment another name (--set "
+                "name=...), or start it anew with python -m kit run --replace"
             )
-        return cls(config, folder, competition, plan, digests(config, competition, plan), differs)
 
     @property
     def test_digest(self) -> str:
@@ -108,9 +115,8 @@ class LoadedExperiment:
 
 
 def _check_labels(config: ExperimentConfig, competition: Competition) -> None:
-    """Raises KitError where metric or folds do not fit the labels."""
+    """Raises KitError where folds or the fewest labels of a row do not fit the labels."""
     label_format = competition.label_format
-    config.scoring.check(label_format.multilabel, len(competition.classes))
     check_folds(config.folds, competition.classes, competition.targets)
     if isinstance(label_format, MultiLabel) and not label_format.may_be_empty and config.scoring.at_least == 0:
         raise KitError(

@@ -43,7 +43,7 @@ class RunOptions:
     @property
     def dirs(self) -> OutputDirs:
         """The folders that the kit writes to."""
-        return OutputDirs(Path(self.output).expanduser(), Path(self.cache).expanduser() if self.cache else None)
+        return OutputDirs.at(self.output, self.cache)
 
     @property
     def fold_file(self) -> Path | None:

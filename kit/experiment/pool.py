@@ -12,12 +12,14 @@ from pydantic import BaseModel, ConfigDict
 from kit.competition.folds import FoldPlan
 from kit.competition.load import Competition
 from kit.competition.submission import SubmissionFormat, write_submission
-from kit.core.files import read_json, read_record, write_json
+from kit.core.files import read_object, read_record, write_json
 from kit.core.runs import RunDir, RunRecord, average, read_predictions, write_predictions
 from kit.experiment.loaded import LoadedExperiment
 from kit.scoring.config import ScoringConfig, Transfer
 from kit.scoring.decide import Rule, RuleChoice, choose_rule, decide_test, rule_from_json
 from kit.scoring.f1 import per_class, score
+
+REMEDY = "python -m kit run writes it anew"
 
 
 class RunScore(BaseModel):
@@ -64,6 +66,10 @@ class PolicyScores(BaseModel):
     runs : list of RunScore
     per_class : list of dict
         Precision, recall, F and rows of each class.
+
+    Notes
+    -----
+    Files of older kits lack some of the last; what needs them computes them anew.
     """
 
     model_config = ConfigDict(extra="allow")
@@ -72,14 +78,14 @@ class PolicyScores(BaseModel):
     oof: float
     optimistic: float
     rule: dict[str, Any]
-    rules: list[RuleScore]
+    rules: list[RuleScore] = []
     scoring: dict[str, Any]
     classes: list[str]
-    submission: str
-    oof_rows: int
-    train_rows: int
-    runs: list[RunScore]
-    per_class: list[dict[str, Any]]
+    submission: str = ""
+    oof_rows: int = 0
+    train_rows: int = 0
+    runs: list[RunScore] = []
+    per_class: list[dict[str, Any]] = []
 
 
 @dataclass(frozen=True)
@@ -172,8 +178,8 @@ def hand_in(
     prior: np.ndarray | None = None,
     mean: pd.DataFrame | None = None,
     write: bool = True,
-) -> None:
-    """Decide the test rows, make the submission of them, validate it and write it.
+) -> pd.DataFrame:
+    """Decide the test rows, make the submission of them, validate it and write it; return it.
 
     Parameters
     ----------
@@ -191,7 +197,7 @@ def hand_in(
     mean : DataFrame, optional
         The probabilities that are handed in, where the competition asks for these; left out: the mean of `test`.
     write : bool
-        Whether the file is written; several processes decide, one of them writes.
+        Whether the file is written now; several processes decide, one of them writes.
 
     Raises
     ------
@@ -217,6 +223,7 @@ def hand_in(
     submission_format.validate(submission, str(path))
     if write:
         write_submission(submission, path)
+    return submission
 
 
 def pooled(
@@ -338,16 +345,16 @@ class StoredRule:
 
 def read_scores(file: Path) -> PolicyScores | None:
     """Read a scores.json; None where there is none or it has no rule, KitError where it is damaged."""
-    remedy = "python -m kit run writes it anew"
-    if not file.is_file() or "rule" not in read_json(file, remedy):
+    if not file.is_file() or "rule" not in read_object(file, REMEDY):
         return None
-    return read_record(file, PolicyScores, remedy)
+    return read_record(file, PolicyScores, REMEDY)
 
 
 def stored_scores(file: Path, config: ScoringConfig) -> PolicyScores | None:
     """Read a scores.json; None where there is none, or it is of another metric or of a choice among others."""
-    scores = read_scores(file)
-    return scores if scores and scores.scoring == _choosing(config) else None
+    if not file.is_file() or read_object(file, REMEDY).get("scoring") != _choosing(config):
+        return None
+    return read_scores(file)
 
 
 def stored_rule(file: Path, config: ScoringConfig) -> StoredRule | None:

@@ -92,7 +92,7 @@ def predict_test(
     deadline = float("inf") if seconds is None else time.monotonic() + seconds
     need_output("--submission", str(submission), (".csv",))
     submission = Path(submission)
-    dirs = OutputDirs(Path(output).expanduser(), Path(cache).expanduser() if cache else None)
+    dirs = OutputDirs.at(output, cache)
     policy = next(iter(experiment.policies))
     test = load_test(experiment.competition)
     need_an_image(test, experiment.competition)

@@ -97,8 +97,10 @@ def prepare(
         For whatever cannot work, and where the folder holds an experiment made from another config or other data
         (unless `replace`).
     """
-    loaded = LoadedExperiment.open(config, folder, dirs, folds=folds, replace=replace, say=say)
+    loaded = LoadedExperiment.open(config, folder, dirs, folds=folds, replace=True, say=say)
     recipe = _check_training(loaded)
+    if not replace and any(run.finished or run.checkpoint.is_file() for run in folder.runs()):
+        loaded.need_same()
     decoding = _Decoding(config, dirs, say, shown)
     train = decoding.train(loaded.competition)
     test = decoding.test(loaded.competition)

@@ -44,7 +44,7 @@ class ExperimentResult:
 
 
 def run(
-    experiment: ExperimentConfig, options: RunOptions | str | Path = ".", say: Say = ignore
+    experiment: ExperimentConfig, options: RunOptions | str | Path = ".", *, say: Say = ignore
 ) -> ExperimentResult:
     """Train every policy × seed × fold that is not there yet, pool them and write the submissions.
 
@@ -94,11 +94,12 @@ def pool(experiment: ExperimentConfig, output: str | Path = ".") -> ExperimentRe
     KitError
         Where there is no finished run, or where they are of another config or other data.
     """
-    dirs = OutputDirs(Path(output).expanduser())
+    dirs = OutputDirs.at(output)
     folder = ExperimentDir(dirs.runs / experiment.name)
     loaded = LoadedExperiment.open(experiment, folder, dirs)
     finished = [run for policy in experiment.policies for run in folder.finished(policy)]
-    if strange := [run for run in finished if run.record.test != loaded.test_digest]:
+    seen = loaded.test_digest
+    if strange := [run for run in finished if run.record.test != seen]:
         raise KitError(
             f"{len(strange)} runs predicted another test set than the one in {loaded.competition.folder}; the "
             "command `python -m kit run` predicts it anew with their weights"
@@ -123,11 +124,10 @@ def _pool_policies(
 ) -> dict[str, PolicyResult]:
     """Each policy with finished runs, pooled. The submission of the policy that the experiment began with is named
     <experiment>, that of another <experiment>+<policy> (no name holds a +)."""
-    results = {}
+    results, first = {}, next(iter(_policies_in(loaded.folder)), None)
     for policy in experiment.policies:
         if runs := loaded.folder.finished(policy):
-            first = policy == _policies_in(loaded.folder)[0]
-            name = experiment.name if first else f"{experiment.name}+{policy}"
+            name = experiment.name if policy == first else f"{experiment.name}+{policy}"
             file = dirs.submissions / f"{name}.csv"
             results[policy] = pool_policy(policy, runs, experiment.scoring, loaded, file, write)
     return results

@@ -115,8 +115,8 @@ class Kaggle:
 
     def __init__(self, say: Say = lambda line: None, wait: Callable[[float], None] = time.sleep):
         self._say = say
-        self._patience = Retry(say, wait)
-        self._patiently, self._once = self._patience.call, self._patience.once
+        self._retry = Retry(say, wait)
+        self._with_retries, self._once = self._retry.call, self._retry.once
         self._api = _signed_in()
 
     @property
@@ -173,7 +173,7 @@ class Kaggle:
 
         request = _request(ApiGetKernelRequest, user_name=owner, kernel_slug=slug)
         try:
-            answer = self._patiently(f"asking for {owner}/{slug}", self._kernels("get_kernel"), request)
+            answer = self._with_retries(f"asking for {owner}/{slug}", self._kernels("get_kernel"), request)
         except Refused as error:
             if error.status in (403, 404):
                 return 0
@@ -185,7 +185,7 @@ class Kaggle:
         from kagglesdk.kernels.types.kernels_api_service import ApiGetKernelSessionStatusRequest
 
         request = _request(ApiGetKernelSessionStatusRequest, **_kernel(kernel))
-        answer = self._patiently(f"asking for {kernel}", self._kernels("get_kernel_session_status"), request)
+        answer = self._with_retries(f"asking for {kernel}", self._kernels("get_kernel_session_status"), request)
         return Session(answer.status.name, one_line(answer.failure_message or ""))
 
     def outputs(self, kernel: PushedKernel) -> Outputs:
@@ -198,7 +198,7 @@ class Kaggle:
             request = _request(
                 ApiListKernelSessionOutputRequest, **_kernel(kernel), page_size=PAGE, page_token=token
             )
-            page = self._patiently(
+            page = self._with_retries(
                 f"listing the outputs of {kernel}", self._kernels("list_kernel_session_output"), request
             )
             files |= {file.file_name: file.url for file in page.files or []}
@@ -239,7 +239,7 @@ class Kaggle:
                     raise requests.ConnectionError(f"{size} of {expected} bytes came")
 
         try:
-            self._patiently(f"downloading {target.name}", fetch)
+            self._with_retries(f"downloading {target.name}", fetch)
         except Refused as error:
             raise Refused(
                 f"{error}. Addresses of files expire: the same command asks for new ones", error.status
@@ -250,7 +250,7 @@ class Kaggle:
         from kagglesdk.kernels.types.kernels_api_service import ApiGetAcceleratorQuotaStatisticsRequest
 
         ask, request = self._kernels("get_accelerator_quota_statistics"), ApiGetAcceleratorQuotaStatisticsRequest()
-        answer = self._patiently("asking for the GPU quota", ask, request)
+        answer = self._with_retries("asking for the GPU quota", ask, request)
         if not (quota := answer.gpu_quota):
             return None
         reserved = getattr(quota, "time_reserved", None) or timedelta()
@@ -260,7 +260,7 @@ class Kaggle:
     def dataset_status(self, reference: str) -> str:
         """Return READY, FAILED, or a stage before; "" where there is no such dataset."""
         try:
-            status: str = self._patiently(f"asking for {reference}", self._api.dataset_status, reference)
+            status: str = self._with_retries(f"asking for {reference}", self._api.dataset_status, reference)
             return status.upper()
         except Refused as error:
             if error.status in (403, 404):
@@ -273,7 +273,7 @@ class Kaggle:
 
         owner, slug = reference.split("/")
         request = _request(ApiGetDatasetRequest, owner_slug=owner, dataset_slug=slug)
-        answer = self._patiently(f"asking for {reference}", self._datasets("get_dataset"), request)
+        answer = self._with_retries(f"asking for {reference}", self._datasets("get_dataset"), request)
         return int(answer.current_version_number or 0)
 
     def upload_dataset(self, folder: Path, notes: str) -> int:
@@ -361,7 +361,7 @@ class Kaggle:
         listed: list[KaggleSubmission] = []
         for page in range(1, 1000):
             request = _request(ApiListSubmissionsRequest, competition_name=competition, page=page)
-            answer = self._patiently(
+            answer = self._with_retries(
                 f"listing the submissions to {competition}", self._competitions("list_submissions"), request
             )
             new = [_submitted(each) for each in answer.submissions or []]
@@ -380,7 +380,7 @@ class Kaggle:
         request = _request(ApiGetSubmissionLimitsRequest, competition_name=competition)
         ask, what = self._competitions("get_submission_limits"), f"asking what {competition} takes today"
         try:
-            return int(self._patiently(what, ask, request).num_allowed_now)
+            return int(self._with_retries(what, ask, request).num_allowed_now)
         except Refused as error:
             if error.status == 404:
                 return None
@@ -391,7 +391,7 @@ class Kaggle:
         from kagglesdk.competitions.types.competition_api_service import ApiDownloadDataFilesRequest
 
         request = _request(ApiDownloadDataFilesRequest, competition_name=competition)
-        return self._patiently(f"downloading {competition}", self._competitions("download_data_files"), request)
+        return self._with_retries(f"downloading {competition}", self._competitions("download_data_files"), request)
 
     def download_archive(self, competition: str, answer: Any, target: Path) -> None:
         """Download what `competition_archive` opened; go on with what an interrupted download left."""
@@ -408,7 +408,7 @@ class Kaggle:
                     target.unlink(missing_ok=True)
                     raise requests.ConnectionError(str(error)) from error
 
-        self._patiently(f"downloading {target.name}", fetch)
+        self._with_retries(f"downloading {target.name}", fetch)
 
     def _new_dataset(self, folder: Path, metadata: dict[str, Any]) -> Any:
         from kagglesdk.datasets.types.dataset_api_service import ApiCreateDatasetRequest

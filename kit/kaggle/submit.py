@@ -13,7 +13,7 @@ from kit.competition.config import CompetitionConfig
 from kit.competition.load import expected_submission
 from kit.competition.tables import read_table
 from kit.core.errors import KitError, Say
-from kit.core.files import read_json, sha256
+from kit.core.files import read_object, sha256
 from kit.core.paths import OutputDirs
 from kit.core.runs import ExperimentDir
 from kit.experiment.blend import read_blend
@@ -85,7 +85,7 @@ def submit_file(
         Before anything is sent, where the file is invalid, was submitted before, or no submission is left today;
         and where Kaggle could not score it.
     """
-    file, dirs = Path(file), OutputDirs(Path(output).expanduser())
+    file, dirs = Path(file), OutputDirs.at(output)
     if not file.is_file():
         raise KitError(f"{file} is no file" if file.exists() else f"{file} does not exist")
     source = _source(file, config, dirs)
@@ -127,7 +127,7 @@ def submit_kernel(
         Where it has not ended well or left no submission.csv, was submitted before, or no submission is left
         today; and where Kaggle could not score it.
     """
-    folder, kernel, dirs = KernelFolder.at(path), pushed_kernel(path), OutputDirs(Path(output).expanduser())
+    folder, kernel, dirs = KernelFolder.at(path), pushed_kernel(path), OutputDirs.at(output)
     record = folder.pushed_record
     slug = _slug(record.competition["slug"])
     if folder.push["digest"] != folder.digest:
@@ -184,8 +184,8 @@ def _cv(dirs: OutputDirs, experiment: str, policy: str) -> str:
     if not policy or not scores.is_file():
         return ""
     remedy = "python -m kit run writes it anew"
-    stored = read_json(scores, remedy)
-    if not isinstance(stored, dict) or not isinstance(stored.get("oof"), int | float):
+    stored = read_object(scores, remedy)
+    if not isinstance(stored.get("oof"), int | float):
         raise KitError(f"{scores} is damaged (it has no score); {remedy}")
     return f"{stored['oof']:.5f}"
 

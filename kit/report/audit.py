@@ -120,7 +120,7 @@ def audit(experiment: ExperimentConfig, output: str | Path = ".", picture: str |
     KitError
         Where the tables cannot be used, or images do not exist.
     """
-    dirs = OutputDirs(Path(output).expanduser())
+    dirs = OutputDirs.at(output)
     need_writable(dirs.cache)
     competition = load_competition(experiment.competition)
     experiment.scoring.check(competition.label_format.multilabel, len(competition.classes))

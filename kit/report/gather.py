@@ -41,7 +41,7 @@ def find_experiment(experiment: str, output: str | Path = ".") -> Path:
     KitError
         Where there is no such experiment.
     """
-    folder = OutputDirs(Path(output).expanduser()).runs / experiment
+    folder = OutputDirs.at(output).runs / experiment
     folder = folder if folder.is_dir() else Path(experiment).expanduser()
     if not ExperimentDir(folder).config.is_file():
         raise KitError(

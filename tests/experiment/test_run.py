@@ -574,7 +574,7 @@ class TestFoldPlan:
         no_training_after()
         assert refusal_of(self.run, competition, tmp_path) == (
             f"{tmp_path / 'runs/tiny'} was made from other folds (uniform/seed0/fold1); give the experiment "
-            "another name (--set name=...), or start it anew with --replace"
+            "another name (--set name=...), or start it anew with python -m kit run --replace"
         )
 
     def test_it_is_of_these_rows(self, competition, tmp_path, plan, no_training):
@@ -655,7 +655,7 @@ class TestPool:
         weights.write_bytes(b"other ones")
         assert refusal_of(pool, elsewhere, copied) == (
             f"{copied / 'runs/tiny'} was made from other weights (sliced/seed0/fold0); give the experiment "
-            "another name (--set name=...), or start it anew with --replace"
+            "another name (--set name=...), or start it anew with python -m kit run --replace"
         )
 
     def test_a_policy_without_runs_is_left_out(self, finished, copied):
@@ -688,7 +688,7 @@ class TestPool:
         other = config.model_copy(update={"training": config.training.model_copy(update={"epochs": 9})})
         assert refusal_of(pool, other, copied) == (
             f"{copied / 'runs/tiny'} was made from another config (training.epochs: 3 there, 9 here); give the "
-            "experiment another name (--set name=...), or start it anew with --replace"
+            "experiment another name (--set name=...), or start it anew with python -m kit run --replace"
         )
 
     def test_another_test_set(self, finished, copied):

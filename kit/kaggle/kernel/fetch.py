@@ -121,13 +121,13 @@ def pool_fetched(
     (ExperimentConfig, ExperimentResult)
         Of each experiment, as soon as it is pooled.
     """
-    from kit.experiment.run import pool  # which needs torch
-
     for experiment in fetched.experiments.values():
         path = experiment.competition.path
         if not Path(path).expanduser().is_dir():
             say(f"{path} is not here, so the runs are not pooled; python -m kit run does it")
             continue
+        from kit.experiment.run import pool  # which needs torch
+
         try:
             result = pool(experiment, output)
         except KitError as error:

@@ -498,7 +498,9 @@ def test_folds_are_those_of_the_local_runs(build):
 
     told = refusal(build("--set", "training.epochs=9"))
     assert told.startswith("runs/tiny was made from another config (training.epochs: 2 there, 9 here)")
-    assert told.endswith("give the experiment another name (--set name=...), or start it anew with --replace")
+    assert told.endswith(
+        "give the experiment another name (--set name=...), or start it anew with python -m kit run --replace"
+    )
     with open(f"data/{SLUG}/train/train000.png", "ab") as image:
         image.write(b"more")
     assert "was made from other images (uniform/seed0/fold0); give" in refusal(build())
