@@ -17,6 +17,7 @@ from support.made_up_runs import GROUPS, POLICIES, write_experiment
 
 from kit.core.paths import OutputDirs
 from kit.core.plotting import COLOURS
+from kit.experiment.pool import PolicyScores
 from kit.report.figures import by_class, drawing
 from kit.report.gather import gather
 from kit.report.material import PolicyData, PolicyOutcome, ReportData
@@ -220,13 +221,13 @@ def test_many_labels_show_the_lowest_and_the_most_confused():
     classes = [f"class{i:02d}" for i in range(40)]
     truth = generator.integers(0, 40, 800)
     predicted = np.where(generator.random(800) < 0.7, truth, generator.integers(0, 40, 800))
-    scores = {
-        "oof": 0.7,
-        "optimistic": 0.7,
-        "per_class": [{"class": name, "f1": i / 40, "rows": 20, "name": name} for i, name in enumerate(classes)],
-        "rules": [],
-        "runs": [],
-    }
+    scores = PolicyScores.model_construct(
+        oof=0.7,
+        optimistic=0.7,
+        per_class=[{"class": name, "f1": i / 40, "rows": 20, "name": name} for i, name in enumerate(classes)],
+        rules=[],
+        runs=[],
+    )
     outcome = PolicyOutcome(pd.RangeIndex(800), truth, predicted, np.zeros(800))
     policy = PolicyData("uniform", scores=scores, outcome=outcome)
     report_data = ReportData("many", "macro F1", "uniform", [policy], classes=classes, names=classes)

@@ -156,4 +156,4 @@ def test_only_the_fold_that_was_run_is_scored(mixed):
     assert set(oof.index) == set(plan.index[plan == 1])
     scores = result.policies["uniform"].scores
     assert 0 < len(oof) < len(plan)
-    assert (scores["oof_rows"], scores["train_rows"]) == (len(oof), 20)
+    assert (scores.oof_rows, scores.train_rows) == (len(oof), 20)
