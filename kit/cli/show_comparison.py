@@ -1,7 +1,7 @@
 """A comparison of policies as tables on the terminal."""
 
-from collections.abc import Mapping, Sequence
-from typing import TYPE_CHECKING, Any
+from collections.abc import Sequence
+from typing import TYPE_CHECKING
 
 from rich.box import SIMPLE_HEAD
 from rich.console import Console
@@ -14,6 +14,7 @@ from kit.report.text import p_value
 
 if TYPE_CHECKING:  # for annotations alone
     from kit.comparison.compare import CompareResult
+    from kit.comparison.record import Comparison, LedgerLine, ViewRecord
 
 POOLED = "Pooled: predictions averaged over seeds, scored once; differences and verdicts are of single runs."
 
@@ -21,59 +22,59 @@ POOLED = "Pooled: predictions averaged over seeds, scored once; differences and 
 def show_comparison(compared: "CompareResult") -> None:
     """Print a table a view, each verdict in words, how many trainings each policy was given, and the headline."""
     content = compared.content
-    for view in content["views"]:
+    for view in content.views:
         _show_view(view, content)
-    for line in content["missing"]:
+    for line in content.missing:
         print(line)
-    Console().print(_ledger_table(content["ledger"]))
-    print(content["headline"])
+    Console().print(_ledger_table(content.ledger))
+    print(content.headline)
     print(f"Everything else: {compared.folder}")
 
 
-def _show_view(view: Mapping[str, Any], content: Mapping[str, Any]) -> None:
+def _show_view(view: "ViewRecord", content: "Comparison") -> None:
     Console().print(_view_table(view, content))
-    for line in (view["about"], POOLED, view["note"]):
+    for line in (view.about, POOLED, view.note):
         if line:
             print(line)
-    for each in view["comparisons"]:
-        named = "" if each["sentence"].startswith(each["policy"]) else f"{each['policy']}: "
-        print(f"  {named}{each['sentence']}")
-    for each in view["diverged"]:
-        print(f"  {each['sentence']}")
+    for each in view.comparisons:
+        named = "" if each.sentence.startswith(each.policy) else f"{each.policy}: "
+        print(f"  {named}{each.sentence}")
+    for diverged in view.diverged:
+        print(f"  {diverged.sentence}")
     print()
 
 
-def _view_table(view: Mapping[str, Any], content: Mapping[str, Any]) -> Table:
+def _view_table(view: "ViewRecord", content: "Comparison") -> Table:
     """Return the scores of a view, and the differences to the baseline."""
-    level = f"{content['level']:.0%}"
+    level = f"{content.level:.0%}"
     table = Table(
         box=SIMPLE_HEAD,
         padding=(0, 1, 0, 0),
-        title=escape(f"{VIEWS[view['name']]}: {content['metric']} against {content['baseline']}"),
+        title=escape(f"{VIEWS[view.name]}: {content.metric} against {content.baseline}"),
     )
     for column in ("policy", "pooled", "runs", "diff.", f"{level} interval", "Holm p", "verdict"):
         words = column in ("policy", "verdict")
         table.add_column(column, justify="left" if words else "right", overflow="fold", no_wrap=column == "policy")
-    by_policy = {each["policy"]: each for each in view["policies"]}
-    base = by_policy[content["baseline"]]
-    table.add_row(escape(base["policy"]), f"{base['oof']:.3f}", f"{base['mean']:.3f}", "", "", "", "baseline")
-    for each in view["comparisons"]:
-        scored, interval = by_policy[each["policy"]], each["interval"]
+    by_policy = {each.policy: each for each in view.policies}
+    base = by_policy[content.baseline]
+    table.add_row(escape(base.policy), f"{base.oof:.3f}", f"{base.mean:.3f}", "", "", "", "baseline")
+    for each in view.comparisons:
+        scored, interval = by_policy[each.policy], each.interval
         table.add_row(
-            escape(each["policy"]),
-            f"{scored['oof']:.3f}",
-            f"{scored['mean']:.3f}",
-            signed(each["difference"]),
-            f"{signed(interval['low'])}…{signed(interval['high'])}" if interval else "none",
-            "" if each["p_holm"] is None else p_value(each["p_holm"]),
-            each["verdict"],
+            escape(each.policy),
+            f"{scored.oof:.3f}",
+            f"{scored.mean:.3f}",
+            signed(each.difference),
+            f"{signed(interval.low)}…{signed(interval.high)}" if interval else "none",
+            "" if each.p_holm is None else p_value(each.p_holm),
+            each.verdict,
         )
-    for each in view["diverged"]:
-        table.add_row(escape(each["policy"]), "", "", "", "", "", "diverged")
+    for diverged in view.diverged:
+        table.add_row(escape(diverged.policy), "", "", "", "", "", "diverged")
     return table
 
 
-def _ledger_table(lines: Sequence[Mapping[str, Any]]) -> Table:
+def _ledger_table(lines: "Sequence[LedgerLine]") -> Table:
     """Return how many trainings each policy was given, and for what."""
     table = Table(
         box=SIMPLE_HEAD,
@@ -81,12 +82,14 @@ def _ledger_table(lines: Sequence[Mapping[str, Any]]) -> Table:
         title="trainings given to each policy",
         caption="a training that serves several purposes counts once in total",
     )
-    tuned = any(line["tuning"] for line in lines)
-    equalised = any(line["equalised"] for line in lines)
+    tuned = any(line.tuning for line in lines)
+    equalised = any(line.equalised for line in lines)
     kinds = ["raw", *(["tuning", "tuned"] if tuned else []), *(["equalised"] if equalised else []), "total"]
     for column in ("policy", *kinds, *(["rates chosen"] if tuned else [])):
         table.add_column(column, justify="left" if column in ("policy", "rates chosen") else "right")
     for line in lines:
-        rates = ", ".join(f"{rate:g}" for rate in sorted(set(line["chosen"].values())))
-        table.add_row(escape(line["policy"]), *(str(line[kind]) for kind in kinds), *([rates] if tuned else []))
+        rates = ", ".join(f"{rate:g}" for rate in sorted(set(line.chosen.values())))
+        table.add_row(
+            escape(line.policy), *(str(getattr(line, kind)) for kind in kinds), *([rates] if tuned else [])
+        )
     return table

@@ -1,16 +1,14 @@
 """Which policy wins: trained on the same folds and seeds, checked to be comparable, compared with statistics."""
 
-import json
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
-from kit.comparison.record import content_of, write_table
+from kit.comparison.record import Comparison, content_of, read_comparison, write_comparison, write_table
 from kit.comparison.tuning import baseline_of, check_tuning, equalised, to_equalise, trial_folder, trials, variants
 from kit.comparison.views import Tuning, tuned_runs, tuning_of, views_of
 from kit.core.errors import Diverged, KitError, Say, ignore, some
-from kit.core.files import write_json
 from kit.core.runs import ExperimentDir, RunKey
 from kit.experiment.config import ExperimentConfig
 from kit.experiment.fingerprint import stored_experiment
@@ -30,7 +28,7 @@ class CompareResult:
     ----------
     folder : Path
         The experiment's.
-    content : dict
+    content : Comparison
         The content of comparison.json.
     trained : int
         How many runs were trained.
@@ -39,7 +37,7 @@ class CompareResult:
     """
 
     folder: Path
-    content: dict[str, Any]
+    content: Comparison
     trained: int
     main: bool = True
 
@@ -95,27 +93,34 @@ def compare(
         if lost := _compared_before(folder) - _compared_runs(content):
             what = some(list(dict.fromkeys(policy for _, policy, _, _ in sorted(lost))))
             say(f"{folder.comparison.name} was of {len(lost)} runs more, of {what}; this comparison replaces it")
-        write_json(folder.comparison, content)
+        write_comparison(content, folder.comparison)
         write_table(content, folder.path / "comparison.csv")
     return CompareResult(folder.path, content, trained, main)
 
 
-def _compared_runs(content: Mapping[str, Any]) -> set[tuple[str, str, int, int]]:
+def _compared_runs(content: Comparison) -> set[tuple[str, str, int, int]]:
     """View, policy, seed and fold of what stands in a comparison."""
-    return {
-        (view["name"], each["policy"], run["seed"], run["fold"])
-        for view in content["views"]
-        for each in (*view["policies"], *view.get("diverged", ()))
-        for run in each["runs"]
+    compared = {
+        (view.name, each.policy, run.seed, run.fold)
+        for view in content.views
+        for each in view.policies
+        for run in each.runs
+    }
+    return compared | {
+        (view.name, each.policy, run.seed, run.fold)
+        for view in content.views
+        for each in view.diverged
+        for run in each.runs
     }
 
 
 def _compared_before(folder: ExperimentDir) -> set[tuple[str, str, int, int]]:
-    """`_compared_runs` of the comparison.json that is there."""
+    """`_compared_runs` of the comparison.json that is there; none where it is damaged, as it is made anew."""
     try:
-        return _compared_runs(json.loads(folder.comparison.read_text(encoding="utf-8")))
-    except (OSError, ValueError, KeyError, TypeError):
+        stored = read_comparison(folder.comparison)
+    except KitError:
         return set()
+    return _compared_runs(stored) if stored else set()
 
 
 def _with_baseline(experiment: ExperimentConfig) -> ExperimentConfig:

@@ -1,18 +1,20 @@
 """A comparison written down: statistics of each view, headline, ledger; comparison.json and comparison.csv."""
 
 import csv
+import math
 from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
 import numpy as np
+from pydantic import BaseModel, ConfigDict
 
 from kit.comparison.bootstrap import BootstrapResult, bootstrap
 from kit.comparison.statistics import compare as compare_scores
 from kit.comparison.tuning import baseline_of
 from kit.comparison.views import VIEWS, Pair, Tuning, View, check_fair, check_run, machines_of, size_of
 from kit.core.errors import some
-from kit.core.files import atomic
+from kit.core.files import atomic, read_record, write_json
 from kit.core.runs import RunDir
 from kit.experiment.config import ExperimentConfig
 from kit.experiment.loaded import LoadedExperiment
@@ -25,6 +27,164 @@ COLUMNS = (
 )  # fmt: skip
 
 
+class _Record(BaseModel):
+    """A part of comparison.json; keys of other versions of the kit are kept."""
+
+    model_config = ConfigDict(extra="allow")
+
+
+class ComparedRun(_Record):
+    """A run that is compared, or that diverged."""
+
+    seed: int
+    fold: int
+    score: float = math.nan
+    variant: str | None = None
+    fingerprint: str | None = None
+    updates: int | None = None
+    initial_weights: str | None = None
+    error: str | None = None
+
+
+class ComparedPolicy(_Record):
+    """A policy in a view: its pooled out-of-fold score, the mean score of its runs, and these."""
+
+    policy: str
+    oof: float
+    mean: float
+    runs: list[ComparedRun]
+
+
+class DivergedPolicy(_Record):
+    """A policy that diverged, its runs that did, and what to do."""
+
+    policy: str
+    runs: list[ComparedRun]
+    sentence: str
+
+
+class IntervalRecord(_Record):
+    """The interval of a difference (see `kit.comparison.intervals.Interval`)."""
+
+    difference: float
+    low: float
+    high: float
+    p: float
+
+
+class BootstrapRecord(_Record):
+    """The bootstrap interval of a difference (see `kit.comparison.bootstrap.BootstrapResult`)."""
+
+    difference: float
+    low: float
+    high: float
+
+
+class PolicyComparison(_Record):
+    """A policy against the baseline (see `kit.comparison.statistics.PairedComparison`)."""
+
+    policy: str
+    baseline: str
+    folds: list[int] = []
+    seeds: list[int] = []
+    runs: int | None = None
+    score: float
+    baseline_score: float
+    difference: float
+    interval: IntervalRecord | None = None
+    p_holm: float | None = None
+    smallest_detectable: float | None = None
+    bootstrap: BootstrapRecord | None = None
+    verdict: str
+    sentence: str
+    seeds_to_decide: int | None = None
+    by_run: list[dict[str, Any]] = []
+
+
+class ViewRecord(_Record):
+    """One way to look at the policies, with its comparisons."""
+
+    name: str
+    about: str | None = None
+    note: str | None = None
+    policies: list[ComparedPolicy]
+    comparisons: list[PolicyComparison]
+    diverged: list[DivergedPolicy] = []
+
+
+class LedgerLine(_Record):
+    """How many trainings a policy was given, and for what; the rates that were tried, and chosen by fold."""
+
+    policy: str
+    raw: int
+    tuning: int
+    tuned: int
+    equalised: int
+    total: int
+    rates: list[float] = []
+    chosen: dict[str, float] = {}
+
+
+class TuningLine(_Record):
+    """A training that tuned a rate; `score` is None where it diverged."""
+
+    policy: str
+    rate: float
+    fold: int
+    within: int | None = None
+    seed: int
+    score: float | None
+
+
+class Comparison(_Record):
+    """What comparison.json says.
+
+    Attributes
+    ----------
+    missing : list of str
+        Why views that the config asks for are missing.
+    headline : str
+        Which policies beat the baseline, in each view.
+    views : list of ViewRecord
+    ledger : list of LedgerLine
+    tuning : list of TuningLine
+    updates : int
+        Of a training, at most.
+    seconds : float
+        Of all trainings that are compared, or tuned.
+    """
+
+    experiment: str = ""
+    metric: str
+    baseline: str
+    level: float
+    power: float = POWER
+    margin: float
+    ratio: float | None = None
+    scoring: dict[str, Any] | None = None
+    missing: list[str] = []
+    headline: str
+    views: list[ViewRecord]
+    ledger: list[LedgerLine] = []
+    tuning: list[TuningLine] = []
+    updates: int
+    seconds: float
+
+    def to_json(self) -> dict[str, Any]:
+        """Return the content of the file."""
+        return self.model_dump(exclude_unset=True)
+
+
+def read_comparison(path: Path) -> Comparison | None:
+    """Read a comparison.json; None where there is none, KitError where it is damaged."""
+    return read_record(path, Comparison, "python -m kit compare writes it anew") if path.is_file() else None
+
+
+def write_comparison(comparison: Comparison, path: Path) -> None:
+    """Write comparison.json."""
+    write_json(path, comparison.to_json())
+
+
 def content_of(
     experiment: ExperimentConfig,
     loaded: LoadedExperiment,
@@ -32,7 +192,7 @@ def content_of(
     missing: Sequence[str],
     tuning: Tuning | None,
     known: Mapping[str, ScoredRuns],
-) -> dict[str, Any]:
+) -> Comparison:
     """Return what comparison.json holds.
 
     Parameters
@@ -54,7 +214,7 @@ def content_of(
     ratio = {fold: len(plan.validation_rows(fold)) / len(plan.training_rows(fold)) for fold in folds}
     compared = [_compared(view, experiment, loaded, ratio, known if view.name == "raw" else {}) for view in views]
     records = [run.record for view in views for runs in view.runs.values() for run in runs.values()]
-    return {
+    content = {
         "experiment": experiment.name,
         "metric": experiment.scoring.title,
         "baseline": baseline_of(experiment),
@@ -81,6 +241,7 @@ def content_of(
         "updates": max(record.steps or 0 for record in records),
         "seconds": _seconds(views, tuning, loaded),
     }
+    return Comparison.model_validate(content)
 
 
 def _compared(
@@ -275,20 +436,16 @@ def _seconds(views: Sequence[View], tuning: Tuning | None, loaded: LoadedExperim
     return round(sum(run.record.seconds.get("training", 0.0) for run in runs.values()), 1)
 
 
-def write_table(content: Mapping[str, Any], path: Path) -> None:
-    """comparison.csv: a line a comparison, and one a policy that diverged."""
+def write_table(comparison: Comparison, path: Path) -> None:
+    """Write comparison.csv: a line a comparison, and one a policy that diverged."""
     with atomic(path) as temporary, open(temporary, "w", encoding="utf-8", newline="") as file:
         table = csv.DictWriter(file, COLUMNS, extrasaction="ignore", lineterminator="\n")
         table.writeheader()
-        for view in content["views"]:
-            for each in view["comparisons"]:
-                interval, resampled = each["interval"] or {}, each["bootstrap"] or {}
-                table.writerow(
-                    each
-                    | {key: interval.get(key) for key in ("low", "high", "p")}
-                    | {f"bootstrap_{key}": resampled.get(key) for key in ("low", "high")}
-                    | {"view": view["name"]}
-                )
-            for each in view["diverged"]:
-                told = {"baseline": content["baseline"], "runs": None, "verdict": "diverged"}
-                table.writerow(each | told | {"view": view["name"]})
+        for view in comparison.views:
+            for each in view.comparisons:
+                ends = {key: getattr(each.interval, key, None) for key in ("low", "high", "p")}
+                resampled = {f"bootstrap_{key}": getattr(each.bootstrap, key, None) for key in ("low", "high")}
+                table.writerow(each.model_dump() | ends | resampled | {"view": view.name})
+            for diverged in view.diverged:
+                told = {"baseline": comparison.baseline, "runs": None, "verdict": "diverged"}
+                table.writerow(diverged.model_dump() | told | {"view": view.name})

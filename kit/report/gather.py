@@ -1,12 +1,11 @@
 """The command `report`: everything that an experiment's folder holds, gathered and written as one page."""
 
-import json
 from collections.abc import Sequence
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 
+from kit.comparison.record import Comparison, read_comparison
 from kit.competition.load import Competition, load_competition
 from kit.core.errors import KitError, Say
 from kit.core.files import write_text
@@ -103,7 +102,7 @@ def gather(folder: ExperimentDir, dirs: OutputDirs) -> ReportData:
     experiment = stored_experiment(folder)
     if experiment is None:
         raise KitError(f"{folder.path} holds no experiment.yaml; give the folder of an experiment in {dirs.runs}")
-    comparison = _read_json(folder.comparison, "python -m kit compare")
+    comparison = read_comparison(folder.comparison)
     outdated = _outdated(comparison, experiment, folder) if comparison else None
     if outdated:
         comparison = None
@@ -114,7 +113,7 @@ def gather(folder: ExperimentDir, dirs: OutputDirs) -> ReportData:
     policies = [_policy(name, experiment, folder, finished[name], shared, competition) for name in names]
     digests = {record.depends_on.get("folds") for each in policies for record in each.finished}
     classes = list(competition.classes) if competition else _classes(policies)
-    baseline = comparison["baseline"] if comparison else experiment.compare.baseline
+    baseline = comparison.baseline if comparison else experiment.compare.baseline
     return ReportData(
         name=experiment.name,
         metric=experiment.scoring.title,
@@ -132,40 +131,31 @@ def gather(folder: ExperimentDir, dirs: OutputDirs) -> ReportData:
     )
 
 
-def _policies(experiment: ExperimentConfig, comparison: dict[str, Any] | None, folder: ExperimentDir) -> list[str]:
+def _policies(experiment: ExperimentConfig, comparison: Comparison | None, folder: ExperimentDir) -> list[str]:
     """Return the policies of the report.
 
     They are those compared as they are, without variants and without those that diverged; where nothing is
     compared, those that have begun.
     """
     if raw := raw_policies(comparison):
-        return [each["policy"] for each in raw]
+        return [each.policy for each in raw]
     return [name for name in experiment.policies if folder.runs(name)] or list(experiment.policies)
 
 
-def _outdated(comparison: dict[str, Any], experiment: ExperimentConfig, folder: ExperimentDir) -> str | None:
+def _outdated(comparison: Comparison, experiment: ExperimentConfig, folder: ExperimentDir) -> str | None:
     """Return why a comparison is not of the runs and the metric that are there now; None where it is."""
-    if comparison.get("scoring", experiment.scoring.canonical()) != experiment.scoring.canonical():
+    if comparison.scoring not in (None, experiment.scoring.canonical()):
         return f"another scoring section than {folder.config.name}"
-    for view in comparison["views"]:
-        lines = [("finished", line) for policy in view["policies"] for line in policy["runs"]]
-        lines += [("diverged", line) for policy in view.get("diverged", ()) for line in policy["runs"]]
+    for view in comparison.views:
+        lines = [("finished", line) for policy in view.policies for line in policy.runs]
+        lines += [("diverged", line) for policy in view.diverged for line in policy.runs]
         for status, line in lines:
-            if "fingerprint" not in line:
+            if line.fingerprint is None or line.variant is None:
                 continue
-            run = folder.run(RunKey(line["variant"], line["seed"], line["fold"]))
-            if not run.begun or (run.record.status, run.record.fingerprint) != (status, line["fingerprint"]):
-                return f"another run of {line['variant']} seed {line['seed']} fold {line['fold']}"
+            run = folder.run(RunKey(line.variant, line.seed, line.fold))
+            if not run.begun or (run.record.status, run.record.fingerprint) != (status, line.fingerprint):
+                return f"another run of {line.variant} seed {line.seed} fold {line.fold}"
     return None
-
-
-def _read_json(path: Path, command: str) -> dict[str, Any] | None:
-    if not path.is_file():
-        return None
-    try:
-        return json.loads(path.read_text(encoding="utf-8"))
-    except ValueError as error:
-        raise KitError(f"{path} is damaged ({error}); {command} writes it anew") from error
 
 
 def _competition(experiment: ExperimentConfig, folder: ExperimentDir) -> tuple[Competition | None, str]:

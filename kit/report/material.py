@@ -1,12 +1,12 @@
 """The data that a report is drawn from, gathered from an experiment: plain values, no figure yet."""
 
-from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Any
 
 import numpy as np
 import pandas as pd
 
+from kit.comparison.record import ComparedPolicy, Comparison, ViewRecord
 from kit.core.runs import RunRecord
 from kit.experiment.pool import PolicyScores
 from kit.training.records import Activations, Learning
@@ -157,7 +157,7 @@ class ReportData:
         The policy that the others are compared with.
     policies : list of PolicyData
         In the order of the report.
-    comparison : dict or None
+    comparison : Comparison or None
         The content of comparison.json.
     classes : list of str
         As in the train table.
@@ -181,7 +181,7 @@ class ReportData:
     metric: str
     baseline: str
     policies: list[PolicyData]
-    comparison: dict[str, Any] | None = None
+    comparison: Comparison | None = None
     classes: list[str] = field(default_factory=list)
     names: list[str] = field(default_factory=list)
     multilabel: bool = False
@@ -191,16 +191,16 @@ class ReportData:
     config: str = ""
     fold_plan: str = ""
 
-    def views(self) -> list[dict[str, Any]]:
+    def views(self) -> list[ViewRecord]:
         """Return the views of the comparison; none where nothing was compared."""
-        return self.comparison["views"] if self.comparison else []
+        return self.comparison.views if self.comparison else []
 
     def compared_scores(self) -> dict[str, float]:
         """Return the pooled score of each policy in the view `raw` of the comparison."""
-        return {each["policy"]: each["oof"] for each in raw_policies(self.comparison)}
+        return {each.policy: each.oof for each in raw_policies(self.comparison)}
 
 
-def raw_policies(comparison: Mapping[str, Any] | None) -> list[dict[str, Any]]:
+def raw_policies(comparison: Comparison | None) -> list[ComparedPolicy]:
     """Return the policies of the comparison's view `raw`, in which each has the rates that it states."""
-    views = comparison["views"] if comparison else []
-    return next((view["policies"] for view in views if view["name"] == "raw"), [])
+    views = comparison.views if comparison else []
+    return next((view.policies for view in views if view.name == "raw"), [])

@@ -103,7 +103,7 @@ def test_a_planted_difference_is_found_and_a_planted_null_is_not(wide, tmp_path)
     policies = {name: {"lr": rate} for name, rate in (("base", 1), ("worse", 2), ("same", 3), ("better", 4))}
     config = experiment(wide, policies, folds={"k": 5}, seeds=[0, 1], compare={"margin": 0.05})
     store(config, tmp_path, {"base": 0.7, "worse": 0.4, "same": 0.7, "better": 0.95}, seeds=(0, 1))
-    content = compare(config, tmp_path, stored=True).content
+    content = compare(config, tmp_path, stored=True).content.to_json()
     made = of(content)
     assert {name: each["verdict"] for name, each in made.items() if name != "same"} == {
         "better": "better",
@@ -125,7 +125,9 @@ def test_nulls_are_rarely_called_different(wide, tmp_path):
     verdicts = []
     for study in range(10):
         store(config, tmp_path / str(study), dict.fromkeys(policies, 0.7), seeds=(0, 1), seed=study)
-        verdicts.append(of(compare(config, tmp_path / str(study), stored=True).content)["same"]["verdict"])
+        verdicts.append(
+            of(compare(config, tmp_path / str(study), stored=True).content.to_json())["same"]["verdict"]
+        )
     assert sum(verdict in ("better", "worse") for verdict in verdicts) <= 2
 
 
@@ -143,7 +145,7 @@ def test_a_study_leaves_what_it_compared(trained):
     _, output, made = trained
     top = output / "runs/tiny"
     content = json.loads((top / "comparison.json").read_text())
-    assert content == made.content
+    assert content == made.content.to_json()
     assert [view["name"] for view in content["views"]] == ["raw", "tuned", "equalised"]
     tuned = [line for line in content["ledger"] if set(line["chosen"].values()) != {own(line["policy"])}]
     assert made.trained == 9 + 3 + (1 + 1 + 2) + 2 * len(tuned)  # raw, equalised, trials and tuned at other rates
@@ -164,16 +166,16 @@ def order(content):
 
 
 def test_the_idle_policy_is_found_to_be_worse_until_it_is_tuned(trained):
-    made = of(trained[2].content)
+    made = of(trained[2].content.to_json())
     assert made["idle"]["difference"] < -0.3
     assert made["idle"]["bootstrap"]["high"] < -0.2
-    tuned = of(trained[2].content, 1)
+    tuned = of(trained[2].content.to_json(), 1)
     assert tuned["idle"]["folds"] == [1, 2]
     assert tuned["idle"]["difference"] > made["idle"]["difference"] + 0.2
 
 
 def test_the_ledger_states_how_many_trainings_each_was_given(trained):
-    ledger = {line["policy"]: line for line in trained[2].content["ledger"]}
+    ledger = {line["policy"]: line for line in trained[2].content.to_json()["ledger"]}
     for line in ledger.values():
         assert (line["raw"], line["tuning"], line["tuned"]) == (3, 2, 2)
         assert line["rates"] == [1e-3, 1e-2]
@@ -185,7 +187,7 @@ def test_the_ledger_states_how_many_trainings_each_was_given(trained):
 
 
 def test_the_tuned_view_holds_the_runs_at_the_rates_that_won(trained):
-    content = trained[2].content
+    content = trained[2].content.to_json()
     scores = {(each["policy"], each["rate"]): each["score"] for each in content["tuning"]}
     for line in content["ledger"]:
         rates = sorted(line["rates"], key=lambda rate: (-scores[line["policy"], rate], rate))
@@ -196,7 +198,9 @@ def test_the_tuned_view_holds_the_runs_at_the_rates_that_won(trained):
 
 
 def test_all_policies_start_alike_and_make_as_many_updates(trained):
-    runs = [run for view in trained[2].content["views"] for each in view["policies"] for run in each["runs"]]
+    runs = [
+        run for view in trained[2].content.to_json()["views"] for each in view["policies"] for run in each["runs"]
+    ]
     assert len({run["initial_weights"] for run in runs}) == 1
     assert len({run["updates"] for run in runs}) == 1
 
@@ -205,7 +209,7 @@ def test_comparing_again_trains_nothing_and_gives_the_same_numbers(trained, monk
     config, output, first = trained
     monkeypatch.setattr(Trainer, "train", lambda *_: pytest.fail("a training began"))
     again = compare(config, output)
-    assert (again.trained, again.content) == (0, first.content)
+    assert (again.trained, again.content.to_json()) == (0, first.content.to_json())
     assert compare(config, output, stored=True).content == first.content
 
 
@@ -219,7 +223,7 @@ def test_nested_trials_are_trained_apart_and_again_not_at_all(competition, tmp_p
     outer = json.loads((top / "uniform/seed0/fold2/run.json").read_text())
     assert inner[0]["steps"] < outer["steps"]
     assert inner[0]["depends_on"]["folds"] != outer["depends_on"]["folds"]
-    assert first.content["views"][1]["comparisons"][0]["folds"] == [1, 2]
+    assert first.content.to_json()["views"][1]["comparisons"][0]["folds"] == [1, 2]
     monkeypatch.setattr(Trainer, "train", lambda *_: pytest.fail("a training began"))
     assert compare(config, tmp_path).content == first.content
 
@@ -228,7 +232,7 @@ def test_a_rate_at_which_a_policy_diverges_is_not_chosen(competition, tmp_path):
     compared = {"tune": {"rates": [1e-2, 1e30], "folds": [0]}}
     config = experiment(competition, TWO, compare=compared, training={"epochs": 1, "log_every": 1})
     said = []
-    content = compare(config, tmp_path, say=said.append).content
+    content = compare(config, tmp_path, say=said.append).content.to_json()
     scores = {(each["policy"], each["rate"]): each["score"] for each in content["tuning"]}
     assert scores["uniform", 1e30] is None
     assert scores["uniform", 1e-2] is not None
@@ -240,21 +244,21 @@ def test_a_policy_that_diverges_is_told_and_the_others_are_compared(competition,
     policies = TWO | {"hot": {"lr": 1e30, "schedule": "constant"}}
     config = experiment(competition, policies, folds={"run": [0, 1]}, training={"epochs": 1, "log_every": 1})
     made = compare(config, tmp_path)
-    (view,) = made.content["views"]
+    (view,) = made.content.to_json()["views"]
     assert [each["policy"] for each in view["comparisons"]] == ["sliced"]
     assert [each["policy"] for each in view["policies"]] == ["uniform", "sliced"]
     (hot,) = view["diverged"]
     assert hot["sentence"].startswith("hot diverged at seed 0 fold 0, seed 0 fold 1")
     assert "the loss is" in hot["runs"][0]["error"]
-    assert made.content["headline"].endswith("; hot diverged.")
-    assert [line["raw"] for line in made.content["ledger"]] == [2, 2, 2]
+    assert made.content.to_json()["headline"].endswith("; hot diverged.")
+    assert [line["raw"] for line in made.content.to_json()["ledger"]] == [2, 2, 2]
     lines = list(csv.DictReader((made.folder / "comparison.csv").open()))
     assert [(line["policy"], line["baseline"]) for line in lines] == [("sliced", "uniform"), ("hot", "uniform")]
     assert lines[1]["verdict"] == "diverged"
     page = report(made.folder, OutputDirs(tmp_path)).read_text()
     assert hot["sentence"].removeprefix("hot") in page
     monkeypatch.setattr(Trainer, "train", lambda *_: pytest.fail("a training began"))
-    assert compare(config, tmp_path).content == made.content
+    assert compare(config, tmp_path).content.to_json() == made.content.to_json()
     other = config.model_copy(update={"compare": config.compare.model_copy(update={"baseline": "hot"})})
     assert "the baseline hot diverged at seed 0 fold 0" in refusal_of(
         lambda: compare(other, tmp_path, stored=True)
@@ -279,7 +283,7 @@ def test_a_policy_that_diverged_once_is_counted_but_not_compared(wide, tmp_path)
     folder = store(config, tmp_path, {"uniform": 0.6, "sliced": 0.5, "hot": 0.95})
     run = folder.run(RunKey("hot", 0, 1))
     run.write(run.record.with_fields(status="diverged", error="the loss is nan"))
-    content = compare(config, tmp_path, stored=True).content
+    content = compare(config, tmp_path, stored=True).content.to_json()
     (view,) = content["views"]
     assert [each["policy"] for each in view["comparisons"]] == ["sliced"]
     assert view["diverged"][0]["sentence"] == "hot diverged at seed 0 fold 1, so it is not compared; lower its lr"
@@ -320,7 +324,7 @@ def test_two_processes_compare_as_one_does(competition, tmp_path):
     two = json.loads((tmp_path / "two/runs/tiny/comparison.json").read_text())
     one = compare(
         validate(content | {"training": content["training"] | {"batch_size": 8}}, "one"), tmp_path
-    ).content
+    ).content.to_json()
     assert [view["name"] for view in two["views"]] == ["raw", "tuned"]
     for mine, other in zip(two["views"], one["views"], strict=True):
         for each, alone in zip(mine["policies"], other["policies"], strict=True):
@@ -342,7 +346,7 @@ def test_several_labels_and_folds_in_time_are_compared(tmp_path):
         scoring={"average": "samples", "rule": "half"},
     )
     config = validate(content | {"policies": TWO}, "test")
-    content = compare(config, tmp_path).content
+    content = compare(config, tmp_path).content.to_json()
     (made,) = content["views"][0]["comparisons"]
     assert (made["folds"], made["bootstrap"]["rows"]) == ([0, 1, 2], 36)  # the first quarter is trained on alone
     assert content["ratio"] == pytest.approx((12 / 12 + 12 / 24 + 12 / 36) / 3)
@@ -357,7 +361,7 @@ def test_tuned_policies_that_diverge_are_told(wide, tmp_path):
     folder = store(whole, tmp_path, accuracy, **{"hot-lr0.001": wild})
     run = folder.run(RunKey("sliced-lr0.1", 0, 2))
     run.write(run.record.with_fields(**wild))
-    content = compare(config, tmp_path, stored=True).content
+    content = compare(config, tmp_path, stored=True).content.to_json()
     assert [each["policy"] for each in content["views"][1]["comparisons"]] == ["hot"]
     assert [each["policy"] for each in content["views"][1]["diverged"]] == ["sliced"]
     assert content["headline"].endswith("; sliced diverged.")
@@ -365,7 +369,7 @@ def test_tuned_policies_that_diverge_are_told(wide, tmp_path):
         "leave the rate of sliced-lr0.1 out of compare.tune.rates"
     )
     store(whole, tmp_path, accuracy, **dict.fromkeys(["hot-lr0.001", "hot-lr0.1"], wild))
-    content = compare(config, tmp_path, stored=True).content
+    content = compare(config, tmp_path, stored=True).content.to_json()
     assert content["missing"] == ["Not compared tuned: hot diverged at every rate that was tried; try lower ones."]
     assert [each["policy"] for each in content["views"][1]["comparisons"]] == ["sliced"]
     assert content["ledger"][2]["chosen"] == {}
@@ -392,7 +396,7 @@ def test_a_comparison_of_fewer_policies_says_what_it_replaces(wide, tmp_path):
 def test_a_comparison_of_other_runs_or_another_metric_is_not_reported(wide, tmp_path, changed):
     config = experiment(wide, TWO, folds={"k": 3})
     folder = store(config, tmp_path, {"uniform": 0.9, "sliced": 0.4})
-    headline = compare(config, tmp_path, stored=True).content["headline"]
+    headline = compare(config, tmp_path, stored=True).content.to_json()["headline"]
     page = report(folder.path, OutputDirs(tmp_path)).read_text()
     assert headline in page
     if changed == "run":
@@ -412,10 +416,13 @@ def test_an_interrupted_trial_chooses_nothing(wide, tmp_path):
     config = experiment(wide, TWO, compare={"tune": {"rates": [1e-3, 1e-2], "folds": [0]}})
     whole = config.model_copy(update={"policies": config.policies | variants(config)})
     store(whole, tmp_path, dict.fromkeys(whole.policies, 0.7))
-    assert [view["name"] for view in compare(config, tmp_path, stored=True).content["views"]] == ["raw", "tuned"]
+    assert [view["name"] for view in compare(config, tmp_path, stored=True).content.to_json()["views"]] == [
+        "raw",
+        "tuned",
+    ]
     run = RunDir(tmp_path / "runs/tiny/sliced-lr0.001/seed0/fold0")
     run.write(run.record.with_fields(status="running"))
-    content = compare(config, tmp_path, stored=True).content
+    content = compare(config, tmp_path, stored=True).content.to_json()
     assert [view["name"] for view in content["views"]] == ["raw"]
     assert content["missing"] == ["Not compared tuned: not all of its runs are there."]
 
@@ -424,7 +431,7 @@ def test_whole_groups_are_resampled(wide, tmp_path):
     groups = {"k": 5, "group": "id", "group_pattern": r"^(train\d\d)"}
     config = experiment(wide, TWO, folds=groups)
     store(config, tmp_path, dict.fromkeys(TWO, 0.7))
-    made = of(compare(config, tmp_path, stored=True).content)["sliced"]
+    made = of(compare(config, tmp_path, stored=True).content.to_json())["sliced"]
     assert (made["bootstrap"]["units"], made["bootstrap"]["rows"]) == ("groups", 300)
 
 
@@ -442,7 +449,7 @@ def test_a_damaged_file_is_named(wide, tmp_path, name):
 def test_runs_of_different_devices_are_told(wide, tmp_path):
     config = experiment(wide, TWO)
     store(config, tmp_path, dict.fromkeys(TWO, 0.7), sliced={"device": "cuda:0", "precision": "bf16"})
-    note = compare(config, tmp_path, stored=True).content["views"][0]["note"]
+    note = compare(config, tmp_path, stored=True).content.to_json()["views"][0]["note"]
     assert "cpu in fp32" in note
     assert "cuda in bf16" in note
 
@@ -481,7 +488,7 @@ def test_runs_of_another_fingerprint_are_refused(wide, tmp_path):
 def test_of_one_seed_and_one_fold_it_says_what_cannot_be_concluded(wide, tmp_path):
     config = experiment(wide, TWO, folds={"k": 3, "run": [1]})
     store(config, tmp_path, {"uniform": 0.9, "sliced": 0.4}, folds=[1])
-    made = of(compare(config, tmp_path, stored=True).content)["sliced"]
+    made = of(compare(config, tmp_path, stored=True).content.to_json())["sliced"]
     assert (made["verdict"], made["interval"], made["p_holm"]) == ("undecided", None, None)
     assert "cannot be concluded" in made["sentence"]
     assert made["bootstrap"]["high"] < -0.3
@@ -492,7 +499,7 @@ def test_partly_trained_policies_are_compared_on_what_they_share(wide, tmp_path)
     config = experiment(wide, TWO, folds={"k": 5})
     store(config, tmp_path, {"uniform": 0.8}, seeds=(0, 1))
     store(config.model_copy(update={"seeds": (0, 1)}), tmp_path, {"sliced": 0.8}, folds=[1, 2, 4])
-    made = of(compare(config, tmp_path, stored=True).content)["sliced"]
+    made = of(compare(config, tmp_path, stored=True).content.to_json())["sliced"]
     assert (made["folds"], made["seeds"], made["runs"]) == ([1, 2, 4], [0], 3)
 
 

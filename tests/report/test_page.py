@@ -110,9 +110,9 @@ def test_sections_come_in_order(page):
 
 
 def test_verdicts_stand_first(page, hostile):
-    top = page.index(html.escape(hostile.comparison["headline"], quote=False))
+    top = page.index(html.escape(hostile.comparison.headline, quote=False))
     assert top < page.index('class="plot"')
-    for view in hostile.comparison["views"]:
+    for view in hostile.comparison.to_json()["views"]:
         for each in view["comparisons"]:
             assert f"<b>{each['policy']}</b>{each['verdict']}: {each['sentence']}" in html.unescape(page)
         rows = table_of(page, f"comparison-{view['name']}")
@@ -121,7 +121,10 @@ def test_verdicts_stand_first(page, hostile):
 
 
 def test_the_forest_shows_differences_intervals_and_margin(drawn, hostile):
-    figure, comparisons = drawn["forest"], [e for v in hostile.comparison["views"] for e in v["comparisons"]]
+    figure, comparisons = (
+        drawn["forest"],
+        [e for v in hostile.comparison.to_json()["views"] for e in v["comparisons"]],
+    )
     points = [trace["x"][0] for trace in figure["data"] if trace["mode"] == "markers"]
     assert sorted(points) == pytest.approx(sorted(each["difference"] for each in comparisons))
     thick = [tuple(trace["x"]) for trace in figure["data"] if trace.get("line", {}).get("width") == 4]

@@ -2,10 +2,10 @@
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from typing import Any
 
 import numpy as np
 
+from kit.comparison.record import PolicyComparison
 from kit.comparison.views import VIEWS
 from kit.report.figures.drawing import (
     Figure,
@@ -28,34 +28,34 @@ def forest(report_data: ReportData) -> Figure | None:
     """Return the difference of each policy to the baseline, with its intervals, a row a policy and view."""
     comparison = report_data.comparison
     rows = [
-        (each, view["name"])
+        (each, view.name)
         for policy in report_data.policies
         for view in report_data.views()
-        for each in view["comparisons"]
-        if each["policy"] == policy.name
+        for each in view.comparisons
+        if each.policy == policy.name
     ]
     if comparison is None or not rows:
         return None
     styles = styles_of(report_data)
     data, notes = [], []
     for place, (each, view) in enumerate(rows):
-        data += _difference_traces(each, view, place, styles[each["policy"]])
-        name = escaped(shortened(each["policy"], 24))
-        label = f"<b>{name}</b> {_in_words(view)}: {each['difference']:+.3f}, {each['verdict']}"
+        data += _difference_traces(each, view, place, styles[each.policy])
+        name = escaped(shortened(each.policy, 24))
+        label = f"<b>{name}</b> {_in_words(view)}: {each.difference:+.3f}, {each.verdict}"
         notes.append(row_label(label, place))
-    margin = comparison["margin"]
-    layout = rows_layout(len(rows), notes, f"difference of {comparison['metric']} to {comparison['baseline']}")
+    margin = comparison.margin
+    layout = rows_layout(len(rows), notes, f"difference of {comparison.metric} to {comparison.baseline}")
     layout["shapes"] = [
         full_height("rect", x0=-margin, x1=margin, fillcolor="#999999", opacity=0.25, line={"width": 0}),
         full_height("line", x0=0, x1=0, line={"color": "#444444", "width": 1}),
     ]
-    largest = max((row for row, _ in rows), key=lambda row: abs(row["difference"]))
-    level = f"{comparison['level']:.0%}"
+    largest = max((row for row, _ in rows), key=lambda row: abs(row.difference))
+    level = f"{comparison.level:.0%}"
     caption = (
-        f"The mean difference of {comparison['metric']} to {comparison['baseline']}, with its {level} interval "
+        f"The mean difference of {comparison.metric} to {comparison.baseline}, with its {level} interval "
         f"over folds and seeds (thick) and over resampled rows (thin, the models held fixed). The grey band, "
-        f"±{margin:g}, is what counts as equal. The largest difference is {largest['difference']:+.3f}, of "
-        f"{largest['policy']}."
+        f"±{margin:g}, is what counts as equal. The largest difference is {largest.difference:+.3f}, of "
+        f"{largest.policy}."
     )
     views = [view for view in VIEWS if any(name == view for _, name in rows)]
     legend = tuple(LegendEntry(VIEWS[view], "#444444", view_symbol(view), "none") for view in views)
@@ -63,24 +63,24 @@ def forest(report_data: ReportData) -> Figure | None:
     return Figure("forest", caption, data, layout, legend=shown_legend, height=layout["height"])
 
 
-def _difference_traces(each: Mapping[str, Any], view: str, place: int, style: Style) -> list[Trace]:
+def _difference_traces(each: PolicyComparison, view: str, place: int, style: Style) -> list[Trace]:
     """Return the intervals of a policy's difference to the baseline, and its mark."""
-    difference, interval, resampled = each["difference"], each["interval"], each["bootstrap"]
-    text = f"{each['policy']}, {_in_words(view)}: {difference:+.3f}"
+    difference, interval, resampled = each.difference, each.interval, each.bootstrap
+    text = f"{each.policy}, {_in_words(view)}: {difference:+.3f}"
     traces = []
     if interval:
-        text += f" [{interval['low']:+.3f}, {interval['high']:+.3f}]"
-        traces.append(interval_bar(interval["low"], interval["high"], place, style.colour, 4))
+        text += f" [{interval.low:+.3f}, {interval.high:+.3f}]"
+        traces.append(interval_bar(interval.low, interval.high, place, style.colour, 4))
     if resampled:
-        traces.append(interval_bar(resampled["low"], resampled["high"], place + 0.16, style.colour, 1.2))
+        traces.append(interval_bar(resampled.low, resampled.high, place + 0.16, style.colour, 1.2))
     mark = {
         "type": "scatter",
         "mode": "markers",
         "x": [difference],
         "y": [place],
         "marker": {"color": style.colour, "size": 11, "symbol": view_symbol(view)},
-        "name": escaped(each["policy"]),
-        "text": [escaped(f"{text}, {each['verdict']}")],
+        "name": escaped(each.policy),
+        "text": [escaped(f"{text}, {each.verdict}")],
         "hoverinfo": "text",
     }
     return [*traces, mark]
@@ -181,11 +181,11 @@ def _scored_runs(report_data: ReportData) -> list[PolicyRuns]:
             rows += [
                 PolicyRuns(
                     policy.name,
-                    view["name"],
-                    [RunScore(run["seed"], run["fold"], run["score"]) for run in each["runs"]],
+                    view.name,
+                    [RunScore(run.seed, run.fold, run.score) for run in each.runs],
                 )
-                for each in view["policies"]
-                if each["policy"] == policy.name
+                for each in view.policies
+                if each.policy == policy.name
             ]
         if not report_data.comparison:
             rows.append(PolicyRuns(policy.name, "raw", _own_runs(policy, report_data.metric)))
