@@ -138,7 +138,7 @@ def test_the_forest_shows_differences_intervals_and_margin(drawn, hostile):
 
 
 def test_scores_by_fold_are_those_of_the_runs(drawn, hostile):
-    runs = [run["score"] for view in hostile.views() for each in view["policies"] for run in each["runs"]]
+    runs = [run.score for view in hostile.views() for each in view.policies for run in each.runs]
     shown = [x for trace in drawn["by-fold"]["data"] if trace["mode"] == "markers" for x in trace["x"]]
     assert sorted(shown) == sorted(runs)
 
