@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Annotated, Literal
 
 import typer
 
-from kit.cli.options import chosen_folds
+from kit.cli.options import Config, Overrides, Policies, chosen_folds, say
 
 if TYPE_CHECKING:
     from pathlib import Path
@@ -42,17 +42,12 @@ def _uncollected() -> Iterator[None]:
 @kernel_app.command()
 @_uncollected()
 def build(
-    config: Annotated[str, typer.Argument(metavar="CONFIG", help="A YAML file, like configs/digits.yaml.")],
+    config: Config,
     kind: Annotated[
         Literal["train", "infer"], typer.Option(help="train: weights and predictions; infer: submission.csv.")
     ],
-    overrides: Annotated[
-        list[str] | None, typer.Option("--set", metavar="KEY=VALUE", help="Override a key: training.epochs=3.")
-    ] = None,
-    policy: Annotated[
-        list[str] | None,
-        typer.Option("--policy", metavar="NAME", help="A file in configs/policies/, instead of the config's."),
-    ] = None,
+    overrides: Overrides = None,
+    policy: Policies = None,
     fold: Annotated[list[str] | None, typer.Option(metavar="0,1", help="Train these folds only.")] = None,
     fold_each: Annotated[bool, typer.Option("--fold-each", help="A kernel for each fold.")] = False,
     name: Annotated[str | None, typer.Option(help="Of the kernel; left out: experiment, kind, folds.")] = None,
@@ -123,7 +118,7 @@ def rehearse(
         isolation=isolation,
         overrides=overrides or (),
     )
-    verdict = rehearse(folder, options, _say)
+    verdict = rehearse(folder, options, say)
     print(f"\nverdict ({verdict.isolation}; outputs in {verdict.working})")
     for check in verdict.checks:
         print(check)
@@ -149,12 +144,12 @@ def push(
     from kit.kaggle.kernel.push import push, push_all, select_kernels
 
     kernels = select_kernels(folders or [], everything, Path(output))
-    kaggle = Kaggle(_say)
+    kaggle = Kaggle(say)
     try:
         if everything or len(kernels) > 1:
-            _show_ended(push_all(kernels, kaggle, sessions=sessions, unrehearsed=unrehearsed, say=_say))
+            _show_ended(push_all(kernels, kaggle, sessions=sessions, unrehearsed=unrehearsed, say=say))
             return
-        push(kernels[0].path, kaggle, unrehearsed=unrehearsed, say=_say)
+        push(kernels[0].path, kaggle, unrehearsed=unrehearsed, say=say)
         if wait:
             _wait(kernels[0].path, kaggle)
     except KeyboardInterrupt:
@@ -167,7 +162,7 @@ def wait(folder: Dir) -> None:
     """Wait until the pushed version has ended; exit code 0: complete, 3: failed, 4: cancelled."""
     from kit.kaggle.client import Kaggle
 
-    _wait(folder, Kaggle(_say))
+    _wait(folder, Kaggle(say))
 
 
 @kernel_app.command()
@@ -178,7 +173,7 @@ def status(folders: Dirs = None, everything: All = False, output: Output = ".") 
     from kit.kaggle.client import Kaggle
     from kit.kaggle.kernel.push import pushed_kernel, select_kernels
 
-    kaggle = Kaggle(_say)
+    kaggle = Kaggle(say)
     for kernel in select_kernels(folders or [], everything, Path(output)):
         if everything and not kernel.push:
             print(f"{kernel.path}: not pushed yet")
@@ -199,7 +194,7 @@ def logs(
 
     kaggle, kernel = Kaggle(), pushed_kernel(folder)
     for line in follow_log(kernel, kaggle) if follow else kaggle.outputs(kernel).log:
-        _say(line)
+        say(line)
 
 
 @kernel_app.command()
@@ -214,8 +209,8 @@ def fetch(folders: Dirs = None, everything: All = False, output: Output = ".") -
     from kit.kaggle.kernel.push import select_kernels
 
     kernels = select_kernels(folders or [], everything, Path(output))
-    fetched = fetch_kernels(kernels, Kaggle(_say), output, skip_unpushed=everything, say=_say)
-    for experiment, result in pool_fetched(fetched, output, _say):
+    fetched = fetch_kernels(kernels, Kaggle(say), output, skip_unpushed=everything, say=say)
+    for experiment, result in pool_fetched(fetched, output, say):
         show_result(result, experiment.scoring.title)
     if fetched.troubles:
         raise KitError("\n".join(fetched.troubles))
@@ -242,7 +237,7 @@ def wheels(
         print(f"Kaggle's image has all that {requirements} names; no wheels are needed")
         return
     title = dataset.rpartition("/")[2].replace("-", " ")
-    files = wheels_folder(lacking, image, Path(folder), dataset, title, _say)
+    files = wheels_folder(lacking, image, Path(folder), dataset, title, say)
     print(f"{folder}: {len(files)} wheels")
     print(f"next: python -m kit kernel upload {folder}; then name {dataset} in kernel.datasets")
 
@@ -279,7 +274,7 @@ def upload(
     from kit.kaggle.client import Kaggle
     from kit.kaggle.datasets import upload
 
-    upload(folder, Kaggle(_say), notes, _say)
+    upload(folder, Kaggle(say), notes, say)
 
 
 @kernel_app.command()
@@ -316,7 +311,7 @@ def _wait(folder: "str | Path", kaggle: "Kaggle") -> None:
     from kit.kaggle.kernel.sessions import required_output, wait
 
     needs = required_output(KernelFolder.at(folder))
-    _show_ended([wait(pushed_kernel(folder), kaggle, _say, needs=needs)])
+    _show_ended([wait(pushed_kernel(folder), kaggle, say, needs=needs)])
 
 
 def _show_ended(ended: "list[EndedSession]") -> None:
@@ -336,7 +331,3 @@ def _sources(texts: list[str]) -> dict[str, str]:
     if wrong := [text for text in texts if not re.fullmatch(r"[^=]+=.+", text)]:
         raise KitError(f"--source {wrong[0]}: expected OWNER/SLUG=DIR")
     return dict(text.split("=", 1) for text in texts)
-
-
-def _say(line: str) -> None:
-    print(line, flush=True)

@@ -187,7 +187,7 @@ def push_all(
     trouble: KitError | None = None
     while due or running:
         for each in list(running):
-            if (end := each.end(kaggle, say)) is not None:
+            if (end := each.poll(kaggle, say)) is not None:
                 running.remove(each)
                 ended.append(end)
         while due and len(running) < sessions and not trouble:

@@ -78,7 +78,7 @@ def wait(
         An output without which the kernel has failed.
     """
     underway = RunningSession(kernel, needs, time.monotonic())
-    while (ended := underway.end(kaggle, say)) is None:
+    while (ended := underway.poll(kaggle, say)) is None:
         pause(POLL)
     return ended
 
@@ -168,7 +168,7 @@ class RunningSession:
             self.told, self.last = session.status, now
         return session
 
-    def end(self, kaggle: Kaggle, say: Say) -> EndedSession | None:
+    def poll(self, kaggle: Kaggle, say: Say) -> EndedSession | None:
         """Ask how far it is; once it has ended, say how, and return that."""
         if not (session := self.status(kaggle, say)).ended:
             return None
