@@ -61,14 +61,17 @@ class BlendMember:
 
     @cached_property
     def runs(self) -> list[RunDir]:
+        """Its finished runs."""
         return self.folder.finished(self.policy)
 
     @cached_property
     def records(self) -> list[RunRecord]:
+        """Their records."""
         return [run.record for run in self.runs]
 
     @property
     def folds(self) -> set[int]:
+        """The folds that they held out."""
         return {record.fold for record in self.records}
 
 

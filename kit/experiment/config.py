@@ -80,6 +80,7 @@ class KernelConfig(ConfigSection):
 
     @property
     def gpus(self) -> int:
+        """How many GPUs the accelerator has."""
         return {"none": 0, "NvidiaTeslaT4": 2}.get(self.accelerator, 1)
 
 

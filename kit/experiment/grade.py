@@ -58,8 +58,10 @@ def grade(submission: str | Path, solution: str | Path, experiment: ExperimentCo
     labels, folder = _labels(config, truth), Path(config.path).expanduser()
     experiment.scoring.check(config.multilabel, len(labels.classes))
     config = config.model_copy(update={"ordered": False})  # the solution may have another order than the sample
-    format = submission_format(config, _sample(config, truth), labels, class_names(folder, config, labels.classes))
-    predicted = format.read(read_table(submission, "submission"), str(submission))
+    names = class_names(folder, config, labels.classes)
+    predicted = submission_format(config, _sample(config, truth), labels, names).read(
+        read_table(submission, "submission"), str(submission)
+    )
     value = score(encode_labels(truth, config, labels, str(solution)), predicted, experiment.scoring)
     return Grade(experiment.scoring.title, value, len(truth))
 

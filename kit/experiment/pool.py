@@ -165,6 +165,7 @@ class PooledPredictions:
     test: dict[int, pd.DataFrame]
 
     def choose(self, config: ScoringConfig) -> RuleChoice:
+        """Choose the decision rule with the best cross-fitted score on these predictions."""
         return choose_rule(self.oof.to_numpy(), self.truth, self.folds, config, self.groups)
 
 

@@ -300,9 +300,9 @@ def _rule(
         rule = plain_rule(oof.to_numpy(), multilabel, config)
         say(f"no scores of these runs and no train table to fit a decision rule on: {rule.sentence(classes)}")
         return rule
-    format, ids, targets = labels
+    label_format, ids, targets = labels
     rows = pd.Index(ids).get_indexer(oof.index)
-    if (rows < 0).any() or list(format.classes) != classes:
+    if (rows < 0).any() or list(label_format.classes) != classes:
         raise KitError("the runs were trained on other rows or classes than the train table has")
     fold_of = {name: run.record.fold for run in runs for name in read_predictions(run.oof).index}
     folds = np.array([fold_of[name] for name in oof.index])
