@@ -1,7 +1,6 @@
 """A comparison written down: statistics of each view, headline, ledger; comparison.json and comparison.csv."""
 
 import csv
-import math
 from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
@@ -34,16 +33,15 @@ class _Record(BaseModel):
 
 
 class ComparedRun(_Record):
-    """A run that is compared, or that diverged."""
+    """A run that is compared, and its score on the rows that it held out."""
 
     seed: int
     fold: int
-    score: float = math.nan
+    score: float
     variant: str | None = None
     fingerprint: str | None = None
     updates: int | None = None
     initial_weights: str | None = None
-    error: str | None = None
 
 
 class ComparedPolicy(_Record):
@@ -55,11 +53,21 @@ class ComparedPolicy(_Record):
     runs: list[ComparedRun]
 
 
+class DivergedRun(_Record):
+    """A run that diverged, and why."""
+
+    seed: int
+    fold: int
+    variant: str | None = None
+    fingerprint: str | None = None
+    error: str | None = None
+
+
 class DivergedPolicy(_Record):
     """A policy that diverged, its runs that did, and what to do."""
 
     policy: str
-    runs: list[ComparedRun]
+    runs: list[DivergedRun]
     sentence: str
 
 

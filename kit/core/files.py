@@ -162,7 +162,11 @@ def read_record(path: Path, model: type[Model], remedy: str) -> Model:
     KitError
         Where it cannot be read, is no JSON, or holds something else than the model.
     """
-    content = read_json(path, remedy)
+    return as_record(read_json(path, remedy), model, path, remedy)
+
+
+def as_record(content: Any, model: type[Model], path: Path, remedy: str) -> Model:
+    """Return what a JSON file holds as a pydantic model; KitError as in `read_record` where it is none."""
     try:
         return model.model_validate(content)
     except ValidationError as error:

@@ -1,6 +1,6 @@
 """Whether a run, or an experiment's folder, is of this config and this data."""
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from typing import Any
 
 import numpy as np
@@ -25,7 +25,12 @@ def config_digest(experiment: ExperimentConfig) -> str:
 
 
 def digests(experiment: ExperimentConfig, competition: Competition, plan: FoldPlan) -> dict[str, str]:
-    """Return a digest of each thing that all runs share.
+    """Return a digest of each thing that all runs share: those of `shared_digests`, and that of the folds."""
+    return shared_digests(experiment, competition) | {"folds": plan.digest}
+
+
+def shared_digests(experiment: ExperimentConfig, competition: Competition) -> dict[str, str]:
+    """Return the digests of config, labels, images and weights; under `folds` nothing yet, but in its place.
 
     The metric and the test set are not among it: they decide no training. A weight file that is not here is left
     out, so that it is not compared: runs may come from where it is.
@@ -34,7 +39,7 @@ def digests(experiment: ExperimentConfig, competition: Competition, plan: FoldPl
         "config": config_digest(experiment),
         "labels": labels_digest(competition),
         "images": content_digest(competition.train_images, competition.folder),
-        "folds": plan.digest,
+        "folds": "",
     }
     weights = experiment.model.weights
     if weights in ("none", "hub"):
@@ -60,7 +65,11 @@ def test_digest(competition: Competition) -> str:
 
 
 def difference(
-    experiment: ExperimentConfig, folder: ExperimentDir, competition: Competition, given: FoldPlan | None = None
+    experiment: ExperimentConfig,
+    folder: ExperimentDir,
+    competition: Competition,
+    shared: Mapping[str, str],
+    given: FoldPlan | None = None,
 ) -> str | None:
     """Say how the runs in the folder differ from this config and this data; None where they do not.
 
@@ -69,6 +78,8 @@ def difference(
     experiment : ExperimentConfig
     folder : ExperimentDir
     competition : Competition
+    shared : mapping of str to str
+        The digests of config and data (see `shared_digests`).
     given : FoldPlan, optional
         The plan to follow; left out: the one in the folder.
 
@@ -86,7 +97,7 @@ def difference(
         plan = given or read_plan(experiment, folder, competition)
     except KitError as error:
         return f"other training rows ({error})"
-    now = digests(experiment, competition, plan)
+    now = {**shared, "folds": plan.digest}
     for run, record in records:
         then = record.depends_on
         if changed := [name for name in now if then.get(name) != now[name]]:

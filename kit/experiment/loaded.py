@@ -11,7 +11,7 @@ from kit.core.paths import OutputDirs
 from kit.core.runs import ExperimentDir, RunKey
 from kit.core.settings import fingerprint
 from kit.experiment.config import ExperimentConfig
-from kit.experiment.fingerprint import difference, digests, test_digest
+from kit.experiment.fingerprint import difference, shared_digests, test_digest
 from kit.experiment.fold_plan import decide_folds, given_plan
 
 
@@ -85,12 +85,13 @@ class LoadedExperiment:
             say(line)  # first, as they may explain what is refused
         _check_labels(config, competition)
         given = given_plan(config, competition, folds) if folds else None
-        differs = difference(config, folder, competition, given)
+        shared = shared_digests(config, competition)
+        differs = difference(config, folder, competition, shared, given)
         anew = differs is not None
         plan = decide_folds(config, folder, competition, dirs, given=given, anew=anew, say=say)
         for line in rare_classes(plan, config.folds.k, competition.classes, competition.targets):
             say(line)
-        loaded = cls(config, folder, competition, plan, digests(config, competition, plan), differs)
+        loaded = cls(config, folder, competition, plan, shared | {"folds": plan.digest}, differs)
         if not replace:
             loaded.need_same()
         return loaded

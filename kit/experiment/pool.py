@@ -12,7 +12,8 @@ from pydantic import BaseModel, ConfigDict
 from kit.competition.folds import FoldPlan
 from kit.competition.load import Competition
 from kit.competition.submission import SubmissionFormat, write_submission
-from kit.core.files import read_object, read_record, write_json
+from kit.core.errors import KitError, some
+from kit.core.files import as_record, read_object, write_json
 from kit.core.runs import RunDir, RunRecord, average, read_predictions, write_predictions
 from kit.experiment.loaded import LoadedExperiment
 from kit.scoring.config import ScoringConfig, Transfer
@@ -194,7 +195,7 @@ def hand_in(
     path : Path
     prior : ndarray, optional
         float64 [classes]. Rows that `test` lacks get it, and take no part in how the others are decided; left out:
-        all rows are there, in the order of the submission.
+        all rows have to be there.
     mean : DataFrame, optional
         The probabilities that are handed in, where the competition asks for these; left out: the mean of `test`.
     write : bool
@@ -203,23 +204,24 @@ def hand_in(
     Raises
     ------
     KitError
-        Where Kaggle would refuse the submission.
+        Where predictions are of other rows than the submission's, and where Kaggle would refuse the submission.
     """
-    labels: np.ndarray = np.empty(0)
-    probabilities: np.ndarray = np.empty(0)
+    ids = pd.Index(submission_format.ids)
+    there = next(iter(test.values())).index if test else ids[:0]
+    odd = [*there.difference(ids, sort=False), *(ids.difference(there, sort=False) if prior is None else ())]
+    if test and odd:
+        raise KitError(f"{path}: predictions and submission are not of the same rows ({some(odd, 5)})")
+    labels, probabilities = np.empty(0), np.empty(0)
     if prior is not None:
-        probabilities = np.repeat(prior[None], len(submission_format.ids), axis=0)
-        labels = np.repeat(rule.decide(prior[None]), len(submission_format.ids), axis=0)
-    if test:
-        there = next(iter(test.values())).index
-        each = [frame.loc[there].to_numpy() for frame in test.values()]
-        decided_labels = decide_test(rule, each, transfer)
-        mean_values = (average(test.values()) if mean is None else mean).loc[there].to_numpy()
+        labels = np.repeat(rule.decide(prior[None]), len(ids), axis=0)
+        probabilities = np.repeat(prior[None], len(ids), axis=0)
+    if test or prior is None:
+        decided_labels = decide_test(rule, [frame.loc[there].to_numpy() for frame in test.values()], transfer)
+        means = (average(test.values()) if mean is None else mean).loc[there].to_numpy()
         if prior is None:
-            labels, probabilities = decided_labels, mean_values
-        else:
-            rows = pd.Index(submission_format.ids).get_indexer(there)
-            labels[rows], probabilities[rows] = decided_labels, mean_values
+            labels, probabilities = np.empty_like(decided_labels), np.empty_like(means)
+        rows = ids.get_indexer(there)
+        labels[rows], probabilities[rows] = decided_labels, means
     submission = submission_format.make(labels, probabilities)
     submission_format.validate(submission, str(path))
     if write:
@@ -314,11 +316,12 @@ def pool_policy(
         runs=result.runs,
         per_class=table.assign(name=names).to_dict("records"),
     )
+    mean = average(pool.test.values())
     if write:
         write_predictions(pool.oof.astype(np.float32), folder / "oof.parquet")
-        write_predictions(average(pool.test.values()).astype(np.float32), folder / "test.parquet")
+        write_predictions(mean.astype(np.float32), folder / "test.parquet")
         write_json(folder / "scores.json", scores.model_dump(exclude_unset=True))
-    hand_in(competition.submission, choice.rule, pool.test, config.transfer, submission, write=write)
+    hand_in(competition.submission, choice.rule, pool.test, config.transfer, submission, mean=mean, write=write)
     return PolicyResult(scores, table.assign(**{"class": names}), submission, result)
 
 
@@ -344,18 +347,20 @@ class StoredRule:
         return self.classes == list(classes) and {_identity(run.record) for run in runs} <= self.runs
 
 
-def read_scores(file: Path) -> PolicyScores | None:
-    """Read a scores.json; None where there is none or it has no rule, KitError where it is damaged."""
-    if not file.is_file() or "rule" not in read_object(file, REMEDY):
-        return None
-    return read_record(file, PolicyScores, REMEDY)
-
-
 def stored_scores(file: Path, config: ScoringConfig) -> PolicyScores | None:
-    """Read a scores.json; None where there is none, or it is of another metric or of a choice among others."""
-    if not file.is_file() or read_object(file, REMEDY).get("scoring") != _choosing(config):
+    """Read a scores.json; None where there is none, or it is of another metric or of a choice among others.
+
+    Raises
+    ------
+    KitError
+        Where it is damaged.
+    """
+    if not file.is_file():
         return None
-    return read_scores(file)
+    content = read_object(file, REMEDY)
+    if "rule" not in content or content.get("scoring") != _choosing(config):
+        return None
+    return as_record(content, PolicyScores, file, REMEDY)
 
 
 def stored_rule(file: Path, config: ScoringConfig) -> StoredRule | None:

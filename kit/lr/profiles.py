@@ -288,15 +288,6 @@ class BleedOut(_Bleed):
     """Starts discriminative and turns uniform: ratio^((1 − d)(1 − w(p))), w rising from 0 to 1.
 
     It is the mirror of `BleedIn`, with the same options.
-
-    Attributes
-    ----------
-    ratio : float or None
-        The stem's multiplier where the profile is fully discriminative; `lr: slice(first, last)` gives it.
-    start, end : float
-        The progress, in [0, 1], at which the change begins and ends.
-    curve : {"linear", "cosine"}
-        How it changes between them: along a line, or along half a cosine.
     """
 
     name: Literal["bleed_out"] = "bleed_out"

@@ -5,7 +5,7 @@ from pathlib import Path
 
 import numpy as np
 
-from kit.comparison.record import Comparison, read_comparison
+from kit.comparison.record import ComparedRun, Comparison, DivergedRun, read_comparison
 from kit.competition.load import Competition, load_competition
 from kit.core.errors import KitError, Say
 from kit.core.files import write_text
@@ -147,7 +147,8 @@ def _outdated(comparison: Comparison, experiment: ExperimentConfig, folder: Expe
     if comparison.scoring not in (None, experiment.scoring.canonical()):
         return f"another scoring section than {folder.config.name}"
     for view in comparison.views:
-        lines = [("finished", line) for policy in view.policies for line in policy.runs]
+        lines: list[tuple[str, ComparedRun | DivergedRun]] = []
+        lines += [("finished", line) for policy in view.policies for line in policy.runs]
         lines += [("diverged", line) for policy in view.diverged for line in policy.runs]
         for status, line in lines:
             if line.fingerprint is None or line.variant is None:

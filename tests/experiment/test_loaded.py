@@ -13,7 +13,7 @@ from kit.core.paths import OutputDirs
 from kit.core.runs import ExperimentDir, RunKey, RunRecord
 from kit.experiment.config import validate
 from kit.experiment.loaded import LoadedExperiment
-from kit.experiment.pool import read_scores, stored_scores
+from kit.experiment.pool import stored_scores
 from kit.experiment.prepare import prepare
 
 
@@ -68,9 +68,9 @@ def test_scores_of_an_older_kit_are_passed_over_or_filled_up(competition, tmp_pa
 
 
 @pytest.mark.parametrize("text", ["5", "null", "[]", "{"])
-def test_scores_that_are_none(tmp_path, text):
+def test_scores_that_are_none(competition, tmp_path, text):
     file = tmp_path / "scores.json"
     file.write_text(text)
-    message = refusal_of(read_scores, file)
+    message = refusal_of(stored_scores, file, validate(experiment_content(competition), "test").scoring)
     assert message.startswith(f"{file} is damaged (")
     assert message.endswith("); python -m kit run writes it anew")

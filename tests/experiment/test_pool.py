@@ -16,9 +16,10 @@ from kit.core.files import write_text
 from kit.core.runs import ExperimentDir, RunKey, RunRecord, predictions, write_predictions
 from kit.experiment.config import validate
 from kit.experiment.loaded import LoadedExperiment
-from kit.experiment.pool import pool_policy, pooled, stored_rule
+from kit.experiment.pool import hand_in, pool_policy, pooled, stored_rule
 from kit.scoring.config import ScoringConfig
 from kit.scoring.decide import decide_test, rule_from_json
+from kit.scoring.rules import Half
 
 TAGS = ("day", "rain", "snow")
 
@@ -196,3 +197,36 @@ class TestStoredRule:
     def test_in_a_damaged_file_is_refused(self, file, several):
         file.write_text("{")
         assert refusal_of(stored_rule, file, several[0].scoring).startswith(f"{file} is damaged (")
+
+
+class TestHandIn:
+    """Predictions find their rows by id."""
+
+    @pytest.fixture
+    def parts(self, several):
+        competition = load_competition(several[0].competition)
+        generator = np.random.default_rng(3)
+        frame = predictions(competition.test_ids, generator.random((len(competition.test_ids), 3)), TAGS)
+        return competition.submission, Half(at_least=1, at_most=3, threshold=0.5, share=0.5), frame
+
+    def test_in_another_order(self, parts, tmp_path):
+        submission, rule, frame = parts
+        plain = hand_in(submission, rule, {0: frame}, "none", tmp_path / "a.csv")
+        hand_in(submission, rule, {0: frame.sample(frac=1, random_state=0)}, "none", tmp_path / "b.csv")
+        assert (tmp_path / "a.csv").read_bytes() == (tmp_path / "b.csv").read_bytes()
+        assert plain["label"].nunique() > 3
+
+    def test_of_fewer_rows_is_refused_or_filled_with_the_prior(self, parts, tmp_path):
+        submission, rule, frame = parts
+        message = refusal_of(hand_in, submission, rule, {0: frame.iloc[1:]}, "none", tmp_path / "a.csv")
+        assert message.endswith(f"a.csv: predictions and submission are not of the same rows ({frame.index[0]})")
+        prior = np.array([0.9, 0.1, 0.1])
+        made = hand_in(submission, rule, {0: frame.iloc[1:]}, "none", tmp_path / "a.csv", prior=prior)
+        whole = hand_in(submission, rule, {0: frame}, "none", tmp_path / "b.csv")
+        assert made["label"].tolist() == [TAGS[0], *whole["label"].tolist()[1:]]
+
+    def test_of_a_row_that_the_submission_lacks_is_refused(self, parts, tmp_path):
+        submission, rule, frame = parts
+        other = frame.rename(index={frame.index[0]: "nobody"})
+        call = lambda: hand_in(submission, rule, {0: other}, "none", tmp_path / "a.csv", prior=np.full(3, 0.5))  # noqa: E731
+        assert refusal_of(call).endswith("are not of the same rows (nobody)")
