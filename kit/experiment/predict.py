@@ -262,7 +262,7 @@ def _predict(
     model = build_model(scratch, len(classes), data.channels, data.size, seed=0)
     model.load_state_dict(load_file(run.weights))
     model.to(accelerator.device, memory_format=torch.channels_last)  # type: ignore[call-overload]  # torch takes it
-    usual = normalisation(experiment.model.name, data.channels)
+    usual = normalisation(experiment.model.name, data.channels, model)
     predictor = Predictor(
         model,
         Normalise.of(data.mean or usual.mean, data.std or usual.std, accelerator.device),

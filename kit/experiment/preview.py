@@ -8,14 +8,13 @@ import pandas as pd
 
 from kit.competition.folds import check_folds, make_folds
 from kit.competition.load import load_competition
-from kit.core.errors import KitError
 from kit.core.files import write_text
 from kit.experiment.config import ExperimentConfig
+from kit.experiment.policies import policy_on
 from kit.lr import PolicyGroup, RateMatrix
 from kit.lr.clock import policy_groups
 from kit.lr.plots import draw_policies
 from kit.model.build import build_model
-from kit.model.groups import depth_groups
 from kit.training.trainer import batches_of
 
 
@@ -64,15 +63,12 @@ def preview(experiment: ExperimentConfig) -> list[Preview]:
 
 def preview_of(experiment: ExperimentConfig, name: str, n_classes: int, rows: int) -> Preview:
     """One policy on `n_classes` classes and `rows` rows that train."""
-    config, data, seed = experiment.policies[name], experiment.data, experiment.seeds[0]
-    policy, batches = config.build(), batches_of(experiment.training, rows, seed)
+    data, seed = experiment.data, experiment.seeds[0]
+    batches = batches_of(experiment.training, rows, seed)
     blank = experiment.model.model_copy(update={"weights": "none"})  # groups depend on the architecture alone
     model = build_model(blank, n_classes, data.channels, data.size, seed)
-    groups = policy_groups(depth_groups(model, config.groups))
-    try:
-        policy.check(groups, batches.total_steps, batches.steps_per_epoch)
-    except ValueError as error:
-        raise KitError(f"policies.{name}.{error}") from error
+    policy, depths = policy_on(model, experiment, name, batches)
+    groups = policy_groups(depths)
     matrix = policy.matrix(groups, batches.total_steps, batches.steps_per_epoch)
     controller = policy.controller.name if policy.controller else None
     return Preview(name, groups, matrix, batches.steps_per_epoch, controller)

@@ -22,6 +22,7 @@ from kit.core.settings import fingerprint
 from kit.data.images import ImageSet
 from kit.experiment.config import ExperimentConfig
 from kit.experiment.loaded import LoadedExperiment
+from kit.experiment.own_files import packages_of_code
 from kit.experiment.prepare import TrainingData
 from kit.model.build import build_model
 from kit.model.groups import depth_groups
@@ -100,7 +101,8 @@ def _first_record(key: RunKey, loaded: LoadedExperiment, accelerator: Accelerato
         fold=key.fold,
         fingerprint=fingerprint(depends_on),
         depends_on=depends_on,
-        versions={"python": platform.python_version(), **{name: version(name) for name in PACKAGES}},
+        versions={"python": platform.python_version(), **{name: version(name) for name in PACKAGES}}
+        | packages_of_code(loaded.config),
         device=str(accelerator.device),
         processes=accelerator.num_processes,
         precision=accelerator.mixed_precision.replace("no", "fp32"),

@@ -6,14 +6,21 @@ from typing import Annotated, Any, ClassVar, Literal, Self, TypeVar
 
 from pydantic import Discriminator, Field, Tag, ValidationError, ValidationInfo, field_validator, model_validator
 
+from kit.core.named import ByName
 from kit.core.settings import ConfigSection, FrozenOptions, explain
-from kit.lr.controllers import Controller
+from kit.lr.controllers import ControllerBase
+from kit.lr.own import OwnController, OwnProfile, OwnSchedule
 from kit.lr.phases import Phase
 from kit.lr.policy import Policy
-from kit.lr.profiles import Discriminative, HeadFirst, Profile, ProfileBase, Uniform
-from kit.lr.schedules import OneCycle, Schedule
+from kit.lr.profiles import Discriminative, HeadFirst, ProfileBase, Uniform
+from kit.lr.schedules import OneCycle, ScheduleBase
 
 _Value = TypeVar("_Value")
+
+# By name, those of the kit and the user's own (`kit.lr.own`).
+Schedule = Annotated[ScheduleBase, ByName(OwnSchedule)]
+Profile = Annotated[ProfileBase, ByName(OwnProfile)]
+Controller = Annotated[ControllerBase, ByName(OwnController)]
 
 
 @dataclass(frozen=True)

@@ -108,6 +108,7 @@ class Phase:
         ValueError
             Where it does not fit.
         """
+        self.schedule.check()
         self.profile.check(groups, epochs)
         if not -len(groups) <= self.freeze_to < len(groups):
             raise ValueError(f"freeze_to: {self.freeze_to} leaves nothing to learn of {len(groups)} depth groups")

@@ -10,6 +10,7 @@ import numpy as np
 from kit.lr.clock import Clock, PolicyGroup
 from kit.lr.controllers import ControllerBase
 from kit.lr.phases import Phase, phase_spans
+from kit.lr.profiles import Uniform
 from kit.lr.schedules import TOLERANCE
 
 if TYPE_CHECKING:
@@ -84,6 +85,11 @@ class Policy:
         """The highest peak rate of the policy's phases."""
         return max(phase.peak for phase in self.phases)
 
+    @property
+    def differs_by_depth(self) -> bool:
+        """Whether depth groups ever differ in their rates, or in whether they learn."""
+        return any(phase.freeze_to or not isinstance(phase.profile, Uniform) for phase in self.phases)
+
     def rates(self, clock: Clock, groups: Sequence[PolicyGroup]) -> Rates:
         """Return the static rates at one moment.
 
@@ -141,6 +147,8 @@ class Policy:
             is over depth groups that are frozen.
         """
         each = self._spans(total_steps, steps_per_epoch)
+        if self.controller:
+            self.controller.check(groups)
         for place, (phase, (begin, end)) in enumerate(zip(self.phases, each, strict=True)):
             where = f"phases[{place}]" if len(self.phases) > 1 else ""
             try:

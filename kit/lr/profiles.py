@@ -1,6 +1,6 @@
 """Profiles: depth group (and, if it wants, time) → multiplier of the scheduled rate.
 
-A new one is a class with a `name`, its formula in the docstring, and a place in `Profile` at the end. In the
+A new one is a class with a `name` and its formula in the docstring; a config finds it by that name. In the
 formulas d is a depth group's depth (0 at the stem, 1 at the head), u how many depth groups lie above it (0 at the
 head), p the progress of the training or the phase.
 """
@@ -10,14 +10,14 @@ from typing import TYPE_CHECKING, Annotated, Literal, Self
 
 from pydantic import Field, model_validator
 
-from kit.core.settings import FrozenOptions
+from kit.core.named import Named
 from kit.lr.clock import Clock, PolicyGroup
 from kit.lr.schedules import TOLERANCE, Curve, Fraction, Share, ease
 
 Ratio = Annotated[float, Field(gt=0, le=1)]
 
 
-class ProfileBase(FrozenOptions):
+class ProfileBase(Named):
     """The base of profiles: what each of them answers about a depth group at a moment in training."""
 
     if TYPE_CHECKING:
@@ -429,20 +429,3 @@ def _given(ratio: float | None) -> float:
 def _check_order(start: float, end: float) -> None:
     if end <= start:
         raise ValueError(f"end {end:g} has to come after start {start:g}")
-
-
-Profile = Annotated[
-    Uniform
-    | Discriminative
-    | HeadFirst
-    | LayerDecay
-    | Reverse
-    | Explicit
-    | Table
-    | BleedIn
-    | BleedOut
-    | GradualUnfreezing
-    | FreezeOut
-    | ScheduledLayerDecay,
-    Field(discriminator="name"),
-]

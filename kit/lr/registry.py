@@ -6,18 +6,19 @@ A ready policy is a file NAME.yaml in `policies/` beside a config or in `configs
 import difflib
 import inspect
 from pathlib import Path
-from typing import Any, get_args
+from typing import Any
 
 from pydantic import BaseModel, ValidationError
 
 from kit.core.errors import KitError, some
+from kit.core.named import Named
 from kit.core.settings import explain
 from kit.core.yaml import read_yaml
 from kit.lr import PolicyConfig
 from kit.lr.config import FineTune
-from kit.lr.controllers import Controller
-from kit.lr.profiles import Profile
-from kit.lr.schedules import Schedule
+from kit.lr.controllers import ControllerBase
+from kit.lr.profiles import ProfileBase
+from kit.lr.schedules import ScheduleBase
 
 SHIPPED = Path(__file__).resolve().parents[2] / "configs" / "policies"
 
@@ -86,11 +87,16 @@ def building_blocks() -> dict[str, dict[str, str]]:
     dict
         Kind ("schedules", "profiles", "phases", "controllers") → name → sentence.
     """
-    kinds = {"schedules": Schedule, "profiles": Profile, "phases": FineTune, "controllers": Controller}
-    return {
-        kind: {model.model_fields["name"].default: _sentence(model) for model in _models(union)}
-        for kind, union in kinds.items()
+    families: dict[str, type[Named]] = {
+        "schedules": ScheduleBase,
+        "profiles": ProfileBase,
+        "controllers": ControllerBase,
     }
+    blocks = {
+        kind: {name: _sentence(member) for name, member in family.members.items()}
+        for kind, family in families.items()
+    }
+    return blocks | {"phases": {"fine_tune": _sentence(FineTune)}}
 
 
 def _read(file: Path) -> tuple[PolicyConfig, Any]:
@@ -104,13 +110,6 @@ def _read(file: Path) -> tuple[PolicyConfig, Any]:
         raise KitError(
             "\n".join(f"{file}: {line}" for line in explain(error, content, PolicyConfig, whole="policy"))
         ) from error
-
-
-def _models(union: Any) -> list[type[BaseModel]]:
-    """Return the members of `Annotated[A | B, ...]`, or a class alone."""
-    if isinstance(union, type):
-        return [union]
-    return list(get_args(get_args(union)[0]))
 
 
 def _sentence(model: type[BaseModel]) -> str:

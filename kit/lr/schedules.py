@@ -1,7 +1,7 @@
 """Schedules: time → fraction of the peak rate, in [0, 1].
 
-A schedule has no state, and is asked before an update. A new one is a class with a `name`, its formula in the
-docstring, and a place in `Schedule` at the end. In the formulas p is the progress, step / total steps.
+A schedule has no state, and is asked before an update. A new one is a class with a `name` and its formula in the
+docstring; a config finds it by that name. In the formulas p is the progress, step / total steps.
 """
 
 import math
@@ -9,7 +9,7 @@ from typing import Annotated, Literal, Self
 
 from pydantic import Field, model_validator
 
-from kit.core.settings import FrozenOptions
+from kit.core.named import Named
 from kit.lr.clock import Clock
 
 Fraction = Annotated[float, Field(ge=0, le=1)]
@@ -20,7 +20,7 @@ Curve = Literal["linear", "cosine"]
 TOLERANCE = 1e-9
 
 
-class ScheduleBase(FrozenOptions):
+class ScheduleBase(Named):
     """The base of schedules: what each of them answers about a moment in training."""
 
     def __call__(self, clock: Clock) -> float:
@@ -30,6 +30,9 @@ class ScheduleBase(FrozenOptions):
     def momentum(self, clock: Clock) -> float | None:
         """Return SGD's momentum or Adam's first beta at this moment; None leaves the optimizer's own."""
         return None
+
+    def check(self) -> None:
+        """Check that the schedule can be followed, before any training; ValueError where it cannot."""
 
 
 class WarmedUp(ScheduleBase):
@@ -437,9 +440,3 @@ def cycle_of(along: float, first: float, multiplier: float) -> tuple[int, float]
     number = math.floor(math.log(1 + x * (multiplier - 1), multiplier) + TOLERANCE)
     begin = (multiplier**number - 1) / (multiplier - 1)
     return number, max(0.0, (x - begin) / multiplier**number)
-
-
-Schedule = Annotated[
-    OneCycle | Cosine | SGDR | FlatCos | Constant | Linear | Polynomial | Step | InverseSqrt | WarmupStableDecay,
-    Field(discriminator="name"),
-]

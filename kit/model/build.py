@@ -1,8 +1,10 @@
 """Building a timm model from the config; its initial weights depend on the seed alone."""
 
+import dataclasses
 import difflib
 import hashlib
 from dataclasses import dataclass
+from functools import lru_cache
 from typing import Any
 
 import timm
@@ -10,9 +12,11 @@ import torch
 from torch import nn
 
 from kit.core.errors import KitError
+from kit.core.own_code import is_reference
 from kit.core.paths import weight_file
 from kit.core.seeds import derive
 from kit.model.config import ModelConfig
+from kit.model.own import build_own, by_patterns
 from kit.model.weights import (
     Weights,
     classifier_rows,
@@ -49,7 +53,21 @@ def build_model(config: ModelConfig, n_classes: int, channels: int, size: int, s
     KitError
         For an unknown name, options that timm refuses, and weights that do not fit.
     """
-    if not timm.is_model(config.name.split(".")[0]):
+    model = _built(config, n_classes, channels, size, seed)
+    if config.depth:  # `kit.model.groups` asks the model
+        names = [name for name, _ in model.named_parameters()]
+        layers = by_patterns(names, config.depth)
+        parameters = dict(model.named_parameters())
+        order = [[parameters[name] for name in layer] for layer in layers]
+        vars(model)["depth_groups"] = lambda: order
+    return model
+
+
+def _built(config: ModelConfig, n_classes: int, channels: int, size: int, seed: int) -> nn.Module:
+    if own := config.own(config.name):
+        torch.manual_seed(derive("weights", seed))
+        return build_own(own, config, n_classes, channels)
+    if not (is_remote(config.name) or timm.is_model(config.name.split(".")[0])):
         close = difflib.get_close_matches(config.name, timm.list_models(), n=3)
         hint = f"; close: {', '.join(close)}" if close else ""
         raise KitError(f"model.name: {config.name!r} is not a timm model{hint}")
@@ -70,6 +88,11 @@ def build_model(config: ModelConfig, n_classes: int, channels: int, size: int, s
     return _create(config, options | {"num_classes": n_classes})
 
 
+def is_remote(name: str) -> bool:
+    """Tell whether a name is timm's for a model described elsewhere: `hf-hub:owner/name`, `local-dir:path`."""
+    return name.startswith(("hf-hub:", "hf_hub:", "local-dir:"))
+
+
 def takes_fixed_size(name: str) -> bool:
     """Tell whether the model is built for one image size (ViT, Swin) and has to be told which."""
     return bool(_published(name).fixed_input_size)
@@ -77,19 +100,55 @@ def takes_fixed_size(name: str) -> bool:
 
 def _published(name: str) -> timm.models.PretrainedCfg:
     """Return what timm says of the model's weights, whether or not they are used."""
+    if is_remote(name):
+        return _described(name)
     try:
         return timm.get_pretrained_cfg(name) or timm.models.PretrainedCfg()
     except RuntimeError as error:  # resnet18.nonsense
         raise KitError(f"model.name: {name!r}: {_line(error)}") from error
 
 
-def normalisation(model_name: str, channels: int) -> Normalisation:
-    """Return the mean and the standard deviation that timm's weights of this model expect.
+@lru_cache(maxsize=8)
+def _described(name: str) -> timm.models.PretrainedCfg:
+    """Return what the config.json of a model of a hub or a folder says of its weights."""
+    from timm.models import _hub
 
-    Where the number of channels is another one than theirs, their average stands for each channel.
+    source, _, place = name.partition(":")
+    try:
+        if source == "local-dir":
+            described, _, _ = _hub.load_model_config_from_path(place)
+        else:
+            described, _, _ = _hub.load_model_config_from_hf(place)
+    except Exception as error:  # whatever the hub's clients raise
+        raise KitError(
+            f"model.name: {name} cannot be had ({_line(error)}); check the name and the network"
+        ) from error
+    known = {field.name for field in dataclasses.fields(timm.models.PretrainedCfg)}
+    return timm.models.PretrainedCfg(**{key: value for key, value in described.items() if key in known})
+
+
+def normalisation(model_name: str, channels: int, model: nn.Module | None = None) -> Normalisation:
+    """Return the mean and the standard deviation that the weights of this model expect.
+
+    Parameters
+    ----------
+    model_name : str
+        Of timm. For a model of the user's own it is what its first part from timm says, else ImageNet's.
+    channels : int
+        Where it is another number than theirs, their average stands for each channel.
+    model : Module
+        Needed for one of the user's own.
     """
-    published = _published(model_name)
-    mean, std = published.mean, published.std
+    if is_reference(model_name):
+        each: list[dict[str, Any]] = [
+            getattr(part, "pretrained_cfg", None) or {} for part in (model.modules() if model else ())
+        ]
+        described = next((config for config in each if "mean" in config), None)
+        usual = timm.models.PretrainedCfg()
+        mean, std = (described["mean"], described["std"]) if described else (usual.mean, usual.std)
+    else:
+        published = _published(model_name)
+        mean, std = published.mean, published.std
     if len(mean) != channels:
         mean, std = (sum(mean) / len(mean),) * channels, (sum(std) / len(std),) * channels
     return Normalisation(tuple(mean), tuple(std))

@@ -1,4 +1,8 @@
-"""Depth groups: the parameters of a timm model in the order of depth, from its own `group_matcher`."""
+"""Depth groups: the parameters of a model in the order of depth.
+
+The order is that of the model's own `depth_groups()`, else of timm's `group_matcher`. A model that has neither is
+one group.
+"""
 
 from collections import Counter, defaultdict
 from dataclasses import dataclass, replace
@@ -10,6 +14,7 @@ from torch import nn
 
 from kit.core.errors import KitError, some
 from kit.model.freezing import Freezer, norms_of
+from kit.model.own import by_hook
 from kit.model.weights import classifier_names
 
 Cut = Literal["block", "stage", "coarse"]
@@ -44,12 +49,13 @@ class DepthGroup:
 
 
 def depth_groups(model: nn.Module, cut: Cut = "block") -> list[DepthGroup]:
-    """Return the depth groups of a timm model, stem first, head last; each parameter is in exactly one.
+    """Return the depth groups of a model, stem first, head last; each parameter is in exactly one.
 
     Parameters
     ----------
     model : Module
-        Has a `group_matcher`, as timm's models have.
+        With `depth_groups()`, which lists modules or parameters (or lists of them), each a depth of its own, or a
+        `group_matcher`, as timm's models have; without either all its parameters are one group, `all`.
     cut : {"block", "stage", "coarse"}
         block: a depth group for each block, timm's fine grouping, the one of its layer decay.
         stage: one for each stage, timm's coarse grouping; where a model has no stages (ViT), one for each block.
@@ -59,15 +65,22 @@ def depth_groups(model: nn.Module, cut: Cut = "block") -> list[DepthGroup]:
     Raises
     ------
     KitError
-        Where the model offers no order.
+        Where the order that the model offers is of no use.
     """
     named = dict(model.named_parameters())
+    if not has_order(model):
+        return [DepthGroup("all", named, norms_of(model, named.values()))]
     blocks = _layers(model, coarse=False)
     layers = blocks if cut == "block" else _stages(blocks, _layers(model, coarse=True))
     groups = [_group(model, {name: named[name] for name in names}) for names in layers]
     groups = _with_unique_names(groups)
     _check(model, groups, set(named))
     return _three(groups) if cut == "coarse" else groups
+
+
+def has_order(model: nn.Module) -> bool:
+    """Tell whether the model says which of its parameters come first."""
+    return callable(getattr(model, "depth_groups", None)) or hasattr(model, "group_matcher")
 
 
 def parameter_groups(groups: list[DepthGroup]) -> list[dict]:
@@ -80,11 +93,11 @@ def _group(model: nn.Module, parameters: dict[str, nn.Parameter]) -> DepthGroup:
 
 
 def _layers(model: nn.Module, coarse: bool) -> list[list[str]]:
-    """The names of the parameters at each depth, as timm cuts the model, in the order of depth."""
+    """The names of the parameters at each depth, as the model or timm cuts it, in the order of depth."""
+    if callable(getattr(model, "depth_groups", None)):
+        return by_hook(model)
     kind = type(model).__name__
     timm_model: Any = model  # torch's types do not know what timm adds to a module
-    if not hasattr(model, "group_matcher"):
-        raise KitError(f"model: {kind} offers no depth order (it has no group_matcher); choose another timm model")
     try:
         layers = group_parameters(model, timm_model.group_matcher(coarse=coarse))
     except (AssertionError, NotImplementedError) as error:

@@ -16,7 +16,7 @@ from timm.data.mixup import Mixup
 from torch import nn
 
 from kit.core.errors import KitError, some
-from kit.training.config import TrainingConfig
+from kit.training.config import LossConfig, TrainingConfig
 
 Mix = Callable[[torch.Tensor, torch.Tensor], tuple[torch.Tensor, torch.Tensor]]
 
@@ -70,6 +70,64 @@ class WeightedCrossEntropy(nn.Module):
         return self.sum(logits, targets) / len(logits)
 
 
+class OwnLoss(nn.Module):
+    """A loss of the user's own, the mean over images.
+
+    Parameters
+    ----------
+    config : LossConfig
+        Names it.
+    weights : Tensor, optional
+        Of each class, float32 [classes]: an image's loss counts by its class's.
+
+    Raises
+    ------
+    KitError
+        Where it cannot be loaded or does not take its options.
+    """
+
+    def __init__(self, config: LossConfig, weights: torch.Tensor | None = None):
+        super().__init__()
+        self.code = config.code
+        try:
+            self.loss = self.code.bind(config.options, ("logits", "targets"))  # a module is registered as one
+        except KitError as error:
+            raise KitError(f"training.loss: {error}") from error
+        self.register_buffer("weights", weights)
+        self.weights: torch.Tensor | None
+
+    def forward(self, logits: torch.Tensor, targets: torch.Tensor) -> torch.Tensor:
+        """Return the loss of logits [batch, classes] and targets: indices [batch], or [batch, classes]."""
+        each = self.loss(logits, targets)
+        if self.weights is not None and targets.ndim == 1:
+            each = each * self.weights[targets]
+        return each.mean()
+
+    def check(self, n_classes: int, multilabel: bool, mixed: bool) -> None:
+        """Try the loss on made-up logits and targets; KitError where it gives no loss that can be learned from."""
+        generator = torch.Generator().manual_seed(0)
+        logits = torch.randn(6, n_classes, generator=generator).requires_grad_()
+        targets: torch.Tensor = torch.arange(6) % n_classes
+        if multilabel:
+            targets = torch.rand(6, n_classes, generator=generator) < 0.5
+        if mixed:
+            targets = torch.rand(6, n_classes, generator=generator).softmax(1)
+        place = f"training.loss: {self.code.reference}"
+        try:
+            each = self.loss(logits, targets)
+        except Exception as error:
+            raise KitError(f"{place}: {self.code.fault(error)}") from error
+        if not isinstance(each, torch.Tensor) or each.shape not in ((), (6,)):
+            given = f"shape {list(each.shape)}" if isinstance(each, torch.Tensor) else repr(each)
+            raise KitError(f"{place} gives {given} for 6 images; the loss of each, [6], or their mean is needed")
+        if self.weights is not None and each.shape == ():
+            raise KitError(f"{place} gives a mean; for class_weights the loss of each image, [batch], is needed")
+        if not each.isfinite().all():
+            raise KitError(f"{place} is not finite: {each.tolist()}")
+        if not each.requires_grad:
+            raise KitError(f"{place} has no gradient; make it of torch operations on the logits")
+
+
 def build_loss(config: TrainingConfig, weights: torch.Tensor | None, multilabel: bool = False) -> nn.Module:
     """Return the loss: cross-entropy, or binary cross-entropy where a row may have several labels.
 
@@ -93,6 +151,8 @@ def build_loss(config: TrainingConfig, weights: torch.Tensor | None, multilabel:
     Without class weights cross-entropy's values are those of timm's LabelSmoothingCrossEntropy and
     SoftTargetCrossEntropy; timm's know no class weights. Mixed targets are smoothed by timm's Mixup.
     """
+    if config.loss:
+        return OwnLoss(config.loss, weights)
     if multilabel:
         return BinaryCrossEntropy(config.label_smoothing, weights)
     smoothing = 0.0 if config.mixes else config.label_smoothing

@@ -1,5 +1,6 @@
 """timm's optimizers over depth groups."""
 
+import inspect
 from collections.abc import Sequence
 from typing import Any
 
@@ -16,6 +17,7 @@ from timm.optim.muon import get_adamuon_lr_scale, get_lr_scale, reshape_for_muon
 from torch import nn
 
 from kit.core.errors import KitError, some
+from kit.core.own_code import OwnCode
 from kit.model.groups import DepthGroup
 from kit.training.config import OptimizerConfig
 
@@ -49,16 +51,19 @@ def build_optimizer(
     Raises
     ------
     KitError
-        Where timm has no such optimizer, or it refuses its options.
+        Where timm has no such optimizer, it refuses its options, or own code gives no optimizer.
     """
     options: dict[str, Any] = dict(config.options)
+    split = split_for_decay(model, groups, config.weight_decay)
+    if own := config.own(config.name):
+        return _own_optimizer(own, split, {"lr": peak, "weight_decay": config.weight_decay}, _with_tuples(options))
     _refuse(config.name, options)
     try:
         fusible = get_optimizer_class(config.name, bind_defaults=False) in FUSED and not options.get("dampening")
         if fusible and device.type in ("cuda", "cpu", "mps"):
             options.setdefault("fused", True)
         optimizer = create_optimizer_v2(
-            split_for_decay(model, groups, config.weight_decay),
+            split,
             opt=config.name,
             lr=peak,
             weight_decay=config.weight_decay,
@@ -87,6 +92,33 @@ def _refuse(name: str, options: dict[str, Any]) -> None:
             "training.optimizer.options.adamw_lr: is a rate beside the policy's; give fallback_lr_scale, its "
             "share of the rate"
         )
+
+
+def _own_optimizer(
+    own: OwnCode, split: list[dict[str, Any]], usual: dict[str, Any], options: dict[str, Any]
+) -> torch.optim.Optimizer:
+    """Return an optimizer of the user's own over the parameter groups, with those of `usual` that it takes."""
+    target = own.load()
+    takes = inspect.signature(target).parameters
+    loose = any(each.kind is each.VAR_KEYWORD for each in takes.values())
+    options = {name: value for name, value in usual.items() if loose or name in takes} | options
+    try:
+        own.check_signature(target, options, ("params",))
+        optimizer = own.call(target, split, **options)
+    except KitError as error:
+        raise KitError(f"training.optimizer: {error}") from error
+    place = f"training.optimizer: {own.reference}"
+    if not isinstance(optimizer, torch.optim.Optimizer):
+        raise KitError(f"{place} gives {type(optimizer).__name__}; a torch.optim.Optimizer is needed")
+    held = [group.get("depth") for group in optimizer.param_groups]
+    if held != [part["depth"] for part in split]:
+        raise KitError(
+            f"{place} does not keep the parameter groups that it is given (their `depth`: {some(held)})"
+        )
+    step = inspect.signature(optimizer.step).parameters.get("closure")
+    if step is not None and step.default is inspect.Parameter.empty:
+        raise KitError(f"{place} needs a closure, which evaluates the model anew: the loop has none")
+    return optimizer
 
 
 def _start_at_rest(optimizer: torch.optim.Optimizer) -> None:

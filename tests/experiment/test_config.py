@@ -468,7 +468,8 @@ def test_faults_are_told_in_the_words_of_yaml(sections):
 @pytest.mark.parametrize("stated", ["triangle", {"name": "triangle", "warmup": 0.1}])
 def test_unknown_schedule_is_shown_with_those_there_are(stated):
     (line,) = faults(**in_policy(schedule=stated))
-    assert line.startswith("policies.u.schedule = 'triangle': expected one of 'one_cycle', 'cosine', ")
+    assert line.startswith("policies.u.schedule = 'triangle': expected one of 'constant', 'cosine', ")
+    assert line.endswith(", 'file.py:name'")
 
 
 def test_schedule_without_a_name_says_so():
@@ -654,6 +655,7 @@ INCIDENTAL = {  # where things lie, how fast it goes, what is shown, how it goes
     "training.checkpoint_minutes": 1,
     "training.probes": {"every": 3},
     "training.device": "auto",
+    "code": {"mine.py": "0123456789abcdef"},  # the kit writes the files' own there
     "model.weights": "hub",  # what the weights are is digested apart, from the file's content
     "prediction.batch_size": 3,
     "compare.baseline": "uniform",
@@ -697,6 +699,7 @@ DECIDING = {
     "model.name": "resnet18",
     "model.drop": 0.1,
     "model.options": {"drop_path_rate": 0.1},
+    "model.depth": ["conv", "."],
     "policies.uniform.lr": 0.02,
     "policies.uniform.groups": "block",
     "policies.uniform.profile": "layer_decay",
@@ -719,6 +722,7 @@ DECIDING = {
     "training.optimizer.options": {"eps": 1e-5},
     "training.precision": "bf16",
     "training.clip_grad": 1,
+    "training.loss": {"name": "torch.nn.functional:cross_entropy"},
     "training.label_smoothing": 0.1,
     "training.class_weights": "balanced",
     "training.mixup": 0.2,

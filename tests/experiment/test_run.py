@@ -741,7 +741,10 @@ def test_images_that_are_no_images_are_all_named_before_training(tmp_path, no_tr
     ("sections", "message"),
     [
         ({"model": {"name": "resnet19"}}, "model.name: 'resnet19' is not a timm model"),
-        ({"model": {"name": "pit_ti_224"}}, "offers no depth order"),
+        (
+            {"model": {"name": "pit_ti_224"}, "policies": {"u": {"lr": "slice(1e-4, 1e-2)"}}},
+            "policies.u: differs by depth, but PoolingVisionTransformer offers no depth order",
+        ),
         ({"model": {"weights": "missing.pth"}}, "model.weights: missing.pth is no file"),
         ({"training": {"optimizer": {"name": "adamm"}}}, "training.optimizer.name: timm has no 'adamm'"),
         ({"training": {"class_weights": {"pink": 2.0}}}, "training.class_weights: 'pink' is no class"),

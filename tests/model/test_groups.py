@@ -113,9 +113,10 @@ def test_the_final_norm_of_swin_and_vit_is_in_the_last_block_under_every_cut():
             assert "norm.weight" in before_the_head.parameters
 
 
-def test_a_model_without_an_order_is_refused():
-    with pytest.raises(KitError, match="PoolingVisionTransformer offers no depth order"):
-        depth_groups(timm.create_model("pit_ti_224"))
+def test_a_model_without_an_order_is_one_group():
+    model = timm.create_model("pit_ti_224")
+    (group,) = depth_groups(model)
+    assert group.parameters == dict(model.named_parameters())
 
 
 def test_an_order_that_loses_a_parameter_is_refused(monkeypatch):

@@ -21,6 +21,7 @@ from kit.core.paths import OutputDirs
 from kit.core.runs import ExperimentDir
 from kit.experiment.config import ExperimentConfig
 from kit.experiment.loaded import LoadedExperiment
+from kit.experiment.own_files import files_of_code
 from kit.experiment.pool import stored_rule
 from kit.kaggle.archive import Files, need_no_secrets, pack, package_files
 from kit.kaggle.datasets import dataset_folder
@@ -231,6 +232,12 @@ def _files(experiment: ExperimentConfig, kind: Kind, root: Path) -> dict[str, by
     For training that is the fold plan; for predicting the scores of the pooled runs, which hold the decision rule.
     """
     files = package_files(PACKAGE)
+    for name, content in files_of_code(experiment).items():
+        if name.split("/")[0] in ("kit", "config.yaml", "folds.csv", "runs"):
+            raise KitError(
+                f"{name}: the bundle has a file or folder of this name; call the file of your own otherwise"
+            )
+        files[name] = content
     files["config.yaml"] = _travelling(experiment).to_yaml().encode()
     if kind == "infer" and (scores := _scores(experiment, root)).is_file():
         files[scores.relative_to(root).as_posix()] = scores.read_bytes()
