@@ -2,6 +2,9 @@
 
 import difflib
 import hashlib
+import logging
+from collections.abc import Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import Any
 
@@ -9,7 +12,7 @@ import timm
 import torch
 from torch import nn
 
-from kit.core.errors import KitError
+from kit.core.errors import KitError, some
 from kit.core.paths import weight_file
 from kit.core.seeds import derive
 from kit.model.config import ModelConfig
@@ -47,7 +50,7 @@ def build_model(config: ModelConfig, n_classes: int, channels: int, size: int, s
     Raises
     ------
     KitError
-        For an unknown name, options that timm refuses, and weights that do not fit.
+        For an unknown name, options that timm refuses, and weights that do not fit, or in part do not.
     """
     if not timm.is_model(config.name.split(".")[0]):
         close = difflib.get_close_matches(config.name, timm.list_models(), n=3)
@@ -113,7 +116,10 @@ def _create(config: ModelConfig, options: dict) -> nn.Module:
 
 def _from_hub(config: ModelConfig, options: dict) -> nn.Module:
     try:
-        return timm.create_model(config.name, pretrained=True, **options)
+        with _nothing_random(config, options["in_chans"]):
+            return timm.create_model(config.name, pretrained=True, **options)
+    except KitError:
+        raise
     except Exception as error:  # whatever the hub's clients raise: no network, no such file, a broken cache
         raise KitError(
             f"model.weights: the pretrained weights of {config.name} cannot be had from timm's hub "
@@ -131,9 +137,10 @@ def _load(config: ModelConfig, weights: Weights, blank: nn.Module, n_classes: in
     if fits_first_convolution(blank, weights):
         overlay["first_conv"] = None  # nothing to adapt; timm before 1.0.27 would adapt it all the same
     try:
-        model: Any = timm.create_model(
-            config.name, pretrained=True, pretrained_cfg_overlay=overlay, num_classes=rows, **options
-        )
+        with _nothing_random(config, options["in_chans"]):
+            model: Any = timm.create_model(
+                config.name, pretrained=True, pretrained_cfg_overlay=overlay, num_classes=rows, **options
+            )
     except (RuntimeError, KeyError, TypeError, ValueError) as error:
         raise KitError(
             f"model.weights: {config.weights} does not fit {config.name}, it seems to be of another "
@@ -142,6 +149,32 @@ def _load(config: ModelConfig, weights: Weights, blank: nn.Module, n_classes: in
     if rows != n_classes:
         model.reset_classifier(n_classes)
     return model
+
+
+@contextmanager
+def _nothing_random(config: ModelConfig, channels: int) -> Iterator[None]:
+    """Raise a KitError where timm, within, takes random values in place of pretrained ones.
+
+    That is what it does with a first layer that it cannot convert to the number of channels (a stem that folds
+    pixels into channels, a patch embedding that is no convolution); it says so in its log alone.
+    """
+    told: list[str] = []
+    listener, logger = logging.Handler(logging.WARNING), logging.getLogger("timm.models._builder")
+    listener.emit = lambda record: told.append(record.getMessage())  # type: ignore[method-assign]
+    level = logger.level
+    logger.setLevel(logging.WARNING)  # whatever the user wants to see of timm
+    logger.addHandler(listener)
+    try:
+        yield
+    finally:
+        logger.removeHandler(listener)
+        logger.setLevel(level)
+    if random := [line for line in told if "random init" in line]:
+        raise KitError(
+            f"model.weights: of the pretrained {config.name} a part would be random with data.channels {channels} "
+            f"(timm: {some(random)}); take the data.channels that it was trained with, another model, or "
+            "model.weights none"
+        )
 
 
 def _line(error: Exception) -> str:

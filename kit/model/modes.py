@@ -8,7 +8,7 @@ from torch import nn
 
 @contextmanager
 def evaluating(model: nn.Module) -> Iterator[None]:
-    """Let the model predict within, from its weights as they are now; afterwards each module has its own mode again.
+    """Let the model predict within, from its weights as they are now; afterwards each module has its old mode.
 
     What modules keep for their predictions (see `forget_kept`) is dropped before, as weights may have moved since,
     and after, as they may move from here on.

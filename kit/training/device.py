@@ -62,7 +62,7 @@ def resolve_precision(setting: str, cpu: bool = False) -> str:
     Raises
     ------
     KitError
-        For fp16 without a GPU, and for bf16 on one that does not compute in it: torch would emulate it there, slowly.
+        For fp16 without a GPU, and for bf16 on one that does not compute in it: torch would emulate it, slowly.
     """
     on_gpu = torch.cuda.is_available() and not cpu
     if setting == "fp16" and not on_gpu:
@@ -72,8 +72,8 @@ def resolve_precision(setting: str, cpu: bool = False) -> str:
     native = torch.cuda.is_bf16_supported(including_emulation=False)
     if setting == "bf16" and not native:
         raise KitError(
-            f"training.precision: {torch.cuda.get_device_name()} does not compute in bf16, torch would emulate it; "
-            "take fp16, or auto"
+            f"training.precision: {torch.cuda.get_device_name()} does not compute in bf16, torch would emulate "
+            "it, slowly; take fp16 or auto"
         )
     return ("bf16" if native else "fp16") if setting == "auto" else setting
 

@@ -8,6 +8,7 @@ import torch
 from kit.core.errors import KitError
 
 TRAIN_WITH_LESS = "halve training.batch_size and double training.accumulate"
+END_OTHERS = "end what else uses it"
 
 _OF_THE_DEVICE = (
     "out of memory",  # CUDA, HIP, XPU and MPS; NCCL's errors quote CUDA's
@@ -28,7 +29,7 @@ _OF_THE_MACHINE = (
 def out_of_memory(error: BaseException) -> bool:
     """Tell whether an error says that memory has run out, the device's or the machine's.
 
-    torch has a class for it, but cuBLAS, cuDNN, Metal, asynchronous CUDA errors and the CPU's allocator raise plain
+    torch has a class for it, but cuBLAS, cuDNN, Metal, CUDA where it tells later, and the CPU's allocator raise
     RuntimeErrors that only their text tells apart.
     """
     return _whose(error) is not None

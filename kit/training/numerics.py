@@ -17,7 +17,7 @@ class Numerics:
     deterministic : bool
         Whether cuDNN takes kernels that give the same bits each time.
     algorithms : str
-        Whether torch does: `default` (it need not), `warn` (where it has one) or `error` (it refuses what has none).
+        Whether torch does: `default` (it need not), `warn` (where it has one), `error` (it refuses what has none).
     fused_attention : tuple of bool
         Whether attention may be computed by flash, by memory-efficient and by cuDNN's kernel.
     """
@@ -56,9 +56,9 @@ def set_numerics(on_gpu: bool, deterministic: bool) -> None:
     """Set by which of torch's kernels this process trains and predicts; for a CPU they are as torch was found.
 
     Where the same bits are wanted, attention is computed in its plain form. The backward passes of its fused forms
-    add up in no fixed order. torch orders them if `use_deterministic_algorithms` is strict (`warn_only=False`), but
-    then it ends a training whose model does anything that has no such form: position embeddings that are resized,
-    pooling to more than one pixel. Sources: `attention_backward.cu` and `check_cudnn_deterministic` in torch.
+    add up in no fixed order. torch orders them if `use_deterministic_algorithms` is strict (`warn_only=False`),
+    but then it ends a training whose model does what has no such form, like pooling to more than one pixel or
+    resizing position embeddings. Sources: `attention_backward.cu` and `check_cudnn_deterministic` in torch's.
 
     On a GPU nothing is rounded to TF32 (ten bits of 23): torch would round the convolutions of fp32, and not its
     matrix products, where the GPU can.

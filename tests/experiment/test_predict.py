@@ -217,7 +217,7 @@ def test_weights_that_predict_no_numbers_are_refused(trained, predicted, tmp_pat
     weights = load_file(place / "weights.safetensors")
     save_file(weights | {"fc.bias": weights["fc.bias"] * np.nan}, place / "weights.safetensors")
     assert refusal_of(predicted, [tmp_path / "a"]) == (
-        f"{place} predicts values that are not finite in precision no; predict on the kind of device that trained "
+        f"{place} predicts values that are not finite in fp32; predict on the kind of device that trained "
         "it, or with --set training.device=cpu"
     )
 
