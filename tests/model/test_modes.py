@@ -64,9 +64,14 @@ def test_each_module_has_its_mode_again():
     model = nn.Sequential(nn.Dropout(), nn.BatchNorm2d(3), nn.Sequential(nn.BatchNorm2d(3)))
     model[1].eval()  # as a frozen norm
     before = [module.training for module in model.modules()]
-    with pytest.raises(ZeroDivisionError), evaluating(model):
-        assert not any(module.training for module in model.modules())
-        raise ZeroDivisionError
+
+    def fail():
+        with evaluating(model):
+            assert not any(module.training for module in model.modules())
+            raise ZeroDivisionError
+
+    with pytest.raises(ZeroDivisionError):
+        fail()
     assert [module.training for module in model.modules()] == before == [True, True, False, True, True]
     forget_kept(model)
     assert [module.training for module in model.modules()] == before

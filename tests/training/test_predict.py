@@ -124,12 +124,12 @@ def test_predictions_are_those_of_the_saved_weights(competition, tmp_path, monke
     trainer = trainer_of(
         competition,
         tmp_path,
-        model={"name": "levit_128s"},
+        model={"name": "tiny_vit_5m_224"},
         training={"ema": ema, "epochs": 3},
         policies={"uniform": {"lr": 3e-2, "schedule": "constant"}},
     )
     trained = trainer.train()
-    fresh = build_model(ModelConfig(name="levit_128s"), 3, 3, 32, seed=1)
+    fresh = build_model(ModelConfig(name="tiny_vit_5m_224"), 3, 3, 32, seed=1)
     fresh.load_state_dict(trained.model.state_dict())
     inputs = trainer.normalise(
         torch.from_numpy(np.stack([trainer.fold.images[row] for row in trainer.fold.valid_rows]))
