@@ -312,7 +312,7 @@ def test_the_layers_of_a_network_are_its_first_convolution_and_its_stages(name, 
     assert list(probed_layers(model, depth_groups(model, "stage"))) == expected
 
 
-@pytest.mark.parametrize("name", ["levit_128s", "efficientvit_m0"])
+@pytest.mark.parametrize("name", ["tiny_vit_5m_224", "efficientvit_m0"])
 def test_the_butterfly_sees_attention_biases_that_move(name):
     """timm keeps them while a model predicts; the truth here is a model that computes them anew each time."""
 
