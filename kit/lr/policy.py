@@ -226,8 +226,28 @@ class Policy:
         return self.phases[place], Clock(max(0.0, clock.step - begin), end - begin, clock.steps_per_epoch)
 
 
+def set_rate(group: dict[str, Any], rate: float) -> None:
+    """Write a rate into an optimizer's parameter group, for all that the optimizer does with the group.
+
+    Muon of timm before 1.0.27 has a second one, `adamw_lr`, for what it leaves to AdamW; `fallback_lr_scale` is
+    its share of the rate (1 where it is not said), as in later versions.
+
+    Parameters
+    ----------
+    group : dict
+        One of `optimizer.param_groups`, which is changed.
+    rate : float
+        The rate.
+    """
+    group["lr"] = rate
+    if "adamw_lr" in group:
+        group["adamw_lr"] = rate * group.get("fallback_lr_scale", 1.0)
+
+
 def set_momentum(group: dict[str, Any], momentum: float | None) -> None:
-    """Write SGD's momentum or Adam's first beta into an optimizer's parameter group.
+    """Write the momentum, and Adam's first beta, into an optimizer's parameter group: those that it has.
+
+    Muon has both: it moves matrices by one, and leaves the rest to AdamW.
 
     Parameters
     ----------
@@ -236,10 +256,18 @@ def set_momentum(group: dict[str, Any], momentum: float | None) -> None:
     momentum : float or None
         None leaves it as it is.
     """
-    if momentum is not None and "betas" in group:
-        group["betas"] = (momentum, *group["betas"][1:])
-    elif momentum is not None and "momentum" in group:
+    if momentum is None:
+        return
+    if "momentum" in group:
         group["momentum"] = momentum
+    if "betas" in group:
+        group["betas"] = (momentum, *group["betas"][1:])
+
+
+def momenta(group: dict[str, Any]) -> tuple[float, ...]:
+    """Return the momentum and Adam's first beta of an optimizer's parameter group: those that it has."""
+    each = [group["momentum"]] if "momentum" in group else []
+    return (*each, group["betas"][0]) if "betas" in group else tuple(each)
 
 
 def _frozen_over(

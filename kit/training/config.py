@@ -119,9 +119,14 @@ class TrainingConfig(ConfigSection):
         """In YAML the class 3 is a number."""
         return {str(name): weight for name, weight in weights.items()} if isinstance(weights, dict) else weights
 
+    @property
+    def mixes(self) -> bool:
+        """Whether images and targets of a batch are mixed."""
+        return bool(self.mixup or self.cutmix)
+
     @model_validator(mode="after")
     def _even_batches_for_mixing(self) -> Self:
-        if (self.mixup or self.cutmix) and self.batch_size % 2:
+        if self.mixes and self.batch_size % 2:
             raise ValueError(f"mixup and cutmix need an even batch_size, not {self.batch_size}")
         return self
 

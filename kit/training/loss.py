@@ -1,6 +1,11 @@
 """The loss and how targets are prepared for it: class weights, label smoothing, mixup and cutmix.
 
 Targets are class indices int64 [batch], or, where an image may have several labels, bool [batch, classes].
+
+An update sees its samples in parts: micro-batches, of several processes. Its loss is that of one batch of all of
+them: each part gives the mean of its samples' weighted losses, so that the mean of parts of one size is the whole
+update's, and the trainer divides by the mean weight of the update's samples (`row_weights`), which it knows
+beforehand.
 """
 
 from collections.abc import Callable, Sequence
@@ -40,6 +45,31 @@ class BinaryCrossEntropy(nn.Module):
         return self.loss(logits, targets)
 
 
+class WeightedCrossEntropy(nn.Module):
+    """Cross-entropy with class weights: the mean over images of weight · loss.
+
+    Parameters
+    ----------
+    weights : Tensor
+        Of each class, float32 [classes].
+    smoothing : float
+        Label smoothing of class indices.
+
+    Notes
+    -----
+    Of class indices torch's mean divides by the sum of the targets' weights; this one divides by the number of
+    images, see the head of this file. Of shares of classes both divide by the number of images.
+    """
+
+    def __init__(self, weights: torch.Tensor, smoothing: float = 0.0):
+        super().__init__()
+        self.sum = nn.CrossEntropyLoss(weights, label_smoothing=smoothing, reduction="sum")
+
+    def forward(self, logits: torch.Tensor, targets: torch.Tensor) -> torch.Tensor:
+        """Return the loss of logits [batch, classes] and targets: indices [batch], or shares [batch, classes]."""
+        return self.sum(logits, targets) / len(logits)
+
+
 def build_loss(config: TrainingConfig, weights: torch.Tensor | None, multilabel: bool = False) -> nn.Module:
     """Return the loss: cross-entropy, or binary cross-entropy where a row may have several labels.
 
@@ -55,7 +85,8 @@ def build_loss(config: TrainingConfig, weights: torch.Tensor | None, multilabel:
     Returns
     -------
     Module
-        Takes logits [batch, classes], and as targets indices [batch] or shares [batch, classes].
+        Takes logits [batch, classes], and as targets indices [batch] or shares [batch, classes]; gives the mean
+        over images, to be divided by the mean of the update's `row_weights`.
 
     Notes
     -----
@@ -64,13 +95,39 @@ def build_loss(config: TrainingConfig, weights: torch.Tensor | None, multilabel:
     """
     if multilabel:
         return BinaryCrossEntropy(config.label_smoothing, weights)
-    mixed = config.mixup or config.cutmix
-    return nn.CrossEntropyLoss(weights, label_smoothing=0.0 if mixed else config.label_smoothing)
+    smoothing = 0.0 if config.mixes else config.label_smoothing
+    return (
+        nn.CrossEntropyLoss(label_smoothing=smoothing)
+        if weights is None
+        else WeightedCrossEntropy(weights, smoothing)
+    )
+
+
+def row_weights(config: TrainingConfig, weights: torch.Tensor | None, targets: np.ndarray) -> np.ndarray | None:
+    """Return what each row counts in the mean of an update's losses.
+
+    Parameters
+    ----------
+    config : TrainingConfig
+        Mixed targets are shares of classes, whose mean is over images.
+    weights : Tensor or None
+        Of each class, float32 [classes].
+    targets : ndarray
+        Of the rows that train: class indices int64 [rows], or bool [rows, classes].
+
+    Returns
+    -------
+    ndarray or None
+        float64 [rows]; None where each counts alike.
+    """
+    if weights is None or targets.ndim == 2 or config.mixes:
+        return None
+    return weights.double().numpy()[targets]
 
 
 def build_mix(config: TrainingConfig, n_classes: int, multilabel: bool = False) -> Mix | None:
     """Return timm's mixup and cutmix of a batch, or None where both are off; it draws from numpy's generator."""
-    if not (config.mixup or config.cutmix):
+    if not config.mixes:
         return None
     alphas = {"mixup_alpha": config.mixup, "cutmix_alpha": config.cutmix}
     if multilabel:

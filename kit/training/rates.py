@@ -1,6 +1,7 @@
 """The one place where a rate is written into the optimizer, and the record of what was realised."""
 
 from collections.abc import Mapping, Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import Any, Protocol
 
@@ -11,8 +12,9 @@ from kit.core.errors import KitError
 from kit.lr import Clock, PolicyGroup, Rates
 from kit.lr.clock import policy_groups
 from kit.lr.controllers import ControllerBase
-from kit.lr.policy import set_momentum
+from kit.lr.policy import momenta, set_momentum, set_rate
 from kit.model.groups import DepthGroup
+from kit.training.optimizer import factors_within
 from kit.training.records import RateRecord
 
 Optimizer = torch.optim.Optimizer
@@ -109,7 +111,7 @@ class RateWriter:
         self._check_groups(step, optimizer)
         self._now = rates = self.intended(step)
         for group in optimizer.param_groups:
-            group["lr"] = float(rates.lr[group["depth"]])
+            set_rate(group, float(rates.lr[group["depth"]]))
             set_momentum(group, rates.momentum)
         wanted = [
             (frozen, frozen and moving)
@@ -143,7 +145,7 @@ class RateWriter:
         multiplier[step], self._state = controller.step(self._state, signals, self._now.lr, self._fraction(step))
         rates = self._now.lr * multiplier[step]
         for group in optimizer.param_groups:
-            group["lr"] = float(rates[group["depth"]])
+            set_rate(group, float(rates[group["depth"]]))
 
     def record(self, step: int, optimizer: Optimizer) -> None:
         """Record the rates as they stand in the optimizer, right before it uses them.
@@ -169,12 +171,22 @@ class RateWriter:
                     f"step {step}: depth group {depth_group.name} has other gradients than the policy says: "
                     "something else writes into its requires_grad"
                 )
-        self.momentum[step] = momentum_of(optimizer.param_groups[0])
+        self._record_momentum(step, optimizer)
+
+    def _record_momentum(self, step: int, optimizer: Optimizer) -> None:
+        """Record the momentum (or Adam's first beta, or both), which is one over all depth groups."""
+        first = momenta(optimizer.param_groups[0])
+        self.momentum[step] = first[0] if first else np.nan
         for group in optimizer.param_groups:
-            if momentum_of(group) != self.momentum[step] and not np.isnan(self.momentum[step]):
+            name, here = self.groups[group["depth"]].name, momenta(group)
+            if here != first:
                 raise KitError(
-                    f"step {step}: depth group {self.groups[group['depth']].name} has the momentum "
-                    f"{momentum_of(group):g}, others {self.momentum[step]:g}"
+                    f"step {step}: depth group {name} has the momentum {_listed(here)}, others {_listed(first)}"
+                )
+            if self._now.momentum is not None and len(set(here)) > 1:
+                raise KitError(
+                    f"step {step}: depth group {name} has the momentum and the first beta {_listed(here)}, but "
+                    f"the policy says {self._now.momentum:g} for both: something else writes into the optimizer's"
                 )
 
     def confirm(self, step: int, optimizer: Optimizer) -> None:
@@ -272,9 +284,10 @@ class RateWriter:
             values[:] = state["arrays"][name].cpu().numpy()
         self._state = state["controller"]
 
-    def save(self, path: Path) -> None:
-        """Write rates.npz."""
-        self._as_record().save(path)
+    def save(self, path: Path, optimizer: Optimizer | None = None) -> None:
+        """Write rates.npz, with what the `optimizer` says of its own factors."""
+        within = factors_within(optimizer, len(self.groups)) if optimizer else None
+        replace(self._as_record(), within=within).save(path)
 
     def _as_record(self) -> RateRecord:
         """Return everything that is recorded; the arrays are this writer's own."""
@@ -282,6 +295,5 @@ class RateWriter:
         return RateRecord(names, self.lr, self.frozen, self.momentum, self.multiplier, self.signals)
 
 
-def momentum_of(group: dict[str, Any]) -> float:
-    """Return SGD's momentum or Adam's first beta of a parameter group; NaN where it has none."""
-    return group["betas"][0] if "betas" in group else group.get("momentum", np.nan)
+def _listed(values: Sequence[float]) -> str:
+    return " and ".join(f"{value:g}" for value in values) or "none"

@@ -269,6 +269,18 @@ def test_the_butterfly_is_the_kl_of_a_model_perturbed_by_hand(multilabel):
         assert probes.butterfly[0][place].item() == pytest.approx(np.mean(effects), rel=1e-3)
 
 
+def test_the_butterfly_is_in_full_precision_whatever_the_training_is_in(competition, tmp_path):
+    """Half precision would round away the small difference that it measures."""
+    effects = []
+    for precision in ("fp32", "bf16"):
+        trainer = trainer_of(
+            competition, tmp_path / precision, training={"precision": precision, "probes": ON | {"butterfly": [0]}}
+        )
+        trainer._measure_butterfly(0)
+        effects.append(trainer.probes.butterfly[0])
+    assert torch.equal(*effects)
+
+
 def test_the_butterfly_leaves_modes_and_statistics(whole):
     trainer, _ = whole
     model = trainer.model.train()
