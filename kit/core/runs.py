@@ -54,7 +54,7 @@ class RunRecord(BaseModel):
     processes : int
         That trained together.
     precision : str
-        fp32, fp16 or bf16.
+        fp32 (on a GPU without TF32, see `kit.training.numerics`), fp16 or bf16.
     error : str, optional
         Why it failed or diverged, in one line.
     test : str, optional

@@ -23,6 +23,7 @@ from kit.experiment.train_run import trainer_of
 from kit.lr import Clock, Policy, PolicyGroup
 from kit.lr.plots import draw_range_test
 from kit.training.device import make_accelerator
+from kit.training.memory import TRAIN_WITH_LESS, advising_on_memory
 from kit.training.range_test import RangeTestResult, Sweep, range_test
 from kit.training.trainer import batches_of
 
@@ -135,10 +136,10 @@ def find_lr(
         tests = {}
         for title, sweep in sweeps.items():
             run = RunDir(Path(scratch) / "run")
-            trainer = trainer_of(key, loaded, data, run, make_accelerator(training), sweep)
-            with Progress(f"find-lr {title}", search.steps) as progress:
-                tests[title] = range_test(trainer, sweep, progress.update)
             try:
+                with advising_on_memory(TRAIN_WITH_LESS), Progress(f"find-lr {title}", search.steps) as progress:
+                    trainer = trainer_of(key, loaded, data, run, make_accelerator(training), sweep)
+                    tests[title] = range_test(trainer, sweep, progress.update)
                 tests[title].suggestions()
             except KitError as error:
                 raise KitError(f"find-lr {title}: {error}") from error

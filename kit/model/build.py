@@ -3,6 +3,9 @@
 import dataclasses
 import difflib
 import hashlib
+import logging
+from collections.abc import Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass
 from functools import lru_cache
 from typing import Any
@@ -11,7 +14,7 @@ import timm
 import torch
 from torch import nn
 
-from kit.core.errors import KitError
+from kit.core.errors import KitError, some
 from kit.core.own_code import is_reference
 from kit.core.paths import weight_file
 from kit.core.seeds import derive
@@ -51,7 +54,7 @@ def build_model(config: ModelConfig, n_classes: int, channels: int, size: int, s
     Raises
     ------
     KitError
-        For an unknown name, options that timm refuses, and weights that do not fit.
+        For an unknown name, options that timm refuses, and weights that do not fit, or in part do not.
     """
     model = _built(config, n_classes, channels, size, seed)
     if config.depth:  # `kit.model.groups` asks the model
@@ -172,7 +175,10 @@ def _create(config: ModelConfig, options: dict) -> nn.Module:
 
 def _from_hub(config: ModelConfig, options: dict) -> nn.Module:
     try:
-        return timm.create_model(config.name, pretrained=True, **options)
+        with _nothing_random(config, options["in_chans"]):
+            return timm.create_model(config.name, pretrained=True, **options)
+    except KitError:
+        raise
     except Exception as error:  # whatever the hub's clients raise: no network, no such file, a broken cache
         raise KitError(
             f"model.weights: the pretrained weights of {config.name} cannot be had from timm's hub "
@@ -190,9 +196,10 @@ def _load(config: ModelConfig, weights: Weights, blank: nn.Module, n_classes: in
     if fits_first_convolution(blank, weights):
         overlay["first_conv"] = None  # nothing to adapt; timm before 1.0.27 would adapt it all the same
     try:
-        model: Any = timm.create_model(
-            config.name, pretrained=True, pretrained_cfg_overlay=overlay, num_classes=rows, **options
-        )
+        with _nothing_random(config, options["in_chans"]):
+            model: Any = timm.create_model(
+                config.name, pretrained=True, pretrained_cfg_overlay=overlay, num_classes=rows, **options
+            )
     except (RuntimeError, KeyError, TypeError, ValueError) as error:
         raise KitError(
             f"model.weights: {config.weights} does not fit {config.name}, it seems to be of another "
@@ -201,6 +208,32 @@ def _load(config: ModelConfig, weights: Weights, blank: nn.Module, n_classes: in
     if rows != n_classes:
         model.reset_classifier(n_classes)
     return model
+
+
+@contextmanager
+def _nothing_random(config: ModelConfig, channels: int) -> Iterator[None]:
+    """Raise a KitError where timm, within, takes random values in place of pretrained ones.
+
+    That is what it does with a first layer that it cannot convert to the number of channels (a stem that folds
+    pixels into channels, a patch embedding that is no convolution); it says so in its log alone.
+    """
+    told: list[str] = []
+    listener, logger = logging.Handler(logging.WARNING), logging.getLogger("timm.models._builder")
+    listener.emit = lambda record: told.append(record.getMessage())  # type: ignore[method-assign]
+    level = logger.level
+    logger.setLevel(logging.WARNING)  # whatever the user wants to see of timm
+    logger.addHandler(listener)
+    try:
+        yield
+    finally:
+        logger.removeHandler(listener)
+        logger.setLevel(level)
+    if random := [line for line in told if "random init" in line]:
+        raise KitError(
+            f"model.weights: of the pretrained {config.name} a part would be random with data.channels {channels} "
+            f"(timm: {some(random)}); take the data.channels that it was trained with, another model, or "
+            "model.weights none"
+        )
 
 
 def _line(error: Exception) -> str:

@@ -74,7 +74,7 @@ class TrainingConfig(ConfigSection):
         Which optimizer, and its options.
     precision : str
         auto: bf16 where the device has it natively, fp16 with gradient scaling on other CUDA devices, fp32
-        elsewhere.
+        elsewhere. fp32 is without TF32.
     clip_grad : float, optional
         Largest norm of the gradient; left out: no clipping.
     loss : LossConfig, optional
@@ -100,7 +100,7 @@ class TrainingConfig(ConfigSection):
         auto, or cpu.
     deterministic : bool
         The same bits in every run on the same machine (torch warns of a GPU kernel that has no such form); false
-        may be faster on a GPU.
+        may be faster on a GPU, most of all for models with attention.
     """
 
     incidental: ClassVar[frozenset[str]] = frozenset(

@@ -5,6 +5,7 @@ import pytest
 import timm
 import torch
 from scipy.special import rel_entr
+from support import stale_biases
 from support.trainings import Killed, kill_at, outcome, trainer_of
 from torch import nn
 
@@ -321,3 +322,24 @@ def test_the_layers_of_a_network_are_its_first_convolution_and_its_stages(name, 
     with torch.device("meta"):
         model = timm.create_model(name)
     assert list(probed_layers(model, depth_groups(model, "stage"))) == expected
+
+
+@pytest.mark.parametrize("name", ["tiny_vit_5m_224", "efficientvit_m0"])
+def test_the_butterfly_sees_attention_biases_that_move(name):
+    """timm keeps them while a model predicts; the truth here is a model that computes them anew each time."""
+
+    def effects(keep) -> torch.Tensor:
+        with pytest.MonkeyPatch.context() as patch:
+            keep(patch)
+            model = stale_biases.built(name)
+            with torch.no_grad():
+                for value in stale_biases.biases(model):
+                    value.copy_(torch.linspace(-9, 9, value.numel()).view(value.shape))
+            probes = Probes(ProbesConfig(relative=0.5), model, total_steps=4, seed=0)
+            probes._parameters = [stale_biases.biases(model)]  # nothing else moves
+            probes.measure_butterfly(0, torch.linspace(-1, 1, 4 * 3072).view(4, 3, 32, 32), multilabel=False)
+            return probes.butterfly[0]
+
+    measured = effects(stale_biases.keep_as_timm_1_0_26)
+    assert (measured > 1e-6).all()
+    torch.testing.assert_close(measured, effects(stale_biases.keep_none))
