@@ -202,9 +202,16 @@ class OwnCode:
         text = f"{type(error).__name__}: {' '.join(str(error).split())}"[:300]
         if isinstance(error, SyntaxError) and error.filename:
             return f"{_shown(Path(error.filename), self.folder)}:{error.lineno}: {text}"
-        own = {str(path) for path in self._known_files()}
-        frames = [frame for frame in traceback.extract_tb(error.__traceback__) if frame.filename in own]
+        frames = self._frames(error)
         return f"{_shown(Path(frames[-1].filename), self.folder)}:{frames[-1].lineno}: {text}" if frames else text
+
+    def raised(self, error: BaseException) -> bool:
+        """Tell whether one of its files was running when this was raised."""
+        return bool(self._frames(error))
+
+    def _frames(self, error: BaseException) -> list[traceback.FrameSummary]:
+        own = {str(path) for path in self._known_files()}
+        return [frame for frame in traceback.extract_tb(error.__traceback__) if frame.filename in own]
 
     def _known_files(self) -> list[Path]:
         try:
