@@ -47,7 +47,7 @@ PRESETS: dict[str, list[dict[str, dict[str, Any]]]] = {
 
 
 class OwnTransform(A.ImageOnlyTransform):
-    """A step of the user's own: a function of pixels and of a source of random numbers, applied with probability p.
+    """A step of the user's own: a function of pixels and a source of random numbers, with probability p.
 
     Parameters
     ----------

@@ -120,8 +120,11 @@ class _PlainSamples(Dataset):
     def __init__(self, images: ImageSet, size: int):
         self.images, self.size = images, size
 
-    def __getitems__(self, rows: list[int]) -> torch.Tensor:
-        return torch.from_numpy(np.stack([centre_crop(self.images[row], self.size) for row in rows]))
+    def __getitems__(self, rows: list[int]) -> torch.Tensor | KitError:
+        try:
+            return torch.from_numpy(np.stack([centre_crop(self.images[row], self.size) for row in rows]))
+        except KitError as error:
+            return error
 
 
 def training_batches(
@@ -182,7 +185,7 @@ def plain_batches(
         uint8 [≤ batch, size, size, channels] in the order of `rows`; the last one may be smaller.
     """
     batches = [list(rows[start : start + batch]) for start in range(0, len(rows), batch)]
-    return iter(_loader(_PlainSamples(images, size), batches, workers, pin))
+    return _raising(iter(_loader(_PlainSamples(images, size), batches, workers, pin)))
 
 
 def _loader(samples: Dataset, batches: Iterable[list], workers: int, pin: bool) -> DataLoader:

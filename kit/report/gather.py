@@ -123,7 +123,7 @@ def gather(folder: ExperimentDir, dirs: OutputDirs) -> ReportData:
         classes=classes,
         names=[competition.names[name] for name in classes] if competition else classes,
         multilabel=competition.label_format.multilabel if competition else _several_labels(policies),
-        thumbnails=most_wrong(competition, policies) if competition else [],
+        thumbnails=most_wrong(competition, policies, experiment.data.decoder) if competition else [],
         unavailable=unavailable,
         outdated=outdated,
         config=folder.config.read_text(encoding="utf-8"),
