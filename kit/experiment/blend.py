@@ -325,7 +325,7 @@ def _record(
         "folds": plan.digest,
         "classes": classes,
         "scoring": config.canonical(),
-        "competition": experiment.competition.model_dump(mode="json", exclude_defaults=True),
+        "competition": experiment.competition.record(exclude_defaults=True),
     }
 
 
