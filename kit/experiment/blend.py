@@ -324,7 +324,7 @@ def _record(
         "train_rows": int((plan.fold >= 0).sum()),
         "folds": plan.digest,
         "classes": classes,
-        "scoring": config.canonical(),
+        "scoring": config.identity(),
         "competition": experiment.competition.record(exclude_defaults=True),
     }
 

@@ -37,6 +37,11 @@ def with_code(experiment: "ExperimentConfig") -> "ExperimentConfig":
     return experiment.model_copy(update={"code": dict(sorted(code.items()))})
 
 
+def files_named(sections: Any) -> set[str]:
+    """Return the files of own code that sections name, as the config spells them."""
+    return {_key(own) for _, own in own_code_of(sections) if own.file}
+
+
 def code_of(experiment: "ExperimentConfig", section: Any) -> dict[str, str]:
     """Return the digest of each file of own code that a section of the experiment names."""
     each = {_key(own): own for _, own in own_code_of(section) if own.file}

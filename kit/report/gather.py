@@ -117,6 +117,7 @@ def gather(folder: ExperimentDir, dirs: OutputDirs) -> ReportData:
     return ReportData(
         name=experiment.name,
         metric=experiment.scoring.title,
+        metric_key=experiment.scoring.key,
         baseline=baseline if baseline in names else names[0],
         policies=policies,
         comparison=comparison,
@@ -144,7 +145,7 @@ def _policies(experiment: ExperimentConfig, comparison: Comparison | None, folde
 
 def _outdated(comparison: Comparison, experiment: ExperimentConfig, folder: ExperimentDir) -> str | None:
     """Return why a comparison is not of the runs and the metric that are there now; None where it is."""
-    if comparison.scoring not in (None, experiment.scoring.canonical()):
+    if comparison.scoring not in (None, experiment.scoring.identity()):
         return f"another scoring section than {folder.config.name}"
     for view in comparison.views:
         lines: list[tuple[str, ComparedRun | DivergedRun]] = []
