@@ -74,7 +74,8 @@ class OwnTransform(A.ImageOnlyTransform):
         except KitError as error:
             raise KitError(f"{self.place}: {error}") from error
         if not isinstance(made, np.ndarray):
-            raise KitError(f"{self.place}: {self.code.reference} gives {made!r:.80}; an array of pixels is needed")
+            found = type(made).__name__
+            raise KitError(f"{self.place}: {self.code.reference} gives {found}; an array of pixels is needed")
         if made.dtype != np.uint8 or not (made.shape == img.shape or self.p == 1):
             _refuse(f"{self.place}: {self.code.reference}", made, img.shape)
         return made

@@ -41,7 +41,8 @@ class MetricConfig(OwnOptions):
         except Exception as error:
             raise KitError(f"scoring.metric: {self.name}: {self.code.fault(error)}") from error
         if not isinstance(value, Real) or not math.isfinite(value):
-            raise KitError(f"scoring.metric: {self.name} gives {value!r:.80}; a finite number is needed")
+            found = f"an array {list(np.shape(value))}" if np.ndim(value) else repr(value)
+            raise KitError(f"scoring.metric: {self.name} gives {found}; a finite number is needed")
         return float(value)
 
     def check(self, truth: np.ndarray) -> None:
