@@ -159,7 +159,8 @@ def test_a_fault_in_training_is_one_line_with_the_image(config, tmp_path, worker
     augmentation = Augmentation(config({f"mine.py:{name}": {"p": 1}}))
     said = refusal_of(batches, tmp_path, augmentation, workers, 77)
     text = "masked" if name == "Masked" else "seventy-seven"
-    fault = f"{name}: mine.py:{line_of('Error("' + text)}: RuntimeError: {text}"
+    line = line_of(f'Error("{text}')
+    fault = f"{name}: mine.py:{line}: RuntimeError: {text}"
     assert said == f"data.augment[0]: mine.py:{fault} (image id4, epoch 1)"
 
 
