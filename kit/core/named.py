@@ -75,7 +75,7 @@ class RefersToCode(FrozenOptions):
 
     @model_validator(mode="after")
     def _relative_to_the_config(self, info: ValidationInfo) -> Self:
-        if any(True for _ in self.references()):
+        if self._folder is None and any(True for _ in self.references()):  # else made before, elsewhere
             self._folder = Path((info.context or {}).get("folder", "."))
         return self
 
