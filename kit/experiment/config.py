@@ -267,10 +267,13 @@ def of_size(experiment: ExperimentConfig, seeds: int | None = None, folds: int |
     return experiment
 
 
-def validate(content: dict[str, Any], source: str) -> ExperimentConfig:
-    """The experiment that `content` describes; KitError with a line for every fault."""
+def validate(content: dict[str, Any], source: str, stored: bool = False) -> ExperimentConfig:
+    """The experiment that `content` describes; KitError with a line for every fault.
+
+    `stored`: it was run once, and is read although such a policy would be refused today.
+    """
     try:
-        return ExperimentConfig.model_validate(content)
+        return ExperimentConfig.model_validate(content, context={"stored": stored})
     except ValidationError as error:
         lines = explain(error, content, ExperimentConfig)
         raise KitError("\n".join(f"{source}: {line}" for line in lines)) from error

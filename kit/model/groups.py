@@ -22,7 +22,7 @@ class DepthGroup:
     Attributes
     ----------
     name
-        The common part of the parameters' names, like `layer1.0`.
+        The common part of the parameters' names, like `layer1.0`; never the beginning of another's, up to a dot.
     parameters
         By their name in the model.
     norms
@@ -65,7 +65,7 @@ def depth_groups(model: nn.Module, cut: Cut = "block") -> list[DepthGroup]:
     blocks = _layers(model, coarse=False)
     layers = blocks if cut == "block" else _stages(blocks, _layers(model, coarse=True))
     groups = [_group(model, {name: named[name] for name in names}) for names in layers]
-    groups = _with_unique_names(groups)
+    groups = _addressable(_with_unique_names(groups))
     _check(model, groups, set(named))
     return _three(groups) if cut == "coarse" else groups
 
@@ -152,12 +152,43 @@ def _with_unique_names(groups: list[DepthGroup]) -> list[DepthGroup]:
         if times[name] > 1:
             own = [key for key in group.parameters if key.startswith(f"{name}.")] or list(group.parameters)
             children = list(dict.fromkeys(key.removeprefix(f"{name}.").split(".")[0] for key in own))
-            last = f"…{children[-1]}" if len(children) > 1 else ""
-            name = f"{name}.{children[0]}{last}"
+            name = f"{name}.{_first_to_last(children)}"
         same = sum(other.name == name or other.name.startswith(f"{name}#") for other in named)
         name = f"{name}#{same + 1}" if same else name
         named.append(replace(group, name=name))
     return named
+
+
+def _addressable(groups: list[DepthGroup]) -> list[DepthGroup]:
+    """Lengthen each name that is the beginning of another's, as a name stands for all that begin with it.
+
+    The first block of a later stage holds the downsampling too, so that their common part is the whole stage.
+    """
+    while True:
+        names = [group.name for group in groups]
+        longer = [_longer(group, names) for group in groups]
+        if longer == names:
+            return groups
+        groups = [replace(group, name=name) for group, name in zip(groups, longer, strict=True)]
+
+
+def _longer(group: DepthGroup, names: list[str]) -> str:
+    """Return the name with one part more if it is the beginning of another's, else as it is.
+
+    The part is the child in which the others go on (`blocks` of stages.1, beside stages.1.blocks.1); where they part,
+    the first and the last child.
+    """
+    within = f"{group.name}."
+    theirs = {name.removeprefix(within).split(".")[0] for name in names if name.startswith(within)}
+    if not theirs:
+        return group.name
+    own = Counter(key.removeprefix(within).split(".")[0] for key in group.parameters if key.startswith(within))
+    shared = [child for child, _ in own.most_common() if child in theirs]
+    return within + (shared[0] if shared else _first_to_last(list(own)))
+
+
+def _first_to_last(children: list[str]) -> str:
+    return children[0] + (f"…{children[-1]}" if len(children) > 1 else "")
 
 
 def _common_name(names: list[str]) -> str:
