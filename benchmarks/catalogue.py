@@ -27,7 +27,7 @@ def main() -> None:
     print("| policy | macro F1 | seconds |\n|---|---|---|")
     for name, outcome in sorted(result.policies.items()):
         record = json.loads((result.folder / name / "seed0/fold0/run.json").read_text())
-        print(f"| `{name}` | {outcome.scores['oof']:.3f} | {record['seconds']['training']:.0f} |")
+        print(f"| `{name}` | {outcome.scores.oof:.3f} | {record['seconds']['training']:.0f} |")
 
 
 def parse() -> argparse.Namespace:

@@ -4,15 +4,24 @@ from bisect import bisect_right
 from collections.abc import Sequence
 from functools import lru_cache
 from itertools import pairwise
-from typing import Annotated, Literal
+from typing import Annotated, Any, Literal
 
-from pydantic import Field
+from pydantic import BeforeValidator, Field
 
 Knots = tuple[tuple[float, float], ...]
-Knot = tuple[Annotated[float, Field(ge=0, le=1)], Annotated[float, Field(ge=0)]]
 Interpolation = Literal["linear", "monotone_cubic"]
 
 NEAREST = 1e-6  # how near knots may lie; nearer ones make slopes that overflow
+
+
+def _two(knot: Any) -> Any:
+    if not isinstance(knot, list | tuple) or len(knot) != 2:
+        raise ValueError("expected two numbers, a place and the value there, like [0.5, 1]")
+    return knot
+
+
+# A knot of a config: a share of the steps or a depth, and what is there.
+Knot = Annotated[tuple[Annotated[float, Field(ge=0, le=1)], Annotated[float, Field(ge=0)]], BeforeValidator(_two)]
 
 
 def interpolate(knots: Knots, x: float, interpolation: Interpolation) -> float:

@@ -489,7 +489,7 @@ class Spline(ProfileBase):
 
 
 class LateStart(ProfileBase):
-    """A warm-up of its own for each depth group, longest at the stem: s(p/w(d)) while p < w(d), then 1.
+    """A warm-up of its own for each depth group, the longest at the stem (at the head with `reverse`).
 
     The schedule's own warm-up multiplies it; `linear` and `constant` have none unless told.
 

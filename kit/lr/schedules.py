@@ -403,12 +403,15 @@ class WarmupStableDecay(WarmedUp):
 
     def curve(self, along: float) -> float:
         within = (along - (1 - self.decay)) / self.decay
+        if self.decay_curve == "lowered_linear":
+            return self._between(LOWERED * (1 - within)) if within > -TOLERANCE else 1.0
         if within <= 0:
             return 1.0
-        if self.decay_curve == "lowered_linear":
-            left = LOWERED * (1 - within)
-        else:
-            left = 1 - (math.sqrt(within) if self.decay_curve == "sqrt" else ease(within, self.decay_curve))
+        return self._between(
+            1 - (math.sqrt(within) if self.decay_curve == "sqrt" else ease(within, self.decay_curve))
+        )
+
+    def _between(self, left: float) -> float:
         return self.floor + (1 - self.floor) * max(left, 0.0)
 
 

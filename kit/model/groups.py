@@ -65,9 +65,9 @@ def depth_groups(model: nn.Module, cut: Cut = "block") -> list[DepthGroup]:
     blocks = _layers(model, coarse=False)
     layers = blocks if cut == "block" else _stages(blocks, _layers(model, coarse=True))
     groups = [_group(model, {name: named[name] for name in names}) for names in layers]
-    groups = _addressable(_with_unique_names(groups))
+    groups = _with_unique_names(groups)
     _check(model, groups, set(named))
-    return _three(groups) if cut == "coarse" else groups
+    return _addressable(_three(groups) if cut == "coarse" else groups)
 
 
 def parameter_groups(groups: list[DepthGroup]) -> list[dict]:
@@ -160,31 +160,38 @@ def _with_unique_names(groups: list[DepthGroup]) -> list[DepthGroup]:
 
 
 def _addressable(groups: list[DepthGroup]) -> list[DepthGroup]:
-    """Lengthen each name that is the beginning of another's, as a name stands for all that begin with it.
+    """Lengthen each name that would stand for another group too, as a name stands for all that begin with it.
 
-    The first block of a later stage holds the downsampling too, so that their common part is the whole stage.
+    The first block of a later stage holds the downsampling as well, so that their common part is the whole stage.
     """
-    while True:
-        names = [group.name for group in groups]
-        longer = [_longer(group, names) for group in groups]
-        if longer == names:
-            return groups
-        groups = [replace(group, name=name) for group, name in zip(groups, longer, strict=True)]
+    while (longer := [_longer(place, groups) for place in range(len(groups))]) != groups:
+        groups = longer
+    return groups
 
 
-def _longer(group: DepthGroup, names: list[str]) -> str:
-    """Return the name with one part more if it is the beginning of another's, else as it is.
+def _longer(place: int, groups: list[DepthGroup]) -> DepthGroup:
+    """Return the group with one part more in its name if that stands for another group too, else as it is.
 
     The part is the child in which the others go on (`blocks` of stages.1, beside stages.1.blocks.1); where they part,
     the first and the last child.
     """
+    group = groups[place]
+    others = groups[:place] + groups[place + 1 :]
+    twins = [other for other in others if other.name == group.name]
+    theirs = _children(group, [other.name for other in others])
+    theirs += _children(group, [key for twin in twins for key in twin.parameters])
+    elsewhere = (group.name == "stem" and place > 0) or (group.name == "head" and place < len(groups) - 1)
+    own = _children(group, list(group.parameters))
+    if not own or not (theirs or elsewhere):
+        return group
+    shared = sorted(own.keys() & theirs.keys(), key=lambda child: -own[child])
+    return replace(group, name=f"{group.name}.{shared[0] if shared else _first_to_last(list(own))}")
+
+
+def _children(group: DepthGroup, names: list[str]) -> Counter[str]:
+    """Return how many of these names lie in each child of what the group's name names."""
     within = f"{group.name}."
-    theirs = {name.removeprefix(within).split(".")[0] for name in names if name.startswith(within)}
-    if not theirs:
-        return group.name
-    own = Counter(key.removeprefix(within).split(".")[0] for key in group.parameters if key.startswith(within))
-    shared = [child for child, _ in own.most_common() if child in theirs]
-    return within + (shared[0] if shared else _first_to_last(list(own)))
+    return Counter(name.removeprefix(within).split(".")[0] for name in names if name.startswith(within))
 
 
 def _first_to_last(children: list[str]) -> str:
