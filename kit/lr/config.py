@@ -410,8 +410,8 @@ def _check_annealed_once(policy: Policy, listed: bool) -> None:
         if phase.profile.anneals and not isinstance(phase.schedule, Constant):
             raise ValueError(
                 (f"phases[{place}]: " if listed else "")
-                + f"profile {phase.profile.name} anneals each depth group itself, and {phase.schedule.name} would do "
-                "so once more; set `schedule: constant`"
+                + f"profile {phase.profile.name} anneals each depth group itself, and {phase.schedule.name} would "
+                "do so once more; set `schedule: constant`"
             )
 
 

@@ -172,14 +172,15 @@ def _addressable(groups: list[DepthGroup]) -> list[DepthGroup]:
 def _longer(place: int, groups: list[DepthGroup]) -> DepthGroup:
     """Return the group with one part more in its name if that stands for another group too, else as it is.
 
-    The part is the child in which the others go on (`blocks` of stages.1, beside stages.1.blocks.1); where they part,
-    the first and the last child.
+    The part is the child in which the others go on (`blocks` of stages.1, beside stages.1.blocks.1); where they
+    part, the first and the last child.
     """
     group = groups[place]
     others = groups[:place] + groups[place + 1 :]
     twins = [other for other in others if other.name == group.name]
     theirs = _children(group, [other.name for other in others])
     theirs += _children(group, [key for twin in twins for key in twin.parameters])
+    # kit.lr takes these two words for the first and the last depth group
     elsewhere = (group.name == "stem" and place > 0) or (group.name == "head" and place < len(groups) - 1)
     own = _children(group, list(group.parameters))
     if not own or not (theirs or elsewhere):

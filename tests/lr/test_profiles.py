@@ -254,7 +254,7 @@ def test_splines_that_cannot_be_drawn_are_refused(options, message):
 @pytest.mark.parametrize("reverse", [False, True])
 @pytest.mark.parametrize("curve", ["linear", "cosine"])
 def test_each_depth_group_has_a_warm_up_of_its_own(reverse, curve):
-    """As long as `longest` at the stem, `shortest` at the head, and a line between: .6, .5, .4, .3 of 100 steps."""
+    """As long as `longest` at the stem, `shortest` at the head, on a line between: .6, .5, .4, .3 of the steps."""
     profile = LateStart(longest=0.6, shortest=0.3, start=0.1, curve=curve, reverse=reverse)
     alone = [Constant(warmup=w, start=0.1, warmup_curve=curve) for w in (0.6, 0.5, 0.4, 0.3)]
     for step in range(100):
@@ -268,7 +268,7 @@ def test_without_a_warm_up_the_head_starts_at_once():
     assert multipliers(LateStart()) == [0, 0, 0, 1]
     assert multipliers(LateStart(), clock=Clock(30, 100)) == [1, 1, 1, 1]
     assert multipliers(LateStart(reverse=True), clock=Clock(15, 100)) == pytest.approx([1, 1, 0.75, 0.5])
-    with pytest.raises(ValueError, match="shortest 0.4 is longer than longest 0.3; swap them"):
+    with pytest.raises(ValueError, match=r"shortest 0\.4 is longer than longest 0\.3; swap them"):
         LateStart(shortest=0.4)
 
 
