@@ -134,6 +134,19 @@ def test_explicit_by_name_prefix_stem_and_head():
         Explicit(groups={"fc": 1, "head": 2}).check(cut, None)
 
 
+@pytest.mark.parametrize(
+    "keys",
+    [{"stages.1": 0.1}, {"stages.1": 0.1, "stages.1.blocks.1": 0.2}, {"stages": 0.3, "stem": 0, "head": 5}],
+)
+def test_a_config_means_on_todays_names_what_it_meant_on_those_of_older_runs(keys):
+    """The first block of a later stage was called as the stage: rates.npz of such runs still says so."""
+    then = ["stem", "stages.0.blocks.0", "stages.1", "stages.1.blocks.1", "head"]
+    now = ["stem", "stages.0.blocks.0", "stages.1.blocks.0", "stages.1.blocks.1", "head"]
+    profile = Explicit(groups=keys)
+    old, new = (policy_groups(dict.fromkeys(names, 10)) for names in (then, now))
+    assert [profile(NOW, group) for group in new] == [profile(NOW, group) for group in old]
+
+
 def test_table_has_a_number_for_each_group():
     table = Table(multipliers=(0, 0.5, 2))
     assert multipliers(table, 3) == [0, 0.5, 2]
