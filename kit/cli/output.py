@@ -18,9 +18,7 @@ import typer
 from kit.core.errors import KitError
 
 Result = TypeVar("Result")
-AsJson = Annotated[
-    bool, typer.Option("--json", help="One JSON object on stdout; lines for people go to stderr.")
-]
+AsJson = Annotated[bool, typer.Option("--json", help="One JSON object on stdout; lines for people go to stderr.")]
 
 _given: ContextVar[dict[str, Any] | None] = ContextVar("given", default=None)
 
@@ -28,7 +26,7 @@ _given: ContextVar[dict[str, Any] | None] = ContextVar("given", default=None)
 class Commands(typer.Typer):
     """A group of commands, each of which takes --json."""
 
-    def command(self, *arguments: Any, **keywords: Any) -> Callable[[Callable], Callable]:
+    def command(self, *arguments: Any, **keywords: Any) -> Callable[[Callable], Any]:
         """Make a function a command, as `typer.Typer.command` does."""
         register = super().command(*arguments, **keywords)
         return lambda function: register(_with_json(function))
@@ -81,7 +79,7 @@ def _with_json(function: Callable[..., None]) -> Callable[..., None]:
     def command(*arguments: Any, as_json: bool = False, **keywords: Any) -> None:
         if not as_json:
             return function(*arguments, **keywords)
-        with _object_on_stdout() as given:
+        with _object_on_stdout():
             return function(*arguments, **keywords)
 
     signature = inspect.signature(function)
@@ -94,13 +92,13 @@ def _with_json(function: Callable[..., None]) -> Callable[..., None]:
 
 
 @contextmanager
-def _object_on_stdout() -> Iterator[dict[str, Any]]:
-    """Send to stderr what is printed meanwhile, and print the object of what was given, or went wrong, at the end."""
+def _object_on_stdout() -> Iterator[None]:
+    """Send to stderr what is printed meanwhile; at the end print the object of what was given, or went wrong."""
     given: dict[str, Any] = {}
     token = _given.set(given)
     with _stdout_kept_free() as stdout:
         try:
-            yield given
+            yield
         except (KitError, OSError) as error:
             given["error"] = "\n".join(lines_of(error))
             raise

@@ -1,7 +1,7 @@
 """Which policy wins: trained on the same folds and seeds, checked to be comparable, compared with statistics."""
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -39,7 +39,7 @@ class CompareResult:
     folder: Path
     content: Comparison
     trained: int
-    main: bool = True
+    main: bool = field(default=True, repr=False)
 
 
 def compare(

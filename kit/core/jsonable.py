@@ -16,8 +16,8 @@ def jsonable(value: Any) -> Any:
     """Return a result as what JSON can hold.
 
     A record (dataclass or pydantic model) is an object of its fields and properties; a field that `repr` leaves
-    out (`field(repr=False)`) is left out here, too. A table is a list of its rows, an array a list of lists, a path
-    or a time its text. JSON has no NaN and no infinity: they are null.
+    out (`field(repr=False)`) is left out here, too. A table is a list of its rows, an array a list of lists, a
+    path or a time its text. JSON has no NaN and no infinity: they are null.
 
     Parameters
     ----------

@@ -2,7 +2,7 @@
 
 import math
 import tempfile
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from functools import partial
 from pathlib import Path
@@ -82,6 +82,11 @@ class FindLrResult:
     base: np.ndarray
     tests: dict[str, RangeTestResult]
 
+    @property
+    def suggestions(self) -> dict[str, dict[str, float]]:
+        """Curve → suggestion (valley, slide, minimum, steep) → rate."""
+        return {name: test.suggestions() for name, test in self.tests.items()}
+
     def suggested_profile(self) -> tuple[float, dict[str, float]]:
         """Return, for `by_depth`, the largest rate, and each depth group's multiplier of it, 0 for those that are
         frozen.
@@ -98,7 +103,7 @@ class FindLrResult:
 
 
 def find_lr(
-    experiment: ExperimentConfig, search: RangeSearch, output: str | Path = ".", say: Say = ignore
+    experiment: ExperimentConfig, search: RangeSearch = RangeSearch(), output: str | Path = ".", say: Say = ignore
 ) -> FindLrResult:
     """Run the range test on the first policy, seed and fold of an experiment.
 
@@ -192,7 +197,7 @@ def write_table(found: FindLrResult, path: str | Path) -> None:
 def draw(found: FindLrResult, path: str | Path) -> None:
     """The smoothed loss over the rate, with the suggestions."""
     curves = {name: (test.rates, test.smoothed) for name, test in found.tests.items()}
-    marks = {name: test.suggestions() for name, test in found.tests.items()}
+    marks: Mapping[str, Mapping[str, float]] = found.suggestions
     if "all" not in found.tests:
         marks = {name: {"minimum": chosen["minimum"]} for name, chosen in marks.items()}
     title = f"{found.policy}: " + (

@@ -46,7 +46,14 @@ class Preview:
         ]
 
 
-def preview(experiment: ExperimentConfig) -> list[Preview]:
+@dataclass(frozen=True)
+class PreviewResult:
+    """The rates of each of an experiment's policies."""
+
+    policies: list[Preview]
+
+
+def preview(experiment: ExperimentConfig) -> PreviewResult:
     """Return the rates of each of the experiment's policies. Needs the competition's tables and no images.
 
     Raises
@@ -59,7 +66,8 @@ def preview(experiment: ExperimentConfig) -> list[Preview]:
     check_folds(experiment.folds, competition.classes, competition.targets)
     plan = make_folds(competition.ids, competition.targets, experiment.folds, competition.train)
     rows = len(plan.training_rows(fold))
-    return [preview_of(experiment, name, len(competition.classes), rows) for name in experiment.policies]
+    classes = len(competition.classes)
+    return PreviewResult([preview_of(experiment, name, classes, rows) for name in experiment.policies])
 
 
 def preview_of(experiment: ExperimentConfig, name: str, n_classes: int, rows: int) -> Preview:
