@@ -12,6 +12,7 @@ import pandas as pd
 
 from kit.core.errors import KitError, Say, ignore
 from kit.core.files import write_text
+from kit.core.notebook import ShownAsTables
 from kit.core.paths import OutputDirs
 from kit.core.progress import Progress
 from kit.core.runs import ExperimentDir, RunDir, RunKey
@@ -60,7 +61,7 @@ class ReferenceRates:
 
 
 @dataclass(frozen=True)
-class FindLrResult:
+class FindLrResult(ShownAsTables):
     """A range test for each curve: `all` depth groups together, or one a depth group.
 
     Attributes
@@ -86,6 +87,14 @@ class FindLrResult:
     def suggestions(self) -> dict[str, dict[str, float]]:
         """Curve → suggestion (valley, slide, minimum, steep) → rate."""
         return {name: test.suggestions() for name, test in self.tests.items()}
+
+    def tables(self) -> dict[str, pd.DataFrame]:
+        """Return a row a curve: what it suggests, and whether the loss diverged and fell."""
+        rows = [
+            {"curve": name, **chosen, "diverged": self.tests[name].diverged, "fell": self.tests[name].fell}
+            for name, chosen in self.suggestions.items()
+        ]
+        return {f"{self.policy}: peak rates by a range test": pd.DataFrame(rows)}
 
     def suggested_profile(self) -> tuple[float, dict[str, float]]:
         """Return, for `by_depth`, the largest rate, and each depth group's multiplier of it, 0 for those that are

@@ -10,10 +10,11 @@ from kit.competition.folds import check_folds, make_folds
 from kit.competition.load import load_competition
 from kit.core.errors import KitError
 from kit.core.files import write_text
+from kit.core.notebook import Picture
 from kit.experiment.config import ExperimentConfig
 from kit.lr import PolicyGroup, RateMatrix
 from kit.lr.clock import policy_groups
-from kit.lr.plots import draw_policies
+from kit.lr.plots import Matrices, draw_policies, policies_figure
 from kit.model.build import build_model
 from kit.model.groups import depth_groups
 from kit.training.trainer import batches_of
@@ -48,9 +49,16 @@ class Preview:
 
 @dataclass(frozen=True)
 class PreviewResult:
-    """The rates of each of an experiment's policies."""
+    """The rates of each of an experiment's policies; a notebook shows their picture."""
 
     policies: list[Preview]
+
+    def plot(self) -> Picture:
+        """Return a row a policy: rates by depth group over time, and the same as a heat map."""
+        return Picture(policies_figure(_matrices(self.policies)))
+
+    def _repr_png_(self) -> bytes:
+        return self.plot()._repr_png_()
 
 
 def preview(experiment: ExperimentConfig) -> PreviewResult:
@@ -95,8 +103,11 @@ def write_table(previews: Sequence[Preview], path: str | Path) -> None:
 
 def draw(previews: Sequence[Preview], path: str | Path) -> None:
     """A row a policy: rates by group over time, and the same as a heat map."""
-    matrices = {
+    draw_policies(_matrices(previews), Path(path))
+
+
+def _matrices(previews: Sequence[Preview]) -> Matrices:
+    return {
         each.policy: (each.matrix.lr, each.matrix.frozen, [group.name for group in each.groups])
         for each in previews
     }
-    draw_policies(matrices, Path(path))
