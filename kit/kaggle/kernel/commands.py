@@ -6,11 +6,11 @@ from pathlib import Path
 
 from kit.core.errors import Say, ignore
 from kit.kaggle.client import Kaggle, PushedKernel, Session
+from kit.kaggle.kernel import push as pushing
+from kit.kaggle.kernel import sessions as waiting
 from kit.kaggle.kernel.folder import KernelFolder
-from kit.kaggle.kernel.push import SESSIONS, push_all, pushed_kernel, select_kernels
-from kit.kaggle.kernel.push import push as push_one
+from kit.kaggle.kernel.push import SESSIONS, pushed_kernel, select_kernels
 from kit.kaggle.kernel.sessions import EndedSession, follow_log, required_output
-from kit.kaggle.kernel.sessions import wait as wait_for
 
 
 @dataclass(frozen=True)
@@ -90,9 +90,9 @@ def push(
     """
     kernels, kaggle = select_kernels(list(map(str, folders)), everything, Path(output)), Kaggle(say)
     if everything or len(kernels) > 1:
-        ended = push_all(kernels, kaggle, sessions=sessions, unrehearsed=unrehearsed, say=say)
+        ended = pushing.push_all(kernels, kaggle, sessions=sessions, unrehearsed=unrehearsed, say=say)
         return KernelPushResult([each.kernel for each in ended], ended)
-    pushed = push_one(kernels[0].path, kaggle, unrehearsed=unrehearsed, say=say)
+    pushed = pushing.push(kernels[0].path, kaggle, unrehearsed=unrehearsed, say=say)
     return KernelPushResult([pushed], [_waited_for(kernels[0], kaggle, say)] if wait else [])
 
 
@@ -125,4 +125,4 @@ def logs(folder: str | Path, *, follow: bool = False, say: Say = ignore) -> Kern
 
 
 def _waited_for(folder: KernelFolder, kaggle: Kaggle, say: Say) -> EndedSession:
-    return wait_for(pushed_kernel(folder.path), kaggle, say, needs=required_output(folder))
+    return waiting.wait(pushed_kernel(folder.path), kaggle, say, needs=required_output(folder))
