@@ -6,6 +6,8 @@ from pydantic import Field, field_validator, model_validator
 
 from kit.core.settings import ConfigSection
 
+TrackerName = Literal["tensorboard", "wandb", "mlflow"]
+
 
 class OptimizerConfig(ConfigSection):
     """An optimizer of timm; the policy gives its rates and momentum.
@@ -84,6 +86,8 @@ class TrainingConfig(ConfigSection):
         Between checkpoints from which a killed run goes on.
     probes : ProbesConfig, optional
         What is looked at inside the training, like {every: 10}; left out: nothing.
+    tracker : str, optional
+        tensorboard, wandb or mlflow is told what is logged (docs/programs.md); left out: none.
     device : str
         auto, or cpu.
     deterministic : bool
@@ -92,7 +96,7 @@ class TrainingConfig(ConfigSection):
     """
 
     incidental: ClassVar[frozenset[str]] = frozenset(
-        {"evaluate_every", "log_every", "checkpoint_minutes", "probes", "device"}
+        {"evaluate_every", "log_every", "checkpoint_minutes", "probes", "tracker", "device"}
     )
 
     epochs: Annotated[int, Field(ge=1)] = 5
@@ -110,6 +114,7 @@ class TrainingConfig(ConfigSection):
     log_every: Annotated[int, Field(ge=1)] = 20
     checkpoint_minutes: Annotated[float, Field(ge=0)] = 10.0
     probes: ProbesConfig | None = None
+    tracker: TrackerName | None = None
     device: Literal["auto", "cpu"] = "auto"
     deterministic: bool = True
 
