@@ -108,15 +108,19 @@ class RunTracker:
             quiet = {"console": "off"}  # else it would read all that the process prints
             settings = {"run_name": experiment, "name": title, "dir": folder, "settings": quiet}
         elif self.name == "mlflow":
-            _keep_mlflow_at_home(folder)
-            settings = {"experiment_name": experiment, "run_name": title}
+            settings = {"experiment_name": experiment, "run_name": title} | _mlflow_at_home(folder)
         try:
             tracker = LOGGER_TYPE_TO_CLASS[self.name](**settings)
             tracker.start()
             if self.name != "tensorboard":  # which would make a folder of its own for them
                 tracker.store_init_configuration({"policy": policy, "seed": seed[4:], "fold": fold[4:]})
         except Exception as error:
-            raise KitError(f"training.tracker: {self.name} cannot be started ({_told(error)})") from error
+            offline = (
+                "WANDB_MODE=offline keeps all here" if self.name == "wandb" else "mend that, or leave the key out"
+            )
+            raise KitError(
+                f"training.tracker: {self.name} cannot be started ({_told(error)}); {offline}"
+            ) from error
         return tracker
 
     def _finish(self) -> None:
@@ -129,12 +133,14 @@ class RunTracker:
         self._tracker = None
 
 
-def _keep_mlflow_at_home(folder: Path) -> None:
-    """Let MLflow write into a folder, unless the environment names its server."""
+def _mlflow_at_home(folder: Path) -> dict[str, str]:
+    """Let MLflow write into a folder, unless the environment names its server; return the settings for that."""
     import mlflow
 
-    if "MLFLOW_TRACKING_URI" not in os.environ:
-        mlflow.set_tracking_uri(f"sqlite:///{(folder / 'mlflow.db').resolve()}")
+    if "MLFLOW_TRACKING_URI" in os.environ:
+        return {}
+    mlflow.set_tracking_uri(f"sqlite:///{(folder / 'mlflow.db').resolve()}")
+    return {"logging_dir": str((folder / "artifacts").resolve())}
 
 
 def _plain(name: str) -> str:

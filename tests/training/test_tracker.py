@@ -85,7 +85,7 @@ def test_a_tracker_changes_no_bit_and_no_fingerprint(competition, tmp_path):
 
 
 def in_leveldb_log(content: bytes, head: int = 7, block: int = 32768):
-    """The records in a log of LevelDB's form, which W&B keeps offline (github.com/google/leveldb, log_format.md)."""
+    """The records of a log in LevelDB's form, as W&B keeps it offline (google/leveldb, doc/log_format.md)."""
     at, record = head, b""
     while at < len(content):
         if (left := block - at % block) < 7:  # too little for a record's head: padding
@@ -213,7 +213,10 @@ def test_a_tracker_that_cannot_be_started_is_told_before_training(competition, t
 
     mlflow.start_run = refuse
     trainer = trainer_of(competition, tmp_path, **with_mlflow())
-    assert refusal_of(trainer.train) == "training.tracker: mlflow cannot be started (no key)"
+    assert (
+        refusal_of(trainer.train)
+        == "training.tracker: mlflow cannot be started (no key); mend that, or leave the key out"
+    )
     assert trainer.history == []
 
 
