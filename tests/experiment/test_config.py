@@ -652,6 +652,7 @@ INCIDENTAL = {  # where things lie, how fast it goes, what is shown, how it goes
     "training.evaluate_every": 0,
     "training.log_every": 7,
     "training.checkpoint_minutes": 1,
+    "training.tracker": "wandb",
     "training.probes": {"every": 3},
     "training.device": "auto",
     "model.weights": "hub",  # what the weights are is digested apart, from the file's content
