@@ -656,6 +656,7 @@ INCIDENTAL = {  # where things lie, how fast it goes, what is shown, how it goes
     "training.evaluate_every": 0,
     "training.log_every": 7,
     "training.checkpoint_minutes": 1,
+    "training.tracker": "wandb",
     "training.probes": {"every": 3},
     "training.device": "auto",
     "code": {"mine.py": "0123456789abcdef"},  # the kit writes the files' own there
