@@ -710,6 +710,7 @@ DECIDING = {
     "policies.uniform.freeze_to": -1,
     "policies.uniform.phases": "fine_tune",
     "policies.uniform.train_norm": False,
+    "policies.uniform.kinds": {"bias": 2},
     "policies.uniform.equalise": True,
     "policies.uniform.controller": "lamb",
     "policies.uniform.schedule.name": "cosine",
