@@ -91,6 +91,11 @@ class Policy:
         """Whether depths ever differ in their rates, or in whether they learn."""
         return any(phase.freeze_to or not isinstance(phase.profile, Uniform) for phase in self.phases)
 
+    @property
+    def moves_momentum(self) -> bool:
+        """Whether a schedule says the momentum, too."""
+        return any(phase.schedule.momentum(Clock(0, 1, 1)) is not None for phase in self.phases)
+
     def rates(self, clock: Clock, groups: Sequence[PolicyGroup]) -> Rates:
         """Return the static rates at one moment.
 

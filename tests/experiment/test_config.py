@@ -733,6 +733,7 @@ DECIDING = {
     "training.mixup": 0.2,
     "training.cutmix": 0.2,
     "training.ema": 0.99,
+    "training.norm_batches": 3,
     "training.deterministic": False,
     "prediction.tta": "hflip",
     "scoring.average": "micro",
