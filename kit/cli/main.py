@@ -1,5 +1,6 @@
 """The command line: parse, call, print."""
 
+import os
 import sys
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -24,7 +25,7 @@ from kit.cli.options import (
     run_options,
     say,
 )
-from kit.core.errors import KitError
+from kit.core.errors import KitError, some
 
 if TYPE_CHECKING:  # for annotations alone: --help has to be fast
     from pathlib import Path
@@ -41,6 +42,19 @@ app = typer.Typer(
 )
 
 app.add_typer(kernel_app, name="kernel")
+
+SHARED = ("run", "compare", "find-lr", "lr", "predict")  # commands that several processes carry out together
+
+
+@app.callback()
+def _need_one_process(context: typer.Context) -> None:
+    """Refuse to do with several processes, by torchrun, what each would do by itself."""
+    if "LOCAL_RANK" in os.environ and int(os.environ.get("WORLD_SIZE", 1)) > 1:
+        command = context.invoked_subcommand
+        if command not in SHARED:
+            if int(os.environ.get("RANK", 0)):
+                raise typer.Exit(1)
+            raise KitError(f"{command} takes one process; torchrun is for {some(SHARED)}")
 
 
 @app.command()
@@ -103,7 +117,7 @@ def compare(
     """Train policies × folds × seeds on equal terms, and say which wins, by how much, and how sure that is."""
     from kit.experiment.config import load_experiment, of_size
 
-    if stored and (replace or seconds):
+    if stored and (replace or seconds is not None):
         raise KitError("--stored compares what is there: leave out --replace and --seconds")
     extra = [("compare.baseline", baseline)] if baseline else []
     experiment = load_experiment(config, [*(overrides or []), *extra], names_in(policies))
@@ -177,7 +191,8 @@ def predict(
     from kit.experiment.predict import predict_test
 
     made = predict_test(experiment, runs or (), submission, output, cache, seconds, say)
-    print(f"{made.submission}: {made.rows} rows, the mean of {made.models} of {made.of} models")
+    if made.main:
+        print(f"{made.submission}: {made.rows} rows, the mean of {made.models} of {made.of} models")
 
 
 @app.command()
@@ -234,8 +249,11 @@ def lr(
     explain_broken_imports()
     from kit.cli.show import show_preview
     from kit.experiment.preview import draw, preview, write_table
+    from kit.training.device import process_state
 
     previews = preview(experiment)
+    if not process_state(experiment.training).is_main_process:  # of several by torchrun
+        return
     for each in previews:
         show_preview(each)
     if csv:
@@ -272,6 +290,8 @@ def find_lr(
 
     search = RangeSearch(start, end, steps, by_depth)
     found = find_lr(experiment, search, output, say)
+    if not found.main:
+        return
     if csv:
         write_table(found, csv)
     if png:

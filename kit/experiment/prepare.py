@@ -25,7 +25,7 @@ from kit.experiment.loaded import LoadedExperiment
 from kit.lr.clock import policy_groups
 from kit.model.build import Normalisation, build_model, normalisation
 from kit.model.groups import depth_groups
-from kit.training.device import resolve_precision
+from kit.training.device import process_state, resolve_precision
 from kit.training.loss import class_weights
 from kit.training.optimizer import build_optimizer
 from kit.training.trainer import Recipe, batches_of
@@ -128,7 +128,7 @@ def _check_training(loaded: LoadedExperiment) -> Recipe:
         normalisation=Normalisation(data.mean or usual.mean, data.std or usual.std),
     )
     fewest = min(len(plan.training_rows(fold)) for fold in experiment.folds.chosen)
-    batches = batches_of(training, fewest, seed)
+    batches = batches_of(training, fewest, seed, process_state(training))
     for name, config in experiment.policies.items():
         groups, policy = depth_groups(model, config.groups), config.build()
         build_optimizer(training.optimizer, model, groups, torch.device("cpu"), policy.peak)

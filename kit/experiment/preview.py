@@ -16,12 +16,16 @@ from kit.lr.clock import policy_groups
 from kit.lr.plots import draw_policies
 from kit.model.build import build_model
 from kit.model.groups import depth_groups
+from kit.training.device import process_state
 from kit.training.trainer import batches_of
 
 
 @dataclass(frozen=True)
 class Preview:
-    """The step × group matrix of one policy, as the first fold to be trained would see it on one device."""
+    """The step × group matrix of one policy, as the first fold to be trained would see it.
+
+    On one device; under torchrun on as many as it has processes.
+    """
 
     policy: str
     groups: list[PolicyGroup]
@@ -65,7 +69,8 @@ def preview(experiment: ExperimentConfig) -> list[Preview]:
 def preview_of(experiment: ExperimentConfig, name: str, n_classes: int, rows: int) -> Preview:
     """One policy on `n_classes` classes and `rows` rows that train."""
     config, data, seed = experiment.policies[name], experiment.data, experiment.seeds[0]
-    policy, batches = config.build(), batches_of(experiment.training, rows, seed)
+    policy, training = config.build(), experiment.training
+    batches = batches_of(training, rows, seed, process_state(training))
     blank = experiment.model.model_copy(update={"weights": "none"})  # groups depend on the architecture alone
     model = build_model(blank, n_classes, data.channels, data.size, seed)
     groups = policy_groups(depth_groups(model, config.groups))

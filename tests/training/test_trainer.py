@@ -12,7 +12,7 @@ import pandas as pd
 import pytest
 import torch
 from support.colours import experiment_content
-from support.commands import TORCHRUN, config_file, kit_run
+from support.commands import TORCHRUN, config_file, kit_run, kit_together
 from support.trainings import Killed, kill_at, outcome, trainer_of
 
 from kit.core.errors import KitError
@@ -303,7 +303,7 @@ def test_a_process_killed_for_good_goes_on_with_the_same_bits(competition, tmp_p
 
 
 def test_two_processes_train_as_one_with_twice_the_batch(competition, tmp_path):
-    """Two CPU processes by torchrun: half a batch each, gradients averaged, predictions shared."""
+    """Two processes by torchrun where there is no GPU: half a batch each, averaged gradients."""
     from kit import load_experiment, run
 
     settings = {
@@ -312,11 +312,11 @@ def test_two_processes_train_as_one_with_twice_the_batch(competition, tmp_path):
         "policies": {"uniform": {"lr": 1e-3}},
         "folds": {"run": [0, 1]},
     }
-    two = config_file(competition, tmp_path / "two.yaml", training={"batch_size": 4}, **settings)
+    two = config_file(competition, tmp_path / "two.yaml", training={"batch_size": 4, "device": "auto"}, **settings)
     one = config_file(competition, tmp_path / "one.yaml", training={"batch_size": 8}, **settings)
-    process = kit_run(two, tmp_path / "two", *TORCHRUN)
-    printed, _ = process.communicate()
-    assert process.returncode == 0, printed
+    process = kit_together("run", two, "--output", tmp_path / "two")
+    printed = process.stdout
+    assert process.returncode == 0, printed + process.stderr
     result = run(load_experiment(one), tmp_path / "one")
     pooled = [pd.read_parquet(tmp_path / name / "runs/tiny/uniform/oof.parquet") for name in ("one", "two")]
     assert pooled[0]["id"].tolist() == pooled[1]["id"].tolist()
