@@ -2,6 +2,7 @@
 
 import time
 from collections.abc import Callable, Iterator, Sequence
+from contextlib import closing
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -20,6 +21,7 @@ from kit.core.paths import OutputDirs, input_root, mounted
 from kit.core.runs import ExperimentDir, RunDir, RunKey, RunRecord, average, predictions, read_predictions
 from kit.core.settings import fingerprint
 from kit.data.images import ReadableImages, open_readable
+from kit.data.loading import EvaluationLoader
 from kit.experiment.config import ExperimentConfig
 from kit.experiment.fingerprint import config_digest
 from kit.experiment.options import need_time
@@ -239,19 +241,20 @@ def _predictions(
     others all or none."""
     accelerator = make_accelerator(experiment.training)
     done, slowest = 0, 0.0
-    for run in runs:
-        started = time.monotonic()
-        if started + slowest > deadline:
-            break
-        frame = _predict(experiment, run, readable, accelerator, _after(deadline))
-        if len(frame) < len(readable.rows):
-            if not done and len(frame):
-                yield run.record.fold, frame
-            break
-        yield run.record.fold, frame
-        done += 1
-        slowest = max(slowest, time.monotonic() - started)
-        say(f"{run.path.parent.name} {run.path.name}: {time.monotonic() - started:.1f} s")
+    with closing(EvaluationLoader()) as loader:  # all models see the same images
+        for run in runs:
+            started = time.monotonic()
+            if started + slowest > deadline:
+                break
+            frame = _predict(experiment, run, readable, accelerator, loader, _after(deadline))
+            if len(frame) < len(readable.rows):
+                if not done and len(frame):
+                    yield run.record.fold, frame
+                break
+            yield run.record.fold, frame
+            done += 1
+            slowest = max(slowest, time.monotonic() - started)
+            say(f"{run.path.parent.name} {run.path.name}: {time.monotonic() - started:.1f} s")
     if 0 < done < len(runs):
         say(f"the time allows no more than {done} of {len(runs)} models")
 
@@ -261,6 +264,7 @@ def _predict(
     run: RunDir,
     readable: ReadableImages,
     accelerator: Accelerator,
+    loader: EvaluationLoader,
     expired: Callable[[], bool],
 ) -> pd.DataFrame:
     data, classes = experiment.data, list(read_predictions(run.oof).columns)
@@ -278,6 +282,7 @@ def _predict(
         experiment.training,
         experiment.prediction,
         experiment.competition.multilabel,
+        loader,
     )
     probabilities = predictor.predict(images, rows, expired)
     if not np.isfinite(probabilities).all():

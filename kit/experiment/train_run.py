@@ -4,6 +4,7 @@ import dataclasses
 import gc
 import platform
 import time
+from contextlib import closing
 from importlib.metadata import version
 from pathlib import Path
 
@@ -61,9 +62,9 @@ def train_run(key: RunKey, loaded: LoadedExperiment, data: TrainingData, say: Sa
     if run.checkpoint.is_file():
         say(f"{key}: goes on from its last checkpoint")
     try:
-        trainer = trainer_of(key, loaded, data, run, accelerator)
-        trained = trainer.train(str(key))
-        test = trainer.predict(data.test, range(len(data.test)))
+        with closing(trainer_of(key, loaded, data, run, accelerator)) as trainer:
+            trained = trainer.train(str(key))
+            test = trainer.predict(data.test, range(len(data.test)))
     except Exception as error:
         diverged = isinstance(error, Diverged)
         if main:
@@ -200,9 +201,9 @@ def predict_test_anew(policy: str, loaded: LoadedExperiment, data: TrainingData,
             continue
         key = record.key
         accelerator = make_accelerator(loaded.config.training)
-        trainer = trainer_of(key, loaded, data, run, accelerator)
-        trainer.load_weights(load_file(run.weights))
-        test = trainer.predict(data.test, range(len(data.test)))
+        with closing(trainer_of(key, loaded, data, run, accelerator)) as trainer:
+            trainer.load_weights(load_file(run.weights))
+            test = trainer.predict(data.test, range(len(data.test)))
         if accelerator.is_main_process:
             prior = read_predictions(run.oof).to_numpy().mean(axis=0)
             write_predictions(_test_predictions(test, prior, loaded.competition, data.test), run.test)

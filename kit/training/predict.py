@@ -1,7 +1,7 @@
 """Probabilities of images under a trained model."""
 
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import cast
 
 import numpy as np
@@ -12,7 +12,7 @@ from torch import nn
 
 from kit.data.config import DataConfig
 from kit.data.images import ImageSet
-from kit.data.loading import plain_batches, worker_count
+from kit.data.loading import EvaluationLoader, worker_count
 from kit.training.config import PredictionConfig, TrainingConfig
 
 
@@ -63,6 +63,8 @@ class Predictor:
         Test-time augmentation and batch size.
     multilabel : bool
         Whether a row may have several labels.
+    loader : EvaluationLoader
+        Its workers serve every prediction of the same images; to be closed after the last.
     """
 
     model: nn.Module
@@ -72,6 +74,7 @@ class Predictor:
     training: TrainingConfig
     prediction: PredictionConfig
     multilabel: bool
+    loader: EvaluationLoader = field(default_factory=EvaluationLoader)
 
     def predict(
         self,
@@ -108,7 +111,7 @@ class Predictor:
         self.model.eval()
         outputs = []
         with torch.inference_mode(), self.accelerator.autocast():
-            for pixels in plain_batches(images, mine.tolist(), self.data.size, batch_size, workers, pin=on_gpu):
+            for pixels in self.loader.batches(images, mine.tolist(), self.data.size, batch_size, workers, on_gpu):
                 if expired():
                     break
                 outputs.append(self._probabilities(self.normalise(pixels)))

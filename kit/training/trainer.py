@@ -287,6 +287,10 @@ class Trainer:
         """Take the weights that a finished run saved."""
         self.final_model.load_state_dict(weights)
 
+    def close(self) -> None:
+        """End the processes that prepare batches for evaluations."""
+        self.predictor.loader.close()
+
     # One update.
 
     def _update(self, step: int, batches: Iterator[tuple[torch.Tensor, torch.Tensor]]) -> None:

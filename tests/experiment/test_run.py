@@ -413,6 +413,26 @@ class TestPooled:
         assert (short_copy / "runs/tiny/curves.png").exists()
 
 
+def test_an_evaluation_starts_no_processes(competition, tmp_path, started):
+    """Two data workers train, two evaluate, two predict the test set; none is left, and no bit is another."""
+    counts, bits = [], []
+    for every in (0, 1):
+        settings = {"epochs": 4, "evaluate_every": every}
+        config = experiment(
+            competition,
+            folds={"run": [0]},
+            data={"workers": 2},
+            training=settings,
+            prediction={"batch_size": 4},
+        )
+        result = run(config, tmp_path / str(every))
+        counts.append(len(started) - sum(counts))
+        bits.append((result.folder / "uniform/seed0/fold0/oof.parquet").read_bytes())
+    assert counts == [6, 6]
+    assert bits[0] == bits[1]
+    assert not any(process.is_alive() for process in started)
+
+
 class TestSideBySide:
     """`jobs`: the same runs, in processes of their own."""
 
@@ -488,12 +508,24 @@ class TestSeconds:
         config = experiment(competition, training={"epochs": 1}, **sections)
         return run(config, RunOptions(output, seconds=seconds))
 
-    @pytest.mark.parametrize(("seconds", "trained"), [(0, 1), (27.9, 1), (28, 2), (38, 3)])
+    @pytest.mark.parametrize(("seconds", "trained"), [(1e-9, 1), (27.9, 1), (28, 2), (38, 3)])
     def test_runs_that_would_end_too_late_are_not_begun(self, competition, tmp_path, slow, seconds, trained):
         result = self.run(competition, tmp_path, seconds)
         assert (result.trained, result.kept, result.left) == (trained, 0, 3 - trained)
         assert [each.fold for each in result.policies["uniform"].scores.runs] == [*range(trained)]
         assert (tmp_path / "submissions/tiny.csv").is_file()
+
+    @pytest.mark.parametrize(
+        ("options", "message"),
+        [
+            ({"seconds": 0}, "--seconds 0: expected a number above 0"),
+            ({"seconds": -5.5}, "--seconds -5.5: expected a number above 0"),
+            ({"seconds": float("nan")}, "--seconds nan: expected a number above 0"),
+            ({"jobs": 0}, "--jobs 0: expected auto or a number from 1"),
+        ],
+    )
+    def test_no_time_and_no_jobs_are_refused(self, options, message):
+        assert refusal_of(lambda: RunOptions(**options)) == message
 
     def test_the_same_call_trains_the_others(self, competition, tmp_path, slow):
         self.run(competition, tmp_path, 28)
