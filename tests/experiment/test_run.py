@@ -534,7 +534,7 @@ class TestSeconds:
 
     def test_a_policy_that_was_not_reached_has_no_results(self, competition, tmp_path, slow):
         sections = {"folds": {"run": [0]}, "policies": {"uniform": {"lr": 1e-2}, "late": {"lr": 1e-3}}}
-        result = self.run(competition, tmp_path, 0, **sections)
+        result = self.run(competition, tmp_path, 1e-9, **sections)
         assert (list(result.policies), result.left) == (["uniform"], 1)
 
     def test_jobs_at_a_time(self, begun, competition, tmp_path, clock):
