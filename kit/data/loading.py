@@ -9,6 +9,7 @@ import numpy as np
 import torch
 from torch.utils.data import DataLoader, Dataset
 
+from kit.core.processes import need_guard
 from kit.core.seeds import derive
 from kit.data.augment import Augmentation, centre_crop
 from kit.data.images import ImageSet
@@ -191,6 +192,8 @@ class EvaluationLoader:
 
 def _loader(samples: Dataset, batches: Iterable[list], workers: int, pin: bool, stay: bool = False) -> DataLoader:
     """Return a loader; `stay`: its workers wait for another iteration."""
+    if workers:
+        need_guard()
     return DataLoader(
         samples,
         batch_sampler=batches,

@@ -15,10 +15,12 @@ from kit.competition.load import Competition
 from kit.core.errors import KitError, Say, ignore, some
 from kit.core.files import write_text
 from kit.core.paths import OutputDirs
+from kit.core.processes import need_guard
 from kit.core.progress import Progress
 from kit.core.runs import ExperimentDir, RunKey
 from kit.data.augment import Augmentation
 from kit.data.images import ImageSet, Report, open_images, open_readable
+from kit.data.loading import worker_count
 from kit.experiment.config import ExperimentConfig
 from kit.experiment.fingerprint import with_what_was_run_before
 from kit.experiment.loaded import LoadedExperiment
@@ -97,6 +99,8 @@ def prepare(
         For whatever cannot work, and where the folder holds an experiment made from another config or other data
         (unless `replace`).
     """
+    if worker_count(config.data.workers, config.training.device == "auto" and torch.cuda.is_available()):
+        need_guard()  # now rather than when all images are decoded
     loaded = LoadedExperiment.open(config, folder, dirs, folds=folds, replace=True, say=say)
     recipe = _check_training(loaded)
     if not replace and any(run.finished or run.checkpoint.is_file() for run in folder.runs()):

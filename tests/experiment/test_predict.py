@@ -473,7 +473,6 @@ class TestTime:
         assert [line.partition(" (")[0] for line in said[1:]] == ["the time does not allow one model: 9 of 9 rows"]
         assert clock == [100.0 + spent]
 
-
     @pytest.mark.parametrize("seconds", [0, -3, float("nan")])
     def test_no_time_at_all_is_refused(self, within, seconds):
         assert refusal_of(lambda: within(seconds)) == f"--seconds {seconds:g}: expected a number above 0"
@@ -514,7 +513,16 @@ class TestCommand:
         for fold in (0, 1):
             shutil.copytree(run_folder(trained, fold), tmp_path / f"s{fold}/tiny/uniform/seed0/fold{fold}")
         code, lines, _ = kit(
-            "--runs", "s0", "--runs", "s1", "--submission", "out/mine.csv", "--seconds", "1e-9", "--output", "there"
+            "--runs",
+            "s0",
+            "--runs",
+            "s1",
+            "--submission",
+            "out/mine.csv",
+            "--seconds",
+            "1e-9",
+            "--output",
+            "there",
         )
         assert code == 0
         assert lines[-1] == "out/mine.csv: 9 rows, the mean of 0 of 2 models"
