@@ -48,15 +48,18 @@ def _imported_again(main: ModuleType) -> FrameType | None:
     if name is not None and (name == "__main__" or name.endswith(".__main__")):  # python -m kit
         return None
     frame: FrameType | None = sys._getframe()
-    while frame and not (frame.f_code.co_name == "<module>" and frame.f_globals is vars(main)):
+    script = None
+    while frame:
+        if frame.f_code.co_name == "<module>" and frame.f_globals is vars(main):
+            script = frame
         frame = frame.f_back
-    return frame
+    return script
 
 
 def _is_guarded(frame: FrameType) -> bool:
     """Whether the script's statement that is executed asks for `__name__`, or one before; or cannot be read."""
     try:
-        tree = ast.parse("".join(linecache.getlines(frame.f_code.co_filename, frame.f_globals)))
+        tree = ast.parse("".join(linecache.getlines(frame.f_code.co_filename)))
     except SyntaxError:
         return True
     reached = [each for each in tree.body if each.lineno <= frame.f_lineno]

@@ -123,6 +123,6 @@ def _need_own_gpu(gpu: str | None) -> None:
         os.environ[VISIBLE] = gpu
     if os.environ.get(VISIBLE) != gpu or (torch is not None and torch.cuda.device_count() != 1):
         raise KitError(
-            f"the process that was given GPU {gpu} does not see that one alone; where the script sets {VISIBLE} as "
-            f"it is imported, do that below {GUARD}, or train with --jobs 1"
+            f"the process that was given GPU {gpu} does not see that one alone; where the script sets {VISIBLE} "
+            f"as it is imported, do that below {GUARD}, or train with --jobs 1"
         )
