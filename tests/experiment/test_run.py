@@ -2,7 +2,10 @@
 
 import hashlib
 import json
+import os
 import shutil
+import subprocess
+import sys
 from contextlib import nullcontext
 from types import SimpleNamespace
 
@@ -12,6 +15,7 @@ import pytest
 from PIL import Image
 from sklearn.metrics import f1_score
 from support.colours import COLOURS, experiment_content, write_competition
+from support.commands import ROOT, config_file
 from support.refusals import refusal_of
 
 import kit.experiment.runner
@@ -411,6 +415,41 @@ class TestPooled:
         (short_copy / "runs/tiny/curves.png").unlink()
         run(experiment(competition, training={"epochs": 1}), short_copy)
         assert (short_copy / "runs/tiny/curves.png").exists()
+
+
+SCRIPT = """
+import multiprocessing, sys
+from kit import load_experiment, run
+multiprocessing.set_start_method(sys.argv[1])
+{guard}
+    print(run(load_experiment(sys.argv[2]), sys.argv[3]).trained)
+"""
+
+
+def run_as_script(competition, folder, method, guard):
+    (folder / "train.py").write_text(SCRIPT.format(guard=guard))
+    sections = {"folds": {"run": [0]}, "data": {"workers": 1}, "training": {"epochs": 1}}
+    words = [method, config_file(competition, folder / "config.yaml", **sections), folder]
+    variables = os.environ | {"PYTHONPATH": str(ROOT)}
+    command = [sys.executable, str(folder / "train.py"), *map(str, words)]
+    return subprocess.run(command, env=variables, capture_output=True, text=True, check=False)
+
+
+def test_a_script_without_a_guard_is_refused_where_processes_are_not_forked(competition, tmp_path):
+    ran = run_as_script(competition, tmp_path, "spawn", "if True:")
+    assert (ran.returncode, ran.stdout) == (1, "")
+    assert ran.stderr.splitlines()[-1] == (
+        "kit.core.errors.KitError: train.py, line 6: data workers and --jobs are processes that import the script "
+        'first, so this has to stand below `if __name__ == "__main__":`'
+    )
+    assert not (tmp_path / "cache").exists()  # before images are decoded
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("method", ["spawn", "forkserver"])
+def test_a_script_with_a_guard_trains_where_processes_are_not_forked(competition, tmp_path, method):
+    ran = run_as_script(competition, tmp_path, method, 'if __name__ == "__main__":')
+    assert (ran.returncode, ran.stdout.splitlines()[-1:]) == (0, ["1"]), ran.stderr
 
 
 def test_an_evaluation_starts_no_processes(competition, tmp_path, started):
