@@ -13,6 +13,7 @@ from kit.core.errors import KitError
 from kit.core.paths import weight_file
 from kit.core.seeds import derive
 from kit.model.config import ModelConfig
+from kit.model.hub import within_reach
 from kit.model.weights import (
     Weights,
     classifier_rows,
@@ -113,7 +114,8 @@ def _create(config: ModelConfig, options: dict) -> nn.Module:
 
 def _from_hub(config: ModelConfig, options: dict) -> nn.Module:
     try:
-        return timm.create_model(config.name, pretrained=True, **options)
+        with within_reach(config.name):
+            return timm.create_model(config.name, pretrained=True, **options)
     except Exception as error:  # whatever the hub's clients raise: no network, no such file, a broken cache
         raise KitError(
             f"model.weights: the pretrained weights of {config.name} cannot be had from timm's hub "
