@@ -65,13 +65,15 @@ def _ask_hub(address: str) -> int:
     """Return the status of the hub's answer, by its own client, which knows proxies and certificates."""
     from huggingface_hub import get_session
 
-    return int(get_session().head(address, timeout=PATIENCE).status_code)
+    return int(get_session().head(address, timeout=2 * PATIENCE).status_code)
 
 
 def _ask_server(address: str) -> int:
     """Return the status of a server's answer."""
     try:
-        with urllib.request.urlopen(urllib.request.Request(address, method="HEAD"), timeout=PATIENCE) as answer:
+        with urllib.request.urlopen(
+            urllib.request.Request(address, method="HEAD"), timeout=2 * PATIENCE
+        ) as answer:
             return int(answer.status)
     except urllib.error.HTTPError as error:
         return error.code
@@ -89,7 +91,7 @@ def _need_answer(address: str, ask: Callable[[str], int]) -> None:
         except Exception as error:  # whatever the clients raise
             failures.append(f"asking {server}: {' '.join(str(error).split()) or type(error).__name__}")
 
-    # In a thread, as no client limits the time in which a name is looked up.
+    # In a thread, which is not waited for: no client limits the time in which a name is looked up.
     asking = threading.Thread(target=try_it, daemon=True)
     asking.start()
     asking.join(PATIENCE)
