@@ -70,6 +70,7 @@ def _ask_hub(address: str) -> int:
 
 def _ask_server(address: str) -> int:
     """Return the status of a server's answer."""
+    request = urllib.request.Request(address, method="HEAD")
     try:
         with urllib.request.urlopen(
             urllib.request.Request(address, method="HEAD"), timeout=2 * PATIENCE
