@@ -72,9 +72,7 @@ def _ask_server(address: str) -> int:
     """Return the status of a server's answer."""
     request = urllib.request.Request(address, method="HEAD")
     try:
-        with urllib.request.urlopen(
-            urllib.request.Request(address, method="HEAD"), timeout=2 * PATIENCE
-        ) as answer:
+        with urllib.request.urlopen(request, timeout=2 * PATIENCE) as answer:
             return int(answer.status)
     except urllib.error.HTTPError as error:
         return error.code

@@ -551,3 +551,13 @@ def test_the_runs_say_what_they_depend_on(trained):
     assert set(record["depends_on"]) == {
         "config", "labels", "images", "folds", "weights", "policy", "seed", "fold",
     }  # fmt: skip
+
+    def test_a_time_limit_beside_torchrun_is_refused_and_one_process_prints(self, kit, monkeypatch, trained):
+        """Each process would stop by its own clock, and rows be joined that do not belong together."""
+        state = SimpleNamespace(num_processes=2, process_index=0, is_main_process=True)
+        monkeypatch.setattr(prediction, "process_state", lambda training: state)
+        code, lines, errors = kit("--runs", str(trained / "runs"), "--seconds", "60")
+        assert (code, lines) == (1, [])
+        assert errors == (
+            "error: --seconds: each of torchrun's processes would go by its own clock; use one of the two\n"
+        )

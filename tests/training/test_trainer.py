@@ -6,6 +6,7 @@ import os
 import signal
 import time
 from pathlib import Path
+from types import SimpleNamespace
 
 import numpy as np
 import pandas as pd
@@ -13,6 +14,7 @@ import pytest
 import torch
 from support.colours import experiment_content
 from support.commands import TORCHRUN, config_file, kit_run, kit_together
+from support.refusals import refusal_of
 from support.trainings import Killed, kill_at, outcome, trainer_of
 
 from kit.core.errors import KitError
@@ -194,6 +196,24 @@ def test_an_experiment_on_the_cpu_after_one_on_another_device(monkeypatch):
     monkeypatch.setattr(PartialState(cpu=True), "_cpu", False)  # as an experiment with `device: auto` leaves it
     assert process_state(config)._cpu is True
     assert make_accelerator(config).device.type == "cpu"
+
+
+@pytest.mark.parametrize(("gpus", "device", "refused"), [(2, "auto", True), (4, "auto", False), (2, "cpu", False)])
+def test_more_processes_than_gpus_are_refused(monkeypatch, gpus, device, refused):
+    """As by `torchrun --nproc_per_node 4` on one of two machines."""
+    config = validate(experiment_content(Path("."), training={"device": device}), "test").training
+    for name, value in {"LOCAL_RANK": 0, "LOCAL_WORLD_SIZE": 4, "WORLD_SIZE": 8, "RANK": 0}.items():
+        monkeypatch.setenv(name, str(value))
+    monkeypatch.setattr("torch.cuda.device_count", lambda: gpus)
+    together = SimpleNamespace(num_processes=8, _cpu=device == "cpu")
+    monkeypatch.setattr("kit.training.device.PartialState", lambda cpu, timeout: together)
+    if refused:
+        assert refusal_of(process_state, config) == (
+            "torchrun: 4 processes on this machine, but GPUs for 2; use --nproc_per_node 2, or --set "
+            "training.device=cpu"
+        )
+    else:
+        assert process_state(config) is together
 
 
 def test_a_rate_that_something_else_writes_ends_the_run(competition, tmp_path):
