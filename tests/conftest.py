@@ -13,6 +13,14 @@ os.environ.setdefault("OMP_WAIT_POLICY", "passive")  # two processes on two core
 pytest_plugins = ["support.kaggle_setting", "support.processes"]
 
 
+def pytest_runtest_setup(item: pytest.Item) -> None:
+    if item.get_closest_marker("gpu"):
+        import torch
+
+        if not torch.cuda.is_available():
+            pytest.skip("needs a CUDA device")
+
+
 @pytest.fixture(scope="session")
 def competition(tmp_path_factory) -> Path:
     """The miniature competition, shared: tests that change files make their own with write_competition."""

@@ -107,6 +107,12 @@ def write_text(path: Path, text: str) -> None:
         temporary.write_text(text, encoding="utf-8", newline="\n")
 
 
+def write_bytes(path: Path, content: bytes) -> None:
+    """Write a file at once."""
+    with atomic(path) as temporary:
+        temporary.write_bytes(content)
+
+
 def write_json(path: Path, value: Any) -> None:
     """Write `value` to a file at once, as indented JSON that ends with a line end."""
     write_text(path, json.dumps(value, indent=2, ensure_ascii=False) + "\n")

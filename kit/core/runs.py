@@ -54,7 +54,7 @@ class RunRecord(BaseModel):
     processes : int
         That trained together.
     precision : str
-        fp32, fp16 or bf16.
+        fp32 (on a GPU without TF32, see `kit.training.numerics`), fp16 or bf16.
     error : str, optional
         Why it failed or diverged, in one line.
     test : str, optional
@@ -134,6 +134,11 @@ class RunDir:
     def weights(self) -> Path:
         """The trained weights."""
         return self.path / "weights.safetensors"
+
+    @property
+    def tracker(self) -> Path:
+        """The folder of what a tracker keeps here."""
+        return self.path / "tracker"
 
     @property
     def checkpoint(self) -> Path:

@@ -23,19 +23,23 @@ class FrozenOptions(BaseModel):
     incidental : frozenset of str
         Of the class: the fields that cannot change a result (where data lies, how many workers). They stay out of
         the fingerprint.
+    later : frozenset of str
+        Of the class: fields that came after the first version. They stay out of the fingerprint while they hold
+        their default, which leaves the result as it was.
     """
 
     model_config = ConfigDict(extra="forbid", frozen=True, allow_inf_nan=False)
     incidental: ClassVar[frozenset[str]] = frozenset()
+    later: ClassVar[frozenset[str]] = frozenset()
 
     def canonical(self) -> dict[str, Any]:
         """Return what decides the result, as plain JSON values with defaults written out."""
         values = self.model_dump(mode="json")
-        for name in type(self).model_fields:
-            if name in self.incidental:
+        for name, field in type(self).model_fields.items():
+            value = getattr(self, name)
+            if name in self.incidental or (name in self.later and value == field.get_default()):
                 values.pop(name)
                 continue
-            value = getattr(self, name)
             if isinstance(value, FrozenOptions):
                 values[name] = value.canonical()
             elif isinstance(value, dict) and all(isinstance(each, FrozenOptions) for each in value.values()):
@@ -105,7 +109,7 @@ def explain(error: ValidationError, content: Any, model: type[BaseModel], whole:
     for fault in error.errors():
         path, section = _place(fault["loc"], content, model)
         if fault["type"] == "union_tag_not_found":  # a schedule without its name
-            path = (*path, fault["ctx"]["discriminator"].strip("'"))
+            path = (*path, "name")
         message = _message(fault, path, section)
         if message not in messages.setdefault(path, []):
             messages[path].append(message)
@@ -192,5 +196,6 @@ def _member(model: Any, part: Any) -> Any:
 def _sections(annotation: Any) -> list[type[BaseModel]]:
     """Return the sections in an annotation, however deep, as in `tuple[A, ...] | Annotated[B | C, ...] | None`."""
     if isinstance(annotation, type) and issubclass(annotation, BaseModel):
-        return [annotation]
+        family = getattr(annotation, "members", None)  # of `kit.core.named`
+        return list(family.values()) if family and "name" not in annotation.model_fields else [annotation]
     return [section for part in get_args(annotation) for section in _sections(part)]

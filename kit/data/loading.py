@@ -3,6 +3,7 @@
 import os
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
+from functools import lru_cache
 from typing import TypeVar
 
 import numpy as np
@@ -20,6 +21,9 @@ Batch = TypeVar("Batch")
 def epoch_order(seed: int, epoch: int, n: int) -> np.ndarray:
     """Return the permutation of 0 … n − 1 in which `epoch` visits the samples."""
     return np.random.Generator(np.random.Philox(derive("order", seed, epoch))).permutation(n)
+
+
+_kept_order = lru_cache(maxsize=4)(epoch_order)  # an epoch's is asked for at each update
 
 
 @dataclass(frozen=True)
@@ -70,12 +74,16 @@ class BatchPlan:
     def micro_batches(self, first_step: int = 0) -> Iterator[list[tuple[int, int]]]:
         """Yield the (epoch, sample) pairs of each micro-batch, from update `first_step` on to the last."""
         for step in range(first_step, self.total_steps):
-            epoch, within = divmod(step, self.steps_per_epoch)
-            if within == 0 or step == first_step:
-                order = epoch_order(self.seed, epoch, self.n)
-            update = order[within * self.samples_per_update :][: self.samples_per_update]
-            for micro in update.reshape(self.accumulate, self.processes, self.batch):
+            epoch = step // self.steps_per_epoch
+            for micro in self.samples(step):
                 yield [(epoch, int(sample)) for sample in micro[self.rank]]
+
+    def samples(self, step: int) -> np.ndarray:
+        """Return the samples of update `step`, over all processes, int64 [accumulate, processes, batch]."""
+        epoch, within = divmod(step, self.steps_per_epoch)
+        order = _kept_order(self.seed, epoch, self.n)
+        update = order[within * self.samples_per_update :][: self.samples_per_update]
+        return update.reshape(self.accumulate, self.processes, self.batch)
 
 
 class _TrainingSamples(Dataset):

@@ -12,8 +12,9 @@ from kit.core.errors import KitError, some
 from kit.core.settings import ConfigSection, Name, explain
 from kit.core.yaml import dump_yaml, parse_yaml, read_yaml
 from kit.data.config import DataConfig
+from kit.experiment.own_files import rebased, with_code
 from kit.lr import PolicyConfig
-from kit.lr.registry import policy_content
+from kit.lr.registry import policy_content, policy_files
 from kit.model.config import ModelConfig
 from kit.scoring.config import ScoringConfig
 from kit.training.config import PredictionConfig, TrainingConfig
@@ -153,9 +154,12 @@ class ExperimentConfig(ConfigSection):
         By name; in YAML a name, a list of names (files in configs/policies/), or a mapping.
     seeds
         Each trains every policy and fold once.
+    code
+        The digest of each file of own code, which the kit writes here.
     """
 
     incidental: ClassVar[frozenset[str]] = frozenset({"kernel", "compare"})
+    later: ClassVar[frozenset[str]] = frozenset({"code"})
 
     name: Name
     competition: CompetitionConfig
@@ -169,6 +173,7 @@ class ExperimentConfig(ConfigSection):
     seeds: tuple[int, ...] = (0,)
     compare: CompareConfig = CompareConfig()
     kernel: KernelConfig = KernelConfig()
+    code: dict[str, str] = {}
 
     @model_validator(mode="after")
     def _a_file_a_channel(self) -> "ExperimentConfig":
@@ -236,7 +241,7 @@ def load_experiment(
         if override not in whole:
             _check_policy_name(override, content["policies"])
             _override(content, override)
-    return validate(content, str(path))
+    return with_code(validate(content, str(path), path.parent))
 
 
 def of_size(experiment: ExperimentConfig, seeds: int | None = None, folds: int | None = None) -> ExperimentConfig:
@@ -267,10 +272,15 @@ def of_size(experiment: ExperimentConfig, seeds: int | None = None, folds: int |
     return experiment
 
 
-def validate(content: dict[str, Any], source: str) -> ExperimentConfig:
-    """The experiment that `content` describes; KitError with a line for every fault."""
+def validate(
+    content: dict[str, Any], source: str, folder: Path = Path(), stored: bool = False
+) -> ExperimentConfig:
+    """The experiment that `content` describes, own code being in `folder`; KitError with a line a fault.
+
+    `stored`: it was run once, and is read although such a policy would be refused today.
+    """
     try:
-        return ExperimentConfig.model_validate(content)
+        return ExperimentConfig.model_validate(content, context={"folder": folder, "stored": stored})
     except ValidationError as error:
         lines = explain(error, content, ExperimentConfig)
         raise KitError("\n".join(f"{source}: {line}" for line in lines)) from error
@@ -288,7 +298,13 @@ def _policies(stated: Any, chosen: Sequence[str], config: Path) -> dict[str, Any
             raise KitError(f"{config}: policies: {stated!r}: expected a name, a list of names, or a mapping")
         inline = dict.fromkeys(names)
     names = list(dict.fromkeys(chosen)) or list(inline)
-    return {name: policy_content(name, config) if inline.get(name) is None else inline[name] for name in names}
+    return {name: _from_file(name, config) if inline.get(name) is None else inline[name] for name in names}
+
+
+def _from_file(name: str, config: Path) -> Any:
+    """Return a ready policy's content, own code in it named relative to the config."""
+    content = policy_content(name, config)
+    return rebased(content, policy_files(config)[name].parent, config.parent)
 
 
 def _key_of(override: Override) -> str:

@@ -16,12 +16,23 @@ from kit.core.yaml import read_yaml
 from kit.data.images import content_digest
 from kit.experiment.config import ExperimentConfig, validate
 from kit.experiment.fold_plan import read_plan
+from kit.experiment.own_files import code_of
 
 
 def config_digest(experiment: ExperimentConfig) -> str:
     """Return a digest of what the config says about every run."""
-    apart = ("name", "policies", "seeds", "scoring")
-    return fingerprint({name: value for name, value in experiment.canonical().items() if name not in apart})
+    apart = ("name", "policies", "seeds", "scoring", "code")
+    shared = {name: value for name, value in experiment.canonical().items() if name not in apart}
+    sections = [getattr(experiment, name) for name in shared]
+    code = code_of(experiment, sections)
+    return fingerprint(shared | ({"code": code} if code else {}))
+
+
+def policy_digest(experiment: ExperimentConfig, name: str) -> str:
+    """Return a digest of what the config says of a policy, and of the own code in it."""
+    policy = experiment.policies[name]
+    code = code_of(experiment, policy)
+    return fingerprint(policy.canonical() | ({"code": code} if code else {}))
 
 
 def digests(experiment: ExperimentConfig, competition: Competition, plan: FoldPlan) -> dict[str, str]:
@@ -117,7 +128,9 @@ def changed_keys(experiment: ExperimentConfig, folder: ExperimentDir) -> list[st
         side.pop("seeds")
         side.pop("scoring")
     shared = set(now["policies"]) & set(then["policies"])
+    code = set(now.get("code", {})) & set(then.get("code", {}))
     for side in (now, then):
+        side["code"] = {name: value for name, value in side.get("code", {}).items() if name in code}
         side["policies"] = {name: policy for name, policy in side["policies"].items() if name in shared}
     return list(_differences(then, now, ""))
 
@@ -134,7 +147,7 @@ def stored_experiment(folder: ExperimentDir) -> ExperimentConfig | None:
     """What made the folder: the config with all policies and seeds it was run with; None for a new one."""
     if not folder.config.is_file():
         return None
-    return validate(read_yaml(folder.config), str(folder.config))
+    return validate(read_yaml(folder.config), str(folder.config), folder.path, stored=True)
 
 
 def with_what_was_run_before(experiment: ExperimentConfig, folder: ExperimentDir) -> ExperimentConfig:
@@ -146,6 +159,7 @@ def with_what_was_run_before(experiment: ExperimentConfig, folder: ExperimentDir
         update={
             "policies": stored.policies | experiment.policies,
             "seeds": tuple(dict.fromkeys(stored.seeds + experiment.seeds)),
+            "code": stored.code | experiment.code,
             "folds": experiment.folds.model_copy(
                 update={"run": "all" if len(folds) == experiment.folds.k else folds}
             ),

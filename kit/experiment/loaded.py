@@ -6,12 +6,11 @@ from pathlib import Path
 from kit.competition.folds import FoldPlan, check_folds, rare_classes
 from kit.competition.labels import MultiLabel
 from kit.competition.load import Competition, label_hints, load_competition
-from kit.core.errors import KitError, Say, ignore
+from kit.core.errors import KitError, Say, ignore, some
 from kit.core.paths import OutputDirs
 from kit.core.runs import ExperimentDir, RunKey
-from kit.core.settings import fingerprint
 from kit.experiment.config import ExperimentConfig
-from kit.experiment.fingerprint import difference, shared_digests, test_digest
+from kit.experiment.fingerprint import difference, policy_digest, shared_digests, test_digest
 from kit.experiment.fold_plan import decide_folds, given_plan
 
 
@@ -79,6 +78,8 @@ class LoadedExperiment:
             Where the tables cannot be used, where the config does not fit them, and where the folder was
             made from another config or other data (unless `replace`).
         """
+        if config.code:
+            say(f"Own code: {some(config.code)}")
         competition = load_competition(config.competition)
         config.scoring.check(competition.label_format.multilabel, len(competition.classes))
         for line in label_hints(config.competition, competition):
@@ -111,8 +112,8 @@ class LoadedExperiment:
 
     def dependencies(self, key: RunKey) -> dict[str, str]:
         """Return a digest of each thing that decides the result of one run."""
-        policy = self.config.policies[key.policy].canonical()
-        return self.depends_on | {"policy": fingerprint(policy), "seed": str(key.seed), "fold": str(key.fold)}
+        policy = policy_digest(self.config, key.policy)
+        return self.depends_on | {"policy": policy, "seed": str(key.seed), "fold": str(key.fold)}
 
 
 def _check_labels(config: ExperimentConfig, competition: Competition) -> None:

@@ -29,7 +29,9 @@ from kit.experiment.pool import by_fold, hand_in, stored_rule
 from kit.model.build import build_model, normalisation
 from kit.scoring.decide import Rule, choose_rule, plain_rule
 from kit.scoring.rules import Argmax
-from kit.training.device import make_accelerator, process_state
+from kit.training.config import TrainingConfig
+from kit.training.device import make_accelerator, process_state, resolve_precision
+from kit.training.memory import END_OTHERS, advising_on_memory
 from kit.training.predict import Normalise, Predictor
 
 
@@ -48,8 +50,6 @@ class PredictResult:
         Ids whose image is missing or broken: they got the prior.
     late : list of str
         Ids that not even the first model reached in time: they got the prior, too.
-    main : bool
-        Whether this is the process that writes and prints, of those that torchrun started.
     """
 
     submission: Path
@@ -58,7 +58,6 @@ class PredictResult:
     of: int
     unreadable: list[str]
     late: list[str]
-    main: bool = True
 
 
 def predict_test(
@@ -120,7 +119,7 @@ def predict_test(
     unreadable, late = _rows_with_prior(test, readable, made, say)
     if main:
         hand_in(label_format, rule, by_fold(made), scoring.transfer, submission, prior=prior)
-    return PredictResult(submission, len(test.ids), len(made), len(runs), unreadable, late, main)
+    return PredictResult(submission, len(test.ids), len(made), len(runs), unreadable, late)
 
 
 def _decode_and_predict(
@@ -239,14 +238,14 @@ def _predictions(
 ) -> Iterator[tuple[int, pd.DataFrame]]:
     """The fold of each run, and what it predicts before the deadline: of the first the rows that it reached, of
     others all or none."""
-    accelerator = make_accelerator(experiment.training)
+    accelerator = _accelerator(experiment.training, say)
     done, slowest = 0, 0.0
     with closing(EvaluationLoader()) as loader:  # all models see the same images
         for run in runs:
             started = time.monotonic()
             if started + slowest > deadline:
                 break
-            frame = _predict(experiment, run, readable, accelerator, loader, _after(deadline))
+            frame = _predict(experiment, run, readable, accelerator, loader, _after(deadline), say)
             if len(frame) < len(readable.rows):
                 if not done and len(frame):
                     yield run.record.fold, frame
@@ -259,6 +258,17 @@ def _predictions(
         say(f"the time allows no more than {done} of {len(runs)} models")
 
 
+def _accelerator(training: TrainingConfig, say: Say) -> Accelerator:
+    """One for fp32 where this device cannot compute in the precision that the runs were trained in."""
+    cpu = training.device == "cpu"
+    try:
+        resolve_precision(training.precision, cpu)
+    except KitError as error:
+        say(f"{error}; predicting in fp32")
+        training = training.model_copy(update={"precision": "fp32"})
+    return make_accelerator(training)
+
+
 def _predict(
     experiment: ExperimentConfig,
     run: RunDir,
@@ -266,14 +276,16 @@ def _predict(
     accelerator: Accelerator,
     loader: EvaluationLoader,
     expired: Callable[[], bool],
+    say: Say,
 ) -> pd.DataFrame:
     data, classes = experiment.data, list(read_predictions(run.oof).columns)
-    images, rows = readable.images, readable.rows
+    images, rows, name = readable.images, readable.rows, f"{run.path.parent.name} {run.path.name}"
     scratch = experiment.model.model_copy(update={"weights": "none"})
     model = build_model(scratch, len(classes), data.channels, data.size, seed=0)
     model.load_state_dict(load_file(run.weights))
-    model.to(accelerator.device, memory_format=torch.channels_last)  # type: ignore[call-overload]  # torch takes it
-    usual = normalisation(experiment.model.name, data.channels)
+    with advising_on_memory(END_OTHERS):
+        model.to(accelerator.device, memory_format=torch.channels_last)  # type: ignore[call-overload]  # it takes it
+    usual = normalisation(experiment.model.name, data.channels, model)
     predictor = Predictor(
         model,
         Normalise.of(data.mean or usual.mean, data.std or usual.std, accelerator.device),
@@ -282,13 +294,15 @@ def _predict(
         experiment.training,
         experiment.prediction,
         experiment.competition.multilabel,
-        loader,
+        say=lambda line: say(f"{name}: {line}"),
+        loader=loader,
     )
     probabilities = predictor.predict(images, rows, expired)
     if not np.isfinite(probabilities).all():
+        precision = "bf16" if accelerator.mixed_precision == "bf16" else "fp32"  # fp16 was tried again in fp32
         raise KitError(
-            f"{run.path} predicts values that are not finite in precision {accelerator.mixed_precision}; predict "
-            "on the kind of device that trained it, or with --set training.device=cpu"
+            f"{run.path} predicts values that are not finite in {precision}; predict on the kind of device that "
+            "trained it, or with --set training.device=cpu"
         )
     return predictions([images.ids[row] for row in rows[: len(probabilities)]], probabilities, classes)
 

@@ -13,7 +13,7 @@ from torch import nn
 from kit.competition.folds import write_folds
 from kit.competition.load import Competition
 from kit.core.errors import KitError, Say, ignore, some
-from kit.core.files import write_text
+from kit.core.files import write_bytes, write_text
 from kit.core.paths import OutputDirs
 from kit.core.processes import need_guard
 from kit.core.progress import Progress
@@ -24,12 +24,15 @@ from kit.data.loading import worker_count
 from kit.experiment.config import ExperimentConfig
 from kit.experiment.fingerprint import with_what_was_run_before
 from kit.experiment.loaded import LoadedExperiment
-from kit.lr.clock import policy_groups
+from kit.experiment.own_files import files_of_code
+from kit.experiment.policies import policy_on
 from kit.model.build import Normalisation, build_model, normalisation
-from kit.model.groups import depth_groups
+from kit.model.groups import has_order
+from kit.model.own import check_output
 from kit.training.device import process_state, resolve_precision
-from kit.training.loss import class_weights
+from kit.training.loss import OwnLoss, build_loss, class_weights
 from kit.training.optimizer import build_optimizer
+from kit.training.tracker import need_tracker
 from kit.training.trainer import Recipe, batches_of
 
 
@@ -102,7 +105,8 @@ def prepare(
     if worker_count(config.data.workers, config.training.device == "auto" and torch.cuda.is_available()):
         need_guard()  # now rather than when all images are decoded
     loaded = LoadedExperiment.open(config, folder, dirs, folds=folds, replace=True, say=say)
-    recipe = _check_training(loaded)
+    need_tracker(config.training.tracker)
+    recipe = _check_training(loaded, say)
     if not replace and any(run.finished or run.checkpoint.is_file() for run in folder.runs()):
         loaded.need_same()
     decoding = _Decoding(config, dirs, say, shown)
@@ -112,18 +116,20 @@ def prepare(
         say(f"Replacing {folder.path}: it was made from {loaded.differs}")
         shutil.rmtree(folder.path)
     write_folds(loaded.folds, folder.folds)
+    for name, content in files_of_code(config, tolerant=True).items():  # the stored config goes by them
+        write_bytes(folder.path / name, content)
     write_text(folder.config, with_what_was_run_before(config, folder).to_yaml())
     return dataclasses.replace(loaded, differs=None), TrainingData(train, test, recipe)
 
 
-def _check_training(loaded: LoadedExperiment) -> Recipe:
+def _check_training(loaded: LoadedExperiment, say: Say) -> Recipe:
     """Builds what each run builds, once and on the CPU: model, weights, groups, optimizer, augmentation; and
     sends noise through the model."""
     experiment, competition, plan = loaded.config, loaded.competition, loaded.folds
     data, training, seed = experiment.data, experiment.training, experiment.seeds[0]
     resolve_precision(training.precision, cpu=training.device == "cpu")
     model = build_model(experiment.model, len(competition.classes), data.channels, data.size, seed)
-    usual = normalisation(experiment.model.name, data.channels)
+    usual = normalisation(experiment.model.name, data.channels, model)
     recipe = Recipe(
         data=data,
         training=training,
@@ -133,25 +139,28 @@ def _check_training(loaded: LoadedExperiment) -> Recipe:
     )
     fewest = min(len(plan.training_rows(fold)) for fold in experiment.folds.chosen)
     batches = batches_of(training, fewest, seed, process_state(training))
-    for name, config in experiment.policies.items():
-        groups, policy = depth_groups(model, config.groups), config.build()
+    if not has_order(model):
+        say(f"{type(model).__name__} offers no depth order: all of it is one depth group, for uniform policies")
+    for name in experiment.policies:
+        policy, groups = policy_on(model, experiment, name, batches)
         build_optimizer(training.optimizer, model, groups, torch.device("cpu"), policy.peak)
-        try:
-            policy.check(policy_groups(groups), batches.total_steps, batches.steps_per_epoch)
-        except ValueError as error:
-            raise KitError(f"policies.{name}.{error}") from error
-    class_weights(training, competition.classes, competition.targets)
+    weights = class_weights(training, competition.classes, competition.targets)
+    multilabel = competition.label_format.multilabel
+    loss = build_loss(training, weights, multilabel)
+    if isinstance(loss, OwnLoss):
+        loss.check(len(competition.classes), multilabel, training.mixes)
     Augmentation(data)
-    _check_forward(
-        model, (min(2, training.batch_size), data.channels, data.size, data.size), experiment.model.name
-    )
+    shape = (min(2, training.batch_size), data.channels, data.size, data.size)
+    _check_forward(model, shape, len(competition.classes), experiment.model.name)
     return recipe
 
 
-def _check_forward(model: nn.Module, shape: tuple[int, ...], name: str) -> None:
+def _check_forward(model: nn.Module, shape: tuple[int, ...], n_classes: int, name: str) -> None:
     try:
         with torch.no_grad():
-            model.train()(torch.zeros(shape))
+            check_output(model.train(), n_classes, torch.zeros(shape), name)
+    except KitError:
+        raise
     except Exception as error:  # whatever a network makes of images it is not made for
         reason = " ".join(str(error).split())[:200]
         raise KitError(

@@ -145,6 +145,8 @@ class Runner:
     def _announcement(self, runs: str, jobs: int) -> str:
         config = self.loaded.config
         precision = resolve_precision(config.training.precision, config.training.device == "cpu")
+        if precision == "fp32" and self.state.device.type == "cuda":  # torch would round convolutions
+            precision = "fp32 without TF32"
         how = f"{jobs * self.state.num_processes} × {self.state.device.type}, {precision}"
         rows = f"{len(self.data.train)} training and {len(self.data.test)} test rows"
         return f"{config.name}: {runs} of {config.model.name} on {how}; {rows}"

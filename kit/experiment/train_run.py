@@ -5,28 +5,30 @@ import gc
 import platform
 import time
 from contextlib import closing
+from functools import cache
 from importlib.metadata import version
 from pathlib import Path
 
 import numpy as np
 import pandas as pd
-import torch
 from accelerate import Accelerator
 from safetensors.torch import load_file, save_file
 from torch import nn
 
 from kit.competition.load import Competition
-from kit.core.errors import Diverged, KitError, Say
+from kit.core.errors import Diverged, KitError, Say, ignore
 from kit.core.files import atomic
 from kit.core.runs import RunDir, RunKey, RunRecord, predictions, read_predictions, write_predictions
 from kit.core.settings import fingerprint
 from kit.data.images import ImageSet
 from kit.experiment.config import ExperimentConfig
 from kit.experiment.loaded import LoadedExperiment
+from kit.experiment.own_files import packages_of_code
+from kit.experiment.policies import groups_of
 from kit.experiment.prepare import TrainingData
 from kit.model.build import build_model
-from kit.model.groups import depth_groups
 from kit.training.device import make_accelerator
+from kit.training.memory import END_OTHERS, TRAIN_WITH_LESS, advising_on_memory
 from kit.training.rates import RatePolicy
 from kit.training.trainer import FoldData, Trainer, TrainResult
 
@@ -62,7 +64,10 @@ def train_run(key: RunKey, loaded: LoadedExperiment, data: TrainingData, say: Sa
     if run.checkpoint.is_file():
         say(f"{key}: goes on from its last checkpoint")
     try:
-        with closing(trainer_of(key, loaded, data, run, accelerator)) as trainer:
+        with (
+            advising_on_memory(TRAIN_WITH_LESS),
+            closing(trainer_of(key, loaded, data, run, accelerator, say=say)) as trainer,
+        ):
             trained = trainer.train(str(key))
             test = trainer.predict(data.test, range(len(data.test)))
     except Exception as error:
@@ -73,8 +78,8 @@ def train_run(key: RunKey, loaded: LoadedExperiment, data: TrainingData, say: Sa
             say(f"{key}: {error}")
             accelerator.wait_for_everyone()  # all have to see that it diverged
             return
-        if (told := _told(key, error)) is not error:
-            raise told from error
+        if isinstance(error, KitError):
+            raise _told(key, error) from error
         raise
     if main:
         _write_results(run, loaded, data, trainer, trained, test)
@@ -101,7 +106,8 @@ def _first_record(key: RunKey, loaded: LoadedExperiment, accelerator: Accelerato
         fold=key.fold,
         fingerprint=fingerprint(depends_on),
         depends_on=depends_on,
-        versions={"python": platform.python_version(), **{name: version(name) for name in PACKAGES}},
+        versions={"python": platform.python_version(), **{name: version(name) for name in PACKAGES}}
+        | packages_of_code(loaded.config),
         device=str(accelerator.device),
         processes=accelerator.num_processes,
         precision=accelerator.mixed_precision.replace("no", "fp32"),
@@ -115,7 +121,7 @@ def _last_record(
         status="finished",
         test=loaded.test_digest,
         initial_weights=trainer.initial_weights,
-        groups={group.name: group.n_params for group in trainer.groups},
+        groups={group.label: group.n_params for group in trainer.groups},
         steps=trained.steps,
         seconds={"training": trained.seconds, "whole": seconds},
         images_per_second=trained.images_per_second,
@@ -139,12 +145,9 @@ def _write_results(
     _save_weights(trained.model, run.weights)
 
 
-def _told(key: RunKey, error: Exception) -> Exception:
-    """The error as the user is told it: with its run, where it is one that the user can mend."""
-    if isinstance(error, torch.OutOfMemoryError):
-        advice = "halve training.batch_size and double training.accumulate"
-        return KitError(f"{key}: the GPU's memory is too small; {advice}")
-    return type(error)(f"{key}: {error}") if isinstance(error, KitError) else error
+def _told(key: RunKey, error: KitError) -> KitError:
+    """The error as the user is told it: with its run."""
+    return type(error)(f"{key}: {error}")
 
 
 def trainer_of(
@@ -154,8 +157,12 @@ def trainer_of(
     run: RunDir,
     accelerator: Accelerator,
     policy: RatePolicy | None = None,
+    say: Say = ignore,
 ) -> Trainer:
-    """Return the Trainer of one run, its model built from the run's seed; `policy` in place of the run's own."""
+    """Return the Trainer of one run, its model built from the run's seed; `policy` in place of the run's own.
+
+    `say` takes what there is to tell of its predictions, each line once.
+    """
     config, competition, recipe = loaded.config, loaded.competition, data.recipe
     model = build_model(config.model, len(competition.classes), config.data.channels, config.data.size, key.seed)
     stated = config.policies[key.policy]
@@ -166,11 +173,14 @@ def trainer_of(
         valid_rows=loaded.folds.validation_rows(key.fold),
         classes=competition.classes,
     )
-    groups = depth_groups(model, stated.groups)
+    groups = groups_of(model, stated, key.policy)
     probes = recipe.training.probes
     if probes and probes.runs == "first" and not _is_first(key, config):
         recipe = dataclasses.replace(recipe, training=recipe.training.model_copy(update={"probes": None}))
-    return Trainer(model, groups, policy or stated.build(), fold, recipe, key.seed, accelerator, run)
+    trainer = Trainer(model, groups, policy or stated.build(), fold, recipe, key.seed, accelerator, run)
+    once = cache(lambda line: say(f"{key}: {line}"))  # it predicts again after each epoch
+    trainer.predictor = dataclasses.replace(trainer.predictor, say=once)
+    return trainer
 
 
 def _is_first(key: RunKey, config: ExperimentConfig) -> bool:
@@ -201,9 +211,15 @@ def predict_test_anew(policy: str, loaded: LoadedExperiment, data: TrainingData,
             continue
         key = record.key
         accelerator = make_accelerator(loaded.config.training)
-        with closing(trainer_of(key, loaded, data, run, accelerator)) as trainer:
-            trainer.load_weights(load_file(run.weights))
-            test = trainer.predict(data.test, range(len(data.test)))
+        try:
+            with (
+                advising_on_memory(END_OTHERS),
+                closing(trainer_of(key, loaded, data, run, accelerator, say=say)) as trainer,
+            ):
+                trainer.load_weights(load_file(run.weights))
+                test = trainer.predict(data.test, range(len(data.test)))
+        except KitError as error:
+            raise _told(key, error) from error
         if accelerator.is_main_process:
             prior = read_predictions(run.oof).to_numpy().mean(axis=0)
             write_predictions(_test_predictions(test, prior, loaded.competition, data.test), run.test)

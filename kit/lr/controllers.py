@@ -17,20 +17,22 @@ decay
     The optimizer's weight decay.
 """
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING, Annotated, Any, ClassVar, Literal, Self
 
 import numpy as np
 from pydantic import Field, model_validator
 
-from kit.core.settings import FrozenOptions
+from kit.core.named import Named
+from kit.lr.clock import PolicyGroup
 
 State = dict[str, Any]  # plain lists and numbers, for a checkpoint
 Signals = Mapping[str, np.ndarray]
+SIGNALS = ("weight", "gradient", "direction", "decay")
 Positive = Annotated[float, Field(gt=0)]
 
 
-class ControllerBase(FrozenOptions):
+class ControllerBase(Named):
     """The base of controllers: what each of them answers before an update.
 
     Attributes
@@ -53,6 +55,9 @@ class ControllerBase(FrozenOptions):
         if self.lower > self.upper:
             raise ValueError(f"lower {self.lower:g} is above upper {self.upper:g}")
         return self
+
+    def check(self, groups: Sequence[PolicyGroup]) -> None:
+        """Check that the controller can steer these depth groups, before any training; ValueError where not."""
 
     def start(self, count: int) -> State:
         """Return the state before the first update, for `count` depth groups."""
@@ -179,6 +184,3 @@ class ConstantUpdate(ControllerBase):
         bounded = wanted.clip(np.log(self.lower), np.log(self.upper))
         log = np.where(np.isfinite(wanted), log + self.gain * (bounded - log), log)
         return self._bounded(np.exp(log)), {"log_multiplier": log.tolist()}
-
-
-Controller = Annotated[LARS | LAMB | ConstantUpdate, Field(discriminator="name")]

@@ -7,12 +7,14 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from kit.lr.clock import Clock, PolicyGroup
+from kit.lr.clock import Clock, PolicyGroup, policy_groups
 from kit.lr.controllers import ControllerBase
 from kit.lr.phases import Phase, phase_spans
+from kit.lr.profiles import Uniform
 from kit.lr.schedules import TOLERANCE
 
 if TYPE_CHECKING:
+    from kit.core.notebook import Picture
     from kit.lr.torch_scheduler import Freezable, Optimizer, PolicyLR
 
 MOMENTS = 1000  # of a phase at which `check` looks
@@ -84,6 +86,11 @@ class Policy:
         """The highest peak rate of the policy's phases."""
         return max(phase.peak for phase in self.phases)
 
+    @property
+    def differs_by_depth(self) -> bool:
+        """Whether depths ever differ in their rates, or in whether they learn."""
+        return any(phase.freeze_to or not isinstance(phase.profile, Uniform) for phase in self.phases)
+
     def rates(self, clock: Clock, groups: Sequence[PolicyGroup]) -> Rates:
         """Return the static rates at one moment.
 
@@ -141,6 +148,8 @@ class Policy:
             is over depth groups that are frozen.
         """
         each = self._spans(total_steps, steps_per_epoch)
+        if self.controller:
+            self.controller.check(groups)
         for place, (phase, (begin, end)) in enumerate(zip(self.phases, each, strict=True)):
             where = f"phases[{place}]" if len(self.phases) > 1 else ""
             try:
@@ -157,7 +166,7 @@ class Policy:
                     f"{where or 'profile'}: freezes all depth groups at once, so that nothing would learn"
                 )
             if self.controller and frozen.any():
-                name = groups[int(frozen.argmax())].name
+                name = groups[int(frozen.argmax())].label
                 raise ValueError(
                     f"controller: {self.controller.name} cannot steer depth group {name}, which the policy "
                     "freezes; leave out the controller, or choose a profile without frozen groups"
@@ -210,6 +219,45 @@ class Policy:
 
         return PolicyLR(self, optimizer, groups, total_steps, steps_per_epoch)
 
+    def plot(
+        self,
+        model_or_groups: Any,
+        steps: int,
+        steps_per_epoch: int | None = None,
+        title: str = "",
+    ) -> "Picture":
+        """Return the policy's picture, which a notebook shows: rates by depth group over time, and as a heat map.
+
+        Parameters
+        ----------
+        model_or_groups : Module, sequence of depth groups, or mapping
+            A timm model, whose depth groups are its blocks (`kit.model.groups.depth_groups`); or depth groups,
+            stem first; or a mapping from their names to their numbers of parameters.
+        steps : int
+            Updates of the whole training.
+        steps_per_epoch : int or None
+            Updates of an epoch. Policies that count in epochs need it.
+        title : str
+            Of the picture.
+
+        Raises
+        ------
+        ValueError
+            For whatever `check` finds.
+        """
+        from kit.core.notebook import Picture
+        from kit.lr.plots import policies_figure
+
+        groups = model_or_groups
+        if hasattr(groups, "named_parameters"):
+            from kit.model.groups import depth_groups  # the one time that policies look at a model
+
+            groups = depth_groups(groups)
+        seen = policy_groups(groups)
+        self.check(seen, steps, steps_per_epoch)
+        matrix = self.matrix(seen, steps, steps_per_epoch)
+        return Picture(policies_figure({title: (matrix.lr, matrix.frozen, [group.label for group in seen])}))
+
     def _spans(self, total_steps: float, steps_per_epoch: float | None) -> list[tuple[float, float]]:
         """Return where each phase begins and ends, in updates."""
         if len(self.phases) == 1 and self.phases[0].epochs is None and self.phases[0].fraction is None:
@@ -226,8 +274,28 @@ class Policy:
         return self.phases[place], Clock(max(0.0, clock.step - begin), end - begin, clock.steps_per_epoch)
 
 
+def set_rate(group: dict[str, Any], rate: float) -> None:
+    """Write a rate into an optimizer's parameter group, for all that the optimizer does with the group.
+
+    Muon of timm before 1.0.27 has a second one, `adamw_lr`, for what it leaves to AdamW; `fallback_lr_scale` is
+    its share of the rate (1 where it is not said), as in later versions.
+
+    Parameters
+    ----------
+    group : dict
+        One of `optimizer.param_groups`, which is changed.
+    rate : float
+        The rate.
+    """
+    group["lr"] = rate
+    if "adamw_lr" in group:
+        group["adamw_lr"] = rate * group.get("fallback_lr_scale", 1.0)
+
+
 def set_momentum(group: dict[str, Any], momentum: float | None) -> None:
-    """Write SGD's momentum or Adam's first beta into an optimizer's parameter group.
+    """Write the momentum, and Adam's first beta, into an optimizer's parameter group: those that it has.
+
+    Muon has both: it moves matrices by one, and leaves the rest to AdamW.
 
     Parameters
     ----------
@@ -236,10 +304,18 @@ def set_momentum(group: dict[str, Any], momentum: float | None) -> None:
     momentum : float or None
         None leaves it as it is.
     """
-    if momentum is not None and "betas" in group:
-        group["betas"] = (momentum, *group["betas"][1:])
-    elif momentum is not None and "momentum" in group:
+    if momentum is None:
+        return
+    if "momentum" in group:
         group["momentum"] = momentum
+    if "betas" in group:
+        group["betas"] = (momentum, *group["betas"][1:])
+
+
+def momenta(group: dict[str, Any]) -> tuple[float, ...]:
+    """Return the momentum and Adam's first beta of an optimizer's parameter group: those that it has."""
+    each = [group["momentum"]] if "momentum" in group else []
+    return (*each, group["betas"][0]) if "betas" in group else tuple(each)
 
 
 def _frozen_over(

@@ -5,21 +5,44 @@ A ready policy is a file NAME.yaml in `policies/` beside a config or in `configs
 
 import difflib
 import inspect
+from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, get_args
+from typing import Any
 
 from pydantic import BaseModel, ValidationError
 
 from kit.core.errors import KitError, some
+from kit.core.named import Named
 from kit.core.settings import explain
 from kit.core.yaml import read_yaml
 from kit.lr import PolicyConfig
 from kit.lr.config import FineTune
-from kit.lr.controllers import Controller
-from kit.lr.profiles import Profile
-from kit.lr.schedules import Schedule
+from kit.lr.controllers import ControllerBase
+from kit.lr.profiles import ProfileBase
+from kit.lr.schedules import ScheduleBase
 
 SHIPPED = Path(__file__).resolve().parents[2] / "configs" / "policies"
+
+
+@dataclass(frozen=True)
+class PolicyList:
+    """What can be named in a config, with a sentence each.
+
+    Attributes
+    ----------
+    ready : dict of str to str
+        The ready policies.
+    blocks : dict of str to dict
+        What policies are made of: kind ("schedules", "profiles", "phases", "controllers") → name → sentence.
+    """
+
+    ready: dict[str, str]
+    blocks: dict[str, dict[str, str]]
+
+
+def policies(config: str | Path | None = None) -> PolicyList:
+    """List the ready policies, those beside a config among them, and what policies can be made of."""
+    return PolicyList(ready_policies(Path(config) if config else None), building_blocks())
 
 
 def policy_content(name: str, config: Path) -> Any:
@@ -86,11 +109,16 @@ def building_blocks() -> dict[str, dict[str, str]]:
     dict
         Kind ("schedules", "profiles", "phases", "controllers") → name → sentence.
     """
-    kinds = {"schedules": Schedule, "profiles": Profile, "phases": FineTune, "controllers": Controller}
-    return {
-        kind: {model.model_fields["name"].default: _sentence(model) for model in _models(union)}
-        for kind, union in kinds.items()
+    families: dict[str, type[Named]] = {
+        "schedules": ScheduleBase,
+        "profiles": ProfileBase,
+        "controllers": ControllerBase,
     }
+    blocks = {
+        kind: {name: _sentence(member) for name, member in family.members.items()}
+        for kind, family in families.items()
+    }
+    return blocks | {"phases": {"fine_tune": _sentence(FineTune)}}
 
 
 def _read(file: Path) -> tuple[PolicyConfig, Any]:
@@ -104,13 +132,6 @@ def _read(file: Path) -> tuple[PolicyConfig, Any]:
         raise KitError(
             "\n".join(f"{file}: {line}" for line in explain(error, content, PolicyConfig, whole="policy"))
         ) from error
-
-
-def _models(union: Any) -> list[type[BaseModel]]:
-    """Return the members of `Annotated[A | B, ...]`, or a class alone."""
-    if isinstance(union, type):
-        return [union]
-    return list(get_args(get_args(union)[0]))
 
 
 def _sentence(model: type[BaseModel]) -> str:

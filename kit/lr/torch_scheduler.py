@@ -11,7 +11,7 @@ from torch.optim import Optimizer as Optimizer  # passed on, for the annotation 
 from torch.optim.lr_scheduler import LRScheduler
 
 from kit.lr.clock import Clock, policy_groups
-from kit.lr.policy import Policy, Rates, set_momentum
+from kit.lr.policy import Policy, Rates, set_momentum, set_rate
 
 
 class Switch(Protocol):
@@ -112,6 +112,7 @@ class PolicyLR(LRScheduler):
         for switch, rate, frozen in zip(self._switches, rates.lr, rates.frozen, strict=True):
             switch.set(bool(frozen), bool(rate > 0), self.policy.train_norm)
         for group in self.optimizer.param_groups:
+            set_rate(group, group["lr"])
             set_momentum(group, rates.momentum)
 
     def _rates(self) -> Rates:

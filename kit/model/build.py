@@ -1,19 +1,26 @@
 """Building a timm model from the config; its initial weights depend on the seed alone."""
 
+import dataclasses
 import difflib
 import hashlib
+import logging
+from collections.abc import Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass
+from functools import lru_cache
 from typing import Any
 
 import timm
 import torch
 from torch import nn
 
-from kit.core.errors import KitError
+from kit.core.errors import KitError, some
+from kit.core.own_code import is_reference
 from kit.core.paths import weight_file
 from kit.core.seeds import derive
 from kit.model.config import ModelConfig
 from kit.model.hub import within_reach
+from kit.model.own import build_own, by_patterns
 from kit.model.weights import (
     Weights,
     classifier_rows,
@@ -48,9 +55,23 @@ def build_model(config: ModelConfig, n_classes: int, channels: int, size: int, s
     Raises
     ------
     KitError
-        For an unknown name, options that timm refuses, and weights that do not fit.
+        For an unknown name, options that timm refuses, and weights that do not fit, or in part do not.
     """
-    if not timm.is_model(config.name.split(".")[0]):
+    model = _built(config, n_classes, channels, size, seed)
+    if config.depth:  # `kit.model.groups` asks the model
+        names = [name for name, _ in model.named_parameters()]
+        layers = by_patterns(names, config.depth)
+        parameters = dict(model.named_parameters())
+        order = [[parameters[name] for name in layer] for layer in layers]
+        vars(model)["depth_groups"] = lambda: order
+    return model
+
+
+def _built(config: ModelConfig, n_classes: int, channels: int, size: int, seed: int) -> nn.Module:
+    if own := config.own(config.name):
+        torch.manual_seed(derive("weights", seed))
+        return build_own(own, config, n_classes, channels)
+    if not (is_remote(config.name) or timm.is_model(config.name.split(".")[0])):
         close = difflib.get_close_matches(config.name, timm.list_models(), n=3)
         hint = f"; close: {', '.join(close)}" if close else ""
         raise KitError(f"model.name: {config.name!r} is not a timm model{hint}")
@@ -71,6 +92,11 @@ def build_model(config: ModelConfig, n_classes: int, channels: int, size: int, s
     return _create(config, options | {"num_classes": n_classes})
 
 
+def is_remote(name: str) -> bool:
+    """Tell whether a name is timm's for a model described elsewhere: `hf-hub:owner/name`, `local-dir:path`."""
+    return name.startswith(("hf-hub:", "hf_hub:", "local-dir:"))
+
+
 def takes_fixed_size(name: str) -> bool:
     """Tell whether the model is built for one image size (ViT, Swin) and has to be told which."""
     return bool(_published(name).fixed_input_size)
@@ -78,19 +104,55 @@ def takes_fixed_size(name: str) -> bool:
 
 def _published(name: str) -> timm.models.PretrainedCfg:
     """Return what timm says of the model's weights, whether or not they are used."""
+    if is_remote(name):
+        return _described(name)
     try:
         return timm.get_pretrained_cfg(name) or timm.models.PretrainedCfg()
     except RuntimeError as error:  # resnet18.nonsense
         raise KitError(f"model.name: {name!r}: {_line(error)}") from error
 
 
-def normalisation(model_name: str, channels: int) -> Normalisation:
-    """Return the mean and the standard deviation that timm's weights of this model expect.
+@lru_cache(maxsize=8)
+def _described(name: str) -> timm.models.PretrainedCfg:
+    """Return what the config.json of a model of a hub or a folder says of its weights."""
+    from timm.models import _hub
 
-    Where the number of channels is another one than theirs, their average stands for each channel.
+    source, _, place = name.partition(":")
+    try:
+        if source == "local-dir":
+            described, _, _ = _hub.load_model_config_from_path(place)
+        else:
+            described, _, _ = _hub.load_model_config_from_hf(place)
+    except Exception as error:  # whatever the hub's clients raise
+        raise KitError(
+            f"model.name: {name} cannot be had ({_line(error)}); check the name and the network"
+        ) from error
+    known = {field.name for field in dataclasses.fields(timm.models.PretrainedCfg)}
+    return timm.models.PretrainedCfg(**{key: value for key, value in described.items() if key in known})
+
+
+def normalisation(model_name: str, channels: int, model: nn.Module | None = None) -> Normalisation:
+    """Return the mean and the standard deviation that the weights of this model expect.
+
+    Parameters
+    ----------
+    model_name : str
+        Of timm. For a model of the user's own it is what its first part from timm says, else ImageNet's.
+    channels : int
+        Where it is another number than theirs, their average stands for each channel.
+    model : Module
+        Needed for one of the user's own.
     """
-    published = _published(model_name)
-    mean, std = published.mean, published.std
+    if is_reference(model_name):
+        each: list[dict[str, Any]] = [
+            getattr(part, "pretrained_cfg", None) or {} for part in (model.modules() if model else ())
+        ]
+        described = next((config for config in each if "mean" in config), None)
+        usual = timm.models.PretrainedCfg()
+        mean, std = (described["mean"], described["std"]) if described else (usual.mean, usual.std)
+    else:
+        published = _published(model_name)
+        mean, std = published.mean, published.std
     if len(mean) != channels:
         mean, std = (sum(mean) / len(mean),) * channels, (sum(std) / len(std),) * channels
     return Normalisation(tuple(mean), tuple(std))
@@ -114,8 +176,10 @@ def _create(config: ModelConfig, options: dict) -> nn.Module:
 
 def _from_hub(config: ModelConfig, options: dict) -> nn.Module:
     try:
-        with within_reach(config.name):
+        with within_reach(config.name), _nothing_random(config, options["in_chans"]):
             return timm.create_model(config.name, pretrained=True, **options)
+    except KitError:
+        raise
     except Exception as error:  # whatever the hub's clients raise: no network, no such file, a broken cache
         raise KitError(
             f"model.weights: the pretrained weights of {config.name} cannot be had from timm's hub "
@@ -133,9 +197,10 @@ def _load(config: ModelConfig, weights: Weights, blank: nn.Module, n_classes: in
     if fits_first_convolution(blank, weights):
         overlay["first_conv"] = None  # nothing to adapt; timm before 1.0.27 would adapt it all the same
     try:
-        model: Any = timm.create_model(
-            config.name, pretrained=True, pretrained_cfg_overlay=overlay, num_classes=rows, **options
-        )
+        with _nothing_random(config, options["in_chans"]):
+            model: Any = timm.create_model(
+                config.name, pretrained=True, pretrained_cfg_overlay=overlay, num_classes=rows, **options
+            )
     except (RuntimeError, KeyError, TypeError, ValueError) as error:
         raise KitError(
             f"model.weights: {config.weights} does not fit {config.name}, it seems to be of another "
@@ -144,6 +209,32 @@ def _load(config: ModelConfig, weights: Weights, blank: nn.Module, n_classes: in
     if rows != n_classes:
         model.reset_classifier(n_classes)
     return model
+
+
+@contextmanager
+def _nothing_random(config: ModelConfig, channels: int) -> Iterator[None]:
+    """Raise a KitError where timm, within, takes random values in place of pretrained ones.
+
+    That is what it does with a first layer that it cannot convert to the number of channels (a stem that folds
+    pixels into channels, a patch embedding that is no convolution); it says so in its log alone.
+    """
+    told: list[str] = []
+    listener, logger = logging.Handler(logging.WARNING), logging.getLogger("timm.models._builder")
+    listener.emit = lambda record: told.append(record.getMessage())  # type: ignore[method-assign]
+    level = logger.level
+    logger.setLevel(logging.WARNING)  # whatever the user wants to see of timm
+    logger.addHandler(listener)
+    try:
+        yield
+    finally:
+        logger.removeHandler(listener)
+        logger.setLevel(level)
+    if random := [line for line in told if "random init" in line]:
+        raise KitError(
+            f"model.weights: of the pretrained {config.name} a part would be random with data.channels {channels} "
+            f"(timm: {some(random)}); take the data.channels that it was trained with, another model, or "
+            "model.weights none"
+        )
 
 
 def _line(error: Exception) -> str:

@@ -106,7 +106,7 @@ def fits_first_convolution(model: nn.Module, weights: Weights) -> bool:
 
 def _module_names(model: nn.Module, role: str) -> tuple[str, ...]:
     timm_model: Any = model  # torch's types do not know what timm adds to a module
-    names = timm_model.pretrained_cfg.get(role) or ()
+    names = getattr(timm_model, "pretrained_cfg", {}).get(role) or ()
     return (names,) if isinstance(names, str) else tuple(names)
 
 

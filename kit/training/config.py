@@ -4,22 +4,26 @@ from typing import Annotated, Any, ClassVar, Literal, Self
 
 from pydantic import Field, field_validator, model_validator
 
+from kit.core.named import OwnOptions, RefersToCode
 from kit.core.settings import ConfigSection
 
+TrackerName = Literal["tensorboard", "wandb", "mlflow"]
 
-class OptimizerConfig(ConfigSection):
-    """An optimizer of timm; the policy gives its rates and momentum.
+
+class OptimizerConfig(RefersToCode, ConfigSection):
+    """An optimizer of timm or of the user's own; the policy gives its rates and momentum.
 
     Attributes
     ----------
     name : str
-        One of `timm.optim.list_optimizers()`.
+        One of `timm.optim.list_optimizers()`, or own code: a class of torch.optim.Optimizer.
     weight_decay : float
         Of weight matrices and filters; biases, norms and other vectors get none.
     options : dict
         Further keyword arguments, e.g. {betas: [0.9, 0.99], eps: 1e-5}.
     """
 
+    code_keys = ("name",)
     name: str = "adamw"
     weight_decay: Annotated[float, Field(ge=0)] = 0.01
     options: dict[str, Any] = {}
@@ -50,6 +54,13 @@ class ProbesConfig(ConfigSection):
     runs: Literal["first", "all"] = "first"
 
 
+class LossConfig(OwnOptions):
+    """A loss of the user's own: a function of logits, targets and the options beside its name.
+
+    It gives the loss of each image, [batch], or their mean; or it is a class of nn.Module, made with the options.
+    """
+
+
 class TrainingConfig(ConfigSection):
     """How a fold model is trained.
 
@@ -65,9 +76,12 @@ class TrainingConfig(ConfigSection):
         Which optimizer, and its options.
     precision : str
         auto: bf16 where the device has it natively, fp16 with gradient scaling on other CUDA devices, fp32
-        elsewhere.
+        elsewhere. fp32 is without TF32.
     clip_grad : float, optional
         Largest norm of the gradient; left out: no clipping.
+    loss : LossConfig, optional
+        The user's own, like {name: "mine.py:focal", gamma: 2}; left out: cross-entropy, or binary cross-entropy
+        where a row may have several labels.
     label_smoothing : float
         Share of the target spread over all classes.
     class_weights : str or dict
@@ -84,16 +98,19 @@ class TrainingConfig(ConfigSection):
         Between checkpoints from which a killed run goes on.
     probes : ProbesConfig, optional
         What is looked at inside the training, like {every: 10}; left out: nothing.
+    tracker : str, optional
+        tensorboard, wandb or mlflow is told what is logged (docs/programs.md); left out: none.
     device : str
         auto, or cpu.
     deterministic : bool
         The same bits in every run on the same machine (torch warns of a GPU kernel that has no such form); false
-        may be faster on a GPU.
+        may be faster on a GPU, most of all for models with attention.
     """
 
     incidental: ClassVar[frozenset[str]] = frozenset(
-        {"evaluate_every", "log_every", "checkpoint_minutes", "probes", "device"}
+        {"evaluate_every", "log_every", "checkpoint_minutes", "probes", "tracker", "device"}
     )
+    later: ClassVar[frozenset[str]] = frozenset({"loss"})
 
     epochs: Annotated[int, Field(ge=1)] = 5
     batch_size: Annotated[int, Field(ge=1)] = 64
@@ -101,6 +118,7 @@ class TrainingConfig(ConfigSection):
     optimizer: OptimizerConfig = OptimizerConfig()
     precision: Literal["auto", "fp32", "fp16", "bf16"] = "auto"
     clip_grad: Annotated[float, Field(gt=0)] | None = None
+    loss: LossConfig | None = None
     label_smoothing: Annotated[float, Field(ge=0, lt=1)] = 0.0
     class_weights: Literal["none", "balanced"] | dict[str, Annotated[float, Field(gt=0)]] = "none"
     mixup: Annotated[float, Field(ge=0)] = 0.0
@@ -110,8 +128,20 @@ class TrainingConfig(ConfigSection):
     log_every: Annotated[int, Field(ge=1)] = 20
     checkpoint_minutes: Annotated[float, Field(ge=0)] = 10.0
     probes: ProbesConfig | None = None
+    tracker: TrackerName | None = None
     device: Literal["auto", "cpu"] = "auto"
     deterministic: bool = True
+
+    @field_validator("loss", mode="before")
+    @classmethod
+    def _name_alone(cls, loss: Any) -> Any:
+        return {"name": loss} if isinstance(loss, str) else loss
+
+    @model_validator(mode="after")
+    def _own_loss_smooths_itself(self) -> Self:
+        if self.loss and self.label_smoothing and not self.mixes:
+            raise ValueError("label_smoothing is for the kit's losses; let the loss of your own do it")
+        return self
 
     @field_validator("class_weights", mode="before")
     @classmethod
@@ -119,9 +149,14 @@ class TrainingConfig(ConfigSection):
         """In YAML the class 3 is a number."""
         return {str(name): weight for name, weight in weights.items()} if isinstance(weights, dict) else weights
 
+    @property
+    def mixes(self) -> bool:
+        """Whether images and targets of a batch are mixed."""
+        return bool(self.mixup or self.cutmix)
+
     @model_validator(mode="after")
     def _even_batches_for_mixing(self) -> Self:
-        if (self.mixup or self.cutmix) and self.batch_size % 2:
+        if self.mixes and self.batch_size % 2:
             raise ValueError(f"mixup and cutmix need an even batch_size, not {self.batch_size}")
         return self
 

@@ -10,6 +10,7 @@ from accelerate.utils import GradientAccumulationPlugin
 
 from kit.core.errors import KitError
 from kit.training.config import TrainingConfig
+from kit.training.numerics import set_numerics
 
 
 def make_accelerator(config: TrainingConfig) -> Accelerator:
@@ -25,11 +26,7 @@ def make_accelerator(config: TrainingConfig) -> Accelerator:
             num_steps=config.accumulate, adjust_scheduler=False, sync_with_dataloader=False
         ),
     )
-    if accelerator.device.type == "cuda":
-        torch.backends.cudnn.benchmark = not config.deterministic
-        torch.backends.cudnn.deterministic = config.deterministic
-        torch.use_deterministic_algorithms(config.deterministic, warn_only=True)
-        torch.utils.deterministic.fill_uninitialized_memory = False  # type: ignore[attr-defined] # by a hidden setter
+    set_numerics(accelerator.device.type == "cuda", config.deterministic)
     return accelerator
 
 
@@ -87,15 +84,20 @@ def resolve_precision(setting: str, cpu: bool = False) -> str:
     Raises
     ------
     KitError
-        For fp16 without a GPU.
+        For fp16 without a GPU, and for bf16 on one that does not compute in it: torch would emulate it, slowly.
     """
-    if setting == "fp16" and (cpu or not torch.cuda.is_available()):
+    on_gpu = torch.cuda.is_available() and not cpu
+    if setting == "fp16" and not on_gpu:
         raise KitError("training.precision: fp16 needs a GPU; bf16 and fp32 run on a CPU")
-    if setting != "auto":
-        return setting
-    if cpu or not torch.cuda.is_available():
-        return "fp32"
-    return "bf16" if torch.cuda.is_bf16_supported(including_emulation=False) else "fp16"
+    if setting == "fp32" or not on_gpu:
+        return "fp32" if setting == "auto" else setting
+    native = torch.cuda.is_bf16_supported(including_emulation=False)
+    if setting == "bf16" and not native:
+        raise KitError(
+            f"training.precision: {torch.cuda.get_device_name()} does not compute in bf16, torch would emulate "
+            "it, slowly; take fp16 or auto"
+        )
+    return ("bf16" if native else "fp16") if setting == "auto" else setting
 
 
 def seed_device(seed: int, device: torch.device) -> None:

@@ -1,6 +1,11 @@
 """The loss and how targets are prepared for it: class weights, label smoothing, mixup and cutmix.
 
 Targets are class indices int64 [batch], or, where an image may have several labels, bool [batch, classes].
+
+An update sees its samples in parts: micro-batches, of several processes. Its loss is that of one batch of all of
+them: each part gives the mean of its samples' weighted losses, so that the mean of parts of one size is the whole
+update's, and the trainer divides by the mean weight of the update's samples (`row_weights`), which it knows
+beforehand.
 """
 
 from collections.abc import Callable, Sequence
@@ -11,7 +16,7 @@ from timm.data.mixup import Mixup
 from torch import nn
 
 from kit.core.errors import KitError, some
-from kit.training.config import TrainingConfig
+from kit.training.config import LossConfig, TrainingConfig
 
 Mix = Callable[[torch.Tensor, torch.Tensor], tuple[torch.Tensor, torch.Tensor]]
 
@@ -40,6 +45,89 @@ class BinaryCrossEntropy(nn.Module):
         return self.loss(logits, targets)
 
 
+class WeightedCrossEntropy(nn.Module):
+    """Cross-entropy with class weights: the mean over images of weight · loss.
+
+    Parameters
+    ----------
+    weights : Tensor
+        Of each class, float32 [classes].
+    smoothing : float
+        Label smoothing of class indices.
+
+    Notes
+    -----
+    Of class indices torch's mean divides by the sum of the targets' weights; this one divides by the number of
+    images, see the head of this file. Of shares of classes both divide by the number of images.
+    """
+
+    def __init__(self, weights: torch.Tensor, smoothing: float = 0.0):
+        super().__init__()
+        self.sum = nn.CrossEntropyLoss(weights, label_smoothing=smoothing, reduction="sum")
+
+    def forward(self, logits: torch.Tensor, targets: torch.Tensor) -> torch.Tensor:
+        """Return the loss of logits [batch, classes] and targets: indices [batch], or shares [batch, classes]."""
+        return self.sum(logits, targets) / len(logits)
+
+
+class OwnLoss(nn.Module):
+    """A loss of the user's own, the mean over images.
+
+    Parameters
+    ----------
+    config : LossConfig
+        Names it.
+    weights : Tensor, optional
+        Of each class, float32 [classes]: an image's loss counts by its class's.
+
+    Raises
+    ------
+    KitError
+        Where it cannot be loaded or does not take its options.
+    """
+
+    def __init__(self, config: LossConfig, weights: torch.Tensor | None = None):
+        super().__init__()
+        self.code = config.code
+        try:
+            self.loss = self.code.bind(config.options, ("logits", "targets"))  # a module is registered as one
+        except KitError as error:
+            raise KitError(f"training.loss: {error}") from error
+        self.register_buffer("weights", weights)
+        self.weights: torch.Tensor | None
+
+    def forward(self, logits: torch.Tensor, targets: torch.Tensor) -> torch.Tensor:
+        """Return the loss of logits [batch, classes] and targets: indices [batch], or [batch, classes]."""
+        each = self.loss(logits, targets)
+        if self.weights is not None and targets.ndim == 1:
+            each = each * self.weights[targets]
+        return each.mean()
+
+    def check(self, n_classes: int, multilabel: bool, mixed: bool) -> None:
+        """Try the loss on made-up logits and targets; KitError where it gives no loss that can be learned from."""
+        generator = torch.Generator().manual_seed(0)
+        logits = torch.randn(6, n_classes, generator=generator).requires_grad_()
+        targets: torch.Tensor = torch.arange(6) % n_classes
+        if multilabel:
+            targets = torch.rand(6, n_classes, generator=generator) < 0.5
+        if mixed:
+            targets = torch.rand(6, n_classes, generator=generator).softmax(1)
+        place = f"training.loss: {self.code.reference}"
+        try:
+            each = self.loss(logits, targets)
+        except Exception as error:
+            raise KitError(f"{place}: {self.code.fault(error)}") from error
+        if not isinstance(each, torch.Tensor) or each.shape not in ((), (6,)):
+            given = f"shape {list(each.shape)}" if isinstance(each, torch.Tensor) else repr(each)
+            raise KitError(f"{place} gives {given} for 6 images; the loss of each, [6], or their mean is needed")
+        if self.weights is not None and each.shape == ():
+            raise KitError(f"{place} gives a mean; for class_weights the loss of each image, [batch], is needed")
+        if not each.isfinite().all():
+            raise KitError(f"{place} is not finite: {each.tolist()}")
+        if not each.requires_grad:
+            raise KitError(f"{place} has no gradient; make it of torch operations on the logits")
+
+
 def build_loss(config: TrainingConfig, weights: torch.Tensor | None, multilabel: bool = False) -> nn.Module:
     """Return the loss: cross-entropy, or binary cross-entropy where a row may have several labels.
 
@@ -55,22 +143,51 @@ def build_loss(config: TrainingConfig, weights: torch.Tensor | None, multilabel:
     Returns
     -------
     Module
-        Takes logits [batch, classes], and as targets indices [batch] or shares [batch, classes].
+        Takes logits [batch, classes], and as targets indices [batch] or shares [batch, classes]; gives the mean
+        over images, to be divided by the mean of the update's `row_weights`.
 
     Notes
     -----
     Without class weights cross-entropy's values are those of timm's LabelSmoothingCrossEntropy and
     SoftTargetCrossEntropy; timm's know no class weights. Mixed targets are smoothed by timm's Mixup.
     """
+    if config.loss:
+        return OwnLoss(config.loss, weights)
     if multilabel:
         return BinaryCrossEntropy(config.label_smoothing, weights)
-    mixed = config.mixup or config.cutmix
-    return nn.CrossEntropyLoss(weights, label_smoothing=0.0 if mixed else config.label_smoothing)
+    smoothing = 0.0 if config.mixes else config.label_smoothing
+    return (
+        nn.CrossEntropyLoss(label_smoothing=smoothing)
+        if weights is None
+        else WeightedCrossEntropy(weights, smoothing)
+    )
+
+
+def row_weights(config: TrainingConfig, weights: torch.Tensor | None, targets: np.ndarray) -> np.ndarray | None:
+    """Return what each row counts in the mean of an update's losses.
+
+    Parameters
+    ----------
+    config : TrainingConfig
+        Mixed targets are shares of classes, whose mean is over images.
+    weights : Tensor or None
+        Of each class, float32 [classes].
+    targets : ndarray
+        Of the rows that train: class indices int64 [rows], or bool [rows, classes].
+
+    Returns
+    -------
+    ndarray or None
+        float64 [rows]; None where each counts alike.
+    """
+    if weights is None or targets.ndim == 2 or config.mixes:
+        return None
+    return weights.double().numpy()[targets]
 
 
 def build_mix(config: TrainingConfig, n_classes: int, multilabel: bool = False) -> Mix | None:
     """Return timm's mixup and cutmix of a batch, or None where both are off; it draws from numpy's generator."""
-    if not (config.mixup or config.cutmix):
+    if not config.mixes:
         return None
     alphas = {"mixup_alpha": config.mixup, "cutmix_alpha": config.cutmix}
     if multilabel:

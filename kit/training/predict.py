@@ -1,6 +1,7 @@
 """Probabilities of images under a trained model."""
 
 from collections.abc import Callable, Sequence
+from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass, field
 from typing import cast
 
@@ -10,10 +11,13 @@ from accelerate import Accelerator
 from accelerate.utils import gather_object
 from torch import nn
 
+from kit.core.errors import Say, ignore
 from kit.data.config import DataConfig
 from kit.data.images import ImageSet
 from kit.data.loading import EvaluationLoader, worker_count
+from kit.model.modes import evaluating
 from kit.training.config import PredictionConfig, TrainingConfig
+from kit.training.memory import advising_on_memory
 
 
 @dataclass(frozen=True)
@@ -63,6 +67,8 @@ class Predictor:
         Test-time augmentation and batch size.
     multilabel : bool
         Whether a row may have several labels.
+    say : callable
+        Takes a line where the precision had to be another one.
     loader : EvaluationLoader
         Its workers serve every prediction of the same images; to be closed after the last.
     """
@@ -74,6 +80,7 @@ class Predictor:
     training: TrainingConfig
     prediction: PredictionConfig
     multilabel: bool
+    say: Say = ignore
     loader: EvaluationLoader = field(default_factory=EvaluationLoader)
 
     def predict(
@@ -85,7 +92,7 @@ class Predictor:
         """Return the probabilities of some rows of `images`.
 
         Several processes share the rows, and each gets all the probabilities. Afterwards every module is in the
-        mode (training or not) that it was in before.
+        mode (training or not) that it was in before. Where fp16 overflows, all are predicted again in fp32.
 
         Parameters
         ----------
@@ -102,22 +109,43 @@ class Predictor:
         ndarray
             float32 [rows, classes], in the order of `rows`: by softmax, or, where a row may have several labels,
             of each class by itself (sigmoid). With `prediction.tta: hflip` the mean over an image and its mirror.
+
+        Raises
+        ------
+        KitError
+            Where memory is too small for a batch.
         """
+        probabilities = self._predicted(images, rows, expired, self.accelerator.autocast())
+        if self.accelerator.mixed_precision != "fp16" or np.isfinite(probabilities).all():
+            return probabilities
+        again = self._predicted(images, rows, expired, nullcontext())
+        if np.isfinite(again).all():
+            self.say("values overflow in fp16; predicted again in fp32")
+        return again
+
+    def _predicted(
+        self,
+        images: ImageSet,
+        rows: Sequence[int] | np.ndarray,
+        expired: Callable[[], bool],
+        precision: AbstractContextManager[None],
+    ) -> np.ndarray:
         processes, on_gpu = self.accelerator.num_processes, self.accelerator.device.type == "cuda"
         mine = np.array_split(np.asarray(rows, dtype=np.int64), processes)[self.accelerator.process_index]
         batch_size = self.prediction.batch_size or 2 * self.training.batch_size
         workers = worker_count(self.data.workers, on_gpu, processes) if len(mine) > batch_size else 0
-        training = [module for module in self.model.modules() if module.training]  # frozen norms may not be
-        self.model.eval()
         outputs = []
-        with torch.inference_mode(), self.accelerator.autocast():
+        with (
+            advising_on_memory(f"lower prediction.batch_size (it was {batch_size})"),
+            evaluating(self.model),
+            torch.inference_mode(),
+            precision,
+        ):
             for pixels in self.loader.batches(images, mine.tolist(), self.data.size, batch_size, workers, on_gpu):
                 if expired():
                     break
                 outputs.append(self._probabilities(self.normalise(pixels)))
-        for module in training:
-            module.training = True
-        part = torch.cat(outputs).cpu().numpy() if outputs else self._no_rows()
+            part = torch.cat(outputs).cpu().numpy() if outputs else self._no_rows()
         return np.concatenate(gather_object([part])) if processes > 1 else part
 
     def _probabilities(self, inputs: torch.Tensor) -> torch.Tensor:

@@ -17,6 +17,7 @@ from torch.nn.utils import get_total_norm
 from kit.core.errors import KitError
 from kit.core.seeds import derive
 from kit.model.groups import DepthGroup, depth_groups
+from kit.model.modes import evaluating, forget_kept
 from kit.training.config import ProbesConfig
 from kit.training.records import Activations, Learning
 
@@ -160,6 +161,7 @@ class Probes:
                         noise = torch.randn(value.shape, generator=generator).to(value)
                         size = self.config.relative * value.norm() / noise.norm().clamp(min=1e-12)
                         value.add_(noise * size)
+                    forget_kept(self.model)
                     moved = _log_probabilities(self.model(inputs), multilabel)
                     effect += (plain.exp() * (plain - moved)).sum(dim=(1, 2)).mean()
                     for value, before in zip(group, kept, strict=True):
@@ -339,20 +341,17 @@ def _still(model: nn.Module) -> Iterator[None]:
 
     Batch norms use the statistics of what they are given, as running ones lag behind a young network.
     """
-    modes = {module: module.training for module in model.modules()}
     norms = [module for module in model.modules() if isinstance(module, nn.modules.batchnorm._BatchNorm)]
     buffers = [(buffer, buffer.clone()) for buffer in model.buffers()]
-    model.eval()
-    for norm in norms:
-        norm.training = True
-    try:
-        yield
-    finally:
-        for module, mode in modes.items():
-            module.training = mode
-        with torch.no_grad():
-            for buffer, before in buffers:
-                buffer.copy_(before)
+    with evaluating(model):
+        for norm in norms:
+            norm.training = True
+        try:
+            yield
+        finally:
+            with torch.no_grad():
+                for buffer, before in buffers:
+                    buffer.copy_(before)
 
 
 def _log_probabilities(logits: torch.Tensor, multilabel: bool) -> torch.Tensor:

@@ -1,6 +1,7 @@
 """The one place where a rate is written into the optimizer, and the record of what was realised."""
 
 from collections.abc import Mapping, Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import Any, Protocol
 
@@ -11,8 +12,9 @@ from kit.core.errors import KitError
 from kit.lr import Clock, PolicyGroup, Rates
 from kit.lr.clock import policy_groups
 from kit.lr.controllers import ControllerBase
-from kit.lr.policy import set_momentum
+from kit.lr.policy import momenta, set_momentum, set_rate
 from kit.model.groups import DepthGroup
+from kit.training.optimizer import factors_within
 from kit.training.records import RateRecord
 
 Optimizer = torch.optim.Optimizer
@@ -109,7 +111,7 @@ class RateWriter:
         self._check_groups(step, optimizer)
         self._now = rates = self.intended(step)
         for group in optimizer.param_groups:
-            group["lr"] = float(rates.lr[group["depth"]])
+            set_rate(group, float(rates.lr[group["depth"]]))
             set_momentum(group, rates.momentum)
         wanted = [
             (frozen, frozen and moving)
@@ -122,6 +124,10 @@ class RateWriter:
         for switch, (frozen, moving) in zip(self._switches, wanted, strict=True):
             changed |= switch.set(frozen, moving, self.policy.train_norm)
         return changed
+
+    def by_group(self, step: int) -> dict[str, float]:
+        """Return the rate of each depth group at an update, as it was recorded."""
+        return {group.label: float(rate) for group, rate in zip(self.groups, self.lr[step], strict=True)}
 
     def control(self, step: int, optimizer: Optimizer, signals: Mapping[str, np.ndarray]) -> None:
         """Multiply the static rates of `write` by what the controller makes of the signals of this update.
@@ -143,7 +149,7 @@ class RateWriter:
         multiplier[step], self._state = controller.step(self._state, signals, self._now.lr, self._fraction(step))
         rates = self._now.lr * multiplier[step]
         for group in optimizer.param_groups:
-            group["lr"] = float(rates[group["depth"]])
+            set_rate(group, float(rates[group["depth"]]))
 
     def record(self, step: int, optimizer: Optimizer) -> None:
         """Record the rates as they stand in the optimizer, right before it uses them.
@@ -159,22 +165,32 @@ class RateWriter:
             depth = group["depth"]
             before, rate = self.lr[step, depth], float(group["lr"])
             if not np.isnan(before) and before != rate:
-                name = self.groups[depth].name
+                name = self.groups[depth].label
                 raise KitError(f"step {step}: depth group {name} is split in two rates, {before:g} and {rate:g}")
             self.lr[step, depth] = rate
         self.frozen[step] = [frozen for frozen, _ in self._applied]
         for switch, depth_group in zip(self._switches, self.groups, strict=True):
             if not switch.as_set:
                 raise KitError(
-                    f"step {step}: depth group {depth_group.name} has other gradients than the policy says: "
+                    f"step {step}: depth group {depth_group.label} has other gradients than the policy says: "
                     "something else writes into its requires_grad"
                 )
-        self.momentum[step] = momentum_of(optimizer.param_groups[0])
+        self._record_momentum(step, optimizer)
+
+    def _record_momentum(self, step: int, optimizer: Optimizer) -> None:
+        """Record the momentum (or Adam's first beta, or both), which is one over all depth groups."""
+        first = momenta(optimizer.param_groups[0])
+        self.momentum[step] = first[0] if first else np.nan
         for group in optimizer.param_groups:
-            if momentum_of(group) != self.momentum[step] and not np.isnan(self.momentum[step]):
+            name, here = self.groups[group["depth"]].label, momenta(group)
+            if here != first:
                 raise KitError(
-                    f"step {step}: depth group {self.groups[group['depth']].name} has the momentum "
-                    f"{momentum_of(group):g}, others {self.momentum[step]:g}"
+                    f"step {step}: depth group {name} has the momentum {_listed(here)}, others {_listed(first)}"
+                )
+            if self._now.momentum is not None and len(set(here)) > 1:
+                raise KitError(
+                    f"step {step}: depth group {name} has the momentum and the first beta {_listed(here)}, but "
+                    f"the policy says {self._now.momentum:g} for both: something else writes into the optimizer's"
                 )
 
     def confirm(self, step: int, optimizer: Optimizer) -> None:
@@ -219,7 +235,7 @@ class RateWriter:
             if len(wrong):
                 depth = wrong[0]
                 raise KitError(
-                    f"step {step}: depth group {self.groups[depth].name} learned at {self.lr[step, depth]:g}, "
+                    f"step {step}: depth group {self.groups[depth].label} learned at {self.lr[step, depth]:g}, "
                     f"but the policy says {intended[depth]:g}: something else writes into the optimizer's rates"
                 )
             realised = self.momentum[step]
@@ -241,14 +257,14 @@ class RateWriter:
             if depth is None:
                 raise KitError(f"step {step}: a parameter group without a depth was added to the optimizer")
             if any(self._depth_of.get(member) != depth for member in members):
-                name = self.groups[depth].name if depth in range(len(self.groups)) else depth
+                name = self.groups[depth].label if depth in range(len(self.groups)) else depth
                 raise KitError(
                     f"step {step}: the optimizer has a parameter group of depth group {name} with others"
                 )
         held = sorted(member for _, members in now for member in members)
         if self._seen is not None or held != sorted(self._depth_of):
             lost = {self._depth_of[member] for member in set(self._depth_of).difference(held)}
-            names = [self.groups[depth].name for depth in sorted(lost)] or ["some"]
+            names = [self.groups[depth].label for depth in sorted(lost)] or ["some"]
             raise KitError(
                 f"step {step}: the optimizer's parameter groups have changed: parameters of depth group "
                 f"{names[0]} are missing or there twice"
@@ -272,16 +288,16 @@ class RateWriter:
             values[:] = state["arrays"][name].cpu().numpy()
         self._state = state["controller"]
 
-    def save(self, path: Path) -> None:
-        """Write rates.npz."""
-        self._as_record().save(path)
+    def save(self, path: Path, optimizer: Optimizer | None = None) -> None:
+        """Write rates.npz, with what the `optimizer` says of its own factors."""
+        within = factors_within(optimizer, len(self.groups)) if optimizer else None
+        replace(self._as_record(), within=within).save(path)
 
     def _as_record(self) -> RateRecord:
         """Return everything that is recorded; the arrays are this writer's own."""
-        names = [group.name for group in self.groups]
+        names = [group.label for group in self.groups]
         return RateRecord(names, self.lr, self.frozen, self.momentum, self.multiplier, self.signals)
 
 
-def momentum_of(group: dict[str, Any]) -> float:
-    """Return SGD's momentum or Adam's first beta of a parameter group; NaN where it has none."""
-    return group["betas"][0] if "betas" in group else group.get("momentum", np.nan)
+def _listed(values: Sequence[float]) -> str:
+    return " and ".join(f"{value:g}" for value in values) or "none"

@@ -37,6 +37,9 @@ class RateRecord:
         What the controller multiplied the policy's rates by, float64 [steps, groups]; None without a controller.
     signals : mapping of str to ndarray
         What the controller was fed, float64 [steps, groups] each.
+    within : ndarray or None
+        What the optimizer itself multiplies rates by, float64 [groups, 2]: the smallest and the largest factor
+        over a group's parameters, NaN where none has learned; None where the optimizer does not say.
     """
 
     groups: list[str]
@@ -45,6 +48,7 @@ class RateRecord:
     momentum: np.ndarray | None = None
     multiplier: np.ndarray | None = None
     signals: Mapping[str, np.ndarray] = field(default_factory=dict)
+    within: np.ndarray | None = None
 
     def arrays(self) -> dict[str, np.ndarray]:
         """Return everything but the names of the groups, each by its name in the file."""
@@ -53,6 +57,7 @@ class RateRecord:
             "frozen": self.frozen,
             "momentum": self.momentum,
             "multiplier": self.multiplier,
+            "within": self.within,
             **{SIGNAL + name: values for name, values in self.signals.items()},
         }
         return {name: values for name, values in each.items() if values is not None}
@@ -80,6 +85,7 @@ class RateRecord:
             signals={
                 name.removeprefix(SIGNAL): values for name, values in saved.items() if name.startswith(SIGNAL)
             },
+            within=saved.get("within"),
         )
 
 

@@ -27,13 +27,14 @@ from kit.scoring.f1 import argmax, score
 from kit.training.checkpoint import load_checkpoint, save_checkpoint
 from kit.training.config import PredictionConfig, TrainingConfig
 from kit.training.device import seed_device
-from kit.training.loss import build_loss, build_mix, class_weights
+from kit.training.loss import build_loss, build_mix, class_weights, row_weights
 from kit.training.optimizer import build_optimizer
 from kit.training.predict import Normalise, Predictor
 from kit.training.probes import Probes
 from kit.training.rates import RatePolicy, RateWriter
 from kit.training.records import append_history, write_history
 from kit.training.signals import SignalMeter
+from kit.training.tracker import RunTracker
 
 
 @dataclass(frozen=True)
@@ -184,13 +185,16 @@ class Trainer:
         self.normalise = Normalise.of(recipe.normalisation.mean, recipe.normalisation.std, device)
         weights = class_weights(config, fold.classes, fold.targets[fold.train_rows])
         self.loss = build_loss(config, weights, fold.multilabel).to(device)
+        self.row_weights = row_weights(config, weights, fold.targets[fold.train_rows])
         self.mix = build_mix(config, len(fold.classes), fold.multilabel)
 
         self.model = model.to(device, memory_format=torch.channels_last)  # type: ignore[call-overload] # stubs lag
         self.ema = ModelEmaV3(self.model, decay=config.ema, use_warmup=True) if config.ema else None
         self.final_model: nn.Module = self.ema.module if self.ema else self.model
         optimizer = build_optimizer(config.optimizer, model, groups, device, policy.peak)
-        self.wrapped_model, self.optimizer = accelerator.prepare(self.model, optimizer)
+        # Not the model: accelerate would put autocast into its `forward`, for all that look into it.
+        self.optimizer = accelerator.prepare_optimizer(optimizer)
+        self.network: nn.Module = self.model  # what a batch goes through: where processes train together, DDP
         self.predictor = Predictor(
             self.final_model,
             self.normalise,
@@ -209,6 +213,7 @@ class Trainer:
             self.probes = Probes(config.probes, self.model, total, seed)
         self.losses = torch.zeros(total, device=device)  # stays there until it is logged
         self.history: list[dict[str, Any]] = []
+        self.tracker = RunTracker(config.tracker if accelerator.is_main_process else None, run)
 
     def train(self, title: str = "training", on_step: Callable[[int], None] | None = None) -> TrainResult:
         """Train to the last step, going on from the run's checkpoint where there is one.
@@ -225,7 +230,12 @@ class Trainer:
         KitError
             For a loss that is not finite, and for realised rates that are not the policy's.
         """
-        first, total = self._restore(), self.plan.total_steps
+        first = self._restore()
+        with self.tracker.following(self.history, self.rates.by_group):
+            return self._train(first, title, on_step)
+
+    def _train(self, first: int, title: str, on_step: Callable[[int], None] | None) -> TrainResult:
+        total = self.plan.total_steps
         logged = first  # updates whose losses have been logged
         started = saved = time.monotonic()
         evaluating = 0.0  # seconds
@@ -258,7 +268,8 @@ class Trainer:
     def updates(self, first: int = 0) -> Iterator[int]:
         """Make one update after the other, from number `first` on, and yield the number of each afterwards."""
         batches = self._batches(first)
-        self.wrapped_model.train()
+        self.model.train()
+        self._distribute()
         for step in range(first, self.plan.total_steps):
             self._update(step, batches)
             yield step
@@ -300,16 +311,17 @@ class Trainer:
         optimizer has no fused form).
         """
         self._seed(step)
-        if self.rates.write(step, self.optimizer) and self.accelerator.num_processes > 1:
-            self._wrap_anew()
+        if self.rates.write(step, self.optimizer):
+            self._distribute()
+        mean_weight = self._mean_weight(step)
         for part in range(self.config.accumulate):
             pixels, targets = next(batches)
             inputs, targets = self.normalise(pixels), targets.to(self.device, non_blocking=True)
             if self.mix:
                 inputs, targets = self.mix(inputs, targets)
-            with self.accelerator.accumulate(self.wrapped_model):
+            with self.accelerator.accumulate(self.network):
                 with self.accelerator.autocast(), self._watch_activations(step, part):
-                    loss = self.loss(self.wrapped_model(inputs).float(), targets)
+                    loss = self.loss(self.network(inputs).float(), targets) / mean_weight
                 self.accelerator.backward(loss)
                 self.losses[step] += loss.detach() / self.config.accumulate
                 if self.accelerator.sync_gradients:  # all parts are there
@@ -327,7 +339,7 @@ class Trainer:
     def _before_step(self, step: int) -> None:
         """Do what has to be done between the gradients of the whole update and the optimizer's step."""
         if self.config.clip_grad:
-            self.accelerator.clip_grad_norm_(self.wrapped_model.parameters(), self.config.clip_grad)
+            self.accelerator.clip_grad_norm_(self.model.parameters(), self.config.clip_grad)
         if self.signal_meter:
             if self.accelerator.scaler and not self.config.clip_grad:  # clipping takes fp16's scale out
                 self.accelerator.unscale_gradients(self.optimizer)
@@ -335,6 +347,10 @@ class Trainer:
         self.rates.record(step, self.optimizer)
         if self.probes and self.probes.due(step):
             self.probes.before_update(self._gradient_scale())
+
+    def _mean_weight(self, step: int) -> float:
+        """Return the mean weight of the samples of an update, in all its parts and processes."""
+        return 1.0 if self.row_weights is None else float(self.row_weights[self.plan.samples(step)].mean())
 
     def _watch_activations(self, step: int, part: int) -> AbstractContextManager[None]:
         """Let probes look at the first of the forward passes of an update."""
@@ -367,13 +383,15 @@ class Trainer:
         if self.mix:
             np.random.seed(value % 2**32)
 
-    def _wrap_anew(self) -> None:
-        """Wrap the model again when other parameters than before have gradients.
+    def _distribute(self) -> None:
+        """Let the processes share their gradients, of those parameters that have one now.
 
         DistributedDataParallel waits for the gradients of all parameters that had one when it was made.
         """
-        devices = [self.device] if self.device.type == "cuda" else None
-        self.wrapped_model = nn.parallel.DistributedDataParallel(self.model, device_ids=devices)
+        if self.accelerator.num_processes > 1:
+            devices = [self.device] if self.device.type == "cuda" else None
+            self.network = self.model  # the one before goes first
+            self.network = nn.parallel.DistributedDataParallel(self.model, device_ids=devices)
 
     # Looking: what waits for the device, between updates.
 
@@ -431,6 +449,7 @@ class Trainer:
         self.history.append(line)
         if self.accelerator.is_main_process:
             append_history(self.dir.history, line)
+        self.tracker.log(line, self.rates.by_group)
 
     # Saving and going on.
 
@@ -438,7 +457,7 @@ class Trainer:
         """Compare all realised rates with the policy's, and write them and what the probes saw."""
         self.rates.audit(range(self.plan.total_steps))
         if self.accelerator.is_main_process:
-            self.rates.save(self.dir.rates)
+            self.rates.save(self.dir.rates, self.optimizer)
         if self.probes:
             self.probes.save(self.dir.activations, self.dir.learning)
 

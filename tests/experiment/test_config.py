@@ -12,9 +12,12 @@ from support.colours import experiment_content
 
 from kit.core.errors import KitError
 from kit.core.files import write_text
+from kit.core.runs import ExperimentDir
 from kit.core.settings import FrozenOptions, fingerprint
 from kit.data.config import DataConfig
 from kit.experiment.config import ExperimentConfig, load_experiment, validate
+from kit.experiment.fingerprint import stored_experiment
+from kit.lr.profiles import FreezeOut
 from kit.lr.schedules import Constant, Cosine, OneCycle
 
 CONFIGS = Path(__file__).parents[2] / "configs"
@@ -468,7 +471,8 @@ def test_faults_are_told_in_the_words_of_yaml(sections):
 @pytest.mark.parametrize("stated", ["triangle", {"name": "triangle", "warmup": 0.1}])
 def test_unknown_schedule_is_shown_with_those_there_are(stated):
     (line,) = faults(**in_policy(schedule=stated))
-    assert line.startswith("policies.u.schedule = 'triangle': expected one of 'one_cycle', 'cosine', ")
+    assert line.startswith("policies.u.schedule = 'triangle': expected one of 'constant', 'cosine', ")
+    assert line.endswith(", 'file.py:name'")
 
 
 def test_schedule_without_a_name_says_so():
@@ -652,8 +656,10 @@ INCIDENTAL = {  # where things lie, how fast it goes, what is shown, how it goes
     "training.evaluate_every": 0,
     "training.log_every": 7,
     "training.checkpoint_minutes": 1,
+    "training.tracker": "wandb",
     "training.probes": {"every": 3},
     "training.device": "auto",
+    "code": {"mine.py": "0123456789abcdef"},  # the kit writes the files' own there
     "model.weights": "hub",  # what the weights are is digested apart, from the file's content
     "prediction.batch_size": 3,
     "compare.baseline": "uniform",
@@ -697,12 +703,14 @@ DECIDING = {
     "model.name": "resnet18",
     "model.drop": 0.1,
     "model.options": {"drop_path_rate": 0.1},
+    "model.depth": ["conv", "."],
     "policies.uniform.lr": 0.02,
     "policies.uniform.groups": "block",
     "policies.uniform.profile": "layer_decay",
     "policies.uniform.freeze_to": -1,
     "policies.uniform.phases": "fine_tune",
     "policies.uniform.train_norm": False,
+    "policies.uniform.kinds": {"bias": 2},
     "policies.uniform.equalise": True,
     "policies.uniform.controller": "lamb",
     "policies.uniform.schedule.name": "cosine",
@@ -719,6 +727,7 @@ DECIDING = {
     "training.optimizer.options": {"eps": 1e-5},
     "training.precision": "bf16",
     "training.clip_grad": 1,
+    "training.loss": {"name": "torch.nn.functional:cross_entropy"},
     "training.label_smoothing": 0.1,
     "training.class_weights": "balanced",
     "training.mixup": 0.2,
@@ -871,3 +880,15 @@ def test_policies_of_the_thread():
     assert (policies["uniform"].lr, policies["discriminative"].lr) == (0.01, "slice(1e-06, 0.01)")
     assert {policy.schedule for policy in policies.values()} == {OneCycle()}
     assert {policy.groups for policy in policies.values()} == {"coarse"}
+
+
+def test_what_is_refused_today_can_still_be_read_where_it_was_run(tmp_path):
+    """An experiment with freeze_out under one-cycle was trained once: its report and submission still need it."""
+    text = MINIMAL.replace("flat: {lr: 1e-2}", "old: {lr: 1e-2, profile: freeze_out}")
+    assert "policies.old: profile freeze_out anneals each depth group itself" in refusal(text)
+    folder = ExperimentDir(tmp_path / "runs/tiny")
+    write_text(folder.config, text)
+    stored = stored_experiment(folder)
+    assert stored is not None
+    assert isinstance(stored.policies["old"].schedule, OneCycle)
+    assert stored.policies["old"].profile == FreezeOut()

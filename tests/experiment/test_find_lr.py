@@ -168,6 +168,17 @@ def test_phases_are_told_by_what_to_multiply(competition, tmp_path, kit):
     )
 
 
+def test_a_gpu_that_is_too_small_is_told_with_what_to_lower(competition, tmp_path, monkeypatch):
+    def update(*_):
+        raise RuntimeError("cuDNN error: CUDNN_STATUS_ALLOC_FAILED")
+
+    monkeypatch.setattr("kit.training.trainer.Trainer._update", update)
+    experiment = config(competition, tmp_path, {"lr": 1e-2, "groups": "stage"})
+    assert refusal_of(find_lr, experiment, RangeSearch(steps=30), tmp_path) == (
+        "find-lr all: the GPU's memory is too small; halve training.batch_size and double training.accumulate"
+    )
+
+
 def test_several_processes_make_the_updates_asked_for_and_print_once(competition, tmp_path, kit):
     """Two by torchrun, half a batch each: the losses, and so the suggestions, are those of one with the whole."""
     found = {}

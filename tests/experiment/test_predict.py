@@ -9,6 +9,7 @@ from types import SimpleNamespace
 import numpy as np
 import pandas as pd
 import pytest
+import torch
 import yaml
 from safetensors.torch import load_file, save_file
 from support.colours import experiment_content, write_competition
@@ -21,6 +22,7 @@ from kit.data import images
 from kit.data.decode import Decoder
 from kit.experiment import predict as prediction
 from kit.experiment.config import ExperimentConfig, validate
+from kit.experiment.fingerprint import config_digest
 from kit.experiment.predict import PredictResult, predict_test
 from kit.training.predict import Normalise
 
@@ -224,9 +226,63 @@ def test_weights_that_predict_no_numbers_are_refused(trained, predicted, tmp_pat
     weights = load_file(place / "weights.safetensors")
     save_file(weights | {"fc.bias": weights["fc.bias"] * np.nan}, place / "weights.safetensors")
     assert refusal_of(predicted, [tmp_path / "a"]) == (
-        f"{place} predicts values that are not finite in precision no; predict on the kind of device that trained "
+        f"{place} predicts values that are not finite in fp32; predict on the kind of device that trained "
         "it, or with --set training.device=cpu"
     )
+
+
+class TestPrecision:
+    """A GPU's fp16 (torch's autocast on the CPU stands for it) cannot hold all that fp32 can."""
+
+    @pytest.fixture
+    def fp16(self, monkeypatch):
+        cpu = prediction.make_accelerator
+
+        def make_accelerator(training):
+            accelerator = cpu(training.model_copy(update={"precision": "fp32"}))
+            monkeypatch.setattr(type(accelerator), "mixed_precision", property(lambda _: training.precision))
+            if training.precision == "fp16":
+                accelerator.autocast = lambda: torch.autocast("cpu", torch.float16)
+            return accelerator
+
+        monkeypatch.setattr(prediction, "make_accelerator", make_accelerator)
+        monkeypatch.setattr(prediction, "resolve_precision", lambda setting, cpu: setting)
+
+    @pytest.fixture
+    def runs(self, trained, tmp_path) -> Path:
+        """The two runs, as if they had been trained in fp16."""
+        shutil.copytree(trained / "runs", tmp_path / "runs")
+        stated = config_digest(described(trained / "data", training={"precision": "fp16"}))
+        for fold in (0, 1):
+            file = run_folder(tmp_path, fold) / "run.json"
+            record = json.loads(file.read_text())
+            record["depends_on"]["config"] = stated
+            file.write_text(json.dumps(record))
+        return tmp_path / "runs"
+
+    @pytest.mark.usefixtures("fp16")
+    def test_a_model_that_overflows_predicts_again_in_fp32(self, trained, runs, predicted, tmp_path):
+        weights = load_file(file := run_folder(tmp_path, 1) / "weights.safetensors")
+        changed = {name: weights[name] * 1e6 for name in ("fc.weight", "fc.bias")}
+        save_file(weights | changed, file)  # the most likely class stays it
+        labels, said, made = predicted([runs], training={"precision": "fp16"})
+        assert made.models == 2
+        assert "seed0 fold1: values overflow in fp16; predicted again in fp32" in said
+        assert not any("seed0 fold0: values" in line for line in said)
+        shutil.copytree(run_folder(trained, 1), tmp_path / "alone/tiny/uniform/seed0/fold1")
+        assert labels == predicted([tmp_path / "alone"])[0]  # now sure of itself, it outvotes the other
+
+    def test_a_device_without_the_precision_predicts_in_fp32(self, trained, runs, predicted):
+        labels, said, _ = predicted([runs], training={"precision": "fp16"})
+        assert labels == by_the_run(trained)
+        assert "training.precision: fp16 needs a GPU; bf16 and fp32 run on a CPU; predicting in fp32" in said
+
+    def test_a_gpu_that_is_too_small_is_told_with_what_to_lower(self, predicted, monkeypatch):
+        def forward(*_):
+            raise RuntimeError("CUDA error: out of memory")
+
+        monkeypatch.setattr("kit.training.predict.Predictor._probabilities", forward)
+        assert refusal_of(predicted) == "the GPU's memory is too small; lower prediction.batch_size (it was 16)"
 
 
 class TestRuns:

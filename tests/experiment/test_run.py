@@ -1,5 +1,6 @@
 """The whole line: what a run leaves behind, what a second run does, what is refused before training."""
 
+import dataclasses
 import hashlib
 import json
 import os
@@ -787,6 +788,50 @@ def test_a_failed_run_says_so_and_is_tried_again(competition, tmp_path):
         run(experiment(competition, policies=wild), tmp_path)
 
 
+TOO_SMALL = RuntimeError("CUDA error: CUBLAS_STATUS_ALLOC_FAILED when calling `cublasCreate(handle)`")
+
+
+@pytest.mark.parametrize(
+    ("place", "advice"),
+    [
+        ("kit.training.trainer.Trainer._update", "halve training.batch_size and double training.accumulate"),
+        ("kit.training.predict.Predictor._probabilities", "lower prediction.batch_size (it was 16)"),
+    ],
+)
+def test_a_gpu_that_is_too_small_is_told_with_what_to_lower(competition, tmp_path, monkeypatch, place, advice):
+    monkeypatch.setattr(place, raising(TOO_SMALL))
+    message = refusal_of(run, experiment(competition), tmp_path)
+    assert message == f"uniform seed 0 fold 0: the GPU's memory is too small; {advice}"
+    record = json.loads((tmp_path / "runs/tiny/uniform/seed0/fold0/run.json").read_text())
+    assert (record["status"], record["error"]) == ("failed", f"the GPU's memory is too small; {advice}")
+
+
+def test_a_gpu_that_is_too_small_for_another_test_set(tmp_path, monkeypatch):
+    folder = write_competition(tmp_path / "data")
+    stated = {"training": {"epochs": 1}, "folds": {"run": [0]}}
+    run(experiment(folder, **stated), tmp_path)
+    (folder / "test/test000.png").write_bytes((folder / "test/test001.png").read_bytes())
+    monkeypatch.setattr("kit.training.predict.Predictor._probabilities", raising(TOO_SMALL))
+    assert refusal_of(run, experiment(folder, **stated), tmp_path) == (
+        "uniform seed 0 fold 0: the GPU's memory is too small; lower prediction.batch_size (it was 16)"
+    )
+
+
+def raising(error: Exception):
+    def call(*_, **__):
+        raise error
+
+    return call
+
+
+@pytest.mark.parametrize(("device", "how"), [("cuda", "1 × cuda, fp32 without TF32"), ("cpu", "1 × cpu, fp32")])
+def test_what_fp32_means_is_announced(competition, tmp_path, device, how):
+    runner = kit.experiment.runner.Runner.set_up(experiment(competition), tmp_path)
+    state = SimpleNamespace(num_processes=1, device=SimpleNamespace(type=device))
+    line = dataclasses.replace(runner, state=state)._announcement("3 runs", 1)
+    assert line == f"tiny: 3 runs of test_resnet on {how}; 36 training and 9 test rows"
+
+
 def test_a_test_set_of_no_rows_gives_an_empty_submission(tmp_path):
     folder = write_competition(tmp_path / "data", test_rows=1)
     for name in ("test.csv", "sample_submission.csv"):
@@ -812,7 +857,10 @@ def test_images_that_are_no_images_are_all_named_before_training(tmp_path, no_tr
     ("sections", "message"),
     [
         ({"model": {"name": "resnet19"}}, "model.name: 'resnet19' is not a timm model"),
-        ({"model": {"name": "pit_ti_224"}}, "offers no depth order"),
+        (
+            {"model": {"name": "pit_ti_224"}, "policies": {"u": {"lr": "slice(1e-4, 1e-2)"}}},
+            "policies.u: differs by depth, but PoolingVisionTransformer offers no depth order",
+        ),
         ({"model": {"weights": "missing.pth"}}, "model.weights: missing.pth is no file"),
         ({"training": {"optimizer": {"name": "adamm"}}}, "training.optimizer.name: timm has no 'adamm'"),
         ({"training": {"class_weights": {"pink": 2.0}}}, "training.class_weights: 'pink' is no class"),

@@ -1,12 +1,15 @@
 """Building timm models: seeds, weight files, channels, heads."""
 
 import importlib.util
+import logging
+from functools import partial
 from pathlib import Path
 
 import pytest
 import timm
 import torch
 from safetensors.torch import save_file
+from support.refusals import refusal_of
 
 from kit.core.errors import KitError
 from kit.model.build import build_model, normalisation, weights_digest
@@ -151,3 +154,34 @@ def test_normalisation_is_what_timms_weights_expect():
     assert normalisation("resnet18", 3).std == (0.229, 0.224, 0.225)
     assert normalisation("resnet18", 1).mean == pytest.approx((0.449,), abs=1e-3)
     assert len(normalisation("resnet18", 4).std) == 4
+
+
+@pytest.fixture(scope="module")
+def folding_stem() -> dict[str, torch.Tensor]:
+    """TResNet's stem folds 4 × 4 pixels into channels: timm converts it to grey, and to nothing else."""
+    return timm.create_model("tresnet_m").state_dict()
+
+
+def test_a_file_whose_first_layer_cannot_be_converted_is_refused(tmp_path, folding_stem):
+    save_file(folding_stem, path := tmp_path / "tresnet.safetensors")
+    assert refusal_of(partial(build, name="tresnet_m", channels=4, weights=str(path))) == (
+        "model.weights: of the pretrained tresnet_m a part would be random with data.channels 4 (timm: Unable to "
+        "convert pretrained body.conv1.conv weights, using random init for this layer.); take the data.channels "
+        "that it was trained with, another model, or model.weights none"
+    )
+    assert build(name="tresnet_m", channels=1, weights=str(path)).body.conv1.conv.in_channels == 16
+    assert build(name="tresnet_m", channels=4).body.conv1.conv.in_channels == 64  # nothing was promised
+
+
+@pytest.mark.parametrize("level", [logging.NOTSET, logging.ERROR])
+def test_timms_hub_is_refused_likewise_whatever_is_logged(monkeypatch, folding_stem, level):
+    monkeypatch.setattr("timm.models._builder.load_state_dict_from_hf", lambda *_, **__: dict(folding_stem))
+    logger = logging.getLogger("timm.models._builder")
+    monkeypatch.setattr(logger, "level", level)
+    before = list(logger.handlers)
+    assert "a part would be random with data.channels 5" in refusal_of(
+        partial(build, name="tresnet_m", channels=5, weights="hub")
+    )
+    assert (logger.handlers, logger.level) == (before, level)
+    loaded = build(name="tresnet_m", weights="hub").state_dict()
+    assert torch.equal(loaded["body.conv1.conv.weight"], folding_stem["body.conv1.conv.weight"])

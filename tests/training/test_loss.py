@@ -9,8 +9,9 @@ from sklearn.utils.class_weight import compute_class_weight
 from timm.loss import LabelSmoothingCrossEntropy, SoftTargetCrossEntropy
 
 from kit.core.errors import KitError
+from kit.data.loading import BatchPlan
 from kit.training.config import TrainingConfig
-from kit.training.loss import build_loss, build_mix, class_weights
+from kit.training.loss import build_loss, build_mix, class_weights, row_weights
 
 LOGITS = torch.randn(16, 5, generator=torch.Generator().manual_seed(0))
 TARGETS = torch.arange(16) % 5
@@ -32,7 +33,48 @@ def test_class_weights_weigh_the_rows():
     weights = torch.tensor([1.0, 2.0, 3.0, 4.0, 5.0])
     rows = -torch.log_softmax(LOGITS, dim=1)[torch.arange(16), TARGETS]
     expected = (rows * weights[TARGETS]).sum() / weights[TARGETS].sum()
-    torch.testing.assert_close(build_loss(TrainingConfig(), weights)(LOGITS, TARGETS), expected)
+    found = build_loss(TrainingConfig(), weights)(LOGITS, TARGETS)
+    torch.testing.assert_close(found / row_weights(TrainingConfig(), weights, TARGETS.numpy()).mean(), expected)
+
+
+@pytest.mark.parametrize("weights", [None, torch.tensor([10.0, 1.0, 0.2, 5.0, 1.0])])
+@pytest.mark.parametrize("settings", [{}, {"label_smoothing": 0.2}, {"mixup": 0.4}])
+@pytest.mark.parametrize("multilabel", [False, True])
+@pytest.mark.parametrize("processes", [1, 2, 4])
+@pytest.mark.parametrize("accumulate", [1, 2, 4])
+def test_the_loss_of_an_update_is_that_of_one_batch(accumulate, processes, multilabel, settings, weights):
+    """Gradients, averaged as accelerate and DDP do, against torch's own of all samples at once."""
+    config = TrainingConfig(batch_size=32 // accumulate // processes, accumulate=accumulate, **settings)
+    draw = torch.Generator().manual_seed(1)
+    inputs = torch.randn(70, 8, generator=draw, dtype=torch.double)
+    labels = torch.rand(70, 5, generator=draw) < 0.3 if multilabel else torch.randint(5, (70,), generator=draw)
+    given = torch.softmax(torch.randn(70, 5, generator=draw), 1) if config.mixes else labels
+    weights = None if weights is None else weights.double()
+    counted = row_weights(config, weights, labels.numpy())
+    loss, layer = build_loss(config, weights, multilabel), torch.nn.Linear(8, 5).double()
+    plan = BatchPlan(3, 1, 70, config.batch_size, accumulate, processes)
+    for step in range(plan.total_steps):
+        samples, whole = plan.samples(step), torch.zeros(5, 8, dtype=torch.double)
+        mean = 1.0 if counted is None else counted[samples].mean()
+        for part in samples.reshape(-1, config.batch_size):
+            layer.zero_grad()
+            (loss(layer(inputs[part]), given[part]) / mean).backward()
+            whole += layer.weight.grad / (accumulate * processes)
+        rows = samples.ravel()
+        layer.zero_grad()
+        _torchs(config, weights, multilabel)(layer(inputs[rows]), given[rows]).backward()
+        torch.testing.assert_close(whole, layer.weight.grad)
+
+
+def _torchs(config, weights, multilabel):
+    """torch's own loss of a whole batch."""
+    if not multilabel:
+        smoothing = 0.0 if config.mixes else config.label_smoothing
+        return torch.nn.CrossEntropyLoss(weights, label_smoothing=smoothing)
+    off = config.label_smoothing / 2
+    return lambda logits, targets: torch.nn.functional.binary_cross_entropy_with_logits(
+        logits, targets.double() * (1 - 2 * off) + off, pos_weight=weights
+    )
 
 
 @given(st.lists(st.integers(0, 4), min_size=1, max_size=60))

@@ -5,6 +5,7 @@ import pytest
 import timm
 import torch
 from scipy.special import rel_entr
+from support import stale_biases
 from support.trainings import Killed, kill_at, outcome, trainer_of
 from torch import nn
 
@@ -268,6 +269,18 @@ def test_the_butterfly_is_the_kl_of_a_model_perturbed_by_hand(multilabel):
         assert probes.butterfly[0][place].item() == pytest.approx(np.mean(effects), rel=1e-3)
 
 
+def test_the_butterfly_is_in_full_precision_whatever_the_training_is_in(competition, tmp_path):
+    """Half precision would round away the small difference that it measures."""
+    effects = []
+    for precision in ("fp32", "bf16"):
+        trainer = trainer_of(
+            competition, tmp_path / precision, training={"precision": precision, "probes": ON | {"butterfly": [0]}}
+        )
+        trainer._measure_butterfly(0)
+        effects.append(trainer.probes.butterfly[0])
+    assert torch.equal(*effects)
+
+
 def test_the_butterfly_leaves_modes_and_statistics(whole):
     trainer, _ = whole
     model = trainer.model.train()
@@ -309,3 +322,24 @@ def test_the_layers_of_a_network_are_its_first_convolution_and_its_stages(name, 
     with torch.device("meta"):
         model = timm.create_model(name)
     assert list(probed_layers(model, depth_groups(model, "stage"))) == expected
+
+
+@pytest.mark.parametrize("name", ["tiny_vit_5m_224", "efficientvit_m0"])
+def test_the_butterfly_sees_attention_biases_that_move(name):
+    """timm keeps them while a model predicts; the truth here is a model that computes them anew each time."""
+
+    def effects(keep) -> torch.Tensor:
+        with pytest.MonkeyPatch.context() as patch:
+            keep(patch)
+            model = stale_biases.built(name)
+            with torch.no_grad():
+                for value in stale_biases.biases(model):
+                    value.copy_(torch.linspace(-9, 9, value.numel()).view(value.shape))
+            probes = Probes(ProbesConfig(relative=0.5), model, total_steps=4, seed=0)
+            probes._parameters = [stale_biases.biases(model)]  # nothing else moves
+            probes.measure_butterfly(0, torch.linspace(-1, 1, 4 * 3072).view(4, 3, 32, 32), multilabel=False)
+            return probes.butterfly[0]
+
+    measured = effects(stale_biases.keep_as_timm_1_0_26)
+    assert (measured > 1e-6).all()
+    torch.testing.assert_close(measured, effects(stale_biases.keep_none))

@@ -8,6 +8,7 @@ from support.trainings import trainer_of
 
 from kit.core.errors import KitError
 from kit.lr import Clock, policy
+from kit.lr.policy import momenta
 from kit.model.groups import depth_groups
 from kit.training.config import OptimizerConfig
 from kit.training.optimizer import build_optimizer
@@ -63,10 +64,10 @@ def test_sgd_gets_its_momentum():
     optimizer = build_optimizer(OptimizerConfig(name="sgd"), model, groups, torch.device("cpu"), 1e-2)
     writer = RateWriter(policy(1e-2), groups, STEPS, 4)
     writer.write(3, optimizer)
-    momenta = [group["momentum"] for group in optimizer.param_groups]
-    assert momenta == pytest.approx([0.85] * len(momenta))
+    kept = [group["momentum"] for group in optimizer.param_groups]
+    assert kept == pytest.approx([0.85] * len(kept))
     RateWriter(policy(1e-2, "constant"), groups, STEPS, 4).write(0, optimizer)  # has no momentum of its own
-    assert [group["momentum"] for group in optimizer.param_groups] == momenta
+    assert [group["momentum"] for group in optimizer.param_groups] == kept
 
 
 def test_an_overwritten_rate_is_found_with_its_step_and_group(training):
@@ -176,3 +177,22 @@ def test_a_momentum_that_something_else_writes_is_found(training):
 
     with pytest.raises(KitError, match=r"step 1: the momentum was 0.5, but the policy says 0.9"):
         run(writer, optimizer, all_of_them)
+
+
+def test_an_optimizer_with_two_momenta_learns_at_both_or_is_found():
+    """Muon moves matrices by `momentum`, and leaves the rest to AdamW's first beta."""
+    model = timm.create_model("test_resnet", num_classes=3)
+    groups = depth_groups(model)
+    optimizer = build_optimizer(OptimizerConfig(name="muon"), model, groups, torch.device("cpu"), 1e-2)
+    writer = RateWriter(policy(1e-2), groups, STEPS, 4)
+    for step in range(2):
+        writer.write(step, optimizer)
+        expected = writer.intended(step).momentum
+        assert {momenta(group) for group in optimizer.param_groups} == {(expected, expected)}
+        writer.record(step, optimizer)
+    assert writer.momentum[1] == expected
+    writer.write(2, optimizer)
+    for group in optimizer.param_groups:
+        group["betas"] = (0.5, 0.95)
+    with pytest.raises(KitError, match=r"step 2: .* the first beta .* and 0.5, but the policy"):
+        writer.record(2, optimizer)

@@ -21,6 +21,7 @@ from kit.core.errors import KitError
 from kit.experiment.config import validate
 from kit.model.build import weights_digest
 from kit.training.device import make_accelerator, process_state, resolve_precision
+from kit.training.records import RateRecord
 
 EVERYTHING = {
     "mixup": 0.3,
@@ -53,6 +54,26 @@ def test_a_killed_run_ends_with_the_same_bits(competition, tmp_path, killed_afte
     assert result == expected
 
 
+@pytest.mark.parametrize("optimizer", ["muon", "sgd", "adafactor"])
+def test_a_killed_run_under_freezing_ends_with_the_same_bits(competition, tmp_path, optimizer):
+    """With parameters that get their first gradient after the checkpoint."""
+    settings = {
+        "training": {"epochs": 3, "optimizer": {"name": optimizer}, "checkpoint_minutes": 0, "log_every": 1},
+        "policies": {"thaw": {"lr": 1e-3, "profile": {"name": "gradual_unfreezing", "every": 0.4}}},
+    }
+    whole = trainer_of(competition, tmp_path / "whole", **settings)
+    expected = outcome(whole, whole.train())
+    first = trainer_of(competition, tmp_path / "killed", **settings)
+    with pytest.raises(Killed):
+        first.train(on_step=kill_at(1))
+    second = trainer_of(competition, tmp_path / "killed", **settings)
+    assert outcome(second, second.train()) == expected
+    if optimizer == "muon":
+        within = RateRecord.load(second.dir.rates).within
+        assert (within[:, 0] <= within[:, 1]).all()
+        assert (within > 0).all()
+
+
 def test_workers_change_nothing(competition, tmp_path):
     results = []
     for workers in (0, 2):
@@ -73,25 +94,23 @@ def test_policies_of_one_seed_start_equal_and_other_seeds_do_not(competition, tm
 
 
 def test_accumulating_two_half_batches_is_one_whole_batch(competition, tmp_path):
-    """Of a network without batch norm, whose gradient is the mean over the samples."""
+    """Of a network without batch norm, whose gradient is the weighted mean over the samples."""
     settings = {
         "model": {"name": "test_vit"},
         "data": {"augment": "none"},
         "policies": {"uniform": {"lr": 1e-3}},
     }
     weights = []
-    for batch, accumulate in ((8, 1), (4, 2)):
-        trainer = trainer_of(
-            competition,
-            tmp_path / str(batch),
-            training={"batch_size": batch, "accumulate": accumulate, "optimizer": {"name": "sgd"}},
-            **settings,
-        )
+    for batch, accumulate in ((8, 1), (4, 2), (1, 8)):
+        training = {"batch_size": batch, "accumulate": accumulate, "optimizer": {"name": "sgd"}}
+        weighted = {"class_weights": {"red": 10.0, "green": 0.1}, "label_smoothing": 0.1}
+        trainer = trainer_of(competition, tmp_path / str(batch), training=training | weighted, **settings)
         steps = []
         weights.append(trainer.train(on_step=steps.append).model.state_dict())
         assert len(steps) == trainer.plan.total_steps == 2 * 3
     for name, value in weights[0].items():
         torch.testing.assert_close(weights[1][name], value, rtol=1e-4, atol=1e-6)
+        torch.testing.assert_close(weights[2][name], value, rtol=1e-4, atol=1e-6)
 
 
 def test_a_slow_obvious_loop_gives_the_same_weights(competition, tmp_path):
@@ -323,7 +342,10 @@ def test_a_process_killed_for_good_goes_on_with_the_same_bits(competition, tmp_p
 
 
 def test_two_processes_train_as_one_with_twice_the_batch(competition, tmp_path):
-    """Two processes by torchrun where there is no GPU: half a batch each, averaged gradients."""
+    """Two processes by torchrun where there is no GPU: half a batch each, gradients averaged, predictions shared.
+
+    The batches are small ones, so that the weights of classes are averaged over all parts of an update.
+    """
     from kit import load_experiment, run
 
     settings = {
@@ -332,8 +354,10 @@ def test_two_processes_train_as_one_with_twice_the_batch(competition, tmp_path):
         "policies": {"uniform": {"lr": 1e-3}},
         "folds": {"run": [0, 1]},
     }
-    two = config_file(competition, tmp_path / "two.yaml", training={"batch_size": 4, "device": "auto"}, **settings)
-    one = config_file(competition, tmp_path / "one.yaml", training={"batch_size": 8}, **settings)
+    weights = {"class_weights": {"red": 10.0, "green": 0.1}}
+    quarter = weights | {"batch_size": 2, "accumulate": 2, "device": "auto"}
+    two = config_file(competition, tmp_path / "two.yaml", training=quarter, **settings)
+    one = config_file(competition, tmp_path / "one.yaml", training=weights | {"batch_size": 8}, **settings)
     process = kit_together("run", two, "--output", tmp_path / "two")
     printed = process.stdout
     assert process.returncode == 0, printed + process.stderr

@@ -13,7 +13,6 @@ from hashlib import sha256
 from pathlib import Path
 from typing import Any
 
-import kit
 from kit.competition.folds import folds_text
 from kit.core.errors import KitError, some
 from kit.core.files import need_writable, write_json, write_text
@@ -21,13 +20,14 @@ from kit.core.paths import OutputDirs
 from kit.core.runs import ExperimentDir
 from kit.experiment.config import ExperimentConfig
 from kit.experiment.loaded import LoadedExperiment
+from kit.experiment.own_files import files_of_code
 from kit.experiment.pool import stored_rule
 from kit.kaggle.archive import Files, need_no_secrets, pack, package_files
 from kit.kaggle.datasets import dataset_folder
 from kit.kaggle.image import read_image
 from kit.kaggle.kernel.folder import BUILT, BuildRecord, KernelFolder, Kind, built
 
-PACKAGE = Path(kit.__file__).resolve().parent
+PACKAGE = Path(__file__).resolve().parents[2]  # kit/
 TEMPLATES = PACKAGE.parent / "kernels"
 SHOWN_VERSIONS = ("torch", "torchvision", "timm", "albumentations", "numpy", "pandas", "scikit-learn")
 LINE = 100  # characters of the archive in a line
@@ -91,6 +91,40 @@ def build_kernels(
     for part in parts:
         own = f"{name}-fold-{part.folds.chosen[0]}" if name and fold_each else name
         yield build(part, kind, command=command, name=own, notebook=notebook, output=output)
+
+
+@dataclass(frozen=True)
+class KernelBuildResult:
+    """The kernels that were built."""
+
+    kernels: list[BuildResult]
+
+
+def build_all(
+    experiment: ExperimentConfig,
+    kind: Kind,
+    *,
+    fold_each: bool = False,
+    name: str | None = None,
+    notebook: bool = False,
+    output: str | Path = ".",
+    command: str = "",
+) -> KernelBuildResult:
+    """Write kernels/build/NAME/: metadata and one code file that carries kit, config and folds.
+
+    Parameters are those of `build_kernels`.
+
+    Raises
+    ------
+    KitError
+        For what Kaggle would refuse, and where an infer kernel is asked for by folds.
+    """
+    if fold_each and kind == "infer":
+        raise KitError("--fold, --fold-each: an infer kernel predicts with all folds that are attached")
+    made = build_kernels(
+        experiment, kind, fold_each=fold_each, command=command, name=name, notebook=notebook, output=output
+    )
+    return KernelBuildResult(list(made))
 
 
 def build(
@@ -231,6 +265,12 @@ def _files(experiment: ExperimentConfig, kind: Kind, root: Path) -> dict[str, by
     For training that is the fold plan; for predicting the scores of the pooled runs, which hold the decision rule.
     """
     files = package_files(PACKAGE)
+    for name, content in files_of_code(experiment).items():
+        if name.split("/")[0] in ("kit", "config.yaml", "folds.csv", "runs"):
+            raise KitError(
+                f"{name}: the bundle has a file or folder of this name; call the file of your own otherwise"
+            )
+        files[name] = content
     files["config.yaml"] = _travelling(experiment).to_yaml().encode()
     if kind == "infer" and (scores := _scores(experiment, root)).is_file():
         files[scores.relative_to(root).as_posix()] = scores.read_bytes()

@@ -1,0 +1,126 @@
+"""What a config chooses by name: members of a family of classes, and code of the user's own.
+
+A family is a class right below `Named`. Each class below that with a default for its `name` is a member by this
+name.
+"""
+
+from collections.abc import Iterable, Iterator
+from pathlib import Path
+from typing import Any, ClassVar, Self
+
+from pydantic import ConfigDict, GetCoreSchemaHandler, PrivateAttr, ValidationInfo, model_validator
+from pydantic_core import CoreSchema, core_schema
+
+from kit.core.own_code import OwnCode, is_reference
+from kit.core.settings import FrozenOptions
+
+OWN = "file.py:name"  # the tag of own code, as messages list it
+
+
+class Named(FrozenOptions):
+    """The base of families: sets of options that a config chooses by `name`."""
+
+    members: ClassVar[dict[str, type["Named"]]] = {}
+
+    @classmethod
+    def __pydantic_init_subclass__(cls, **_: Any) -> None:
+        if Named in cls.__bases__:
+            cls.members = {}
+        elif "name" in cls.model_fields and not cls.model_fields["name"].is_required():
+            cls.members[cls.model_fields["name"].default] = cls
+
+
+class ByName:
+    """Marks a field that holds a member of a family, like `Annotated[ScheduleBase, ByName(OwnSchedule)]`.
+
+    Parameters
+    ----------
+    own : type
+        The class that stands for own code, where the name is that of a file or module and what is in it.
+    """
+
+    def __init__(self, own: type[Named]):
+        self.own = own
+
+    def __get_pydantic_core_schema__(self, family: type[Named], handler: GetCoreSchemaHandler) -> CoreSchema:
+        choices = {name: handler.generate_schema(member) for name, member in family.members.items()}
+        choices[OWN] = handler.generate_schema(self.own)
+        return core_schema.tagged_union_schema(choices, discriminator=_tag)
+
+
+def _tag(value: Any) -> str | None:
+    """Return which member of its family a value is meant to be."""
+    name = value.get("name") if isinstance(value, dict) else getattr(value, "name", None)
+    return OWN if is_reference(name) else name
+
+
+class RefersToCode(FrozenOptions):
+    """The base of sections with keys that may name own code; it is relative to the folder of the config.
+
+    Attributes
+    ----------
+    code_keys : tuple of str
+        Of the class: these keys.
+    """
+
+    code_keys: ClassVar[tuple[str, ...]] = ()
+    _folder: Path | None = PrivateAttr(default=None)  # None where nothing names own code
+
+    @model_validator(mode="after")
+    def _relative_to_the_config(self, info: ValidationInfo) -> Self:
+        if any(True for _ in self.references()):
+            self._folder = Path((info.context or {}).get("folder", "."))
+        return self
+
+    def references(self) -> Iterator[tuple[str, str]]:
+        """Yield each key that names own code, with the name."""
+        for key in self.code_keys:
+            if is_reference(value := getattr(self, key)):
+                yield key, value
+
+    def own(self, reference: str | None) -> OwnCode | None:
+        """Return the own code that a text names; None where it names none."""
+        return OwnCode(reference, self._folder or Path()) if reference and is_reference(reference) else None
+
+
+class OwnOptions(RefersToCode):
+    """The base of what stands for own code in a config: its name, and whatever options it takes beside it.
+
+    Attributes
+    ----------
+    name : str
+        `file.py:name` or `package.module:name`.
+    """
+
+    model_config = ConfigDict(extra="allow")
+
+    code_keys = ("name",)
+    name: str
+
+    @property
+    def options(self) -> dict[str, Any]:
+        """The options beside the name."""
+        return dict(self.model_extra or {})
+
+    @property
+    def code(self) -> OwnCode:
+        """The user's function or class."""
+        return OwnCode(self.name, self._folder or Path())
+
+
+def own_code_of(section: Any, place: str = "") -> Iterator[tuple[str, OwnCode]]:
+    """Yield all own code that a section and those in it name, each with its place in the config."""
+    if isinstance(section, RefersToCode):
+        for key, reference in section.references():
+            where = place if key == "name" and isinstance(section, OwnOptions) else f"{place}.{key}".strip(".")
+            yield where, OwnCode(reference, section._folder or Path())
+    if isinstance(section, FrozenOptions):
+        inner: Iterable[tuple[Any, Any]] = section
+    elif isinstance(section, dict):
+        inner = section.items()
+    elif isinstance(section, list | tuple):
+        inner = enumerate(section)
+    else:
+        return
+    for key, value in inner:
+        yield from own_code_of(value, f"{place}[{key}]" if isinstance(key, int) else f"{place}.{key}".strip("."))

@@ -1,0 +1,271 @@
+"""Own code: a function or class of the user's, named `file.py:name` or `package.module:name` in a config.
+
+A file is named relative to the config's. It is loaded anew where it, or what it imports beside it, has changed.
+"""
+
+import ast
+import difflib
+import hashlib
+import importlib
+import importlib.util
+import inspect
+import re
+import sys
+import traceback
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from types import ModuleType
+from typing import Any
+
+from kit.core.errors import KitError, some
+
+_REFERENCE = re.compile(r"^(.+\.py|[A-Za-z_]\w*(?:\.[A-Za-z_]\w*)*):([A-Za-z_]\w*)$")
+_loaded: dict[Path, tuple[str, ModuleType]] = {}  # file → digest of it and what it imports beside it, module
+
+
+def is_reference(text: Any) -> bool:
+    """Tell whether a text of a config names own code: `file.py:name` or `package.module:name`."""
+    return isinstance(text, str) and bool(_REFERENCE.match(text))
+
+
+@dataclass(frozen=True)
+class OwnCode:
+    """A function or class of the user's.
+
+    Attributes
+    ----------
+    reference : str
+        `file.py:name` or `package.module:name`.
+    folder : Path
+        Of the config, which a file is relative to.
+    """
+
+    reference: str
+    folder: Path
+
+    @property
+    def name(self) -> str:
+        """The name within the file or module."""
+        return self._parts[1]
+
+    @property
+    def file(self) -> Path | None:
+        """The file; None for a module that Python finds by itself."""
+        module = self._parts[0]
+        return self.folder / Path(module).expanduser() if module.endswith(".py") else None
+
+    @property
+    def _parts(self) -> tuple[str, str]:
+        match = _REFERENCE.match(self.reference)
+        assert match
+        return match[1], match[2]
+
+    def files(self) -> dict[Path, bytes]:
+        """Return what this code is made of: the file and what it imports beside it, each with its content.
+
+        Raises
+        ------
+        KitError
+            Where a file is not there or is no Python.
+        """
+        return {} if self.file is None else dict(_with_imports(self.file, self.reference))
+
+    def load(self) -> Any:
+        """Return the function or class.
+
+        Raises
+        ------
+        KitError
+            Where it is not there, or its module cannot be imported: with the file and the line.
+        """
+        module_name, name = self._parts
+        try:
+            module = _module(self.file, self.files()) if self.file else importlib.import_module(module_name)
+        except KitError:
+            raise
+        except BaseException as error:
+            if isinstance(error, KeyboardInterrupt):
+                raise
+            if isinstance(error, ImportError) and error.name == module_name.partition(".")[0]:
+                raise KitError(f"{self.reference}: there is no module {error.name!r}; install it") from error
+            raise KitError(f"{self.reference}: {self.fault(error)}") from error
+        found = getattr(module, name, None)
+        if not callable(found):
+            own = [key for key, value in vars(module).items() if callable(value) and not key.startswith("_")]
+            close = difflib.get_close_matches(name, own, n=1)
+            hint = f"; did you mean {close[0]}?" if close else f"; it has {some(own, 8) or 'none'}"
+            raise KitError(f"{self.reference}: {module_name} has no function or class {name!r}{hint}")
+        return found
+
+    def bind(self, options: Mapping[str, Any], given: Sequence[str]) -> Callable[..., Any]:
+        """Return a function that calls this code with what the kit gives and the config's options.
+
+        A class is made with the options first, and its object is called.
+
+        Parameters
+        ----------
+        options : mapping
+            Keyword arguments, as the config states them.
+        given : sequence of str
+            What the kit gives at each call, in this order.
+
+        Raises
+        ------
+        KitError
+            Where the signature does not take them.
+        """
+        target = self.load()
+        if isinstance(target, type):
+            self.check_signature(target, options, ())
+            made = self.call(target, **options)
+            if not callable(made):
+                raise KitError(f"{self.reference}: {self.name} has no __call__({', '.join(given)})")
+            self.check_signature(made, {}, given)
+            return made
+        self.check_signature(target, options, given)
+        if not options:
+            return target
+        return lambda *values: target(*values, **options)
+
+    def check_signature(self, target: Callable, options: Mapping[str, Any], given: Sequence[str]) -> None:
+        """Check that a call with `given` values and these options is one that `target` takes.
+
+        Raises
+        ------
+        KitError
+            Names what is missing or unknown, and where `target` is defined.
+        """
+        try:
+            signature = inspect.signature(target)
+        except (TypeError, ValueError):  # of C, which does not say
+            return
+        parameters = list(signature.parameters.values())
+        loose = any(each.kind is each.VAR_KEYWORD for each in parameters)
+        known = [
+            each.name
+            for each in parameters[len(given) :]
+            if each.kind in (each.POSITIONAL_OR_KEYWORD, each.KEYWORD_ONLY)
+        ]
+        where = f"{self.reference} ({_line_of(target, self.folder)})"
+        unknown = [] if loose else [name for name in options if name not in known]
+        if unknown:
+            close = difflib.get_close_matches(unknown[0], known, n=1)
+            hint = f"did you mean {close[0]}?" if close else f"its options are {some(known, 12) or 'none'}"
+            raise KitError(f"{where}: takes no option {unknown[0]!r}; {hint}")
+        try:
+            signature.bind(*given, **options)
+        except TypeError as error:
+            expected = ", ".join([*given, *options])
+            raise KitError(f"{where}: is called with ({expected}): {error}") from None
+
+    def call(self, target: Callable, *values: Any, **options: Any) -> Any:
+        """Call it; what it raises becomes a KitError with the file and the line."""
+        try:
+            return target(*values, **options)
+        except Exception as error:
+            raise KitError(f"{self.reference}: {self.fault(error)}") from error
+
+    def fault(self, error: BaseException) -> str:
+        """Return what went wrong in the user's code in one line, with the file and the line."""
+        text = f"{type(error).__name__}: {' '.join(str(error).split())}"[:300]
+        if isinstance(error, SyntaxError) and error.filename:
+            return f"{_shown(Path(error.filename), self.folder)}:{error.lineno}: {text}"
+        own = {str(path) for path in self._known_files()}
+        frames = [frame for frame in traceback.extract_tb(error.__traceback__) if frame.filename in own]
+        return f"{_shown(Path(frames[-1].filename), self.folder)}:{frames[-1].lineno}: {text}" if frames else text
+
+    def _known_files(self) -> list[Path]:
+        try:
+            return list(self.files())
+        except KitError:
+            return [self.file] if self.file else []
+
+
+def _with_imports(file: Path, reference: str) -> Iterator[tuple[Path, bytes]]:
+    """Yield a file and all that it imports beside it, each once, with their contents."""
+    file = file.resolve()
+    if not file.is_file():
+        near = sorted(path.name for path in file.parent.glob("*.py")) if file.parent.is_dir() else []
+        there = f"; there are {some(near, 8)}" if near else ""
+        raise KitError(f"{reference}: there is no file {file.name} in {file.parent}{there}")
+    due, seen = [file], set()
+    while due:
+        path = due.pop(0)
+        if path in seen:
+            continue
+        seen.add(path)
+        content = path.read_bytes()
+        yield path, content
+        try:
+            tree = ast.parse(content, str(path))
+        except (SyntaxError, ValueError) as error:
+            line = getattr(error, "lineno", None) or 1
+            raise KitError(f"{reference}: {path.name}:{line}: no Python: {' '.join(str(error).split())}") from None
+        for name in _imported(tree):
+            due += _beside(file.parent, name)
+
+
+def _imported(tree: ast.AST) -> Iterator[str]:
+    """Yield the top names of the modules that a file imports, wherever in it."""
+    for node in ast.walk(tree):
+        if isinstance(node, ast.Import):
+            yield from (alias.name.partition(".")[0] for alias in node.names)
+        elif isinstance(node, ast.ImportFrom) and node.module and not node.level:
+            yield node.module.partition(".")[0]
+
+
+def _beside(folder: Path, name: str) -> list[Path]:
+    """Return the files of a module or package of this name in a folder."""
+    if (folder / f"{name}.py").is_file():
+        return [folder / f"{name}.py"]
+    return sorted((folder / name).rglob("*.py")) if (folder / name / "__init__.py").is_file() else []
+
+
+def _module(file: Path, files: Mapping[Path, bytes]) -> ModuleType:
+    """Return the module of a file, loaded anew where one of `files` has changed."""
+    file = file.resolve()
+    digest = hashlib.sha256(b"".join(hashlib.sha256(content).digest() for content in files.values())).hexdigest()
+    if file in _loaded and _loaded[file][0] == digest:
+        return _loaded[file][1]
+    name = f"own_code_{hashlib.sha256(str(file).encode()).hexdigest()[:8]}_{file.stem}"
+    spec = importlib.util.spec_from_file_location(name, file)
+    assert spec
+    assert spec.loader
+    module = importlib.util.module_from_spec(spec)
+    tops = dict.fromkeys(path.relative_to(file.parent).parts[0].removesuffix(".py") for path in list(files)[1:])
+    for other in list(sys.modules):  # another folder's, or an older state of this one's
+        if other.partition(".")[0] in tops:
+            del sys.modules[other]
+    sys.modules[name] = module
+    sys.path.insert(0, str(file.parent))
+    try:
+        importlib.invalidate_caches()
+        for top in tops:  # also what is imported within a function, which may run when the path is gone
+            importlib.import_module(top)
+        exec(compile(files[file], str(file), "exec"), vars(module))  # not by time stamps, as Python's cache goes
+    except BaseException:
+        del sys.modules[name]
+        raise
+    finally:
+        sys.path.remove(str(file.parent))
+    _loaded[file] = digest, module
+    return module
+
+
+def _line_of(target: Callable, folder: Path) -> str:
+    """Return where a function or class is defined, like `mine.py:3`."""
+    plain = target if isinstance(target, type) or inspect.isroutine(target) else type(target)
+    try:
+        file, line = inspect.getsourcefile(plain), inspect.getsourcelines(plain)[1]
+    except (OSError, TypeError):
+        return getattr(plain, "__module__", "?")
+    return f"{_shown(Path(file or '?'), folder)}:{line}"
+
+
+def _shown(path: Path, folder: Path) -> str:
+    """Return a path as the user knows it: relative to the config's folder where it is below it."""
+    try:
+        return path.resolve().relative_to(folder.resolve()).as_posix()
+    except ValueError:
+        return path.name

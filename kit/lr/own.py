@@ -1,0 +1,194 @@
+"""Schedules, profiles and controllers of the user's own, named `file.py:name` in a config."""
+
+import math
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
+from functools import cached_property
+from numbers import Real
+from typing import Any
+
+import numpy as np
+
+from kit.core.errors import KitError
+from kit.core.named import OwnOptions
+from kit.lr.clock import Clock, PolicyGroup
+from kit.lr.controllers import SIGNALS, ControllerBase, Signals, State
+from kit.lr.profiles import ProfileBase
+from kit.lr.schedules import TOLERANCE, ScheduleBase
+
+TRIED = (*(Clock(step, 97, 10) for step in range(0, 97, 4)), Clock(0.5, 7.5, 2.5))  # also parts of an update
+
+
+class OwnSchedule(ScheduleBase, OwnOptions):
+    """The user's own schedule: a function of a `Clock` and of the options that gives a fraction of the peak rate.
+
+    Or a class that is made with the options and whose objects are such a function; their `momentum(clock)`, where
+    they have one, says the momentum.
+    """
+
+    @cached_property
+    def _function(self) -> Callable[[Clock], float]:
+        return self.code.bind(self.options, ("clock",))
+
+    def __call__(self, clock: Clock) -> float:
+        return self._function(clock)
+
+    def momentum(self, clock: Clock) -> float | None:
+        says = getattr(self._function, "momentum", None)
+        return says(clock) if says else None
+
+    def check(self) -> None:
+        with _as_value_error("schedule"):
+            for clock in TRIED:
+                value = _twice(self, self._function, clock)
+                where = f"at progress {clock.progress:.3g}"
+                if not -TOLERANCE <= value <= 1 + TOLERANCE:
+                    raise ValueError(
+                        f"schedule: {self.name} gives {value:g} {where}; a fraction of the peak, 0 to 1, is needed"
+                    )
+                momentum = self.code.call(self.momentum, clock)
+                if not (momentum is None or (isinstance(momentum, Real) and 0 <= float(momentum) < 1)):
+                    raise ValueError(
+                        f"schedule: {self.name} gives the momentum {momentum!r} {where}; below 1 is needed"
+                    )
+
+    def __getstate__(self) -> dict[Any, Any]:
+        return _without_code(super().__getstate__())
+
+
+class OwnProfile(ProfileBase, OwnOptions):
+    """The user's own profile: a function of a `Clock`, a `PolicyGroup` and the options that gives a multiplier.
+
+    Or a class that is made with the options and whose objects are such a function; their `frozen(clock, group)`
+    and `bound`, where they have them, say what is frozen and how large a multiplier can be.
+    """
+
+    @cached_property
+    def _function(self) -> Callable[[Clock, PolicyGroup], float]:
+        return self.code.bind(self.options, ("clock", "group"))
+
+    def __call__(self, clock: Clock, group: PolicyGroup) -> float:
+        return self._function(clock, group)
+
+    def frozen(self, clock: Clock, group: PolicyGroup) -> bool:
+        says = getattr(self._function, "frozen", None)
+        return bool(says(clock, group)) if says else False
+
+    @property
+    def lacks_ratio(self) -> bool:
+        return False
+
+    @property
+    def bound(self) -> float:
+        return float(getattr(self._function, "bound", math.inf))
+
+    def check(self, groups: Sequence[PolicyGroup], epochs: float | None) -> None:
+        with _as_value_error("profile"):
+            for clock in TRIED[::6]:
+                for group in groups:
+                    value = _twice(self, self._function, clock, group)
+                    if not 0 <= value <= self.bound * (1 + TOLERANCE):
+                        allowed = "0 or more" if self.bound == math.inf else f"0 to its bound, {self.bound:g},"
+                        raise ValueError(
+                            f"profile: {self.name} gives {value:g} for depth group {group.label} at progress "
+                            f"{clock.progress:.3g}; {allowed} is needed"
+                        )
+                    self.code.call(self.frozen, clock, group)
+
+    def __getstate__(self) -> dict[Any, Any]:
+        return _without_code(super().__getstate__())
+
+
+class OwnController(ControllerBase, OwnOptions):
+    """The user's own controller: a class with `signals` and `step`, made with the options.
+
+    `step(state, signals, lr, fraction)` gives multipliers and the next state, as in `ControllerBase`;
+    `start(count)`, where the class has one, gives the first. `lower` and `upper` beside the name are the bounds.
+    """
+
+    @cached_property
+    def _controller(self) -> Any:
+        target = self.code.load()
+        self.code.check_signature(target, self.options, ())
+        made = self.code.call(target, **self.options)
+        if not callable(getattr(made, "step", None)):
+            raise KitError(f"{self.name}: has no step(state, signals, lr, fraction)")
+        self.code.check_signature(made.step, {}, ("state", "signals", "lr", "fraction"))
+        return made
+
+    @property
+    def signals(self) -> tuple[str, ...]:  # type: ignore[override] # of the class with the built-in ones
+        """The names of the signals that the user's class declares."""
+        return tuple(getattr(self._controller, "signals", ()))
+
+    def start(self, count: int) -> State:
+        start = getattr(self._controller, "start", None)
+        return start(count) if start else {}
+
+    def step(self, state: State, signals: Signals, lr: np.ndarray, fraction: float) -> tuple[np.ndarray, State]:
+        multipliers, state = self._controller.step(state, signals, lr, fraction)
+        return self._bounded(np.asarray(multipliers, dtype=np.float64)), state
+
+    def check(self, groups: Sequence[PolicyGroup]) -> None:
+        with _as_value_error("controller"):
+            if unknown := [name for name in self.signals if name not in SIGNALS]:
+                raise ValueError(
+                    f"controller: {self.name} wants the signal {unknown[0]!r}; there are {', '.join(SIGNALS)}"
+                )
+            count = len(groups)
+            state = self.code.call(self.start, count)
+            for _ in range(3):
+                signals = {name: np.linspace(0.5, 2, count) for name in self.signals}
+                multipliers, state = self.code.call(self.step, state, signals, np.full(count, 1e-3), 0.5)
+                if multipliers.shape != (count,):
+                    raise ValueError(
+                        f"controller: {self.name} gives multipliers of shape {list(multipliers.shape)}; one for "
+                        f"each of the {count} depth groups is needed"
+                    )
+                if not _plain(state):
+                    raise ValueError(
+                        f"controller: {self.name} gives a state that no checkpoint can hold; a mapping of lists, "
+                        "numbers and text is needed"
+                    )
+
+    def __getstate__(self) -> dict[Any, Any]:
+        return _without_code(super().__getstate__())
+
+
+def _twice(own: OwnOptions, function: Callable[..., float], *given: Any) -> float:
+    """Return what a function gives; ValueError where that is no finite number, or another one the second time."""
+    first, second = (own.code.call(function, *given) for _ in range(2))
+    if not isinstance(first, Real) or not math.isfinite(first):
+        raise ValueError(f"{own.name} gives {first!r}; a finite number is needed")
+    if first != second:
+        raise ValueError(
+            f"{own.name} gives {first:g} and then {second:g} at the same moment; a policy is a pure function, so "
+            "that it can be drawn beforehand, and a killed run goes on alike"
+        )
+    return float(first)
+
+
+def _plain(value: Any) -> bool:
+    if isinstance(value, dict):
+        return all(isinstance(key, str | int) and _plain(each) for key, each in value.items())
+    if isinstance(value, list | tuple):
+        return all(map(_plain, value))
+    return value is None or type(value) in (bool, int, float, str)
+
+
+@contextmanager
+def _as_value_error(place: str) -> Iterator[None]:
+    """Let faults of the user's code be of the kind that `Policy.check` raises, with their place."""
+    try:
+        yield
+    except KitError as error:
+        raise ValueError(f"{place}: {error}") from error
+    except ValueError as error:
+        raise error if str(error).startswith(place) else ValueError(f"{place}: {error}") from error
+
+
+def _without_code(state: dict[Any, Any]) -> dict[Any, Any]:
+    """Leave out what was loaded: another process loads it by its name."""
+    return state | {
+        "__dict__": {key: value for key, value in state["__dict__"].items() if not key.startswith("_")}
+    }
