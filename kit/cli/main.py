@@ -1,5 +1,6 @@
 """The command line: parse, call, print."""
 
+import os
 import sys
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -22,8 +23,8 @@ from kit.cli.options import (
     names_in,
     run_options,
 )
-from kit.cli.output import Commands, give, lines_of, print_errors, say, stop
-from kit.core.errors import KitError
+from kit.cli.output import Commands, give, lines_of, print_errors, prints, say, stop
+from kit.core.errors import KitError, some
 
 if TYPE_CHECKING:  # for annotations alone: --help has to be fast
     from kit.experiment.grade import Grade
@@ -40,6 +41,19 @@ app = Commands(
 )
 
 app.add_typer(kernel_app, name="kernel")
+
+SHARED = ("run", "compare", "find-lr", "lr", "predict")  # commands that several processes carry out together
+
+
+@app.callback()
+def _need_one_process(context: typer.Context) -> None:
+    """Refuse to do with several processes, by torchrun, what each would do by itself."""
+    if "LOCAL_RANK" in os.environ and int(os.environ.get("WORLD_SIZE", 1)) > 1:
+        command = context.invoked_subcommand
+        if command not in SHARED:
+            if not prints():
+                raise typer.Exit(1)
+            raise KitError(f"{command} takes one process; torchrun is for {some(SHARED)}")
 
 
 @app.command()
@@ -102,7 +116,7 @@ def compare(
     """Train policies × folds × seeds on equal terms, and say which wins, by how much, and how sure that is."""
     from kit.experiment.config import load_experiment, of_size
 
-    if stored and (replace or seconds):
+    if stored and (replace or seconds is not None):
         raise KitError("--stored compares what is there: leave out --replace and --seconds")
     extra = [("compare.baseline", baseline)] if baseline else []
     experiment = load_experiment(config, [*(overrides or []), *extra], names_in(policies))
@@ -237,9 +251,9 @@ def lr(
 
     previewed = preview(experiment)
     give(previewed, show_previews)
-    if csv:
+    if csv and prints():
         write_table(previewed.policies, csv)
-    if png:
+    if png and prints():
         draw(previewed.policies, png)
 
 
@@ -271,9 +285,9 @@ def find_lr(
 
     search = RangeSearch(start, end, steps, by_depth)
     found = find_lr(experiment, search, output, say)
-    if csv:
+    if csv and prints():
         write_table(found, csv)
-    if png:
+    if png and prints():
         draw(found, png)
     give(found, lambda found: show_found(found, experiment.policies[found.policy]))
 

@@ -44,7 +44,13 @@ def give(result: Result, show: Callable[[Result], object]) -> None:
     """
     if (given := _given.get()) is not None:
         given["result"] = result
-    show(result)
+    if prints():
+        show(result)
+
+
+def prints() -> bool:
+    """Whether this is the process that prints and writes, of those that work together under torchrun."""
+    return os.environ.get("RANK", "0") == "0"
 
 
 def stop(line: str, code: int) -> NoReturn:
@@ -108,16 +114,13 @@ def _object_on_stdout() -> Iterator[None]:
 
 
 def _write(given: dict[str, Any], stdout: TextIO) -> None:
-    """Print the one object; none for a fault of the kit's own, of which there is a traceback on stderr.
-
-    Of the processes that train together under torchrun, the first prints.
-    """
+    """Print the one object; none for a fault of the kit's own, of which there is a traceback on stderr."""
     from kit.core.jsonable import jsonable  # not at the top: it brings pydantic
 
     content = jsonable(given["result"]) if "result" in given else {}
     if given.get("error"):
         content["error"] = given["error"]
-    if content and os.environ.get("RANK", "0") == "0":
+    if content and prints():
         import json
 
         print(json.dumps(content, allow_nan=False), file=stdout, flush=True)

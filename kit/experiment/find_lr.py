@@ -23,7 +23,7 @@ from kit.experiment.preview import preview_of
 from kit.experiment.train_run import trainer_of
 from kit.lr import Clock, Policy, PolicyGroup
 from kit.lr.plots import draw_range_test
-from kit.training.device import make_accelerator
+from kit.training.device import make_accelerator, process_state
 from kit.training.memory import TRAIN_WITH_LESS, advising_on_memory
 from kit.training.range_test import RangeTestResult, Sweep, range_test
 from kit.training.trainer import batches_of
@@ -118,14 +118,17 @@ def find_lr(
     """Run the range test on the first policy, seed and fold of an experiment.
 
     Nothing is kept of it but the pixel cache below `output`; each curve starts from the seed's initial weights and
-    sees the same batches.
+    sees the same batches. Processes that torchrun started share each of the updates.
 
     Raises
     ------
     KitError
         For what `run` would refuse.
     """
-    dirs = OutputDirs.at(output)
+    state = process_state(experiment.training)
+    main = state.is_main_process
+    if not main:
+        say = ignore
     name, *others = experiment.policies
     if others:
         say(f"find-lr looks at one policy: {name} (choose with --policy)")
@@ -139,19 +142,22 @@ def find_lr(
     if policy.controller:
         say(f"The controller {policy.controller.name} is left out: the static rates are tested")
     with tempfile.TemporaryDirectory() as scratch:
-        loaded, data = prepare(experiment, ExperimentDir(Path(scratch) / "runs"), dirs, say=say)
+        folder, dirs = ExperimentDir(Path(scratch) / "runs"), OutputDirs.at(output)
+        with state.main_process_first():
+            loaded, data = prepare(experiment, folder, dirs, say=say, shown=main)
         key = run_keys(experiment)[0]
         rows = len(loaded.folds.training_rows(key.fold))
         groups, reference = _reference(loaded, key, policy, rows)
-        epochs = math.ceil(search.steps / batches_of(experiment.training, rows, key.seed).steps_per_epoch)
-        training = experiment.training.model_copy(update={"epochs": epochs})
+        per_epoch = batches_of(experiment.training, rows, key.seed, state).steps_per_epoch
+        training = experiment.training.model_copy(update={"epochs": math.ceil(search.steps / per_epoch)})
         data = replace(data, recipe=replace(data.recipe, training=training))
         sweeps = _sweeps(search, groups, reference, policy)
         tests = {}
         for title, sweep in sweeps.items():
             run = RunDir(Path(scratch) / "run")
+            shown = Progress(f"find-lr {title}", search.steps, shown=main)
             try:
-                with advising_on_memory(TRAIN_WITH_LESS), Progress(f"find-lr {title}", search.steps) as progress:
+                with advising_on_memory(TRAIN_WITH_LESS), shown as progress:
                     trainer = trainer_of(key, loaded, data, run, make_accelerator(training), sweep)
                     tests[title] = range_test(trainer, sweep, progress.update)
                 tests[title].suggestions()

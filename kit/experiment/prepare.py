@@ -15,10 +15,12 @@ from kit.competition.load import Competition
 from kit.core.errors import KitError, Say, ignore, some
 from kit.core.files import write_bytes, write_text
 from kit.core.paths import OutputDirs
+from kit.core.processes import need_guard
 from kit.core.progress import Progress
 from kit.core.runs import ExperimentDir, RunKey
 from kit.data.augment import Augmentation
 from kit.data.images import ImageSet, Report, open_images, open_readable
+from kit.data.loading import worker_count
 from kit.experiment.config import ExperimentConfig
 from kit.experiment.fingerprint import with_what_was_run_before
 from kit.experiment.loaded import LoadedExperiment
@@ -30,7 +32,7 @@ from kit.model.groups import has_order
 from kit.model.own import check_output
 from kit.training.averaging import averages
 from kit.training.config import TrainingConfig
-from kit.training.device import resolve_precision
+from kit.training.device import process_state, resolve_precision
 from kit.training.loss import OwnLoss, build_loss, class_weights
 from kit.training.optimizer import build_optimizer
 from kit.training.tracker import need_tracker
@@ -103,6 +105,8 @@ def prepare(
         For whatever cannot work, and where the folder holds an experiment made from another config or other data
         (unless `replace`).
     """
+    if worker_count(config.data.workers, config.training.device == "auto" and torch.cuda.is_available()):
+        need_guard()  # now rather than when all images are decoded
     loaded = LoadedExperiment.open(config, folder, dirs, folds=folds, replace=True, say=say)
     need_tracker(config.training.tracker)
     recipe = _check_training(loaded, say)
@@ -137,7 +141,7 @@ def _check_training(loaded: LoadedExperiment, say: Say) -> Recipe:
         normalisation=Normalisation(data.mean or usual.mean, data.std or usual.std),
     )
     fewest = min(len(plan.training_rows(fold)) for fold in experiment.folds.chosen)
-    batches = batches_of(training, fewest, seed)
+    batches = batches_of(training, fewest, seed, process_state(training))
     if not has_order(model):
         say(f"{type(model).__name__} offers no depth order: all of it is one depth group, for uniform policies")
     for name in experiment.policies:

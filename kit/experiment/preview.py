@@ -16,12 +16,16 @@ from kit.lr import PolicyGroup, RateMatrix
 from kit.lr.clock import policy_groups
 from kit.lr.plots import Matrices, draw_policies, policies_figure
 from kit.model.build import build_model
+from kit.training.device import process_state
 from kit.training.trainer import batches_of
 
 
 @dataclass(frozen=True)
 class Preview:
-    """The step × group matrix of one policy, as the first fold to be trained would see it on one device."""
+    """The step × group matrix of one policy, as the first fold to be trained would see it.
+
+    On one device; under torchrun on as many as it has processes.
+    """
 
     policy: str
     groups: list[PolicyGroup]
@@ -79,8 +83,8 @@ def preview(experiment: ExperimentConfig) -> PreviewResult:
 
 def preview_of(experiment: ExperimentConfig, name: str, n_classes: int, rows: int) -> Preview:
     """One policy on `n_classes` classes and `rows` rows that train."""
-    data, seed = experiment.data, experiment.seeds[0]
-    batches = batches_of(experiment.training, rows, seed)
+    data, seed, training = experiment.data, experiment.seeds[0], experiment.training
+    batches = batches_of(training, rows, seed, process_state(training))
     blank = experiment.model.model_copy(update={"weights": "none"})  # groups depend on the architecture alone
     model = build_model(blank, n_classes, data.channels, data.size, seed)
     policy, depths = policy_on(model, experiment, name, batches)

@@ -4,6 +4,7 @@ import dataclasses
 import gc
 import platform
 import time
+from contextlib import closing
 from functools import cache
 from importlib.metadata import version
 from pathlib import Path
@@ -63,8 +64,10 @@ def train_run(key: RunKey, loaded: LoadedExperiment, data: TrainingData, say: Sa
     if run.checkpoint.is_file():
         say(f"{key}: goes on from its last checkpoint")
     try:
-        with advising_on_memory(TRAIN_WITH_LESS):
-            trainer = trainer_of(key, loaded, data, run, accelerator, say=say)
+        with (
+            advising_on_memory(TRAIN_WITH_LESS),
+            closing(trainer_of(key, loaded, data, run, accelerator, say=say)) as trainer,
+        ):
             trained = trainer.train(str(key))
             test = trainer.predict(data.test, range(len(data.test)))
     except Exception as error:
@@ -209,10 +212,12 @@ def predict_test_anew(policy: str, loaded: LoadedExperiment, data: TrainingData,
         key = record.key
         accelerator = make_accelerator(loaded.config.training)
         try:
-            with advising_on_memory(END_OTHERS):
-                trainer = trainer_of(key, loaded, data, run, accelerator, say=say)
+            with (
+                advising_on_memory(END_OTHERS),
+                closing(trainer_of(key, loaded, data, run, accelerator, say=say)) as trainer,
+            ):
                 trainer.load_weights(load_file(run.weights))
-            test = trainer.predict(data.test, range(len(data.test)))
+                test = trainer.predict(data.test, range(len(data.test)))
         except KitError as error:
             raise _told(key, error) from error
         if accelerator.is_main_process:

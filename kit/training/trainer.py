@@ -10,7 +10,7 @@ from typing import Any
 
 import numpy as np
 import torch
-from accelerate import Accelerator
+from accelerate import Accelerator, PartialState
 from timm.utils.model_ema import ModelEmaV3
 from torch import nn
 
@@ -108,21 +108,21 @@ class TrainResult:
 
 
 def batches_of(
-    training: TrainingConfig, n_rows: int, seed: int, accelerator: Accelerator | None = None
+    training: TrainingConfig, n_rows: int, seed: int, processes: Accelerator | PartialState
 ) -> BatchPlan:
-    """Return the batches of a training on `n_rows` rows, those of this process where several share them.
+    """Return the batches of a training on `n_rows` rows, those of this one of the processes that share them.
 
     Raises
     ------
     KitError
         Where the rows do not fill one update.
     """
-    processes, rank = (accelerator.num_processes, accelerator.process_index) if accelerator else (1, 0)
-    plan = BatchPlan(seed, training.epochs, n_rows, training.batch_size, training.accumulate, processes, rank)
+    count, rank = processes.num_processes, processes.process_index
+    plan = BatchPlan(seed, training.epochs, n_rows, training.batch_size, training.accumulate, count, rank)
     if not plan.steps_per_epoch:
         raise KitError(
             f"training.batch_size: one update takes {plan.samples_per_update} samples (batch_size "
-            f"{training.batch_size} × accumulate {training.accumulate} × {processes} devices), but only "
+            f"{training.batch_size} × accumulate {training.accumulate} × {count} devices), but only "
             f"{n_rows} rows train; lower batch_size"
         )
     return plan
@@ -306,6 +306,10 @@ class Trainer:
     def load_weights(self, weights: dict[str, torch.Tensor]) -> None:
         """Take the weights that a finished run saved."""
         self.final_model.load_state_dict(weights)
+
+    def close(self) -> None:
+        """End the processes that prepare batches for evaluations."""
+        self.predictor.loader.close()
 
     # One update.
 

@@ -1,13 +1,14 @@
 """`kit lr`: the step × group matrix without training, as a user types it."""
 
 from pathlib import Path
+from types import SimpleNamespace
 
 import numpy as np
 import pandas as pd
 import pytest
 import yaml
 from support.colours import experiment_content
-from support.commands import kit_here
+from support.commands import config_file, kit_here
 from support.refusals import refusal_of
 
 from kit.cli.show import BARS, scaled, sketch
@@ -177,3 +178,17 @@ def test_policies_beside_a_config_are_listed_with_it(tmp_path, kit):
     assert kit("policies", "deep/config.yaml")[2] == (
         "error: deep/policies/empty.yaml: is empty; a policy has at least `lr`\n"
     )
+
+
+@pytest.mark.parametrize("rank", [0, 1])
+def test_processes_of_torchrun_share_the_updates_and_one_prints(competition, kit, monkeypatch, tmp_path, rank):
+    """24 rows train, 8 an update: 3 updates an epoch; for two processes 1, as the second is not whole."""
+    state = SimpleNamespace(num_processes=2, process_index=rank, is_main_process=rank == 0)
+    monkeypatch.setattr("kit.experiment.preview.process_state", lambda training: state)
+    monkeypatch.setattr("kit.training.device.process_state", lambda training: state)
+    monkeypatch.setenv("RANK", str(rank))
+    config_file(competition, tmp_path / "config.yaml")
+    code, printed, errors = kit("lr", "config.yaml")
+    assert code == 0, errors
+    assert ("uniform: 2 updates, 1 an epoch" in printed) == (rank == 0)
+    assert bool(printed) == (rank == 0)
