@@ -1,0 +1,140 @@
+"""How heavy the tail of the spectrum of each layer's weights is: Hill's estimate, a depth group each."""
+
+import math
+from collections.abc import Sequence
+
+import numpy as np
+import torch
+from torch import nn
+
+from kit.core.errors import KitError
+from kit.model.groups import DepthGroup
+
+LAYERS = (nn.Linear, nn.Conv1d, nn.Conv2d, nn.Conv3d)
+FEWEST = 50  # eigenvalues: with fewer an estimate says little, and a layer is left out, as in the authors' code
+
+
+class TailMeter:
+    """Measures the signal `tail`: Hill's estimate, the mean over the layers of each depth group.
+
+    Layers are linear ones and convolutions of 50 eigenvalues or more. The first and the last of the network are
+    left out. It waits for the device when it measures, and only then.
+
+    Parameters
+    ----------
+    model : Module
+        On its device.
+    groups : sequence of DepthGroup
+        Of this model, stem first.
+    period : float
+        Updates from one measurement to the next.
+
+    Attributes
+    ----------
+    last : ndarray or None
+        What was measured last, float64 [groups]; NaN where a group has no such layer, or none whose tail says
+        anything. None before the first measurement.
+
+    Raises
+    ------
+    KitError
+        Where fewer than two depth groups have such a layer: there would be nothing to compare.
+
+    References
+    ----------
+    Zhou et al., arXiv 2312.00359, and tempbalance.py in github.com/YefanZhou/TempBalance, where each layer stands
+    for itself.
+    """
+
+    def __init__(self, model: nn.Module, groups: Sequence[DepthGroup], period: float):
+        self.period = period
+        self.last: np.ndarray | None = None
+        layers = {id(module.weight) for module in model.modules() if isinstance(module, LAYERS)}
+        found = [
+            (depth, value)
+            for depth, group in enumerate(groups)
+            for value in group.parameters.values()
+            if id(value) in layers
+        ]
+        self._layers = [(depth, value) for depth, value in found[1:-1] if _n_eigenvalues(value) >= FEWEST]
+        self._count = len(groups)
+        if len({depth for depth, _ in self._layers}) < 2:
+            raise KitError(
+                f"controller: compares spectra, but of the {self._count} depth groups fewer than two have a "
+                f"linear or convolutional layer of {FEWEST} eigenvalues or more (the network's first and last do "
+                "not count); choose smaller groups, another controller or another model"
+            )
+
+    def at(self, step: int) -> np.ndarray:
+        """Return the signal at update number `step`, float64 [groups]: measured now, or what still holds."""
+        if self.last is None or self._begins_a_period(step):
+            self.last = self.measure()
+        return self.last
+
+    @torch.no_grad()
+    def measure(self) -> np.ndarray:
+        """Return the signal of the weights as they are, float64 [groups]."""
+        tails = torch.stack([hill(eigenvalues(value)) for _, value in self._layers]).cpu().double().numpy()
+        depths, there = np.array([depth for depth, _ in self._layers]), np.isfinite(tails)
+        sums = np.bincount(depths[there], tails[there], self._count)
+        counts = np.bincount(depths[there], minlength=self._count)
+        return np.divide(sums, counts, out=np.full(self._count, np.nan), where=counts > 0)
+
+    def state_dict(self) -> list[float] | None:
+        """Return what was measured last, for a checkpoint."""
+        return None if self.last is None else self.last.tolist()
+
+    def load_state_dict(self, state: list[float] | None) -> None:
+        """Go on from a checkpoint."""
+        self.last = None if state is None else np.array(state)
+
+    def _begins_a_period(self, step: int) -> bool:
+        periods = [math.floor(number / self.period + 1e-9) for number in (step - 1, step)]
+        return periods[0] < periods[1]
+
+
+def eigenvalues(weight: torch.Tensor) -> torch.Tensor:
+    """Return the eigenvalues of WᵀW, float32 [n], ascending; not finite where a weight is not.
+
+    A convolution is one matrix for each place of its kernel, from channels to channels, and its eigenvalues are
+    those of all of them. Of each matrix there are as many as its smaller side is long.
+
+    Parameters
+    ----------
+    weight : Tensor
+        Of a linear layer [out, in] or a convolution [out, in, ...].
+    """
+    if weight.device.type == "mps":  # has no eigenvalues
+        weight = weight.cpu()
+    matrices = weight.detach().float().flatten(2).permute(2, 0, 1) if weight.ndim > 2 else weight.detach().float()
+    finite = matrices.isfinite().all()  # of others LAPACK and cuSOLVER make errors
+    matrices = torch.where(finite, matrices, torch.zeros_like(matrices))
+    if matrices.shape[-2] > matrices.shape[-1]:
+        matrices = matrices.mT
+    values = torch.linalg.eigvalsh(matrices @ matrices.mT).flatten().sort().values
+    return torch.where(finite, values, torch.nan)
+
+
+def hill(values: torch.Tensor) -> torch.Tensor:
+    """Return Hill's estimate of the exponent α of a density that falls as λ^-α, from the larger half of values.
+
+    α = 1 + k / Σ_{i=1..k} ln(λ_i / λ_{k+1}), with λ_1 the largest of n values and k = ⌊n/2⌋. A small α is a heavy
+    tail. What lies below the rounding error of the largest counts as that. NaN where all are 0.
+
+    Parameters
+    ----------
+    values : Tensor
+        [n], ascending.
+
+    References
+    ----------
+    Hill, Annals of Statistics 3, 1975; PL_Alpha_Hill of Zhou et al., arXiv 2312.00359. Their code takes λ_k for
+    the threshold, and still divides k by the sum.
+    """
+    k = len(values) // 2
+    logs = values.clamp_min(values[-1] * torch.finfo(values.dtype).eps).log()[-k - 1 :]
+    return 1 + k / (logs[1:] - logs[0]).sum()
+
+
+def _n_eigenvalues(weight: torch.Tensor) -> int:
+    return math.prod(weight.shape[2:]) * min(weight.shape[:2])
