@@ -2,7 +2,7 @@
 
 import math
 import tempfile
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from functools import partial
 from pathlib import Path
@@ -12,6 +12,7 @@ import pandas as pd
 
 from kit.core.errors import KitError, Say, ignore
 from kit.core.files import write_text
+from kit.core.notebook import ShownAsTables
 from kit.core.paths import OutputDirs
 from kit.core.progress import Progress
 from kit.core.runs import ExperimentDir, RunDir, RunKey
@@ -61,7 +62,7 @@ class ReferenceRates:
 
 
 @dataclass(frozen=True)
-class FindLrResult:
+class FindLrResult(ShownAsTables):
     """A range test for each curve: `all` depth groups together, or one a depth group.
 
     Attributes
@@ -83,6 +84,19 @@ class FindLrResult:
     base: np.ndarray
     tests: dict[str, RangeTestResult]
 
+    @property
+    def suggestions(self) -> dict[str, dict[str, float]]:
+        """Curve → suggestion (valley, slide, minimum, steep) → rate."""
+        return {name: test.suggestions() for name, test in self.tests.items()}
+
+    def tables(self) -> dict[str, pd.DataFrame]:
+        """Return a row a curve: what it suggests, and whether the loss diverged and fell."""
+        rows = [
+            {"curve": name, **chosen, "diverged": self.tests[name].diverged, "fell": self.tests[name].fell}
+            for name, chosen in self.suggestions.items()
+        ]
+        return {f"{self.policy}: peak rates by a range test": pd.DataFrame(rows)}
+
     def suggested_profile(self) -> tuple[float, dict[str, float]]:
         """Return, for `by_depth`, the largest rate, and each depth group's multiplier of it, 0 for those that are
         frozen.
@@ -99,7 +113,7 @@ class FindLrResult:
 
 
 def find_lr(
-    experiment: ExperimentConfig, search: RangeSearch, output: str | Path = ".", say: Say = ignore
+    experiment: ExperimentConfig, search: RangeSearch = RangeSearch(), output: str | Path = ".", say: Say = ignore
 ) -> FindLrResult:
     """Run the range test on the first policy, seed and fold of an experiment.
 
@@ -193,7 +207,7 @@ def write_table(found: FindLrResult, path: str | Path) -> None:
 def draw(found: FindLrResult, path: str | Path) -> None:
     """The smoothed loss over the rate, with the suggestions."""
     curves = {name: (test.rates, test.smoothed) for name, test in found.tests.items()}
-    marks = {name: test.suggestions() for name, test in found.tests.items()}
+    marks: Mapping[str, Mapping[str, float]] = found.suggestions
     if "all" not in found.tests:
         marks = {name: {"minimum": chosen["minimum"]} for name, chosen in marks.items()}
     title = f"{found.policy}: " + (

@@ -32,6 +32,7 @@ from kit.training.device import resolve_precision
 from kit.training.loss import OwnLoss, build_loss, class_weights
 from kit.training.optimizer import build_optimizer
 from kit.training.signals import SignalMeter
+from kit.training.tracker import need_tracker
 from kit.training.trainer import Recipe, batches_of
 
 
@@ -102,6 +103,7 @@ def prepare(
         (unless `replace`).
     """
     loaded = LoadedExperiment.open(config, folder, dirs, folds=folds, replace=True, say=say)
+    need_tracker(config.training.tracker)
     recipe = _check_training(loaded, say)
     if not replace and any(run.finished or run.checkpoint.is_file() for run in folder.runs()):
         loaded.need_same()

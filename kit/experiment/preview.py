@@ -9,11 +9,12 @@ import pandas as pd
 from kit.competition.folds import check_folds, make_folds
 from kit.competition.load import load_competition
 from kit.core.files import write_text
+from kit.core.notebook import Picture
 from kit.experiment.config import ExperimentConfig
 from kit.experiment.policies import policy_on
 from kit.lr import PolicyGroup, RateMatrix
 from kit.lr.clock import policy_groups
-from kit.lr.plots import draw_policies
+from kit.lr.plots import Matrices, draw_policies, policies_figure
 from kit.model.build import build_model
 from kit.training.trainer import batches_of
 
@@ -45,7 +46,21 @@ class Preview:
         ]
 
 
-def preview(experiment: ExperimentConfig) -> list[Preview]:
+@dataclass(frozen=True)
+class PreviewResult:
+    """The rates of each of an experiment's policies; a notebook shows their picture."""
+
+    policies: list[Preview]
+
+    def plot(self) -> Picture:
+        """Return a row a policy: rates by depth group over time, and the same as a heat map."""
+        return Picture(policies_figure(_matrices(self.policies)))
+
+    def _repr_png_(self) -> bytes:
+        return self.plot()._repr_png_()
+
+
+def preview(experiment: ExperimentConfig) -> PreviewResult:
     """Return the rates of each of the experiment's policies. Needs the competition's tables and no images.
 
     Raises
@@ -58,7 +73,8 @@ def preview(experiment: ExperimentConfig) -> list[Preview]:
     check_folds(experiment.folds, competition.classes, competition.targets)
     plan = make_folds(competition.ids, competition.targets, experiment.folds, competition.train)
     rows = len(plan.training_rows(fold))
-    return [preview_of(experiment, name, len(competition.classes), rows) for name in experiment.policies]
+    classes = len(competition.classes)
+    return PreviewResult([preview_of(experiment, name, classes, rows) for name in experiment.policies])
 
 
 def preview_of(experiment: ExperimentConfig, name: str, n_classes: int, rows: int) -> Preview:
@@ -83,8 +99,11 @@ def write_table(previews: Sequence[Preview], path: str | Path) -> None:
 
 def draw(previews: Sequence[Preview], path: str | Path) -> None:
     """A row a policy: rates by group over time, and the same as a heat map."""
-    matrices = {
+    draw_policies(_matrices(previews), Path(path))
+
+
+def _matrices(previews: Sequence[Preview]) -> Matrices:
+    return {
         each.policy: (each.matrix.lr, each.matrix.frozen, [group.name for group in each.groups])
         for each in previews
     }
-    draw_policies(matrices, Path(path))

@@ -13,7 +13,7 @@ from kit.lr.own import OwnController, OwnProfile, OwnSchedule
 from kit.lr.phases import Phase
 from kit.lr.policy import Policy
 from kit.lr.profiles import Discriminative, HeadFirst, ProfileBase, Uniform
-from kit.lr.schedules import OneCycle, ScheduleBase
+from kit.lr.schedules import Constant, OneCycle, ScheduleBase
 
 _Value = TypeVar("_Value")
 
@@ -253,8 +253,10 @@ class PolicyConfig(_Spelled):
     controller: Controller | None = None
 
     @model_validator(mode="after")
-    def _can_be_built(self) -> Self:
-        self.build()
+    def _can_be_built(self, info: ValidationInfo) -> Self:
+        policy = self.build()
+        if not (info.context or {}).get("stored"):  # what was trained once can still be read
+            _check_annealed_once(policy, listed=isinstance(self.phases, tuple))
         return self
 
     def build(self) -> Policy:
@@ -407,6 +409,17 @@ def fine_tune(base_lr: float = 2e-3, **options: Any) -> Policy:
         Those of `FineTune`.
     """
     return policy(base_lr, phases={"name": "fine_tune", **options})
+
+
+def _check_annealed_once(policy: Policy, listed: bool) -> None:
+    """Raise ValueError where a profile that anneals is under a schedule that does so as well."""
+    for place, phase in enumerate(policy.phases):
+        if phase.profile.anneals and not isinstance(phase.schedule, Constant):
+            raise ValueError(
+                (f"phases[{place}]: " if listed else "")
+                + f"profile {phase.profile.name} anneals each depth group itself, and {phase.schedule.name} would "
+                "do so once more; set `schedule: constant`"
+            )
 
 
 def _either(first: _Value | None, second: _Value) -> _Value:

@@ -5,6 +5,7 @@ A ready policy is a file NAME.yaml in `policies/` beside a config or in `configs
 
 import difflib
 import inspect
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -21,6 +22,27 @@ from kit.lr.profiles import ProfileBase
 from kit.lr.schedules import ScheduleBase
 
 SHIPPED = Path(__file__).resolve().parents[2] / "configs" / "policies"
+
+
+@dataclass(frozen=True)
+class PolicyList:
+    """What can be named in a config, with a sentence each.
+
+    Attributes
+    ----------
+    ready : dict of str to str
+        The ready policies.
+    blocks : dict of str to dict
+        What policies are made of: kind ("schedules", "profiles", "phases", "controllers") → name → sentence.
+    """
+
+    ready: dict[str, str]
+    blocks: dict[str, dict[str, str]]
+
+
+def policies(config: str | Path | None = None) -> PolicyList:
+    """List the ready policies, those beside a config among them, and what policies can be made of."""
+    return PolicyList(ready_policies(Path(config) if config else None), building_blocks())
 
 
 def policy_content(name: str, config: Path) -> Any:

@@ -7,6 +7,8 @@ from pydantic import Field, field_validator, model_validator
 from kit.core.named import OwnOptions, RefersToCode
 from kit.core.settings import ConfigSection
 
+TrackerName = Literal["tensorboard", "wandb", "mlflow"]
+
 
 class OptimizerConfig(RefersToCode, ConfigSection):
     """An optimizer of timm or of the user's own; the policy gives its rates and momentum.
@@ -96,6 +98,8 @@ class TrainingConfig(ConfigSection):
         Between checkpoints from which a killed run goes on.
     probes : ProbesConfig, optional
         What is looked at inside the training, like {every: 10}; left out: nothing.
+    tracker : str, optional
+        tensorboard, wandb or mlflow is told what is logged (docs/programs.md); left out: none.
     device : str
         auto, or cpu.
     deterministic : bool
@@ -104,7 +108,7 @@ class TrainingConfig(ConfigSection):
     """
 
     incidental: ClassVar[frozenset[str]] = frozenset(
-        {"evaluate_every", "log_every", "checkpoint_minutes", "probes", "device"}
+        {"evaluate_every", "log_every", "checkpoint_minutes", "probes", "tracker", "device"}
     )
     later: ClassVar[frozenset[str]] = frozenset({"loss"})
 
@@ -124,6 +128,7 @@ class TrainingConfig(ConfigSection):
     log_every: Annotated[int, Field(ge=1)] = 20
     checkpoint_minutes: Annotated[float, Field(ge=0)] = 10.0
     probes: ProbesConfig | None = None
+    tracker: TrackerName | None = None
     device: Literal["auto", "cpu"] = "auto"
     deterministic: bool = True
 

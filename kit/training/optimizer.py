@@ -115,8 +115,12 @@ def _own_optimizer(
         raise KitError(
             f"{place} does not keep the parameter groups that it is given (their `depth`: {some(held)})"
         )
-    step = inspect.signature(optimizer.step).parameters.get("closure")
-    if step is not None and step.default is inspect.Parameter.empty:
+    try:
+        inspect.signature(optimizer.step).bind(None)
+    except TypeError as error:
+        raise KitError(f"{place}: step(closure=None) is needed, as of torch's optimizers: {error}") from error
+    closure = inspect.signature(optimizer.step).parameters.get("closure")
+    if closure is not None and closure.default is inspect.Parameter.empty:
         raise KitError(f"{place} needs a closure, which evaluates the model anew: the loop has none")
     return optimizer
 

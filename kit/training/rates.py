@@ -125,6 +125,10 @@ class RateWriter:
             changed |= switch.set(frozen, moving, self.policy.train_norm)
         return changed
 
+    def by_group(self, step: int) -> dict[str, float]:
+        """Return the rate of each depth group at an update, as it was recorded."""
+        return {group.name: float(rate) for group, rate in zip(self.groups, self.lr[step], strict=True)}
+
     def control(self, step: int, optimizer: Optimizer, signals: Mapping[str, np.ndarray]) -> None:
         """Multiply the static rates of `write` by what the controller makes of the signals of this update.
 

@@ -34,6 +34,7 @@ from kit.training.probes import Probes
 from kit.training.rates import RatePolicy, RateWriter
 from kit.training.records import append_history, write_history
 from kit.training.signals import SignalMeter
+from kit.training.tracker import RunTracker
 
 
 @dataclass(frozen=True)
@@ -212,6 +213,7 @@ class Trainer:
             self.probes = Probes(config.probes, self.model, total, seed)
         self.losses = torch.zeros(total, device=device)  # stays there until it is logged
         self.history: list[dict[str, Any]] = []
+        self.tracker = RunTracker(config.tracker if accelerator.is_main_process else None, run)
 
     def train(self, title: str = "training", on_step: Callable[[int], None] | None = None) -> TrainResult:
         """Train to the last step, going on from the run's checkpoint where there is one.
@@ -228,7 +230,12 @@ class Trainer:
         KitError
             For a loss that is not finite, and for realised rates that are not the policy's.
         """
-        first, total = self._restore(), self.plan.total_steps
+        first = self._restore()
+        with self.tracker.following(self.history, self.rates.by_group):
+            return self._train(first, title, on_step)
+
+    def _train(self, first: int, title: str, on_step: Callable[[int], None] | None) -> TrainResult:
+        total = self.plan.total_steps
         logged = first  # updates whose losses have been logged
         started = saved = time.monotonic()
         evaluating = 0.0  # seconds
@@ -438,6 +445,7 @@ class Trainer:
         self.history.append(line)
         if self.accelerator.is_main_process:
             append_history(self.dir.history, line)
+        self.tracker.log(line, self.rates.by_group)
 
     # Saving and going on.
 

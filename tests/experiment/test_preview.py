@@ -35,7 +35,7 @@ def test_what_is_shown_is_what_training_realises(competition, tmp_path):
     content = experiment_content(competition, folds={"run": [1]})
     experiment = validate(content | {"policies": policies}, "test")
     result = run(experiment, tmp_path)
-    for each in preview(experiment):
+    for each in preview(experiment).policies:
         with np.load(result.folder / each.policy / "seed0/fold1/rates.npz") as realised:
             np.testing.assert_allclose(each.matrix.lr, realised["lr"], rtol=1e-12)
             np.testing.assert_array_equal(each.matrix.frozen, realised["frozen"])
@@ -55,7 +55,7 @@ def test_the_command_shows_a_table_and_writes_csv_and_png(competition, tmp_path,
     table = pd.read_csv(tmp_path / "out/rates.csv")
     assert list(table.columns[:5]) == ["policy", "step", "epoch", "momentum", "frozen"]
     assert len(table) == 12
-    (first,) = preview(validate(content, "test"))
+    (first,) = preview(validate(content, "test")).policies
     np.testing.assert_allclose(table.iloc[:, 5:], first.matrix.lr, rtol=1e-12)
     assert table["frozen"][0] == " ".join(group.name for group in first.groups[:-1])
     assert table["frozen"].isna().tolist() == [False] * 3 + [True] * 9
