@@ -74,7 +74,7 @@ class TailMeter:
     @torch.no_grad()
     def measure(self) -> np.ndarray:
         """Return the signal of the weights as they are, float64 [groups]."""
-        tails = torch.stack([hill(eigenvalues(value)) for _, value in self._layers]).cpu().double().numpy()
+        tails = torch.stack([hill(spectrum(value)) for _, value in self._layers]).cpu().double().numpy()
         depths, there = np.array([depth for depth, _ in self._layers]), np.isfinite(tails)
         sums = np.bincount(depths[there], tails[there], self._count)
         counts = np.bincount(depths[there], minlength=self._count)
@@ -93,11 +93,12 @@ class TailMeter:
         return periods[0] < periods[1]
 
 
-def eigenvalues(weight: torch.Tensor) -> torch.Tensor:
-    """Return the eigenvalues of WᵀW, float32 [n], ascending; not finite where a weight is not.
+def spectrum(weight: torch.Tensor) -> torch.Tensor:
+    """Return the eigenvalues of WᵀW, in units of the largest squared weight, float32 [n], ascending.
 
     A convolution is one matrix for each place of its kernel, from channels to channels, and its eigenvalues are
-    those of all of them. Of each matrix there are as many as its smaller side is long.
+    those of all of them. Of each matrix there are as many as its smaller side is long; what is below the rounding
+    error of the largest counts as that. All are NaN where a weight is not finite, or none differs from 0.
 
     Parameters
     ----------
@@ -107,19 +108,21 @@ def eigenvalues(weight: torch.Tensor) -> torch.Tensor:
     if weight.device.type == "mps":  # has no eigenvalues
         weight = weight.cpu()
     matrices = weight.detach().float().flatten(2).permute(2, 0, 1) if weight.ndim > 2 else weight.detach().float()
-    finite = matrices.isfinite().all()  # of others LAPACK and cuSOLVER make errors
-    matrices = torch.where(finite, matrices, torch.zeros_like(matrices))
+    largest = matrices.abs().amax()
+    sound = largest.isfinite() & (largest > 0)
+    matrices = torch.where(sound, matrices / largest, 0)  # of nan LAPACK makes an error
     if matrices.shape[-2] > matrices.shape[-1]:
         matrices = matrices.mT
-    values = torch.linalg.eigvalsh(matrices @ matrices.mT).flatten().sort().values
-    return torch.where(finite, values, torch.nan)
+    values = torch.linalg.eigvalsh(matrices @ matrices.mT)
+    values = torch.maximum(values, values[..., -1:] * torch.finfo(values.dtype).eps)
+    return torch.where(sound, values.flatten().sort().values, torch.nan)
 
 
 def hill(values: torch.Tensor) -> torch.Tensor:
     """Return Hill's estimate of the exponent α of a density that falls as λ^-α, from the larger half of values.
 
     α = 1 + k / Σ_{i=1..k} ln(λ_i / λ_{k+1}), with λ_1 the largest of n values and k = ⌊n/2⌋. A small α is a heavy
-    tail. What lies below the rounding error of the largest counts as that. NaN where all are 0.
+    tail.
 
     Parameters
     ----------
@@ -132,7 +135,7 @@ def hill(values: torch.Tensor) -> torch.Tensor:
     the threshold, and still divides k by the sum.
     """
     k = len(values) // 2
-    logs = values.clamp_min(values[-1] * torch.finfo(values.dtype).eps).log()[-k - 1 :]
+    logs = values[-k - 1 :].log()
     return 1 + k / (logs[1:] - logs[0]).sum()
 
 
