@@ -109,7 +109,7 @@ class FindLrResult(ShownAsTables):
         known = [rates[name] for name, test in self.tests.items() if test.bounded]
         rates = {name: min(rate, max(known)) if known else rate for name, rate in rates.items()}
         top = max(rates.values())
-        return top, {group.name: rates.get(group.name, 0.0) / top for group in self.groups}
+        return top, {group.label: rates.get(group.label, 0.0) / top for group in self.groups}
 
 
 def find_lr(
@@ -187,7 +187,7 @@ def _sweeps(
         return {"all": sweep(reference.shape, np.zeros(len(groups)))}
     learning = [group for group in groups if not reference.frozen[group.index]]
     return {
-        group.name: sweep(
+        group.label: sweep(
             np.array([float(other is group) for other in groups]),
             np.where([other is group for other in groups], 0.0, reference.shape * policy.peak),
         )

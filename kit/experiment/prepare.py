@@ -28,6 +28,8 @@ from kit.lr.policy import Policy
 from kit.model.build import Normalisation, build_model, normalisation
 from kit.model.groups import DepthGroup, has_order
 from kit.model.own import check_output
+from kit.training.averaging import averages
+from kit.training.config import TrainingConfig
 from kit.training.device import resolve_precision
 from kit.training.loss import OwnLoss, build_loss, class_weights
 from kit.training.optimizer import build_optimizer
@@ -141,7 +143,9 @@ def _check_training(loaded: LoadedExperiment, say: Say) -> Recipe:
         say(f"{type(model).__name__} offers no depth order: all of it is one depth group, for uniform policies")
     for name in experiment.policies:
         policy, groups = policy_on(model, experiment, name, batches)
-        build_optimizer(training.optimizer, model, groups, torch.device("cpu"), policy.peak)
+        optimizer = build_optimizer(training.optimizer, model, groups, torch.device("cpu"), policy.peak)
+        if averages(optimizer):
+            _check_averaging(training, policy, name)
         _check_signals(policy, model, groups, name)
     weights = class_weights(training, competition.classes, competition.targets)
     multilabel = competition.label_format.multilabel
@@ -160,6 +164,17 @@ def _check_signals(policy: Policy, model: nn.Module, groups: list[DepthGroup], n
             SignalMeter.of(policy.controller, model, groups, weight_decay=0.0, steps_per_epoch=1)
     except KitError as error:
         raise KitError(f"policies.{name}.{error}") from error
+
+
+def _check_averaging(training: TrainingConfig, policy: Policy, name: str) -> None:
+    """Raise KitError for what an optimizer that averages the weights by itself cannot be used with."""
+    if training.ema:
+        raise KitError(f"training.ema: {training.optimizer.name} averages the weights by itself; leave it out")
+    if policy.moves_momentum:
+        raise KitError(
+            f"policies.{name}: moves the momentum, by which {training.optimizer.name} finds its average; take a "
+            "schedule that leaves it, like constant with a warmup"
+        )
 
 
 def _check_forward(model: nn.Module, shape: tuple[int, ...], n_classes: int, name: str) -> None:

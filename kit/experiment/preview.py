@@ -31,7 +31,7 @@ class Preview:
 
     def table(self) -> list[dict[str, float | int | str]]:
         """A row a step: step, epoch, momentum, the names of the frozen groups, and the rate of each group."""
-        names = [group.name for group in self.groups]
+        names = [group.label for group in self.groups]
         return [
             {
                 "step": step,
@@ -104,6 +104,6 @@ def draw(previews: Sequence[Preview], path: str | Path) -> None:
 
 def _matrices(previews: Sequence[Preview]) -> Matrices:
     return {
-        each.policy: (each.matrix.lr, each.matrix.frozen, [group.name for group in each.groups])
+        each.policy: (each.matrix.lr, each.matrix.frozen, [group.label for group in each.groups])
         for each in previews
     }

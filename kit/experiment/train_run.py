@@ -23,9 +23,9 @@ from kit.data.images import ImageSet
 from kit.experiment.config import ExperimentConfig
 from kit.experiment.loaded import LoadedExperiment
 from kit.experiment.own_files import packages_of_code
+from kit.experiment.policies import groups_of
 from kit.experiment.prepare import TrainingData
 from kit.model.build import build_model
-from kit.model.groups import depth_groups
 from kit.training.device import make_accelerator
 from kit.training.memory import END_OTHERS, TRAIN_WITH_LESS, advising_on_memory
 from kit.training.rates import RatePolicy
@@ -118,7 +118,7 @@ def _last_record(
         status="finished",
         test=loaded.test_digest,
         initial_weights=trainer.initial_weights,
-        groups={group.name: group.n_params for group in trainer.groups},
+        groups={group.label: group.n_params for group in trainer.groups},
         steps=trained.steps,
         seconds={"training": trained.seconds, "whole": seconds},
         images_per_second=trained.images_per_second,
@@ -170,7 +170,7 @@ def trainer_of(
         valid_rows=loaded.folds.validation_rows(key.fold),
         classes=competition.classes,
     )
-    groups = depth_groups(model, stated.groups)
+    groups = groups_of(model, stated, key.policy)
     probes = recipe.training.probes
     if probes and probes.runs == "first" and not _is_first(key, config):
         recipe = dataclasses.replace(recipe, training=recipe.training.model_copy(update={"probes": None}))

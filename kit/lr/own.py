@@ -90,7 +90,7 @@ class OwnProfile(ProfileBase, OwnOptions):
                     if not 0 <= value <= self.bound * (1 + TOLERANCE):
                         allowed = "0 or more" if self.bound == math.inf else f"0 to its bound, {self.bound:g},"
                         raise ValueError(
-                            f"profile: {self.name} gives {value:g} for depth group {group.name} at progress "
+                            f"profile: {self.name} gives {value:g} for depth group {group.label} at progress "
                             f"{clock.progress:.3g}; {allowed} is needed"
                         )
                     self.code.call(self.frozen, clock, group)

@@ -88,8 +88,13 @@ class Policy:
 
     @property
     def differs_by_depth(self) -> bool:
-        """Whether depth groups ever differ in their rates, or in whether they learn."""
+        """Whether depths ever differ in their rates, or in whether they learn."""
         return any(phase.freeze_to or not isinstance(phase.profile, Uniform) for phase in self.phases)
+
+    @property
+    def moves_momentum(self) -> bool:
+        """Whether a schedule says the momentum, too."""
+        return any(phase.schedule.momentum(Clock(0, 1, 1)) is not None for phase in self.phases)
 
     def rates(self, clock: Clock, groups: Sequence[PolicyGroup]) -> Rates:
         """Return the static rates at one moment.
@@ -166,7 +171,7 @@ class Policy:
                     f"{where or 'profile'}: freezes all depth groups at once, so that nothing would learn"
                 )
             if self.controller and frozen.any():
-                name = groups[int(frozen.argmax())].name
+                name = groups[int(frozen.argmax())].label
                 raise ValueError(
                     f"controller: {self.controller.name} cannot steer depth group {name}, which the policy "
                     "freezes; leave out the controller, or choose a profile without frozen groups"
@@ -256,7 +261,7 @@ class Policy:
         seen = policy_groups(groups)
         self.check(seen, steps, steps_per_epoch)
         matrix = self.matrix(seen, steps, steps_per_epoch)
-        return Picture(policies_figure({title: (matrix.lr, matrix.frozen, [group.name for group in seen])}))
+        return Picture(policies_figure({title: (matrix.lr, matrix.frozen, [group.label for group in seen])}))
 
     def _spans(self, total_steps: float, steps_per_epoch: float | None) -> list[tuple[float, float]]:
         """Return where each phase begins and ends, in updates."""

@@ -195,7 +195,7 @@ class Explicit(ProfileBase):
     def check(self, groups: Sequence[PolicyGroup], epochs: float | None) -> None:
         for key in self.groups:
             if not any(_names(key, group) for group in groups):
-                names = ", ".join(group.name for group in groups)
+                names = ", ".join(dict.fromkeys(group.name for group in groups))
                 raise ValueError(
                     f"profile.groups: {key!r} matches no depth group; there are: {names} (as the policy's "
                     "`groups` cuts the network)"
@@ -239,11 +239,10 @@ class Table(ProfileBase):
         return self(clock, group) == 0
 
     def check(self, groups: Sequence[PolicyGroup], epochs: float | None) -> None:
-        if len(groups) != len(self.multipliers):
-            names = ", ".join(group.name for group in groups)
-            raise ValueError(
-                f"profile.multipliers: {len(self.multipliers)} numbers for {len(groups)} depth groups ({names})"
-            )
+        if groups[0].count != len(self.multipliers):
+            names = ", ".join(dict.fromkeys(group.name for group in groups))
+            stated, count = len(self.multipliers), groups[0].count
+            raise ValueError(f"profile.multipliers: {stated} numbers for {count} depth groups ({names})")
 
     @property
     def bound(self) -> float:
@@ -327,7 +326,7 @@ class GradualUnfreezing(ProfileBase):
         return 0.0 if self.frozen(clock, group) else self.factor**-group.above
 
     def check(self, groups: Sequence[PolicyGroup], epochs: float | None) -> None:
-        last = (len(groups) - 1) * self.every
+        last = (groups[0].count - 1) * self.every
         if epochs is not None and last >= epochs - TOLERANCE:
             raise ValueError(
                 f"profile.every: depth group {groups[0].name} would never learn: its turn comes after {last:g} of "

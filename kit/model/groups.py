@@ -32,11 +32,19 @@ class DepthGroup:
         By their name in the model.
     norms
         The normalisation layers among their owners.
+    kind
+        What the parameters are for, where a policy tells kinds apart (`kit.model.kinds`); else "".
     """
 
     name: str
     parameters: dict[str, nn.Parameter]
     norms: tuple[nn.Module, ...] = ()
+    kind: str = ""
+
+    @property
+    def label(self) -> str:
+        """The name, and the kind where there is one, like `layer1.0 norm`."""
+        return f"{self.name} {self.kind}".rstrip()
 
     @property
     def n_params(self) -> int:
@@ -85,7 +93,7 @@ def has_order(model: nn.Module) -> bool:
 
 def parameter_groups(groups: list[DepthGroup]) -> list[dict]:
     """Return parameter groups for a torch optimizer: one for each depth group, with its `name`."""
-    return [{"params": list(group.parameters.values()), "name": group.name} for group in groups]
+    return [{"params": list(group.parameters.values()), "name": group.label} for group in groups]
 
 
 def _group(model: nn.Module, parameters: dict[str, nn.Parameter]) -> DepthGroup:

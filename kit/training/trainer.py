@@ -1,9 +1,11 @@
 """The training loop: one policy, one fold, one seed."""
 
+import dataclasses
 import time
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass
+from itertools import islice
 from typing import Any
 
 import numpy as np
@@ -24,6 +26,7 @@ from kit.model.build import Normalisation, weights_digest
 from kit.model.groups import DepthGroup
 from kit.scoring.config import ScoringConfig
 from kit.scoring.f1 import argmax, score
+from kit.training.averaging import Settling
 from kit.training.checkpoint import load_checkpoint, save_checkpoint
 from kit.training.config import PredictionConfig, TrainingConfig
 from kit.training.device import seed_device
@@ -195,6 +198,9 @@ class Trainer:
         # Not the model: accelerate would put autocast into its `forward`, for all that look into it.
         self.optimizer = accelerator.prepare_optimizer(optimizer)
         self.network: nn.Module = self.model  # what a batch goes through: where processes train together, DDP
+        self.settling = Settling(
+            self.model, self.final_model, optimizer, accelerator, config.norm_batches, self._some_inputs
+        )
         self.predictor = Predictor(
             self.final_model,
             self.normalise,
@@ -251,7 +257,8 @@ class Trainer:
                     logged = done
                 if self._evaluates_at(done):
                     began = time.monotonic()
-                    self._log_score(self.evaluate(), done)
+                    with self.settling.settled():
+                        self._log_score(self.evaluate(), done)
                     evaluating += time.monotonic() - began
                 if logs and time.monotonic() - saved >= 60 * self.config.checkpoint_minutes:
                     self._save_checkpoint(done)
@@ -259,6 +266,7 @@ class Trainer:
                 if on_step:
                     on_step(step)
         seconds = time.monotonic() - started - evaluating
+        self.settling.settle()
         probabilities = self.evaluate()
         final_score = self._log_score(probabilities, total)
         self._save_records()
@@ -269,6 +277,7 @@ class Trainer:
         """Make one update after the other, from number `first` on, and yield the number of each afterwards."""
         batches = self._batches(first)
         self.model.train()
+        self.settling.begin()
         self._distribute()
         for step in range(first, self.plan.total_steps):
             self._update(step, batches)
@@ -371,6 +380,13 @@ class Trainer:
             workers,
             pin=on_gpu,
         )
+
+    def _some_inputs(self, count: int) -> Iterator[torch.Tensor]:
+        """Yield the network's inputs of the first batches of the training, on which norms are estimated."""
+        rows, plan = self.fold.train_rows, dataclasses.replace(self.plan, epochs=1)
+        augmentation, targets = Augmentation(self.recipe.data), self.fold.targets[rows]
+        for pixels, _ in islice(training_batches(self.fold.images, rows, targets, augmentation, plan), count):
+            yield self.normalise(pixels)
 
     def _seed(self, step: int) -> None:
         """Make dropout, drop path and mixing of this step depend on the seed and the step alone."""
