@@ -2,6 +2,7 @@
 
 import math
 from collections.abc import Sequence
+from operator import itemgetter
 
 import numpy as np
 import torch
@@ -18,7 +19,8 @@ class TailMeter:
     """Measures the signal `tail`: Hill's estimate, the mean over the layers of each depth group.
 
     Layers are linear ones and convolutions of 50 eigenvalues or more. The first and the last of the network are
-    left out. It waits for the device when it measures, and only then.
+    left out. Parts of a depth group that a policy tells apart by kind have one estimate together. It waits for the
+    device when it measures, and only then.
 
     Parameters
     ----------
@@ -49,18 +51,20 @@ class TailMeter:
     def __init__(self, model: nn.Module, groups: Sequence[DepthGroup], period: float):
         self.period = period
         self.last: np.ndarray | None = None
-        layers = {id(module.weight) for module in model.modules() if isinstance(module, LAYERS)}
-        found = [
-            (depth, value)
-            for depth, group in enumerate(groups)
+        names = list(dict.fromkeys(group.name for group in groups))
+        self._depths = [names.index(group.name) for group in groups]  # parts told apart by kind are of one depth
+        depth_of = {
+            id(value): depth
+            for depth, group in zip(self._depths, groups, strict=True)
             for value in group.parameters.values()
-            if id(value) in layers
-        ]
+        }
+        layers = {id(module.weight) for module in model.modules() if isinstance(module, LAYERS)}
+        found = [(depth_of[id(value)], value) for value in model.parameters() if id(value) in layers]
+        found.sort(key=itemgetter(0))
         self._layers = [(depth, value) for depth, value in found[1:-1] if _n_eigenvalues(value) >= FEWEST]
-        self._count = len(groups)
         if len({depth for depth, _ in self._layers}) < 2:
             raise KitError(
-                f"controller: compares spectra, but of the {self._count} depth groups fewer than two have a "
+                f"controller: compares spectra, but of the {len(names)} depth groups fewer than two have a "
                 f"linear or convolutional layer of {FEWEST} eigenvalues or more (the network's first and last do "
                 "not count); choose smaller groups, another controller or another model"
             )
@@ -76,9 +80,10 @@ class TailMeter:
         """Return the signal of the weights as they are, float64 [groups]."""
         tails = torch.stack([hill(spectrum(value)) for _, value in self._layers]).cpu().double().numpy()
         depths, there = np.array([depth for depth, _ in self._layers]), np.isfinite(tails)
-        sums = np.bincount(depths[there], tails[there], self._count)
-        counts = np.bincount(depths[there], minlength=self._count)
-        return np.divide(sums, counts, out=np.full(self._count, np.nan), where=counts > 0)
+        count = max(self._depths) + 1
+        sums, counts = np.bincount(depths[there], tails[there], count), np.bincount(depths[there], minlength=count)
+        means = np.divide(sums, counts, out=np.full(count, np.nan), where=counts > 0)
+        return means[self._depths]
 
     def state_dict(self) -> list[float] | None:
         """Return what was measured last, for a checkpoint."""

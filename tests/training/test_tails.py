@@ -12,6 +12,7 @@ from support.trainings import trainer_of
 
 from kit.core.errors import KitError
 from kit.model.groups import depth_groups
+from kit.model.kinds import split_by_kind
 from kit.training.tails import TailMeter, hill, spectrum
 
 CONTROLLED = {"lr": 1e-2, "groups": "stage", "schedule": "constant", "controller": "temp_balance"}
@@ -116,6 +117,17 @@ def test_tails_of_depth_groups_are_the_means_of_their_layers(name, cut):
     np.testing.assert_allclose(measured, slow_tails(model, groups), rtol=1e-3)
     assert np.isnan(measured[-1])  # the head is the last layer
     assert np.isfinite(measured).sum() >= 2
+
+
+def test_kinds_of_one_depth_have_one_estimate_together():
+    """So what a policy's `kinds` say of a norm beside its weights still holds."""
+    model = timm.create_model("test_resnet", num_classes=3)
+    groups = depth_groups(model, "block")
+    whole = dict(zip([group.name for group in groups], TailMeter(model, groups, 1).measure(), strict=True))
+    parts = split_by_kind(groups, ["norm", r"re:conv1\.0", r"re:.*conv2"])
+    assert len(parts) > 2 * len(groups)
+    for part, tail in zip(parts, TailMeter(model, parts, 1).measure(), strict=True):
+        np.testing.assert_array_equal(tail, whole[part.name])
 
 
 def test_a_layer_without_an_estimate_leaves_the_mean_to_the_others():
