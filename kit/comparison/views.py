@@ -18,8 +18,8 @@ from kit.comparison.tuning import (
 )
 from kit.core.errors import KitError, some
 from kit.core.runs import ExperimentDir, RunDir, RunKey, RunRecord
-from kit.core.settings import fingerprint
 from kit.experiment.config import ExperimentConfig, TuneConfig
+from kit.experiment.fingerprint import policy_digest
 from kit.experiment.loaded import LoadedExperiment
 
 VIEWS = {"raw": "as they are", "tuned": "tuned", "equalised": "at equal mean rate"}  # in words
@@ -185,7 +185,7 @@ def check_run(run: RunDir, policy: str, loaded: LoadedExperiment, within: int | 
     record = run.record
     then = record.depends_on
     config = loaded.config.policies[policy]
-    now = loaded.depends_on | {"policy": fingerprint(config.canonical())}
+    now = loaded.depends_on | {"policy": policy_digest(loaded.config, config)}
     if within is not None:
         now["folds"] = dataclasses.replace(loaded.folds, unused=within).digest
     if changed := [name for name, digest in now.items() if then.get(name) != digest]:

@@ -18,10 +18,9 @@ from kit.core.errors import KitError, Say, ignore, some
 from kit.core.files import need_output, sha256
 from kit.core.paths import OutputDirs, input_root, mounted
 from kit.core.runs import ExperimentDir, RunDir, RunKey, RunRecord, average, predictions, read_predictions
-from kit.core.settings import fingerprint
 from kit.data.images import ReadableImages, open_readable
 from kit.experiment.config import ExperimentConfig
-from kit.experiment.fingerprint import config_digest
+from kit.experiment.fingerprint import config_digest, policy_digest
 from kit.experiment.pool import by_fold, hand_in, stored_rule
 from kit.model.build import build_model, normalisation
 from kit.scoring.decide import Rule, choose_rule, plain_rule
@@ -205,7 +204,7 @@ def find_runs(experiment: ExperimentConfig, policy: str, sources: Sequence[Path]
 
 
 def _need_same_config(experiment: ExperimentConfig, policy: str, record: RunRecord, run: RunDir) -> None:
-    now = {"config": config_digest(experiment), "policy": fingerprint(experiment.policies[policy].canonical())}
+    now = {"config": config_digest(experiment), "policy": policy_digest(experiment, experiment.policies[policy])}
     if changed := [name for name in now if record.depends_on.get(name) != now[name]]:
         raise KitError(
             f"{run.path} was trained under another {' and '.join(changed)} than this one; predict with the one "
