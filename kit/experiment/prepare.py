@@ -28,13 +28,14 @@ from kit.experiment.own_files import files_of_code
 from kit.experiment.policies import policy_on
 from kit.lr.policy import Policy
 from kit.model.build import Normalisation, build_model, normalisation
-from kit.model.groups import has_order
+from kit.model.groups import DepthGroup, has_order
 from kit.model.own import check_output
 from kit.training.averaging import averages
 from kit.training.config import TrainingConfig
 from kit.training.device import process_state, resolve_precision
 from kit.training.loss import OwnLoss, build_loss, class_weights
 from kit.training.optimizer import build_optimizer
+from kit.training.signals import SignalMeter
 from kit.training.tracker import need_tracker
 from kit.training.trainer import Recipe, batches_of
 
@@ -149,6 +150,7 @@ def _check_training(loaded: LoadedExperiment, say: Say) -> Recipe:
         optimizer = build_optimizer(training.optimizer, model, groups, torch.device("cpu"), policy.peak)
         if averages(optimizer):
             _check_averaging(training, policy, name)
+        _check_signals(policy, model, groups, name)
     weights = class_weights(training, competition.classes, competition.targets)
     multilabel = competition.label_format.multilabel
     loss = build_loss(training, weights, multilabel)
@@ -158,6 +160,14 @@ def _check_training(loaded: LoadedExperiment, say: Say) -> Recipe:
     shape = (min(2, training.batch_size), data.channels, data.size, data.size)
     _check_forward(model, shape, len(competition.classes), experiment.model.name)
     return recipe
+
+
+def _check_signals(policy: Policy, model: nn.Module, groups: list[DepthGroup], name: str) -> None:
+    try:
+        if policy.controller:
+            SignalMeter.of(policy.controller, model, groups, weight_decay=0.0, steps_per_epoch=1)
+    except KitError as error:
+        raise KitError(f"policies.{name}.{error}") from error
 
 
 def _check_averaging(training: TrainingConfig, policy: Policy, name: str) -> None:

@@ -213,7 +213,7 @@ class Trainer:
 
         self.rates = RateWriter(policy, groups, total, per_epoch)
         controller, decay = policy.controller, config.optimizer.weight_decay
-        self.signal_meter = SignalMeter(controller.signals, groups, decay) if controller else None
+        self.signal_meter = SignalMeter.of(controller, model, groups, decay, per_epoch) if controller else None
         self.probes: Probes | None = None
         if config.probes and accelerator.is_main_process:
             self.probes = Probes(config.probes, self.model, total, seed)
@@ -352,7 +352,7 @@ class Trainer:
         if self.signal_meter:
             if self.accelerator.scaler and not self.config.clip_grad:  # clipping takes fp16's scale out
                 self.accelerator.unscale_gradients(self.optimizer)
-            self.rates.control(step, self.optimizer, self.signal_meter.measure())
+            self.rates.control(step, self.optimizer, self.signal_meter.measure(step))
         self.rates.record(step, self.optimizer)
         if self.probes and self.probes.due(step):
             self.probes.before_update(self._gradient_scale())

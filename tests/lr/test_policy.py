@@ -322,7 +322,7 @@ def test_phases_that_make_no_sense_are_refused_at_once():
         policy(1e-2, phases=[{"epochs": 1}, {"lr": "slice(1e-2, 1e-4)"}])
 
 
-@pytest.mark.parametrize("controller", ["lars", "lamb", "constant_update"])
+@pytest.mark.parametrize("controller", ["lars", "lamb", "constant_update", "temp_balance"])
 def test_a_controller_over_frozen_groups_is_refused(controller):
     for options in ({"freeze_to": -1}, {"profile": "gradual_unfreezing"}, {"profile": "freeze_out"}):
         with pytest.raises(

@@ -8,7 +8,7 @@ from hypothesis import strategies as st
 from kit.core.yaml import read_yaml
 from kit.lr import PolicyConfig, PolicyGroup
 from kit.lr.config import FineTune, PhaseConfig
-from kit.lr.controllers import LAMB, LARS, ConstantUpdate
+from kit.lr.controllers import LAMB, LARS, ConstantUpdate, TempBalance
 from kit.lr.profiles import (
     BleedIn,
     BleedOut,
@@ -152,6 +152,9 @@ CONTROLLERS = {
     "lars": st.builds(LARS, coefficient=st.floats(1e-4, 1)),
     "lamb": st.builds(LAMB, lower=st.floats(0.01, 1), upper=st.floats(1, 20)),
     "constant_update": st.builds(ConstantUpdate, target=st.floats(1e-5, 1e-1), gain=st.floats(0.01, 1)),
+    "temp_balance": st.builds(
+        TempBalance, every=st.floats(0.1, 9), lower=st.floats(0.01, 1.2), upper=st.floats(1.2, 9)
+    ),
 }
 peaks = st.floats(1e-8, 10)
 
