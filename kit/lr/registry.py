@@ -5,6 +5,7 @@ A ready policy is a file NAME.yaml in `policies/` beside a config or in `configs
 
 import difflib
 import inspect
+from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -12,7 +13,7 @@ from typing import Any
 from pydantic import BaseModel, ValidationError
 
 from kit.core.errors import KitError, some
-from kit.core.named import Named
+from kit.core.named import Named, own_code_of
 from kit.core.settings import explain
 from kit.core.yaml import read_yaml
 from kit.lr import PolicyConfig
@@ -41,8 +42,9 @@ class PolicyList:
 
 
 def policies(config: str | Path | None = None) -> PolicyList:
-    """List the ready policies, those beside a config among them, and what policies can be made of."""
-    return PolicyList(ready_policies(Path(config) if config else None), building_blocks())
+    """List the ready policies and what policies can be made of, those beside a config and own code among them."""
+    beside = Path(config) if config else None
+    return PolicyList(ready_policies(beside), building_blocks(beside))
 
 
 def policy_content(name: str, config: Path) -> Any:
@@ -101,8 +103,14 @@ def ready_policies(config: Path | None = None) -> dict[str, str]:
     return {name: _read(file)[0].description for name, file in sorted(policy_files(config).items())}
 
 
-def building_blocks() -> dict[str, dict[str, str]]:
+def building_blocks(config: Path | None = None) -> dict[str, dict[str, str]]:
     """Return what a policy can be made of, with a sentence each.
+
+    Parameters
+    ----------
+    config : Path or None
+        The config beside which to look for policies as well: own code that they or it name is among what is
+        returned. None of it is run.
 
     Returns
     -------
@@ -118,7 +126,21 @@ def building_blocks() -> dict[str, dict[str, str]]:
         kind: {name: _sentence(member) for name, member in family.members.items()}
         for kind, family in families.items()
     }
+    for policy in [*(_read(file)[0] for file in policy_files(config).values()), *_inline(config)]:
+        for place, own in own_code_of(policy):
+            blocks[f"{place.rpartition('.')[2]}s"][own.reference] = own.sentence()
     return blocks | {"phases": {"fine_tune": _sentence(FineTune)}}
+
+
+def _inline(config: Path | None) -> list[PolicyConfig]:
+    """Return the policies that a config spells out, those that are valid."""
+    content = read_yaml(config) if config and config.is_file() else None
+    stated = content.get("policies") if isinstance(content, dict) else None
+    found = []
+    for policy in stated.values() if isinstance(stated, dict) else ():
+        with suppress(ValidationError):  # `run` says what is wrong with it
+            found.append(PolicyConfig.model_validate(policy, context={"folder": config.parent if config else "."}))
+    return found
 
 
 def _read(file: Path) -> tuple[PolicyConfig, Any]:
@@ -127,7 +149,7 @@ def _read(file: Path) -> tuple[PolicyConfig, Any]:
     if content is None:
         raise KitError(f"{file}: is empty; a policy has at least `lr`")
     try:
-        return PolicyConfig.model_validate(content), content
+        return PolicyConfig.model_validate(content, context={"folder": file.parent}), content
     except ValidationError as error:
         raise KitError(
             "\n".join(f"{file}: {line}" for line in explain(error, content, PolicyConfig, whole="policy"))

@@ -180,6 +180,21 @@ def test_policies_beside_a_config_are_listed_with_it(tmp_path, kit):
     )
 
 
+def test_own_code_is_listed_beside_the_kits_and_not_run(tmp_path, kit):
+    (tmp_path / "policies").mkdir()
+    (tmp_path / "policies/zigzag.yaml").write_text("lr: 1e-2\nschedule: 'own.py:zigzag'")
+    (tmp_path / "policies/own.py").write_text(
+        'def zigzag(clock):\n    """Up and down. Again."""\nraise ValueError'
+    )
+    (tmp_path / "mine.py").write_text('class Slow:\n    """Stem at a\n    crawl."""\n')
+    (tmp_path / "config.yaml").write_text("policies: {a: {lr: 1, profile: 'mine.py:Slow'}, b: {lr: x}, c: null}")
+    code, printed, _ = kit("policies", "config.yaml")
+    assert code == 0
+    for told in ("own.py:zigzag", "Up and down", "mine.py:Slow", "Stem at a crawl", "zigzag"):
+        assert told in printed
+    assert "mine.py:Slow" not in kit("policies")[1]
+
+
 @pytest.mark.parametrize("rank", [0, 1])
 def test_processes_of_torchrun_share_the_updates_and_one_prints(competition, kit, monkeypatch, tmp_path, rank):
     """24 rows train, 8 an update: 3 updates an epoch; for two processes 1, as the second is not whole."""
