@@ -118,7 +118,7 @@ def test_how_many_jobs_otherwise(config, monkeypatch, capsys, text):
 
 def test_too_little_time_is_told_at_the_end_and_fails(config, tmp_path, monkeypatch, capsys):
     words = ("run", str(config), "--output", str(tmp_path), "--fold", "0,1")
-    code, output, errors = kit_here(monkeypatch, capsys, *words, "--seconds", "0")
+    code, output, errors = kit_here(monkeypatch, capsys, *words, "--seconds", "1e-9")
     assert code == 1
     assert "pooled out-of-fold macro F1" in output
     assert errors.splitlines()[-1] == (

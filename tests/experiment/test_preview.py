@@ -200,7 +200,6 @@ def test_processes_of_torchrun_share_the_updates_and_one_prints(competition, kit
     """24 rows train, 8 an update: 3 updates an epoch; for two processes 1, as the second is not whole."""
     state = SimpleNamespace(num_processes=2, process_index=rank, is_main_process=rank == 0)
     monkeypatch.setattr("kit.experiment.preview.process_state", lambda training: state)
-    monkeypatch.setattr("kit.training.device.process_state", lambda training: state)
     monkeypatch.setenv("RANK", str(rank))
     config_file(competition, tmp_path / "config.yaml")
     code, printed, errors = kit("lr", "config.yaml")

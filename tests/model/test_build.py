@@ -176,6 +176,7 @@ def test_a_file_whose_first_layer_cannot_be_converted_is_refused(tmp_path, foldi
 @pytest.mark.parametrize("level", [logging.NOTSET, logging.ERROR])
 def test_timms_hub_is_refused_likewise_whatever_is_logged(monkeypatch, folding_stem, level):
     monkeypatch.setattr("timm.models._builder.load_state_dict_from_hf", lambda *_, **__: dict(folding_stem))
+    monkeypatch.setattr("kit.model.hub._need_answer", lambda *_: None)
     logger = logging.getLogger("timm.models._builder")
     monkeypatch.setattr(logger, "level", level)
     before = list(logger.handlers)
