@@ -66,9 +66,10 @@ def install_wheels(site):
 
 
 def seconds_left():
-    """What is left of the time limit, less a tenth of it, at least RESERVE, for the kit's start and the end."""
+    """What is left of the time limit, less a tenth of it, at least RESERVE, for the kit's start and the end; 1 s
+    where nothing is left: then a train kernel trains one run, an infer kernel hands in what it has."""
     limit = float(os.environ.get("KIT_SECONDS", 3600 * KERNEL["hours"]))  # a rehearsal may have a shorter one
-    return round(limit - max(0.1 * limit, RESERVE) - (time.monotonic() - BEGUN))
+    return max(1, round(limit - max(0.1 * limit, RESERVE) - (time.monotonic() - BEGUN)))
 
 
 def run_kit(folder, *arguments):

@@ -10,7 +10,7 @@ from support.colours import write_competition
 os.environ.setdefault("HF_HUB_OFFLINE", "1")  # no test may reach out
 os.environ.setdefault("OMP_WAIT_POLICY", "passive")  # two processes on two cores: do not spin for each other
 
-pytest_plugins = ["support.kaggle_setting"]
+pytest_plugins = ["support.kaggle_setting", "support.processes"]
 
 
 def pytest_runtest_setup(item: pytest.Item) -> None:

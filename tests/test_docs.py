@@ -7,6 +7,7 @@ from typing import get_args
 import pytest
 from pydantic import BaseModel
 
+from kit.core.named import Named
 from kit.experiment.config import ExperimentConfig, load_experiment
 from kit.lr import PolicyConfig
 from kit.lr.clock import policy_groups
@@ -41,6 +42,8 @@ def test_every_option_is_on_the_page():
 def kinds_of(annotation) -> set[type[BaseModel]]:
     """All sections that an option can be, however deep."""
     if isinstance(annotation, type) and issubclass(annotation, BaseModel):
+        if issubclass(annotation, Named) and "name" not in annotation.model_fields:
+            return set(annotation.members.values())
         inner = [kinds_of(field.annotation) for field in annotation.model_fields.values()]
         return {annotation}.union(*inner)
     return set().union(*map(kinds_of, get_args(annotation)))

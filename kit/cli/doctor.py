@@ -59,6 +59,23 @@ class Finding:
         )
 
 
+@dataclass(frozen=True)
+class Diagnosis:
+    """What the doctor found."""
+
+    findings: list[Finding]
+
+    @property
+    def broken(self) -> bool:
+        """Whether something is."""
+        return any(finding.broken for finding in self.findings)
+
+
+def doctor(output: str | Path = ".") -> Diagnosis:
+    """Look at Python, the packages, their imports, the GPU, the disk and the folders below `output`."""
+    return Diagnosis(examine(output))
+
+
 def examine(output: str | Path = ".") -> list[Finding]:
     """Looks at Python, the packages, their imports, the GPU, the disk and the folders below `output`."""
     findings = [_python(), *_packages()]

@@ -9,15 +9,21 @@ from typing import TYPE_CHECKING, Annotated, Literal
 
 import typer
 
-from kit.cli.options import Config, Overrides, Policies, chosen_folds, say
+from kit.cli.options import Config, Overrides, Policies, chosen_folds
+from kit.cli.output import Commands, give, say, stop
+from kit.core.errors import KitError
 
 if TYPE_CHECKING:
-    from pathlib import Path
+    from collections.abc import Sequence
 
-    from kit.kaggle.client import Kaggle
+    from kit.kaggle.commands import KernelImageResult, KernelWeightsResult, KernelWheelsResult
+    from kit.kaggle.kernel.build import KernelBuildResult
+    from kit.kaggle.kernel.commands import KernelPushResult, KernelWaitResult
+    from kit.kaggle.kernel.pool import KernelFetchResult
     from kit.kaggle.kernel.sessions import EndedSession
+    from kit.kaggle.rehearsal.rehearse import RehearsalVerdict
 
-kernel_app = typer.Typer(
+kernel_app = Commands(
     help="The experiment as Kaggle kernels: build, rehearse, push, wait, fetch.",
     no_args_is_help=True,
     context_settings={"help_option_names": ["-h", "--help"]},
@@ -55,21 +61,26 @@ def build(
     output: Output = ".",
 ) -> None:
     """Write kernels/build/NAME/: metadata and one code file that carries kit, config and folds."""
-    from kit.core.errors import KitError
     from kit.experiment.config import load_experiment
-    from kit.kaggle.kernel.build import build_kernels, shareable_command
+    from kit.kaggle.kernel.build import build_all, shareable_command
 
     experiment = load_experiment(config, [*(overrides or []), *chosen_folds(fold)], policy or [])
-    if (fold_each or fold) and kind == "infer":
+    if fold and kind == "infer":
         raise KitError("--fold, --fold-each: an infer kernel predicts with all folds that are attached")
-    command = shareable_command(sys.argv[1:])
-    kernels = build_kernels(
-        experiment, kind, fold_each=fold_each, command=command, name=name, notebook=notebook, output=output
+    command = shareable_command([word for word in sys.argv[1:] if word != "--json"])
+    give(
+        build_all(
+            experiment, kind, fold_each=fold_each, name=name, notebook=notebook, output=output, command=command
+        ),
+        _show_built,
     )
-    for number, made in enumerate(kernels):
-        if number == 0:
-            for path, size in made.files.items():
-                print(f"{size:9,}  {path}")
+
+
+def _show_built(built: "KernelBuildResult") -> None:
+    """Print the files of the first kernel, which are those of all, then a line and the notes of each."""
+    for path, size in built.kernels[0].files.items():
+        print(f"{size:9,}  {path}")
+    for made in built.kernels:
         print(f"{made.folder.path}: {len(made.files)} files in {made.code_bytes / 1000:.0f} kB of code")
         for note in made.notes:
             print(f"  {note}")
@@ -118,10 +129,14 @@ def rehearse(
         isolation=isolation,
         overrides=overrides or (),
     )
+
+    def show(verdict: "RehearsalVerdict") -> None:
+        print(f"\nverdict ({verdict.isolation}; outputs in {verdict.working})")
+        for check in verdict.checks:
+            print(check)
+
     verdict = rehearse(folder, options, say)
-    print(f"\nverdict ({verdict.isolation}; outputs in {verdict.working})")
-    for check in verdict.checks:
-        print(check)
+    give(verdict, show)
     if not verdict.passed:
         raise typer.Exit(1)
 
@@ -138,49 +153,41 @@ def push(
     output: Output = ".",
 ) -> None:
     """Send kernels to Kaggle, which runs them; --all, and more than one, are pushed as sessions get free."""
-    from pathlib import Path
+    from kit.kaggle.kernel.commands import push
 
-    from kit.kaggle.client import Kaggle
-    from kit.kaggle.kernel.push import push, push_all, select_kernels
-
-    kernels = select_kernels(folders or [], everything, Path(output))
-    kaggle = Kaggle(say)
     try:
-        if everything or len(kernels) > 1:
-            _show_ended(push_all(kernels, kaggle, sessions=sessions, unrehearsed=unrehearsed, say=say))
-            return
-        push(kernels[0].path, kaggle, unrehearsed=unrehearsed, say=say)
-        if wait:
-            _wait(kernels[0].path, kaggle)
+        pushed = push(
+            folders or [],
+            everything=everything,
+            wait=wait,
+            sessions=sessions,
+            unrehearsed=unrehearsed,
+            output=output,
+            say=say,
+        )
     except KeyboardInterrupt:
-        print("interrupted; kernels that were pushed run on: push --all or wait goes on", file=sys.stderr)
-        raise typer.Exit(130) from None
+        stop("interrupted; kernels that were pushed run on: push --all or wait goes on", 130)
+    give(pushed, _show_ended)
+    _exit_as_ended(pushed.ended)
 
 
 @kernel_app.command()
 def wait(folder: Dir) -> None:
     """Wait until the pushed version has ended; exit code 0: complete, 3: failed, 4: cancelled."""
-    from kit.kaggle.client import Kaggle
+    from kit.kaggle.kernel.commands import wait
 
-    _wait(folder, Kaggle(say))
+    waited = wait(folder, say=say)
+    give(waited, _show_ended)
+    _exit_as_ended(waited.ended)
 
 
 @kernel_app.command()
 def status(folders: Dirs = None, everything: All = False, output: Output = ".") -> None:
     """Tell how far the pushed versions are."""
-    from pathlib import Path
+    from kit.kaggle.kernel.commands import status
 
-    from kit.kaggle.client import Kaggle
-    from kit.kaggle.kernel.push import pushed_kernel, select_kernels
-
-    kaggle = Kaggle(say)
-    for kernel in select_kernels(folders or [], everything, Path(output)):
-        if everything and not kernel.push:
-            print(f"{kernel.path}: not pushed yet")
-            continue
-        pushed = pushed_kernel(kernel.path)
-        session = kaggle.session(pushed)
-        print(f"{pushed}: {session.status}" + (f" ({session.failure})" if session.failure else ""))
+    told = status(folders or [], everything=everything, output=output, say=say)
+    give(told, lambda told: print(*told.kernels, sep="\n"))
 
 
 @kernel_app.command()
@@ -188,30 +195,18 @@ def logs(
     folder: Dir, follow: Annotated[bool, typer.Option("--follow", "-f", help="As they come.")] = False
 ) -> None:
     """Print the log of the pushed version."""
-    from kit.kaggle.client import Kaggle
-    from kit.kaggle.kernel.push import pushed_kernel
-    from kit.kaggle.kernel.sessions import follow_log
+    from kit.kaggle.kernel.commands import logs
 
-    kaggle, kernel = Kaggle(), pushed_kernel(folder)
-    for line in follow_log(kernel, kaggle) if follow else kaggle.outputs(kernel).log:
-        say(line)
+    give(logs(folder, follow=follow, say=say), lambda log: None)  # the lines are said as they come
 
 
 @kernel_app.command()
 def fetch(folders: Dirs = None, everything: All = False, output: Output = ".") -> None:
     """Bring the outputs home: into kernels/build/NAME/output, and the runs into runs/, where they pool."""
-    from pathlib import Path
+    from kit.kaggle.kernel.pool import fetch_and_pool
 
-    from kit.cli.show import show_result
-    from kit.core.errors import KitError
-    from kit.kaggle.client import Kaggle
-    from kit.kaggle.kernel.fetch import fetch_kernels, pool_fetched
-    from kit.kaggle.kernel.push import select_kernels
-
-    kernels = select_kernels(folders or [], everything, Path(output))
-    fetched = fetch_kernels(kernels, Kaggle(say), output, skip_unpushed=everything, say=say)
-    for experiment, result in pool_fetched(fetched, output, say):
-        show_result(result, experiment.scoring.title)
+    fetched = fetch_and_pool(folders or [], everything=everything, output=output, say=say)
+    give(fetched, _show_fetched)
     if fetched.troubles:
         raise KitError("\n".join(fetched.troubles))
 
@@ -223,23 +218,16 @@ def wheels(
     requirements: Annotated[str, typer.Option(metavar="FILE", help="What the kernels need.")] = "requirements.txt",
 ) -> None:
     """Collect the wheels of what Kaggle's image lacks into a dataset's folder."""
-    from pathlib import Path
+    from kit.kaggle.commands import collect_wheels
 
-    from kit.kaggle.image import missing, read_image
-    from kit.kaggle.kernel.build import TEMPLATES
-    from kit.kaggle.wheels import wheels_folder
+    def show(collected: "KernelWheelsResult") -> None:
+        if not collected.lacking:
+            print(f"Kaggle's image has all that {requirements} names; no wheels are needed")
+            return
+        print(f"{folder}: {len(collected.wheels)} wheels")
+        print(f"next: python -m kit kernel upload {folder}; then name {dataset} in kernel.datasets")
 
-    image = read_image(TEMPLATES / "image.txt")
-    lacking = missing(Path(requirements), image)
-    for each in lacking:
-        print(f"{each.requirement}: {each.reason}")
-    if not lacking:
-        print(f"Kaggle's image has all that {requirements} names; no wheels are needed")
-        return
-    title = dataset.rpartition("/")[2].replace("-", " ")
-    files = wheels_folder(lacking, image, Path(folder), dataset, title, say)
-    print(f"{folder}: {len(files)} wheels")
-    print(f"next: python -m kit kernel upload {folder}; then name {dataset} in kernel.datasets")
+    give(collect_wheels(folder, dataset, requirements, say=say), show)
 
 
 @kernel_app.command()
@@ -251,18 +239,18 @@ def weights(
     folder: Annotated[str | None, typer.Option(metavar="DIR", help="Left out: kernels/datasets/SLUG.")] = None,
 ) -> None:
     """Put a weight file into a dataset's or a model's folder, with its metadata."""
-    from pathlib import Path
+    from kit.kaggle.commands import place_weights
 
-    from kit.kaggle.datasets import weights_folder
+    def show(placed: "KernelWeightsResult") -> None:
+        print(placed.file)
+        at = placed.folder
+        if to.count("/") == 1:
+            print(f"next: python -m kit kernel upload {at}; then name {to} in kernel.datasets")
+        else:
+            print(f"next: kaggle models create -p {at} && kaggle models variations create -p {at}")
+            print(f"then name {to}/1 in kernel.models")
 
-    name = to.split("/")[1] if "/" in to else to
-    target = Path(folder) if folder else Path("kernels/datasets") / name
-    placed = weights_folder(Path(file), target, to, name.replace("-", " "))
-    if to.count("/") == 1:
-        print(f"{placed}\nnext: python -m kit kernel upload {target}; then name {to} in kernel.datasets")
-    else:
-        print(f"{placed}\nnext: kaggle models create -p {target} && kaggle models variations create -p {target}")
-        print(f"then name {to}/1 in kernel.models")
+    give(place_weights(file, to, folder), show)
 
 
 @kernel_app.command()
@@ -271,10 +259,9 @@ def upload(
     notes: Annotated[str, typer.Option("--message", "-m", help="Of the version.")] = "",
 ) -> None:
     """Make a folder a private dataset on Kaggle, or a new version of it, and wait until it is READY."""
-    from kit.kaggle.client import Kaggle
-    from kit.kaggle.datasets import upload
+    from kit.kaggle.commands import upload_dataset
 
-    upload(folder, Kaggle(say), notes, say)
+    give(upload_dataset(folder, notes, say=say), lambda uploaded: None)  # it has said all
 
 
 @kernel_app.command()
@@ -286,48 +273,43 @@ def image(
     as_of: Annotated[str | None, typer.Option(metavar="YYYY-MM", help="When they were published.")] = None,
 ) -> None:
     """Say what Kaggle's image lacks of requirements.txt; with FILEs, bring kernels/image.txt up to date."""
-    from pathlib import Path
+    from kit.kaggle.commands import kaggle_image
 
-    from kit.core.errors import KitError
-    from kit.kaggle.image import missing, read_image, refresh
-    from kit.kaggle.kernel.build import TEMPLATES
+    def show(known: "KernelImageResult") -> None:
+        if known.changes is not None:
+            print("\n".join(known.changes) or "nothing has changed")
+        lacking = len(known.lacking)
+        print(f"Kaggle's image of {known.as_of}, Python {known.python}: {lacking} requirements are not met")
+        for each in known.lacking:
+            print(f"  {each.requirement}: {each.reason}")
 
-    table, requirements = TEMPLATES / "image.txt", TEMPLATES.parent / "requirements.txt"
-    if published:
-        if as_of is None:
-            raise KitError("--as-of YYYY-MM: say when the lists were published")
-        changes = refresh(table, [Path(file) for file in published], requirements, as_of)
-        print("\n".join(changes) or "nothing has changed")
-    image = read_image(table)
-    lacking = missing(requirements, image)
-    print(f"Kaggle's image of {image.as_of}, Python {image.python}: {len(lacking)} requirements are not met")
-    for each in lacking:
-        print(f"  {each.requirement}: {each.reason}")
+    give(kaggle_image(published or [], as_of), show)
 
 
-def _wait(folder: "str | Path", kaggle: "Kaggle") -> None:
-    from kit.kaggle.kernel.folder import KernelFolder
-    from kit.kaggle.kernel.push import pushed_kernel
-    from kit.kaggle.kernel.sessions import required_output, wait
+def _show_fetched(fetched: "KernelFetchResult") -> None:
+    """Print the scores of the experiments whose runs were pooled."""
+    from kit.cli.show import show_result
 
-    needs = required_output(KernelFolder.at(folder))
-    _show_ended([wait(pushed_kernel(folder), kaggle, say, needs=needs)])
+    for result in fetched.experiments.values():
+        show_result(result)
 
 
-def _show_ended(ended: "list[EndedSession]") -> None:
-    """Print how kernels ended, with the end of the log of each that failed; the exit code tells the worst."""
-    for each in ended:
+def _show_ended(result: "KernelPushResult | KernelWaitResult") -> None:
+    """Print how kernels ended, with the end of the log of each that failed."""
+    for each in result.ended:
         if each.tail:
             print("\n".join(f"  | {line}" for line in each.tail))
         print(f"{each.kernel}: {each.outcome}" + (f": {each.failure}" if each.failure else ""))
+
+
+def _exit_as_ended(ended: "Sequence[EndedSession]") -> None:
+    """Raise the exit code that tells the worst end."""
     codes = [{"complete": 0, "failed": 3, "cancelled": 4}[each.outcome] for each in ended]
     if code := 3 if 3 in codes else max(codes, default=0):
         raise typer.Exit(code)
 
 
 def _sources(texts: list[str]) -> dict[str, str]:
-    from kit.core.errors import KitError
-
     if wrong := [text for text in texts if not re.fullmatch(r"[^=]+=.+", text)]:
         raise KitError(f"--source {wrong[0]}: expected OWNER/SLUG=DIR")
     return dict(text.split("=", 1) for text in texts)

@@ -1,5 +1,6 @@
 """The command line: parse, call, print."""
 
+import os
 import sys
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -20,18 +21,17 @@ from kit.cli.options import (
     chosen_folds,
     explain_broken_imports,
     names_in,
-    print_errors,
     run_options,
-    say,
 )
-from kit.core.errors import KitError
+from kit.cli.output import Commands, give, lines_of, print_errors, prints, say, stop
+from kit.core.errors import KitError, some
 
 if TYPE_CHECKING:  # for annotations alone: --help has to be fast
-    from pathlib import Path
+    from kit.experiment.grade import Grade
+    from kit.experiment.predict import PredictResult
+    from kit.kaggle.submissions import LogEntry
 
-    from kit.core.paths import OutputDirs
-
-app = typer.Typer(
+app = Commands(
     name="kit",
     help="Train fold models under a learning-rate policy, score them out of fold, hand in a submission.",
     no_args_is_help=True,
@@ -41,6 +41,19 @@ app = typer.Typer(
 )
 
 app.add_typer(kernel_app, name="kernel")
+
+SHARED = ("run", "compare", "find-lr", "lr", "predict")  # commands that several processes carry out together
+
+
+@app.callback()
+def _need_one_process(context: typer.Context) -> None:
+    """Refuse to do with several processes, by torchrun, what each would do by itself."""
+    if "LOCAL_RANK" in os.environ and int(os.environ.get("WORLD_SIZE", 1)) > 1:
+        command = context.invoked_subcommand
+        if command not in SHARED:
+            if not prints():
+                raise typer.Exit(1)
+            raise KitError(f"{command} takes one process; torchrun is for {some(SHARED)}")
 
 
 @app.command()
@@ -71,7 +84,7 @@ def run(
         result = run(experiment, run_options(output, cache, folds, replace, jobs, seconds), say=say)
     from kit.cli.show import show_result
 
-    show_result(result, experiment.scoring.title)
+    give(result, show_result)
     if result.left:
         part = f"{result.trained} of {result.trained + result.left} runs"
         raise KitError(f"the time limit allows no more than {part}; the same command trains the others")
@@ -103,7 +116,7 @@ def compare(
     """Train policies × folds × seeds on equal terms, and say which wins, by how much, and how sure that is."""
     from kit.experiment.config import load_experiment, of_size
 
-    if stored and (replace or seconds):
+    if stored and (replace or seconds is not None):
         raise KitError("--stored compares what is there: leave out --replace and --seconds")
     extra = [("compare.baseline", baseline)] if baseline else []
     experiment = load_experiment(config, [*(overrides or []), *extra], names_in(policies))
@@ -117,8 +130,10 @@ def compare(
         options = run_options(output, cache, None, replace, jobs, seconds)
         compared = compare(experiment, options, say=say, stored=stored)
     if compared.main:
-        show_comparison(compared)
-        _write_report(compared.folder, options.dirs)
+        from kit.report.gather import report
+
+        give(compared, show_comparison)
+        say(f"Report: {report(compared.folder, options.dirs, say=say)}")
 
 
 @app.command()
@@ -130,9 +145,9 @@ def report(
     cache: Annotated[str | None, typer.Option(metavar="DIR", help="Decoded images are there.")] = None,
 ) -> None:
     """Write report.html: what was compared, what it gave, and what happened inside."""
-    from kit.report.gather import find_experiment
+    from kit.report.gather import write_report
 
-    _write_report(find_experiment(experiment, output), _dirs(output, cache))
+    give(write_report(experiment, output, cache, say), lambda written: print(f"Report: {written.file}"))
 
 
 @app.command()
@@ -148,8 +163,7 @@ def probe(
     """Draw what happened inside: activations over time, learning by depth, the butterfly; several side by side."""
     from kit.report.probes import probe
 
-    for file in probe(runs, output):
-        print(file)
+    give(probe(runs, output), lambda drawn: print(*drawn.files, sep="\n"))
 
 
 @app.command()
@@ -176,8 +190,10 @@ def predict(
     explain_broken_imports()
     from kit.experiment.predict import predict_test
 
-    made = predict_test(experiment, runs or (), submission, output, cache, seconds, say)
-    print(f"{made.submission}: {made.rows} rows, the mean of {made.models} of {made.of} models")
+    def show(made: "PredictResult") -> None:
+        print(f"{made.submission}: {made.rows} rows, the mean of {made.models} of {made.of} models")
+
+    give(predict_test(experiment, runs or (), submission, output, cache, seconds, say), show)
 
 
 @app.command()
@@ -200,7 +216,7 @@ def audit(
     from kit.cli.show_audit import show_audit
     from kit.report.audit import audit
 
-    show_audit(audit(experiment, output, png))
+    give(audit(experiment, output, png), show_audit)
 
 
 @app.command()
@@ -208,12 +224,10 @@ def policies(
     config: Annotated[str | None, typer.Argument(metavar="[CONFIG]", help="List those beside it, too.")] = None,
 ) -> None:
     """List the ready policies, and what policies can be made of, with a sentence each."""
-    from pathlib import Path
-
     from kit.cli.show import show_policies
-    from kit.lr.registry import building_blocks, ready_policies
+    from kit.lr.registry import policies
 
-    show_policies(ready_policies(Path(config) if config else None), building_blocks())
+    give(policies(config), lambda listed: show_policies(listed.ready, listed.blocks))
 
 
 @app.command()
@@ -232,16 +246,15 @@ def lr(
     need_output("--csv", csv, (".csv",))
     need_output("--png", png, (".png", ".svg", ".pdf"))
     explain_broken_imports()
-    from kit.cli.show import show_preview
+    from kit.cli.show import show_previews
     from kit.experiment.preview import draw, preview, write_table
 
-    previews = preview(experiment)
-    for each in previews:
-        show_preview(each)
-    if csv:
-        write_table(previews, csv)
-    if png:
-        draw(previews, png)
+    previewed = preview(experiment)
+    give(previewed, show_previews)
+    if csv and prints():
+        write_table(previewed.policies, csv)
+    if png and prints():
+        draw(previewed.policies, png)
 
 
 @app.command()
@@ -272,11 +285,11 @@ def find_lr(
 
     search = RangeSearch(start, end, steps, by_depth)
     found = find_lr(experiment, search, output, say)
-    if csv:
+    if csv and prints():
         write_table(found, csv)
-    if png:
+    if png and prints():
         draw(found, png)
-    show_found(found, experiment.policies[found.policy])
+    give(found, lambda found: show_found(found, experiment.policies[found.policy]))
 
 
 @app.command()
@@ -285,10 +298,9 @@ def fetch_data(
     to: Annotated[str | None, typer.Option(metavar="DIR", help="Left out: data/SLUG.")] = None,
 ) -> None:
     """Download a competition from Kaggle and unpack it."""
-    from kit.kaggle.client import Kaggle
-    from kit.kaggle.download import fetch_data
+    from kit.kaggle.commands import fetch_data
 
-    fetch_data(slug, Kaggle(say), to, say)
+    give(fetch_data(slug, to, say=say), lambda fetched: None)  # it has said all
 
 
 @app.command()
@@ -309,19 +321,17 @@ def submit(
     output: Annotated[str, typer.Option(metavar="DIR", help="Holds runs/, submissions/.")] = ".",
 ) -> None:
     """Hand in a submission: validated, logged in submissions/log.csv, waits for the score."""
-    from kit.kaggle.client import Kaggle
-    from kit.kaggle.submit import submit_file, submit_kernel
+    from kit.kaggle.commands import submit
 
-    if (file is None) == (kernel is None):
-        raise KitError("give a submission FILE, or --kernel DIR for a code competition")
-    if file is not None:
-        entry = submit_file(file, Kaggle(say), config=config, message=message, again=again, output=output, say=say)
-    else:
-        assert kernel is not None
-        entry = submit_kernel(kernel, Kaggle(say), message=message, again=again, output=output, say=say)
-    private = f", private {entry.private}" if entry.private else ""
-    cv = f"; CV {entry.cv}" if entry.cv else ""
-    print(f"{entry.file}: public score {entry.public or 'none'}{private}{cv}")
+    def show(entry: "LogEntry") -> None:
+        private = f", private {entry.private}" if entry.private else ""
+        cv = f"; CV {entry.cv}" if entry.cv else ""
+        print(f"{entry.file}: public score {entry.public or 'none'}{private}{cv}")
+
+    give(
+        submit(file, kernel=kernel, config=config, message=message, again=again, output=output, say=say),
+        show,
+    )
 
 
 @app.command()
@@ -344,7 +354,7 @@ def blend(
     from kit.cli.show import show_blend
     from kit.experiment.blend import blend
 
-    show_blend(blend(members, output, name, overrides=overrides or [], say=say))
+    give(blend(members, output, name, overrides=overrides or [], say=say), show_blend)
 
 
 @app.command()
@@ -354,17 +364,10 @@ def submissions(
     output: Annotated[str, typer.Option(metavar="DIR", help="Holds submissions/.")] = ".",
 ) -> None:
     """Show what was handed in, and whether CV orders it as the public score does."""
-
     from kit.cli.show_submissions import show_submissions
-    from kit.kaggle.submissions import overview
-    from kit.kaggle.submissions import refresh as ask
+    from kit.kaggle.commands import list_submissions
 
-    dirs = _dirs(output)
-    if refresh and overview(dirs, competition).rows:
-        from kit.kaggle.client import Kaggle
-
-        print(f"{len(ask(dirs, Kaggle(say), competition))} rows have changed")
-    show_submissions(overview(dirs, competition))
+    give(list_submissions(competition, refresh=refresh, output=output, say=say), show_submissions)
 
 
 @app.command()
@@ -380,8 +383,10 @@ def grade(
     from kit.experiment.config import load_experiment
     from kit.experiment.grade import grade
 
-    result = grade(submission, solution, load_experiment(config, overrides or []))
-    print(f"{result.metric} {result.value:.4f} ({result.rows} rows)")
+    def show(graded: "Grade") -> None:
+        print(f"{graded.metric} {graded.value:.4f} ({graded.rows} rows)")
+
+    give(grade(submission, solution, load_experiment(config, overrides or [])), show)
 
 
 @app.command()
@@ -389,12 +394,11 @@ def doctor(
     output: Annotated[str, typer.Option(metavar="DIR", help="Where runs/ and cache/ will be.")] = ".",
 ) -> None:
     """Check Python, packages, GPU, disk and folders, and say what to do about what is broken."""
-    from kit.cli.doctor import examine
+    from kit.cli.doctor import doctor
 
-    findings = examine(output)
-    for finding in findings:
-        print(finding)
-    if any(finding.broken for finding in findings):
+    diagnosis = doctor(output)
+    give(diagnosis, lambda diagnosis: print(*diagnosis.findings, sep="\n"))
+    if diagnosis.broken:
         raise typer.Exit(1)
 
 
@@ -404,31 +408,15 @@ def _interruptible() -> Iterator[None]:
     try:
         yield
     except KeyboardInterrupt:
-        print("interrupted; the same command goes on from the last checkpoint", file=sys.stderr)
-        raise typer.Exit(130) from None
-
-
-def _write_report(folder: "Path", dirs: "OutputDirs") -> None:
-    from kit.report.gather import report
-
-    print(f"Report: {report(folder, dirs, say=say)}")
-
-
-def _dirs(output: str, cache: str | None = None) -> "OutputDirs":
-    from kit.core.paths import OutputDirs
-
-    return OutputDirs.at(output, cache)
+        stop("interrupted; the same command goes on from the last checkpoint", 130)
 
 
 def main() -> None:
     """Runs the command line; a KitError becomes its lines on stderr and exit code 1."""
     try:
         app()
-    except KitError as error:
-        print_errors(str(error).splitlines())
-        sys.exit(1)
-    except OSError as error:
-        if error.filename is None:  # not about a file of the user's
+    except (KitError, OSError) as error:
+        if not (lines := lines_of(error)):
             raise
-        print(f"error: {error.filename}: {error.strerror}", file=sys.stderr)
+        print_errors(lines)
         sys.exit(1)

@@ -1,6 +1,6 @@
 """Options that several commands share, and what is made of them."""
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Sequence
 from typing import TYPE_CHECKING, Annotated, Any, Literal
 
 import typer
@@ -59,18 +59,6 @@ def chosen_folds(texts: Sequence[str] | None) -> list[tuple[str, Any]]:
 def names_in(text: str | None) -> list[str]:
     """Return the names in `A,B,C`."""
     return [name.strip() for name in text.split(",")] if text else []
-
-
-def say(line: str) -> None:
-    """Print a line about what happens, at once."""
-    print(line, flush=True)
-
-
-def print_errors(lines: Iterable[str]) -> None:
-    """Print what is wrong to stderr, a line each."""
-    import sys
-
-    print("\n".join(f"error: {line}" for line in lines), file=sys.stderr)
 
 
 def explain_broken_imports() -> None:

@@ -14,7 +14,7 @@ if TYPE_CHECKING:  # for annotations alone: they bring torch
     from kit.experiment.blend import BlendResult
     from kit.experiment.find_lr import FindLrResult
     from kit.experiment.pool import PolicyScores
-    from kit.experiment.preview import Preview
+    from kit.experiment.preview import Preview, PreviewResult
     from kit.experiment.run import ExperimentResult
     from kit.lr import PolicyConfig
 
@@ -22,12 +22,12 @@ BARS = "▁▂▃▄▅▆▇█"
 SHOWN_CLASSES = 50
 
 
-def show_result(result: "ExperimentResult", metric: str) -> None:
+def show_result(result: "ExperimentResult") -> None:
     """Print the scores of each policy, those of its classes, and where the files are."""
     if not result.trained:
         print(f"Nothing to train: all {result.kept} runs of {result.folder} are finished.")
     for policy, outcome in result.policies.items():
-        scores = outcome.scores
+        scores, metric = outcome.scores, outcome.scores.metric
         Console().print(_class_table(policy, outcome.per_class))
         folds = ", ".join(f"{run.fold}/{run.seed} {run.score:.4f}" for run in scores.runs)
         print(f"{policy}: {metric} by fold/seed: {folds}")
@@ -65,6 +65,12 @@ def _class_table(policy: str, frame: "pd.DataFrame") -> Table:
     for row in frame.itertuples(index=False):
         table.add_row(*(f"{value:.3f}" if isinstance(value, float) else escape(str(value)) for value in row))
     return table
+
+
+def show_previews(previewed: "PreviewResult") -> None:
+    """Print the rates of each policy."""
+    for each in previewed.policies:
+        show_preview(each)
 
 
 def show_preview(preview: "Preview") -> None:

@@ -1,14 +1,24 @@
 """Which policy wins: trained on the same folds and seeds, checked to be comparable, compared with statistics."""
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from kit.comparison.record import Comparison, content_of, read_comparison, write_comparison, write_table
+import pandas as pd
+
+from kit.comparison.record import (
+    Comparison,
+    ViewRecord,
+    content_of,
+    read_comparison,
+    write_comparison,
+    write_table,
+)
 from kit.comparison.tuning import baseline_of, check_tuning, equalised, to_equalise, trial_folder, trials, variants
-from kit.comparison.views import Tuning, tuned_runs, tuning_of, views_of
+from kit.comparison.views import VIEWS, Tuning, tuned_runs, tuning_of, views_of
 from kit.core.errors import Diverged, KitError, Say, ignore, some
+from kit.core.notebook import ShownAsTables
 from kit.core.runs import ExperimentDir, RunKey
 from kit.experiment.config import ExperimentConfig
 from kit.experiment.fingerprint import stored_experiment
@@ -21,7 +31,7 @@ if TYPE_CHECKING:  # it brings torch, which comparing stored runs does not need
 
 
 @dataclass(frozen=True)
-class CompareResult:
+class CompareResult(ShownAsTables):
     """What `compare` made.
 
     Attributes
@@ -39,7 +49,42 @@ class CompareResult:
     folder: Path
     content: Comparison
     trained: int
-    main: bool = True
+    main: bool = field(default=True, repr=False)
+
+    def tables(self) -> dict[str, pd.DataFrame]:
+        """Return a table a view: each policy's scores, and its difference to the baseline."""
+        content = self.content
+        return {
+            f"{VIEWS[view.name]}: {content.metric} against {content.baseline}": _view_table(view, content)
+            for view in content.views
+        }
+
+    def remarks(self) -> list[str]:
+        """Return which policy wins, and why views are missing."""
+        return [*self.content.missing, self.content.headline]
+
+
+def _view_table(view: ViewRecord, content: Comparison) -> pd.DataFrame:
+    compared = {each.policy: each for each in view.comparisons}
+    rows = []
+    for each in view.policies:
+        row: dict[str, object] = {"policy": each.policy, "pooled": each.oof, "mean of runs": each.mean}
+        if against := compared.get(each.policy):
+            interval = against.interval
+            row |= {
+                "difference": against.difference,
+                f"{content.level:.0%} interval": f"{interval.low:+.3f} … {interval.high:+.3f}"
+                if interval
+                else "none",
+                "Holm p": against.p_holm,
+                "verdict": against.verdict,
+            }
+        else:
+            row["verdict"] = "baseline" if each.policy == content.baseline else ""
+        rows.append(row)
+    rows += [{"policy": each.policy, "verdict": "diverged"} for each in view.diverged]
+    table = pd.DataFrame(rows)
+    return table[[*(name for name in table if name != "verdict"), "verdict"]]
 
 
 def compare(

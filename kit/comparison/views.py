@@ -184,7 +184,8 @@ def check_run(run: RunDir, policy: str, loaded: LoadedExperiment, within: int | 
     """KitError where the run is of another config, policy, data or kit than this experiment's."""
     record = run.record
     then = record.depends_on
-    now = loaded.depends_on | {"policy": policy_digest(loaded.config, policy)}
+    config = loaded.config.policies[policy]
+    now = loaded.depends_on | {"policy": policy_digest(loaded.config, config)}
     if within is not None:
         now["folds"] = dataclasses.replace(loaded.folds, unused=within).digest
     if changed := [name for name, digest in now.items() if then.get(name) != digest]:

@@ -102,6 +102,20 @@ class OwnCode:
         path = os.path.relpath(self.file.resolve(), folder.resolve())
         return f"{Path(path).as_posix()}:{self.name}"
 
+    def sentence(self) -> str:
+        """Return the first sentence of its docstring without running anything; "" where there is none."""
+        if self.file is None or not self.file.is_file():
+            return ""
+        try:
+            tree = ast.parse(self.file.read_bytes())
+        except (SyntaxError, ValueError):
+            return ""
+        for node in tree.body:
+            if isinstance(node, ast.FunctionDef | ast.ClassDef) and node.name == self.name:
+                text = " ".join((ast.get_docstring(node) or "").split("\n\n")[0].split())
+                return text.split(". ")[0].rstrip(".")
+        return ""
+
     def load(self) -> Any:
         """Return the function or class.
 

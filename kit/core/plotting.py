@@ -11,6 +11,8 @@ if TYPE_CHECKING:
 # Okabe & Ito's colours, told apart by the colour-blind.
 COLOURS = ("#0072B2", "#D55E00", "#009E73", "#CC79A7", "#E69F00", "#56B4E9", "#000000")
 
+DPI = 110  # of pictures
+
 # matplotlib's markers, one a character.
 MARKERS = "osD^v"
 
@@ -31,4 +33,4 @@ def new_figure(width: float, height: float) -> "Figure":
 def save(figure: "Figure", path: Path) -> None:
     """Save a figure in the format that the file's suffix names: .png, .pdf or .svg."""
     with atomic(path) as temporary:
-        figure.savefig(temporary, dpi=110, format=Path(path).suffix.lower().lstrip("."))
+        figure.savefig(temporary, dpi=DPI, format=Path(path).suffix.lower().lstrip("."))

@@ -1,13 +1,15 @@
-"""What a training shows: a bar on a terminal, a line every few seconds elsewhere."""
+"""What a training shows: a bar on a terminal and in a notebook, a line every few seconds elsewhere."""
 
+import html
 import sys
 import time
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any, Protocol
 
 if TYPE_CHECKING:
-    from rich.progress import Progress as Bar
+    pass
 
 QUIET_SECONDS = 5.0  # between two lines where the output is no terminal
+NOTEBOOK_SECONDS = 0.2  # between two changes of the bar in a notebook, each of which is a message
 
 
 class Progress:
@@ -29,39 +31,119 @@ class Progress:
 
     def __init__(self, title: str, total: int, done: int = 0, unit: str = "step", shown: bool = True):
         self.title, self.total, self.done, self.unit = title, total, done, unit
-        self.shown = shown and total > 0
-        self._first, self._started, self._printed, self._note = done, time.monotonic(), time.monotonic(), ""
-        self._bar: Bar | None = None
+        self.note, self.shown = "", shown and total > 0
+        self._first, self._started = done, time.monotonic()
+        self._view: _View | None = None
 
     def __enter__(self) -> "Progress":
-        if self.shown and sys.stdout.isatty():
-            from rich.progress import BarColumn, MofNCompleteColumn, TextColumn, TimeRemainingColumn
-            from rich.progress import Progress as Bar
-
-            self._bar = Bar(
-                TextColumn("{task.description}"),
-                BarColumn(bar_width=24),
-                MofNCompleteColumn(),
-                TimeRemainingColumn(),
-                TextColumn("{task.fields[note]}"),
-            )
-            self._bar.start()
-            self._task = self._bar.add_task(self.title, total=self.total, completed=self.done, note="")
+        if self.shown:
+            self._view = _view_here()
+            self._view.begin(self)
         return self
 
     def __exit__(self, *exception: object) -> None:
-        if self._bar:
-            self._bar.stop()
+        if self._view:
+            self._view.end(self)
 
     def update(self, done: int, note: str = "") -> None:
         """Show that `done` of `total` steps are done; `note` stays until another one is given."""
-        self.done, self._note = done, note or self._note
-        if not self.shown:
-            return
-        if self._bar:
-            self._bar.update(self._task, completed=done, note=self._note)
-        elif time.monotonic() - self._printed >= QUIET_SECONDS:
+        self.done, self.note = done, note or self.note
+        if self._view:
+            self._view.update(self)
+
+    @property
+    def seconds(self) -> float:
+        """Since it began."""
+        return time.monotonic() - self._started
+
+    @property
+    def line(self) -> str:
+        """How far it is, in words."""
+        left = self.seconds / max(1, self.done - self._first) * (self.total - self.done)
+        time_left = f", {left:.0f} s left" if self.done < self.total else f", {self.seconds:.1f} s"
+        note = f", {self.note}" if self.note else ""
+        return f"{self.title}: {self.unit} {self.done}/{self.total}{time_left}{note}"
+
+
+class _View(Protocol):
+    """Where progress is shown."""
+
+    def begin(self, progress: Progress) -> None: ...
+    def update(self, progress: Progress) -> None: ...
+    def end(self, progress: Progress) -> None: ...
+
+
+def _view_here() -> _View:
+    if _in_notebook():
+        return _NotebookBar()
+    return _TerminalBar() if sys.stdout.isatty() else _Lines()
+
+
+def _in_notebook() -> bool:
+    """Whether this process is the kernel of a notebook, whose cells show what is displayed."""
+    ipython = sys.modules.get("IPython")
+    shell = ipython.get_ipython() if ipython else None
+    return getattr(shell, "kernel", None) is not None
+
+
+class _TerminalBar:
+    """A bar of rich."""
+
+    def begin(self, progress: Progress) -> None:
+        from rich.progress import BarColumn, MofNCompleteColumn, TextColumn, TimeRemainingColumn
+        from rich.progress import Progress as RichProgress
+
+        self._bar: RichProgress = RichProgress(
+            TextColumn("{task.description}"),
+            BarColumn(bar_width=24),
+            MofNCompleteColumn(),
+            TimeRemainingColumn(),
+            TextColumn("{task.fields[note]}"),
+        )
+        self._bar.start()
+        self._task = self._bar.add_task(progress.title, total=progress.total, completed=progress.done, note="")
+
+    def update(self, progress: Progress) -> None:
+        self._bar.update(self._task, completed=progress.done, note=progress.note)
+
+    def end(self, progress: Progress) -> None:
+        self._bar.stop()
+
+
+class _NotebookBar:
+    """One output of the cell, which changes; rich's own bar would need ipywidgets."""
+
+    def begin(self, progress: Progress) -> None:
+        from IPython.display import display
+
+        self._handle: Any = display(_bar_of(progress), raw=True, display_id=True)
+        self._changed = time.monotonic()
+
+    def update(self, progress: Progress) -> None:
+        if time.monotonic() - self._changed >= NOTEBOOK_SECONDS:
+            self.end(progress)
+            self._changed = time.monotonic()
+
+    def end(self, progress: Progress) -> None:
+        self._handle.update(_bar_of(progress), raw=True)
+
+
+def _bar_of(progress: Progress) -> dict[str, str]:
+    """Return the bar as a notebook takes it, and as a line for what shows no HTML."""
+    bar = f'<progress value="{progress.done}" max="{progress.total}"></progress>'
+    return {"text/plain": progress.line, "text/html": f"{bar} {html.escape(progress.line)}"}
+
+
+class _Lines:
+    """A line every few seconds, for logs."""
+
+    def begin(self, progress: Progress) -> None:
+        self._printed = time.monotonic()
+
+    def update(self, progress: Progress) -> None:
+        if time.monotonic() - self._printed >= QUIET_SECONDS:
             self._printed = time.monotonic()
-            left = (self._printed - self._started) / max(1, done - self._first) * (self.total - done)
-            note = f", {self._note}" if self._note else ""
-            print(f"{self.title}: {self.unit} {done}/{self.total}, {left:.0f} s left{note}", flush=True)
+            print(progress.line, flush=True)
+
+    def end(self, progress: Progress) -> None:
+        """Print nothing: what comes of it is told by others."""

@@ -136,6 +136,11 @@ class RunDir:
         return self.path / "weights.safetensors"
 
     @property
+    def tracker(self) -> Path:
+        """The folder of what a tracker keeps here."""
+        return self.path / "tracker"
+
+    @property
     def checkpoint(self) -> Path:
         """Where an interrupted training goes on from."""
         return self.path / "checkpoint.pt"

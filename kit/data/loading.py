@@ -11,6 +11,7 @@ import torch
 from torch.utils.data import DataLoader, Dataset
 
 from kit.core.errors import KitError
+from kit.core.processes import need_guard
 from kit.core.seeds import derive
 from kit.data.augment import Augmentation, centre_crop
 from kit.data.images import ImageSet
@@ -188,7 +189,40 @@ def plain_batches(
     return _raising(iter(_loader(_PlainSamples(images, size), batches, workers, pin)))
 
 
-def _loader(samples: Dataset, batches: Iterable[list], workers: int, pin: bool) -> DataLoader:
+class EvaluationLoader:
+    """Gives the batches of `plain_batches`, by workers that stay for the next evaluation of the same images.
+
+    Where processes are not forked, to start them takes longer than a small evaluation.
+    """
+
+    def __init__(self) -> None:
+        self._loader: DataLoader | None = None
+        self._images: ImageSet | None = None
+        self._batches: list[list[int]] = []  # what the loader goes through, filled anew for each evaluation
+        self._made_for: tuple[int, int, bool] | None = None
+
+    def batches(
+        self, images: ImageSet, rows: Sequence[int], size: int, batch: int, workers: int = 0, pin: bool = False
+    ) -> Iterator[torch.Tensor]:
+        """Iterate over batches as `plain_batches` does; what was left of the iteration before is dropped."""
+        if not workers:
+            return plain_batches(images, rows, size, batch, pin=pin)
+        if self._loader is None or self._images is not images or self._made_for != (size, workers, pin):
+            self.close()
+            self._images, self._made_for = images, (size, workers, pin)
+            self._loader = _loader(_PlainSamples(images, size), self._batches, workers, pin, stay=True)
+        self._batches[:] = [list(rows[start : start + batch]) for start in range(0, len(rows), batch)]
+        return _raising(iter(self._loader))
+
+    def close(self) -> None:
+        """End the workers, when the iteration under way is given up, too."""
+        self._loader = self._images = self._made_for = None  # the end of a loader is that of its workers
+
+
+def _loader(samples: Dataset, batches: Iterable[list], workers: int, pin: bool, stay: bool = False) -> DataLoader:
+    """Return a loader; `stay`: its workers wait for another iteration."""
+    if workers:
+        need_guard()
     return DataLoader(
         samples,
         batch_sampler=batches,
@@ -196,6 +230,7 @@ def _loader(samples: Dataset, batches: Iterable[list], workers: int, pin: bool) 
         num_workers=workers,
         pin_memory=pin,
         prefetch_factor=4 if workers else None,
+        persistent_workers=stay,
     )
 
 

@@ -20,6 +20,7 @@ from kit.competition.load import Competition, load_competition
 from kit.competition.submission import write_submission
 from kit.core.errors import KitError, Say, ignore, some
 from kit.core.files import need_writable, read_object, write_json
+from kit.core.notebook import ShownAsTables
 from kit.core.paths import OutputDirs
 from kit.core.runs import ExperimentDir, RunDir, RunRecord, average, predictions, write_predictions
 from kit.core.settings import Name, fingerprint
@@ -36,12 +37,26 @@ _LONGEST = 80  # of a name
 
 
 @dataclass(frozen=True)
-class BlendResult:
+class BlendResult(ShownAsTables):
     """What `blend` made: the folder, the content of its blend.json, the submission."""
 
     folder: Path
     record: dict[str, Any]
     submission: Path
+
+    def tables(self) -> dict[str, pd.DataFrame]:
+        """Return a row a member with its weight, and a row a method with its scores."""
+        members, tried = pd.DataFrame(self.record["members"]), pd.DataFrame(self.record["candidates"])
+        return {
+            "members": members[["member", "oof", "weight"]],
+            "methods, weights and rule chosen on the other folds": tried[
+                ["method", "rule", "cross_fitted", "optimistic", "chosen"]
+            ],
+        }
+
+    def remarks(self) -> list[str]:
+        """Return the score and where the submission is."""
+        return [f"Out-of-fold {self.record['metric']} {self.record['oof']:.4f}; submission {self.submission}"]
 
 
 @dataclass(frozen=True)

@@ -278,10 +278,15 @@ def of_size(experiment: ExperimentConfig, seeds: int | None = None, folds: int |
     return experiment
 
 
-def validate(content: dict[str, Any], source: str, folder: Path = Path()) -> ExperimentConfig:
-    """The experiment that `content` describes, own code being in `folder`; KitError with a line a fault."""
+def validate(
+    content: dict[str, Any], source: str, folder: Path = Path(), stored: bool = False
+) -> ExperimentConfig:
+    """The experiment that `content` describes, own code being in `folder`; KitError with a line a fault.
+
+    `stored`: it was run once, and is read although such a policy would be refused today.
+    """
     try:
-        return ExperimentConfig.model_validate(content, context={"folder": folder})
+        return ExperimentConfig.model_validate(content, context={"folder": folder, "stored": stored})
     except ValidationError as error:
         lines = explain(error, content, ExperimentConfig)
         raise KitError("\n".join(f"{source}: {line}" for line in lines)) from error

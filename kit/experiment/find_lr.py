@@ -2,7 +2,7 @@
 
 import math
 import tempfile
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from functools import partial
 from pathlib import Path
@@ -12,6 +12,7 @@ import pandas as pd
 
 from kit.core.errors import KitError, Say, ignore
 from kit.core.files import write_text
+from kit.core.notebook import ShownAsTables
 from kit.core.paths import OutputDirs
 from kit.core.progress import Progress
 from kit.core.runs import ExperimentDir, RunDir, RunKey
@@ -22,7 +23,7 @@ from kit.experiment.preview import preview_of
 from kit.experiment.train_run import trainer_of
 from kit.lr import Clock, Policy, PolicyGroup
 from kit.lr.plots import draw_range_test
-from kit.training.device import make_accelerator
+from kit.training.device import make_accelerator, process_state
 from kit.training.memory import TRAIN_WITH_LESS, advising_on_memory
 from kit.training.range_test import RangeTestResult, Sweep, range_test
 from kit.training.trainer import batches_of
@@ -61,7 +62,7 @@ class ReferenceRates:
 
 
 @dataclass(frozen=True)
-class FindLrResult:
+class FindLrResult(ShownAsTables):
     """A range test for each curve: `all` depth groups together, or one a depth group.
 
     Attributes
@@ -83,6 +84,19 @@ class FindLrResult:
     base: np.ndarray
     tests: dict[str, RangeTestResult]
 
+    @property
+    def suggestions(self) -> dict[str, dict[str, float]]:
+        """Curve → suggestion (valley, slide, minimum, steep) → rate."""
+        return {name: test.suggestions() for name, test in self.tests.items()}
+
+    def tables(self) -> dict[str, pd.DataFrame]:
+        """Return a row a curve: what it suggests, and whether the loss diverged and fell."""
+        rows = [
+            {"curve": name, **chosen, "diverged": self.tests[name].diverged, "fell": self.tests[name].fell}
+            for name, chosen in self.suggestions.items()
+        ]
+        return {f"{self.policy}: peak rates by a range test": pd.DataFrame(rows)}
+
     def suggested_profile(self) -> tuple[float, dict[str, float]]:
         """Return, for `by_depth`, the largest rate, and each depth group's multiplier of it, 0 for those that are
         frozen.
@@ -95,23 +109,26 @@ class FindLrResult:
         known = [rates[name] for name, test in self.tests.items() if test.bounded]
         rates = {name: min(rate, max(known)) if known else rate for name, rate in rates.items()}
         top = max(rates.values())
-        return top, {group.name: rates.get(group.name, 0.0) / top for group in self.groups}
+        return top, {group.label: rates.get(group.label, 0.0) / top for group in self.groups}
 
 
 def find_lr(
-    experiment: ExperimentConfig, search: RangeSearch, output: str | Path = ".", say: Say = ignore
+    experiment: ExperimentConfig, search: RangeSearch = RangeSearch(), output: str | Path = ".", say: Say = ignore
 ) -> FindLrResult:
     """Run the range test on the first policy, seed and fold of an experiment.
 
     Nothing is kept of it but the pixel cache below `output`; each curve starts from the seed's initial weights and
-    sees the same batches.
+    sees the same batches. Processes that torchrun started share each of the updates.
 
     Raises
     ------
     KitError
         For what `run` would refuse.
     """
-    dirs = OutputDirs.at(output)
+    state = process_state(experiment.training)
+    main = state.is_main_process
+    if not main:
+        say = ignore
     name, *others = experiment.policies
     if others:
         say(f"find-lr looks at one policy: {name} (choose with --policy)")
@@ -125,19 +142,22 @@ def find_lr(
     if policy.controller:
         say(f"The controller {policy.controller.name} is left out: the static rates are tested")
     with tempfile.TemporaryDirectory() as scratch:
-        loaded, data = prepare(experiment, ExperimentDir(Path(scratch) / "runs"), dirs, say=say)
+        folder, dirs = ExperimentDir(Path(scratch) / "runs"), OutputDirs.at(output)
+        with state.main_process_first():
+            loaded, data = prepare(experiment, folder, dirs, say=say, shown=main)
         key = run_keys(experiment)[0]
         rows = len(loaded.folds.training_rows(key.fold))
         groups, reference = _reference(loaded, key, policy, rows)
-        epochs = math.ceil(search.steps / batches_of(experiment.training, rows, key.seed).steps_per_epoch)
-        training = experiment.training.model_copy(update={"epochs": epochs})
+        per_epoch = batches_of(experiment.training, rows, key.seed, state).steps_per_epoch
+        training = experiment.training.model_copy(update={"epochs": math.ceil(search.steps / per_epoch)})
         data = replace(data, recipe=replace(data.recipe, training=training))
         sweeps = _sweeps(search, groups, reference, policy)
         tests = {}
         for title, sweep in sweeps.items():
             run = RunDir(Path(scratch) / "run")
+            shown = Progress(f"find-lr {title}", search.steps, shown=main)
             try:
-                with advising_on_memory(TRAIN_WITH_LESS), Progress(f"find-lr {title}", search.steps) as progress:
+                with advising_on_memory(TRAIN_WITH_LESS), shown as progress:
                     trainer = trainer_of(key, loaded, data, run, make_accelerator(training), sweep)
                     tests[title] = range_test(trainer, sweep, progress.update)
                 tests[title].suggestions()
@@ -173,7 +193,7 @@ def _sweeps(
         return {"all": sweep(reference.shape, np.zeros(len(groups)))}
     learning = [group for group in groups if not reference.frozen[group.index]]
     return {
-        group.name: sweep(
+        group.label: sweep(
             np.array([float(other is group) for other in groups]),
             np.where([other is group for other in groups], 0.0, reference.shape * policy.peak),
         )
@@ -193,7 +213,7 @@ def write_table(found: FindLrResult, path: str | Path) -> None:
 def draw(found: FindLrResult, path: str | Path) -> None:
     """The smoothed loss over the rate, with the suggestions."""
     curves = {name: (test.rates, test.smoothed) for name, test in found.tests.items()}
-    marks = {name: test.suggestions() for name, test in found.tests.items()}
+    marks: Mapping[str, Mapping[str, float]] = found.suggestions
     if "all" not in found.tests:
         marks = {name: {"minimum": chosen["minimum"]} for name, chosen in marks.items()}
     title = f"{found.policy}: " + (

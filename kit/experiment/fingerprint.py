@@ -17,6 +17,7 @@ from kit.data.images import content_digest
 from kit.experiment.config import ExperimentConfig, validate
 from kit.experiment.fold_plan import read_plan
 from kit.experiment.own_files import code_of, files_named
+from kit.lr.config import PolicyConfig
 
 
 def config_digest(experiment: ExperimentConfig) -> str:
@@ -28,9 +29,8 @@ def config_digest(experiment: ExperimentConfig) -> str:
     return fingerprint(shared | ({"code": code} if code else {}))
 
 
-def policy_digest(experiment: ExperimentConfig, name: str) -> str:
-    """Return a digest of what the config says of a policy, and of the own code in it."""
-    policy = experiment.policies[name]
+def policy_digest(experiment: ExperimentConfig, policy: PolicyConfig) -> str:
+    """Return a digest of what a policy says, and of the experiment's own code in it."""
     code = code_of(experiment, policy)
     return fingerprint(policy.canonical() | ({"code": code} if code else {}))
 
@@ -153,7 +153,7 @@ def stored_experiment(folder: ExperimentDir) -> ExperimentConfig | None:
     """What made the folder: the config with all policies and seeds it was run with; None for a new one."""
     if not folder.config.is_file():
         return None
-    return validate(read_yaml(folder.config), str(folder.config), folder.path)
+    return validate(read_yaml(folder.config), str(folder.config), folder.path, stored=True)
 
 
 def with_what_was_run_before(experiment: ExperimentConfig, folder: ExperimentDir) -> ExperimentConfig:

@@ -11,17 +11,22 @@ from kit.competition.load import class_names, encode_labels, load_labels
 from kit.competition.submission import WHOLE, id_column_of, submission_format
 from kit.competition.tables import column_names, need_columns, need_unique, read_table
 from kit.core.errors import KitError, some
+from kit.core.notebook import ShownAsTables
 from kit.experiment.config import ExperimentConfig
 from kit.scoring.f1 import score
 
 
 @dataclass(frozen=True)
-class Grade:
+class Grade(ShownAsTables):
     """The value of the competition's metric, and on how many rows."""
 
     metric: str
     value: float
     rows: int
+
+    def tables(self) -> dict[str, pd.DataFrame]:
+        """Return the value in a row."""
+        return {"": pd.DataFrame([{"metric": self.metric, "value": self.value, "rows": self.rows}])}
 
 
 def grade(submission: str | Path, solution: str | Path, experiment: ExperimentConfig) -> Grade:

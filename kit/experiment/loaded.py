@@ -114,7 +114,7 @@ class LoadedExperiment:
 
     def dependencies(self, key: RunKey) -> dict[str, str]:
         """Return a digest of each thing that decides the result of one run."""
-        policy = policy_digest(self.config, key.policy)
+        policy = policy_digest(self.config, self.config.policies[key.policy])
         return self.depends_on | {"policy": policy, "seed": str(key.seed), "fold": str(key.fold)}
 
 

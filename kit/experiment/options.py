@@ -4,6 +4,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Literal
 
+from kit.core.errors import KitError
 from kit.core.paths import OutputDirs
 
 
@@ -35,6 +36,11 @@ class RunOptions:
     jobs: int | Literal["auto"] = "auto"
     seconds: float | None = None
 
+    def __post_init__(self) -> None:
+        if self.jobs != "auto" and self.jobs < 1:
+            raise KitError(f"--jobs {self.jobs}: expected auto or a number from 1")
+        need_time(self.seconds)
+
     @classmethod
     def of(cls, options: "RunOptions | str | Path") -> "RunOptions":
         """Return the options; a folder alone stands for the output folder."""
@@ -49,3 +55,26 @@ class RunOptions:
     def fold_file(self) -> Path | None:
         """The fold plan to follow, if one is given."""
         return Path(self.folds).expanduser() if self.folds else None
+
+
+def need_time(seconds: float | None, processes: int = 1) -> None:
+    """Refuse a time limit that is none.
+
+    Parameters
+    ----------
+    seconds : float, optional
+        Left out: no limit.
+    processes : int
+        That work together, by torchrun.
+
+    Raises
+    ------
+    KitError
+        For one that is not above 0, and for one beside several processes.
+    """
+    if seconds is None:
+        return
+    if not seconds > 0:  # not a number, too
+        raise KitError(f"--seconds {seconds:g}: expected a number above 0")
+    if processes > 1:
+        raise KitError("--seconds: each of torchrun's processes would go by its own clock; use one of the two")

@@ -1,7 +1,7 @@
 """A policy's runs pooled: out-of-fold scores, the decision rule, the labels of the test rows, the submission."""
 
 from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
@@ -106,9 +106,9 @@ class PolicyResult:
     """
 
     scores: PolicyScores
-    per_class: pd.DataFrame
+    per_class: pd.DataFrame = field(repr=False)  # which `scores` tells as well
     submission: Path
-    decided: "ScoredRuns"
+    decided: "ScoredRuns" = field(repr=False)
 
 
 @dataclass(frozen=True)

@@ -2,6 +2,7 @@
 
 import time
 from collections.abc import Callable, Iterator, Sequence
+from contextlib import closing
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -19,14 +20,16 @@ from kit.core.files import need_output, sha256
 from kit.core.paths import OutputDirs, input_root, mounted
 from kit.core.runs import ExperimentDir, RunDir, RunKey, RunRecord, average, predictions, read_predictions
 from kit.data.images import ReadableImages, open_readable
+from kit.data.loading import EvaluationLoader
 from kit.experiment.config import ExperimentConfig
 from kit.experiment.fingerprint import config_digest, policy_digest
+from kit.experiment.options import need_time
 from kit.experiment.pool import by_fold, hand_in, stored_rule
 from kit.model.build import build_model, normalisation
 from kit.scoring.decide import Rule, choose_rule, plain_rule
 from kit.scoring.rules import Argmax
 from kit.training.config import TrainingConfig
-from kit.training.device import make_accelerator, resolve_precision
+from kit.training.device import make_accelerator, process_state, resolve_precision
 from kit.training.memory import END_OTHERS, advising_on_memory
 from kit.training.predict import Normalise, Predictor
 
@@ -91,29 +94,30 @@ def predict_test(
         and sample submission disagree, and where not one of the test images is there.
     """
     deadline = float("inf") if seconds is None else time.monotonic() + seconds
+    state = process_state(experiment.training)
+    need_time(seconds, state.num_processes)
+    main, say = (True, say) if state.is_main_process else (False, ignore)
     need_output("--submission", str(submission), (".csv",))
-    submission = Path(submission)
-    dirs = OutputDirs.at(output, cache)
+    submission, dirs = Path(submission), OutputDirs.at(output, cache)
     policy = next(iter(experiment.policies))
     test = load_test(experiment.competition)
     need_an_image(test, experiment.competition)
-    stated = [Path(source).expanduser() for source in sources]
-    runs = find_runs(experiment, policy, stated or usual_sources(experiment, dirs))
+    runs = find_runs(experiment, policy, sources or usual_sources(experiment, dirs))
     oof = average(read_predictions(run.oof) for run in runs)
     multilabel, scoring = experiment.competition.multilabel, experiment.scoring
     scoring.check(multilabel, len(oof.columns))
     label_format, prior = _format(experiment, test, list(oof.columns)), oof.mean().to_numpy()
     first_rule = plain_rule(oof.to_numpy(), multilabel, scoring)
-    hand_in(label_format, first_rule, {}, scoring.transfer, submission, prior=prior)  # before what may take long
+    if main:  # before what may take long
+        hand_in(label_format, first_rule, {}, scoring.transfer, submission, prior=prior)
     rule = _rule(experiment, runs, oof, dirs, say)
-    models = "1 model" if len(runs) == 1 else f"{len(runs)} models"
-    say(
-        f"{experiment.name}: {len(test.ids)} test rows, {models} of {policy}; until they are done {submission} "
-        "has the most common class everywhere"
-    )
+    models = f"{len(runs)} model{'s' if len(runs) > 1 else ''} of {policy}"
+    until = f"until they are done {submission} has the most common class everywhere"
+    say(f"{experiment.name}: {len(test.ids)} test rows, {models}; {until}")
     readable, made = _decode_and_predict(experiment, runs, test, dirs, deadline, say)
     unreadable, late = _rows_with_prior(test, readable, made, say)
-    hand_in(label_format, rule, by_fold(made), scoring.transfer, submission, prior=prior)
+    if main:
+        hand_in(label_format, rule, by_fold(made), scoring.transfer, submission, prior=prior)
     return PredictResult(submission, len(test.ids), len(made), len(runs), unreadable, late)
 
 
@@ -128,12 +132,13 @@ def _decode_and_predict(
     """The test images that can be read, and the fold and the predictions of each model that is done in time."""
     # The test set may be larger than any before: a cache where there is room for it, even if told to have one.
     data = experiment.data.model_copy(update={"cache": experiment.data.cache and "auto"})
-    readable = open_readable(test.ids, test.images, data, dirs.cache, expired=_after(deadline))
+    with process_state(experiment.training).main_process_first():
+        readable = open_readable(test.ids, test.images, data, dirs.cache, expired=_after(deadline))
     try:
         made = list(_predictions(experiment, runs if readable.rows else [], readable, deadline, say))
     finally:
         if len(readable.rows) < len(test.ids) and readable.images.cache:  # with gaps: of no use to another
-            readable.images.cache.unlink()
+            readable.images.cache.unlink(missing_ok=True)
     return readable, made
 
 
@@ -166,7 +171,7 @@ def usual_sources(experiment: ExperimentConfig, dirs: OutputDirs) -> list[Path]:
     return [folder for folder in (dirs.runs / experiment.name, *attached) if folder and folder.is_dir()]
 
 
-def find_runs(experiment: ExperimentConfig, policy: str, sources: Sequence[Path]) -> list[RunDir]:
+def find_runs(experiment: ExperimentConfig, policy: str, sources: Sequence[str | Path]) -> list[RunDir]:
     """Return the finished runs of one policy, wherever they lie in the folders, by seed and fold.
 
     Raises
@@ -177,7 +182,8 @@ def find_runs(experiment: ExperimentConfig, policy: str, sources: Sequence[Path]
     """
     found: dict[RunKey, RunDir] = {}
     passed: set[str] = set()
-    for path in sorted({file.parent for source in sources for file in source.resolve().rglob("fold*/run.json")}):
+    folders = [Path(source).expanduser().resolve() for source in sources]
+    for path in sorted({file.parent for folder in folders for file in folder.rglob("fold*/run.json")}):
         if not (run := RunDir(path)).finished:
             continue
         if path.parts[-4:-2] != (experiment.name, policy):
@@ -204,7 +210,7 @@ def find_runs(experiment: ExperimentConfig, policy: str, sources: Sequence[Path]
 
 
 def _need_same_config(experiment: ExperimentConfig, policy: str, record: RunRecord, run: RunDir) -> None:
-    now = {"config": config_digest(experiment), "policy": policy_digest(experiment, policy)}
+    now = {"config": config_digest(experiment), "policy": policy_digest(experiment, experiment.policies[policy])}
     if changed := [name for name in now if record.depends_on.get(name) != now[name]]:
         raise KitError(
             f"{run.path} was trained under another {' and '.join(changed)} than this one; predict with the one "
@@ -233,19 +239,20 @@ def _predictions(
     others all or none."""
     accelerator = _accelerator(experiment.training, say)
     done, slowest = 0, 0.0
-    for run in runs:
-        started = time.monotonic()
-        if started + slowest > deadline:
-            break
-        frame = _predict(experiment, run, readable, accelerator, _after(deadline), say)
-        if len(frame) < len(readable.rows):
-            if not done and len(frame):
-                yield run.record.fold, frame
-            break
-        yield run.record.fold, frame
-        done += 1
-        slowest = max(slowest, time.monotonic() - started)
-        say(f"{run.path.parent.name} {run.path.name}: {time.monotonic() - started:.1f} s")
+    with closing(EvaluationLoader()) as loader:  # all models see the same images
+        for run in runs:
+            started = time.monotonic()
+            if started + slowest > deadline:
+                break
+            frame = _predict(experiment, run, readable, accelerator, loader, _after(deadline), say)
+            if len(frame) < len(readable.rows):
+                if not done and len(frame):
+                    yield run.record.fold, frame
+                break
+            yield run.record.fold, frame
+            done += 1
+            slowest = max(slowest, time.monotonic() - started)
+            say(f"{run.path.parent.name} {run.path.name}: {time.monotonic() - started:.1f} s")
     if 0 < done < len(runs):
         say(f"the time allows no more than {done} of {len(runs)} models")
 
@@ -266,6 +273,7 @@ def _predict(
     run: RunDir,
     readable: ReadableImages,
     accelerator: Accelerator,
+    loader: EvaluationLoader,
     expired: Callable[[], bool],
     say: Say,
 ) -> pd.DataFrame:
@@ -286,6 +294,7 @@ def _predict(
         experiment.prediction,
         experiment.competition.multilabel,
         say=lambda line: say(f"{name}: {line}"),
+        loader=loader,
     )
     probabilities = predictor.predict(images, rows, expired)
     if not np.isfinite(probabilities).all():

@@ -15,22 +15,29 @@ from kit.competition.load import Competition
 from kit.core.errors import KitError, Say, ignore, some
 from kit.core.files import write_bytes, write_text
 from kit.core.paths import OutputDirs
+from kit.core.processes import need_guard
 from kit.core.progress import Progress
 from kit.core.runs import ExperimentDir, RunKey
 from kit.data.augment import Augmentation
 from kit.data.decode import try_decoder
 from kit.data.images import ImageSet, Report, open_images, open_readable
+from kit.data.loading import worker_count
 from kit.experiment.config import ExperimentConfig
 from kit.experiment.fingerprint import with_what_was_run_before
 from kit.experiment.loaded import LoadedExperiment
 from kit.experiment.own_files import files_of_code
 from kit.experiment.policies import policy_on
+from kit.lr.policy import Policy
 from kit.model.build import Normalisation, build_model, normalisation
-from kit.model.groups import has_order
+from kit.model.groups import DepthGroup, has_order
 from kit.model.own import check_output
-from kit.training.device import resolve_precision
+from kit.training.averaging import averages
+from kit.training.config import TrainingConfig
+from kit.training.device import process_state, resolve_precision
 from kit.training.loss import OwnLoss, build_loss, class_weights
 from kit.training.optimizer import build_optimizer
+from kit.training.signals import SignalMeter
+from kit.training.tracker import need_tracker
 from kit.training.trainer import Recipe, batches_of
 
 
@@ -100,7 +107,10 @@ def prepare(
         For whatever cannot work, and where the folder holds an experiment made from another config or other data
         (unless `replace`).
     """
+    if worker_count(config.data.workers, config.training.device == "auto" and torch.cuda.is_available()):
+        need_guard()  # now rather than when all images are decoded
     loaded = LoadedExperiment.open(config, folder, dirs, folds=folds, replace=True, say=say)
+    need_tracker(config.training.tracker)
     recipe = _check_training(loaded, say)
     if not replace and any(run.finished or run.checkpoint.is_file() for run in folder.runs()):
         loaded.need_same()
@@ -133,12 +143,15 @@ def _check_training(loaded: LoadedExperiment, say: Say) -> Recipe:
         normalisation=Normalisation(data.mean or usual.mean, data.std or usual.std),
     )
     fewest = min(len(plan.training_rows(fold)) for fold in experiment.folds.chosen)
-    batches = batches_of(training, fewest, seed)
+    batches = batches_of(training, fewest, seed, process_state(training))
     if not has_order(model):
         say(f"{type(model).__name__} offers no depth order: all of it is one depth group, for uniform policies")
     for name in experiment.policies:
         policy, groups = policy_on(model, experiment, name, batches)
-        build_optimizer(training.optimizer, model, groups, torch.device("cpu"), policy.peak)
+        optimizer = build_optimizer(training.optimizer, model, groups, torch.device("cpu"), policy.peak)
+        if averages(optimizer):
+            _check_averaging(training, policy, name)
+        _check_signals(policy, model, groups, name)
     weights = class_weights(training, competition.classes, competition.targets)
     multilabel = competition.label_format.multilabel
     loss = build_loss(training, weights, multilabel)
@@ -149,6 +162,25 @@ def _check_training(loaded: LoadedExperiment, say: Say) -> Recipe:
     shape = (min(2, training.batch_size), data.channels, data.size, data.size)
     _check_forward(model, shape, len(competition.classes), experiment.model.name)
     return recipe
+
+
+def _check_signals(policy: Policy, model: nn.Module, groups: list[DepthGroup], name: str) -> None:
+    try:
+        if policy.controller:
+            SignalMeter.of(policy.controller, model, groups, weight_decay=0.0, steps_per_epoch=1)
+    except KitError as error:
+        raise KitError(f"policies.{name}.{error}") from error
+
+
+def _check_averaging(training: TrainingConfig, policy: Policy, name: str) -> None:
+    """Raise KitError for what an optimizer that averages the weights by itself cannot be used with."""
+    if training.ema:
+        raise KitError(f"training.ema: {training.optimizer.name} averages the weights by itself; leave it out")
+    if policy.moves_momentum:
+        raise KitError(
+            f"policies.{name}: moves the momentum, by which {training.optimizer.name} finds its average; take a "
+            "schedule that leaves it, like constant with a warmup"
+        )
 
 
 def _check_forward(model: nn.Module, shape: tuple[int, ...], n_classes: int, name: str) -> None:

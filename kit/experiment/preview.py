@@ -9,18 +9,23 @@ import pandas as pd
 from kit.competition.folds import check_folds, make_folds
 from kit.competition.load import load_competition
 from kit.core.files import write_text
+from kit.core.notebook import Picture
 from kit.experiment.config import ExperimentConfig
 from kit.experiment.policies import policy_on
 from kit.lr import PolicyGroup, RateMatrix
 from kit.lr.clock import policy_groups
-from kit.lr.plots import draw_policies
+from kit.lr.plots import Matrices, draw_policies, policies_figure
 from kit.model.build import build_model
+from kit.training.device import process_state
 from kit.training.trainer import batches_of
 
 
 @dataclass(frozen=True)
 class Preview:
-    """The step × group matrix of one policy, as the first fold to be trained would see it on one device."""
+    """The step × group matrix of one policy, as the first fold to be trained would see it.
+
+    On one device; under torchrun on as many as it has processes.
+    """
 
     policy: str
     groups: list[PolicyGroup]
@@ -30,7 +35,7 @@ class Preview:
 
     def table(self) -> list[dict[str, float | int | str]]:
         """A row a step: step, epoch, momentum, the names of the frozen groups, and the rate of each group."""
-        names = [group.name for group in self.groups]
+        names = [group.label for group in self.groups]
         return [
             {
                 "step": step,
@@ -45,7 +50,21 @@ class Preview:
         ]
 
 
-def preview(experiment: ExperimentConfig) -> list[Preview]:
+@dataclass(frozen=True)
+class PreviewResult:
+    """The rates of each of an experiment's policies; a notebook shows their picture."""
+
+    policies: list[Preview]
+
+    def plot(self) -> Picture:
+        """Return a row a policy: rates by depth group over time, and the same as a heat map."""
+        return Picture(policies_figure(_matrices(self.policies)))
+
+    def _repr_png_(self) -> bytes:
+        return self.plot()._repr_png_()
+
+
+def preview(experiment: ExperimentConfig) -> PreviewResult:
     """Return the rates of each of the experiment's policies. Needs the competition's tables and no images.
 
     Raises
@@ -58,13 +77,14 @@ def preview(experiment: ExperimentConfig) -> list[Preview]:
     check_folds(experiment.folds, competition.classes, competition.targets)
     plan = make_folds(competition.ids, competition.targets, experiment.folds, competition.train)
     rows = len(plan.training_rows(fold))
-    return [preview_of(experiment, name, len(competition.classes), rows) for name in experiment.policies]
+    classes = len(competition.classes)
+    return PreviewResult([preview_of(experiment, name, classes, rows) for name in experiment.policies])
 
 
 def preview_of(experiment: ExperimentConfig, name: str, n_classes: int, rows: int) -> Preview:
     """One policy on `n_classes` classes and `rows` rows that train."""
-    data, seed = experiment.data, experiment.seeds[0]
-    batches = batches_of(experiment.training, rows, seed)
+    data, seed, training = experiment.data, experiment.seeds[0], experiment.training
+    batches = batches_of(training, rows, seed, process_state(training))
     blank = experiment.model.model_copy(update={"weights": "none"})  # groups depend on the architecture alone
     model = build_model(blank, n_classes, data.channels, data.size, seed)
     policy, depths = policy_on(model, experiment, name, batches)
@@ -83,8 +103,11 @@ def write_table(previews: Sequence[Preview], path: str | Path) -> None:
 
 def draw(previews: Sequence[Preview], path: str | Path) -> None:
     """A row a policy: rates by group over time, and the same as a heat map."""
-    matrices = {
-        each.policy: (each.matrix.lr, each.matrix.frozen, [group.name for group in each.groups])
+    draw_policies(_matrices(previews), Path(path))
+
+
+def _matrices(previews: Sequence[Preview]) -> Matrices:
+    return {
+        each.policy: (each.matrix.lr, each.matrix.frozen, [group.label for group in each.groups])
         for each in previews
     }
-    draw_policies(matrices, Path(path))

@@ -4,7 +4,10 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
+import pandas as pd
+
 from kit.core.errors import KitError, Say, ignore, some
+from kit.core.notebook import ShownAsTables
 from kit.core.paths import OutputDirs
 from kit.core.runs import ExperimentDir
 from kit.experiment.config import ExperimentConfig
@@ -19,7 +22,7 @@ from kit.experiment.train_run import predict_test_anew
 
 
 @dataclass(frozen=True)
-class ExperimentResult:
+class ExperimentResult(ShownAsTables):
     """What `run` made.
 
     Attributes
@@ -41,6 +44,29 @@ class ExperimentResult:
     kept: int
     policies: dict[str, PolicyResult]
     left: int = 0
+
+    def tables(self) -> dict[str, pd.DataFrame]:
+        """Return a row a policy: its pooled out-of-fold score, the mean of its runs', rule and submission."""
+        each = {name: outcome.scores for name, outcome in self.policies.items()}
+        rows = [
+            {
+                "policy": name,
+                scores.metric: scores.oof,
+                "mean of runs": sum(run.score for run in scores.runs) / len(scores.runs),
+                "runs": len(scores.runs),
+                "rows": scores.oof_rows,
+                "of": scores.train_rows,
+                "decided by": scores.rule["said"],
+                "submission": str(self.policies[name].submission),
+            }
+            for name, scores in each.items()
+        ]
+        return {f"{self.folder.name}, out of fold": pd.DataFrame(rows)}
+
+    def remarks(self) -> list[str]:
+        """Return how many runs were trained."""
+        left = f", {self.left} are left" if self.left else ""
+        return [f"{self.trained} runs were trained, {self.kept} were there{left}; all else is in {self.folder}"]
 
 
 def run(

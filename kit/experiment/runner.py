@@ -18,7 +18,7 @@ from kit.core.settings import fingerprint
 from kit.data.loading import worker_count
 from kit.experiment.config import ExperimentConfig
 from kit.experiment.loaded import LoadedExperiment
-from kit.experiment.options import RunOptions
+from kit.experiment.options import RunOptions, need_time
 from kit.experiment.parallel import run_parallel
 from kit.experiment.prepare import TrainingData, prepare
 from kit.experiment.train_run import train_run
@@ -74,8 +74,7 @@ class Runner:
         folder = ExperimentDir(dirs.runs / config.name)
         state = process_state(config.training)
         main = state.is_main_process
-        if seconds is not None and state.num_processes > 1:
-            raise KitError("--seconds: each of torchrun's processes would go by its own clock; use one of the two")
+        need_time(seconds, state.num_processes)
         if not main:
             say = ignore
         with state.main_process_first():

@@ -4,6 +4,7 @@ import dataclasses
 import gc
 import platform
 import time
+from contextlib import closing
 from functools import cache
 from importlib.metadata import version
 from pathlib import Path
@@ -23,9 +24,9 @@ from kit.data.images import ImageSet
 from kit.experiment.config import ExperimentConfig
 from kit.experiment.loaded import LoadedExperiment
 from kit.experiment.own_files import packages_of_code
+from kit.experiment.policies import groups_of
 from kit.experiment.prepare import TrainingData
 from kit.model.build import build_model
-from kit.model.groups import depth_groups
 from kit.training.device import make_accelerator
 from kit.training.memory import END_OTHERS, TRAIN_WITH_LESS, advising_on_memory
 from kit.training.rates import RatePolicy
@@ -63,8 +64,10 @@ def train_run(key: RunKey, loaded: LoadedExperiment, data: TrainingData, say: Sa
     if run.checkpoint.is_file():
         say(f"{key}: goes on from its last checkpoint")
     try:
-        with advising_on_memory(TRAIN_WITH_LESS):
-            trainer = trainer_of(key, loaded, data, run, accelerator, say=say)
+        with (
+            advising_on_memory(TRAIN_WITH_LESS),
+            closing(trainer_of(key, loaded, data, run, accelerator, say=say)) as trainer,
+        ):
             trained = trainer.train(str(key))
             test = trainer.predict(data.test, range(len(data.test)))
     except Exception as error:
@@ -118,7 +121,7 @@ def _last_record(
         status="finished",
         test=loaded.test_digest,
         initial_weights=trainer.initial_weights,
-        groups={group.name: group.n_params for group in trainer.groups},
+        groups={group.label: group.n_params for group in trainer.groups},
         steps=trained.steps,
         seconds={"training": trained.seconds, "whole": seconds},
         images_per_second=trained.images_per_second,
@@ -170,7 +173,7 @@ def trainer_of(
         valid_rows=loaded.folds.validation_rows(key.fold),
         classes=competition.classes,
     )
-    groups = depth_groups(model, stated.groups)
+    groups = groups_of(model, stated, key.policy)
     probes = recipe.training.probes
     if probes and probes.runs == "first" and not _is_first(key, config):
         recipe = dataclasses.replace(recipe, training=recipe.training.model_copy(update={"probes": None}))
@@ -209,10 +212,12 @@ def predict_test_anew(policy: str, loaded: LoadedExperiment, data: TrainingData,
         key = record.key
         accelerator = make_accelerator(loaded.config.training)
         try:
-            with advising_on_memory(END_OTHERS):
-                trainer = trainer_of(key, loaded, data, run, accelerator, say=say)
+            with (
+                advising_on_memory(END_OTHERS),
+                closing(trainer_of(key, loaded, data, run, accelerator, say=say)) as trainer,
+            ):
                 trainer.load_weights(load_file(run.weights))
-            test = trainer.predict(data.test, range(len(data.test)))
+                test = trainer.predict(data.test, range(len(data.test)))
         except KitError as error:
             raise _told(key, error) from error
         if accelerator.is_main_process:

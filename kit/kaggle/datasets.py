@@ -232,13 +232,18 @@ def _write_variation(folder: Path, ref: str, title: str) -> None:
     write_json(folder / VARIATION, identity | {"licenseName": LICENCE})
 
 
-def upload(folder: str | Path, kaggle: Kaggle, notes: str = "", say: Say = print) -> None:
+def upload(folder: str | Path, kaggle: Kaggle, notes: str = "", say: Say = print) -> str:
     """Make a folder with dataset-metadata.json a dataset, or a new version of it; wait until it is READY.
 
     Parameters
     ----------
     notes : str
         Of the version; left out: the time.
+
+    Returns
+    -------
+    str
+        The dataset's owner/slug.
 
     Raises
     ------
@@ -260,6 +265,7 @@ def upload(folder: str | Path, kaggle: Kaggle, notes: str = "", say: Say = print
     version = send_dataset(path, kaggle, notes or datetime.now(UTC).isoformat(timespec="seconds"), say)
     wait_for_dataset(reference, kaggle, say, version=version)
     say(f"{reference} is READY")
+    return reference
 
 
 def send_dataset(folder: Path, kaggle: Kaggle, notes: str, say: Say) -> int:

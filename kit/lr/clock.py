@@ -56,12 +56,21 @@ class PolicyGroup:
         Its name, like "layer4.0".
     n_params : int
         How many parameters it holds.
+    kind : str
+        What its parameters are for, where the policy tells kinds apart: then a depth of the network is several
+        groups of one index and name. "" for the rest.
     """
 
     index: int
     count: int
     name: str = ""
     n_params: int = 0
+    kind: str = ""
+
+    @property
+    def label(self) -> str:
+        """The name, and the kind where there is one, like "layer4.0 norm"."""
+        return f"{self.name} {self.kind}".rstrip()
 
     @property
     def depth(self) -> float:
@@ -91,5 +100,10 @@ def policy_groups(groups: Sequence[SizedGroup] | Mapping[str, int]) -> list[Poli
     groups : sequence of depth groups, or mapping
         Stem first, head last; a mapping is from their names to their numbers of parameters.
     """
-    sizes = groups.items() if isinstance(groups, Mapping) else [(each.name, each.n_params) for each in groups]
-    return [PolicyGroup(index, len(sizes), name, n_params) for index, (name, n_params) in enumerate(sizes)]
+    if isinstance(groups, Mapping):
+        return [PolicyGroup(index, len(groups), *each) for index, each in enumerate(groups.items())]
+    index_of = {name: index for index, name in enumerate(dict.fromkeys(each.name for each in groups))}
+    return [
+        PolicyGroup(index_of[each.name], len(index_of), each.name, each.n_params, getattr(each, "kind", ""))
+        for each in groups
+    ]

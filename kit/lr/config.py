@@ -1,7 +1,9 @@
 """A policy as a config file states it, and what is built from that."""
 
 import re
+from collections.abc import Mapping
 from dataclasses import dataclass
+from types import MappingProxyType
 from typing import Annotated, Any, ClassVar, Literal, Self, TypeVar
 
 from pydantic import Discriminator, Field, Tag, ValidationError, ValidationInfo, field_validator, model_validator
@@ -9,11 +11,12 @@ from pydantic import Discriminator, Field, Tag, ValidationError, ValidationInfo,
 from kit.core.named import ByName
 from kit.core.settings import ConfigSection, FrozenOptions, explain
 from kit.lr.controllers import ControllerBase
+from kit.lr.kinds import Kinds
 from kit.lr.own import OwnController, OwnProfile, OwnSchedule
 from kit.lr.phases import Phase
 from kit.lr.policy import Policy
 from kit.lr.profiles import Discriminative, HeadFirst, ProfileBase, Uniform
-from kit.lr.schedules import OneCycle, ScheduleBase
+from kit.lr.schedules import Constant, OneCycle, ScheduleBase
 
 _Value = TypeVar("_Value")
 
@@ -178,24 +181,27 @@ class FineTune(FrozenOptions):
     pct_start: Annotated[float, Field(gt=0, lt=1)] = 0.3
     div: Annotated[float, Field(ge=1)] = 5.0
 
-    def phases(self, base: float, equalise: bool = False) -> tuple[Phase, ...]:
+    def phases(
+        self, base: float, equalise: bool = False, kinds: Mapping[str, float] = MappingProxyType({})
+    ) -> tuple[Phase, ...]:
         """Return the two phases.
 
         Parameters
         ----------
         base : float
             b, the policy's lr.
-        equalise : bool
+        equalise, kinds
             As in `PolicyConfig`.
         """
         return (
-            Phase(base, OneCycle(pct_start=0.99), HeadFirst(), -1, equalise, epochs=self.freeze_epochs),
+            Phase(base, OneCycle(pct_start=0.99), HeadFirst(), -1, equalise, kinds, epochs=self.freeze_epochs),
             Phase(
                 base / 2,
                 OneCycle(pct_start=self.pct_start, div=self.div),
                 Discriminative(ratio=1 / self.lr_mult),
                 0,
                 equalise,
+                kinds,
             ),
         )
 
@@ -233,6 +239,10 @@ class PolicyConfig(_Spelled):
         `fine_tune`, or a list of phases, each with what it changes.
     train_norm : bool
         Whether normalisation layers of frozen depth groups learn, as in fastai.
+    kinds : dict of str to float, optional
+        What rates are multiplied by for a kind of parameters: norm, bias, embed (tokens, positions, patch
+        embedding), weight, or re:PATTERN, which a parameter's name begins with. 0 freezes it. Each depth group is
+        split by these.
     equalise : bool
         Whether to rescale a profile so that its mean rate over parameters and time is the uniform profile's.
     controller : Controller or None
@@ -240,6 +250,7 @@ class PolicyConfig(_Spelled):
     """
 
     incidental: ClassVar[frozenset[str]] = frozenset({"description"})
+    later: ClassVar[frozenset[str]] = frozenset({"kinds"})
 
     description: str = ""
     lr: float | str
@@ -249,12 +260,15 @@ class PolicyConfig(_Spelled):
     freeze_to: int = 0
     phases: Phases | None = None
     train_norm: bool = True
+    kinds: Kinds | None = None
     equalise: bool = False
     controller: Controller | None = None
 
     @model_validator(mode="after")
-    def _can_be_built(self) -> Self:
-        self.build()
+    def _can_be_built(self, info: ValidationInfo) -> Self:
+        policy = self.build()
+        if not (info.context or {}).get("stored"):  # what was trained once can still be read
+            _check_annealed_once(policy, listed=isinstance(self.phases, tuple))
         return self
 
     def build(self) -> Policy:
@@ -297,7 +311,7 @@ class PolicyConfig(_Spelled):
                 raise ValueError(
                     "phases: fine_tune brings its own slices, schedules and freezing; give lr as one number"
                 )
-            return self.phases.phases(rate.last, self.equalise)
+            return self.phases.phases(rate.last, self.equalise, self.kinds or {})
         each = self.phases or (PhaseConfig(),)
         return tuple(
             self._phase(phase, f"phases[{place}]: " if self.phases else "") for place, phase in enumerate(each)
@@ -316,6 +330,7 @@ class PolicyConfig(_Spelled):
             profile=profile,
             freeze_to=_either(phase.freeze_to, self.freeze_to),
             equalise=self.equalise,
+            kinds=self.kinds or {},
             epochs=phase.epochs,
             fraction=phase.fraction,
         )
@@ -378,8 +393,8 @@ def policy(lr: float | str | slice, schedule: Any = "one_cycle", profile: Any = 
     profile : str, dict or None
         A profile's name, or a mapping; None: what the slice says, else uniform.
     **options
-        The other keys of `PolicyConfig`: freeze_to, phases, train_norm, equalise, controller. Where the network is
-        cut into depth groups is not among them: `depth_groups(model, cut)` says it.
+        The other keys of `PolicyConfig`: freeze_to, phases, train_norm, kinds, equalise, controller. Where the
+        network is cut into depth groups is not among them: `depth_groups(model, cut)` says it.
 
     Raises
     ------
@@ -407,6 +422,17 @@ def fine_tune(base_lr: float = 2e-3, **options: Any) -> Policy:
         Those of `FineTune`.
     """
     return policy(base_lr, phases={"name": "fine_tune", **options})
+
+
+def _check_annealed_once(policy: Policy, listed: bool) -> None:
+    """Raise ValueError where a profile that anneals is under a schedule that does so as well."""
+    for place, phase in enumerate(policy.phases):
+        if phase.profile.anneals and not isinstance(phase.schedule, Constant):
+            raise ValueError(
+                (f"phases[{place}]: " if listed else "")
+                + f"profile {phase.profile.name} anneals each depth group itself, and {phase.schedule.name} would "
+                "do so once more; set `schedule: constant`"
+            )
 
 
 def _either(first: _Value | None, second: _Value) -> _Value:

@@ -1,4 +1,4 @@
-"""Controllers: an adaptive multiplier per depth group, fed by measured norms, on top of a policy's static rates.
+"""Controllers: an adaptive multiplier per depth group, fed by measured signals, on top of a policy's static rates.
 
 A controller is a pure function of its state and the signals, so a training can be replayed from what was
 recorded. The multiplier is bounded, so that the policy below it stays in sight, and it always multiplies the
@@ -15,6 +15,11 @@ direction
     momentum, scaling and weight decay included. NaN before there was one.
 decay
     The optimizer's weight decay.
+tail
+    How heavy the tail of the spectrum of a depth group's weights is: Hill's estimate of its exponent, the mean
+    over its linear and convolutional layers. NaN where it has none; the first and the last layer of the network,
+    and those of fewer than 50 eigenvalues, do not count. Measured before the first update and then every so many
+    epochs, as the controller says; in between it stays.
 """
 
 from collections.abc import Mapping, Sequence
@@ -28,7 +33,7 @@ from kit.lr.clock import PolicyGroup
 
 State = dict[str, Any]  # plain lists and numbers, for a checkpoint
 Signals = Mapping[str, np.ndarray]
-SIGNALS = ("weight", "gradient", "direction", "decay")
+SIGNALS = ("weight", "gradient", "direction", "decay", "tail")
 Positive = Annotated[float, Field(gt=0)]
 
 
@@ -55,6 +60,11 @@ class ControllerBase(Named):
         if self.lower > self.upper:
             raise ValueError(f"lower {self.lower:g} is above upper {self.upper:g}")
         return self
+
+    @property
+    def tail_every(self) -> float:
+        """Epochs from one measurement of the signal `tail` to the next."""
+        return 1.0
 
     def check(self, groups: Sequence[PolicyGroup]) -> None:
         """Check that the controller can steer these depth groups, before any training; ValueError where not."""
@@ -184,3 +194,45 @@ class ConstantUpdate(ControllerBase):
         bounded = wanted.clip(np.log(self.lower), np.log(self.upper))
         log = np.where(np.isfinite(wanted), log + self.gain * (bounded - log), log)
         return self._bounded(np.exp(log)), {"log_multiplier": log.tolist()}
+
+
+class TempBalance(ControllerBase):
+    """TempBalance: the lighter the tail of the spectrum of a group's weights, the larger its rate.
+
+    Attributes
+    ----------
+    every : float
+        Epochs from one measurement of the spectra to the next.
+    lower, upper
+        The multiplier of the group with the heaviest tail, and that of the one with the lightest.
+
+    Notes
+    -----
+    With α a group's Hill estimate (the signal `tail`; small where the tail is heavy), the multiplier is
+    lower + (upper − lower) · (α − min α) / (max α − min α). It is 1 (or the bound next to that) for a group
+    without a layer that was measured, like stem and head where they are one layer each, and for all groups where α
+    is the same. The differences between groups are stretched to the whole range however small they are.
+
+    References
+    ----------
+    Zhou et al., arXiv 2312.00359, with s₁ = .5 and s₂ = 1.5. There each layer has a rate of its own; here a depth
+    group has, by the mean of its layers, and its norms, biases and small layers learn at that rate as well.
+    """
+
+    signals = ("tail",)
+    name: Literal["temp_balance"] = "temp_balance"
+    lower: Positive = 0.5
+    upper: Positive = 1.5
+    every: Positive = 1.0
+
+    @property
+    def tail_every(self) -> float:
+        return self.every
+
+    def step(self, state: State, signals: Signals, lr: np.ndarray, fraction: float) -> tuple[np.ndarray, State]:
+        tail = signals["tail"]
+        there, multipliers = np.isfinite(tail), np.ones(len(tail))
+        if there.any() and np.ptp(tail[there]) > 0:
+            share = (tail[there] - tail[there].min()) / np.ptp(tail[there])
+            multipliers[there] = self.lower + (self.upper - self.lower) * share
+        return self._bounded(multipliers), state

@@ -87,7 +87,7 @@ class OwnProfile(ProfileBase, OwnOptions):
                     if not 0 <= value <= self.bound * (1 + TOLERANCE):
                         allowed = "0 or more" if self.bound == math.inf else f"0 to its bound, {self.bound:g},"
                         raise ValueError(
-                            f"profile: {self.name} gives {value:g} for depth group {group.name} at progress "
+                            f"profile: {self.name} gives {value:g} for depth group {group.label} at progress "
                             f"{clock.progress:.3g}; {allowed} is needed"
                         )
                     self.code.call(self.frozen, clock, group)
@@ -97,7 +97,8 @@ class OwnController(ControllerBase, OwnOptions):
     """The user's own controller: a class with `signals` and `step`, made with the options.
 
     `step(state, signals, lr, fraction)` gives multipliers and the next state, as in `ControllerBase`;
-    `start(count)`, where the class has one, gives the first. `lower` and `upper` beside the name are the bounds.
+    `start(count)`, where the class has one, gives the first; `every`, where it has one, says the epochs from one
+    measurement of the signal `tail` to the next. `lower` and `upper` beside the name are the bounds.
     """
 
     @cached_property
@@ -115,6 +116,10 @@ class OwnController(ControllerBase, OwnOptions):
         """The names of the signals that the user's class declares."""
         return tuple(getattr(self._controller, "signals", ()))
 
+    @property
+    def tail_every(self) -> float:
+        return getattr(self._controller, "every", 1.0)
+
     def start(self, count: int) -> State:
         start = getattr(self._controller, "start", None)
         return start(count) if start else {}
@@ -128,6 +133,10 @@ class OwnController(ControllerBase, OwnOptions):
             if unknown := [name for name in self.signals if name not in SIGNALS]:
                 raise ValueError(
                     f"controller: {self.name} wants the signal {unknown[0]!r}; there are {', '.join(SIGNALS)}"
+                )
+            if not (isinstance(self.tail_every, Real) and self.tail_every > 0):
+                raise ValueError(
+                    f"controller: {self.name} has every = {self.tail_every!r}; epochs above 0 are needed"
                 )
             count = len(groups)
             state = self.code.call(self.start, count)

@@ -1,7 +1,7 @@
 """A phase: a peak rate, a schedule and a profile over a part of the training."""
 
 import math
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 
 import numpy as np
@@ -33,6 +33,8 @@ class Phase:
     equalise : bool
         Whether to rescale, so that the mean rate over parameters and updates is what the uniform profile gives, of
         the depth groups that `freeze_to` lets learn.
+    kinds : mapping of str to float
+        What a group's rate is multiplied by for its kind; 1 where it is not said.
     epochs, fraction : float or None
         How long the phase is, in epochs or as a share of the training; neither: the rest of the training.
     """
@@ -42,6 +44,7 @@ class Phase:
     profile: ProfileBase
     freeze_to: int = 0
     equalise: bool = False
+    kinds: Mapping[str, float] = field(default_factory=dict)
     epochs: float | None = None
     fraction: float | None = None
     _scales: dict[tuple[float | PolicyGroup | None, ...], float] = field(
@@ -86,8 +89,14 @@ class Phase:
 
     def frozen(self, clock: Clock, groups: Sequence[PolicyGroup]) -> np.ndarray:
         """Return which depth groups are frozen at this moment, bool [depth groups]."""
-        first = self.first_learning(len(groups))
-        return np.array([group.index < first or self.profile.frozen(clock, group) for group in groups], dtype=bool)
+        first = self.first_learning(groups[0].count)
+        return np.array(
+            [
+                group.index < first or self.kinds.get(group.kind) == 0 or self.profile.frozen(clock, group)
+                for group in groups
+            ],
+            dtype=bool,
+        )
 
     def first_learning(self, count: int) -> int:
         """Return the index of the first of `count` depth groups that `freeze_to` lets learn."""
@@ -110,8 +119,9 @@ class Phase:
         """
         self.schedule.check()
         self.profile.check(groups, epochs)
-        if not -len(groups) <= self.freeze_to < len(groups):
-            raise ValueError(f"freeze_to: {self.freeze_to} leaves nothing to learn of {len(groups)} depth groups")
+        count = groups[0].count
+        if not -count <= self.freeze_to < count:
+            raise ValueError(f"freeze_to: {self.freeze_to} leaves nothing to learn of {count} depth groups")
         if self.equalise and any(group.n_params <= 0 for group in groups):
             raise ValueError("equalise: needs the number of parameters of every group")
 
@@ -122,7 +132,7 @@ class Phase:
 
         Notes
         -----
-        With n_g parameters in depth group g, n in all, f the schedule and m the profile, it is
+        With n_g parameters in depth group g, n in all, f the schedule and m profile × kind, it is
 
             Σ_t n·f(t) / Σ_t Σ_g n_g·m_g(t)·f(t)
 
@@ -130,7 +140,8 @@ class Phase:
         """
         key = (clock.total_steps, clock.steps_per_epoch, *groups)
         if key not in self._scales:
-            members = groups[self.first_learning(len(groups)) :]
+            first = self.first_learning(groups[0].count)
+            members = [group for group in groups if group.index >= first]
             sizes, uniform, ours = np.array([group.n_params for group in members], dtype=np.float64), 0.0, 0.0
             updates = np.arange(max(1, math.ceil(clock.total_steps - TOLERANCE)), dtype=np.float64)
             for update in updates[:: math.ceil(len(updates) / LONGEST)].tolist():
@@ -143,10 +154,16 @@ class Phase:
 
     def bound(self, clock: Clock, groups: Sequence[PolicyGroup]) -> float:
         """Return a rate that no depth group of this phase exceeds."""
-        return self.peak * self.profile.bound * (self.scale(clock, groups) if self.equalise else 1.0)
+        return (
+            self.peak
+            * self.profile.bound
+            * max([1.0, *self.kinds.values()])
+            * (self.scale(clock, groups) if self.equalise else 1.0)
+        )
 
     def _multipliers(self, clock: Clock, groups: Sequence[PolicyGroup]) -> np.ndarray:
-        return np.array([self.profile(clock, group) for group in groups], dtype=np.float64)
+        each = np.array([self.profile(clock, group) for group in groups], dtype=np.float64)
+        return each * [self.kinds.get(group.kind, 1.0) for group in groups] if self.kinds else each
 
 
 def phase_spans(

@@ -10,11 +10,20 @@ from kit.core.plotting import COLOURS, MARKERS, new_figure, save
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
+    from matplotlib.figure import Figure
     from matplotlib.image import AxesImage
 
 
-def draw_policies(matrices: Mapping[str, tuple[np.ndarray, np.ndarray, Sequence[str]]], path: Path) -> None:
-    """Draw the rates of each policy by depth group over the updates, as lines and as a heat map.
+Matrices = Mapping[str, tuple[np.ndarray, np.ndarray, Sequence[str]]]
+
+
+def draw_policies(matrices: Matrices, path: Path) -> None:
+    """Draw `policies_figure` into a file: .png, .pdf or .svg."""
+    save(policies_figure(matrices), path)
+
+
+def policies_figure(matrices: Matrices) -> "Figure":
+    """Return a picture of the rates of each policy by depth group over the updates, as lines and as a heat map.
 
     There is a row a policy. All rows share the scale of the rates. In the heat map grey is a rate of 0, hatching
     is frozen.
@@ -23,8 +32,6 @@ def draw_policies(matrices: Mapping[str, tuple[np.ndarray, np.ndarray, Sequence[
     ----------
     matrices : mapping of str to tuple
         Policy → lr [steps, depth groups], frozen [steps, depth groups], the depth groups' names.
-    path : Path
-        The picture: .png, .pdf or .svg.
     """
     lowest, highest = zip(*(rate_limits(lr) for lr, _, _ in matrices.values()), strict=True)
     floor, top = max(min(lowest), max(highest) * 1e-10), max(highest)
@@ -37,7 +44,7 @@ def draw_policies(matrices: Mapping[str, tuple[np.ndarray, np.ndarray, Sequence[
         lines.set_ylabel("learning rate")
         image = _draw_heat(heat, lr, frozen, names, floor, top)
         figure.colorbar(image, ax=heat, label="learning rate")
-    save(figure, path)
+    return figure
 
 
 def draw_lines(axes: "Axes", lr: np.ndarray, names: Sequence[str], frozen: np.ndarray | None = None) -> None:

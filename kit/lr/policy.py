@@ -7,13 +7,14 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from kit.lr.clock import Clock, PolicyGroup
+from kit.lr.clock import Clock, PolicyGroup, policy_groups
 from kit.lr.controllers import ControllerBase
 from kit.lr.phases import Phase, phase_spans
 from kit.lr.profiles import Uniform
 from kit.lr.schedules import TOLERANCE
 
 if TYPE_CHECKING:
+    from kit.core.notebook import Picture
     from kit.lr.torch_scheduler import Freezable, Optimizer, PolicyLR
 
 MOMENTS = 1000  # of a phase at which `check` looks
@@ -87,8 +88,13 @@ class Policy:
 
     @property
     def differs_by_depth(self) -> bool:
-        """Whether depth groups ever differ in their rates, or in whether they learn."""
+        """Whether depths ever differ in their rates, or in whether they learn."""
         return any(phase.freeze_to or not isinstance(phase.profile, Uniform) for phase in self.phases)
+
+    @property
+    def moves_momentum(self) -> bool:
+        """Whether a schedule says the momentum, too."""
+        return any(phase.schedule.momentum(Clock(0, 1, 1)) is not None for phase in self.phases)
 
     def rates(self, clock: Clock, groups: Sequence[PolicyGroup]) -> Rates:
         """Return the static rates at one moment.
@@ -165,7 +171,7 @@ class Policy:
                     f"{where or 'profile'}: freezes all depth groups at once, so that nothing would learn"
                 )
             if self.controller and frozen.any():
-                name = groups[int(frozen.argmax())].name
+                name = groups[int(frozen.argmax())].label
                 raise ValueError(
                     f"controller: {self.controller.name} cannot steer depth group {name}, which the policy "
                     "freezes; leave out the controller, or choose a profile without frozen groups"
@@ -217,6 +223,45 @@ class Policy:
         from kit.lr.torch_scheduler import PolicyLR  # the one part of kit.lr that needs torch
 
         return PolicyLR(self, optimizer, groups, total_steps, steps_per_epoch)
+
+    def plot(
+        self,
+        model_or_groups: Any,
+        steps: int,
+        steps_per_epoch: int | None = None,
+        title: str = "",
+    ) -> "Picture":
+        """Return the policy's picture, which a notebook shows: rates by depth group over time, and as a heat map.
+
+        Parameters
+        ----------
+        model_or_groups : Module, sequence of depth groups, or mapping
+            A timm model, whose depth groups are its blocks (`kit.model.groups.depth_groups`); or depth groups,
+            stem first; or a mapping from their names to their numbers of parameters.
+        steps : int
+            Updates of the whole training.
+        steps_per_epoch : int or None
+            Updates of an epoch. Policies that count in epochs need it.
+        title : str
+            Of the picture.
+
+        Raises
+        ------
+        ValueError
+            For whatever `check` finds.
+        """
+        from kit.core.notebook import Picture
+        from kit.lr.plots import policies_figure
+
+        groups = model_or_groups
+        if hasattr(groups, "named_parameters"):
+            from kit.model.groups import depth_groups  # the one time that policies look at a model
+
+            groups = depth_groups(groups)
+        seen = policy_groups(groups)
+        self.check(seen, steps, steps_per_epoch)
+        matrix = self.matrix(seen, steps, steps_per_epoch)
+        return Picture(policies_figure({title: (matrix.lr, matrix.frozen, [group.label for group in seen])}))
 
     def _spans(self, total_steps: float, steps_per_epoch: float | None) -> list[tuple[float, float]]:
         """Return where each phase begins and ends, in updates."""

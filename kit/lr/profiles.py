@@ -12,6 +12,7 @@ from pydantic import Field, model_validator
 
 from kit.core.named import Named
 from kit.lr.clock import Clock, PolicyGroup
+from kit.lr.curves import Interpolation, Knot, check_knots, interpolate
 from kit.lr.schedules import TOLERANCE, Curve, Fraction, Share, ease
 
 Ratio = Annotated[float, Field(gt=0, le=1)]
@@ -56,6 +57,11 @@ class ProfileBase(Named):
     def bound(self) -> float:
         """The largest multiplier that the profile can give."""
         return 1.0
+
+    @property
+    def anneals(self) -> bool:
+        """Whether the profile brings the rate of each depth group down to 0, so that a schedule must not."""
+        return False
 
 
 class Uniform(ProfileBase):
@@ -189,7 +195,7 @@ class Explicit(ProfileBase):
     def check(self, groups: Sequence[PolicyGroup], epochs: float | None) -> None:
         for key in self.groups:
             if not any(_names(key, group) for group in groups):
-                names = ", ".join(group.name for group in groups)
+                names = ", ".join(dict.fromkeys(group.name for group in groups))
                 raise ValueError(
                     f"profile.groups: {key!r} matches no depth group; there are: {names} (as the policy's "
                     "`groups` cuts the network)"
@@ -233,11 +239,10 @@ class Table(ProfileBase):
         return self(clock, group) == 0
 
     def check(self, groups: Sequence[PolicyGroup], epochs: float | None) -> None:
-        if len(groups) != len(self.multipliers):
-            names = ", ".join(group.name for group in groups)
-            raise ValueError(
-                f"profile.multipliers: {len(self.multipliers)} numbers for {len(groups)} depth groups ({names})"
-            )
+        if groups[0].count != len(self.multipliers):
+            names = ", ".join(dict.fromkeys(group.name for group in groups))
+            stated, count = len(self.multipliers), groups[0].count
+            raise ValueError(f"profile.multipliers: {stated} numbers for {count} depth groups ({names})")
 
     @property
     def bound(self) -> float:
@@ -321,7 +326,7 @@ class GradualUnfreezing(ProfileBase):
         return 0.0 if self.frozen(clock, group) else self.factor**-group.above
 
     def check(self, groups: Sequence[PolicyGroup], epochs: float | None) -> None:
-        last = (len(groups) - 1) * self.every
+        last = (groups[0].count - 1) * self.every
         if epochs is not None and last >= epochs - TOLERANCE:
             raise ValueError(
                 f"profile.every: depth group {groups[0].name} would never learn: its turn comes after {last:g} of "
@@ -335,7 +340,7 @@ class GradualUnfreezing(ProfileBase):
 class FreezeOut(ProfileBase):
     """Each group is annealed to 0 by a cosine that ends at t(d), early layers first, and then frozen.
 
-    To be used with a constant schedule.
+    It does the annealing, so that any schedule but `constant` is refused.
 
     Attributes
     ----------
@@ -344,7 +349,8 @@ class FreezeOut(ProfileBase):
     cubed : bool
         Whether t(d) is cubed, so that early layers are frozen sooner.
     scaled : bool
-        Whether the multiplier is divided by t, so that every layer travels as far; it is at most 1/t(0) then.
+        Whether the multiplier is divided by t, so that every layer travels as far (but for what a warm-up of the
+        schedule takes); it is at most 1/t(0) then.
 
     Notes
     -----
@@ -372,6 +378,10 @@ class FreezeOut(ProfileBase):
     @property
     def bound(self) -> float:
         return 1 / self._end(0.0) if self.scaled else 1.0
+
+    @property
+    def anneals(self) -> bool:
+        return True
 
     def _end(self, depth: float) -> float:
         linear = self.t0 + (1 - self.t0) * depth
@@ -413,6 +423,115 @@ class ScheduledLayerDecay(ProfileBase):
     def __call__(self, clock: Clock, group: PolicyGroup) -> float:
         weight = ramp(clock.progress, self.start, self.end, self.curve)
         return max(self.min_scale, (self.first + (self.last - self.first) * weight) ** group.above)
+
+
+class Spline(ProfileBase):
+    """A curve over depth through `knots`, pairs of a depth and the multiplier there; with `to`, one that moves.
+
+    Attributes
+    ----------
+    knots : tuple of (float, float)
+        Two or more, like [[0, 0.1], [0.5, 0.3], [1, 1]]: depths from 0 (stem) to 1 (head), rising, and multipliers
+        of 0 or more. The curve is flat before the first and after the last. A depth group whose multiplier is and
+        stays 0 is frozen.
+    to : tuple of (float, float) or None
+        The knots of the curve that it turns into; None: it stays.
+    interpolation : {"linear", "monotone_cubic"}
+        Straight lines from knot to knot, or a smooth curve that turns only at knots; see
+        `kit.lr.curves.interpolate`.
+    start, end : float
+        With `to`: the progress, in [0, 1], at which the change begins and ends.
+    curve : {"linear", "cosine"}
+        With `to`: how it changes between them, along a line or along half a cosine.
+
+    Notes
+    -----
+    With a and b the curves through `knots` and `to`, and w rising from 0 to 1: (1 − w(p))·a(d) + w(p)·b(d).
+    """
+
+    name: Literal["spline"] = "spline"
+    knots: tuple[Knot, ...]
+    to: tuple[Knot, ...] | None = None
+    interpolation: Interpolation = "monotone_cubic"
+    start: Share = 0.0
+    end: Fraction = 1.0
+    curve: Curve = "linear"
+
+    @model_validator(mode="after")
+    def _can_be_drawn(self) -> Self:
+        check_knots("knots", self.knots)
+        if self.to is not None:
+            check_knots("to", self.to)
+        elif (self.start, self.end, self.curve) != (0.0, 1.0, "linear"):
+            raise ValueError("start, end and curve say how the spline moves; give the knots that it moves `to`")
+        _check_order(self.start, self.end)
+        return self
+
+    def __call__(self, clock: Clock, group: PolicyGroup) -> float:
+        first, last = self._ends(group)
+        weight = ramp(clock.progress, self.start, self.end, self.curve)
+        return (1 - weight) * first + weight * last
+
+    def frozen(self, clock: Clock, group: PolicyGroup) -> bool:
+        first, last = self._ends(group)
+        begun, over = clock.progress >= self.start, clock.progress >= self.end
+        return (first == 0 or over) and (last == 0 or not begun)
+
+    @property
+    def bound(self) -> float:
+        return max(multiplier for _, multiplier in (*self.knots, *(self.to or ())))
+
+    def _ends(self, group: PolicyGroup) -> tuple[float, float]:
+        """Return the multipliers of this depth group before the change and after it."""
+        first = interpolate(self.knots, group.depth, self.interpolation)
+        return first, first if self.to is None else interpolate(self.to, group.depth, self.interpolation)
+
+
+class LateStart(ProfileBase):
+    """A warm-up of its own for each depth group, the longest at the stem (at the head with `reverse`).
+
+    The schedule's own warm-up multiplies it; `linear` and `constant` have none unless told.
+
+    Attributes
+    ----------
+    longest, shortest : float
+        The length of the longest and the shortest warm-up, as shares of the steps.
+    start : float
+        The multiplier at the beginning.
+    curve : {"linear", "cosine"}
+        How the warm-up rises: along a line, or along half a cosine.
+    reverse : bool
+        Whether the head's warm-up is the longest, and the stem's the shortest.
+
+    Notes
+    -----
+        p < w(d):  start + (1 − start)·s(p/w(d)),   else:  1
+
+    with w(d) = longest + (shortest − longest)·d (`reverse`: 1 − d for d), and s(x) = x or ½(1 − cos(πx)).
+    """
+
+    name: Literal["late_start"] = "late_start"
+    longest: Annotated[float, Field(gt=0, lt=1)] = 0.3
+    shortest: Share = 0.0
+    start: Fraction = 0.0
+    curve: Curve = "linear"
+    reverse: bool = False
+
+    @model_validator(mode="after")
+    def _longest_is_longer(self) -> Self:
+        if self.shortest > self.longest:
+            raise ValueError(
+                f"shortest {self.shortest:g} is longer than longest {self.longest:g}; "
+                "swap them, and say `reverse: true` for the longest at the head"
+            )
+        return self
+
+    def __call__(self, clock: Clock, group: PolicyGroup) -> float:
+        early = group.depth if self.reverse else 1 - group.depth
+        length = self.shortest + (self.longest - self.shortest) * early
+        if clock.progress >= length - TOLERANCE:
+            return 1.0
+        return self.start + (1 - self.start) * ease(clock.progress / length, self.curve)
 
 
 def ramp(p: float, start: float, end: float, curve: Curve) -> float:

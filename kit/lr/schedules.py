@@ -5,16 +5,19 @@ docstring; a config finds it by that name. In the formulas p is the progress, st
 """
 
 import math
-from typing import Annotated, Literal, Self
+from typing import TYPE_CHECKING, Annotated, Literal, Self
 
 from pydantic import Field, model_validator
 
 from kit.core.named import Named
 from kit.lr.clock import Clock
+from kit.lr.curves import Interpolation, Knot, check_knots, interpolate
 
 Fraction = Annotated[float, Field(ge=0, le=1)]
 Share = Annotated[float, Field(ge=0, lt=1)]  # of the steps or of the curve; less than all
 Curve = Literal["linear", "cosine"]
+
+LOWERED = 0.7  # of the peak: where the lowered linear cooldown begins
 
 # A step that ought to begin a new cycle or phase may come out as 0.9999999999 of it.
 TOLERANCE = 1e-9
@@ -22,6 +25,9 @@ TOLERANCE = 1e-9
 
 class ScheduleBase(Named):
     """The base of schedules: what each of them answers about a moment in training."""
+
+    if TYPE_CHECKING:
+        name: str  # every schedule declares its own, after the fields of its base
 
     def __call__(self, clock: Clock) -> float:
         """Return the fraction of the peak rate at this moment, in [0, 1]."""
@@ -368,7 +374,7 @@ class WarmupStableDecay(WarmedUp):
     ----------
     decay : float
         The share of the curve over which the rate falls.
-    decay_curve : {"linear", "cosine", "sqrt"}
+    decay_curve : {"linear", "cosine", "sqrt", "lowered_linear"}
         How it falls.
     floor : float
         The rate at the end, as a fraction of the peak.
@@ -377,18 +383,19 @@ class WarmupStableDecay(WarmedUp):
 
     Notes
     -----
-    With t in [0, 1] the place in the decay: floor + (1 − floor)(1 − d(t)), where d(t) is t (`linear`),
-    ½(1 − cos(πt)) (`cosine`) or √t (`sqrt`).
+    With t in [0, 1] the place in the decay: floor + (1 − floor)·c(t), where c(t) is 1 − t (`linear`),
+    ½(1 + cos(πt)) (`cosine`), 1 − √t (`sqrt`) or .7(1 − t) (`lowered_linear`: the rate drops to .7 at once).
 
     References
     ----------
-    WSD: Hu et al., arXiv 2404.06395. 1 − √t: Hägele et al., arXiv 2405.18392, who found it the best of the three.
+    WSD: Hu et al., arXiv 2404.06395. 1 − √t: Hägele et al., arXiv 2405.18392, who found it the best of the first
+    three. It and the line lowered to .7 are the two best of Dremov et al., arXiv 2508.01483.
     """
 
     name: Literal["wsd"] = "wsd"
     warmup: Share = 0.05
     decay: Annotated[float, Field(gt=0, le=1)] = 0.2
-    decay_curve: Literal["linear", "cosine", "sqrt"] = "sqrt"
+    decay_curve: Literal["linear", "cosine", "sqrt", "lowered_linear"] = "sqrt"
     floor: Fraction = 0.0
 
     @model_validator(mode="after")
@@ -399,10 +406,46 @@ class WarmupStableDecay(WarmedUp):
 
     def curve(self, along: float) -> float:
         within = (along - (1 - self.decay)) / self.decay
+        if self.decay_curve == "lowered_linear":
+            return self._between(LOWERED * (1 - within)) if within > -TOLERANCE else 1.0
         if within <= 0:
             return 1.0
-        down = math.sqrt(within) if self.decay_curve == "sqrt" else ease(within, self.decay_curve)
-        return self.floor + (1 - self.floor) * (1 - min(down, 1.0))
+        return self._between(
+            1 - (math.sqrt(within) if self.decay_curve == "sqrt" else ease(within, self.decay_curve))
+        )
+
+    def _between(self, left: float) -> float:
+        return self.floor + (1 - self.floor) * max(left, 0.0)
+
+
+class Piecewise(ScheduleBase):
+    """A curve through `knots`, pairs of a share of the steps and the fraction of the peak rate there.
+
+    It is flat before the first knot and after the last.
+
+    Attributes
+    ----------
+    knots : tuple of (float, float)
+        Two or more, like [[0, 0], [0.2, 1], [1, 0]]; the shares rise. The highest fraction is 1, since `lr` is the
+        peak rate.
+    interpolation : {"linear", "monotone_cubic"}
+        Straight lines from knot to knot, or a smooth curve that turns only at knots; see
+        `kit.lr.curves.interpolate`.
+    """
+
+    name: Literal["piecewise"] = "piecewise"
+    knots: tuple[Knot, ...]
+    interpolation: Interpolation = "linear"
+
+    @model_validator(mode="after")
+    def _reach_the_peak(self) -> Self:
+        check_knots("knots", self.knots)
+        if (highest := max(fraction for _, fraction in self.knots)) != 1:
+            raise ValueError(f"knots: the highest fraction is {highest:g}; it has to be 1, where the rate is `lr`")
+        return self
+
+    def __call__(self, clock: Clock) -> float:
+        return interpolate(self.knots, clock.progress, self.interpolation)
 
 
 def ease(x: float, curve: Curve) -> float:

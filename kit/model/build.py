@@ -19,6 +19,7 @@ from kit.core.own_code import is_reference
 from kit.core.paths import weight_file
 from kit.core.seeds import derive
 from kit.model.config import ModelConfig
+from kit.model.hub import within_reach
 from kit.model.own import build_own, by_patterns
 from kit.model.weights import (
     Weights,
@@ -175,7 +176,7 @@ def _create(config: ModelConfig, options: dict) -> nn.Module:
 
 def _from_hub(config: ModelConfig, options: dict) -> nn.Module:
     try:
-        with _nothing_random(config, options["in_chans"]):
+        with within_reach(config.name), _nothing_random(config, options["in_chans"]):
             return timm.create_model(config.name, pretrained=True, **options)
     except KitError:
         raise

@@ -27,16 +27,24 @@ class DepthGroup:
     Attributes
     ----------
     name
-        The common part of the parameters' names, like `layer1.0`.
+        The common part of the parameters' names, like `layer1.0`; never the beginning of another's, up to a dot.
     parameters
         By their name in the model.
     norms
         The normalisation layers among their owners.
+    kind
+        What the parameters are for, where a policy tells kinds apart (`kit.model.kinds`); else "".
     """
 
     name: str
     parameters: dict[str, nn.Parameter]
     norms: tuple[nn.Module, ...] = ()
+    kind: str = ""
+
+    @property
+    def label(self) -> str:
+        """The name, and the kind where there is one, like `layer1.0 norm`."""
+        return f"{self.name} {self.kind}".rstrip()
 
     @property
     def n_params(self) -> int:
@@ -75,7 +83,7 @@ def depth_groups(model: nn.Module, cut: Cut = "block") -> list[DepthGroup]:
     groups = [_group(model, {name: named[name] for name in names}) for names in layers]
     groups = _with_unique_names(groups)
     _check(model, groups, set(named))
-    return _three(groups) if cut == "coarse" else groups
+    return _addressable(_three(groups) if cut == "coarse" else groups)
 
 
 def has_order(model: nn.Module) -> bool:
@@ -85,7 +93,7 @@ def has_order(model: nn.Module) -> bool:
 
 def parameter_groups(groups: list[DepthGroup]) -> list[dict]:
     """Return parameter groups for a torch optimizer: one for each depth group, with its `name`."""
-    return [{"params": list(group.parameters.values()), "name": group.name} for group in groups]
+    return [{"params": list(group.parameters.values()), "name": group.label} for group in groups]
 
 
 def _group(model: nn.Module, parameters: dict[str, nn.Parameter]) -> DepthGroup:
@@ -165,12 +173,51 @@ def _with_unique_names(groups: list[DepthGroup]) -> list[DepthGroup]:
         if times[name] > 1:
             own = [key for key in group.parameters if key.startswith(f"{name}.")] or list(group.parameters)
             children = list(dict.fromkeys(key.removeprefix(f"{name}.").split(".")[0] for key in own))
-            last = f"…{children[-1]}" if len(children) > 1 else ""
-            name = f"{name}.{children[0]}{last}"
+            name = f"{name}.{_first_to_last(children)}"
         same = sum(other.name == name or other.name.startswith(f"{name}#") for other in named)
         name = f"{name}#{same + 1}" if same else name
         named.append(replace(group, name=name))
     return named
+
+
+def _addressable(groups: list[DepthGroup]) -> list[DepthGroup]:
+    """Lengthen each name that would stand for another group too, as a name stands for all that begin with it.
+
+    The first block of a later stage holds the downsampling as well, so that their common part is the whole stage.
+    """
+    while (longer := [_longer(place, groups) for place in range(len(groups))]) != groups:
+        groups = longer
+    return groups
+
+
+def _longer(place: int, groups: list[DepthGroup]) -> DepthGroup:
+    """Return the group with one part more in its name if that stands for another group too, else as it is.
+
+    The part is the child in which the others go on (`blocks` of stages.1, beside stages.1.blocks.1); where they
+    part, the first and the last child.
+    """
+    group = groups[place]
+    others = groups[:place] + groups[place + 1 :]
+    twins = [other for other in others if other.name == group.name]
+    theirs = _children(group, [other.name for other in others])
+    theirs += _children(group, [key for twin in twins for key in twin.parameters])
+    # kit.lr takes these two words for the first and the last depth group
+    elsewhere = (group.name == "stem" and place > 0) or (group.name == "head" and place < len(groups) - 1)
+    own = _children(group, list(group.parameters))
+    if not own or not (theirs or elsewhere):
+        return group
+    shared = sorted(own.keys() & theirs.keys(), key=lambda child: -own[child])
+    return replace(group, name=f"{group.name}.{shared[0] if shared else _first_to_last(list(own))}")
+
+
+def _children(group: DepthGroup, names: list[str]) -> Counter[str]:
+    """Return how many of these names lie in each child of what the group's name names."""
+    within = f"{group.name}."
+    return Counter(name.removeprefix(within).split(".")[0] for name in names if name.startswith(within))
+
+
+def _first_to_last(children: list[str]) -> str:
+    return children[0] + (f"…{children[-1]}" if len(children) > 1 else "")
 
 
 def _common_name(names: list[str]) -> str:

@@ -15,6 +15,7 @@ from kit.competition.folds import FoldPlan, check_folds, check_plan
 from kit.competition.load import Competition, label_hints, load_competition
 from kit.core.errors import KitError
 from kit.core.files import need_writable
+from kit.core.notebook import ShownAsTables
 from kit.core.paths import OutputDirs
 from kit.core.progress import Progress
 from kit.data.config import DecoderConfig
@@ -35,12 +36,13 @@ from kit.report.audit_tables import (
 )
 from kit.report.pairs import MOST, PairPicture, draw_pairs
 
+SHOWN_PAIRS = 15
 LARGEST_DRAWN = 400  # pixels a side
 FAULT = "nothing can be trained with these folds: "
 
 
 @dataclass(frozen=True)
-class Audit:
+class Audit(ShownAsTables):
     """What was seen in the data of a competition.
 
     Attributes
@@ -94,6 +96,23 @@ class Audit:
     broken: pd.DataFrame
     advice: list[str]
     picture: Path | None
+
+    def tables(self) -> dict[str, pd.DataFrame]:
+        """Return images, classes and folds, images that cannot be read, and the first pairs that are alike."""
+        columns = ["first", "first_label", "second", "second_label", "bits", "labels_differ", "spans_folds"]
+        return {
+            "images": self.sizes,
+            f"{self.rows} rows of {len(self.classes)} classes": self.classes,
+            f"{self.k} folds": self.folds,
+            "images that cannot be read": self.broken,
+            f"{len(self.pairs)} pairs of images that are alike, the first of them": (
+                first_pairs(self.pairs, SHOWN_PAIRS)[columns] if len(self.pairs) else self.pairs
+            ),
+        }
+
+    def remarks(self) -> list[str]:
+        """Return what to do."""
+        return [f"What to do: {line}" for line in self.advice] or ["What to do: nothing; no fault was found."]
 
 
 def audit(experiment: ExperimentConfig, output: str | Path = ".", picture: str | Path | None = None) -> Audit:

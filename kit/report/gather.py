@@ -1,13 +1,14 @@
 """The command `report`: everything that an experiment's folder holds, gathered and written as one page."""
 
 from collections.abc import Sequence
+from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
 
 from kit.comparison.record import ComparedRun, Comparison, DivergedRun, read_comparison
 from kit.competition.load import Competition, load_competition
-from kit.core.errors import KitError, Say
+from kit.core.errors import KitError, Say, ignore
 from kit.core.files import write_text
 from kit.core.paths import OutputDirs
 from kit.core.runs import ExperimentDir, RunDir, RunKey
@@ -47,6 +48,36 @@ def find_experiment(experiment: str, output: str | Path = ".") -> Path:
             f"{experiment}: there is no such experiment in {Path(output) / 'runs'}, and no folder of one"
         )
     return folder
+
+
+@dataclass(frozen=True)
+class ReportResult:
+    """The page that was written."""
+
+    file: Path
+
+
+def write_report(
+    experiment: str | Path, output: str | Path = ".", cache: str | Path | None = None, say: Say = ignore
+) -> ReportResult:
+    """Write report.html into an experiment's folder: what was compared, what it gave, what happened inside.
+
+    Parameters
+    ----------
+    experiment : str or Path
+        Its name in output/runs, or its folder.
+    output, cache : path
+        Hold runs/ and cache/; decoded images.
+    say : callable
+        Takes lines about what is left out.
+
+    Raises
+    ------
+    KitError
+        Where there is no such experiment, or a file of it is damaged.
+    """
+    folder = find_experiment(str(experiment), output)
+    return ReportResult(report(folder, OutputDirs.at(output, cache), say=say))
 
 
 def report(

@@ -1,6 +1,7 @@
 """The command `probe`: pictures of what probes measured, of several runs on the same scales."""
 
 from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -187,7 +188,14 @@ def _draw_legend(figure: "Figure", axes: "Axes", title: str) -> None:
     figure.legend(handles, labels, fontsize=7, title=title, title_fontsize=7, loc="outside lower center", ncols=5)
 
 
-def probe(runs: Sequence[str | Path], prefix: str | None = None) -> list[Path]:
+@dataclass(frozen=True)
+class ProbeResult:
+    """The pictures that were drawn."""
+
+    files: list[Path]
+
+
+def probe(runs: Sequence[str | Path], prefix: str | None = None) -> ProbeResult:
     """Draw activations, learning by depth and, where it was measured, the butterfly.
 
     Parameters
@@ -200,8 +208,7 @@ def probe(runs: Sequence[str | Path], prefix: str | None = None) -> list[Path]:
 
     Returns
     -------
-    list of Path
-        The files that were written.
+    ProbeResult
 
     Raises
     ------
@@ -223,9 +230,9 @@ def probe(runs: Sequence[str | Path], prefix: str | None = None) -> list[Path]:
     draw_learning(learning, files[1])
     measured = {label: each for label, each in learning.items() if len(each.butterfly_steps)}
     if not measured:
-        return files[:2]
+        return ProbeResult(files[:2])
     draw_butterfly(measured, files[2])
-    return files
+    return ProbeResult(files)
 
 
 def _labelled(runs: Sequence[str | Path]) -> dict[str, str | Path]:

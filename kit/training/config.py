@@ -7,6 +7,8 @@ from pydantic import Field, field_validator, model_validator
 from kit.core.named import OwnOptions, RefersToCode
 from kit.core.settings import ConfigSection
 
+TrackerName = Literal["tensorboard", "wandb", "mlflow"]
+
 
 class OptimizerConfig(RefersToCode, ConfigSection):
     """An optimizer of timm or of the user's own; the policy gives its rates and momentum.
@@ -88,6 +90,9 @@ class TrainingConfig(ConfigSection):
         Alpha of the beta distribution; 0 is off. Both on: one of the two, by chance, a batch.
     ema : float, optional
         Decay of an exponential moving average of the weights; the average is what predicts.
+    norm_batches : int, optional
+        Batches of training images on which batch norms are estimated anew before anything is scored or saved; left
+        out: 50 for an optimizer that averages the weights by itself (schedule-free), else none.
     evaluate_every : int
         Epochs between scores on the held-out fold, a diagnostic; 0: only at the end.
     log_every : int
@@ -96,6 +101,8 @@ class TrainingConfig(ConfigSection):
         Between checkpoints from which a killed run goes on.
     probes : ProbesConfig, optional
         What is looked at inside the training, like {every: 10}; left out: nothing.
+    tracker : str, optional
+        tensorboard, wandb or mlflow is told what is logged (docs/programs.md); left out: none.
     device : str
         auto, or cpu.
     deterministic : bool
@@ -104,9 +111,9 @@ class TrainingConfig(ConfigSection):
     """
 
     incidental: ClassVar[frozenset[str]] = frozenset(
-        {"evaluate_every", "log_every", "checkpoint_minutes", "probes", "device"}
+        {"evaluate_every", "log_every", "checkpoint_minutes", "probes", "tracker", "device"}
     )
-    later: ClassVar[frozenset[str]] = frozenset({"loss"})
+    later: ClassVar[frozenset[str]] = frozenset({"loss", "norm_batches"})
 
     epochs: Annotated[int, Field(ge=1)] = 5
     batch_size: Annotated[int, Field(ge=1)] = 64
@@ -120,10 +127,12 @@ class TrainingConfig(ConfigSection):
     mixup: Annotated[float, Field(ge=0)] = 0.0
     cutmix: Annotated[float, Field(ge=0)] = 0.0
     ema: Annotated[float, Field(gt=0, lt=1)] | None = None
+    norm_batches: Annotated[int, Field(ge=0)] | None = None
     evaluate_every: Annotated[int, Field(ge=0)] = 1
     log_every: Annotated[int, Field(ge=1)] = 20
     checkpoint_minutes: Annotated[float, Field(ge=0)] = 10.0
     probes: ProbesConfig | None = None
+    tracker: TrackerName | None = None
     device: Literal["auto", "cpu"] = "auto"
     deterministic: bool = True
 

@@ -16,9 +16,9 @@ from kit.training.numerics import set_numerics
 def make_accelerator(config: TrainingConfig) -> Accelerator:
     """Return a fresh Accelerator for one run: its count of accumulated batches starts at 0."""
     os.environ.setdefault("CUBLAS_WORKSPACE_CONFIG", ":4096:8")  # cuBLAS repeats its sums only with this
-    process_state(config)
+    state = process_state(config)
     AcceleratorState._reset_state()  # else the precision of an earlier run in this process would stay
-    cpu = config.device == "cpu"
+    cpu = config.device == "cpu" or bool(state._cpu)
     accelerator = Accelerator(
         mixed_precision={"fp32": "no"}.get(precision := resolve_precision(config.precision, cpu), precision),
         cpu=cpu,
@@ -33,15 +33,37 @@ def make_accelerator(config: TrainingConfig) -> Accelerator:
 def process_state(config: TrainingConfig) -> PartialState:
     """Return which process of how many this is, and on which device.
 
-    It is made anew where an earlier experiment in this process ran on another kind of device.
+    It is made anew where an earlier experiment in this process ran on another kind of device. Processes that
+    torchrun started train together, on the CPU where there is no GPU.
+
+    Raises
+    ------
+    KitError
+        Where more processes were started on this machine than it has GPUs.
     """
     wanted = config.device == "cpu"
-    patience = timedelta(hours=12)  # the others wait while the first process decodes all images
-    state = PartialState(cpu=wanted, timeout=patience)
-    if state.num_processes == 1 and wanted != bool(state._cpu):
+    started = int(os.environ.get("WORLD_SIZE", 1)) if "LOCAL_RANK" in os.environ else 1  # by torchrun
+    if not wanted:
+        _need_a_gpu_each(int(os.environ.get("LOCAL_WORLD_SIZE", started)))
+    state = _state(wanted)
+    if state.num_processes == 1 and (wanted != bool(state._cpu) or started > 1):
         AcceleratorState._reset_state(reset_partial_state=True)
-        state = PartialState(cpu=wanted, timeout=patience)
+        state = _state(wanted or started > 1)  # without a GPU, accelerate lets each of several believe it is alone
     return state
+
+
+def _state(cpu: bool) -> PartialState:
+    return PartialState(cpu=cpu, timeout=timedelta(hours=12))  # the others wait while the first decodes all images
+
+
+def _need_a_gpu_each(processes: int) -> None:
+    """KitError where several processes would share a GPU, which their communication (NCCL) refuses."""
+    gpus = torch.cuda.device_count()
+    if 0 < gpus < processes:
+        raise KitError(
+            f"torchrun: {processes} processes on this machine, but GPUs for {gpus}; use --nproc_per_node {gpus}, "
+            "or --set training.device=cpu"
+        )
 
 
 def resolve_precision(setting: str, cpu: bool = False) -> str:

@@ -220,5 +220,5 @@ def split_for_decay(model: nn.Module, groups: Sequence[DepthGroup], weight_decay
             halves[0.0 if id(value) in plain else weight_decay].append(value)
         for decay, members in halves.items():
             if members:
-                split.append({"params": members, "weight_decay": decay, "depth": depth, "name": group.name})
+                split.append({"params": members, "weight_decay": decay, "depth": depth, "name": group.label})
     return split

@@ -2,7 +2,7 @@
 
 from collections.abc import Callable, Sequence
 from contextlib import AbstractContextManager, nullcontext
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import cast
 
 import numpy as np
@@ -14,7 +14,7 @@ from torch import nn
 from kit.core.errors import Say, ignore
 from kit.data.config import DataConfig
 from kit.data.images import ImageSet
-from kit.data.loading import plain_batches, worker_count
+from kit.data.loading import EvaluationLoader, worker_count
 from kit.model.modes import evaluating
 from kit.training.config import PredictionConfig, TrainingConfig
 from kit.training.memory import advising_on_memory
@@ -69,6 +69,8 @@ class Predictor:
         Whether a row may have several labels.
     say : callable
         Takes a line where the precision had to be another one.
+    loader : EvaluationLoader
+        Its workers serve every prediction of the same images; to be closed after the last.
     """
 
     model: nn.Module
@@ -79,6 +81,7 @@ class Predictor:
     prediction: PredictionConfig
     multilabel: bool
     say: Say = ignore
+    loader: EvaluationLoader = field(default_factory=EvaluationLoader)
 
     def predict(
         self,
@@ -138,7 +141,7 @@ class Predictor:
             torch.inference_mode(),
             precision,
         ):
-            for pixels in plain_batches(images, mine.tolist(), self.data.size, batch_size, workers, pin=on_gpu):
+            for pixels in self.loader.batches(images, mine.tolist(), self.data.size, batch_size, workers, on_gpu):
                 if expired():
                     break
                 outputs.append(self._probabilities(self.normalise(pixels)))

@@ -125,6 +125,10 @@ class RateWriter:
             changed |= switch.set(frozen, moving, self.policy.train_norm)
         return changed
 
+    def by_group(self, step: int) -> dict[str, float]:
+        """Return the rate of each depth group at an update, as it was recorded."""
+        return {group.label: float(rate) for group, rate in zip(self.groups, self.lr[step], strict=True)}
+
     def control(self, step: int, optimizer: Optimizer, signals: Mapping[str, np.ndarray]) -> None:
         """Multiply the static rates of `write` by what the controller makes of the signals of this update.
 
@@ -161,14 +165,14 @@ class RateWriter:
             depth = group["depth"]
             before, rate = self.lr[step, depth], float(group["lr"])
             if not np.isnan(before) and before != rate:
-                name = self.groups[depth].name
+                name = self.groups[depth].label
                 raise KitError(f"step {step}: depth group {name} is split in two rates, {before:g} and {rate:g}")
             self.lr[step, depth] = rate
         self.frozen[step] = [frozen for frozen, _ in self._applied]
         for switch, depth_group in zip(self._switches, self.groups, strict=True):
             if not switch.as_set:
                 raise KitError(
-                    f"step {step}: depth group {depth_group.name} has other gradients than the policy says: "
+                    f"step {step}: depth group {depth_group.label} has other gradients than the policy says: "
                     "something else writes into its requires_grad"
                 )
         self._record_momentum(step, optimizer)
@@ -178,7 +182,7 @@ class RateWriter:
         first = momenta(optimizer.param_groups[0])
         self.momentum[step] = first[0] if first else np.nan
         for group in optimizer.param_groups:
-            name, here = self.groups[group["depth"]].name, momenta(group)
+            name, here = self.groups[group["depth"]].label, momenta(group)
             if here != first:
                 raise KitError(
                     f"step {step}: depth group {name} has the momentum {_listed(here)}, others {_listed(first)}"
@@ -231,7 +235,7 @@ class RateWriter:
             if len(wrong):
                 depth = wrong[0]
                 raise KitError(
-                    f"step {step}: depth group {self.groups[depth].name} learned at {self.lr[step, depth]:g}, "
+                    f"step {step}: depth group {self.groups[depth].label} learned at {self.lr[step, depth]:g}, "
                     f"but the policy says {intended[depth]:g}: something else writes into the optimizer's rates"
                 )
             realised = self.momentum[step]
@@ -253,14 +257,14 @@ class RateWriter:
             if depth is None:
                 raise KitError(f"step {step}: a parameter group without a depth was added to the optimizer")
             if any(self._depth_of.get(member) != depth for member in members):
-                name = self.groups[depth].name if depth in range(len(self.groups)) else depth
+                name = self.groups[depth].label if depth in range(len(self.groups)) else depth
                 raise KitError(
                     f"step {step}: the optimizer has a parameter group of depth group {name} with others"
                 )
         held = sorted(member for _, members in now for member in members)
         if self._seen is not None or held != sorted(self._depth_of):
             lost = {self._depth_of[member] for member in set(self._depth_of).difference(held)}
-            names = [self.groups[depth].name for depth in sorted(lost)] or ["some"]
+            names = [self.groups[depth].label for depth in sorted(lost)] or ["some"]
             raise KitError(
                 f"step {step}: the optimizer's parameter groups have changed: parameters of depth group "
                 f"{names[0]} are missing or there twice"
@@ -291,7 +295,7 @@ class RateWriter:
 
     def _as_record(self) -> RateRecord:
         """Return everything that is recorded; the arrays are this writer's own."""
-        names = [group.name for group in self.groups]
+        names = [group.label for group in self.groups]
         return RateRecord(names, self.lr, self.frozen, self.momentum, self.multiplier, self.signals)
 
 

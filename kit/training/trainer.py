@@ -1,14 +1,16 @@
 """The training loop: one policy, one fold, one seed."""
 
+import dataclasses
 import time
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass
+from itertools import islice
 from typing import Any
 
 import numpy as np
 import torch
-from accelerate import Accelerator
+from accelerate import Accelerator, PartialState
 from timm.utils.model_ema import ModelEmaV3
 from torch import nn
 
@@ -24,6 +26,7 @@ from kit.model.build import Normalisation, weights_digest
 from kit.model.groups import DepthGroup
 from kit.scoring.config import ScoringConfig
 from kit.scoring.f1 import argmax, score
+from kit.training.averaging import Settling
 from kit.training.checkpoint import load_checkpoint, save_checkpoint
 from kit.training.config import PredictionConfig, TrainingConfig
 from kit.training.device import seed_device
@@ -34,6 +37,7 @@ from kit.training.probes import Probes
 from kit.training.rates import RatePolicy, RateWriter
 from kit.training.records import append_history, write_history
 from kit.training.signals import SignalMeter
+from kit.training.tracker import RunTracker
 
 
 @dataclass(frozen=True)
@@ -104,21 +108,21 @@ class TrainResult:
 
 
 def batches_of(
-    training: TrainingConfig, n_rows: int, seed: int, accelerator: Accelerator | None = None
+    training: TrainingConfig, n_rows: int, seed: int, processes: Accelerator | PartialState
 ) -> BatchPlan:
-    """Return the batches of a training on `n_rows` rows, those of this process where several share them.
+    """Return the batches of a training on `n_rows` rows, those of this one of the processes that share them.
 
     Raises
     ------
     KitError
         Where the rows do not fill one update.
     """
-    processes, rank = (accelerator.num_processes, accelerator.process_index) if accelerator else (1, 0)
-    plan = BatchPlan(seed, training.epochs, n_rows, training.batch_size, training.accumulate, processes, rank)
+    count, rank = processes.num_processes, processes.process_index
+    plan = BatchPlan(seed, training.epochs, n_rows, training.batch_size, training.accumulate, count, rank)
     if not plan.steps_per_epoch:
         raise KitError(
             f"training.batch_size: one update takes {plan.samples_per_update} samples (batch_size "
-            f"{training.batch_size} × accumulate {training.accumulate} × {processes} devices), but only "
+            f"{training.batch_size} × accumulate {training.accumulate} × {count} devices), but only "
             f"{n_rows} rows train; lower batch_size"
         )
     return plan
@@ -194,6 +198,9 @@ class Trainer:
         # Not the model: accelerate would put autocast into its `forward`, for all that look into it.
         self.optimizer = accelerator.prepare_optimizer(optimizer)
         self.network: nn.Module = self.model  # what a batch goes through: where processes train together, DDP
+        self.settling = Settling(
+            self.model, self.final_model, optimizer, accelerator, config.norm_batches, self._some_inputs
+        )
         self.predictor = Predictor(
             self.final_model,
             self.normalise,
@@ -206,12 +213,13 @@ class Trainer:
 
         self.rates = RateWriter(policy, groups, total, per_epoch)
         controller, decay = policy.controller, config.optimizer.weight_decay
-        self.signal_meter = SignalMeter(controller.signals, groups, decay) if controller else None
+        self.signal_meter = SignalMeter.of(controller, model, groups, decay, per_epoch) if controller else None
         self.probes: Probes | None = None
         if config.probes and accelerator.is_main_process:
             self.probes = Probes(config.probes, self.model, total, seed)
         self.losses = torch.zeros(total, device=device)  # stays there until it is logged
         self.history: list[dict[str, Any]] = []
+        self.tracker = RunTracker(config.tracker if accelerator.is_main_process else None, run)
 
     def train(self, title: str = "training", on_step: Callable[[int], None] | None = None) -> TrainResult:
         """Train to the last step, going on from the run's checkpoint where there is one.
@@ -228,7 +236,12 @@ class Trainer:
         KitError
             For a loss that is not finite, and for realised rates that are not the policy's.
         """
-        first, total = self._restore(), self.plan.total_steps
+        first = self._restore()
+        with self.tracker.following(self.history, self.rates.by_group):
+            return self._train(first, title, on_step)
+
+    def _train(self, first: int, title: str, on_step: Callable[[int], None] | None) -> TrainResult:
+        total = self.plan.total_steps
         logged = first  # updates whose losses have been logged
         started = saved = time.monotonic()
         evaluating = 0.0  # seconds
@@ -244,7 +257,8 @@ class Trainer:
                     logged = done
                 if self._evaluates_at(done):
                     began = time.monotonic()
-                    self._log_score(self.evaluate(), done)
+                    with self.settling.settled():
+                        self._log_score(self.evaluate(), done)
                     evaluating += time.monotonic() - began
                 if logs and time.monotonic() - saved >= 60 * self.config.checkpoint_minutes:
                     self._save_checkpoint(done)
@@ -252,6 +266,7 @@ class Trainer:
                 if on_step:
                     on_step(step)
         seconds = time.monotonic() - started - evaluating
+        self.settling.settle()
         probabilities = self.evaluate()
         final_score = self._log_score(probabilities, total)
         self._save_records()
@@ -262,6 +277,7 @@ class Trainer:
         """Make one update after the other, from number `first` on, and yield the number of each afterwards."""
         batches = self._batches(first)
         self.model.train()
+        self.settling.begin()
         self._distribute()
         for step in range(first, self.plan.total_steps):
             self._update(step, batches)
@@ -290,6 +306,10 @@ class Trainer:
     def load_weights(self, weights: dict[str, torch.Tensor]) -> None:
         """Take the weights that a finished run saved."""
         self.final_model.load_state_dict(weights)
+
+    def close(self) -> None:
+        """End the processes that prepare batches for evaluations."""
+        self.predictor.loader.close()
 
     # One update.
 
@@ -332,7 +352,7 @@ class Trainer:
         if self.signal_meter:
             if self.accelerator.scaler and not self.config.clip_grad:  # clipping takes fp16's scale out
                 self.accelerator.unscale_gradients(self.optimizer)
-            self.rates.control(step, self.optimizer, self.signal_meter.measure())
+            self.rates.control(step, self.optimizer, self.signal_meter.measure(step))
         self.rates.record(step, self.optimizer)
         if self.probes and self.probes.due(step):
             self.probes.before_update(self._gradient_scale())
@@ -364,6 +384,13 @@ class Trainer:
             workers,
             pin=on_gpu,
         )
+
+    def _some_inputs(self, count: int) -> Iterator[torch.Tensor]:
+        """Yield the network's inputs of the first batches of the training, on which norms are estimated."""
+        rows, plan = self.fold.train_rows, dataclasses.replace(self.plan, epochs=1)
+        augmentation, targets = Augmentation(self.recipe.data), self.fold.targets[rows]
+        for pixels, _ in islice(training_batches(self.fold.images, rows, targets, augmentation, plan), count):
+            yield self.normalise(pixels)
 
     def _seed(self, step: int) -> None:
         """Make dropout, drop path and mixing of this step depend on the seed and the step alone."""
@@ -438,6 +465,7 @@ class Trainer:
         self.history.append(line)
         if self.accelerator.is_main_process:
             append_history(self.dir.history, line)
+        self.tracker.log(line, self.rates.by_group)
 
     # Saving and going on.
 

@@ -118,7 +118,7 @@ def test_how_many_jobs_otherwise(config, monkeypatch, capsys, text):
 
 def test_too_little_time_is_told_at_the_end_and_fails(config, tmp_path, monkeypatch, capsys):
     words = ("run", str(config), "--output", str(tmp_path), "--fold", "0,1")
-    code, output, errors = kit_here(monkeypatch, capsys, *words, "--seconds", "0")
+    code, output, errors = kit_here(monkeypatch, capsys, *words, "--seconds", "1e-9")
     assert code == 1
     assert "pooled out-of-fold macro F1" in output
     assert errors.splitlines()[-1] == (
@@ -181,3 +181,13 @@ def test_without_any_package_the_kit_still_says_what_to_do():
     told = subprocess.run(command, capture_output=True, text=True, check=False, cwd=ROOT)
     assert told.returncode == 1
     assert "pip install -r requirements.txt" in told.stderr
+
+
+@pytest.mark.parametrize("command", ["audit", "blend", "submit", "kernel"])
+def test_what_several_processes_would_each_do_is_refused_once(monkeypatch, capsys, command):
+    monkeypatch.setenv("LOCAL_RANK", "0")
+    monkeypatch.setenv("WORLD_SIZE", "2")
+    told = f"error: {command} takes one process; torchrun is for run, compare, find-lr, lr, predict\n"
+    for rank, said in (("0", told), ("1", "")):
+        monkeypatch.setenv("RANK", rank)
+        assert kit_here(monkeypatch, capsys, command, "status" if command == "kernel" else "x") == (1, "", said)

@@ -14,7 +14,14 @@ from kit.data.augment import Augmentation
 from kit.data.config import DataConfig
 from kit.data.decode import Decoder
 from kit.data.images import ImageSet
-from kit.data.loading import BatchPlan, epoch_order, plain_batches, training_batches, worker_count
+from kit.data.loading import (
+    BatchPlan,
+    EvaluationLoader,
+    epoch_order,
+    plain_batches,
+    training_batches,
+    worker_count,
+)
 
 quick = settings(deadline=None, derandomize=True, max_examples=60)
 seeds = st.integers(0, 2**32)
@@ -184,6 +191,50 @@ def test_plain_batches_are_centres_in_order_with_a_smaller_last_one(images, work
     batches = list(plain_batches(images, rows, SIZE, batch=3, workers=workers))
     assert [len(batch) for batch in batches] == [3, 3, 1]
     np.testing.assert_array_equal(torch.cat(batches), [images[row][2:10, 2:10] for row in rows])
+
+
+ROWS_TO_EVALUATE = [[4, 3, 13, 0, 4, 7, 1], [1, 2], [], list(range(N)), [4, 3, 13, 0, 4, 7, 1]]
+
+
+def test_the_workers_of_an_evaluation_serve_the_next_one(images, started):
+    loader = EvaluationLoader()
+    for rows in ROWS_TO_EVALUATE:
+        batches = list(loader.batches(images, rows, SIZE, 3, workers=2))
+        expected = list(plain_batches(images, rows, SIZE, 3))
+        assert len(batches) == len(expected)
+        assert all(map(torch.equal, batches, expected))
+    assert len(started) == 2
+    assert all(process.is_alive() for process in started)
+    loader.close()
+    assert not any(process.is_alive() for process in started)
+
+
+@pytest.mark.parametrize("taken", [0, 1, 3])
+def test_an_evaluation_that_is_given_up_leaves_nothing_to_the_next(images, started, taken):
+    loader = EvaluationLoader()
+    given_up = loader.batches(images, list(range(N)) * 3, SIZE, 2, workers=2)
+    for _ in range(taken):
+        next(given_up)
+    rows = [13, 12, 11, 10, 9]
+    pixels = torch.cat(list(loader.batches(images, rows, SIZE, 2, workers=2)))
+    np.testing.assert_array_equal(pixels, [images[row][2:10, 2:10] for row in rows])
+    next(loader.batches(images, list(range(N)), SIZE, 2, workers=2))
+    del given_up
+    loader.close()
+    assert [process.is_alive() for process in started] == [False, False]
+
+
+def test_other_images_get_workers_of_their_own_and_end_those_before(images, started, tmp_path):
+    np.save(tmp_path / "reversed.npy", np.load(images.cache)[::-1])
+    reverse = ImageSet(images.ids[::-1], [], images.decoder, cache=tmp_path / "reversed.npy")
+    loader = EvaluationLoader()
+    here = torch.cat(list(loader.batches(images, [0, 5, 2], SIZE, 2, workers=1)))
+    there = torch.cat(list(loader.batches(reverse, [N - 1, N - 6, N - 3], SIZE, 2, workers=1)))
+    np.testing.assert_array_equal(here, there)
+    assert [process.is_alive() for process in started] == [False, True]
+    assert list(loader.batches(reverse, [1], SIZE, 2)) != []  # without workers, in this process
+    assert len(started) == 2
+    loader.close()
 
 
 def test_plain_batches_of_no_rows_are_none(images):

@@ -12,9 +12,12 @@ from support.colours import experiment_content
 
 from kit.core.errors import KitError
 from kit.core.files import write_text
+from kit.core.runs import ExperimentDir
 from kit.core.settings import FrozenOptions, fingerprint
 from kit.data.config import DataConfig
 from kit.experiment.config import ExperimentConfig, load_experiment, validate
+from kit.experiment.fingerprint import stored_experiment
+from kit.lr.profiles import FreezeOut
 from kit.lr.schedules import Constant, Cosine, OneCycle
 
 CONFIGS = Path(__file__).parents[2] / "configs"
@@ -654,6 +657,7 @@ INCIDENTAL = {  # where things lie, how fast it goes, what is shown, how it goes
     "training.evaluate_every": 0,
     "training.log_every": 7,
     "training.checkpoint_minutes": 1,
+    "training.tracker": "wandb",
     "training.probes": {"every": 3},
     "training.device": "auto",
     "code": {"mine.py": "0123456789abcdef"},  # the kit writes the files' own there
@@ -709,6 +713,7 @@ DECIDING = {
     "policies.uniform.freeze_to": -1,
     "policies.uniform.phases": "fine_tune",
     "policies.uniform.train_norm": False,
+    "policies.uniform.kinds": {"bias": 2},
     "policies.uniform.equalise": True,
     "policies.uniform.controller": "lamb",
     "policies.uniform.schedule.name": "cosine",
@@ -731,6 +736,7 @@ DECIDING = {
     "training.mixup": 0.2,
     "training.cutmix": 0.2,
     "training.ema": 0.99,
+    "training.norm_batches": 3,
     "training.deterministic": False,
     "prediction.tta": "hflip",
     "scoring.average": "micro",
@@ -879,3 +885,15 @@ def test_policies_of_the_thread():
     assert (policies["uniform"].lr, policies["discriminative"].lr) == (0.01, "slice(1e-06, 0.01)")
     assert {policy.schedule for policy in policies.values()} == {OneCycle()}
     assert {policy.groups for policy in policies.values()} == {"coarse"}
+
+
+def test_what_is_refused_today_can_still_be_read_where_it_was_run(tmp_path):
+    """An experiment with freeze_out under one-cycle was trained once: its report and submission still need it."""
+    text = MINIMAL.replace("flat: {lr: 1e-2}", "old: {lr: 1e-2, profile: freeze_out}")
+    assert "policies.old: profile freeze_out anneals each depth group itself" in refusal(text)
+    folder = ExperimentDir(tmp_path / "runs/tiny")
+    write_text(folder.config, text)
+    stored = stored_experiment(folder)
+    assert stored is not None
+    assert isinstance(stored.policies["old"].schedule, OneCycle)
+    assert stored.policies["old"].profile == FreezeOut()

@@ -5,7 +5,7 @@ import pandas as pd
 import pytest
 import yaml
 from support.colours import experiment_content
-from support.commands import kit_here
+from support.commands import config_file, kit_here, kit_together
 from support.refusals import refusal_of
 
 from kit.core.yaml import parse_yaml
@@ -177,3 +177,37 @@ def test_a_gpu_that_is_too_small_is_told_with_what_to_lower(competition, tmp_pat
     assert refusal_of(find_lr, experiment, RangeSearch(steps=30), tmp_path) == (
         "find-lr all: the GPU's memory is too small; halve training.batch_size and double training.accumulate"
     )
+
+
+def test_several_processes_make_the_updates_asked_for_and_print_once(competition, tmp_path, kit):
+    """Two by torchrun, half a batch each: the losses, and so the suggestions, are those of one with the whole."""
+    found = {}
+    for count, size, device in ((1, 8, "cpu"), (2, 4, "auto")):
+        file = config_file(
+            competition,
+            tmp_path / f"{count}.yaml",
+            model={"name": "test_vit"},  # no batch norm, whose statistics are of half a batch
+            policies={"mine": {"lr": 1e-3}},
+            training={"batch_size": size, "device": device},
+        )
+        words = ("find-lr", file, "--steps", 40, "--end", 1e-2, "--csv", tmp_path / f"{count}.csv")
+        words = (*words, "--output", tmp_path)
+        if count == 1:
+            code, printed, errors = kit(*words, cwd=tmp_path)
+        else:
+            process = kit_together(*words)
+            code, printed, errors = process.returncode, process.stdout, process.stderr
+        assert code == 0, errors
+        found[count] = printed, pd.read_csv(tmp_path / f"{count}.csv")
+    assert [len(table) for _, table in found.values()] == [40, 40]
+    np.testing.assert_array_equal(found[2][1].lr, found[1][1].lr)
+    np.testing.assert_allclose(found[2][1].loss, found[1][1].loss, rtol=1e-4)
+    assert found[2][0] == found[1][0]  # once, and the same suggestions
+
+
+def test_rows_have_to_fill_an_update_of_all_processes(competition, tmp_path):
+    file = config_file(competition, tmp_path / "config.yaml", training={"batch_size": 16})
+    process = kit_together("find-lr", file, "--output", tmp_path)
+    assert process.returncode != 0
+    line = "error: training.batch_size: one update takes 32 samples (batch_size 16 × accumulate 1 × 2 devices)"
+    assert line in process.stderr

@@ -44,8 +44,8 @@ def test_the_digest_is_of_the_file_and_of_what_it_imports(config, tmp_path):
     second = load_experiment(config())
     assert first.code.keys() == second.code.keys() == {"mine.py"}
     assert first.code != second.code
-    assert policy_digest(first, "mine") != policy_digest(second, "mine")
-    assert policy_digest(first, "ours") == policy_digest(second, "ours")
+    assert policy_digest(first, first.policies["mine"]) != policy_digest(second, second.policies["mine"])
+    assert policy_digest(first, first.policies["ours"]) == policy_digest(second, second.policies["ours"])
     assert config_digest(first) == config_digest(second)  # nothing but a policy names it
 
 

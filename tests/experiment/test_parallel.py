@@ -29,8 +29,10 @@ def test_every_result_comes_once(count):
         (None, 2, ["0", "1"]),
         (None, 1, ["0", "0"]),  # two on one GPU, none of them on the CPU
         (None, 0, [None, None]),
-        ("2,5", 0, ["2", "5"]),
-        ("GPU-8f, ", 0, ["GPU-8f", "GPU-8f"]),
+        ("2,5", 2, ["2", "5"]),
+        ("2,5,9", 2, ["2", "5"]),  # there is no 9
+        ("GPU-8f, ", 1, ["GPU-8f", "GPU-8f"]),
+        ("2,5", 0, ["2,5", "2,5"]),  # as stated
         ("", 0, ["", ""]),
     ],
 )
@@ -66,24 +68,84 @@ def test_another_error_stays_what_it_is():
         list(run_parallel(fail_otherwise, [1], 1))
 
 
-def test_a_killed_process_is_told_with_advice_after_the_results_before_it(monkeypatch):
-    monkeypatch.setattr(sys.modules["__main__"], "__spec__", object())  # as under python -m kit
+def test_a_killed_process_is_told_with_advice_after_the_results_before_it():
     results = run_parallel(kill_itself, [0, 1, 2, 3], 1)
     assert [next(results), next(results)] == [0, 1]
     assert refusal_of(next, results) == WANT_OF_MEMORY
 
 
-def test_a_script_that_works_as_it_is_imported_is_told_what_to_do(tmp_path):
-    (tmp_path / "mine.py").write_text(
-        "from kit.core.errors import KitError\n"
-        "from kit.experiment.parallel import run_parallel\n"
-        "try:\n"
-        "    print(list(run_parallel(abs, [-1], 1)))\n"
-        "except KitError as error:\n"
-        "    print(error)\n"
+SCRIPT = """
+import os, sys
+from types import SimpleNamespace
+with open(sys.argv[1], "a") as file:
+    print(os.environ.get("CUDA_VISIBLE_DEVICES"), file=file)
+{at_import}
+from support.parallel_tasks import see
+from kit.core.errors import KitError
+from kit.experiment.parallel import run_parallel
+from pathlib import Path
+
+{guard}
+    sys.modules["torch"] = SimpleNamespace(cuda=SimpleNamespace(device_count=lambda: 2))  # a machine with two GPUs
+    try:
+        print(sorted(device for _, device, _ in run_parallel(see, [Path(sys.argv[2])] * 2, 2)))
+    except KitError as error:
+        sys.exit(str(error))
+"""
+
+
+@pytest.fixture
+def script(tmp_path):
+    """A script with two tasks side by side: (what it printed, its errors, what was visible as it was imported)."""
+
+    def run(at_import="", guard='if __name__ == "__main__":', folder=tmp_path):
+        (folder / "mine.py").write_text(SCRIPT.format(at_import=at_import, guard=guard))
+        (folder / "met").mkdir()
+        words = [sys.executable, folder / "mine.py", folder / "seen", folder / "met"]
+        environment = {name: value for name, value in os.environ.items() if name != "CUDA_VISIBLE_DEVICES"}
+        environment["PYTHONPATH"] = os.pathsep.join([str(ROOT), str(ROOT / "tests")])
+        ran = subprocess.run(words, env=environment, capture_output=True, text=True, check=False)
+        return ran.stdout, ran.stderr, sorted((folder / "seen").read_text().split())
+
+    return run
+
+
+def test_a_script_that_asks_for_cuda_as_it_is_imported_sees_its_own_gpu_alone(script):
+    assert script() == ("['0', '1']\n", "", ["0", "1", "None"])
+
+
+TORCH = "sys.modules['torch'] = SimpleNamespace(cuda=SimpleNamespace({}))"
+SETS_BOTH = "os.environ['CUDA_VISIBLE_DEVICES'] = '0,1'\n"
+
+
+def test_a_script_that_says_which_gpus_are_visible_is_put_right_where_that_can_be(script):
+    counts = "is_initialized=lambda: False, device_count=lambda: os.environ['CUDA_VISIBLE_DEVICES'].count(',') + 1"
+    assert script(SETS_BOTH + TORCH.format(counts))[:2] == ("['0', '1']\n", "")
+
+
+@pytest.mark.parametrize(
+    "at_import",
+    [
+        SETS_BOTH + TORCH.format("is_initialized=lambda: True, device_count=lambda: 2"),
+        # Of one GPU alone, but of another one:
+        "if __name__ != '__main__': os.environ['CUDA_VISIBLE_DEVICES'] = '7'\n"
+        + TORCH.format("is_initialized=lambda: True, device_count=lambda: 1"),
+    ],
+)
+def test_a_process_that_sees_other_gpus_than_its_own_is_refused(script, at_import):
+    printed, errors, _ = script(at_import)
+    assert printed == ""
+    (line,) = errors.splitlines()
+    assert line.replace("GPU 1", "GPU 0") == (
+        "the process that was given GPU 0 does not see that one alone; where the script sets CUDA_VISIBLE_DEVICES "
+        'as it is imported, do that below `if __name__ == "__main__":`, or train with --jobs 1'
     )
-    command, environment = [sys.executable, tmp_path / "mine.py"], {"PYTHONPATH": ROOT, "CUDA_VISIBLE_DEVICES": ""}
-    ran = subprocess.run(command, env=os.environ | environment, capture_output=True, text=True, check=False)
-    assert ran.stdout.splitlines()[-1] == (
-        f'{WANT_OF_MEMORY}; what mine.py does has to stand below `if __name__ == "__main__":`'
+
+
+def test_a_script_that_works_as_it_is_imported_is_refused_before_it_begins_anew(script):
+    printed, errors, seen = script(guard="if True:")
+    assert (printed, seen) == ("", ["None"])  # no process imported it
+    assert errors == (
+        "mine.py, line 15: data workers and --jobs are processes that import the script first, so this has to "
+        'stand below `if __name__ == "__main__":`\n'
     )

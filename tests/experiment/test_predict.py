@@ -80,6 +80,13 @@ def by_the_run(trained: Path) -> dict[str, str]:
     return labels_in(trained / "submissions/tiny.csv")
 
 
+def test_all_models_predict_with_the_same_workers(trained, predicted, started):
+    labels, _, made = predicted(data={"workers": 2}, prediction={"batch_size": 2})
+    assert labels == by_the_run(trained)
+    assert (made.models, len(started)) == (2, 2)
+    assert not any(process.is_alive() for process in started)
+
+
 def edit(folder: Path, change) -> None:
     """Applies `change` to the test table and the sample submission alike."""
     for name in ("test.csv", "sample_submission.csv"):
@@ -514,13 +521,17 @@ class TestTime:
             "the time does not allow one model: 5 of 9 rows",
         ]
 
-    @pytest.mark.parametrize(("seconds", "spent"), [(0, 1), (4, 5), (8.5, 9), (-3, 0)])
+    @pytest.mark.parametrize(("seconds", "spent"), [(0.5, 1), (4, 5), (8.5, 9)])
     def test_decoding_ends_in_time_too_and_no_model_is_begun(self, trained, within, clock, seconds, spent):
         labels, said, made = within(seconds)
         assert set(labels.values()) == {prior_of(trained).idxmax()}
         assert (made.models, len(made.late)) == (0, 9)
         assert [line.partition(" (")[0] for line in said[1:]] == ["the time does not allow one model: 9 of 9 rows"]
         assert clock == [100.0 + spent]
+
+    @pytest.mark.parametrize("seconds", [0, -3, float("nan")])
+    def test_no_time_at_all_is_refused(self, within, seconds):
+        assert refusal_of(lambda: within(seconds)) == f"--seconds {seconds:g}: expected a number above 0"
 
 
 class TestCommand:
@@ -558,7 +569,16 @@ class TestCommand:
         for fold in (0, 1):
             shutil.copytree(run_folder(trained, fold), tmp_path / f"s{fold}/tiny/uniform/seed0/fold{fold}")
         code, lines, _ = kit(
-            "--runs", "s0", "--runs", "s1", "--submission", "out/mine.csv", "--seconds", "0", "--output", "there"
+            "--runs",
+            "s0",
+            "--runs",
+            "s1",
+            "--submission",
+            "out/mine.csv",
+            "--seconds",
+            "1e-9",
+            "--output",
+            "there",
         )
         assert code == 0
         assert lines[-1] == "out/mine.csv: 9 rows, the mean of 0 of 2 models"
@@ -587,3 +607,13 @@ def test_the_runs_say_what_they_depend_on(trained):
     assert set(record["depends_on"]) == {
         "config", "labels", "images", "folds", "weights", "policy", "seed", "fold",
     }  # fmt: skip
+
+    def test_a_time_limit_beside_torchrun_is_refused_and_one_process_prints(self, kit, monkeypatch, trained):
+        """Each process would stop by its own clock, and rows be joined that do not belong together."""
+        state = SimpleNamespace(num_processes=2, process_index=0, is_main_process=True)
+        monkeypatch.setattr(prediction, "process_state", lambda training: state)
+        code, lines, errors = kit("--runs", str(trained / "runs"), "--seconds", "60")
+        assert (code, lines) == (1, [])
+        assert errors == (
+            "error: --seconds: each of torchrun's processes would go by its own clock; use one of the two\n"
+        )

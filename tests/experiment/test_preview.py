@@ -1,13 +1,14 @@
 """`kit lr`: the step × group matrix without training, as a user types it."""
 
 from pathlib import Path
+from types import SimpleNamespace
 
 import numpy as np
 import pandas as pd
 import pytest
 import yaml
 from support.colours import experiment_content
-from support.commands import kit_here
+from support.commands import config_file, kit_here
 from support.refusals import refusal_of
 
 from kit.cli.show import BARS, scaled, sketch
@@ -35,7 +36,7 @@ def test_what_is_shown_is_what_training_realises(competition, tmp_path):
     content = experiment_content(competition, folds={"run": [1]})
     experiment = validate(content | {"policies": policies}, "test")
     result = run(experiment, tmp_path)
-    for each in preview(experiment):
+    for each in preview(experiment).policies:
         with np.load(result.folder / each.policy / "seed0/fold1/rates.npz") as realised:
             np.testing.assert_allclose(each.matrix.lr, realised["lr"], rtol=1e-12)
             np.testing.assert_array_equal(each.matrix.frozen, realised["frozen"])
@@ -55,7 +56,7 @@ def test_the_command_shows_a_table_and_writes_csv_and_png(competition, tmp_path,
     table = pd.read_csv(tmp_path / "out/rates.csv")
     assert list(table.columns[:5]) == ["policy", "step", "epoch", "momentum", "frozen"]
     assert len(table) == 12
-    (first,) = preview(validate(content, "test"))
+    (first,) = preview(validate(content, "test")).policies
     np.testing.assert_allclose(table.iloc[:, 5:], first.matrix.lr, rtol=1e-12)
     assert table["frozen"][0] == " ".join(group.name for group in first.groups[:-1])
     assert table["frozen"].isna().tolist() == [False] * 3 + [True] * 9
@@ -177,3 +178,31 @@ def test_policies_beside_a_config_are_listed_with_it(tmp_path, kit):
     assert kit("policies", "deep/config.yaml")[2] == (
         "error: deep/policies/empty.yaml: is empty; a policy has at least `lr`\n"
     )
+
+
+def test_own_code_is_listed_beside_the_kits_and_not_run(tmp_path, kit):
+    (tmp_path / "policies").mkdir()
+    (tmp_path / "policies/zigzag.yaml").write_text("lr: 1e-2\nschedule: 'own.py:zigzag'")
+    (tmp_path / "policies/own.py").write_text(
+        'def zigzag(clock):\n    """Up and down. Again."""\nraise ValueError'
+    )
+    (tmp_path / "mine.py").write_text('class Slow:\n    """Stem at a\n    crawl."""\n')
+    (tmp_path / "config.yaml").write_text("policies: {a: {lr: 1, profile: 'mine.py:Slow'}, b: {lr: x}, c: null}")
+    code, printed, _ = kit("policies", "config.yaml")
+    assert code == 0
+    for told in ("own.py:zigzag", "Up and down", "mine.py:Slow", "Stem at a crawl", "zigzag"):
+        assert told in printed
+    assert "mine.py:Slow" not in kit("policies")[1]
+
+
+@pytest.mark.parametrize("rank", [0, 1])
+def test_processes_of_torchrun_share_the_updates_and_one_prints(competition, kit, monkeypatch, tmp_path, rank):
+    """24 rows train, 8 an update: 3 updates an epoch; for two processes 1, as the second is not whole."""
+    state = SimpleNamespace(num_processes=2, process_index=rank, is_main_process=rank == 0)
+    monkeypatch.setattr("kit.experiment.preview.process_state", lambda training: state)
+    monkeypatch.setenv("RANK", str(rank))
+    config_file(competition, tmp_path / "config.yaml")
+    code, printed, errors = kit("lr", "config.yaml")
+    assert code == 0, errors
+    assert ("uniform: 2 updates, 1 an epoch" in printed) == (rank == 0)
+    assert bool(printed) == (rank == 0)

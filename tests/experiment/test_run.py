@@ -3,7 +3,10 @@
 import dataclasses
 import hashlib
 import json
+import os
 import shutil
+import subprocess
+import sys
 from contextlib import nullcontext
 from types import SimpleNamespace
 
@@ -13,6 +16,7 @@ import pytest
 from PIL import Image
 from sklearn.metrics import f1_score
 from support.colours import COLOURS, experiment_content, write_competition
+from support.commands import ROOT, config_file
 from support.refusals import refusal_of
 
 import kit.experiment.runner
@@ -414,6 +418,61 @@ class TestPooled:
         assert (short_copy / "runs/tiny/curves.png").exists()
 
 
+SCRIPT = """
+import multiprocessing, sys
+from kit import load_experiment, run
+multiprocessing.set_start_method(sys.argv[1], force=True)
+{guard}
+    print(run(load_experiment(sys.argv[2]), sys.argv[3]).trained)
+"""
+
+
+def run_as_script(competition, folder, method, guard):
+    (folder / "train.py").write_text(SCRIPT.format(guard=guard))
+    sections = {"folds": {"run": [0]}, "data": {"workers": 1}, "training": {"epochs": 1}}
+    words = [method, config_file(competition, folder / "config.yaml", **sections), folder]
+    variables = os.environ | {"PYTHONPATH": str(ROOT)}
+    command = [sys.executable, str(folder / "train.py"), *map(str, words)]
+    return subprocess.run(command, env=variables, capture_output=True, text=True, check=False)
+
+
+def test_a_script_without_a_guard_is_refused_where_processes_are_not_forked(competition, tmp_path):
+    ran = run_as_script(competition, tmp_path, "spawn", "if True:")
+    assert (ran.returncode, ran.stdout) == (1, "")
+    assert ran.stderr.splitlines()[-1] == (
+        "kit.core.errors.KitError: train.py, line 6: data workers and --jobs are processes that import the script "
+        'first, so this has to stand below `if __name__ == "__main__":`'
+    )
+    assert list((tmp_path / "cache").iterdir()) == []  # before images are decoded
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("method", ["spawn", "forkserver"])
+def test_a_script_with_a_guard_trains_where_processes_are_not_forked(competition, tmp_path, method):
+    ran = run_as_script(competition, tmp_path, method, 'if __name__ == "__main__":')
+    assert (ran.returncode, ran.stdout.splitlines()[-1:]) == (0, ["1"]), ran.stderr
+
+
+def test_an_evaluation_starts_no_processes(competition, tmp_path, started):
+    """Two data workers train, two evaluate, two predict the test set; none is left, and no bit is another."""
+    counts, bits = [], []
+    for every in (0, 1):
+        settings = {"epochs": 4, "evaluate_every": every}
+        config = experiment(
+            competition,
+            folds={"run": [0]},
+            data={"workers": 2},
+            training=settings,
+            prediction={"batch_size": 4},
+        )
+        result = run(config, tmp_path / str(every))
+        counts.append(len(started) - sum(counts))
+        bits.append((result.folder / "uniform/seed0/fold0/oof.parquet").read_bytes())
+    assert counts == [6, 6]
+    assert bits[0] == bits[1]
+    assert not any(process.is_alive() for process in started)
+
+
 class TestSideBySide:
     """`jobs`: the same runs, in processes of their own."""
 
@@ -489,12 +548,24 @@ class TestSeconds:
         config = experiment(competition, training={"epochs": 1}, **sections)
         return run(config, RunOptions(output, seconds=seconds))
 
-    @pytest.mark.parametrize(("seconds", "trained"), [(0, 1), (27.9, 1), (28, 2), (38, 3)])
+    @pytest.mark.parametrize(("seconds", "trained"), [(1e-9, 1), (27.9, 1), (28, 2), (38, 3)])
     def test_runs_that_would_end_too_late_are_not_begun(self, competition, tmp_path, slow, seconds, trained):
         result = self.run(competition, tmp_path, seconds)
         assert (result.trained, result.kept, result.left) == (trained, 0, 3 - trained)
         assert [each.fold for each in result.policies["uniform"].scores.runs] == [*range(trained)]
         assert (tmp_path / "submissions/tiny.csv").is_file()
+
+    @pytest.mark.parametrize(
+        ("options", "message"),
+        [
+            ({"seconds": 0}, "--seconds 0: expected a number above 0"),
+            ({"seconds": -5.5}, "--seconds -5.5: expected a number above 0"),
+            ({"seconds": float("nan")}, "--seconds nan: expected a number above 0"),
+            ({"jobs": 0}, "--jobs 0: expected auto or a number from 1"),
+        ],
+    )
+    def test_no_time_and_no_jobs_are_refused(self, options, message):
+        assert refusal_of(lambda: RunOptions(**options)) == message
 
     def test_the_same_call_trains_the_others(self, competition, tmp_path, slow):
         self.run(competition, tmp_path, 28)
@@ -503,7 +574,7 @@ class TestSeconds:
 
     def test_a_policy_that_was_not_reached_has_no_results(self, competition, tmp_path, slow):
         sections = {"folds": {"run": [0]}, "policies": {"uniform": {"lr": 1e-2}, "late": {"lr": 1e-3}}}
-        result = self.run(competition, tmp_path, 0, **sections)
+        result = self.run(competition, tmp_path, 1e-9, **sections)
         assert (list(result.policies), result.left) == (["uniform"], 1)
 
     def test_jobs_at_a_time(self, begun, competition, tmp_path, clock):

@@ -10,7 +10,7 @@ from support.strategies import CONTROLLERS
 from timm.optim import Lamb, Lars
 
 from kit.lr.config import Controller
-from kit.lr.controllers import LAMB, LARS, ConstantUpdate, ControllerBase
+from kit.lr.controllers import LAMB, LARS, ConstantUpdate, ControllerBase, TempBalance
 
 ANY = st.one_of(*CONTROLLERS.values())
 norms = st.lists(st.floats(0, 1e6) | st.just(float("nan")) | st.just(float("inf")), min_size=3, max_size=3).map(
@@ -128,11 +128,48 @@ def test_without_a_norm_constant_update_stays_where_it_is(missing, value):
     assert multiplier.tolist() == pytest.approx([0.5, 2])
 
 
-@given(ANY, norms, norms, norms, st.floats(0, 1))
-def test_multipliers_are_finite_and_bounded(controller, weight, gradient, direction, lr):
+def test_temp_balance_by_hand():
+    """s₁ = .5, s₂ = 1.5: the heaviest tail learns at half the rate, the lightest at three halves."""
+
+    def multipliers(*tail, **options):
+        controller = TempBalance(**options)
+        made, state = controller.step(
+            controller.start(len(tail)), {"tail": np.array(tail)}, np.ones(len(tail)), 1.0
+        )
+        assert state == {}
+        return made.tolist()
+
+    assert multipliers(4.0, 2.0, 2.5, 3.0) == pytest.approx([1.5, 0.5, 0.75, 1.0])
+    assert multipliers(4.0, 2.0, 2.5, lower=0.6, upper=1.4) == pytest.approx([1.4, 0.6, 0.8])
+    assert multipliers(np.nan, 6.0, 2.0, 3.0, np.inf) == pytest.approx([1.0, 1.5, 0.5, 0.75, 1.0])
+    assert multipliers(2.5, 2.5, np.nan) == [1.0, 1.0, 1.0]  # nothing to balance
+    assert multipliers(np.nan, 2.5, np.nan) == [1.0, 1.0, 1.0]
+    assert multipliers(np.nan, 3.0, 2.0, lower=1.2, upper=2) == pytest.approx([1.2, 2.0, 1.2])
+
+
+@given(st.lists(st.floats(1.01, 20), min_size=2, max_size=9), st.floats(0.1, 10), st.floats(-0.5, 30))
+def test_temp_balance_is_interpolation_and_free_of_scale(tail, scale, shift):
+    """np.interp is what the authors' code does, wherever it is defined."""
+    tail = np.array(tail)
+    if np.ptp(tail) > 1e-3:
+        step = TempBalance().step
+        multipliers, _ = step({}, {"tail": tail}, np.ones(len(tail)), 1.0)
+        np.testing.assert_allclose(multipliers, np.interp(tail, [tail.min(), tail.max()], [0.5, 1.5]))
+        moved, _ = step({}, {"tail": scale * tail + shift}, np.full(len(tail), 1e-3), 0.1)
+        np.testing.assert_allclose(moved, multipliers, rtol=1e-6)
+
+
+@given(ANY, norms, norms, norms, norms, st.floats(0, 1))
+def test_multipliers_are_finite_and_bounded(controller, weight, gradient, direction, tail, lr):
     state = controller.start(3)
     for _ in range(3):
-        signals = {"weight": weight, "gradient": gradient, "direction": direction, "decay": np.full(3, 0.01)}
+        signals = {
+            "weight": weight,
+            "gradient": gradient,
+            "direction": direction,
+            "decay": np.full(3, 0.01),
+            "tail": tail,
+        }
         multiplier, state = controller.step(state, signals, np.full(3, lr), 1.0)
         assert np.isfinite(multiplier).all()
         assert (multiplier >= controller.lower * (1 - 1e-12)).all()

@@ -96,6 +96,12 @@ def test_an_own_controller_gives_the_kits_multipliers_within_its_bounds(own):
     np.testing.assert_allclose(first, ours.step({}, signals, np.ones(4), 1.0)[0])
 
 
+def test_an_own_controller_says_how_often_tails_are_measured(own):
+    text = "class f:\n signals = ('tail',)\n def step(self, state, signals, lr, fraction): return lr, state"
+    assert own(text, controller="mine.py:f").build().controller.tail_every == 1
+    assert own(text + "\n every = 2.5", controller="mine.py:f").build().controller.tail_every == 2.5
+
+
 def test_it_is_the_same_after_a_journey_to_another_process_and_in_yaml(own):
     config = own(schedule={"name": "mine.py:OneCycle", "pct_start": 0.4}, profile="mine.py:decay")
     policy = config.build()
@@ -121,6 +127,7 @@ def test_it_is_the_same_after_a_journey_to_another_process_and_in_yaml(own):
         ("class f:\n pass", "schedule", r"has no __call__\(clock\)"),
         ("class f:\n pass", "controller", r"controller: mine.py:f: has no step\(state, signals, lr, fraction\)"),
         ("class f:\n signals = ('x',)\n def step(self, s, i, l, f): ...", "controller", "wants the signal 'x'"),
+        ("class f:\n every = 0\n def step(self, s, i, l, f): return l, s", "controller", "every = 0; epochs"),
         ("class f:\n def step(self, s, i, l, f): return 1, s", "controller", r"shape \[\]; one for each of"),
         ("class f:\n def step(self, s, i, l, f): return l, {'a': l}", "controller", "no checkpoint can hold"),
     ],

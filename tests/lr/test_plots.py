@@ -3,6 +3,8 @@
 import numpy as np
 import pytest
 
+from kit.lr import policy
+from kit.lr.clock import policy_groups
 from kit.lr.plots import draw_policies, draw_range_test, rate_limits
 
 
@@ -92,3 +94,33 @@ def test_a_range_test_has_its_curve_and_its_suggestions(tmp_path, figures):
     several = {name: (rates, losses + place) for place, name in enumerate("abc")}
     draw_range_test(several, {"b": {"minimum": 1e-2}}, "title", tmp_path / "many.png")
     assert [text.get_text() for text in figures[1].axes[0].get_legend().get_texts()] == ["a", "b", "c"]
+
+
+def heat_of(picture) -> np.ndarray:
+    return np.ma.getdata(picture.figure.axes[1].images[0].get_array()).T
+
+
+@pytest.mark.parametrize("as_model", [False, True])
+def test_a_policy_draws_its_matrix(as_model):
+    groups = {"stem": 3, "body": 5, "head": 2}
+    if as_model:
+        import timm
+
+        from kit.model.groups import depth_groups
+
+        model = timm.create_model("test_resnet", num_classes=3)
+        groups, given = depth_groups(model), model
+    else:
+        given = groups
+    mine = policy(lr="slice(1e-5, 1e-2)", schedule="one_cycle")
+    picture = mine.plot(given, 12, title="mine")
+    expected = mine.matrix(policy_groups(groups), 12).lr
+    assert expected.shape[1] > 2
+    np.testing.assert_array_equal(heat_of(picture), expected)
+    assert picture.figure.axes[0].get_title() == "mine"
+
+
+def test_a_policy_that_cannot_be_followed_is_not_drawn():
+    mine = policy(lr=1e-2, profile={"name": "explicit", "groups": {"steam": 0}})
+    with pytest.raises(ValueError, match="'steam' matches no depth group"):
+        mine.plot({"stem": 1, "head": 1}, 10)

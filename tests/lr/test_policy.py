@@ -185,17 +185,23 @@ def test_norms_that_do_not_learn_have_no_rate():
 
 
 @pytest.mark.parametrize("total", [10, 51, 2000])
-@pytest.mark.parametrize("schedule", ["one_cycle", "constant", "cosine"])
 @pytest.mark.parametrize(
-    "profile",
+    ("profile", "schedule"),
     [
-        {"name": "layer_decay"},
-        {"name": "bleed_in", "ratio": 0.01},
-        {"name": "freeze_out"},
-        {"name": "gradual_unfreezing"},
-        {"name": "scheduled_layer_decay"},
+        *itertools.product(
+            [
+                {"name": "layer_decay"},
+                {"name": "bleed_in", "ratio": 0.01},
+                {"name": "gradual_unfreezing"},
+                {"name": "scheduled_layer_decay"},
+                {"name": "spline", "knots": [[0, 0], [0.5, 2], [1, 1]], "to": [[0, 1], [1, 0.1]]},
+                {"name": "late_start"},
+            ],
+            ["one_cycle", "constant", "cosine", {"name": "piecewise", "knots": [[0, 0.1], [0.3, 1], [1, 0]]}],
+        ),
+        ({"name": "freeze_out"}, "constant"),
     ],
-    ids=lambda profile: profile["name"],
+    ids=str,
 )
 def test_equalised_policies_learn_as_much_as_uniform_on_the_mean(profile, schedule, total):
     members, epoch = groups(), total / 5
@@ -316,7 +322,7 @@ def test_phases_that_make_no_sense_are_refused_at_once():
         policy(1e-2, phases=[{"epochs": 1}, {"lr": "slice(1e-2, 1e-4)"}])
 
 
-@pytest.mark.parametrize("controller", ["lars", "lamb", "constant_update"])
+@pytest.mark.parametrize("controller", ["lars", "lamb", "constant_update", "temp_balance"])
 def test_a_controller_over_frozen_groups_is_refused(controller):
     for options in ({"freeze_to": -1}, {"profile": "gradual_unfreezing"}, {"profile": "freeze_out"}):
         with pytest.raises(
@@ -324,6 +330,23 @@ def test_a_controller_over_frozen_groups_is_refused(controller):
         ):
             policy(1e-2, "constant", controller=controller, **options).check(groups(3), 40, 10)
     policy(1e-2, "constant", "layer_decay", controller=controller).check(groups(3), 40, 10)
+
+
+def test_what_anneals_is_not_annealed_twice():
+    """FreezeOut's layers travel as far as each other (`scaled`) under a constant schedule alone."""
+    travelled = policy(1e-2, "constant", "freeze_out").matrix(groups(), 1000).lr.sum(axis=0)
+    np.testing.assert_allclose(travelled, travelled[0], rtol=2e-3)
+    message = (
+        "^policy: {}profile freeze_out anneals each depth group itself, and {} would .* `schedule: constant`$"
+    )
+    with pytest.raises(ValueError, match=message.format("", "one_cycle")):
+        policy(1e-2, profile="freeze_out")
+    with pytest.raises(ValueError, match=message.format("", "cosine")):
+        policy(1e-2, "cosine", "freeze_out")
+    phases = [{"epochs": 1, "schedule": "constant"}, {"schedule": "linear", "profile": "freeze_out"}]
+    with pytest.raises(ValueError, match=message.format(r"phases\[1\]: ", "linear")):
+        policy(1e-2, "constant", phases=phases)
+    policy(1e-2, "cosine", phases=[{"epochs": 1}, {"schedule": "constant", "profile": "freeze_out"}])
 
 
 def test_one_spelling_of_a_rate_in_the_config():

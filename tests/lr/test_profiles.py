@@ -8,6 +8,7 @@ import timm
 from hypothesis import given
 from hypothesis import strategies as st
 from pydantic import TypeAdapter
+from scipy.interpolate import PchipInterpolator
 from support.strategies import PROFILES, groups
 from timm.optim import param_groups_layer_decay
 
@@ -22,12 +23,15 @@ from kit.lr.profiles import (
     FreezeOut,
     GradualUnfreezing,
     HeadFirst,
+    LateStart,
     LayerDecay,
     ProfileBase,
     Reverse,
     ScheduledLayerDecay,
+    Spline,
     Table,
 )
+from kit.lr.schedules import Constant
 from kit.model.groups import depth_groups
 
 ANY = st.one_of(*PROFILES.values())
@@ -131,6 +135,19 @@ def test_explicit_by_name_prefix_stem_and_head():
         Explicit(groups={"fc": 1, "head": 2}).check(cut, None)
 
 
+@pytest.mark.parametrize(
+    "keys",
+    [{"stages.1": 0.1}, {"stages.1": 0.1, "stages.1.blocks.1": 0.2}, {"stages": 0.3, "stem": 0, "head": 5}],
+)
+def test_a_config_means_on_todays_names_what_it_meant_on_those_of_older_runs(keys):
+    """The first block of a later stage was called as the stage: rates.npz of such runs still says so."""
+    then = ["stem", "stages.0.blocks.0", "stages.1", "stages.1.blocks.1", "head"]
+    now = ["stem", "stages.0.blocks.0", "stages.1.blocks.0", "stages.1.blocks.1", "head"]
+    profile = Explicit(groups=keys)
+    old, new = (policy_groups(dict.fromkeys(names, 10)) for names in (then, now))
+    assert [profile(NOW, group) for group in new] == [profile(NOW, group) for group in old]
+
+
 def test_table_has_a_number_for_each_group():
     table = Table(multipliers=(0, 0.5, 2))
     assert multipliers(table, 3) == [0, 0.5, 2]
@@ -199,6 +216,74 @@ def test_scheduled_layer_decay_moves_between_two_layer_decays():
     assert multipliers(profile, clock=Clock(50, 100)) == pytest.approx(multipliers(LayerDecay(decay=0.675)))
     late = ScheduledLayerDecay(first=0.9, last=0.5, end=0.5)
     assert multipliers(late, clock=Clock(75, 100)) == pytest.approx(multipliers(LayerDecay(decay=0.5)))
+
+
+def test_a_spline_is_scipys_over_depth():
+    knots = ((0.0, 0.1), (0.4, 2.0), (1.0, 0.5))
+    depths = np.arange(7) / 6
+    expected = PchipInterpolator(*np.array(knots).T)(depths)
+    assert multipliers(Spline(knots=knots), count=7) == pytest.approx(list(expected), rel=1e-12)
+    linear = np.interp(depths, *np.array(knots).T)
+    assert multipliers(Spline(knots=knots, interpolation="linear"), count=7) == pytest.approx(list(linear))
+    assert multipliers(Spline(knots=knots), count=1) == [0.5]  # a single depth group is the head
+    assert Spline(knots=knots).bound == 2
+
+
+@pytest.mark.parametrize(("curve", "at_half"), [("linear", 0.25), ("cosine", (1 - math.cos(math.pi / 4)) / 2)])
+def test_a_spline_moves_from_one_curve_to_another(curve, at_half):
+    first, last = ((0.0, 0.1), (1.0, 1.0)), ((0.0, 3.0), (0.5, 0.2), (1.0, 0.4))
+    moving = Spline(knots=first, to=last, start=0.2, end=0.6, curve=curve)
+    begin, end = np.array(multipliers(Spline(knots=first))), np.array(multipliers(Spline(knots=last)))
+    for step, weight in ((0, 0), (20, 0), (30, at_half), (60, 1), (99, 1)):
+        expected = (1 - weight) * begin + weight * end
+        assert multipliers(moving, clock=Clock(step, 100)) == pytest.approx(list(expected))
+    assert moving.bound == 3
+
+
+def test_a_spline_freezes_what_is_and_stays_at_zero():
+    zero_at_stem = ((0.0, 0.0), (0.5, 1.0), (1.0, 1.0))
+    assert frozen(Spline(knots=zero_at_stem)) == [True, False, False, False]
+    wakes = Spline(knots=zero_at_stem, to=((0.0, 1.0), (1.0, 1.0)), start=0.25, end=0.5)
+    falls_asleep = Spline(knots=((0.0, 1.0), (1.0, 1.0)), to=zero_at_stem, end=0.5)
+    for step, sleeps, asleep in ((0, True, False), (24, True, False), (25, False, False), (50, False, True)):
+        assert frozen(wakes, clock=Clock(step, 100)) == [sleeps, False, False, False]
+        assert frozen(falls_asleep, clock=Clock(step, 100)) == [asleep, False, False, False]
+
+
+@pytest.mark.parametrize(
+    ("options", "message"),
+    [
+        ({"knots": [[0, 1]]}, "profile: knots: two or more are needed"),
+        ({"knots": [[0, 1], [1, 1]], "to": [[1, 1], [0, 1]]}, "profile: to: 0 comes after 1"),
+        ({"knots": [[0, 1], [1, 1]], "start": 0.2}, "profile: start, end and curve say how the spline moves"),
+        ({"knots": [[0, 1], [1, 1]], "to": [[0, 1], [1, 0]], "start": 0.5, "end": 0.5}, "profile: end 0.5 has to"),
+        ({"knots": [[0, -1], [1, 1]]}, r"profile.knots\[0\]\[1\] = -1: expected greater"),
+    ],
+)
+def test_splines_that_cannot_be_drawn_are_refused(options, message):
+    with pytest.raises(ValueError, match=f"^{message}"):
+        policy(1e-2, profile={"name": "spline", **options})
+
+
+@pytest.mark.parametrize("reverse", [False, True])
+@pytest.mark.parametrize("curve", ["linear", "cosine"])
+def test_each_depth_group_has_a_warm_up_of_its_own(reverse, curve):
+    """As long as `longest` at the stem, `shortest` at the head, on a line between: .6, .5, .4, .3 of the steps."""
+    profile = LateStart(longest=0.6, shortest=0.3, start=0.1, curve=curve, reverse=reverse)
+    alone = [Constant(warmup=w, start=0.1, warmup_curve=curve) for w in (0.6, 0.5, 0.4, 0.3)]
+    for step in range(100):
+        clock = Clock(step, 100)
+        expected = [schedule(clock) for schedule in alone]
+        assert multipliers(profile, clock=clock) == pytest.approx(expected[::-1] if reverse else expected)
+    assert not any(frozen(profile))
+
+
+def test_without_a_warm_up_the_head_starts_at_once():
+    assert multipliers(LateStart()) == [0, 0, 0, 1]
+    assert multipliers(LateStart(), clock=Clock(30, 100)) == [1, 1, 1, 1]
+    assert multipliers(LateStart(reverse=True), clock=Clock(15, 100)) == pytest.approx([1, 1, 0.75, 0.5])
+    with pytest.raises(ValueError, match=r"shortest 0\.4 is longer than longest 0\.3; swap them"):
+        LateStart(shortest=0.4)
 
 
 @given(ANY, st.floats(0, 0.999))

@@ -8,10 +8,10 @@ import torch
 from hypothesis import given
 from hypothesis import strategies as st
 from pydantic import TypeAdapter
-from support.strategies import SCHEDULES
+from support.strategies import READY, SCHEDULES, groups
 from timm.scheduler import CosineLRScheduler, PolyLRScheduler
 
-from kit.lr import Clock
+from kit.lr import Clock, policy
 from kit.lr.config import Schedule
 from kit.lr.schedules import (
     SGDR,
@@ -21,6 +21,7 @@ from kit.lr.schedules import (
     InverseSqrt,
     Linear,
     OneCycle,
+    Piecewise,
     Polynomial,
     ScheduleBase,
     Step,
@@ -199,6 +200,68 @@ def test_warm_up_plateau_and_decay():
     assert root(Clock(62.5, 100)) == pytest.approx(1 - math.sqrt(0.25))
     with pytest.raises(ValueError, match="overlap"):
         WarmupStableDecay(warmup=0.6, decay=0.5, prefix=False)
+
+
+@pytest.mark.parametrize(
+    ("curve", "left"),
+    [
+        ("linear", lambda t: 1 - t),
+        ("cosine", lambda t: (1 + math.cos(math.pi * t)) / 2),
+        ("sqrt", lambda t: 1 - t**0.5),  # Hägele et al., equation of their (1-sqrt) cooldown
+        ("lowered_linear", lambda t: 0.7 * (1 - t)),
+    ],
+)
+def test_the_cooldowns_by_their_formulas(curve, left):
+    wsd = WarmupStableDecay(warmup=0.1, decay=0.5, decay_curve=curve, floor=0.2)
+    for step in range(45):  # after the warm-up 90 steps, of which the last 45 decay
+        assert wsd(Clock(55 + step, 100)) == pytest.approx(0.2 + 0.8 * left(step / 45), rel=1e-6)
+    assert [wsd(Clock(step, 100)) for step in (10, 30, 54)] == [1, 1, 1]
+
+
+def test_the_ready_line_goes_to_zero_as_torchs():
+    expected = rates_of(lambda o: torch.optim.lr_scheduler.LinearLR(o, 1.0, 0.0, total_iters=50), 51, lr=1e-2)
+    line = READY["linear"].build()
+    ours = [line.rates(Clock(step, 50), groups(1)).lr[0] for step in range(51)]
+    assert ours == pytest.approx(expected, rel=1e-9, abs=1e-12)
+    assert ours[50] == 0
+
+
+def test_piecewise_goes_through_its_knots_and_is_flat_outside():
+    knots = ((0.1, 0.2), (0.3, 1.0), (0.8, 0.0))
+    for interpolation in ("linear", "monotone_cubic"):
+        schedule = Piecewise(knots=knots, interpolation=interpolation)
+        rates = [schedule(Clock(step, 10)) for step in (0, 1, 3, 8, 9)]
+        assert rates == pytest.approx([0.2, 0.2, 1, 0, 0], abs=1e-12)
+    assert Piecewise(knots=knots)(Clock(2, 10)) == pytest.approx(0.6)
+    assert Piecewise(knots=knots)(Clock(4, 10)) == pytest.approx(0.8)
+
+
+@given(st.integers(0, 999))
+def test_piecewise_writes_out_a_trapezium_as_linear_warm_up_and_decay(step):
+    """The same curve as WSD's with a linear decay and no floor, whose shares are 1/5 and of the rest 1/4."""
+    trapezium = Piecewise(knots=((0, 0), (0.2, 1), (0.8, 1), (1, 0)))
+    wsd = WarmupStableDecay(warmup=0.2, decay=0.25, decay_curve="linear")
+    assert trapezium(Clock(step, 1000)) == pytest.approx(wsd(Clock(step, 1000)), abs=1e-9)
+
+
+@pytest.mark.parametrize(
+    ("knots", "message"),
+    [
+        ([], r"schedule: knots: two or more are needed"),
+        ([[0, 1]], r"schedule: knots: two or more are needed, like \[\[0, 1\], \[1, 0\]\]"),
+        ([[0.5, 1], [0.5, 0]], r"schedule: knots: 0.5 comes after 0.5; the first numbers have to rise"),
+        ([[0.5, 1], [0.2, 0]], r"schedule: knots: 0.2 comes after 0.5"),
+        ([[0, 0.5], [1, 0]], r"schedule: knots: the highest fraction is 0.5; it has to be 1"),
+        ([[0, 2], [1, 0]], r"schedule: knots: the highest fraction is 2"),
+        ([[0, 1], [1.5, 0]], r"schedule.knots\[1\]\[0\] = 1.5: expected less than or equal to 1"),
+        ([[0, 1], [1, -1]], r"schedule.knots\[1\]\[1\] = -1: expected"),
+        ([0, 1], r"schedule.knots\[0\] = 0: expected two numbers, a place and the value there, like \[0.5, 1\]"),
+        ([[0, 1], [1]], r"schedule.knots\[1\] = \[1\]: expected two numbers"),
+    ],
+)
+def test_knots_that_make_no_curve_are_refused(knots, message):
+    with pytest.raises(ValueError, match=f"^{message}"):
+        policy(1e-2, {"name": "piecewise", "knots": knots})
 
 
 def test_both_warm_ups_are_half_way_up_in_their_middle():

@@ -6,6 +6,8 @@ import torch
 from timm.optim import param_groups_layer_decay
 
 from kit.core.errors import KitError
+from kit.lr import Clock, policy
+from kit.lr.clock import policy_groups
 from kit.model.groups import depth_groups
 
 FAMILIES = {
@@ -135,6 +137,72 @@ def test_an_order_that_does_not_end_with_the_classifier_is_refused(monkeypatch):
     monkeypatch.setattr("kit.model.groups.group_parameters", lambda *_: {0: head, 1: body})
     with pytest.raises(KitError, match="does not end with its classifier"):
         depth_groups(model)
+
+
+def addressed(model, cut):
+    """The depth groups that each printed name stands for as a key of `explicit`, by that name."""
+    groups = policy_groups(depth_groups(model, cut))
+    found = {}
+    for name in [group.name for group in groups]:
+        built = policy(1e-3, "constant", {"name": "explicit", "groups": {name: 0.1}})
+        built.check(groups, 10, 5)
+        rates = built.rates(Clock(0, 10, 5), groups).lr
+        found[name] = [group.name for group, rate in zip(groups, rates, strict=True) if rate < 5e-4]
+    return found
+
+
+def check_every_name(name):
+    with torch.device("meta"):
+        model = timm.create_model(name, num_classes=5)
+    for cut in ("block", "stage", "coarse"):
+        for printed, found in addressed(model, cut).items():
+            assert found == [printed], (name, cut)
+
+
+@pytest.mark.parametrize(
+    "name",
+    [
+        "convnext_atto", "cspnext_m", "davit_tiny", "dpn68", "efficientvim_m1", "efficientvit_m0", "inception_v4",
+        "levit_128s", "nest_tiny", "resnet18", "selecsls42", "swin_tiny_patch4_window7_224", "tiny_vit_5m_224",
+        "vit_tiny_patch16_224",
+    ],
+)  # fmt: skip
+def test_every_printed_name_addresses_its_group_alone(name):
+    check_every_name(name)
+
+
+@pytest.mark.slow
+def test_every_printed_name_addresses_its_group_alone_in_each_of_timms_families():
+    families = {module: names[0] for module in timm.list_modules() if (names := timm.list_models(module=module))}
+    refused = []
+    for name in families.values():
+        try:
+            check_every_name(name)
+        except KitError as error:
+            refused.append(str(error))
+    assert len(families) - len(refused) > 60
+    assert [line for line in refused if "offers no" not in line and "too few stages" not in line] == []
+
+
+def test_the_first_block_of_a_later_stage_is_named_as_its_siblings():
+    for name, stage in (("convnext_atto", "stages"), ("swin_tiny_patch4_window7_224", "layers")):
+        with torch.device("meta"):
+            model = timm.create_model(name)
+        groups = depth_groups(model, "block")
+        names = [group.name for group in groups]
+        assert names[3:5] == [f"{stage}.1.blocks.0", f"{stage}.1.blocks.1"]
+        assert any(".downsample." in key for key in groups[3].parameters)
+        both = policy(1e-3, "constant", {"name": "explicit", "groups": {f"{stage}.1": 0.1}})
+        rates = both.rates(Clock(0, 10), policy_groups(groups)).lr
+        assert [place for place, rate in enumerate(rates) if rate < 5e-4] == [3, 4]  # what the name was once
+
+
+def test_names_whose_paths_part_say_the_first_and_the_last_child():
+    with torch.device("meta"):
+        names = [group.name for group in depth_groups(timm.create_model("dpn68"), "block")]
+        stem = depth_groups(timm.create_model("inception_v4"), "block")[0]
+    assert names[-2:] == ["features.conv5_3…conv5_bn_ac", "classifier"]
+    assert stem.name == "features.0…2"
 
 
 @pytest.mark.parametrize(

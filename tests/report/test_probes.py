@@ -112,7 +112,7 @@ def test_files_are_read_as_they_were_written(tmp_path):
 
 def test_runs_side_by_side_have_the_same_scales(tmp_path, drawn):
     runs = [write_run(tmp_path / "a", "uniform", 1.0), write_run(tmp_path / "b", "discriminative", 4.0)]
-    files = probe(runs, str(tmp_path / "both"))
+    files = probe(runs, str(tmp_path / "both")).files
     assert [file.name for file in files] == [
         f"both-{each}.png" for each in ("activations", "learning", "butterfly")
     ]
@@ -158,14 +158,14 @@ def test_a_group_that_stands_still_is_a_gap_and_a_butterfly_of_nothing_a_hollow_
 
 def test_pictures_are_rendered(tmp_path):
     run = write_run(tmp_path / "run", "uniform", layers=LAYERS[:1])
-    assert all(file.read_bytes().startswith(b"\x89PNG") for file in probe([run]))
+    assert all(file.read_bytes().startswith(b"\x89PNG") for file in probe([run]).files)
 
 
 def test_pictures_of_one_run_lie_in_its_folder_and_of_several_here(tmp_path, monkeypatch, drawn):
     monkeypatch.chdir(tmp_path)
     runs = [write_run(tmp_path / name, "uniform", fold=fold) for fold, name in enumerate("ab")]
-    assert {file.parent for file in probe([runs[0]])} == {runs[0]}
-    assert [file.name for file in probe(runs)] == [
+    assert {file.parent for file in probe([runs[0]]).files} == {runs[0]}
+    assert [file.name for file in probe(runs).files] == [
         f"probes-{each}.png" for each in ("activations", "learning", "butterfly")
     ]
     assert Path("probes-learning.png").is_file()
@@ -174,7 +174,7 @@ def test_pictures_of_one_run_lie_in_its_folder_and_of_several_here(tmp_path, mon
 def test_without_a_butterfly_there_is_no_picture_of_it(tmp_path, drawn):
     run = write_run(tmp_path / "run", "uniform")
     np.savez_compressed(run / "learning.npz", **learning_of(moments=0))
-    assert [file.name for file in probe([run])] == ["probes-activations.png", "probes-learning.png"]
+    assert [file.name for file in probe([run]).files] == ["probes-activations.png", "probes-learning.png"]
 
 
 def test_of_very_many_layers_some_are_drawn(tmp_path, drawn):

@@ -1,5 +1,6 @@
 """The command line as a user types it: in a process of its own, in several, or in this one."""
 
+import os
 import subprocess
 import sys
 from pathlib import Path
@@ -16,12 +17,18 @@ def config_file(competition: Path, path: Path, **sections) -> Path:
 
 
 ROOT = Path(__file__).parents[2]
-TORCHRUN = (sys.executable, "-m", "torch.distributed.run", "--nproc_per_node", "2", "-m", "kit")
+TORCHRUN = (sys.executable, "-m", "torch.distributed.run", "--standalone", "--nproc_per_node", "2", "-m", "kit")
 
 
 def kit_run(config: Path, output: Path, *launcher: str, **keywords):
     command = [*(launcher or (sys.executable, "-m", "kit")), "run", str(config), "--output", str(output)]
     return subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True, **keywords)
+
+
+def kit_together(*words: str | Path) -> subprocess.CompletedProcess:
+    """A command in two processes by torchrun, on a machine without a GPU."""
+    command, variables = [*TORCHRUN, *map(str, words)], os.environ | {"CUDA_VISIBLE_DEVICES": ""}
+    return subprocess.run(command, capture_output=True, text=True, check=False, cwd=ROOT, env=variables)
 
 
 def kit_here(monkeypatch, capsys, *words: str) -> tuple[int, str, str]:

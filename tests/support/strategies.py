@@ -8,7 +8,7 @@ from hypothesis import strategies as st
 from kit.core.yaml import read_yaml
 from kit.lr import PolicyConfig, PolicyGroup
 from kit.lr.config import FineTune, PhaseConfig
-from kit.lr.controllers import LAMB, LARS, ConstantUpdate
+from kit.lr.controllers import LAMB, LARS, ConstantUpdate, TempBalance
 from kit.lr.profiles import (
     BleedIn,
     BleedOut,
@@ -17,9 +17,11 @@ from kit.lr.profiles import (
     FreezeOut,
     GradualUnfreezing,
     HeadFirst,
+    LateStart,
     LayerDecay,
     Reverse,
     ScheduledLayerDecay,
+    Spline,
     Table,
     Uniform,
 )
@@ -31,6 +33,7 @@ from kit.lr.schedules import (
     InverseSqrt,
     Linear,
     OneCycle,
+    Piecewise,
     Polynomial,
     Step,
     WarmupStableDecay,
@@ -51,6 +54,23 @@ window = st.tuples(st.integers(0, 9), st.integers(1, 10)).map(
     lambda pair: (pair[0] / 20, pair[0] / 20 + pair[1] / 20)
 )
 curves = st.sampled_from(["linear", "cosine"])
+
+
+interpolations = st.sampled_from(["linear", "monotone_cubic"])
+
+
+def knots(values, top: bool = False):
+    """Two to six knots over [0, 1], at hundredths; `top`: the highest value is made 1."""
+    places = st.lists(st.integers(0, 100), min_size=2, max_size=6, unique=True).map(sorted)
+    pairs = places.flatmap(lambda drawn: st.tuples(*[st.tuples(st.just(place / 100), values) for place in drawn]))
+    if not top:
+        return pairs
+    return st.tuples(pairs, st.integers(0, 5)).map(
+        lambda drawn: tuple(
+            (place, 1.0 if index == drawn[1] % len(drawn[0]) else value)
+            for index, (place, value) in enumerate(drawn[0])
+        )
+    )
 
 
 def windowed(kind, **options):
@@ -90,10 +110,11 @@ SCHEDULES = {
     "wsd": st.builds(
         WarmupStableDecay,
         decay=st.floats(0.01, 0.1),
-        decay_curve=st.sampled_from(["linear", "cosine", "sqrt"]),
+        decay_curve=st.sampled_from(["linear", "cosine", "sqrt", "lowered_linear"]),
         floor=fractions,
         **warm_up,
     ),
+    "piecewise": st.builds(Piecewise, knots=knots(fractions, top=True), interpolation=interpolations),
 }
 PROFILES = {
     "uniform": st.just(Uniform()),
@@ -114,13 +135,38 @@ PROFILES = {
     "scheduled_layer_decay": windowed(
         ScheduledLayerDecay, first=st.floats(0.1, 1), last=st.floats(0.1, 1), min_scale=fractions
     ),
+    "spline": st.builds(Spline, knots=knots(st.floats(0, 10)), interpolation=interpolations)
+    | windowed(
+        Spline,
+        knots=knots(st.just(0.0) | st.floats(0, 10)),
+        to=knots(st.just(0.0) | st.floats(0, 10)),
+        interpolation=interpolations,
+    ),
+    "late_start": st.tuples(st.floats(0.01, 0.99), fractions, fractions, curves, st.booleans()).map(
+        lambda drawn: LateStart(
+            longest=drawn[0], shortest=drawn[0] * drawn[1], start=drawn[2], curve=drawn[3], reverse=drawn[4]
+        )
+    ),
 }
 CONTROLLERS = {
     "lars": st.builds(LARS, coefficient=st.floats(1e-4, 1)),
     "lamb": st.builds(LAMB, lower=st.floats(0.01, 1), upper=st.floats(1, 20)),
     "constant_update": st.builds(ConstantUpdate, target=st.floats(1e-5, 1e-1), gain=st.floats(0.01, 1)),
+    "temp_balance": st.builds(
+        TempBalance, every=st.floats(0.1, 9), lower=st.floats(0.01, 1.2), upper=st.floats(1.2, 9)
+    ),
 }
 peaks = st.floats(1e-8, 10)
+
+
+PARTS = ("schedule", "profile")
+
+
+@st.composite
+def schedules_and_profiles(draw):
+    """A schedule and a profile that go together: one that anneals is under `constant` alone."""
+    profile = draw(st.one_of(*PROFILES.values()))
+    return draw(SCHEDULES["constant"] if profile.anneals else st.one_of(*SCHEDULES.values())), profile
 
 
 @st.composite
@@ -129,23 +175,20 @@ def policy_configs(draw):
     options = {"lr": draw(peaks), "equalise": draw(st.booleans()), "train_norm": draw(st.booleans())}
     if draw(st.integers(0, 9)) == 0:
         return PolicyConfig(**options, phases=FineTune(freeze_epochs=draw(st.floats(0.1, 2))))
-    options |= {
-        "schedule": draw(st.one_of(*SCHEDULES.values())),
-        "profile": draw(st.one_of(*PROFILES.values())),
-        "freeze_to": draw(st.integers(-4, 3)),
-    }
+    schedule, profile = draw(schedules_and_profiles())
+    options |= {"schedule": schedule, "profile": profile, "freeze_to": draw(st.integers(-4, 3))}
     if draw(st.booleans()):
         shares = draw(st.lists(st.floats(0.05, 0.4), min_size=1, max_size=2))
-        phases = [
+        options["phases"] = [
             PhaseConfig(
                 fraction=share,
-                schedule=draw(st.none() | st.one_of(*SCHEDULES.values())),
-                profile=draw(st.none() | st.one_of(*PROFILES.values())),
+                **draw(
+                    st.just({}) | schedules_and_profiles().map(lambda pair: dict(zip(PARTS, pair, strict=True)))
+                ),
                 freeze_to=draw(st.none() | st.integers(-4, 3)),
             )
             for share in [*shares, None]
         ]
-        options["phases"] = phases
     return PolicyConfig(**options)
 
 

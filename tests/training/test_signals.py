@@ -34,7 +34,7 @@ def test_norms_are_those_of_a_slow_obvious_version():
     for step in range(3):
         optimizer.zero_grad()
         model(torch.randn(4, 3, 32, 32)).square().mean().backward()
-        signals = meter.measure()
+        signals = meter.measure(step)
         for depth, group in enumerate(groups):
             values = list(group.parameters.values())
             assert signals["weight"][depth] == pytest.approx(norm(values), rel=1e-5)
@@ -53,8 +53,10 @@ def test_norms_are_those_of_a_slow_obvious_version():
 def test_only_what_a_controller_asks_for_is_measured():
     groups = depth_groups(timm.create_model("test_resnet"), "stage")
     meter = SignalMeter(("weight",), groups, 0.0)
-    assert set(meter.measure()) == {"weight"}
+    assert set(meter.measure(0)) == {"weight"}
     assert meter._before == []
+    assert SignalMeter((), groups, 0.0).measure(0) == {}
+    assert SignalMeter(("decay",), groups, 0.1).measure(0)["decay"].tolist() == [0.1] * len(groups)
 
 
 def test_a_constant_relative_update_is_reached(competition, tmp_path):
@@ -80,7 +82,7 @@ def test_a_constant_relative_update_is_reached(competition, tmp_path):
     np.testing.assert_allclose(last, target, rtol=0.3)
 
 
-@pytest.mark.parametrize("controller", ["lars", "lamb", "constant_update"])
+@pytest.mark.parametrize("controller", ["lars", "lamb", "constant_update", "temp_balance"])
 def test_the_realised_rate_is_the_static_one_times_the_multiplier(competition, tmp_path, controller):
     trainer = controlled(
         competition, tmp_path, controller, training={"accumulate": 2, "batch_size": 4, "clip_grad": 1.0}

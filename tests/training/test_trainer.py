@@ -6,13 +6,15 @@ import os
 import signal
 import time
 from pathlib import Path
+from types import SimpleNamespace
 
 import numpy as np
 import pandas as pd
 import pytest
 import torch
 from support.colours import experiment_content
-from support.commands import TORCHRUN, config_file, kit_run
+from support.commands import TORCHRUN, config_file, kit_run, kit_together
+from support.refusals import refusal_of
 from support.trainings import Killed, kill_at, outcome, trainer_of
 
 from kit.core.errors import KitError
@@ -215,6 +217,24 @@ def test_an_experiment_on_the_cpu_after_one_on_another_device(monkeypatch):
     assert make_accelerator(config).device.type == "cpu"
 
 
+@pytest.mark.parametrize(("gpus", "device", "refused"), [(2, "auto", True), (4, "auto", False), (2, "cpu", False)])
+def test_more_processes_than_gpus_are_refused(monkeypatch, gpus, device, refused):
+    """As by `torchrun --nproc_per_node 4` on one of two machines."""
+    config = validate(experiment_content(Path("."), training={"device": device}), "test").training
+    for name, value in {"LOCAL_RANK": 0, "LOCAL_WORLD_SIZE": 4, "WORLD_SIZE": 8, "RANK": 0}.items():
+        monkeypatch.setenv(name, str(value))
+    monkeypatch.setattr("torch.cuda.device_count", lambda: gpus)
+    together = SimpleNamespace(num_processes=8, _cpu=device == "cpu")
+    monkeypatch.setattr("kit.training.device.PartialState", lambda cpu, timeout: together)
+    if refused:
+        assert refusal_of(process_state, config) == (
+            "torchrun: 4 processes on this machine, but GPUs for 2; use --nproc_per_node 2, or --set "
+            "training.device=cpu"
+        )
+    else:
+        assert process_state(config) is together
+
+
 def test_a_rate_that_something_else_writes_ends_the_run(competition, tmp_path):
     trainer = trainer_of(competition, tmp_path)
 
@@ -322,7 +342,7 @@ def test_a_process_killed_for_good_goes_on_with_the_same_bits(competition, tmp_p
 
 
 def test_two_processes_train_as_one_with_twice_the_batch(competition, tmp_path):
-    """Two CPU processes by torchrun: half a batch each, gradients averaged, predictions shared.
+    """Two processes by torchrun where there is no GPU: half a batch each, gradients averaged, predictions shared.
 
     The batches are small ones, so that the weights of classes are averaged over all parts of an update.
     """
@@ -335,12 +355,12 @@ def test_two_processes_train_as_one_with_twice_the_batch(competition, tmp_path):
         "folds": {"run": [0, 1]},
     }
     weights = {"class_weights": {"red": 10.0, "green": 0.1}}
-    quarter = weights | {"batch_size": 2, "accumulate": 2}
+    quarter = weights | {"batch_size": 2, "accumulate": 2, "device": "auto"}
     two = config_file(competition, tmp_path / "two.yaml", training=quarter, **settings)
     one = config_file(competition, tmp_path / "one.yaml", training=weights | {"batch_size": 8}, **settings)
-    process = kit_run(two, tmp_path / "two", *TORCHRUN)
-    printed, _ = process.communicate()
-    assert process.returncode == 0, printed
+    process = kit_together("run", two, "--output", tmp_path / "two")
+    printed = process.stdout
+    assert process.returncode == 0, printed + process.stderr
     result = run(load_experiment(one), tmp_path / "one")
     pooled = [pd.read_parquet(tmp_path / name / "runs/tiny/uniform/oof.parquet") for name in ("one", "two")]
     assert pooled[0]["id"].tolist() == pooled[1]["id"].tolist()

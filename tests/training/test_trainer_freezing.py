@@ -117,7 +117,14 @@ def test_parameters_that_never_learned_do_not_begin_to(competition, tmp_path):
     assert not fixed.requires_grad
 
 
-@pytest.mark.parametrize("policy", [HEAD_THEN_ALL, GRADUAL, {"lr": 1e-2, "groups": "stage", "controller": "lamb"}])
+@pytest.mark.parametrize(
+    "policy",
+    [
+        HEAD_THEN_ALL,
+        GRADUAL,
+        *({"lr": 1e-2, "groups": "stage", "controller": name} for name in ("lamb", "temp_balance")),
+    ],
+)
 @pytest.mark.parametrize("killed_after", [1, 3])
 def test_a_killed_run_ends_with_the_same_bits(competition, tmp_path, policy, killed_after):
     settings = {"training": {"checkpoint_minutes": 0, "log_every": 1, "ema": 0.9}}

@@ -13,7 +13,6 @@ from hashlib import sha256
 from pathlib import Path
 from typing import Any
 
-import kit
 from kit.competition.folds import folds_text
 from kit.core.errors import KitError, some
 from kit.core.files import need_writable, write_json, write_text
@@ -28,7 +27,7 @@ from kit.kaggle.datasets import dataset_folder
 from kit.kaggle.image import read_image
 from kit.kaggle.kernel.folder import BUILT, BuildRecord, KernelFolder, Kind, built
 
-PACKAGE = Path(kit.__file__).resolve().parent
+PACKAGE = Path(__file__).resolve().parents[2]  # kit/
 TEMPLATES = PACKAGE.parent / "kernels"
 SHOWN_VERSIONS = ("torch", "torchvision", "timm", "albumentations", "numpy", "pandas", "scikit-learn")
 LINE = 100  # characters of the archive in a line
@@ -92,6 +91,40 @@ def build_kernels(
     for part in parts:
         own = f"{name}-fold-{part.folds.chosen[0]}" if name and fold_each else name
         yield build(part, kind, command=command, name=own, notebook=notebook, output=output)
+
+
+@dataclass(frozen=True)
+class KernelBuildResult:
+    """The kernels that were built."""
+
+    kernels: list[BuildResult]
+
+
+def build_all(
+    experiment: ExperimentConfig,
+    kind: Kind,
+    *,
+    fold_each: bool = False,
+    name: str | None = None,
+    notebook: bool = False,
+    output: str | Path = ".",
+    command: str = "",
+) -> KernelBuildResult:
+    """Write kernels/build/NAME/: metadata and one code file that carries kit, config and folds.
+
+    Parameters are those of `build_kernels`.
+
+    Raises
+    ------
+    KitError
+        For what Kaggle would refuse, and where an infer kernel is asked for by folds.
+    """
+    if fold_each and kind == "infer":
+        raise KitError("--fold, --fold-each: an infer kernel predicts with all folds that are attached")
+    made = build_kernels(
+        experiment, kind, fold_each=fold_each, command=command, name=name, notebook=notebook, output=output
+    )
+    return KernelBuildResult(list(made))
 
 
 def build(

@@ -4,10 +4,10 @@ import contextlib
 import json
 import re
 import shutil
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 from kit.competition.config import CompetitionConfig
 from kit.competition.folds import FoldPlan, read_folds
@@ -22,9 +22,6 @@ from kit.experiment.own_files import files_of_code
 from kit.kaggle.client import Kaggle, PushedKernel
 from kit.kaggle.kernel.folder import BuildRecord, KernelFolder
 from kit.kaggle.kernel.push import pushed_kernel
-
-if TYPE_CHECKING:
-    from kit.experiment.run import ExperimentResult
 
 KAGGLES_OWN = re.compile(r"__[^/]*|custom\.css")  # beside the kernel's outputs
 LISTED = "outputs.json"
@@ -108,33 +105,6 @@ def fetch_kernels(
             policies = before.policies | new.policies
             all_fetched.experiments[new.name] = new.model_copy(update={"policies": policies})
     return all_fetched
-
-
-def pool_fetched(
-    fetched: FetchedKernels, output: str | Path = ".", say: Say = print
-) -> "Iterator[tuple[ExperimentConfig, ExperimentResult]]":
-    """Pool the runs of each experiment that was fetched, where its competition is here.
-
-    What goes wrong is added to `fetched.troubles`.
-
-    Yields
-    ------
-    (ExperimentConfig, ExperimentResult)
-        Of each experiment, as soon as it is pooled.
-    """
-    for experiment in fetched.experiments.values():
-        path = experiment.competition.path
-        if not Path(path).expanduser().is_dir():
-            say(f"{path} is not here, so the runs are not pooled; python -m kit run does it")
-            continue
-        from kit.experiment.run import pool  # which needs torch
-
-        try:
-            result = pool(experiment, output)
-        except KitError as error:
-            fetched.troubles += str(error).splitlines()
-            continue
-        yield experiment, result
 
 
 def fetch(path: str | Path, kaggle: Kaggle, output: str | Path = ".", say: Say = print) -> FetchResult:

@@ -84,6 +84,9 @@ class KernelFolder:
             raise KitError(f"{path} is no built kernel{hint}")
         return folder
 
+    def __fspath__(self) -> str:
+        return str(self.path)
+
     @property
     def is_built(self) -> bool:
         """Whether a kernel was built here."""

@@ -129,7 +129,7 @@ def rehearse(
     options = options or RehearsalOptions()
     folder = KernelFolder.at(path)
     limit = 3600 * folder.record.hours if options.time_limit is None else options.time_limit
-    if limit <= 0:
+    if not limit > 0:  # not a number, too
         raise KitError(f"--time-limit {limit:g}: expected seconds, more than 0")
     digest, code = folder.digest, folder.source
     need_able(options.python, options.isolation)

@@ -22,8 +22,9 @@ from kit.core.files import whole_folder
 from kit.core.runs import ExperimentDir, RunDir, RunRecord
 from kit.experiment.fingerprint import stored_experiment
 from kit.kaggle.client import Kaggle
-from kit.kaggle.kernel.fetch import FetchedKernels, fetch, fetch_kernels, pool_fetched
+from kit.kaggle.kernel.fetch import FetchedKernels, fetch, fetch_kernels
 from kit.kaggle.kernel.folder import KernelFolder, built
+from kit.kaggle.kernel.pool import pool_fetched
 
 FILES = {"submission.csv": b"id,label\n", "logs/kit.log": b"done\n", "big.bin": bytes(range(256)) * 400}
 OUTPUT = Path(f"kernels/build/{SLUG}/output")
@@ -550,7 +551,7 @@ def test_what_was_not_pushed_is_no_failure_of_all(server, kit, kaggle, experimen
 
 
 def test_kernels_of_two_policies_pool_both(server, kaggle, experiment, competition, tmp_path, monkeypatch):
-    monkeypatch.setattr("kit.experiment.run.pool", lambda experiment, output: list(experiment.policies))
+    monkeypatch.setattr("kit.kaggle.kernel.pool.pool", lambda experiment, output: list(experiment.policies))
     for fold, policy in enumerate(("uniform", "other")):
         part = experiment.model_copy(update={"policies": {policy: experiment.policies["uniform"]}})
         outputs = train_outputs(tmp_path / policy, part, (fold,), policy=policy)
@@ -566,7 +567,7 @@ def test_an_experiment_that_cannot_be_pooled_does_not_keep_others_from_it(experi
             raise KitError("one\ntwo")
         return "pooled"
 
-    monkeypatch.setattr("kit.experiment.run.pool", pool)
+    monkeypatch.setattr("kit.kaggle.kernel.pool.pool", pool)
     lines = []
     away = experiment.competition.model_copy(update={"path": "nowhere"})
     fetched = FetchedKernels(

@@ -1,0 +1,148 @@
+"""What a command gives: lines for people, and with --json one object for programs.
+
+Every command of a `Commands` takes --json. It says what happens with `print` and `say`, and hands its result to
+`give`; what --json changes is done here alone.
+"""
+
+import functools
+import inspect
+import os
+import sys
+from collections.abc import Callable, Iterable, Iterator
+from contextlib import contextmanager, redirect_stdout
+from contextvars import ContextVar
+from typing import Annotated, Any, NoReturn, TextIO, TypeVar
+
+import typer
+
+from kit.core.errors import KitError
+
+Result = TypeVar("Result")
+AsJson = Annotated[bool, typer.Option("--json", help="One JSON object on stdout; lines for people go to stderr.")]
+
+_given: ContextVar[dict[str, Any] | None] = ContextVar("given", default=None)
+
+
+class Commands(typer.Typer):
+    """A group of commands, each of which takes --json."""
+
+    def command(self, *arguments: Any, **keywords: Any) -> Callable[[Callable], Any]:
+        """Make a function a command, as `typer.Typer.command` does."""
+        register = super().command(*arguments, **keywords)
+        return lambda function: register(_with_json(function))
+
+
+def give(result: Result, show: Callable[[Result], object]) -> None:
+    """Show a command's result: as lines, and with --json as the object that is printed when the command ends.
+
+    Parameters
+    ----------
+    result : object
+        A dataclass or a pydantic model.
+    show : callable
+        Prints the result for people.
+    """
+    if (given := _given.get()) is not None:
+        given["result"] = result
+    if prints():
+        show(result)
+
+
+def prints() -> bool:
+    """Whether this is the process that prints and writes, of those that work together under torchrun."""
+    return os.environ.get("RANK", "0") == "0"
+
+
+def stop(line: str, code: int) -> NoReturn:
+    """End the command with a line on stderr, which is no error of its own, and an exit code."""
+    print(line, file=sys.stderr)
+    if (given := _given.get()) is not None:
+        given["error"] = line
+    raise typer.Exit(code)
+
+
+def say(line: str) -> None:
+    """Print a line about what happens, at once."""
+    print(line, flush=True)
+
+
+def print_errors(lines: Iterable[str]) -> None:
+    """Print what is wrong to stderr, a line each."""
+    print("\n".join(f"error: {line}" for line in lines), file=sys.stderr)
+
+
+def lines_of(error: KitError | OSError) -> list[str]:
+    """Return what the user is told of an error; nothing of one that is not the user's to mend."""
+    if isinstance(error, KitError):
+        return str(error).splitlines()
+    return [] if error.filename is None else [f"{error.filename}: {error.strerror}"]
+
+
+def _with_json(function: Callable[..., None]) -> Callable[..., None]:
+    """Return the command with the option --json."""
+
+    @functools.wraps(function)
+    def command(*arguments: Any, as_json: bool = False, **keywords: Any) -> None:
+        if not as_json:
+            return function(*arguments, **keywords)
+        with _object_on_stdout():
+            return function(*arguments, **keywords)
+
+    signature = inspect.signature(function)
+    option = inspect.Parameter("as_json", inspect.Parameter.KEYWORD_ONLY, default=False, annotation=AsJson)
+    command.__signature__ = signature.replace(  # type: ignore[attr-defined]  # what typer reads
+        parameters=[*signature.parameters.values(), option]
+    )
+    command.__annotations__ = {**function.__annotations__, "as_json": AsJson}
+    return command
+
+
+@contextmanager
+def _object_on_stdout() -> Iterator[None]:
+    """Send to stderr what is printed meanwhile; at the end print the object of what was given, or went wrong."""
+    given: dict[str, Any] = {}
+    token = _given.set(given)
+    with _stdout_kept_free() as stdout:
+        try:
+            yield
+        except (KitError, OSError) as error:
+            given["error"] = "\n".join(lines_of(error))
+            raise
+        finally:
+            _given.reset(token)
+            _write(given, stdout)
+
+
+def _write(given: dict[str, Any], stdout: TextIO) -> None:
+    """Print the one object; none for a fault of the kit's own, of which there is a traceback on stderr."""
+    from kit.core.jsonable import jsonable  # not at the top: it brings pydantic
+
+    content = jsonable(given["result"]) if "result" in given else {}
+    if given.get("error"):
+        content["error"] = given["error"]
+    if content and prints():
+        import json
+
+        print(json.dumps(content, allow_nan=False), file=stdout, flush=True)
+
+
+@contextmanager
+def _stdout_kept_free() -> Iterator[TextIO]:
+    """Yield the real stdout; meanwhile what this process and those that it starts print there goes to stderr."""
+    stdout = sys.stdout
+    stdout.flush()
+    try:
+        number, errors = stdout.fileno(), sys.stderr.fileno()
+        kept = os.dup(number)
+    except (OSError, ValueError):  # no file: of a test, or a notebook
+        with redirect_stdout(sys.stderr):
+            yield stdout
+        return
+    sys.stderr.flush()
+    os.dup2(errors, number)
+    try:
+        with redirect_stdout(sys.stderr), os.fdopen(os.dup(kept), "w", encoding="utf-8") as free:
+            yield free
+    finally:
+        os.dup2(kept, number)
+        os.close(kept)

@@ -1,0 +1,213 @@
+"""The commands that speak to Kaggle as functions of `kit`: each signs in, does its work and gives one result."""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+from kit.core.errors import KitError, Say, ignore
+from kit.core.paths import OutputDirs
+from kit.kaggle import datasets, download, submissions
+from kit.kaggle.client import Kaggle
+from kit.kaggle.image import MissingRequirement, missing, read_image
+from kit.kaggle.image import refresh as refresh_image
+from kit.kaggle.submissions import LogEntry, SubmissionsOverview
+from kit.kaggle.submit import submit_file, submit_kernel
+from kit.kaggle.wheels import wheels_folder
+
+
+@dataclass(frozen=True)
+class FetchDataResult:
+    """The folder of a competition that was downloaded."""
+
+    folder: Path
+
+
+@dataclass(frozen=True)
+class KernelWheelsResult:
+    """What Kaggle's image lacks, and the wheels that were collected for it."""
+
+    lacking: list[MissingRequirement]
+    wheels: list[Path]
+
+
+@dataclass(frozen=True)
+class KernelImageResult:
+    """What is known of Kaggle's image.
+
+    Attributes
+    ----------
+    as_of : str
+        The month of the lists it was read from, like "2026-08".
+    python : str
+        Its Python, like "3.12".
+    lacking : list of MissingRequirement
+        What it lacks of requirements.txt.
+    changes : list of str or None
+        What newer lists have changed; None where none were given.
+    """
+
+    as_of: str
+    python: str
+    lacking: list[MissingRequirement]
+    changes: list[str] | None
+
+
+@dataclass(frozen=True)
+class KernelWeightsResult:
+    """The weight file, and the folder of the dataset or model that holds it."""
+
+    file: Path
+    folder: Path
+    ref: str
+
+
+@dataclass(frozen=True)
+class KernelUploadResult:
+    """The dataset that is READY, as owner/slug."""
+
+    dataset: str
+
+
+def fetch_data(slug: str, folder: str | Path | None = None, *, say: Say = ignore) -> FetchDataResult:
+    """Download a competition from Kaggle and unpack it.
+
+    Parameters, errors and what happens where it is interrupted are those of `kit.kaggle.download.fetch_data`.
+    """
+    return FetchDataResult(download.fetch_data(slug, Kaggle(say), folder, say))
+
+
+def submit(
+    file: str | Path | None = None,
+    *,
+    kernel: str | Path | None = None,
+    config: str | Path | None = None,
+    message: str = "",
+    again: bool = False,
+    output: str | Path = ".",
+    say: Say = ignore,
+) -> LogEntry:
+    """Hand in a submission file, or what an infer kernel made, and wait for the score.
+
+    Parameters
+    ----------
+    file : path, optional
+        Of submissions/, see `kit.kaggle.submit.submit_file`.
+    kernel : path, optional
+        The folder of an infer kernel instead, see `kit.kaggle.submit.submit_kernel`.
+    config, message, again, output, say
+        As there.
+
+    Returns
+    -------
+    LogEntry
+        The row of submissions/log.csv, with the score.
+
+    Raises
+    ------
+    KitError
+        Where both are given or neither, and as there.
+    """
+    if file is not None and kernel is None:
+        return submit_file(file, Kaggle(say), config=config, message=message, again=again, output=output, say=say)
+    if kernel is not None and file is None:
+        return submit_kernel(kernel, Kaggle(say), message=message, again=again, output=output, say=say)
+    raise KitError("give a submission FILE, or --kernel DIR for a code competition")
+
+
+def list_submissions(
+    competition: str | None = None, *, refresh: bool = False, output: str | Path = ".", say: Say = ignore
+) -> SubmissionsOverview:
+    """Return what was handed in, and whether CV orders it as the public score does.
+
+    Parameters
+    ----------
+    competition : str, optional
+        Kaggle's name of it: those to this one alone.
+    refresh : bool
+        Ask Kaggle first for scores that came later.
+    output : path
+        Holds submissions/.
+    say : callable
+        Takes a line about what has changed.
+
+    Raises
+    ------
+    KitError
+        Where nothing was handed in to that competition.
+    """
+    dirs = OutputDirs.at(output)
+    if refresh and submissions.overview(dirs, competition).rows:
+        say(f"{len(submissions.refresh(dirs, Kaggle(say), competition))} rows have changed")
+    return submissions.overview(dirs, competition)
+
+
+def collect_wheels(
+    folder: str | Path, dataset: str, requirements: str | Path = "requirements.txt", *, say: Say = ignore
+) -> KernelWheelsResult:
+    """Collect the wheels of what Kaggle's image lacks into a dataset's folder; none where it lacks nothing.
+
+    Parameters
+    ----------
+    folder : path
+        Becomes the dataset's: kernels/datasets/NAME.
+    dataset : str
+        OWNER/SLUG.
+    requirements : path
+        What the kernels need.
+    say : callable
+        Takes lines about what happens.
+    """
+    from kit.kaggle.kernel.build import TEMPLATES
+
+    image = read_image(TEMPLATES / "image.txt")
+    lacking = missing(Path(requirements), image)
+    for each in lacking:
+        say(f"{each.requirement}: {each.reason}")
+    if not lacking:
+        return KernelWheelsResult([], [])
+    title = dataset.rpartition("/")[2].replace("-", " ")
+    return KernelWheelsResult(lacking, wheels_folder(lacking, image, Path(folder), dataset, title, say))
+
+
+def place_weights(file: str | Path, to: str, folder: str | Path | None = None) -> KernelWeightsResult:
+    """Put a weight file into a dataset's or a model's folder, with its metadata.
+
+    Parameters
+    ----------
+    file : path
+        A .safetensors, .pth, .pt or .bin file.
+    to : str
+        OWNER/SLUG of a dataset, or OWNER/MODEL/FRAMEWORK/VARIATION.
+    folder : path, optional
+        Left out: kernels/datasets/SLUG.
+    """
+    name = to.split("/")[1] if "/" in to else to
+    target = Path(folder) if folder else Path("kernels/datasets") / name
+    placed = datasets.weights_folder(Path(file), target, to, name.replace("-", " "))
+    return KernelWeightsResult(placed, target, to)
+
+
+def upload_dataset(folder: str | Path, notes: str = "", *, say: Say = ignore) -> KernelUploadResult:
+    """Make a folder a private dataset on Kaggle, or a new version of it, and wait until it is READY."""
+    return KernelUploadResult(datasets.upload(folder, Kaggle(say), notes, say))
+
+
+def kaggle_image(published: Sequence[str | Path] = (), as_of: str | None = None) -> KernelImageResult:
+    """Say what Kaggle's image lacks of requirements.txt; with lists of it, bring kernels/image.txt up to date.
+
+    Parameters
+    ----------
+    published : sequence of path
+        `pip freeze` of the image, Kaggle's kaggle_requirements.txt.
+    as_of : str, optional
+        YYYY-MM, when they were published.
+    """
+    from kit.kaggle.kernel.build import TEMPLATES
+
+    table, requirements, changes = TEMPLATES / "image.txt", TEMPLATES.parent / "requirements.txt", None
+    if published:
+        if as_of is None:
+            raise KitError("--as-of YYYY-MM: say when the lists were published")
+        changes = refresh_image(table, [Path(file) for file in published], requirements, as_of)
+    image = read_image(table)
+    return KernelImageResult(image.as_of, image.python, missing(requirements, image), changes)
