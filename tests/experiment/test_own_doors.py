@@ -15,6 +15,7 @@ from support.commands import kit_here
 from support.trainings import Killed, kill_at, outcome, trainer_of
 
 from kit import load_experiment
+from kit.competition.config import CompetitionConfig
 from kit.core.runs import ExperimentDir
 from kit.experiment.config import validate
 from kit.experiment.fingerprint import config_digest, stored_experiment
@@ -127,6 +128,19 @@ def test_compare_and_report_and_predict_go_by_it(kit, home, arrays):
     code, _, errors = kit("predict", "--submission", str(home / "out/again.csv"))  # of a policy with own code
     assert code == 0, errors
     assert (home / "out/again.csv").read_text() == (home / "out/submissions/tiny.csv").read_text()
+
+
+def test_a_blend_is_scored_by_it(kit, home, arrays, monkeypatch, capsys):
+    code, _, errors = kit_here(
+        *(monkeypatch, capsys, "blend", "tiny", "tiny/ours", "--name", "both", "--output", str(home / "out"))
+    )
+    assert code == 0, errors
+    (record,) = (home / "out").rglob("blend.json")
+    blend = json.loads(record.read_text())
+    assert (blend["metric"], blend["scoring"]["metric"]) == ("worst", scores_of(home)["scoring"]["metric"])
+    assert blend["members"][0]["oof"] == scores_of(home)["oof"]
+    reader = CompetitionConfig.model_validate(blend["competition"]).tables  # as `kit submit` reads it, from here
+    assert len(reader.function(arrays / "test.parquet")) == 6
 
 
 def test_another_metric_scores_anew_and_trains_nothing(kit, home, arrays):

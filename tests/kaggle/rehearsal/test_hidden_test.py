@@ -37,6 +37,14 @@ def original(tmp_path) -> Path:
     return write_competition(tmp_path / "colours", rows=12, test_rows=6, side=4)
 
 
+def test_tables_that_own_code_reads_cannot_be_written(original, tmp_path):
+    said = refusal_of(write_variant, config_of(original, tables="pandas:read_csv"), tmp_path / "copy", "3")
+    assert said == (
+        "--test-rows: tables of another size are written as CSV files, which pandas:read_csv may not read; "
+        "rehearse with the test set as it is"
+    )
+
+
 def rename(folder: Path, names: dict[str, str], suffix: str = ".png") -> None:
     """Gives test rows other ids, in the tables and to the images."""
     for table in ("test.csv", "sample_submission.csv"):
