@@ -54,7 +54,8 @@ def bootstrap(
 
     It tells what other rows would give with the same models: not what other training rows or seeds would. Efron &
     Tibshirani 1993, An Introduction to the Bootstrap, chapter 13. Memory, beside what is given: 12 bytes a label,
-    true, predicted or hit, and a copy of the truth for a while.
+    true, predicted or hit, and a copy of the truth for a while. A metric of the user's own is called for each
+    resample and policy: 2000 calls a policy, of a millisecond each, take two seconds.
 
     Parameters
     ----------
@@ -78,7 +79,7 @@ def bootstrap(
     _check_rows(truth, predicted, groups)
     units = np.arange(len(truth)) if groups is None else np.unique(groups, return_inverse=True)[1].ravel()
     number = int(units.max()) + 1
-    tables = _Tables(truth, predicted, units, config)
+    tables = (_Resamples if config.metric else _Tables)(truth, predicted, units, config)
     generator = np.random.default_rng(seed)
     scores = {name: np.empty(resamples) for name in predicted}
     chunk = max(_CELLS // number, 1)
@@ -139,6 +140,24 @@ class _Tables:
             )
             for name, chosen in self.chosen.items()
         }
+
+
+class _Resamples:
+    """The labels themselves, for a metric of the user's own, of which no counts are known."""
+
+    def __init__(
+        self, truth: np.ndarray, predicted: Mapping[str, np.ndarray], units: np.ndarray, config: ScoringConfig
+    ) -> None:
+        self.truth, self.predicted, self.units, self.config = truth, predicted, units, config
+
+    def scores(self, weights: np.ndarray) -> dict[str, np.ndarray]:
+        """weights float [units, resamples], how often each unit was drawn → each one's score [resamples]."""
+        made = {name: np.empty(weights.shape[1]) for name in self.predicted}
+        for place, times in enumerate(weights.T.astype(np.int64)):
+            rows = np.repeat(np.arange(len(self.truth)), times[self.units])
+            for name, labels in self.predicted.items():
+                made[name][place] = score(self.truth[rows], labels[rows], self.config)
+        return made
 
 
 def _score_of_counts(

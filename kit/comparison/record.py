@@ -230,7 +230,7 @@ def content_of(
         "power": POWER,
         "margin": config.margin,
         "ratio": float(np.mean(list(ratio.values()))),
-        "scoring": experiment.scoring.canonical(),
+        "scoring": experiment.scoring.identity(),
         "missing": list(missing),
         "headline": _headline(compared, baseline_of(experiment), experiment.scoring.title),
         "views": compared,

@@ -1,10 +1,14 @@
 """The `competition` and `folds` sections of the config."""
 
 import re
+from collections.abc import Callable
+from functools import cached_property
+from pathlib import Path
 from typing import Annotated, Any, ClassVar, Literal, Self
 
 from pydantic import AfterValidator, BeforeValidator, Discriminator, Field, Tag, field_validator, model_validator
 
+from kit.core.named import OwnOptions
 from kit.core.settings import ConfigSection
 
 
@@ -65,6 +69,19 @@ class NamesConfig(ConfigSection):
     name: Text
 
 
+class TablesConfig(OwnOptions):
+    """A reader of the user's own: a function of a table's path and of the options beside its name.
+
+    It gives a pandas DataFrame, whose columns count and whose index does not; or it is a class that is made with
+    the options and whose objects are such a function.
+    """
+
+    @cached_property
+    def function(self) -> Callable[[Path], Any]:
+        """What is called; KitError where it cannot be loaded or does not take its options."""
+        return self.code.bind(self.options, ("path",))
+
+
 def _kind_of_names(names: Any) -> str:
     from_a_table = isinstance(names, NamesConfig) or (isinstance(names, dict) and "table" in names)
     return "NamesConfig" if from_a_table else "mapping"
@@ -95,6 +112,9 @@ class CompetitionConfig(ConfigSection):
         test: null takes the test ids from the sample submission.
     sample_submission
         Tells the columns, ids and order of a submission.
+    tables
+        The user's own reader of the competition's tables (train, test, sample_submission, names), like
+        "mine.py:read" or {name: "mine.py:read", sheet: 2}; left out: they are CSV files. Submissions are CSV.
     id
         Column of the tables; null: they have none, and rows count from 1.
     label
@@ -126,6 +146,7 @@ class CompetitionConfig(ConfigSection):
             *("names", "submission", "submit_names", "ordered"),
         }
     )
+    later: ClassVar[frozenset[str]] = frozenset({"tables"})
 
     slug: Slug | None = None
     path: str = ""
@@ -133,6 +154,7 @@ class CompetitionConfig(ConfigSection):
     train: str | None = "train.csv"
     test: str | None = "test.csv"
     sample_submission: str = "sample_submission.csv"
+    tables: TablesConfig | None = None
     id: Text | None = "id"
     label: Text | Annotated[tuple[Text, ...], Field(min_length=2)] = "label"
     separator: Annotated[str, Field(min_length=1)] | None = None
@@ -173,9 +195,20 @@ class CompetitionConfig(ConfigSection):
                 "train: null reads labels from a folder a class, so it needs an id, one label, and one template "
                 "like train/{label}/{id}"
             )
+        if self.tables and any(
+            isinstance(images, PixelsConfig) for images in (self.train_images, self.test_images)
+        ):
+            raise ValueError("tables: images whose pixels stand in a table need CSV files; leave tables out")
         if self.submit_names and self.names is None:
             raise ValueError("submit_names: there are no names; give competition.names")
         return self
+
+    def record(self, exclude_defaults: bool = False) -> dict[str, Any]:
+        """Return plain values for a file; own code in them is relative to where the command runs, as `path` is."""
+        content = self.model_dump(mode="json", exclude_defaults=exclude_defaults)
+        if self.tables:
+            content["tables"] |= {"name": self.tables.code.seen_from(Path())}
+        return content
 
     @property
     def id_column(self) -> str:

@@ -175,7 +175,7 @@ def class_names(folder: Path, config: CompetitionConfig, classes: tuple[str, ...
     stated = config.names or {}
     if isinstance(stated, NamesConfig):
         path = inside(folder, stated.table, "competition.names.table")
-        table = read_table(path, "competition.names.table")
+        table = read_table(path, "competition.names.table", reader=config.tables)
         keys = {"competition.names.label": stated.label, "competition.names.name": stated.name}
         need_columns(table, keys, path)
         need_unique(table[stated.label], f"competition.names: {path}")
@@ -250,7 +250,7 @@ def _table(path: Path, config: CompetitionConfig, images: Images, key: str) -> p
     """A table without its pixels, with row numbers as ids where it has no column of them."""
     pixels = pixel_columns(path, images, f"{key}_images") if path.is_file() else []
     # One column of pixels tells how many rows there are where nothing else does.
-    table = read_table(path, key, without=pixels[1:])
+    table = read_table(path, key, pixels[1:], config.tables)
     if config.id is None:
         if config.id_column in table.columns:
             raise KitError(f"competition.id: is null, but {path} has a column {config.id_column!r}; name it")
@@ -365,7 +365,7 @@ def _test_set(folder: Path, config: CompetitionConfig) -> TestSet:
 def _sample(folder: Path, config: CompetitionConfig) -> pd.DataFrame:
     """The sample submission as text."""
     path = inside(folder, config.sample_submission, "competition.sample_submission")
-    sample = read_table(path, "competition.sample_submission")
+    sample = read_table(path, "competition.sample_submission", reader=config.tables)
     need_unique(sample[id_column_of(list(sample.columns), config.id)], f"competition.sample_submission: {path}")
     return sample
 

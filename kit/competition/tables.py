@@ -1,19 +1,25 @@
-"""Reading CSV tables as Kaggle gives them, every cell as the text that stands there."""
+"""Reading tables as Kaggle gives them, or with a reader of the user's own, every cell as text."""
 
 import csv
 import warnings
 from collections.abc import Sequence
+from datetime import datetime, time
+from decimal import Decimal
+from numbers import Integral, Real
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import pandas as pd
 
+from kit.competition.config import TablesConfig
 from kit.core.errors import KitError, some
 from kit.core.files import first_overlong_line
 
 
-def read_table(path: Path, key: str, without: Sequence[str] = ()) -> pd.DataFrame:
+def read_table(
+    path: Path, key: str, without: Sequence[str] = (), reader: TablesConfig | None = None
+) -> pd.DataFrame:
     """Read a CSV file with every cell as text, so that the ids 007 and 7 differ and a label NA is a label.
 
     Parameters
@@ -24,6 +30,9 @@ def read_table(path: Path, key: str, without: Sequence[str] = ()) -> pd.DataFram
         The place in the config that names it, for messages.
     without : sequence of str
         Columns to leave out.
+    reader : TablesConfig, optional
+        The user's own, which reads the file. Its numbers become text as a CSV file has them, 3.0 as 3, dates
+        without a time of day as 2024-05-31; what is missing is an empty cell.
 
     Returns
     -------
@@ -35,6 +44,9 @@ def read_table(path: Path, key: str, without: Sequence[str] = ()) -> pd.DataFram
     KitError
         Where the file is no such table.
     """
+    if reader:
+        table = _read_own(path, key, reader)
+        return table.drop(columns=[name for name in without if name in table])
     left_out = set(without)
     columns = (lambda name: name not in left_out) if left_out else None
     table = _read(path, key, usecols=columns).fillna("")  # of short lines
@@ -43,16 +55,17 @@ def read_table(path: Path, key: str, without: Sequence[str] = ()) -> pd.DataFram
     return table
 
 
-def column_names(path: Path, key: str) -> list[str]:
-    """Return the column names of a CSV file; `key` is the place in the config that names it."""
+def column_names(path: Path, key: str, reader: TablesConfig | None = None) -> list[str]:
+    """Return the column names of a table; `key` is the place in the config that names it."""
+    if reader:
+        return list(_read_own(path, key, reader).columns)
     return list(_read(path, key, nrows=0).columns)
 
 
 def _read(path: Path, key: str, **options: Any) -> pd.DataFrame:
     if path.is_dir():
         raise KitError(f"{key}: {path} is a folder; give a CSV file")
-    if not path.is_file():
-        raise KitError(f"{key}: {path} does not exist{_siblings(path)}")
+    _need_there(path, key)
     try:
         with warnings.catch_warnings():
             warnings.simplefilter("error", pd.errors.ParserWarning)  # it cuts a first line that is too long
@@ -66,6 +79,61 @@ def _read(path: Path, key: str, **options: Any) -> pd.DataFrame:
         raise KitError(f"{key}: {path} is empty; a table needs at least a line of column names") from None
     except (pd.errors.ParserError, UnicodeDecodeError) as error:
         raise KitError(f"{key}: {path} is not a CSV table in UTF-8: {' '.join(str(error).split())}") from error
+
+
+def _need_there(path: Path, key: str) -> None:
+    if not path.exists():
+        raise KitError(f"{key}: {path} does not exist{_siblings(path)}")
+
+
+def _read_own(path: Path, key: str, reader: TablesConfig) -> pd.DataFrame:
+    """Return what the user's reader gives, every cell as text."""
+    _need_there(path, key)
+    try:
+        function = reader.function
+    except KitError as error:
+        raise KitError(f"competition.tables: {error}") from error
+    place = f"{key}: {path}"
+    try:
+        table = reader.code.call(function, path)
+    except KitError as error:
+        raise KitError(f"{place}: {error}") from error
+    if not isinstance(table, pd.DataFrame):
+        raise KitError(f"{place}: {reader.name} gives {type(table).__name__}; a pandas DataFrame is needed")
+    if isinstance(table.columns, pd.MultiIndex):
+        raise KitError(f"{place}: {reader.name} gives columns of several levels; one name a column is needed")
+    names = [str(name) for name in table.columns]
+    if twice := sorted({name for name in names if names.count(name) > 1}):
+        raise KitError(f"{place}: {reader.name} gives the column {twice[0]!r} more than once")
+    place = f"{place}: {reader.name} gives in column"
+    columns = {name: _as_text(table.iloc[:, at], f"{place} {name!r}") for at, name in enumerate(names)}
+    return pd.DataFrame(columns, index=range(len(table)), columns=names, dtype=str)
+
+
+def _as_text(column: pd.Series, place: str) -> list[str]:
+    """Return the cells as a CSV file has them; dates show their time of day where any of them has one."""
+    cells = [None if _is_missing(cell) else cell for cell in column.array]
+    days = all(cell.time() == time() for cell in cells if isinstance(cell, datetime))
+    made = []
+    for row, cell in enumerate(cells):
+        if cell is None:
+            made.append("")
+        elif isinstance(cell, str | bool | np.bool_ | Integral | Decimal):
+            made.append(str(cell))
+        elif isinstance(cell, Real):
+            whole = float(cell).is_integer() and abs(float(cell)) < 2**53
+            made.append(str(int(float(cell))) if whole else str(cell))
+        elif isinstance(cell, datetime):
+            made.append(str(cell.date() if days else cell))
+        elif hasattr(cell, "isoformat"):  # a date, or a time of day
+            made.append(cell.isoformat())
+        else:
+            raise KitError(f"{place}, row {row + 1}, {type(cell).__name__}; text, numbers or dates are needed")
+    return made
+
+
+def _is_missing(cell: Any) -> bool:
+    return cell is None or cell is pd.NA or cell is pd.NaT or (isinstance(cell, Real) and cell != cell)
 
 
 def _first_overlong_line(path: Path, key: str) -> int | None:

@@ -8,7 +8,14 @@ from collections.abc import Iterable, Iterator
 from pathlib import Path
 from typing import Any, ClassVar, Self
 
-from pydantic import ConfigDict, GetCoreSchemaHandler, PrivateAttr, ValidationInfo, model_validator
+from pydantic import (
+    ConfigDict,
+    GetCoreSchemaHandler,
+    PrivateAttr,
+    ValidationInfo,
+    field_validator,
+    model_validator,
+)
 from pydantic_core import CoreSchema, core_schema
 
 from kit.core.own_code import OwnCode, is_reference
@@ -68,7 +75,7 @@ class RefersToCode(FrozenOptions):
 
     @model_validator(mode="after")
     def _relative_to_the_config(self, info: ValidationInfo) -> Self:
-        if any(True for _ in self.references()):
+        if self._folder is None and any(True for _ in self.references()):  # else made before, elsewhere
             self._folder = Path((info.context or {}).get("folder", "."))
         return self
 
@@ -97,6 +104,18 @@ class OwnOptions(RefersToCode):
     code_keys = ("name",)
     name: str
 
+    @model_validator(mode="before")
+    @classmethod
+    def _name_alone(cls, content: Any) -> Any:
+        return {"name": content} if isinstance(content, str) else content
+
+    @field_validator("name")
+    @classmethod
+    def _of_own_code(cls, name: str) -> str:
+        if not is_reference(name):
+            raise ValueError("expected code of your own, file.py:name or package.module:name")
+        return name
+
     @property
     def options(self) -> dict[str, Any]:
         """The options beside the name."""
@@ -106,6 +125,12 @@ class OwnOptions(RefersToCode):
     def code(self) -> OwnCode:
         """The user's function or class."""
         return OwnCode(self.name, self._folder or Path())
+
+    def __getstate__(self) -> dict[Any, Any]:
+        """Leave out what was loaded: another process loads it by its name."""
+        state = super().__getstate__()
+        fields = type(self).model_fields
+        return state | {"__dict__": {key: value for key, value in state["__dict__"].items() if key in fields}}
 
 
 def own_code_of(section: Any, place: str = "") -> Iterator[tuple[str, OwnCode]]:

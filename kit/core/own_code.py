@@ -9,10 +9,12 @@ import hashlib
 import importlib
 import importlib.util
 import inspect
+import os
 import re
 import sys
 import traceback
 from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
 from types import ModuleType
@@ -70,6 +72,35 @@ class OwnCode:
             Where a file is not there or is no Python.
         """
         return {} if self.file is None else dict(_with_imports(self.file, self.reference))
+
+    def digest(self) -> str:
+        """Return 16 digits of the SHA-256 of the file and of what it imports beside it.
+
+        Of a module that Python finds by itself it is of the file that defines the function or class.
+
+        Raises
+        ------
+        KitError
+            Where it is not there.
+        """
+        whole = hashlib.sha256()
+        if self.file is None:
+            with suppress(OSError, TypeError):  # of C
+                whole.update(Path(inspect.getsourcefile(self.load()) or "").read_bytes())
+            return whole.hexdigest()[:16]
+        files = self.files()
+        first = next(iter(files))
+        for path, content in sorted(files.items()):
+            name = path.relative_to(first.parent).as_posix().encode()
+            whole.update(hashlib.sha256(name).digest() + hashlib.sha256(as_on_linux(content)).digest())
+        return whole.hexdigest()[:16]
+
+    def seen_from(self, folder: Path) -> str:
+        """Return the reference as a config in another folder has it."""
+        if self.file is None:
+            return self.reference
+        path = os.path.relpath(self.file.resolve(), folder.resolve())
+        return f"{Path(path).as_posix()}:{self.name}"
 
     def sentence(self) -> str:
         """Return the first sentence of its docstring without running anything; "" where there is none."""
@@ -185,15 +216,27 @@ class OwnCode:
         text = f"{type(error).__name__}: {' '.join(str(error).split())}"[:300]
         if isinstance(error, SyntaxError) and error.filename:
             return f"{_shown(Path(error.filename), self.folder)}:{error.lineno}: {text}"
-        own = {str(path) for path in self._known_files()}
-        frames = [frame for frame in traceback.extract_tb(error.__traceback__) if frame.filename in own]
+        frames = self._frames(error)
         return f"{_shown(Path(frames[-1].filename), self.folder)}:{frames[-1].lineno}: {text}" if frames else text
+
+    def raised(self, error: BaseException) -> bool:
+        """Tell whether one of its files was running when this was raised."""
+        return bool(self._frames(error))
+
+    def _frames(self, error: BaseException) -> list[traceback.FrameSummary]:
+        own = {str(path) for path in self._known_files()}
+        return [frame for frame in traceback.extract_tb(error.__traceback__) if frame.filename in own]
 
     def _known_files(self) -> list[Path]:
         try:
             return list(self.files())
         except KitError:
             return [self.file] if self.file else []
+
+
+def as_on_linux(content: bytes) -> bytes:
+    """Return a text's bytes with line ends as Linux has them."""
+    return content.replace(b"\r\n", b"\n")
 
 
 def _with_imports(file: Path, reference: str) -> Iterator[tuple[Path, bytes]]:

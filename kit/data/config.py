@@ -1,15 +1,33 @@
 """The `data` section of the config: how images are read, kept and augmented."""
 
+from collections.abc import Callable, Iterator
+from functools import cached_property
+from pathlib import Path
 from typing import Annotated, Any, ClassVar, Literal
 
 from pydantic import Field, ValidationInfo, field_validator
 
+from kit.core.named import OwnOptions, RefersToCode
+from kit.core.own_code import is_reference
 from kit.core.settings import ConfigSection
 
 Preset = Literal["none", "light", "medium", "heavy"]
 
 
-class DataConfig(ConfigSection):
+class DecoderConfig(OwnOptions):
+    """A decoder of the user's own: a function of an image's path and of the options beside its name.
+
+    It gives a PIL image, or an array uint8 [height, width] or [height, width, channels]; or it is a class that is
+    made with the options and whose objects are such a function.
+    """
+
+    @cached_property
+    def function(self) -> Callable[[Path], Any]:
+        """What is called; KitError where it cannot be loaded or does not take its options."""
+        return self.code.bind(self.options, ("path",))
+
+
+class DataConfig(RefersToCode, ConfigSection):
     """How an image file becomes the network's input.
 
     Attributes
@@ -28,7 +46,11 @@ class DataConfig(ConfigSection):
     mean, std
         Per channel, for pixels from 0 to 1; left out: those of the timm model.
     augment
-        none, light, medium, heavy, or a list of albumentations: [{HorizontalFlip: {p: 0.5}}].
+        none, light, medium, heavy, or a list of albumentations and of the user's own: [{HorizontalFlip: {p:
+        0.5}}, {"mine.py:add_noise": {p: 0.5}}].
+    decoder
+        The user's own, which reads image files, like "mine.py:read_dicom" or {name: "mine.py:read_dicom", window:
+        lung}; left out: PIL does.
     cache
         Whether images are decoded once into a file of raw pixels: `auto` where it fits, true or false.
     cache_gb
@@ -38,6 +60,7 @@ class DataConfig(ConfigSection):
     """
 
     incidental: ClassVar[frozenset[str]] = frozenset({"cache", "cache_gb", "workers"})
+    later: ClassVar[frozenset[str]] = frozenset({"decoder"})
 
     size: Annotated[int, Field(ge=8, le=4096)] = 224
     channels: Annotated[int, Field(ge=1, le=32)] = 3
@@ -47,6 +70,7 @@ class DataConfig(ConfigSection):
     mean: tuple[float, ...] | None = None
     std: tuple[Annotated[float, Field(gt=0)], ...] | None = None
     augment: Preset | list[str | dict[str, dict[str, Any]]] = "light"
+    decoder: DecoderConfig | None = None
     cache: Literal["auto"] | bool = "auto"
     cache_gb: Annotated[float, Field(gt=0)] = 20.0
     workers: Literal["auto"] | Annotated[int, Field(ge=0, le=64)] = "auto"
@@ -65,6 +89,13 @@ class DataConfig(ConfigSection):
         if info.data.get("size", 0) / crop_pct > 8192:
             raise ValueError("images would be kept at more than 8192 pixels (size / crop_pct)")
         return crop_pct
+
+    def references(self) -> Iterator[tuple[str, str]]:
+        """Yield each place in `augment` that names own code, with the name."""
+        for place, step in enumerate(() if isinstance(self.augment, str) else self.augment):
+            for name in [step] if isinstance(step, str) else step:
+                if is_reference(name):
+                    yield f"augment[{place}]", name
 
     @property
     def stored_size(self) -> int:

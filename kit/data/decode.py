@@ -5,13 +5,15 @@ import threading
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from functools import lru_cache
-from typing import TYPE_CHECKING
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 from PIL import Image, ImageOps
 
+from kit.core.errors import KitError
 from kit.core.files import first_overlong_line
-from kit.data.config import DataConfig
+from kit.data.config import DataConfig, DecoderConfig
 from kit.data.sources import Channels, PixelRow, PixelTable, Source
 
 if TYPE_CHECKING:
@@ -36,25 +38,44 @@ class Decoder:
         Of the pixels; an image in several files has to have as many.
     resize, interpolation
         As in `DataConfig`.
+    own
+        The user's own decoder, which reads the files; None: PIL does.
     """
 
     side: int
     channels: int
     resize: str
     interpolation: str
+    own: DecoderConfig | None = None
 
     version = 2  # to be raised when the same file would give other pixels: the cache depends on it
 
     @classmethod
     def of(cls, config: DataConfig) -> "Decoder":
-        """Return the decoder that the config asks for."""
-        return cls(config.stored_size, config.channels, config.resize, config.interpolation)
+        """Return the decoder that the config asks for; KitError where one of the user's own cannot be loaded."""
+        load_decoder(config.decoder)
+        return cls(config.stored_size, config.channels, config.resize, config.interpolation, config.decoder)
+
+    def settings(self) -> dict[str, Any]:
+        """Return all that decides the pixels of a file, as plain values: for caches."""
+        stated = {name: value for name, value in vars(self).items() if name != "own"}
+        return stated | ({"own": identity_of(self.own)} if self.own else {})
 
     def __call__(self, source: Source) -> np.ndarray:
         """Decode one image; raises DecodeError where that cannot be done."""
         if isinstance(source, Channels):
-            return self._stacked(_channels(source, reduce_to=2 * self.side))
-        image = open_image(source, reduce_to=2 * self.side)
+            return self._stacked(_channels(source, 2 * self.side, self.own))
+        if self.own and isinstance(source, Path):
+            pixels = _read_own(self.own, source)
+            if isinstance(pixels, np.ndarray) and pixels.shape[2] == self.channels:
+                return self._stacked([Image.fromarray(channel) for channel in np.moveaxis(pixels, 2, 0)])
+            if isinstance(pixels, np.ndarray) and pixels.shape[2] not in MODES:
+                raise DecodeError(
+                    f"{self.own.name} gives {pixels.shape[2]} channels, but data.channels is {self.channels}"
+                )
+            image = _as_image(pixels)
+        else:
+            image = open_image(source, reduce_to=2 * self.side)
         if self.channels not in MODES:
             return self._stacked([image.convert("L")] * self.channels)
         return self._pixels(image.convert(MODES[self.channels]))
@@ -75,7 +96,42 @@ class Decoder:
         return image if image.size == square else image.resize(square, method)
 
 
-def open_image(source: Source, reduce_to: int | None = None) -> Image.Image:
+def try_decoder(config: DataConfig, source: Source) -> None:
+    """Decode an image with the decoder of the user's own, where there is one, before all of them are.
+
+    Raises
+    ------
+    KitError
+        Where it cannot be loaded, gives no pixels of this image, or others the second time.
+    """
+    if config.decoder is None:
+        return
+    decoder = Decoder.of(config)
+    try:
+        first, second = decoder(source), decoder(source)
+    except DecodeError as error:
+        raise KitError(f"data.decoder: {source}: {error}") from error
+    if not np.array_equal(first, second):
+        raise KitError(
+            f"data.decoder: {config.decoder.name} gives other pixels of {source} the second time, so that no "
+            "training could be repeated; random changes belong in data.augment"
+        )
+
+
+def load_decoder(own: DecoderConfig | None) -> None:
+    """Load the user's own decoder, before threads ask for it; KitError with its place in the config."""
+    try:
+        _ = own and own.function
+    except KitError as error:
+        raise KitError(f"data.decoder: {error}") from error
+
+
+def identity_of(own: DecoderConfig) -> dict[str, Any]:
+    """Return what tells a decoder of the user's own from any other: its name, its options, its code's digest."""
+    return own.canonical() | {"code": own.code.digest()}
+
+
+def open_image(source: Source, reduce_to: int | None = None, own: DecoderConfig | None = None) -> Image.Image:
     """Read a whole image, upright, with 8 bits a channel and in the mode of its file.
 
     Parameters
@@ -84,6 +140,9 @@ def open_image(source: Source, reduce_to: int | None = None) -> Image.Image:
         Of several files that are channels, the mean is read.
     reduce_to : int, optional
         A large JPEG may be decoded at a fraction of its size, not below so many pixels a side.
+    own : DecoderConfig, optional
+        The user's own decoder, which reads the files. Of what is neither grey nor colour, the mean of the channels
+        is taken.
 
     Raises
     ------
@@ -94,19 +153,54 @@ def open_image(source: Source, reduce_to: int | None = None) -> Image.Image:
         if isinstance(source, PixelRow):
             return _image_of(source)
         if isinstance(source, Channels):
-            grey = [np.asarray(channel, dtype=np.uint16) for channel in _channels(source, reduce_to)]
-            return Image.fromarray((np.sum(grey, axis=0, dtype=np.uint16) // len(grey)).astype(np.uint8))
+            grey = [np.asarray(channel) for channel in _channels(source, reduce_to, own)]
+            return _mean_of(np.stack(grey, axis=2))
+        if own:
+            return _as_image(_read_own(own, source))
         with Image.open(source) as image:
             if reduce_to:
                 image.draft(None, (reduce_to, reduce_to))
             return _eight_bit(ImageOps.exif_transpose(image))
-    except DecodeError:
+    except (DecodeError, KitError):
         raise
     except Exception as error:  # PIL's plugins raise what they like on a broken file
         raise DecodeError(_reason(error)) from error
 
 
-def _channels(source: Channels, reduce_to: int | None) -> list[Image.Image]:
+def _read_own(own: DecoderConfig, path: Path) -> Image.Image | np.ndarray:
+    """Return what the user's decoder gives: an image, upright, of 8 bits; or uint8 [height, width, channels]."""
+    function = own.function
+    try:
+        made = function(path)
+    except Exception as error:
+        raise DecodeError(f"{own.name}: {own.code.fault(error)}") from error
+    if isinstance(made, Image.Image):
+        return _eight_bit(ImageOps.exif_transpose(made))
+    if isinstance(made, np.ndarray) and made.dtype == np.uint8 and made.ndim in (2, 3) and made.size:
+        return made.reshape(*made.shape[:2], -1)
+    found = f"{made.dtype} {list(made.shape)}" if isinstance(made, np.ndarray) else type(made).__name__
+    raise DecodeError(
+        f"{own.name} gives {found}; uint8 from 0 to 255, [height, width] or [height, width, channels], or a PIL "
+        "image is needed"
+    )
+
+
+def _as_image(pixels: Image.Image | np.ndarray) -> Image.Image:
+    """Return an image of pixels [height, width, channels]; the mean where they are neither grey nor colour."""
+    if isinstance(pixels, Image.Image):
+        return pixels
+    if pixels.shape[2] not in MODES:
+        return _mean_of(pixels)
+    return Image.fromarray(pixels[:, :, 0] if pixels.shape[2] == 1 else pixels)
+
+
+def _mean_of(channels: np.ndarray) -> Image.Image:
+    """Return the mean of grey channels, uint8 [height, width, channels], rounded down."""
+    total = channels.sum(axis=2, dtype=np.uint32)
+    return Image.fromarray((total // channels.shape[2]).astype(np.uint8))
+
+
+def _channels(source: Channels, reduce_to: int | None, own: DecoderConfig | None) -> list[Image.Image]:
     """Read the channels of an image, grey; DecodeError where they are of different sizes.
 
     Channels that are stored as coloured files (a green one for the green channel) have all in one colour, of which
@@ -114,7 +208,7 @@ def _channels(source: Channels, reduce_to: int | None) -> list[Image.Image]:
     """
     channels = []
     for file in source.files:
-        image = open_image(file, reduce_to)
+        image = open_image(file, reduce_to, own)
         if image.mode != "L":
             image = Image.fromarray(np.asarray(image.convert("RGB")).max(axis=2))
         channels.append(image)

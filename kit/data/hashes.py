@@ -1,5 +1,6 @@
 """Hashes of images, to find those that are the same or nearly so; with each image's size and kind."""
 
+import json
 from collections.abc import Sequence
 from dataclasses import dataclass, fields
 from hashlib import blake2b, sha256
@@ -10,7 +11,8 @@ import numpy as np
 from PIL import Image
 
 from kit.core.files import atomic
-from kit.data.decode import DecodeError, open_image
+from kit.data.config import DecoderConfig
+from kit.data.decode import DecodeError, identity_of, load_decoder, open_image
 from kit.data.images import Report, map_in_threads
 from kit.data.sources import Channels, PixelRow, Source, files_key, files_of
 
@@ -65,7 +67,10 @@ class ImageHashes:
 
 
 def hash_images(
-    sources: Sequence[Source], cache_folder: Path, report: Report = lambda done, total: None
+    sources: Sequence[Source],
+    cache_folder: Path,
+    report: Report = lambda done, total: None,
+    decoder: DecoderConfig | None = None,
 ) -> ImageHashes:
     """Hash each image, on all cores, and keep the result in the cache folder (400 bytes an image).
 
@@ -79,22 +84,26 @@ def hash_images(
         Where an earlier call on the same, unchanged files may have left its result.
     report : callable
         Called as `report(done, total)` after each image.
+    decoder : DecoderConfig, optional
+        The user's own, which reads the files.
     """
-    path = cache_folder / f"looks-{_cache_key(sources)}.npz"
+    load_decoder(decoder)
+    path = cache_folder / f"looks-{_cache_key(sources, decoder)}.npz"
     if (known := _stored(path, len(sources))) is not None:
         return known
-    hashed = _gathered(map_in_threads(_hash_image, sources, report))
+    hashed = _gathered(map_in_threads(lambda source: _hash_image(source, decoder), sources, report))
     with atomic(path) as temporary:
         np.savez(temporary, **{field.name: getattr(hashed, field.name) for field in fields(ImageHashes)})
     return hashed
 
 
-def _hash_image(source: Source) -> tuple:
+def _hash_image(source: Source, decoder: DecoderConfig | None) -> tuple:
     """Return the fields of one image, in the order of `ImageHashes`."""
     import imagehash
 
     try:
-        image, kind = open_image(source), _kind(source)
+        image = open_image(source, own=decoder)
+        kind = _kind(source, image.mode if decoder else None)
         grey = image.convert("L")
         thumbnail = np.asarray(grey.resize((SIDE, SIDE), Image.Resampling.LANCZOS))
         bits = np.packbits(imagehash.phash(grey).hash.ravel())
@@ -106,12 +115,16 @@ def _hash_image(source: Source) -> tuple:
     return number, digest.hexdigest(), thumbnail, thumbnail.std(), *image.size, kind, ""
 
 
-def _kind(source: Source) -> str:
+def _kind(source: Source, decoded: str | None) -> str:
+    """Return format and mode; `decoded` is the mode that a decoder of the user's own gave."""
     if isinstance(source, PixelRow):
         return "table L"
     files = files_of(source)
-    with Image.open(files[0]) as header:  # the pixels were read already: nothing can be wrong with it
-        kind = f"{header.format} {header.mode}"
+    if decoded:
+        kind = f"{files[0].suffix.lstrip('.').upper() or 'file'} {decoded}"
+    else:
+        with Image.open(files[0]) as header:  # the pixels were read already: nothing can be wrong with it
+            kind = f"{header.format} {header.mode}"
     return f"{len(files)} × {kind}" if isinstance(source, Channels) else kind
 
 
@@ -141,6 +154,7 @@ def _stored(path: Path, count: int) -> ImageHashes | None:
     return hashed if len(hashed) == count else None
 
 
-def _cache_key(sources: Sequence[Source]) -> str:
-    """A key that depends on each image, and on path, size and time of change of its files."""
-    return sha256(f"{VERSION}\n{files_key(sources)}".encode()).hexdigest()[:16]
+def _cache_key(sources: Sequence[Source], decoder: DecoderConfig | None) -> str:
+    """A key that depends on each image, on path, size and time of change of its files, and on who reads them."""
+    own = f"\n{json.dumps(identity_of(decoder), sort_keys=True)}" if decoder else ""
+    return sha256(f"{VERSION}\n{files_key(sources)}{own}".encode()).hexdigest()[:16]

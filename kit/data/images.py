@@ -53,7 +53,10 @@ class ImageSet:
 
     def __getitem__(self, row: int) -> np.ndarray:
         if self.cache is None:
-            return self.decoder(self.sources[row])
+            try:
+                return self.decoder(self.sources[row])
+            except DecodeError as error:  # it could be decoded before
+                raise KitError(f"{self.sources[row]} cannot be read any more: {error}") from error
         if self._pixels is None:
             self._pixels = np.load(self.cache, mmap_mode="r")
         return self._pixels[row]
@@ -188,7 +191,7 @@ def _wants_cache(images: ImageSet, config: DataConfig, folder: Path) -> bool:
 
 def _cache_key(images: ImageSet) -> str:
     """A key that depends on all that the decoder does, and on the files."""
-    settings = json.dumps([Decoder.version, vars(images.decoder)], sort_keys=True)
+    settings = json.dumps([Decoder.version, images.decoder.settings()], sort_keys=True)
     return sha256((settings + files_key(images.sources)).encode()).hexdigest()[:16]
 
 

@@ -10,6 +10,7 @@ import numpy as np
 import torch
 from torch.utils.data import DataLoader, Dataset
 
+from kit.core.errors import KitError
 from kit.core.processes import need_guard
 from kit.core.seeds import derive
 from kit.data.augment import Augmentation, centre_crop
@@ -87,7 +88,10 @@ class BatchPlan:
 
 
 class _TrainingSamples(Dataset):
-    """Augmented samples of the given rows: `__getitems__` takes (epoch, sample) pairs and returns a batch."""
+    """Augmented samples of the given rows: `__getitems__` takes (epoch, sample) pairs and returns a batch.
+
+    A fault of the user's code is returned, too: raised in a worker, its line would come as a traceback.
+    """
 
     def __init__(
         self, images: ImageSet, rows: np.ndarray, targets: np.ndarray, augmentation: Augmentation, seed: int
@@ -95,13 +99,20 @@ class _TrainingSamples(Dataset):
         self.images, self.rows, self.targets = images, rows, targets
         self.augmentation, self.seed = augmentation, seed
 
-    def __getitems__(self, pairs: list[tuple[int, int]]) -> tuple[torch.Tensor, torch.Tensor]:
-        pixels = np.stack([self._sample(epoch, self.rows[sample]) for epoch, sample in pairs])
+    def __getitems__(self, pairs: list[tuple[int, int]]) -> tuple[torch.Tensor, torch.Tensor] | KitError:
+        try:
+            pixels = np.stack([self._sample(epoch, self.rows[sample]) for epoch, sample in pairs])
+        except KitError as error:
+            return error
         targets = self.targets[[sample for _, sample in pairs]]
         return torch.from_numpy(pixels), torch.from_numpy(targets)
 
     def _sample(self, epoch: int, row: int) -> np.ndarray:
-        return self.augmentation(self.images[row], derive("augment", self.seed, epoch, self.images.ids[row]))
+        name = self.images.ids[row]
+        try:
+            return self.augmentation(self.images[row], derive("augment", self.seed, epoch, name))
+        except KitError as error:
+            raise KitError(f"{error} (image {name}, epoch {epoch + 1})") from error
 
 
 class _PlainSamples(Dataset):
@@ -110,8 +121,11 @@ class _PlainSamples(Dataset):
     def __init__(self, images: ImageSet, size: int):
         self.images, self.size = images, size
 
-    def __getitems__(self, rows: list[int]) -> torch.Tensor:
-        return torch.from_numpy(np.stack([centre_crop(self.images[row], self.size) for row in rows]))
+    def __getitems__(self, rows: list[int]) -> torch.Tensor | KitError:
+        try:
+            return torch.from_numpy(np.stack([centre_crop(self.images[row], self.size) for row in rows]))
+        except KitError as error:
+            return error
 
 
 def training_batches(
@@ -151,7 +165,14 @@ def training_batches(
         Pixels, uint8 [batch, size, size, channels], and targets [batch, ...].
     """
     samples = _TrainingSamples(images, rows, targets, augmentation, plan.seed)
-    return iter(_loader(samples, plan.micro_batches(first_step), workers, pin))
+    return _raising(iter(_loader(samples, plan.micro_batches(first_step), workers, pin)))
+
+
+def _raising(batches: Iterator[Batch | KitError]) -> Iterator[Batch]:
+    for batch in batches:
+        if isinstance(batch, KitError):
+            raise batch
+        yield batch
 
 
 def plain_batches(
@@ -165,7 +186,7 @@ def plain_batches(
         uint8 [≤ batch, size, size, channels] in the order of `rows`; the last one may be smaller.
     """
     batches = [list(rows[start : start + batch]) for start in range(0, len(rows), batch)]
-    return iter(_loader(_PlainSamples(images, size), batches, workers, pin))
+    return _raising(iter(_loader(_PlainSamples(images, size), batches, workers, pin)))
 
 
 class EvaluationLoader:
@@ -191,7 +212,7 @@ class EvaluationLoader:
             self._images, self._made_for = images, (size, workers, pin)
             self._loader = _loader(_PlainSamples(images, size), self._batches, workers, pin, stay=True)
         self._batches[:] = [list(rows[start : start + batch]) for start in range(0, len(rows), batch)]
-        return iter(self._loader)
+        return _raising(iter(self._loader))
 
     def close(self) -> None:
         """End the workers, when the iteration under way is given up, too."""

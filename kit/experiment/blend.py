@@ -339,8 +339,8 @@ def _record(
         "train_rows": int((plan.fold >= 0).sum()),
         "folds": plan.digest,
         "classes": classes,
-        "scoring": config.canonical(),
-        "competition": experiment.competition.model_dump(mode="json", exclude_defaults=True),
+        "scoring": config.identity(),
+        "competition": experiment.competition.record(exclude_defaults=True),
     }
 
 

@@ -7,7 +7,7 @@ from typing import Annotated, Any, ClassVar, Literal
 
 from pydantic import AfterValidator, Field, ValidationError, field_validator, model_validator
 
-from kit.competition.config import CompetitionConfig, FoldsConfig
+from kit.competition.config import CompetitionConfig, FoldsConfig, PixelsConfig
 from kit.core.errors import KitError, some
 from kit.core.settings import ConfigSection, Name, explain
 from kit.core.yaml import dump_yaml, parse_yaml, read_yaml
@@ -184,6 +184,12 @@ class ExperimentConfig(ConfigSection):
                     f"competition.{side} names {len(images)} files an image, one a channel, but data.channels is "
                     f"{self.data.channels}"
                 )
+        return self
+
+    @model_validator(mode="after")
+    def _files_for_the_decoder(self) -> "ExperimentConfig":
+        if self.data.decoder and isinstance(self.competition.train_images, PixelsConfig):
+            raise ValueError("data.decoder reads image files, but competition.train_images are columns of a table")
         return self
 
     @field_validator("policies", "seeds")

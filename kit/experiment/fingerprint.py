@@ -16,7 +16,7 @@ from kit.core.yaml import read_yaml
 from kit.data.images import content_digest
 from kit.experiment.config import ExperimentConfig, validate
 from kit.experiment.fold_plan import read_plan
-from kit.experiment.own_files import code_of
+from kit.experiment.own_files import code_of, files_named
 from kit.lr.config import PolicyConfig
 
 
@@ -128,11 +128,17 @@ def changed_keys(experiment: ExperimentConfig, folder: ExperimentDir) -> list[st
         side.pop("seeds")
         side.pop("scoring")
     shared = set(now["policies"]) & set(then["policies"])
-    code = set(now.get("code", {})) & set(then.get("code", {}))
+    # Files that a policy names which is not in both, or the metric alone, decide nothing that is here.
+    code = set(now.get("code", {})) & set(then.get("code", {})) & (_deciding(experiment) | _deciding(stored))
     for side in (now, then):
         side["code"] = {name: value for name, value in side.get("code", {}).items() if name in code}
         side["policies"] = {name: policy for name, policy in side["policies"].items() if name in shared}
     return list(_differences(then, now, ""))
+
+
+def _deciding(experiment: ExperimentConfig) -> set[str]:
+    """Return the files of own code that decide trainings."""
+    return files_named([getattr(experiment, name) for name in type(experiment).model_fields if name != "scoring"])
 
 
 def _differences(then: Any, now: Any, path: str) -> Iterator[str]:

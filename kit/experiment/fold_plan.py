@@ -78,7 +78,9 @@ def _alike_images(config: ExperimentConfig, competition: Competition, dirs: Outp
     setting = config.folds.duplicates
     if setting == "none":
         return None
-    return duplicate_groups(hash_images(competition.train_images, dirs.cache), setting)
+    return duplicate_groups(
+        hash_images(competition.train_images, dirs.cache, decoder=config.data.decoder), setting
+    )
 
 
 def read_plan(config: ExperimentConfig, folder: ExperimentDir, competition: Competition) -> FoldPlan:

@@ -76,7 +76,7 @@ def _under_the_tables_names(truth: pd.DataFrame, config: CompetitionConfig) -> p
     path = Path(config.path).expanduser() / config.sample_submission
     if not path.is_file() or isinstance(config.label, tuple):
         return truth
-    columns = column_names(path, "competition.sample_submission")
+    columns = column_names(path, "competition.sample_submission", config.tables)
     sample_id = id_column_of(columns, config.id)
     labels = [name for name in columns if name != sample_id]
     told = {sample_id: config.id_column} | ({labels[0]: config.label} if len(labels) == 1 else {})
@@ -106,7 +106,7 @@ def _sample(config: CompetitionConfig, truth: pd.DataFrame) -> pd.DataFrame:
     path = Path(config.path).expanduser() / config.sample_submission
     columns, cells = [config.id_column, *_label_columns(config)], pd.DataFrame()
     if path.is_file():
-        cells = read_table(path, "competition.sample_submission")
+        cells = read_table(path, "competition.sample_submission", reader=config.tables)
         columns = list(cells.columns)
     sample = pd.DataFrame(index=range(len(truth)))
     for name in columns:

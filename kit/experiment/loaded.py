@@ -82,6 +82,8 @@ class LoadedExperiment:
             say(f"Own code: {some(config.code)}")
         competition = load_competition(config.competition)
         config.scoring.check(competition.label_format.multilabel, len(competition.classes))
+        if config.scoring.metric:
+            config.scoring.metric.check(competition.targets)
         for line in label_hints(config.competition, competition):
             say(line)  # first, as they may explain what is refused
         _check_labels(config, competition)

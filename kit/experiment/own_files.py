@@ -1,6 +1,5 @@
 """The files of the user's own code that an experiment names: their digests, and what has to travel with it."""
 
-import hashlib
 import os
 from importlib.metadata import packages_distributions, version
 from pathlib import Path
@@ -8,7 +7,7 @@ from typing import TYPE_CHECKING, Any
 
 from kit.core.errors import KitError
 from kit.core.named import own_code_of
-from kit.core.own_code import OwnCode, is_reference
+from kit.core.own_code import OwnCode, as_on_linux, is_reference
 
 if TYPE_CHECKING:
     from kit.experiment.config import ExperimentConfig
@@ -26,7 +25,7 @@ def with_code(experiment: "ExperimentConfig") -> "ExperimentConfig":
     for place, own in own_code_of(experiment):
         if own.file:
             try:
-                code[_key(own)] = digest(own)
+                code[_key(own)] = own.digest()
             except KitError as error:
                 raise KitError(f"{place}: {error}") from error
     for name, stated in experiment.code.items():
@@ -38,21 +37,15 @@ def with_code(experiment: "ExperimentConfig") -> "ExperimentConfig":
     return experiment.model_copy(update={"code": dict(sorted(code.items()))})
 
 
-def digest(own: OwnCode) -> str:
-    """Return 16 digits of the SHA-256 of a file of own code and of what it imports beside it."""
-    whole = hashlib.sha256()
-    files = own.files()
-    first = next(iter(files))
-    for path, content in sorted(files.items()):
-        name = path.relative_to(first.parent).as_posix().encode()
-        whole.update(hashlib.sha256(name).digest() + hashlib.sha256(_as_on_linux(content)).digest())
-    return whole.hexdigest()[:16]
+def files_named(sections: Any) -> set[str]:
+    """Return the files of own code that sections name, as the config spells them."""
+    return {_key(own) for _, own in own_code_of(sections) if own.file}
 
 
 def code_of(experiment: "ExperimentConfig", section: Any) -> dict[str, str]:
     """Return the digest of each file of own code that a section of the experiment names."""
     each = {_key(own): own for _, own in own_code_of(section) if own.file}
-    return {key: experiment.code.get(key) or digest(each[key]) for key in sorted(each)}
+    return {key: experiment.code.get(key) or each[key].digest() for key in sorted(each)}
 
 
 def files_of_code(experiment: "ExperimentConfig", tolerant: bool = False) -> dict[str, bytes]:
@@ -84,7 +77,7 @@ def files_of_code(experiment: "ExperimentConfig", tolerant: bool = False) -> dic
                     f"{place}: {path.name} lies outside the config's folder, so it does not travel; move it "
                     "beside the config"
                 ) from None
-            files[name] = _as_on_linux(content)
+            files[name] = as_on_linux(content)
     return files
 
 
@@ -104,16 +97,9 @@ def rebased(content: Any, start: Path, folder: Path) -> Any:
         return {key: rebased(value, start, folder) for key, value in content.items()}
     if isinstance(content, list):
         return [rebased(value, start, folder) for value in content]
-    if is_reference(content) and (own := OwnCode(content, start)).file:
-        path = os.path.relpath(own.file.resolve(), folder.resolve())
-        return f"{Path(path).as_posix()}:{own.name}"
-    return content
+    return OwnCode(content, start).seen_from(folder) if is_reference(content) else content
 
 
 def _key(own: OwnCode) -> str:
     """Return the file as the config names it, in one spelling: the same wherever the config lies."""
     return Path(os.path.normpath(own.reference.rpartition(":")[0])).as_posix()
-
-
-def _as_on_linux(content: bytes) -> bytes:
-    return content.replace(b"\r\n", b"\n")

@@ -377,7 +377,7 @@ def _identity(run: RunRecord | RunScore) -> tuple[int, int, str | None]:
 
 def _choosing(config: ScoringConfig) -> dict[str, Any]:
     """What of the config decides which rule is chosen: all but how it meets the test rows."""
-    return {name: value for name, value in config.canonical().items() if name != "transfer"}
+    return {name: value for name, value in config.identity().items() if name != "transfer"}
 
 
 def _score_of(

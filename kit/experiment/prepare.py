@@ -19,6 +19,7 @@ from kit.core.processes import need_guard
 from kit.core.progress import Progress
 from kit.core.runs import ExperimentDir, RunKey
 from kit.data.augment import Augmentation
+from kit.data.decode import try_decoder
 from kit.data.images import ImageSet, Report, open_images, open_readable
 from kit.data.loading import worker_count
 from kit.experiment.config import ExperimentConfig
@@ -157,6 +158,7 @@ def _check_training(loaded: LoadedExperiment, say: Say) -> Recipe:
     if isinstance(loss, OwnLoss):
         loss.check(len(competition.classes), multilabel, training.mixes)
     Augmentation(data)
+    try_decoder(data, competition.train_images[0])
     shape = (min(2, training.batch_size), data.channels, data.size, data.size)
     _check_forward(model, shape, len(competition.classes), experiment.model.name)
     return recipe

@@ -125,7 +125,7 @@ def _last_record(
         steps=trained.steps,
         seconds={"training": trained.seconds, "whole": seconds},
         images_per_second=trained.images_per_second,
-        scores={loaded.config.scoring.title: trained.score},
+        scores={loaded.config.scoring.key: trained.score},
     )
 
 

@@ -52,9 +52,6 @@ class OwnSchedule(ScheduleBase, OwnOptions):
                         f"schedule: {self.name} gives the momentum {momentum!r} {where}; below 1 is needed"
                     )
 
-    def __getstate__(self) -> dict[Any, Any]:
-        return _without_code(super().__getstate__())
-
 
 class OwnProfile(ProfileBase, OwnOptions):
     """The user's own profile: a function of a `Clock`, a `PolicyGroup` and the options that gives a multiplier.
@@ -94,9 +91,6 @@ class OwnProfile(ProfileBase, OwnOptions):
                             f"{clock.progress:.3g}; {allowed} is needed"
                         )
                     self.code.call(self.frozen, clock, group)
-
-    def __getstate__(self) -> dict[Any, Any]:
-        return _without_code(super().__getstate__())
 
 
 class OwnController(ControllerBase, OwnOptions):
@@ -160,9 +154,6 @@ class OwnController(ControllerBase, OwnOptions):
                         "numbers and text is needed"
                     )
 
-    def __getstate__(self) -> dict[Any, Any]:
-        return _without_code(super().__getstate__())
-
 
 def _twice(own: OwnOptions, function: Callable[..., float], *given: Any) -> float:
     """Return what a function gives; ValueError where that is no finite number, or another one the second time."""
@@ -194,10 +185,3 @@ def _as_value_error(place: str) -> Iterator[None]:
         raise ValueError(f"{place}: {error}") from error
     except ValueError as error:
         raise error if str(error).startswith(place) else ValueError(f"{place}: {error}") from error
-
-
-def _without_code(state: dict[Any, Any]) -> dict[Any, Any]:
-    """Leave out what was loaded: another process loads it by its name."""
-    return state | {
-        "__dict__": {key: value for key, value in state["__dict__"].items() if not key.startswith("_")}
-    }

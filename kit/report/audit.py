@@ -18,6 +18,7 @@ from kit.core.files import need_writable
 from kit.core.notebook import ShownAsTables
 from kit.core.paths import OutputDirs
 from kit.core.progress import Progress
+from kit.data.config import DecoderConfig
 from kit.data.decode import open_image
 from kit.data.hashes import ImageHashes, hash_images
 from kit.data.sources import Source
@@ -143,8 +144,9 @@ def audit(experiment: ExperimentConfig, output: str | Path = ".", picture: str |
     need_writable(dirs.cache)
     competition = load_competition(experiment.competition)
     experiment.scoring.check(competition.label_format.multilabel, len(competition.classes))
-    train = _hashes(competition.train_images, "train", dirs)
-    test = _hashes(competition.test_images, "test", dirs)
+    decoder = experiment.data.decoder
+    train = _hashes(competition.train_images, "train", dirs, decoder)
+    test = _hashes(competition.test_images, "test", dirs, decoder)
     k = experiment.folds.k
     plan, advice = _plan(experiment, competition, dirs)
     setting, inside, across = _near_pairs(train, test, experiment, advice)
@@ -171,13 +173,13 @@ def audit(experiment: ExperimentConfig, output: str | Path = ".", picture: str |
         kinds=pd.concat([kinds_table("train", train), kinds_table("test", test)], ignore_index=True),
         broken=broken,
         advice=advice,
-        picture=_draw(experiment.name, competition, pairs, path) if len(pairs) else None,
+        picture=_draw(experiment.name, competition, pairs, path, decoder) if len(pairs) else None,
     )
 
 
-def _hashes(images: Sequence[Source], part: str, dirs: OutputDirs) -> ImageHashes:
+def _hashes(images: Sequence[Source], part: str, dirs: OutputDirs, decoder: DecoderConfig | None) -> ImageHashes:
     with Progress(f"Looking at {part} images", len(images), unit="image") as progress:
-        return hash_images(images, dirs.cache, lambda done, total: progress.update(done))
+        return hash_images(images, dirs.cache, lambda done, total: progress.update(done), decoder)
 
 
 def _plan(
@@ -241,19 +243,22 @@ def _add_fault(error: KitError, advice: list[str]) -> None:
         advice.append(str(error))
 
 
-def _draw(name: str, competition: Competition, pairs: pd.DataFrame, path: Path) -> Path:
+def _draw(
+    name: str, competition: Competition, pairs: pd.DataFrame, path: Path, decoder: DecoderConfig | None
+) -> Path:
     """Draw the first pairs, and return the file."""
-    shown = [_picture(competition, pair) for pair in first_pairs(pairs, MOST).itertuples()]
+    shown = [_picture(competition, pair, decoder) for pair in first_pairs(pairs, MOST).itertuples()]
     title = f"{name}: {len(shown)} of {len(pairs)} pairs of images that are alike"
     draw_pairs(shown, title, path)
     return path
 
 
-def _picture(competition: Competition, pair: Any) -> PairPicture:
+def _picture(competition: Competition, pair: Any, decoder: DecoderConfig | None) -> PairPicture:
     """Return the picture of a row of the table of pairs."""
     others = competition.test_images if pair.with_test else competition.train_images
     first, second = (
-        _thumbnail(source) for source in (competition.train_images[pair.first_row], others[pair.second_row])
+        _thumbnail(source, decoder)
+        for source in (competition.train_images[pair.first_row], others[pair.second_row])
     )
     how = "same pixels" if pair.same_pixels else f"{pair.bits} of 64 bits differ"
     part = "test" if pair.with_test else f"train, {competition.names.get(pair.second_label, pair.second_label)}"
@@ -267,7 +272,7 @@ def _picture(competition: Competition, pair: Any) -> PairPicture:
     )
 
 
-def _thumbnail(source: Source) -> np.ndarray:
-    image = open_image(source, reduce_to=LARGEST_DRAWN)
+def _thumbnail(source: Source, decoder: DecoderConfig | None) -> np.ndarray:
+    image = open_image(source, LARGEST_DRAWN, decoder)
     image.thumbnail((LARGEST_DRAWN, LARGEST_DRAWN))
     return np.asarray(image)

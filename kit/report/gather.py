@@ -148,13 +148,14 @@ def gather(folder: ExperimentDir, dirs: OutputDirs) -> ReportData:
     return ReportData(
         name=experiment.name,
         metric=experiment.scoring.title,
+        metric_key=experiment.scoring.key,
         baseline=baseline if baseline in names else names[0],
         policies=policies,
         comparison=comparison,
         classes=classes,
         names=[competition.names[name] for name in classes] if competition else classes,
         multilabel=competition.label_format.multilabel if competition else _several_labels(policies),
-        thumbnails=most_wrong(competition, policies) if competition else [],
+        thumbnails=most_wrong(competition, policies, experiment.data.decoder) if competition else [],
         unavailable=unavailable,
         outdated=outdated,
         config=folder.config.read_text(encoding="utf-8"),
@@ -175,7 +176,7 @@ def _policies(experiment: ExperimentConfig, comparison: Comparison | None, folde
 
 def _outdated(comparison: Comparison, experiment: ExperimentConfig, folder: ExperimentDir) -> str | None:
     """Return why a comparison is not of the runs and the metric that are there now; None where it is."""
-    if comparison.scoring not in (None, experiment.scoring.canonical()):
+    if comparison.scoring not in (None, experiment.scoring.identity()):
         return f"another scoring section than {folder.config.name}"
     for view in comparison.views:
         lines: list[tuple[str, ComparedRun | DivergedRun]] = []

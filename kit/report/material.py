@@ -153,6 +153,8 @@ class ReportData:
         The experiment's name.
     metric : str
         The metric's name, like `macro F1`.
+    metric_key : str
+        What its values are stored under in run.json; "" where that is the name.
     baseline : str
         The policy that the others are compared with.
     policies : list of PolicyData
@@ -190,6 +192,7 @@ class ReportData:
     outdated: str | None = None
     config: str = ""
     fold_plan: str = ""
+    metric_key: str = ""
 
     def views(self) -> list[ViewRecord]:
         """Return the views of the comparison; none where nothing was compared."""

@@ -10,6 +10,8 @@ import numpy as np
 import pandas as pd
 
 from kit.competition.load import Competition
+from kit.core.errors import KitError
+from kit.data.config import DecoderConfig
 from kit.data.sources import Source
 from kit.report.material import PolicyData, Thumbnail
 
@@ -20,7 +22,9 @@ MOST_IMAGES = 24
 SIDE = 96  # of a thumbnail, at most
 
 
-def most_wrong(competition: Competition, policies: Sequence[PolicyData]) -> list[Thumbnail]:
+def most_wrong(
+    competition: Competition, policies: Sequence[PolicyData], decoder: DecoderConfig | None = None
+) -> list[Thumbnail]:
     """Return the 24 rows that the most policies got wrong, with their images.
 
     Of rows that equally many policies got wrong, those come first that the policies were surest about.
@@ -42,7 +46,7 @@ def most_wrong(competition: Competition, policies: Sequence[PolicyData]) -> list
         made.append(
             Thumbnail(
                 id=str(name),
-                image=thumbnail(competition.train_images[place[name]]),
+                image=thumbnail(competition.train_images[place[name]], decoder),
                 truth=_labels(competition.targets[place[name]], competition),
                 predicted=min(taken, key=lambda text: (-taken[text], text)),
                 wrong=int(wrong),
@@ -58,7 +62,7 @@ def _labels(label: np.ndarray, competition: Competition) -> str:
     return ", ".join(competition.names[competition.classes[index]] for index in indices) or "none"
 
 
-def thumbnail(source: Source) -> str | None:
+def thumbnail(source: Source, decoder: DecoderConfig | None = None) -> str | None:
     """Return an image of at most 96 pixels a side as a data URI; None where it cannot be read.
 
     It is a JPEG or a PNG, whichever is smaller.
@@ -68,8 +72,8 @@ def thumbnail(source: Source) -> str | None:
     from kit.data.decode import DecodeError, open_image
 
     try:
-        image = open_image(source, reduce_to=SIDE)
-    except DecodeError:
+        image = open_image(source, SIDE, decoder)
+    except (DecodeError, KitError):
         return None
     image.thumbnail((SIDE, SIDE))
     if image.mode == "RGBA":

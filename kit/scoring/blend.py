@@ -275,12 +275,13 @@ def greedy_weights(members: Sequence[np.ndarray], worth: Callable[[np.ndarray], 
 def plain_score(values: np.ndarray, truth: np.ndarray, config: ScoringConfig) -> float:
     """Return the score of values [rows, classes] with the cheapest decision that suits the metric.
 
-    That is the highest value, or one threshold for all classes, the best for these very rows. Weights are chosen
+    That is the highest value, or one threshold for all classes, the best F for these very rows (of a metric of the
+    user's own, .5). Weights are chosen
     by it, never by a gradient.
     """
     name = "argmax"
     if truth.ndim == 2:
-        name = "half" if config.rule == "half" else "threshold"
+        name = "half" if config.rule == "half" or config.metric else "threshold"
     elif config.average == "binary" and config.rule != "argmax":
         name = "threshold"
     return score(truth, fit_rule(name, values, truth, config).decide(values), config)

@@ -1,11 +1,12 @@
 """The `scoring` section of the config: the competition's metric, and how labels are decided."""
 
-from typing import Annotated, Literal
+from typing import Annotated, Any, ClassVar, Literal, Self
 
-from pydantic import Field
+from pydantic import Field, model_validator
 
 from kit.core.errors import KitError
-from kit.core.settings import ConfigSection
+from kit.core.settings import ConfigSection, fingerprint
+from kit.scoring.own import MetricConfig
 
 Average = Literal["macro", "micro", "weighted", "samples", "binary"]
 RuleName = Literal["auto", "argmax", "half", "threshold", "prevalence", "expected_f", "thresholds", "offsets"]
@@ -35,7 +36,12 @@ class ScoringConfig(ConfigSection):
     transfer : {"quantile", "vote", "none"}
         How a rule fitted on out-of-fold rows (one model each) meets test rows (the mean of several); see
         docs/decisions.md.
+    metric : MetricConfig or None
+        The user's own in place of F, like "mine.py:min_f1" or {name: "mine.py:min_f1", weight: 2}. Then rules are
+        those that fit no F: argmax with one label a row; half and prevalence with several.
     """
+
+    later: ClassVar[frozenset[str]] = frozenset({"metric"})
 
     average: Average = "macro"
     beta: Annotated[float, Field(gt=0)] = 1.0
@@ -44,14 +50,33 @@ class ScoringConfig(ConfigSection):
     at_least: Annotated[int, Field(ge=0)] | None = None
     at_most: Annotated[int, Field(ge=1)] | None = None
     transfer: Transfer = "quantile"
+    metric: MetricConfig | None = None
+
+    @model_validator(mode="after")
+    def _of_one_metric(self) -> Self:
+        for key in ("average", "beta", "zero_division"):
+            if self.metric and getattr(self, key) != type(self).model_fields[key].default:
+                raise ValueError(f"{key} is of F, metric another one in its place; leave one of them out")
+        return self
 
     @property
     def title(self) -> str:
         """The metric's name for a reader, like `macro F1`."""
-        return f"{self.average} F{self.beta:g}"
+        return self.metric.code.name if self.metric else f"{self.average} F{self.beta:g}"
+
+    @property
+    def key(self) -> str:
+        """What the metric's values are stored under: its title, and of the user's own a digest as well."""
+        return f"{self.title} {fingerprint(self.metric.identity())[:8]}" if self.metric else self.title
+
+    def identity(self) -> dict[str, Any]:
+        """Return what decides scores, as plain values: `canonical`, with the digest of the user's metric."""
+        return self.canonical() | ({"metric": self.metric.identity()} if self.metric else {})
 
     def rules(self, multilabel: bool) -> tuple[str, ...]:
         """Return the names of the decision rules for this average, from the simplest on."""
+        if self.metric:
+            return ("half", "prevalence") if multilabel else ("argmax",)
         if multilabel:
             expected = ("expected_f",) if self.average == "samples" else ()
             return ("half", "threshold", "prevalence", *expected, "thresholds")
@@ -85,8 +110,9 @@ class ScoringConfig(ConfigSection):
         allowed = self.rules(multilabel)
         if self.rule != "auto" and self.rule not in allowed:
             labels = "several labels a row" if multilabel else "one label a row"
+            what = "a metric of your own" if self.metric else f"average {self.average}"
             raise KitError(
-                f"scoring.rule: {self.rule} is not for {labels} with average {self.average}; "
+                f"scoring.rule: {self.rule} is not for {labels} with {what}; "
                 f"take auto, {' or '.join(', '.join(allowed).rsplit(', ', 1))}"
             )
         for key in ("at_least", "at_most"):

@@ -1,4 +1,4 @@
-"""F1 over whole sets of rows, with scikit-learn's values.
+"""The competition's metric over whole sets of rows: F1 with scikit-learn's values, or the user's own.
 
 One label a row: class indices int [rows]. Several labels a row: bool [rows, classes].
 """
@@ -13,7 +13,7 @@ from kit.scoring.config import ScoringConfig
 
 
 def score(truth: np.ndarray, predicted: np.ndarray, config: ScoringConfig) -> float:
-    """Return the competition's metric, in [0, 1]: the value of `sklearn.metrics.fbeta_score`.
+    """Return the metric: the value of `sklearn.metrics.fbeta_score`, in [0, 1], or of the user's own.
 
     Parameters
     ----------
@@ -31,6 +31,8 @@ def score(truth: np.ndarray, predicted: np.ndarray, config: ScoringConfig) -> fl
     """
     if len(truth) == 0:
         return float(config.zero_division)
+    if config.metric:
+        return config.metric.value(truth, predicted)
     if truth.ndim == 1:
         hits, chosen, positive = _counts_by_class(truth, predicted, max(truth.max(), predicted.max(), 1) + 1)
         counted = np.arange(len(positive)) == 1 if config.average == "binary" else chosen + positive > 0

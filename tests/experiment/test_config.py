@@ -290,7 +290,8 @@ def in_policy(**options) -> dict[str, Any]:
         ({"training": {"optimizer": {"nam": 1}}}, "training.optimizer.nam: unknown key; did you mean name?"),
         (
             {"scoring": {"xyz": 1}},
-            "scoring.xyz: unknown key; known are average, beta, zero_division, rule, at_least, at_most, transfer",
+            "scoring.xyz: unknown key; known are average, beta, zero_division, rule, at_least, at_most, transfer, "
+            "metric",
         ),
         (in_policy(schedul="x"), "policies.u.schedul: unknown key; did you mean schedule?"),
         (
@@ -679,6 +680,7 @@ INCIDENTAL = {  # where things lie, how fast it goes, what is shown, how it goes
 }
 DECIDING = {
     "competition.train": "other.csv",
+    "competition.tables": "pandas:read_parquet",
     "competition.id": "name",
     "competition.label": "class",
     "competition.train_images": "other/{id}",
@@ -700,6 +702,7 @@ DECIDING = {
     "data.mean": [0.5, 0.5, 0.5],
     "data.std": [0.5, 0.5, 0.5],
     "data.augment": ["HorizontalFlip"],
+    "data.decoder": "PIL.Image:open",
     "model.name": "resnet18",
     "model.drop": 0.1,
     "model.options": {"drop_path_rate": 0.1},
@@ -743,6 +746,7 @@ DECIDING = {
     "scoring.at_least": 0,
     "scoring.at_most": 1,
     "scoring.transfer": "vote",
+    "scoring.metric": "sklearn.metrics:accuracy_score",
     "seeds": [1],
 }
 

@@ -192,7 +192,7 @@ def _record(experiment: ExperimentConfig, kind: Kind, slug: str, digest: str, fa
         policies=list(experiment.policies),
         seeds=list(experiment.seeds),
         folds=list(experiment.folds.chosen),
-        competition=experiment.competition.model_dump(mode="json"),
+        competition=experiment.competition.record(),
         weights=experiment.model.weights if experiment.model.weights not in ("none", "hub") else "",
         hours=experiment.kernel.hours,
         sha256=digest,

@@ -13,11 +13,12 @@ from kit.competition.config import CompetitionConfig
 from kit.competition.folds import FoldPlan, read_folds
 from kit.competition.load import load_competition
 from kit.core.errors import KitError, Say, some
-from kit.core.files import is_safe, sha256, whole_folder, write_text
+from kit.core.files import is_safe, sha256, whole_folder, write_bytes, write_text
 from kit.core.paths import OutputDirs
 from kit.core.runs import ExperimentDir, RunDir, RunKey
 from kit.experiment.config import ExperimentConfig
 from kit.experiment.fingerprint import changed_keys, digests, stored_experiment, with_what_was_run_before
+from kit.experiment.own_files import files_of_code
 from kit.kaggle.client import Kaggle, PushedKernel
 from kit.kaggle.kernel.folder import BuildRecord, KernelFolder
 from kit.kaggle.kernel.push import pushed_kernel
@@ -217,7 +218,8 @@ def take_runs(folder: KernelFolder, root: Path, say: Say) -> tuple[ExperimentCon
     ours = ExperimentDir(OutputDirs(root).runs / record.experiment)
     if (experiment := stored_experiment(theirs)) is None:
         raise KitError(f"{theirs.path} holds no experiment, so the kernel trained nothing")
-    at_home: dict[str, Any] = {"competition": CompetitionConfig(**record.competition)}
+    path = CompetitionConfig(**record.competition).path
+    at_home: dict[str, Any] = {"competition": experiment.competition.model_copy(update={"path": path})}
     if record.weights:
         at_home["model"] = experiment.model.model_copy(update={"weights": record.weights})
     experiment = experiment.model_copy(update=at_home)
@@ -232,6 +234,8 @@ def take_runs(folder: KernelFolder, root: Path, say: Say) -> tuple[ExperimentCon
             say(f"{place} is here already")
     if not ours.folds.is_file():
         write_text(ours.folds, theirs.folds.read_text(encoding="utf-8"))
+    for name, content in files_of_code(experiment, tolerant=True).items():
+        write_bytes(ours.path / name, content)
     write_text(ours.config, with_what_was_run_before(experiment, ours).to_yaml())
     for place, run in due.items():
         with whole_folder(ours.path / place) as draft:

@@ -39,6 +39,11 @@ def write_variant(config: CompetitionConfig, target: Path, size: str) -> Path:
     """
     if size not in SIZES:
         raise KitError(f"a test set of {size!r} rows: expected one of {', '.join(SIZES)}")
+    if config.tables:
+        raise KitError(
+            f"--test-rows: tables of another size are written as CSV files, which {config.tables.name} may not "
+            "read; rehearse with the test set as it is"
+        )
     test = load_test(config)
     files = {file for image in test.images for file in files_of(image)}
     apart = {path.resolve() for path in [*files, target]}  # the folder may hold the target

@@ -188,7 +188,8 @@ def _scored_runs(report_data: ReportData) -> list[PolicyRuns]:
                 if each.policy == policy.name
             ]
         if not report_data.comparison:
-            rows.append(PolicyRuns(policy.name, "raw", _own_runs(policy, report_data.metric)))
+            key = report_data.metric_key or report_data.metric
+            rows.append(PolicyRuns(policy.name, "raw", _own_runs(policy, key)))
     return [row for row in rows if row.runs]
 
 
