@@ -74,3 +74,10 @@ def test_scores_that_are_none(competition, tmp_path, text):
     message = refusal_of(stored_scores, file, validate(experiment_content(competition), "test").scoring)
     assert message.startswith(f"{file} is damaged (")
     assert message.endswith("); python -m kit run writes it anew")
+
+
+def test_the_output_folder_may_be_named(tmp_path):
+    assert RunOptions.of(None, tmp_path) == RunOptions.of(tmp_path) == RunOptions(tmp_path)
+    assert RunOptions.of() == RunOptions(".")
+    with pytest.raises(KitError, match="output: the options say already where runs go"):
+        RunOptions.of(RunOptions(), tmp_path)
