@@ -13,6 +13,7 @@ from kit.core.paths import OutputDirs
 from kit.core.runs import ExperimentDir, RunKey, RunRecord
 from kit.experiment.config import validate
 from kit.experiment.loaded import LoadedExperiment
+from kit.experiment.options import RunOptions
 from kit.experiment.pool import stored_scores
 from kit.experiment.prepare import prepare
 
