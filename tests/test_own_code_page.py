@@ -14,7 +14,15 @@ PAGE = (Path(__file__).parents[1] / "docs/own-code.md").read_text(encoding="utf-
 BLOCKS = re.findall(r"^```(\w+)\n(.*?)^```$", PAGE, re.MULTILINE | re.DOTALL)
 CODE = [text for kind, text in BLOCKS if kind == "python"]
 CONFIGS = [yaml.safe_load(text) for kind, text in BLOCKS if kind == "yaml"]
-IMPORTS = "import timm\nimport torch\nfrom torch import nn\n\n\n"
+IMPORTS = """
+import numpy as np
+import pandas as pd
+import timm
+import torch
+from PIL import Image
+from sklearn.metrics import f1_score
+from torch import nn
+"""
 
 
 @pytest.mark.parametrize("sections", CONFIGS, ids=lambda sections: next(iter(sections)))

@@ -89,8 +89,9 @@ def _view_table(view: ViewRecord, content: Comparison) -> pd.DataFrame:
 
 def compare(
     experiment: ExperimentConfig,
-    options: RunOptions | str | Path = ".",
+    options: RunOptions | str | Path | None = None,
     *,
+    output: str | Path | None = None,
     say: Say = ignore,
     stored: bool = False,
 ) -> CompareResult:
@@ -101,8 +102,10 @@ def compare(
     Parameters
     ----------
     experiment : ExperimentConfig
-    options : RunOptions or path
+    options : RunOptions or path, optional
         Where the runs go and how they are executed; a folder alone is the output folder.
+    output : path, optional
+        That folder, by its name.
     say : callable
         Takes lines about what happens.
     stored : bool
@@ -120,7 +123,7 @@ def compare(
     experiment = _with_baseline(experiment)
     check_tuning(experiment)
     whole = experiment.model_copy(update={"policies": experiment.policies | variants(experiment)})
-    options = RunOptions.of(options)
+    options = RunOptions.of(options, output)
     folder = ExperimentDir(options.dirs.runs / experiment.name)
     known: dict[str, ScoredRuns] = {}
     if stored:

@@ -42,9 +42,20 @@ class RunOptions:
         need_time(self.seconds)
 
     @classmethod
-    def of(cls, options: "RunOptions | str | Path") -> "RunOptions":
-        """Return the options; a folder alone stands for the output folder."""
-        return options if isinstance(options, RunOptions) else cls(options)
+    def of(
+        cls, options: "RunOptions | str | Path | None" = None, output: str | Path | None = None
+    ) -> "RunOptions":
+        """Return the options; a folder alone, in either place, stands for the output folder.
+
+        Raises
+        ------
+        KitError
+            Where both are given.
+        """
+        if options is not None and output is not None:
+            raise KitError("output: the options say already where runs go; give one of the two")
+        options = options if options is not None else output
+        return options if isinstance(options, RunOptions) else cls("." if options is None else options)
 
     @property
     def dirs(self) -> OutputDirs:

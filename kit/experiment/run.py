@@ -70,16 +70,22 @@ class ExperimentResult(ShownAsTables):
 
 
 def run(
-    experiment: ExperimentConfig, options: RunOptions | str | Path = ".", *, say: Say = ignore
+    experiment: ExperimentConfig,
+    options: RunOptions | str | Path | None = None,
+    *,
+    output: str | Path | None = None,
+    say: Say = ignore,
 ) -> ExperimentResult:
     """Train every policy × seed × fold that is not there yet, pool them and write the submissions.
 
     Parameters
     ----------
     experiment : ExperimentConfig
-    options : RunOptions or path
+    options : RunOptions or path, optional
         Where the runs go and how they are executed; a folder alone is the one that holds runs/, submissions/ and
-        cache/.
+        cache/. Left out: the current one.
+    output : path, optional
+        That folder, by its name.
     say : callable
         Takes lines about what happens.
 
@@ -92,7 +98,7 @@ def run(
     KitError
         Before any training, for everything in the config or the data that cannot work.
     """
-    return train_and_pool(experiment, Runner.set_up(experiment, options, say))
+    return train_and_pool(experiment, Runner.set_up(experiment, RunOptions.of(options, output), say))
 
 
 def train_and_pool(experiment: ExperimentConfig, runner: Runner, tolerant: bool = False) -> ExperimentResult:

@@ -94,7 +94,7 @@ def _built(config: ModelConfig, n_classes: int, channels: int, size: int, seed: 
 
 def is_remote(name: str) -> bool:
     """Tell whether a name is timm's for a model described elsewhere: `hf-hub:owner/name`, `local-dir:path`."""
-    return name.startswith(("hf-hub:", "hf_hub:", "local-dir:"))
+    return name.startswith(("hf-hub:", "local-dir:"))
 
 
 def takes_fixed_size(name: str) -> bool:
@@ -122,7 +122,8 @@ def _described(name: str) -> timm.models.PretrainedCfg:
         if source == "local-dir":
             described, _, _ = _hub.load_model_config_from_path(place)
         else:
-            described, _, _ = _hub.load_model_config_from_hf(place)
+            with within_reach(name):
+                described, _, _ = _hub.load_model_config_from_hf(place)
     except Exception as error:  # whatever the hub's clients raise
         raise KitError(
             f"model.name: {name} cannot be had ({_line(error)}); check the name and the network"

@@ -19,15 +19,19 @@ PATIENCE = 4.0  # seconds
 def within_reach(name: str) -> Iterator[None]:
     """Let timm fetch the pretrained weights of a model, where they are in its cache or its server answers.
 
+    Also the description of a model of the hub, `hf-hub:owner/name`; a folder (`local-dir:path`) is there.
+
     Raises
     ------
     ConnectionError
         Where they are not in the cache, and the server that has them does not answer within 4 seconds.
     """
-    published = timm.get_pretrained_cfg(name)
-    if published is not None and published.hf_hub_id:
-        if not _is_cached(published.hf_hub_id):
-            _need_answer(_hub_address(published.hf_hub_id), _ask_hub)
+    source, _, place = name.partition(":")
+    published = None if place else timm.get_pretrained_cfg(name)
+    repository = place if source == "hf-hub" else published and published.hf_hub_id
+    if repository:
+        if not _is_cached(repository):
+            _need_answer(_hub_address(repository), _ask_hub)
     elif published is not None and published.url:
         address, file = published.url if isinstance(published.url, tuple) else (published.url, None)
         if not _is_downloaded(file or Path(urlparse(address).path).name):

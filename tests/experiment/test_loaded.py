@@ -13,6 +13,7 @@ from kit.core.paths import OutputDirs
 from kit.core.runs import ExperimentDir, RunKey, RunRecord
 from kit.experiment.config import validate
 from kit.experiment.loaded import LoadedExperiment
+from kit.experiment.options import RunOptions
 from kit.experiment.pool import stored_scores
 from kit.experiment.prepare import prepare
 
@@ -74,3 +75,10 @@ def test_scores_that_are_none(competition, tmp_path, text):
     message = refusal_of(stored_scores, file, validate(experiment_content(competition), "test").scoring)
     assert message.startswith(f"{file} is damaged (")
     assert message.endswith("); python -m kit run writes it anew")
+
+
+def test_the_output_folder_may_be_named(tmp_path):
+    assert RunOptions.of(None, tmp_path) == RunOptions.of(tmp_path) == RunOptions(tmp_path)
+    assert RunOptions.of() == RunOptions(".")
+    with pytest.raises(KitError, match="output: the options say already where runs go"):
+        RunOptions.of(RunOptions(), tmp_path)

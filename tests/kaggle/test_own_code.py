@@ -1,4 +1,4 @@
-"""Own code on its way: a schedule, a model and a loss of the user's, from a config to rehearsed kernels."""
+"""Own code on its way: a schedule, model, loss and metric of the user's, from a config to rehearsed kernels."""
 
 from pathlib import Path
 
@@ -9,6 +9,7 @@ from support.colours import experiment_content, write_competition
 
 MINE = """
 import timm
+from sklearn.metrics import f1_score
 from torch import nn
 from parts import half
 
@@ -28,6 +29,9 @@ class Net(nn.Module):
 def focal(logits, targets, gamma=2):
     log = logits.log_softmax(1).gather(1, targets[:, None]).squeeze(1)
     return -((1 - log.exp()) ** gamma) * log
+
+def worst(truth, predicted):
+    return f1_score(truth, predicted, average=None).min()
 """
 
 
@@ -47,6 +51,7 @@ def project(tmp_path, monkeypatch):
         competition={"slug": "colour-squares"},
         model={"name": "mine.py:Net"},
         policies={"uniform": {"lr": 1e-2, "schedule": falling, "profile": "layer_decay"}},
+        scoring={"metric": "mine.py:worst", "rule": "auto"},
         training={"epochs": 1, "loss": {"name": "mine.py:focal", "gamma": 1.5}},
         kernel={"owner": "tester", "hours": 0.1, "accelerator": "none", "kernels": ["tester/owned-train"]},
     )
