@@ -144,5 +144,6 @@ def _stdout_kept_free() -> Iterator[TextIO]:
         with redirect_stdout(sys.stderr), os.fdopen(os.dup(kept), "w", encoding="utf-8") as free:
             yield free
     finally:
+        stdout.flush()  # what was written through an object taken before
         os.dup2(kept, number)
         os.close(kept)

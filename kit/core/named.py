@@ -4,7 +4,7 @@ A family is a class right below `Named`. Each class below that with a default fo
 name.
 """
 
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Mapping
 from pathlib import Path
 from typing import Any, ClassVar, Self
 
@@ -72,6 +72,7 @@ class RefersToCode(FrozenOptions):
 
     code_keys: ClassVar[tuple[str, ...]] = ()
     _folder: Path | None = PrivateAttr(default=None)  # None where nothing names own code
+    _digests: dict[str, str] = PrivateAttr(default_factory=dict)  # of what is named, when the config was read
 
     @model_validator(mode="after")
     def _relative_to_the_config(self, info: ValidationInfo) -> Self:
@@ -87,7 +88,13 @@ class RefersToCode(FrozenOptions):
 
     def own(self, reference: str | None) -> OwnCode | None:
         """Return the own code that a text names; None where it names none."""
-        return OwnCode(reference, self._folder or Path()) if reference and is_reference(reference) else None
+        if not (reference and is_reference(reference)):
+            return None
+        return OwnCode(reference, self._folder or Path(), self._digests.get(reference))
+
+    def pin(self, digests: Mapping[str, str]) -> None:
+        """Take no other code from now on than that of these digests, each by the name of the code."""
+        self._digests.update(digests)
 
 
 class OwnOptions(RefersToCode):
@@ -124,7 +131,7 @@ class OwnOptions(RefersToCode):
     @property
     def code(self) -> OwnCode:
         """The user's function or class."""
-        return OwnCode(self.name, self._folder or Path())
+        return OwnCode(self.name, self._folder or Path(), self._digests.get(self.name))
 
     def __getstate__(self) -> dict[Any, Any]:
         """Leave out what was loaded: another process loads it by its name."""
@@ -135,10 +142,17 @@ class OwnOptions(RefersToCode):
 
 def own_code_of(section: Any, place: str = "") -> Iterator[tuple[str, OwnCode]]:
     """Yield all own code that a section and those in it name, each with its place in the config."""
-    if isinstance(section, RefersToCode):
-        for key, reference in section.references():
-            where = place if key == "name" and isinstance(section, OwnOptions) else f"{place}.{key}".strip(".")
-            yield where, OwnCode(reference, section._folder or Path())
+    for where, each in sections_with_code(section, place):
+        for key, reference in each.references():
+            own = each.own(reference)
+            assert own
+            yield where if isinstance(each, OwnOptions) else f"{where}.{key}".strip("."), own
+
+
+def sections_with_code(section: Any, place: str = "") -> Iterator[tuple[str, RefersToCode]]:
+    """Yield the sections in a section, itself included, that name own code, each with its place in the config."""
+    if isinstance(section, RefersToCode) and any(True for _ in section.references()):
+        yield place, section
     if isinstance(section, FrozenOptions):
         inner: Iterable[tuple[Any, Any]] = section
     elif isinstance(section, dict):
@@ -148,4 +162,5 @@ def own_code_of(section: Any, place: str = "") -> Iterator[tuple[str, OwnCode]]:
     else:
         return
     for key, value in inner:
-        yield from own_code_of(value, f"{place}[{key}]" if isinstance(key, int) else f"{place}.{key}".strip("."))
+        where = f"{place}[{key}]" if isinstance(key, int) else f"{place}.{key}".strip(".")
+        yield from sections_with_code(value, where)

@@ -11,19 +11,18 @@ import importlib.util
 import inspect
 import os
 import re
-import sys
 import traceback
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
-from types import ModuleType
 from typing import Any
 
 from kit.core.errors import KitError, some
+from kit.core.own_modules import load_module, with_imports
 
+BEYOND = "beyond"  # where a stored config keeps files from outside its folder
 _REFERENCE = re.compile(r"^(.+\.py|[A-Za-z_]\w*(?:\.[A-Za-z_]\w*)*):([A-Za-z_]\w*)$")
-_loaded: dict[Path, tuple[str, ModuleType]] = {}  # file → digest of it and what it imports beside it, module
 
 
 def is_reference(text: Any) -> bool:
@@ -41,10 +40,13 @@ class OwnCode:
         `file.py:name` or `package.module:name`.
     folder : Path
         Of the config, which a file is relative to.
+    expected : str or None
+        The digest that it had when the config was read.
     """
 
     reference: str
     folder: Path
+    expected: str | None = None
 
     @property
     def name(self) -> str:
@@ -55,7 +57,11 @@ class OwnCode:
     def file(self) -> Path | None:
         """The file; None for a module that Python finds by itself."""
         module = self._parts[0]
-        return self.folder / Path(module).expanduser() if module.endswith(".py") else None
+        if not module.endswith(".py"):
+            return None
+        path = self.folder / Path(module).expanduser()
+        kept = self.folder / BEYOND / "/".join(part for part in Path(module).parts if part != "..")
+        return kept if ".." in Path(module).parts and kept.is_file() else path
 
     @property
     def _parts(self) -> tuple[str, str]:
@@ -71,7 +77,7 @@ class OwnCode:
         KitError
             Where a file is not there or is no Python.
         """
-        return {} if self.file is None else dict(_with_imports(self.file, self.reference))
+        return {} if self.file is None else dict(with_imports(self.file, self.reference))
 
     def digest(self) -> str:
         """Return 16 digits of the SHA-256 of the file and of what it imports beside it.
@@ -125,15 +131,26 @@ class OwnCode:
             Where it is not there, or its module cannot be imported: with the file and the line.
         """
         module_name, name = self._parts
+        if self.file and self.expected and self.digest() != self.expected:
+            raise KitError(
+                f"{self.reference}: {module_name}, or what it imports, has changed since the config was read, and "
+                "runs of two states are not one experiment; read the config again"
+            )
         try:
-            module = _module(self.file, self.files()) if self.file else importlib.import_module(module_name)
+            module = load_module(self.file, self.files()) if self.file else importlib.import_module(module_name)
         except KitError:
             raise
         except BaseException as error:
             if isinstance(error, KeyboardInterrupt):
                 raise
             if isinstance(error, ImportError) and error.name == module_name.partition(".")[0]:
-                raise KitError(f"{self.reference}: there is no module {error.name!r}; install it") from error
+                beside = self.folder / f"{module_name.replace('.', '/')}.py"
+                mend = (
+                    f"did you mean {module_name.replace('.', '/')}.py:{name}?"
+                    if beside.is_file()
+                    else "install it"
+                )
+                raise KitError(f"{self.reference}: there is no module {error.name!r}; {mend}") from error
             raise KitError(f"{self.reference}: {self.fault(error)}") from error
         found = getattr(module, name, None)
         if not callable(found):
@@ -173,8 +190,12 @@ class OwnCode:
             return target
         return lambda *values: target(*values, **options)
 
-    def check_signature(self, target: Callable, options: Mapping[str, Any], given: Sequence[str]) -> None:
+    def check_signature(
+        self, target: Callable, options: Mapping[str, Any], given: Sequence[str], kits: Sequence[str] = ()
+    ) -> None:
         """Check that a call with `given` values and these options is one that `target` takes.
+
+        `kits` names those of the options that the kit gives, and not the config.
 
         Raises
         ------
@@ -187,13 +208,13 @@ class OwnCode:
             return
         parameters = list(signature.parameters.values())
         loose = any(each.kind is each.VAR_KEYWORD for each in parameters)
-        known = [
-            each.name
-            for each in parameters[len(given) :]
-            if each.kind in (each.POSITIONAL_OR_KEYWORD, each.KEYWORD_ONLY)
-        ]
+        by_place = [each for each in parameters if each.kind in (each.POSITIONAL_ONLY, each.POSITIONAL_OR_KEYWORD)]
+        known = [each.name for each in by_place[len(given) :] if each.kind is each.POSITIONAL_OR_KEYWORD]
+        known += [each.name for each in parameters if each.kind is each.KEYWORD_ONLY]
         where = f"{self.reference} ({_line_of(target, self.folder)})"
         unknown = [] if loose else [name for name in options if name not in known]
+        if unknown and unknown[0] in kits:
+            raise KitError(f"{where}: is called with {', '.join(kits)}, but takes no {unknown[0]}")
         if unknown:
             close = difflib.get_close_matches(unknown[0], known, n=1)
             hint = f"did you mean {close[0]}?" if close else f"its options are {some(known, 12) or 'none'}"
@@ -237,77 +258,6 @@ class OwnCode:
 def as_on_linux(content: bytes) -> bytes:
     """Return a text's bytes with line ends as Linux has them."""
     return content.replace(b"\r\n", b"\n")
-
-
-def _with_imports(file: Path, reference: str) -> Iterator[tuple[Path, bytes]]:
-    """Yield a file and all that it imports beside it, each once, with their contents."""
-    file = file.resolve()
-    if not file.is_file():
-        near = sorted(path.name for path in file.parent.glob("*.py")) if file.parent.is_dir() else []
-        there = f"; there are {some(near, 8)}" if near else ""
-        raise KitError(f"{reference}: there is no file {file.name} in {file.parent}{there}")
-    due, seen = [file], set()
-    while due:
-        path = due.pop(0)
-        if path in seen:
-            continue
-        seen.add(path)
-        content = path.read_bytes()
-        yield path, content
-        try:
-            tree = ast.parse(content, str(path))
-        except (SyntaxError, ValueError) as error:
-            line = getattr(error, "lineno", None) or 1
-            raise KitError(f"{reference}: {path.name}:{line}: no Python: {' '.join(str(error).split())}") from None
-        for name in _imported(tree):
-            due += _beside(file.parent, name)
-
-
-def _imported(tree: ast.AST) -> Iterator[str]:
-    """Yield the top names of the modules that a file imports, wherever in it."""
-    for node in ast.walk(tree):
-        if isinstance(node, ast.Import):
-            yield from (alias.name.partition(".")[0] for alias in node.names)
-        elif isinstance(node, ast.ImportFrom) and node.module and not node.level:
-            yield node.module.partition(".")[0]
-
-
-def _beside(folder: Path, name: str) -> list[Path]:
-    """Return the files of a module or package of this name in a folder."""
-    if (folder / f"{name}.py").is_file():
-        return [folder / f"{name}.py"]
-    return sorted((folder / name).rglob("*.py")) if (folder / name / "__init__.py").is_file() else []
-
-
-def _module(file: Path, files: Mapping[Path, bytes]) -> ModuleType:
-    """Return the module of a file, loaded anew where one of `files` has changed."""
-    file = file.resolve()
-    digest = hashlib.sha256(b"".join(hashlib.sha256(content).digest() for content in files.values())).hexdigest()
-    if file in _loaded and _loaded[file][0] == digest:
-        return _loaded[file][1]
-    name = f"own_code_{hashlib.sha256(str(file).encode()).hexdigest()[:8]}_{file.stem}"
-    spec = importlib.util.spec_from_file_location(name, file)
-    assert spec
-    assert spec.loader
-    module = importlib.util.module_from_spec(spec)
-    tops = dict.fromkeys(path.relative_to(file.parent).parts[0].removesuffix(".py") for path in list(files)[1:])
-    for other in list(sys.modules):  # another folder's, or an older state of this one's
-        if other.partition(".")[0] in tops:
-            del sys.modules[other]
-    sys.modules[name] = module
-    sys.path.insert(0, str(file.parent))
-    try:
-        importlib.invalidate_caches()
-        for top in tops:  # also what is imported within a function, which may run when the path is gone
-            importlib.import_module(top)
-        exec(compile(files[file], str(file), "exec"), vars(module))  # not by time stamps, as Python's cache goes
-    except BaseException:
-        del sys.modules[name]
-        raise
-    finally:
-        sys.path.remove(str(file.parent))
-    _loaded[file] = digest, module
-    return module
 
 
 def _line_of(target: Callable, folder: Path) -> str:

@@ -130,7 +130,7 @@ def _message(fault: ErrorDetails, path: KeyPath, section: type[BaseModel] | None
     if kind in ("missing", "union_tag_not_found"):
         return "missing; this key has no default"
     if kind == "union_tag_invalid":
-        known = fault["ctx"]["expected_tags"]
+        known = fault["ctx"]["expected_tags"].replace("'file.py:name'", "file.py:name of your own")
         close = difflib.get_close_matches(fault["ctx"]["tag"], re.findall(r"'([^']+)'", known), n=1)
         return f"did you mean {close[0]}?" if close else f"expected one of {known}"
     if kind == "string_too_long":

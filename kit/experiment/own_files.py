@@ -1,13 +1,15 @@
 """The files of the user's own code that an experiment names: their digests, and what has to travel with it."""
 
 import os
+from dataclasses import replace
 from importlib.metadata import packages_distributions, version
+from importlib.util import find_spec
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from kit.core.errors import KitError
-from kit.core.named import own_code_of
-from kit.core.own_code import OwnCode, as_on_linux, is_reference
+from kit.core.named import own_code_of, sections_with_code
+from kit.core.own_code import BEYOND, OwnCode, as_on_linux, is_reference
 
 if TYPE_CHECKING:
     from kit.experiment.config import ExperimentConfig
@@ -23,18 +25,34 @@ def with_code(experiment: "ExperimentConfig") -> "ExperimentConfig":
     """
     code: dict[str, str] = {}
     for place, own in own_code_of(experiment):
-        if own.file:
-            try:
-                code[_key(own)] = own.digest()
-            except KitError as error:
-                raise KitError(f"{place}: {error}") from error
+        try:
+            if own.file:
+                code[_key(own)] = replace(own, expected=None).digest()
+            else:
+                _need_installed(own)
+        except KitError as error:
+            raise KitError(f"{place}: {error}") from error
     for name, stated in experiment.code.items():
         if code.get(name, stated) != stated:
             raise KitError(
                 f"code: {name} is not what it was when this config was stored; take `code` out of the config to "
                 "go by the file as it is"
             )
+    for _, section in sections_with_code(experiment):
+        named = [own for _, own in own_code_of(section) if own.file]
+        section.pin({own.reference: code[_key(own)] for own in named})
     return experiment.model_copy(update={"code": dict(sorted(code.items()))})
+
+
+def _need_installed(own: OwnCode) -> None:
+    """Refuse a module that is no package's: neither would its digest count, nor would it travel."""
+    top = own.reference.partition(":")[0].partition(".")[0]
+    spec = find_spec(top)
+    place = Path((spec.origin if spec else None) or "").resolve()
+    if spec and place.is_relative_to(Path.cwd()) and "site-packages" not in place.parts:
+        raise KitError(
+            f"{own.reference}: is of a file here and of no installed package; name it {place.name}:{own.name}"
+        )
 
 
 def files_named(sections: Any) -> set[str]:
@@ -56,7 +74,7 @@ def files_of_code(experiment: "ExperimentConfig", tolerant: bool = False) -> dic
     experiment : ExperimentConfig
         Whose config is in a file.
     tolerant : bool
-        Leave out files that lie outside the config's folder.
+        Put files that lie outside the config's folder into a folder `beyond`, where a stored config finds them.
 
     Raises
     ------
@@ -72,6 +90,8 @@ def files_of_code(experiment: "ExperimentConfig", tolerant: bool = False) -> dic
                 name = path.relative_to(own.folder.resolve()).as_posix()
             except ValueError:
                 if tolerant:
+                    parts = Path(os.path.relpath(path, own.folder.resolve())).parts
+                    files["/".join([BEYOND, *(part for part in parts if part != "..")])] = as_on_linux(content)
                     continue
                 raise KitError(
                     f"{place}: {path.name} lies outside the config's folder, so it does not travel; move it "

@@ -1,5 +1,6 @@
 """Schedules, profiles and controllers of the user's own, named `file.py:name` in a config."""
 
+import copy
 import math
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
@@ -103,6 +104,9 @@ class OwnController(ControllerBase, OwnOptions):
 
     @cached_property
     def _controller(self) -> Any:
+        return self._made()
+
+    def _made(self) -> Any:
         target = self.code.load()
         self.code.check_signature(target, self.options, ())
         made = self.code.call(target, **self.options)
@@ -138,21 +142,37 @@ class OwnController(ControllerBase, OwnOptions):
                 raise ValueError(
                     f"controller: {self.name} has every = {self.tail_every!r}; epochs above 0 are needed"
                 )
-            count = len(groups)
-            state = self.code.call(self.start, count)
+            tried, state = self._made(), self.code.call(self.start, len(groups))  # not the one that will steer
             for _ in range(3):
-                signals = {name: np.linspace(0.5, 2, count) for name in self.signals}
-                multipliers, state = self.code.call(self.step, state, signals, np.full(count, 1e-3), 0.5)
-                if multipliers.shape != (count,):
-                    raise ValueError(
-                        f"controller: {self.name} gives multipliers of shape {list(multipliers.shape)}; one for "
-                        f"each of the {count} depth groups is needed"
-                    )
-                if not _plain(state):
-                    raise ValueError(
-                        f"controller: {self.name} gives a state that no checkpoint can hold; a mapping of lists, "
-                        "numbers and text is needed"
-                    )
+                state = self._tried_step(tried, state, len(groups))
+
+    def _tried_step(self, tried: Any, state: State, count: int) -> State:
+        """Return the state after a step on made-up signals; ValueError where what it gives is of no use."""
+        signals = {name: np.linspace(0.5, 2, count) for name in self.signals}
+        given = copy.deepcopy(state), signals, np.full(count, 1e-3), 0.5
+        first, after = self.code.call(tried.step, *given)
+        second, again = self.code.call(tried.step, copy.deepcopy(state), *given[1:])
+        multipliers = np.asarray(first, dtype=np.float64)
+        if multipliers.shape != (count,):
+            raise ValueError(
+                f"controller: {self.name} gives multipliers of shape {list(multipliers.shape)}; one for each of "
+                f"the {count} depth groups is needed"
+            )
+        if not (np.isfinite(multipliers).all() and (multipliers > 0).all()):
+            raise ValueError(
+                f"controller: {self.name} gives the multipliers {multipliers.tolist()}; above 0 is needed"
+            )
+        if not _plain(after):
+            raise ValueError(
+                f"controller: {self.name} gives a state that no checkpoint can hold; a mapping of lists, numbers "
+                "and text is needed"
+            )
+        if not np.array_equal(multipliers, second) or after != again:
+            raise ValueError(
+                f"controller: {self.name} gives other multipliers for the same state and signals, so that no "
+                "training could go on from a checkpoint; keep what it remembers in the state"
+            )
+        return after
 
 
 def _twice(own: OwnOptions, function: Callable[..., float], *given: Any) -> float:

@@ -132,7 +132,8 @@ def _check(model: nn.Module, groups: list[DepthGroup], named: set[str]) -> None:
     kind = type(model).__name__
     grouped = [name for group in groups for name in group.parameters]
     if sorted(grouped) != sorted(named):
-        lost = sorted(named.symmetric_difference(grouped)) or "some twice"
+        twice = [f"{name} twice" for name, times in Counter(grouped).items() if times > 1]
+        lost = [*twice, *sorted(named.symmetric_difference(grouped))]
         raise KitError(f"model: {kind}'s depth order does not hold every parameter once: {some(lost)}")
     if len(groups) < 2:
         raise KitError(f"model: {kind}'s depth order has a single group, so there is no depth to speak of")

@@ -46,6 +46,7 @@ def split_by_kind(groups: Sequence[DepthGroup], kinds: Iterable[str]) -> list[De
             raise KitError(f"kinds: {kind!r} is of no parameter; they are {some(names, 8)}")
     split = []
     for group in groups:
+        _need_whole_norms(group, patterns)
         members: dict[str, dict[str, nn.Parameter]] = {kind: {} for kind in ("", *wanted)}
         normed = {id(value) for norm in group.norms for value in norm.parameters(recurse=False)}
         for name, value in group.parameters.items():
@@ -66,6 +67,17 @@ def _kind_of(name: str, normed: bool, patterns: dict[str, re.Pattern[str]]) -> s
     if _EMBED.search(name):
         return "embed"
     return "bias" if name.rpartition(".")[2] == "bias" else "weight"
+
+
+def _need_whole_norms(group: DepthGroup, patterns: dict[str, re.Pattern[str]]) -> None:
+    """Refuse patterns that part the weight and the bias of a normalisation layer, which has statistics, too."""
+    names = {id(value): name for name, value in group.parameters.items()}
+    for norm in group.norms:
+        inside = [names[id(value)] for value in norm.parameters(recurse=False) if id(value) in names]
+        if len({_kind_of(name, True, patterns) for name in inside}) > 1:
+            raise KitError(
+                f"kinds: {' and '.join(inside)} are of one normalisation layer; let a pattern be of both"
+            )
 
 
 def _part(group: DepthGroup, kind: str, parameters: dict[str, nn.Parameter]) -> DepthGroup:

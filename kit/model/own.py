@@ -1,5 +1,6 @@
 """Models of the user's own: what they are called with, their weights, and their depth order."""
 
+import inspect
 import re
 import traceback
 from collections.abc import Sequence
@@ -8,6 +9,7 @@ from typing import Any
 
 import torch
 from torch import nn
+from torch.nn.parameter import is_lazy
 
 from kit.core.errors import KitError, some
 from kit.core.own_code import OwnCode
@@ -42,12 +44,16 @@ def build_own(own: OwnCode, config: ModelConfig, n_classes: int, channels: int) 
     given |= {"pretrained": True} if config.weights == "hub" else {}
     try:
         target = own.load()
-        own.check_signature(target, given | config.options, ())
+        own.check_signature(target, given | config.options, (), kits=tuple(given))
         model = own.call(target, **given, **config.options)
     except KitError as error:
         raise KitError(f"model.name: {error}") from error
     if not isinstance(model, nn.Module):
         raise KitError(f"model.name: {own.reference} gives {type(model).__name__}; a torch.nn.Module is needed")
+    if lazy := [name for name, value in model.named_parameters() if is_lazy(value)]:
+        raise KitError(
+            f"model.name: {own.reference} has parameters without a shape yet: {some(lazy, 5)}; give them one"
+        )
     vars(model)["num_classes"] = n_classes  # as timm's have it
     if config.weights not in ("none", "hub"):
         path = weight_file(config.weights)
@@ -89,7 +95,9 @@ def by_hook(model: nn.Module) -> list[list[str]]:
     try:
         depths = list(hook())
     except Exception as error:  # of the user's code
-        last = traceback.extract_tb(error.__traceback__)[-1]
+        frames = traceback.extract_tb(error.__traceback__)
+        source = inspect.getsourcefile(type(model))
+        last = next((frame for frame in reversed(frames) if frame.filename == source), frames[-1])
         where = f"{Path(last.filename).name}:{last.lineno}"
         raise KitError(f"model: depth_groups() fails at {where}: {type(error).__name__}: {error}") from error
     for place, members in enumerate(depths):

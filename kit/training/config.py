@@ -5,6 +5,7 @@ from typing import Annotated, Any, ClassVar, Literal, Self
 from pydantic import Field, field_validator, model_validator
 
 from kit.core.named import OwnOptions, RefersToCode
+from kit.core.own_code import is_reference
 from kit.core.settings import ConfigSection
 
 TrackerName = Literal["tensorboard", "wandb", "mlflow"]
@@ -136,10 +137,10 @@ class TrainingConfig(ConfigSection):
     device: Literal["auto", "cpu"] = "auto"
     deterministic: bool = True
 
-    @field_validator("loss", mode="before")
+    @field_validator("loss", "optimizer", mode="before")
     @classmethod
-    def _name_alone(cls, loss: Any) -> Any:
-        return {"name": loss} if isinstance(loss, str) else loss
+    def _name_alone(cls, section: Any) -> Any:
+        return {"name": section} if is_reference(section) else section
 
     @model_validator(mode="after")
     def _own_loss_smooths_itself(self) -> Self:

@@ -113,6 +113,15 @@ class OwnLoss(nn.Module):
         if mixed:
             targets = torch.rand(6, n_classes, generator=generator).softmax(1)
         place = f"training.loss: {self.code.reference}"
+        if self.weights is not None and (multilabel or mixed):
+            raise KitError(
+                "training.class_weights: with mixed images or several labels a row a loss of your own has to "
+                "weigh classes itself; leave class_weights out"
+            )
+        if any(value.requires_grad for value in self.parameters()):
+            raise KitError(
+                f"{place} has parameters of its own, which would not learn: the model's are optimized alone"
+            )
         try:
             each = self.loss(logits, targets)
         except Exception as error:

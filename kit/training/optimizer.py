@@ -19,6 +19,7 @@ from torch import nn
 from kit.core.errors import KitError, some
 from kit.core.own_code import OwnCode
 from kit.model.groups import DepthGroup
+from kit.training.averaging import averages
 from kit.training.config import OptimizerConfig
 
 # Those whose fused form gives, on every device, what the plain one gives: with parameters that get their first
@@ -122,7 +123,25 @@ def _own_optimizer(
     closure = inspect.signature(optimizer.step).parameters.get("closure")
     if closure is not None and closure.default is inspect.Parameter.empty:
         raise KitError(f"{place} needs a closure, which evaluates the model anew: the loop has none")
+    _try_step(own, target, options)
     return optimizer
+
+
+def _try_step(own: OwnCode, target: Any, options: dict[str, Any]) -> None:
+    """Make a step with an own optimizer on a small matrix; KitError where that fails or is not finite."""
+    generator = torch.Generator().manual_seed(0)
+    value = nn.Parameter(torch.randn(4, 4, generator=generator))
+    value.grad = torch.randn(4, 4, generator=generator)
+    place = f"training.optimizer: {own.reference}"
+    try:
+        optimizer = target([{"params": [value], "depth": 0, "name": "tried"}], **options)
+        if averages(optimizer):
+            optimizer.train()
+        optimizer.step(None)
+    except Exception as error:
+        raise KitError(f"{place}: cannot make a step: {own.fault(error)}") from error
+    if not value.isfinite().all():
+        raise KitError(f"{place}: makes weights that are not finite in its first step")
 
 
 def _start_at_rest(optimizer: torch.optim.Optimizer) -> None:

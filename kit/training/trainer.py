@@ -279,6 +279,8 @@ class Trainer:
         self.model.train()
         self.settling.begin()
         self._distribute()
+        if first == self.plan.total_steps:
+            self.rates.write(first - 1, self.optimizer)  # what is frozen at the end is frozen for what follows
         for step in range(first, self.plan.total_steps):
             self._update(step, batches)
             yield step

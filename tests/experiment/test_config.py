@@ -473,7 +473,7 @@ def test_faults_are_told_in_the_words_of_yaml(sections):
 def test_unknown_schedule_is_shown_with_those_there_are(stated):
     (line,) = faults(**in_policy(schedule=stated))
     assert line.startswith("policies.u.schedule = 'triangle': expected one of 'constant', 'cosine', ")
-    assert line.endswith(", 'file.py:name'")
+    assert line.endswith(", file.py:name of your own")
 
 
 def test_schedule_without_a_name_says_so():

@@ -98,7 +98,7 @@ def test_patterns_say_the_order_in_place_of_the_models(build, name):
         ("Losing", {}, r"Losing's depth order does not hold every parameter once: norm.bias, norm.weight, second"),
         ("Odd", {}, r"model: depth_groups\(\)\[1\] holds str; give modules or parameters"),
         ("Strange", {}, r"model: depth_groups\(\)\[1\] holds 2 parameters that are not the model's"),
-        ("Failing", {}, r"model: depth_groups\(\) fails at module.py:\d+: AttributeError: .*third"),
+        ("Failing", {}, r"model: depth_groups\(\) fails at mine.py:\d+: AttributeError: .*third"),
         (
             "Net",
             {"depth": ["first", "head"]},
@@ -118,7 +118,11 @@ def test_an_order_that_cannot_be_is_refused(build, name, options, said):
         ("number", {}, "model.name: mine.py:number gives int; a torch.nn.Module is needed"),
         ("failing", {}, r"model.name: mine.py:failing: mine.py:\d+: NameError: .*undefined"),
         ("Net", {"options": {"wide": 3}}, r"takes no option 'wide'; did you mean width\?"),
-        ("wrapped", {"weights": "hub"}, "takes no option 'pretrained'"),
+        (
+            "wrapped",
+            {"weights": "hub"},
+            "is called with num_classes, in_chans, pretrained, but takes no pretrained",
+        ),
     ],
 )
 def test_what_is_no_model_is_refused(build, name, options, said):
