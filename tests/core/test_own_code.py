@@ -1,5 +1,6 @@
 """Own code: what is loaded by `file.py:name`, when it is loaded anew, and what is said where it cannot be."""
 
+import os
 import pickle
 import re
 import sys
@@ -136,3 +137,73 @@ def test_a_fault_within_is_told_with_its_line(code):
     own = code(mine="from helper import g\ndef f():\n    g()\n", helper="def g():\n\n    1 / 0\n")
     with pytest.raises(KitError, match=r"^mine.py:f: helper.py:3: ZeroDivisionError: division by zero$"):
         own.call(own.load())
+
+
+def test_folders_of_modules_without_an_init_are_part_of_it(code, tmp_path):
+    (tmp_path / "lib").mkdir()
+    (tmp_path / "lib/helper.py").write_text("K = 1\n")
+    own = code(mine="from lib.helper import K\ndef f(): return K\n")
+    assert [path.name for path in own.files()] == ["mine.py", "helper.py"]
+    first = own.digest()
+    (tmp_path / "lib/helper.py").write_text("K = 2\n")
+    assert own.digest() != first
+    assert own.load()() == 2
+
+
+def test_neither_the_kit_nor_the_standard_library_is_taken_for_a_file_beside_it(code, tmp_path):
+    """A kernel has the kit's folder beside the config."""
+    import random
+
+    for name in ("kit", "kit/core"):
+        (tmp_path / name).mkdir()
+        (tmp_path / name / "__init__.py").write_text("raise ValueError('another kit')")
+    own = code(
+        mine="import random\nfrom kit.core.errors import KitError\ndef f(): return KitError, random\n",
+        random="raise ValueError('not that one')",
+    )
+    assert [path.name for path in own.files()] == ["mine.py"]
+    assert own.load()() == (KitError, random)
+
+
+def test_two_files_share_what_they_import_beside_them(code, tmp_path):
+    first = code("one.py:f", one="from helper import Out\ndef f(): return Out()\n", helper="class Out: pass\n")
+    second = code("two.py:g", two="from helper import Out\ndef g(value): return isinstance(value, Out)\n")
+    make, check = first.load(), second.load()
+    assert check(make())
+
+
+def test_a_helper_is_read_from_its_source_whatever_pythons_cache_says(code, tmp_path, monkeypatch):
+    """Changed within a second and of the same size: time stamps do not tell."""
+    monkeypatch.setattr(sys, "dont_write_bytecode", False)
+    own = code(mine="from helper import two\ndef f(): return two\n", helper="two = 2\n")
+    assert own.load()() == 2
+    stamp = (tmp_path / "helper.py").stat()
+    code(helper="two = 3\n")
+    os.utime(tmp_path / "helper.py", ns=(stamp.st_atime_ns, stamp.st_mtime_ns))
+    assert own.load()() == 3
+    assert not list(tmp_path.rglob("*.pyc"))
+
+
+def test_code_that_has_changed_since_the_config_was_read_is_refused(code):
+    own = code(mine="def f(): return 1\n")
+    pinned = OwnCode(own.reference, own.folder, own.digest())
+    assert pinned.load()() == 1
+    code(mine="def f(): return 2\n")
+    with pytest.raises(KitError, match=r"mine.py, or what it imports, has changed since the config was read"):
+        pinned.load()
+
+
+def test_imports_relative_to_a_package_are_refused_by_their_line(code):
+    own = code(mine="\nfrom .helper import two\n", helper="two = 2\n")
+    with pytest.raises(KitError, match=r"mine.py:2: imports relative to a package"):
+        own.files()
+
+
+def test_options_behind_arguments_of_any_number_are_known(code):
+    own = code(mine="def f(*args, teeth=4): return args, teeth")
+    assert own.bind({"teeth": 3}, ("a", "b"))(1, 2) == ((1, 2), 3)
+
+
+def test_a_module_that_is_a_file_beside_is_hinted_at(code):
+    with pytest.raises(KitError, match=r"there is no module 'mine'; did you mean mine.py:f\?"):
+        code("mine:f", mine="def f(): pass").load()

@@ -10,6 +10,7 @@ from kit import KitError, RunOptions, load_experiment, run
 from kit.core.runs import ExperimentDir
 from kit.experiment.fingerprint import config_digest, policy_digest, stored_experiment
 from kit.experiment.own_files import files_of_code
+from kit.lr import PolicyGroup
 
 MINE = """
 from helper import half
@@ -157,5 +158,73 @@ def test_class_weights_need_the_loss_of_each_image(config, tmp_path):
 def test_an_optimizer_is_tried_before_any_training(config, tmp_path, code, said):
     (tmp_path / "home/mine.py").write_text(code)
     path = config(policies={"u": {"lr": 1e-2}}, training={"optimizer": {"name": "mine.py:f"}})
+    with pytest.raises(KitError, match=said):
+        run(load_experiment(path), tmp_path / "out")
+
+
+def test_code_edited_after_the_config_was_read_trains_nothing(config, tmp_path):
+    experiment = load_experiment(config())
+    (tmp_path / "home/helper.py").write_text("half = 0.4\n")
+    with pytest.raises(KitError, match=r"policies.mine.schedule: .* has changed since the config was read"):
+        run(experiment, tmp_path / "out")
+
+
+def test_a_module_of_no_package_is_refused(config, tmp_path, monkeypatch):
+    (tmp_path / "loose_module.py").write_text("def f(clock): return 1\n")
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.syspath_prepend(str(tmp_path))
+    with pytest.raises(
+        KitError, match=r"is of a file here and of no installed package; name it loose_module.py:f"
+    ):
+        load_experiment(config(policies={"u": {"lr": 1e-2, "schedule": "loose_module:f"}}))
+
+
+def test_a_stored_config_keeps_what_lies_elsewhere(config, tmp_path):
+    shutil.copy(tmp_path / "home/mine.py", tmp_path / "mine.py")
+    shutil.copy(tmp_path / "home/helper.py", tmp_path / "helper.py")
+    run(load_experiment(config(policies={"u": {"lr": 1e-2, "schedule": "../mine.py:falling"}})), tmp_path / "out")
+    stored = stored_experiment(ExperimentDir(tmp_path / "out/runs/tiny"))
+    (tmp_path / "mine.py").unlink()
+    assert stored.policies["u"].build().matrix([PolicyGroup(0, 2, "a"), PolicyGroup(1, 2, "b")], 4).lr.shape == (
+        4,
+        2,
+    )
+
+
+@pytest.mark.parametrize("weighted", [{"mixup": 0.2}])
+def test_a_loss_of_mixed_images_weighs_classes_itself(config, tmp_path, weighted):
+    training = {"loss": "mine.py:focal", "class_weights": "balanced"} | weighted
+    with pytest.raises(KitError, match="a loss of your own has to weigh classes itself"):
+        run(load_experiment(config(policies={"u": {"lr": 1e-2}}, training=training)), tmp_path / "out")
+
+
+def test_parameters_of_a_loss_are_refused(config, tmp_path):
+    (tmp_path / "home/mine.py").write_text(
+        "import torch\nclass f(torch.nn.Module):\n def __init__(self):\n  super().__init__()\n"
+        "  self.w = torch.nn.Parameter(torch.ones(1))\n"
+        " def forward(self, logits, targets): return logits.mean(1) * self.w\n"
+    )
+    with pytest.raises(KitError, match=r"mine.py:f has parameters of its own, which would not learn"):
+        run(
+            load_experiment(config(policies={"u": {"lr": 1e-2}}, training={"loss": "mine.py:f"})), tmp_path / "out"
+        )
+
+
+@pytest.mark.parametrize(
+    ("name", "said"),
+    [
+        ("mine.py:f", r"training.optimizer: mine.py:f: cannot make a step: mine.py:3: ZeroDivisionError"),
+        (
+            "torch.optim:SparseAdam",
+            r"training.optimizer: torch.optim:SparseAdam: cannot make a step: RuntimeError",
+        ),
+        ("timm.optim:Adahessian", r"training.optimizer: timm.optim:Adahessian: cannot make a step: RuntimeError"),
+    ],
+)
+def test_an_optimizer_makes_a_step_before_any_training(config, tmp_path, name, said):
+    (tmp_path / "home/mine.py").write_text(
+        "import torch\nclass f(torch.optim.SGD):\n def step(self, closure=None): 1 / 0\n"
+    )
+    path = config(policies={"u": {"lr": 1e-2}}, training={"optimizer": name})
     with pytest.raises(KitError, match=said):
         run(load_experiment(path), tmp_path / "out")

@@ -130,6 +130,13 @@ def test_it_is_the_same_after_a_journey_to_another_process_and_in_yaml(own):
         ("class f:\n every = 0\n def step(self, s, i, l, f): return l, s", "controller", "every = 0; epochs"),
         ("class f:\n def step(self, s, i, l, f): return 1, s", "controller", r"shape \[\]; one for each of"),
         ("class f:\n def step(self, s, i, l, f): return l, {'a': l}", "controller", "no checkpoint can hold"),
+        ("class f:\n def step(self, s, i, l, f): return -l, s", "controller", "above 0 is needed"),
+        ("class f:\n def step(self, s, i, l, f): return l / 0, s", "controller", "above 0 is needed"),
+        (
+            "class f:\n n = 0\n def step(self, s, i, l, f):\n  self.n += 1\n  return l * self.n, s",
+            "controller",
+            "other multipliers for the same state",
+        ),
     ],
 )  # fmt: skip
 def test_what_it_gives_is_tried_before_any_training(own, text, content, said):

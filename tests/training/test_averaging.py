@@ -103,9 +103,29 @@ def test_norms_of_a_moving_average_are_estimated_where_it_is_asked_for(competiti
 def test_frozen_norms_keep_their_statistics(competition, tmp_path):
     frozen = {"uniform": {"lr": 1e-2, "freeze_to": -1, "train_norm": False}}
     trainer = trainer_of(competition, tmp_path, policies=frozen, training={"norm_batches": 2, "epochs": 1})
+    generator = torch.Generator().manual_seed(0)
+    for name, value in trainer.model.named_buffers():
+        if "running" in name:
+            value.copy_(torch.rand(value.shape, generator=generator) + 0.5)
     before = {name: value.clone() for name, value in trainer.model.named_buffers()}
     trainer.train()
     assert all(torch.equal(value, before[name]) for name, value in trainer.model.named_buffers())
+
+
+def test_a_run_killed_after_its_last_update_keeps_what_was_frozen(competition, tmp_path):
+    training = {"norm_batches": 2, "epochs": 2, "checkpoint_minutes": 0, "log_every": 1}
+    settings = {
+        "training": training,
+        "policies": {"uniform": {"lr": 1e-2, "freeze_to": 2, "train_norm": False}},
+        "model": {"name": "test_resnet"},
+    }
+    whole = trainer_of(competition, tmp_path / "whole", **settings)
+    expected = outcome(whole, whole.train())
+    first = trainer_of(competition, tmp_path / "killed", **settings)
+    with pytest.raises(Killed):
+        first.train(on_step=kill_at(first.plan.total_steps - 1))
+    second = trainer_of(competition, tmp_path / "killed", **settings)
+    assert outcome(second, second.train())[:3] == expected[:3]
 
 
 def test_the_run_is_saved_as_it_was_scored(competition, tmp_path):
