@@ -148,6 +148,8 @@ def _check_training(loaded: LoadedExperiment, say: Say) -> Recipe:
         say(f"{type(model).__name__} offers no depth order: all of it is one depth group, for uniform policies")
     for name in experiment.policies:
         policy, groups = policy_on(model, experiment, name, batches)
+        if lacking := set(experiment.policies[name].kinds or ()) - {group.kind for group in groups}:
+            say(f"policies.{name}.kinds: {some(sorted(lacking))} is of no parameter of {experiment.model.name}")
         optimizer = build_optimizer(training.optimizer, model, groups, torch.device("cpu"), policy.peak)
         if averages(optimizer):
             _check_averaging(training, policy, name)
