@@ -101,7 +101,7 @@ def test_a_rate_is_peak_times_schedule_times_profile_times_kind(schedule, data, 
     phase = Phase(0.1, schedule, profile, kinds={"bias": multiplier})
     found = phase.lr(clock, split)
     np.testing.assert_array_equal(found[::2], plain)
-    np.testing.assert_allclose(found[1::2], plain * multiplier, rtol=1e-15)
+    np.testing.assert_allclose(found[1::2], plain * multiplier, rtol=1e-14, atol=1e-300)
     assert (
         found <= Phase(0.1, schedule, profile, kinds={"bias": multiplier}).bound(clock, split) * (1 + 1e-9)
     ).all()
