@@ -2,6 +2,7 @@
 
 import copy
 import math
+import time
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from functools import cached_property
@@ -17,6 +18,7 @@ from kit.lr.controllers import SIGNALS, ControllerBase, Signals, State
 from kit.lr.profiles import ProfileBase
 from kit.lr.schedules import TOLERANCE, ScheduleBase
 
+SLOWEST = 0.05  # seconds of a call
 TRIED = (*(Clock(step, 97, 10) for step in range(0, 97, 4)), Clock(0.5, 7.5, 2.5))  # also parts of an update
 
 
@@ -40,6 +42,7 @@ class OwnSchedule(ScheduleBase, OwnOptions):
 
     def check(self) -> None:
         with _as_value_error("schedule"):
+            _need_quick(self, self._function, TRIED[0])
             for clock in TRIED:
                 value = _twice(self, self._function, clock)
                 where = f"at progress {clock.progress:.3g}"
@@ -82,6 +85,7 @@ class OwnProfile(ProfileBase, OwnOptions):
 
     def check(self, groups: Sequence[PolicyGroup], epochs: float | None) -> None:
         with _as_value_error("profile"):
+            _need_quick(self, self._function, TRIED[0], groups[0])
             for clock in TRIED[::6]:
                 for group in groups:
                     value = _twice(self, self._function, clock, group)
@@ -173,6 +177,19 @@ class OwnController(ControllerBase, OwnOptions):
                 "training could go on from a checkpoint; keep what it remembers in the state"
             )
         return after
+
+
+def _need_quick(own: OwnOptions, function: Callable[..., float], *given: Any) -> None:
+    """Refuse a function that takes longer than updates may: it is asked before each of them."""
+    quickest = math.inf
+    for _ in range(3):
+        begun = time.perf_counter()
+        own.code.call(function, *given)
+        quickest = min(quickest, time.perf_counter() - begun)
+    if quickest > SLOWEST:
+        raise ValueError(
+            f"{own.name} takes {1000 * quickest:.0f} ms, and is asked before each update; look things up once"
+        )
 
 
 def _twice(own: OwnOptions, function: Callable[..., float], *given: Any) -> float:

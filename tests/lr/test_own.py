@@ -124,6 +124,7 @@ def test_it_is_the_same_after_a_journey_to_another_process_and_in_yaml(own):
         ("def f(clock): return 1", "profile", r"profile: mine.py:f \(mine.py:1\): is called with"),
         ("def f(clock, group): return -1", "profile", "gives -1 for depth group g0 at progress 0; 0 or more"),
         ("class f:\n bound = 2\n def __call__(self, clock, group): return 3", "profile", "0 to its bound, 2, is"),
+        ("import time\ndef f(clock):\n time.sleep(.06)\n return 1", "schedule", r"takes \d+ ms, and is asked"),
         ("class f:\n pass", "schedule", r"has no __call__\(clock\)"),
         ("class f:\n pass", "controller", r"controller: mine.py:f: has no step\(state, signals, lr, fraction\)"),
         ("class f:\n signals = ('x',)\n def step(self, s, i, l, f): ...", "controller", "wants the signal 'x'"),
