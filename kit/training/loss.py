@@ -131,6 +131,10 @@ class OwnLoss(nn.Module):
             raise KitError(f"{place} gives {given} for 6 images; the loss of each, [6], or their mean is needed")
         if self.weights is not None and each.shape == ():
             raise KitError(f"{place} gives a mean; for class_weights the loss of each image, [batch], is needed")
+        if each.shape == ():
+            again = self.loss(torch.cat([logits, logits]), torch.cat([targets, targets]))
+            if not torch.allclose(each, again, rtol=1e-3, atol=1e-6, equal_nan=True):
+                raise KitError(f"{place} changes where each image is there twice, as a sum does; a mean is needed")
         if not each.isfinite().all():
             raise KitError(f"{place} is not finite: {each.tolist()}")
         if not each.requires_grad:

@@ -115,6 +115,10 @@ def test_a_missing_file_is_said_when_the_config_is_read(config):
     ("code", "said"),
     [
         ("def f(logits, targets): return logits", r"training.loss: mine.py:f gives shape \[6, 3\] for 6 images"),
+        (
+            "def f(logits, targets): return logits.square().sum()",
+            r"mine.py:f changes where each image is there twice",
+        ),
         ("def f(logits, targets): return 3.0", "training.loss: mine.py:f gives 3.0 for 6 images"),
         ("def f(logits, targets): return logits.mean() / 0", "training.loss: mine.py:f is not finite"),
         ("def f(logits, targets): return logits.detach().mean()", "training.loss: mine.py:f has no gradient"),
