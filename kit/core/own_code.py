@@ -144,12 +144,8 @@ class OwnCode:
             if isinstance(error, KeyboardInterrupt):
                 raise
             if isinstance(error, ImportError) and error.name == module_name.partition(".")[0]:
-                beside = self.folder / f"{module_name.replace('.', '/')}.py"
-                mend = (
-                    f"did you mean {module_name.replace('.', '/')}.py:{name}?"
-                    if beside.is_file()
-                    else "install it"
-                )
+                file = f"{module_name.replace('.', '/')}.py"
+                mend = f"did you mean {file}:{name}?" if (self.folder / file).is_file() else "install it"
                 raise KitError(f"{self.reference}: there is no module {error.name!r}; {mend}") from error
             raise KitError(f"{self.reference}: {self.fault(error)}") from error
         found = getattr(module, name, None)

@@ -16,7 +16,7 @@ from kit.core.yaml import read_yaml
 from kit.data.images import content_digest
 from kit.experiment.config import ExperimentConfig, validate
 from kit.experiment.fold_plan import read_plan
-from kit.experiment.own_files import code_of, files_named
+from kit.experiment.own_files import code_of, files_named, pinned
 from kit.lr.config import PolicyConfig
 
 
@@ -26,7 +26,15 @@ def config_digest(experiment: ExperimentConfig) -> str:
     shared = {name: value for name, value in experiment.canonical().items() if name not in apart}
     sections = [getattr(experiment, name) for name in shared]
     code = code_of(experiment, sections)
-    return fingerprint(shared | ({"code": code} if code else {}))
+    corrected = {"class_weights": "over an update"} if _was_weighted_in_parts(experiment) else {}
+    return fingerprint(shared | corrected | ({"code": code} if code else {}))
+
+
+def _was_weighted_in_parts(experiment: ExperimentConfig) -> bool:
+    """Whether earlier versions weighed classes within each part of an update: their runs are others."""
+    training = experiment.training
+    weighs = training.class_weights != "none" and not (training.mixes or experiment.competition.multilabel)
+    return weighs and training.loss is None and (training.accumulate > 1 or training.batch_size == 1)
 
 
 def policy_digest(experiment: ExperimentConfig, policy: PolicyConfig) -> str:
@@ -153,7 +161,7 @@ def stored_experiment(folder: ExperimentDir) -> ExperimentConfig | None:
     """What made the folder: the config with all policies and seeds it was run with; None for a new one."""
     if not folder.config.is_file():
         return None
-    return validate(read_yaml(folder.config), str(folder.config), folder.path, stored=True)
+    return pinned(validate(read_yaml(folder.config), str(folder.config), folder.path, stored=True))
 
 
 def with_what_was_run_before(experiment: ExperimentConfig, folder: ExperimentDir) -> ExperimentConfig:

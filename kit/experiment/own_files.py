@@ -38,10 +38,15 @@ def with_code(experiment: "ExperimentConfig") -> "ExperimentConfig":
                 f"code: {name} is not what it was when this config was stored; take `code` out of the config to "
                 "go by the file as it is"
             )
+    return pinned(experiment.model_copy(update={"code": dict(sorted(code.items()))}))
+
+
+def pinned(experiment: "ExperimentConfig") -> "ExperimentConfig":
+    """Let the experiment load no other code than that of its digests, and return it; nothing is read."""
     for _, section in sections_with_code(experiment):
-        named = [own for _, own in own_code_of(section) if own.file]
-        section.pin({own.reference: code[_key(own)] for own in named})
-    return experiment.model_copy(update={"code": dict(sorted(code.items()))})
+        named = {own.reference: experiment.code.get(_key(own)) for _, own in own_code_of(section) if own.file}
+        section.pin({reference: digest for reference, digest in named.items() if digest})
+    return experiment
 
 
 def _need_installed(own: OwnCode) -> None:

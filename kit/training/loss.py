@@ -124,6 +124,7 @@ class OwnLoss(nn.Module):
             )
         try:
             each = self.loss(logits, targets)
+            again = self.loss(torch.cat([logits, logits]), torch.cat([targets, targets]))
         except Exception as error:
             raise KitError(f"{place}: {self.code.fault(error)}") from error
         if not isinstance(each, torch.Tensor) or each.shape not in ((), (6,)):
@@ -131,12 +132,10 @@ class OwnLoss(nn.Module):
             raise KitError(f"{place} gives {given} for 6 images; the loss of each, [6], or their mean is needed")
         if self.weights is not None and each.shape == ():
             raise KitError(f"{place} gives a mean; for class_weights the loss of each image, [batch], is needed")
-        if each.shape == ():
-            again = self.loss(torch.cat([logits, logits]), torch.cat([targets, targets]))
-            if not torch.allclose(each, again, rtol=1e-3, atol=1e-6, equal_nan=True):
-                raise KitError(f"{place} changes where each image is there twice, as a sum does; a mean is needed")
         if not each.isfinite().all():
             raise KitError(f"{place} is not finite: {each.tolist()}")
+        if each.shape == () and each.abs() > 1e-6 and torch.allclose(again, 2 * each, rtol=1e-3):
+            raise KitError(f"{place} doubles where each image is there twice, as a sum does; a mean is needed")
         if not each.requires_grad:
             raise KitError(f"{place} has no gradient; make it of torch operations on the logits")
 

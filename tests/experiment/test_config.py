@@ -16,7 +16,7 @@ from kit.core.runs import ExperimentDir
 from kit.core.settings import FrozenOptions, fingerprint
 from kit.data.config import DataConfig
 from kit.experiment.config import ExperimentConfig, load_experiment, validate
-from kit.experiment.fingerprint import stored_experiment
+from kit.experiment.fingerprint import config_digest, stored_experiment
 from kit.lr.profiles import FreezeOut
 from kit.lr.schedules import Constant, Cosine, OneCycle
 
@@ -897,3 +897,21 @@ def test_what_is_refused_today_can_still_be_read_where_it_was_run(tmp_path):
     assert stored is not None
     assert isinstance(stored.policies["old"].schedule, OneCycle)
     assert stored.policies["old"].profile == FreezeOut()
+
+
+@pytest.mark.parametrize(
+    ("training", "other"),
+    [
+        ({"class_weights": "balanced", "accumulate": 2}, True),
+        ({"class_weights": "balanced", "batch_size": 1}, True),
+        ({"class_weights": "balanced"}, False),
+        ({"accumulate": 2}, False),
+        ({"class_weights": "balanced", "accumulate": 2, "mixup": 0.2, "batch_size": 8}, False),
+    ],
+)
+def test_runs_that_weighed_classes_in_parts_are_not_those_of_today(training, other):
+    """Earlier versions divided each part of an update by its own sum of weights."""
+    experiment = described(training=training)
+    apart = ("name", "policies", "seeds", "scoring", "code")
+    then = fingerprint({name: value for name, value in experiment.canonical().items() if name not in apart})
+    assert (config_digest(experiment) != then) == other

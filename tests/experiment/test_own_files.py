@@ -117,7 +117,7 @@ def test_a_missing_file_is_said_when_the_config_is_read(config):
         ("def f(logits, targets): return logits", r"training.loss: mine.py:f gives shape \[6, 3\] for 6 images"),
         (
             "def f(logits, targets): return logits.square().sum()",
-            r"mine.py:f changes where each image is there twice",
+            r"mine.py:f doubles where each image is there twice",
         ),
         ("def f(logits, targets): return 3.0", "training.loss: mine.py:f gives 3.0 for 6 images"),
         ("def f(logits, targets): return logits.mean() / 0", "training.loss: mine.py:f is not finite"),
@@ -230,3 +230,12 @@ def test_an_optimizer_makes_a_step_before_any_training(config, tmp_path, name, s
     path = config(policies={"u": {"lr": 1e-2}}, training={"optimizer": name})
     with pytest.raises(KitError, match=said):
         run(load_experiment(path), tmp_path / "out")
+
+
+def test_the_stored_copy_is_taken_for_what_it_was_only(config, tmp_path):
+    run(load_experiment(config()), tmp_path / "out")
+    folder = ExperimentDir(tmp_path / "out/runs/tiny")
+    (folder.path / "helper.py").write_text("half = 0.1\n")
+    policy = stored_experiment(folder).policies["mine"].build()
+    with pytest.raises(KitError, match="has changed since the config was read"):
+        policy.matrix([PolicyGroup(0, 2, "a"), PolicyGroup(1, 2, "b")], 4)
