@@ -100,7 +100,7 @@ def in_leveldb_log(content: bytes, head: int = 7, block: int = 32768):
 
 
 def test_wandb_offline_holds_the_same(competition, tmp_path, monkeypatch):
-    pytest.importorskip("wandb")
+    wandb = pytest.importorskip("wandb")
     from wandb.proto import wandb_internal_pb2
 
     monkeypatch.setenv("WANDB_MODE", "offline")
@@ -110,6 +110,7 @@ def test_wandb_offline_holds_the_same(competition, tmp_path, monkeypatch):
         trainer_of(competition, tmp_path, **settings).train(on_step=kill_at(2))
     trainer = trainer_of(competition, tmp_path, **settings)
     trainer.train()
+    wandb.teardown()  # its service may write the last of a run after the run's end was reported
     (file,) = trainer.dir.tracker.rglob("*.wandb")
     told: dict[str, dict[int, float]] = {}
     for data in in_leveldb_log(file.read_bytes()):
