@@ -149,7 +149,8 @@ class Phase:
                 fraction = self.schedule(then)
                 uniform += fraction * sizes.sum()
                 ours += fraction * (sizes @ self._multipliers(then, members))
-            self._scales[key] = uniform / ours if ours else 1.0
+            # What is nearly nothing (denormal multipliers) stays so: no factor would make it uniform's.
+            self._scales[key] = uniform / ours if ours > uniform * 1e-300 else 1.0
         return self._scales[key]
 
     def bound(self, clock: Clock, groups: Sequence[PolicyGroup]) -> float:

@@ -214,6 +214,12 @@ def test_equalised_policies_learn_as_much_as_uniform_on_the_mean(profile, schedu
     assert np.ptp(ours[there] / plain[there]) < 1e-9 * (ours[there] / plain[there]).mean()  # one factor
 
 
+def test_equalise_leaves_what_is_nearly_nothing():
+    """A factor that makes up for it would be beyond the largest number."""
+    nearly = policy(1e-2, "constant", {"name": "table", "multipliers": [5e-324, 5e-324, 5e-324]}, equalise=True)
+    assert nearly.rates(Clock(4, 40, 10), groups(3)).lr.max() < 1e-300
+
+
 def test_equalise_looks_at_the_groups_that_freeze_to_lets_learn():
     plain, equalised = fine_tune(2e-3), PolicyConfig(lr=2e-3, phases="fine_tune", equalise=True).build()
     head_only = [each.rates(Clock(4, 40, 10), groups(3)).lr[2] for each in (plain, equalised)]
