@@ -11,26 +11,17 @@ another, and what one moment of the butterfly costs, both in updates.
 
 import argparse
 import os
-import platform
-import resource
 import statistics
 import tempfile
-import time
 from collections.abc import Iterator
 from pathlib import Path
 
 import torch
+from side_by_side import BATCH, clocks, digits_trainer, machine
 
-from kit.core.paths import OutputDirs
-from kit.core.runs import ExperimentDir, RunDir
-from kit.experiment.config import validate
-from kit.experiment.prepare import prepare, run_keys
-from kit.experiment.train_run import trainer_of
 from kit.training.config import ProbesConfig
-from kit.training.device import make_accelerator
 from kit.training.trainer import Trainer
 
-BATCH = 64
 LEARNING = ("before_update", "after_update")
 
 
@@ -44,32 +35,10 @@ def main() -> None:
     options = parser.parse_args()
     torch.set_num_threads(options.threads)
     with tempfile.TemporaryDirectory() as scratch:
-        plain = make_trainer(Path(scratch), "without", options, None)
-        probed = make_trainer(Path(scratch), "with", options, {"every": options.every, "butterfly": [0]})
+        probes = {"every": options.every, "butterfly": [0]}
+        plain = digits_trainer(Path(scratch), "without", options.model, {"lr": 1e-2})
+        probed = digits_trainer(Path(scratch), "with", options.model, {"lr": 1e-2}, probes=probes)
         compare(plain, probed, options)
-
-
-def make_trainer(scratch: Path, name: str, options: argparse.Namespace, probes: dict | None) -> Trainer:
-    experiment = validate(
-        {
-            "name": name,
-            "competition": {
-                "path": str(scratch / "digits"),
-                "embedded": "digits",
-                "train_images": "train/{id}.png",
-                "test_images": "test/{id}.png",
-            },
-            "data": {"size": 32, "workers": 0},
-            "model": {"name": options.model},
-            "policies": {"uniform": {"lr": 1e-2}},
-            "training": {"epochs": 1000, "batch_size": BATCH, "probes": probes},
-        },
-        "benchmark",
-    )
-    dirs = OutputDirs(scratch)
-    loaded, data = prepare(experiment, ExperimentDir(dirs.runs / name), dirs, shown=False)
-    key = run_keys(experiment)[0]
-    return trainer_of(key, loaded, data, RunDir(scratch / name), make_accelerator(experiment.training))
 
 
 def compare(plain: Trainer, probed: Trainer, options: argparse.Namespace) -> None:
@@ -88,11 +57,7 @@ def compare(plain: Trainer, probed: Trainer, options: argparse.Namespace) -> Non
             f"round {number + 1}: {ratios['wall clock'][-1]:.3f} wall, {ratios['user CPU'][-1]:.3f} CPU",
             flush=True,
         )
-    device = (
-        torch.cuda.get_device_name() if torch.cuda.is_available() else f"{torch.get_num_threads()} CPU threads"
-    )
-    print(f"{options.model}, 32 px, batch {BATCH}, {device}, Python {platform.python_version()}, "
-          f"torch {torch.__version__}")  # fmt: skip
+    print(f"{options.model}, 32 px, batch {BATCH}, {machine()}")
     update = [statistics.median(column) / options.turn for column in zip(*seconds, strict=True)]
     print(f"an update without probes: {1e3 * update[0]:.0f} ms, user CPU {1e3 * update[1]:.0f} ms")
     print(f"with probes every {options.every} updates, times as long ({options.rounds} rounds of {options.turn}):")
@@ -151,13 +116,6 @@ class Stopwatch:
                 self.took["learning"][-1] += took
 
         return wrapped
-
-
-def clocks() -> tuple[float, float]:
-    """Wall clock and user CPU time, in seconds, once the device has done what it was given."""
-    if torch.cuda.is_available():
-        torch.cuda.synchronize()
-    return time.perf_counter(), resource.getrusage(resource.RUSAGE_SELF).ru_utime
 
 
 def timed(updates: Iterator[int], count: int) -> tuple[float, float]:

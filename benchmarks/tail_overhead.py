@@ -10,26 +10,16 @@ updates: an epoch of n updates takes 1 + that / n times as long.
 
 import argparse
 import os
-import platform
-import resource
 import statistics
 import tempfile
-import time
 from collections.abc import Callable
 from pathlib import Path
 
 import torch
+from side_by_side import BATCH, clocks, digits_trainer, machine
 
-from kit.core.paths import OutputDirs
-from kit.core.runs import ExperimentDir, RunDir
-from kit.experiment.config import validate
-from kit.experiment.prepare import prepare, run_keys
-from kit.experiment.train_run import trainer_of
-from kit.training.device import make_accelerator
 from kit.training.tails import TailMeter
 from kit.training.trainer import Trainer
-
-BATCH = 64
 
 
 def main() -> None:
@@ -41,33 +31,10 @@ def main() -> None:
     torch.set_num_threads(options.threads)
     with tempfile.TemporaryDirectory() as scratch:
         trainers = {
-            name: make_trainer(Path(scratch), name, options.model, controller)
+            name: digits_trainer(Path(scratch), name, options.model, {"lr": 1e-2, "controller": controller})
             for name, controller in (("uniform", None), ("temp_balance", "temp_balance"))
         }
         compare(trainers, options)
-
-
-def make_trainer(scratch: Path, name: str, model: str, controller: str | None) -> Trainer:
-    experiment = validate(
-        {
-            "name": name,
-            "competition": {
-                "path": str(scratch / "digits"),
-                "embedded": "digits",
-                "train_images": "train/{id}.png",
-                "test_images": "test/{id}.png",
-            },
-            "data": {"size": 32, "workers": 0},
-            "model": {"name": model},
-            "policies": {"policy": {"lr": 1e-2, "controller": controller}},
-            "training": {"epochs": 1000, "batch_size": BATCH},
-        },
-        "benchmark",
-    )
-    dirs = OutputDirs(scratch)
-    loaded, data = prepare(experiment, ExperimentDir(dirs.runs / name), dirs, shown=False)
-    key = run_keys(experiment)[0]
-    return trainer_of(key, loaded, data, RunDir(scratch / name), make_accelerator(experiment.training))
 
 
 def compare(trainers: dict[str, Trainer], options: argparse.Namespace) -> None:
@@ -86,11 +53,7 @@ def compare(trainers: dict[str, Trainer], options: argparse.Namespace) -> None:
             for place, clock in enumerate(ratios):
                 ratios[clock].append(took["temp_balance"][place] / took["uniform"][place])
             update.append([seconds / epoch for seconds in took["uniform"]])
-    device = (
-        torch.cuda.get_device_name() if torch.cuda.is_available() else f"{torch.get_num_threads()} CPU threads"
-    )
-    print(f"{options.model}, 32 px, batch {BATCH}, {epoch} updates an epoch, {device}, Python "
-          f"{platform.python_version()}, torch {torch.__version__}")  # fmt: skip
+    print(f"{options.model}, 32 px, batch {BATCH}, {epoch} updates an epoch, {machine()}")
     print(f"temp_balance, times as long as uniform ({options.rounds} rounds of an epoch each):")
     for clock, values in ratios.items():
         print(f"  {clock:12}{statistics.median(values):.3f}  ({min(values):.3f} to {max(values):.3f})")
@@ -101,13 +64,6 @@ def compare(trainers: dict[str, Trainer], options: argparse.Namespace) -> None:
         cost, usual = (statistics.median(row[place] for row in rows) for rows in (measured, update))
         print(f"a measurement, {clock}: {1e3 * cost:.0f} ms; an update {1e3 * usual:.0f} ms, of which it is "
               f"{cost / usual:.2f}")  # fmt: skip
-
-
-def clocks() -> tuple[float, float]:
-    """Wall clock and user CPU time, in seconds, once the device has done what it was given."""
-    if torch.cuda.is_available():
-        torch.cuda.synchronize()
-    return time.perf_counter(), resource.getrusage(resource.RUSAGE_SELF).ru_utime
 
 
 def timed(call: Callable[[], object]) -> tuple[float, float]:
