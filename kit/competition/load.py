@@ -50,6 +50,8 @@ class Competition:
         What a submission has to look like.
     names
         Class → name for people.
+    remarks
+        Lines about what is odd in the data and was taken as it seemed to be meant.
     """
 
     folder: Path
@@ -62,6 +64,7 @@ class Competition:
     test_images: list[Source]
     submission: SubmissionFormat
     names: dict[str, str]
+    remarks: tuple[str, ...] = ()
 
     @property
     def classes(self) -> tuple[str, ...]:

@@ -84,7 +84,7 @@ class LoadedExperiment:
         config.scoring.check(competition.label_format.multilabel, len(competition.classes))
         if config.scoring.metric:
             config.scoring.metric.check(competition.targets)
-        for line in label_hints(config.competition, competition):
+        for line in (*competition.remarks, *label_hints(config.competition, competition)):
             say(line)  # first, as they may explain what is refused
         _check_labels(config, competition)
         given = given_plan(config, competition, folds) if folds else None

@@ -155,7 +155,7 @@ def audit(experiment: ExperimentConfig, output: str | Path = ".", picture: str |
     rare = classes[classes.get("groups", classes["rows"]) < k]
     suspects = _suspects(experiment, competition, inside, advice)
     broken = broken_table(competition, train, test)
-    advice += label_hints(experiment.competition, competition)
+    advice += [*competition.remarks, *label_hints(experiment.competition, competition)]
     advice += advice_on(experiment, train, pairs, setting, suspects, broken, rare)
     path = Path(picture).expanduser() if picture else dirs.root / f"audit-{experiment.name}.png"
     return Audit(
