@@ -82,6 +82,52 @@ class TablesConfig(OwnOptions):
         return self.code.bind(self.options, ("path",))
 
 
+class JoinConfig(ConfigSection):
+    """A second table, whose columns are joined to the rows of the train table, and of the test table.
+
+    Attributes
+    ----------
+    table
+        The file.
+    on
+        The column that both have; in `table` no two rows have the same in it.
+    """
+
+    table: str
+    on: Text
+
+
+class SubmissionConfig(ConfigSection):
+    """What is handed in where there is no sample submission.
+
+    Attributes
+    ----------
+    id
+        Name of the column of ids.
+    label
+        Name of the column of labels; a list: a column for each class.
+    kind
+        As `competition.submission`; left out: labels in one column, 0/1 in columns.
+    """
+
+    id: Text
+    label: Text | Annotated[tuple[Text, ...], Field(min_length=2)]
+    kind: Literal["labels", "columns", "probabilities"] | None = None
+
+    @property
+    def columns(self) -> tuple[str, ...]:
+        """All of them, in their order."""
+        return (self.id, *(self.label if isinstance(self.label, tuple) else (self.label,)))
+
+    @model_validator(mode="after")
+    def _columns_apart(self) -> Self:
+        if len(set(self.columns)) < len(self.columns):
+            raise ValueError("every column needs a name of its own")
+        if isinstance(self.label, tuple) and self.kind == "labels":
+            raise ValueError("labels stand in one column; name one in label")
+        return self
+
+
 def _kind_of_names(names: Any) -> str:
     from_a_table = isinstance(names, NamesConfig) or (isinstance(names, dict) and "table" in names)
     return "NamesConfig" if from_a_table else "mapping"
@@ -91,6 +137,8 @@ Names = Annotated[
     Annotated[NamesConfig, Tag("NamesConfig")] | Annotated[dict[Text, Text], Tag("mapping")],
     Discriminator(_kind_of_names),
 ]
+BETWEEN = "\x1f"  # between the labels of a row in long form: ASCII's unit separator, which stands in no label
+Files = str | Annotated[tuple[str, ...], Field(min_length=1)]
 Images = str | Annotated[tuple[str, ...], Field(min_length=1)] | PixelsConfig
 
 
@@ -108,19 +156,26 @@ class CompetitionConfig(ConfigSection):
     embedded
         `digits`: the kit writes this competition to `path` when it is not there.
     train, test
-        Tables (CSV). train: null takes the rows from the image files, whose template then names the label;
-        test: null takes the test ids from the sample submission.
+        Tables; a list: files with the same columns, whose rows follow one another. train: null takes the rows from
+        the image files, whose template then names the label; test: null takes the test ids from the sample
+        submission, and where there is none from the image files.
     sample_submission
-        Tells the columns, ids and order of a submission.
+        Tells the columns, ids and order of a submission; null: there is none, and `submission` tells the columns.
     tables
-        The user's own reader of the competition's tables (train, test, sample_submission, names), like
-        "mine.py:read" or {name: "mine.py:read", sheet: 2}; left out: they are CSV files. Submissions are CSV.
+        The user's own reader of the competition's tables (train, test, join, sample_submission, names), like
+        "mine.py:read" or {name: "mine.py:read", sheet: 2}; left out: they are CSV, parquet or JSON files.
+        Submissions are CSV.
+    join
+        A further table, or several, whose columns are joined to the rows.
+    long_form
+        Whether a row of the train table is one label: those with one id make up one row with several labels.
     id
         Column of the tables; null: they have none, and rows count from 1.
     label
         Column of the train table; a list: a 0/1 column for each class.
     separator
-        Between the labels of a cell, where a row may have several; left out: one label a row.
+        Between the labels of a cell, where a row may have several; left out: one label a row. In a long form it
+        stands in submissions alone (there a space, left out).
     classes
         All labels in their order; left out: those of the train table, in order.
     names
@@ -132,7 +187,8 @@ class CompetitionConfig(ConfigSection):
         in the table.
     submission
         labels, columns (0/1, one for each class) or probabilities (one for each class; of the second class where
-        there is one column); auto: what the sample submission has.
+        there is one column); auto: what the sample submission has. Without one {id:, label:, kind:} names the
+        columns.
     submit_names
         Hand in the names of the classes.
     ordered
@@ -146,15 +202,17 @@ class CompetitionConfig(ConfigSection):
             *("names", "submission", "submit_names", "ordered"),
         }
     )
-    later: ClassVar[frozenset[str]] = frozenset({"tables"})
+    later: ClassVar[frozenset[str]] = frozenset({"tables", "join", "long_form"})
 
     slug: Slug | None = None
     path: str = ""
     embedded: Literal["digits"] | None = None
-    train: str | None = "train.csv"
-    test: str | None = "test.csv"
-    sample_submission: str = "sample_submission.csv"
+    train: Files | None = "train.csv"
+    test: Files | None = "test.csv"
+    sample_submission: str | None = "sample_submission.csv"
     tables: TablesConfig | None = None
+    join: JoinConfig | Annotated[tuple[JoinConfig, ...], Field(min_length=1)] | None = None
+    long_form: bool = False
     id: Text | None = "id"
     label: Text | Annotated[tuple[Text, ...], Field(min_length=2)] = "label"
     separator: Annotated[str, Field(min_length=1)] | None = None
@@ -162,7 +220,7 @@ class CompetitionConfig(ConfigSection):
     names: Names | None = None
     train_images: Images = "train/{id}"
     test_images: Images = "test/{id}"
-    submission: Literal["auto", "labels", "columns", "probabilities"] = "auto"
+    submission: Literal["auto", "labels", "columns", "probabilities"] | SubmissionConfig = "auto"
     submit_names: bool = False
     ordered: bool = False
 
@@ -203,6 +261,36 @@ class CompetitionConfig(ConfigSection):
             raise ValueError("submit_names: there are no names; give competition.names")
         return self
 
+    @model_validator(mode="after")
+    def _one_long_form(self) -> Self:
+        if not self.long_form:
+            return self
+        if isinstance(self.label, tuple):
+            raise ValueError("long_form has a label a row, in one column; label lists several")
+        if self.train is None or self.id is None:
+            raise ValueError("long_form puts the rows of one id together, so it needs a train table with ids")
+        if PixelsConfig in (type(self.train_images), type(self.test_images)):
+            raise ValueError("long_form: pixels in the table are an image a row; leave one of the two out")
+        return self
+
+    @model_validator(mode="after")
+    def _one_way_to_hand_in(self) -> Self:
+        stated = self.submission if isinstance(self.submission, SubmissionConfig) else None
+        if stated and self.sample_submission is not None:
+            raise ValueError(
+                "submission names the columns to hand in, and so does the sample submission; leave one out, as "
+                "with sample_submission: null"
+            )
+        if self.sample_submission is None and stated is None:
+            raise ValueError(
+                "sample_submission: null: say what to hand in, as in submission: {id: filename, label: label}"
+            )
+        if stated and stated.id != self.id and self.id in stated.columns:
+            raise ValueError(f"submission.label: {self.id} is the column of ids; call the ids so or the label not")
+        if stated and self.test is None and isinstance(self.test_images, PixelsConfig):
+            raise ValueError("test: null without a sample submission needs image files; pixels stand in a table")
+        return self
+
     def record(self, exclude_defaults: bool = False) -> dict[str, Any]:
         """Return plain values for a file; own code in them is relative to where the command runs, as `path` is."""
         content = self.model_dump(mode="json", exclude_defaults=exclude_defaults)
@@ -218,7 +306,42 @@ class CompetitionConfig(ConfigSection):
     @property
     def multilabel(self) -> bool:
         """Whether a row may have several labels."""
-        return isinstance(self.label, tuple) or self.separator is not None
+        return isinstance(self.label, tuple) or self.separator is not None or self.long_form
+
+    @property
+    def cell_separator(self) -> str | None:
+        """What stands between the labels in a cell of the train table as it is read; None: a cell is one label."""
+        return BETWEEN if self.long_form else self.separator
+
+    @property
+    def stated_columns(self) -> tuple[str, ...] | None:
+        """The columns of a submission where the config tells them, and no sample does."""
+        return self.submission.columns if isinstance(self.submission, SubmissionConfig) else None
+
+    @property
+    def submission_kind(self) -> Literal["auto", "labels", "columns", "probabilities"]:
+        """What is handed in; auto: what the sample submission has."""
+        if isinstance(self.submission, SubmissionConfig):
+            return self.submission.kind or ("columns" if isinstance(self.submission.label, tuple) else "labels")
+        return self.submission
+
+    def files(self, side: Literal["train", "test"]) -> tuple[str, ...]:
+        """Return the tables of the train or the test rows; none where there is no table."""
+        named = self.train if side == "train" else self.test
+        return () if named is None else (named,) if isinstance(named, str) else named
+
+    @property
+    def named_tables(self) -> list[str]:
+        """The files of all tables that the config names."""
+        names = [self.names.table] if isinstance(self.names, NamesConfig) else []
+        sample = [] if self.sample_submission is None else [self.sample_submission]
+        joined = [join.table for join in self.joins]
+        return [*self.files("train"), *self.files("test"), *sample, *joined, *names]
+
+    @property
+    def joins(self) -> tuple[JoinConfig, ...]:
+        """The tables to join, in their order."""
+        return () if self.join is None else (self.join,) if isinstance(self.join, JoinConfig) else self.join
 
 
 class FoldsConfig(ConfigSection):

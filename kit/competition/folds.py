@@ -12,6 +12,7 @@ import pandas as pd
 
 from kit.competition.config import FoldsConfig
 from kit.competition.duplicates import components
+from kit.competition.tables import left_out_hint
 from kit.core.errors import KitError, some
 from kit.core.files import write_text
 
@@ -432,7 +433,7 @@ def _moments(cells: pd.Series, column: str) -> np.ndarray:
 def _column(table: pd.DataFrame | None, column: str, key: str) -> pd.Series:
     """A column of the train table in which every cell says something."""
     if table is None or column not in table.columns:
-        has = "" if table is None else f"; it has {some(table.columns)}"
+        has = "" if table is None else f"; it has {some(table.columns)}{left_out_hint(table, column)}"
         raise KitError(f"{key}: the train table has no column {column!r}{has}")
     cells = table[column].reset_index(drop=True)
     if (empty := np.flatnonzero(cells == "")).size:

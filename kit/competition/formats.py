@@ -91,13 +91,14 @@ def dialect_of(path: Path, key: str) -> Dialect:
             return Dialect(first[0][4], encoding, 1)
         if len(first) == 2 and first[0].lower() == "sep=" and not first[1]:
             return Dialect(usual, encoding, 1)
-        columns = {
-            mark: len(_without_end(_first_record(path, key, encoding, mark)))
-            for mark in (usual, *(mark for mark in DELIMITERS if mark != usual))
-        }
+        if len(_without_end(first)) > 1:
+            return Dialect(usual, encoding)
+        others = [mark for mark in DELIMITERS if mark != usual]
+        columns = {mark: len(_without_end(_first_record(path, key, encoding, mark))) for mark in others}
     except (UnicodeError, csv.Error):  # pandas says what it is
         return Dialect(usual, encoding)
-    return Dialect(usual if columns[usual] > 1 else max(columns, key=columns.__getitem__), encoding)
+    most = max(columns, key=columns.__getitem__)
+    return Dialect(most if columns[most] > 1 else usual, encoding)
 
 
 def read_csv(path: Path, key: str, dialect: Dialect, **options: Any) -> pd.DataFrame:
@@ -107,8 +108,8 @@ def read_csv(path: Path, key: str, dialect: Dialect, **options: Any) -> pd.DataF
             with warnings.catch_warnings():
                 warnings.simplefilter("error", pd.errors.ParserWarning)  # it cuts a first line that is too long
                 # Without index_col the first column is the index of a table whose lines have a cell too many.
-                return pd.read_csv(
-                    cast("IO[bytes]", file),
+                table: pd.DataFrame = pd.read_csv(
+                    file,
                     sep=dialect.delimiter,
                     encoding=dialect.encoding,
                     skiprows=dialect.skipped,
@@ -117,6 +118,7 @@ def read_csv(path: Path, key: str, dialect: Dialect, **options: Any) -> pd.DataF
                     index_col=False,
                     **options,
                 )
+                return table
         except pd.errors.ParserWarning:
             raise too_many_cells(path, key, 2 + dialect.skipped) from None
         except pd.errors.EmptyDataError:
@@ -199,7 +201,9 @@ def _member(archive: zipfile.ZipFile, path: Path, key: str) -> str:
     names = [name for name in archive.namelist() if not name.endswith("/")]
     tables = [name for name in names if not any(part.startswith((".", "__MACOSX")) for part in name.split("/"))]
     if len(tables) != 1:
-        raise KitError(f"{key}: {path} holds {len(tables)} files ({some(tables, 5)}); one table is needed: unpack it")
+        raise KitError(
+            f"{key}: {path} holds {len(tables)} files ({some(tables, 5)}); one table is needed: unpack it"
+        )
     return tables[0]
 
 

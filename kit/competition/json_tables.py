@@ -92,7 +92,9 @@ def _category_columns(table: Columns, categories: Columns, place: str) -> Column
     at = _places(categories, key, f"{place}: categories")
     stated = table["category_id"]
     if beyond := list(dict.fromkeys(cell for cell in stated if cell is not None and str(cell) not in at)):
-        raise KitError(f"{place}: annotations name {len(beyond)} categories that are not there ({some(beyond, 5)})")
+        raise KitError(
+            f"{place}: annotations name {len(beyond)} categories that are not there ({some(beyond, 5)})"
+        )
     told = {}
     for name, cells in categories.items():
         title = name if name.startswith("category_") else f"category_{name}"

@@ -1,12 +1,15 @@
 """Reading a competition, checked whole before anything starts."""
 
-from dataclasses import dataclass
+import unicodedata
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 import numpy as np
 import pandas as pd
 
+from kit.competition.assemble import Rows, one_row_an_id, read_rows, with_joins
 from kit.competition.config import CompetitionConfig, Images, NamesConfig
+from kit.competition.image_files import first_folder, spelling_hint, unused_files, with_names_on_disk
 from kit.competition.labels import Labels, MultiLabel, SingleLabel, encode_columns
 from kit.competition.submission import (
     SubmissionFormat,
@@ -15,7 +18,7 @@ from kit.competition.submission import (
     submission_format,
 )
 from kit.competition.tables import need_columns, need_unique, read_table
-from kit.competition.templates import image_sources, pixel_columns, rows_of_files
+from kit.competition.templates import rows_of_files
 from kit.core.errors import KitError, some
 from kit.core.paths import competition_folder, inside, mounted
 from kit.data.sources import Source, files_of, missing_files
@@ -85,9 +88,11 @@ class TestSet:
     images
         Where the pixels come from, aligned with `ids`; not all files need to be there.
     sample
-        The sample submission as text.
+        The sample submission as text; where there is none, its columns with the ids and nothing else.
     sample_id
         Its column of ids.
+    table
+        The test rows as text, with what is joined to them, aligned with `ids`.
     """
 
     __test__ = False  # no test, whatever pytest thinks of its name
@@ -97,6 +102,7 @@ class TestSet:
     images: list[Source]
     sample: pd.DataFrame
     sample_id: str
+    table: pd.DataFrame
 
 
 def load_test(config: CompetitionConfig) -> TestSet:
@@ -122,9 +128,9 @@ def load_competition(config: CompetitionConfig) -> Competition:
     train, train_images = _train_side(folder, config)
     label_format, targets = _labels_of(train, config, _where(folder, config))
     _check_classes(label_format, targets, config)
-    _need_files(train_images, config.train_images, "competition.train_images")
+    _need_files(folder, train_images, config.train_images, "competition.train_images")
     test = _test_set(folder, config)
-    _need_files(test.images, config.test_images, "competition.test_images")
+    _need_files(folder, test.images, config.test_images, "competition.test_images")
     names = class_names(folder, config, label_format.classes)
     return Competition(
         folder=folder,
@@ -137,6 +143,7 @@ def load_competition(config: CompetitionConfig) -> Competition:
         test_images=test.images,
         submission=submission_format(config, test.sample, label_format, names),
         names=names,
+        remarks=unused_files(folder, config, train_images, test.images),
     )
 
 
@@ -149,7 +156,7 @@ def load_labels(config: CompetitionConfig) -> tuple[Labels, list[str], np.ndarra
         As in `Competition`; None where the train table is not there.
     """
     folder = _folder(config)
-    if not (folder / config.train if config.train else folder / _first_folder(config)).exists():
+    if not all((folder / name).exists() for name in config.files("train") or [first_folder(config.train_images)]):
         return None
     train, _ = _train_side(folder, config)
     label_format, targets = _labels_of(train, config, _where(folder, config))
@@ -204,23 +211,41 @@ def _folder(config: CompetitionConfig) -> Path:
 
 
 def _where(folder: Path, config: CompetitionConfig) -> str:
-    return str(folder / config.train) if config.train else f"{folder}: {config.train_images}"
+    paths = [folder / name for name in config.files("train")]
+    return some(paths, 3) if paths else f"{folder}: {config.train_images}"
 
 
 def _train_side(folder: Path, config: CompetitionConfig) -> tuple[pd.DataFrame, list[Source]]:
     """The train table, or what stands for it, and the images of its rows."""
     if config.train is None:
         return _rows_in_folders(folder, config)
-    path = inside(folder, config.train, "competition.train")
-    train = _table(path, config, config.train_images, "competition.train")
+    rows = read_rows(folder, config, "train")
     labels = config.label if isinstance(config.label, tuple) else (config.label,)
-    need_columns(train, {"competition.id": config.id_column} | {"competition.label": labels[0]}, path)
+    need_columns(rows.table, {"competition.id": config.id_column} | {"competition.label": labels[0]}, rows.where)
     for label in labels[1:]:
-        need_columns(train, {"competition.label": label}, path)
-    if train.empty:
-        raise KitError(f"competition.train: {path} has no rows")
-    need_unique(train[config.id_column], f"competition.train: {path}")
-    return train, image_sources(folder, train, config.train_images, "competition.train_images", path)
+        need_columns(rows.table, {"competition.label": label}, rows.where)
+    if rows.table.empty:
+        raise KitError(f"competition.train: {rows.where} has no rows")
+    rows = _whole_rows(rows, config, labels[0])
+    need_unique(rows.table[config.id_column], f"competition.train: {rows.where}", _long_form_hint(rows, config))
+    images = rows.images(folder, config.train_images, "competition.train_images")
+    return rows.table, with_names_on_disk(folder, images)
+
+
+def _whole_rows(rows: Rows, config: CompetitionConfig, label: str | None) -> Rows:
+    """The rows, of a long form a row an id."""
+    if not config.long_form:
+        return rows
+    return replace(rows, table=one_row_an_id(rows.table, config.id_column, label))
+
+
+def _long_form_hint(rows: Rows, config: CompetitionConfig) -> str:
+    """What to set where it seems that a row of the table is one label of several."""
+    if isinstance(config.label, tuple) or config.id is None:
+        return ""
+    repeated = rows.table[rows.table[config.id_column].duplicated(keep=False)]
+    told = not repeated.duplicated([config.id_column, config.label]).any()
+    return "; if each row is one label of several, set competition.long_form=true" if told else ""
 
 
 def _rows_in_folders(folder: Path, config: CompetitionConfig) -> tuple[pd.DataFrame, list[Source]]:
@@ -242,23 +267,7 @@ def _rows_in_folders(folder: Path, config: CompetitionConfig) -> tuple[pd.DataFr
     if train[config.id_column].duplicated().any():
         train[config.id_column] = train[config.label] + "/" + train[config.id_column]
     need_unique(train[config.id_column], key)
-    return train, list(paths)
-
-
-def _first_folder(config: CompetitionConfig) -> str:
-    return str(config.train_images).partition("/")[0].partition("{")[0]
-
-
-def _table(path: Path, config: CompetitionConfig, images: Images, key: str) -> pd.DataFrame:
-    """A table without its pixels, with row numbers as ids where it has no column of them."""
-    pixels = pixel_columns(path, images, f"{key}_images") if path.is_file() else []
-    # One column of pixels tells how many rows there are where nothing else does.
-    table = read_table(path, key, pixels[1:], config.tables)
-    if config.id is None:
-        if config.id_column in table.columns:
-            raise KitError(f"competition.id: is null, but {path} has a column {config.id_column!r}; name it")
-        table.insert(0, config.id_column, [str(row + 1) for row in range(len(table))])
-    return table
+    return with_joins(folder, train, config, "train"), list(paths)
 
 
 def _labels_of(train: pd.DataFrame, config: CompetitionConfig, where: str) -> tuple[Labels, np.ndarray]:
@@ -267,20 +276,26 @@ def _labels_of(train: pd.DataFrame, config: CompetitionConfig, where: str) -> tu
         targets = encode_columns(train, config.label, f"competition.label: {where}")
         return MultiLabel(config.label, may_be_empty=not targets.any(axis=1).all()), targets
     cells = train[config.label]
-    if not config.separator and len(unlabelled := train.loc[cells.str.strip() == "", config.id_column]):
+    separator = config.cell_separator
+    if not separator and len(unlabelled := train.loc[cells.str.strip() == "", config.id_column]):
         raise KitError(
             f"competition.train: {where}: no label in {len(unlabelled)} of {len(train)} rows "
             f"(id {some(unlabelled, 5)}); label them or remove the rows"
         )
-    label_format = MultiLabel.of(cells, config.separator) if config.separator else SingleLabel.of(cells)
+    label_format = MultiLabel.of(cells, separator) if separator else SingleLabel.of(cells)
     if config.classes:
         label_format = label_format.with_classes(config.classes)
-    return label_format, label_format.encode(cells.tolist(), "competition.label")
+    targets = label_format.encode(cells.tolist(), "competition.label")
+    if isinstance(label_format, MultiLabel):
+        label_format = replace(label_format, separator=config.separator or " ")
+    return label_format, targets
 
 
 def label_hints(config: CompetitionConfig, competition: Competition) -> list[str]:
     """Return lines about labels that look like several in a cell, or about a separator that is never used."""
     classes = set(competition.classes)
+    if config.long_form:
+        return []
     if config.separator and not competition.train[config.label].str.contains(config.separator, regex=False).any():
         return [f"competition.separator: {config.separator!r} stands in no cell of column {config.label!r}"]
     if competition.label_format.multilabel:
@@ -321,6 +336,8 @@ def encode_labels(table: pd.DataFrame, config: CompetitionConfig, label_format: 
     """
     if isinstance(config.label, tuple):
         return encode_columns(table, config.label, what)
+    if isinstance(label_format, MultiLabel):
+        label_format = replace(label_format, separator=config.cell_separator or " ")
     return label_format.encode(table[config.label].tolist(), what)
 
 
@@ -347,33 +364,72 @@ def _check_classes(label_format: Labels, targets: np.ndarray, config: Competitio
 
 
 def _test_set(folder: Path, config: CompetitionConfig) -> TestSet:
-    """The test rows in the order of the sample submission."""
+    """The test rows in the order of the sample submission; without one, of the table or the files."""
     sample = _sample(folder, config)
     sample_id = id_column_of(list(sample.columns), config.id)
-    wanted = sample[sample_id].tolist()
-    path = None
-    if config.test is None:
+    wanted = None if config.stated_columns else sample[sample_id].tolist()
+    rows = _test_rows(folder, config, wanted)
+    images = rows.images(folder, config.test_images, "competition.test_images")
+    images, ids = with_names_on_disk(folder, images), rows.table[config.id_column].tolist()
+    if wanted is None:
+        sample = sample.reindex(range(len(ids)), fill_value="").assign(**{sample_id: ids})
+        return TestSet(folder, ids, images, sample, sample_id, rows.table)
+    place = {name: at for at, name in enumerate(ids)}
+    order = [place[name] for name in wanted]
+    table = rows.table.iloc[order].reset_index(drop=True)
+    return TestSet(folder, wanted, [images[at] for at in order], sample, sample_id, table)
+
+
+def _test_rows(folder: Path, config: CompetitionConfig, wanted: list[str] | None) -> Rows:
+    """The test rows: of the table, else the ids of the sample submission, else the image files."""
+    if config.test is not None:
+        rows = read_rows(folder, config, "test")
+        need_columns(rows.table, {"competition.id": config.id_column}, rows.where)
+        rows = _whole_rows(rows, config, None)
+        need_unique(rows.table[config.id_column], f"competition.test: {rows.where}")
+        if wanted is not None:
+            _need_same_ids(rows.table[config.id_column].tolist(), wanted, rows.where, config)
+        return rows
+    if wanted is not None:
         table = pd.DataFrame({config.id_column: wanted}, dtype=str)
     else:
-        path = inside(folder, config.test, "competition.test")
-        table = _table(path, config, config.test_images, "competition.test")
-        need_columns(table, {"competition.id": config.id_column}, path)
-        need_unique(table[config.id_column], f"competition.test: {path}")
-        _need_same_ids(table[config.id_column].tolist(), wanted, path, config)
-    images = image_sources(folder, table, config.test_images, "competition.test_images", path)
-    image_of = dict(zip(table[config.id_column], images, strict=True))
-    return TestSet(folder, wanted, [image_of[name] for name in wanted], sample, sample_id)
+        table = _test_files(folder, config)
+    return Rows(with_joins(folder, table, config, "test"), (), str(folder))
+
+
+def _test_files(folder: Path, config: CompetitionConfig) -> pd.DataFrame:
+    """A row for each file that fits the template of the test images, with the texts of its columns."""
+    key, images = "competition.test_images", config.test_images
+    template = images[0] if isinstance(images, tuple) else str(images)
+    table, _ = rows_of_files(folder, template, key, may_be_none=True)
+    if config.id_column not in table.columns:
+        raise KitError(
+            f"{key}: {template!r} has no {{{config.id_column}}}, the column that competition.id names; without a "
+            f"test table and a sample submission it is read from the path, as in test/{{{config.id_column}}}"
+        )
+    need_unique(table[config.id_column], key)
+    return table
 
 
 def _sample(folder: Path, config: CompetitionConfig) -> pd.DataFrame:
-    """The sample submission as text."""
+    """The sample submission as text; where there is none, the columns that the config tells, without rows."""
+    if config.sample_submission is None:
+        return pd.DataFrame(columns=list(config.stated_columns or ()), dtype=str)
     path = inside(folder, config.sample_submission, "competition.sample_submission")
-    sample = read_table(path, "competition.sample_submission", reader=config.tables)
+    try:
+        sample = read_table(path, "competition.sample_submission", reader=config.tables)
+    except KitError as error:
+        if path.exists():
+            raise
+        raise KitError(
+            f"{error}; name the file that tells ids and columns, or where there is none set sample_submission: "
+            "null and submission: {id: COLUMN, label: COLUMN}, the columns to hand in"
+        ) from None
     need_unique(sample[id_column_of(list(sample.columns), config.id)], f"competition.sample_submission: {path}")
     return sample
 
 
-def _need_same_ids(given: list[str], wanted: list[str], path: Path, config: CompetitionConfig) -> None:
+def _need_same_ids(given: list[str], wanted: list[str], where: str, config: CompetitionConfig) -> None:
     in_sample, in_test = set(wanted), set(given)
     extra = [name for name in given if name not in in_sample]
     lacking = [name for name in wanted if name not in in_test]
@@ -383,26 +439,29 @@ def _need_same_ids(given: list[str], wanted: list[str], path: Path, config: Comp
             said.append(f"{len(extra)} ids are only in the test table ({some(extra, 5)})")
         if lacking:
             said.append(f"{len(lacking)} only in the sample submission ({some(lacking, 5)})")
+        forms = {unicodedata.normalize("NFC", name) for name in extra}
+        same = forms == {unicodedata.normalize("NFC", name) for name in lacking}
         raise KitError(
-            f"competition.test: {path} and {config.sample_submission} disagree: {', '.join(said)}; "
-            "use the files of one download"
+            f"competition.test: {where} and {config.sample_submission} disagree: {', '.join(said)}; "
+            + ("they differ in Unicode form only (NFC and NFD)" if same else "use the files of one download")
         )
 
 
 def need_an_image(test: TestSet, config: CompetitionConfig) -> None:
     """Fail where not one of several test images is there: then the template is wrong, and not the images."""
     if len(test.images) > 3 and len(_incomplete(test.images)) == len(test.images):
-        _need_files(test.images, config.test_images, "competition.test_images")
+        _need_files(test.folder, test.images, config.test_images, "competition.test_images")
 
 
-def _need_files(images: list[Source], template: Images, key: str) -> None:
+def _need_files(folder: Path, images: list[Source], template: Images, key: str) -> None:
     """Fail unless the files of all images are there."""
     if incomplete := _incomplete(images):
         hint = f"; is {template!r} the right template?" if len(incomplete) == len(images) else ""
         if hint and all(file.with_suffix("").is_file() for image in images for file in files_of(image)):
             hint = "; without the ending they do: take it out of the template"
-        lacking = some(missing_files(images), 5)
-        raise KitError(f"{key}: {len(incomplete)} of {len(images)} images do not exist ({lacking}){hint}")
+        lacking = missing_files(images)
+        hint = spelling_hint(folder, lacking) or hint
+        raise KitError(f"{key}: {len(incomplete)} of {len(images)} images do not exist ({some(lacking, 5)}){hint}")
 
 
 def _incomplete(images: list[Source]) -> list[Source]:

@@ -249,8 +249,9 @@ def _class_of(others: list[str], labels: Labels, config: CompetitionConfig) -> d
     if beyond or lacking:
         said = [f"it has {some(beyond, 5)}, which is no class"] if beyond else []
         said += [f"it lacks {some(lacking, 5)}"] if lacking else []
+        where = "sample_submission" if config.stated_columns is None else "submission.label"
         raise KitError(
-            "competition.sample_submission: with a column a class its columns have to be the classes: "
+            f"competition.{where}: with a column a class its columns have to be the classes: "
             f"{', and '.join(said)}"
             + ("; competition.label lists the classes" if isinstance(config.label, tuple) else "")
         )
@@ -276,9 +277,11 @@ def labels_from_submission(config: CompetitionConfig, sample: pd.DataFrame, subm
         return MultiLabel(tuple(others)) if config.multilabel else SingleLabel(tuple(others))
     cells = submission[others[0]] if others[0] in submission else pd.Series(dtype=str)
     if config.classes:
-        return MultiLabel(config.classes, config.separator) if config.separator else SingleLabel(config.classes)
-    if config.separator:
-        return MultiLabel(MultiLabel.of(cells, config.separator).classes, config.separator)
+        several = MultiLabel(config.classes, config.separator or " ")
+        return several if config.multilabel else SingleLabel(config.classes)
+    if config.multilabel:
+        separator = config.separator or " "
+        return MultiLabel(MultiLabel.of(cells, separator).classes, separator)
     return SingleLabel(tuple(label for label in cells.unique() if label))
 
 
@@ -289,13 +292,13 @@ def write_submission(submission: pd.DataFrame, path: Path) -> None:
 
 def _kind_of(config: CompetitionConfig, cells: pd.DataFrame, labels: Labels) -> Kind:
     """What the config says the sample's cells ask for, or what they look like."""
-    if config.submission != "auto":
-        if config.submission == "labels" and len(cells.columns) > 1:
+    if config.submission_kind != "auto":
+        if config.submission_kind == "labels" and len(cells.columns) > 1:
             raise KitError(
                 "competition.submission: labels stand in one column, but the sample submission has "
                 f"{len(cells.columns)} beside the ids: {some(cells.columns)}"
             )
-        return config.submission
+        return config.submission_kind
     if len(cells.columns) == 1:
         two = not labels.multilabel and len(labels.classes) == 2
         return "probabilities" if two and _asks_for_probabilities(cells.iloc[:, 0], labels) else "labels"

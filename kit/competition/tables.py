@@ -246,14 +246,16 @@ def delimiter_hint(columns: Sequence[str]) -> str:
     return ""
 
 
-def need_unique(values: pd.Series, what: str) -> None:
-    """Fail on an empty or repeated id; `what` names the table, for messages."""
+def need_unique(values: pd.Series, what: str, hint: str = "") -> None:
+    """Fail on an empty or repeated id; `what` names the table, and `hint` what may be meant, for messages."""
     if (empty := values == "").any():
         rows = (np.flatnonzero(empty) + 1).tolist()
         raise KitError(f"{what}: no id in {len(rows)} rows (row {some(rows, 5)}); every row needs one")
     repeated = values[values.duplicated()].unique()
     if len(repeated):
-        raise KitError(f"{what}: {len(repeated)} ids stand there twice ({some(repeated, 5)}); ids must be unique")
+        raise KitError(
+            f"{what}: {len(repeated)} ids stand there twice ({some(repeated, 5)}); ids must be unique{hint}"
+        )
 
 
 def _siblings(path: Path) -> str:

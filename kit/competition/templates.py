@@ -5,13 +5,15 @@ import math
 import re
 import string
 from collections.abc import Mapping, Sequence
+from functools import cache
 from pathlib import Path
 from typing import Any, cast
 
 import pandas as pd
 
 from kit.competition.config import Images, PixelsConfig
-from kit.competition.tables import column_names
+from kit.competition.image_files import is_hidden
+from kit.competition.tables import column_names, left_out_hint, need_plain_csv
 from kit.core.errors import KitError, some
 from kit.core.paths import inside
 from kit.data.sources import Channels, PixelRow, PixelTable, Source
@@ -59,6 +61,7 @@ def pixel_columns(file: Path, images: Images, key: str) -> list[str]:
     """Return the columns that hold pixels, in the table's order; none where images are files."""
     if not isinstance(images, PixelsConfig):
         return []
+    need_plain_csv(file, key)
     return [name for name in column_names(file, key) if fnmatch.fnmatchcase(name, images.columns)]
 
 
@@ -82,8 +85,13 @@ def pixel_table(file: Path, images: PixelsConfig, key: str) -> PixelTable:
     return PixelTable(file, tuple(columns), height, width)
 
 
-def rows_of_files(folder: Path, template: str, key: str) -> tuple[pd.DataFrame, list[Path]]:
+def rows_of_files(
+    folder: Path, template: str, key: str, may_be_none: bool = False
+) -> tuple[pd.DataFrame, list[Path]]:
     """Find the image files that fit a template like train/{label}/{id}.
+
+    Files that are hidden, or in a hidden folder, are none unless the template names that folder. Where the
+    template tells no ending, images are what Pillow has an ending for.
 
     Returns
     -------
@@ -95,7 +103,8 @@ def rows_of_files(folder: Path, template: str, key: str) -> tuple[pd.DataFrame, 
     Raises
     ------
     KitError
-        Where no file fits, or the template cannot be read backwards.
+        Where no file fits (with `may_be_none` no fault where the folder that the template names is empty), or the
+        template cannot be read backwards.
     """
     parts = list(string.Formatter().parse(template))
     fields = [name for _, name, _, _ in parts if name is not None]
@@ -107,16 +116,29 @@ def rows_of_files(folder: Path, template: str, key: str) -> tuple[pd.DataFrame, 
     )
     glob = "".join(_glob_escaped(text) + ("*" if name is not None else "") for text, name, _, _ in parts)
     inside(folder, glob, key)
-    rows, paths = [], []
-    for path in sorted(folder.glob(glob)):
-        relative = path.relative_to(folder).as_posix()
-        match = re.fullmatch(pattern, relative)
-        if match and path.suffix.lower() in _suffixes() and not path.name.startswith(".") and path.is_file():
-            rows.append(match.groups())
-            paths.append(path)
-    if not rows:
+    found = [
+        (match.groups(), path)
+        for path in sorted(folder.glob(glob))
+        if (match := re.fullmatch(pattern, path.relative_to(folder).as_posix())) and _is_meant(path, template)
+    ]
+    rows, paths = [texts for texts, _ in found], [path for _, path in found]
+    if not rows and not (may_be_none and _is_empty(folder / template.partition("{")[0].rpartition("/")[0])):
         raise KitError(f"{key}: no image file in {folder} is like {template!r}{_seen(folder, template)}")
     return pd.DataFrame(rows, columns=fields, dtype=str), paths
+
+
+def _is_meant(path: Path, template: str) -> bool:
+    """Whether a file that fits the template may be an image."""
+    *folders, name = template.split("/")
+    parts = path.parts[-len(folders) - 1 :]
+    if any(is_hidden(part) for part, text in zip(parts, [*folders, name], strict=True) if "{" in text):
+        return False
+    told = "." in name.rpartition("}")[2]
+    return (told or path.suffix.lower() in _suffixes()) and path.is_file()
+
+
+def _is_empty(place: Path) -> bool:
+    return place.is_dir() and all(is_hidden(path.name) for path in place.iterdir())
 
 
 def _seen(folder: Path, template: str) -> str:
@@ -127,10 +149,11 @@ def _seen(folder: Path, template: str) -> str:
     return f"; {place} holds {some(inside_it, 5)}" if inside_it else f"; {place} is empty"
 
 
-def _suffixes() -> set[str]:
+@cache
+def _suffixes() -> frozenset[str]:
     from PIL import Image
 
-    return set(Image.registered_extensions())
+    return frozenset(Image.registered_extensions())
 
 
 def _glob_escaped(text: str) -> str:
@@ -156,7 +179,7 @@ def _check_template(template: str, table: pd.DataFrame, key: str) -> None:
     if unknown:
         raise KitError(
             f"{key}: {template!r} asks for the column {some(map(repr, unknown))}; the table has "
-            f"{some(table.columns)}"
+            f"{some(table.columns)}{left_out_hint(table, unknown[0])}"
         )
     if not fields:
         raise KitError(f"{key}: {template!r} names no column, so every row would have one image; try train/{{id}}")

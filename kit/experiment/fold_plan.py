@@ -95,7 +95,8 @@ def given_plan(config: ExperimentConfig, competition: Competition, given: Path) 
     try:
         plan = read_folds(given, competition.ids, forward=config.folds.time is not None)
     except KitError as error:
-        raise KitError(f"--folds: {error}; give a plan of the rows in {config.competition.train}") from error
+        rows = some(config.competition.files("train")) or "the image files"
+        raise KitError(f"--folds: {error}; give a plan of the rows in {rows}") from error
     there, wanted = {*plan.fold.tolist()}, {*range(config.folds.k)}
     if plan.forward:
         there.discard(EARLIEST)

@@ -1,15 +1,16 @@
 """The competition's metric of a submission, or precisely why it is invalid."""
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 import pandas as pd
 
+from kit.competition.assemble import one_row_an_id
 from kit.competition.config import CompetitionConfig
 from kit.competition.labels import Labels, MultiLabel, SingleLabel
 from kit.competition.load import class_names, encode_labels, load_labels
 from kit.competition.submission import WHOLE, id_column_of, submission_format
-from kit.competition.tables import column_names, need_columns, need_unique, read_table
+from kit.competition.tables import LabelLists, column_names, need_columns, need_unique, read_submission, read_table
 from kit.core.errors import KitError, some
 from kit.core.notebook import ShownAsTables
 from kit.experiment.config import ExperimentConfig
@@ -39,7 +40,7 @@ def grade(submission: str | Path, solution: str | Path, experiment: ExperimentCo
     ----------
     submission : path
     solution : path
-        A CSV with the id and label columns of the config, or of the sample submission, rows in any order; other
+        A table with the id and label columns of the config, or of the sample submission, rows in any order; other
         columns, like Kaggle's Usage, are passed over.
     experiment : ExperimentConfig
         Tells label format and metric.
@@ -50,11 +51,12 @@ def grade(submission: str | Path, solution: str | Path, experiment: ExperimentCo
         That says why the submission is invalid: columns, ids, empty or unknown labels.
     """
     config, submission, solution = experiment.competition, Path(submission), Path(solution)
-    truth = read_table(solution, "solution")
-    truth = _under_the_tables_names(truth, config)
+    truth = _under_the_tables_names(_solution(solution, config), config)
     need_columns(truth, {"competition.id": config.id_column}, solution)
     for column in _label_columns(config):
         need_columns(truth, {"competition.label": column}, solution)
+    if config.long_form:
+        truth = one_row_an_id(truth, config.id_column, str(config.label))
     need_unique(truth[config.id_column], str(solution))
     if truth.empty:
         raise KitError(f"{solution} has no rows")
@@ -65,18 +67,33 @@ def grade(submission: str | Path, solution: str | Path, experiment: ExperimentCo
     config = config.model_copy(update={"ordered": False})  # the solution may have another order than the sample
     names = class_names(folder, config, labels.classes)
     predicted = submission_format(config, _sample(config, truth), labels, names).read(
-        read_table(submission, "submission"), str(submission)
+        read_submission(submission, "submission"), str(submission)
     )
     value = score(encode_labels(truth, config, labels, str(solution)), predicted, experiment.scoring)
     return Grade(experiment.scoring.title, value, len(truth))
 
 
-def _under_the_tables_names(truth: pd.DataFrame, config: CompetitionConfig) -> pd.DataFrame:
-    """With the columns of the train table, where the solution has those of the sample submission."""
+def _solution(path: Path, config: CompetitionConfig) -> pd.DataFrame:
+    lists = LabelLists(config.label, config.cell_separator) if isinstance(config.label, str) else None
+    return read_table(path, "solution", lists=lists)
+
+
+def _sample_file(config: CompetitionConfig) -> Path | None:
+    """The sample submission, where it is at hand."""
+    if config.sample_submission is None:
+        return None
     path = Path(config.path).expanduser() / config.sample_submission
-    if not path.is_file() or isinstance(config.label, tuple):
+    return path if path.is_file() else None
+
+
+def _under_the_tables_names(truth: pd.DataFrame, config: CompetitionConfig) -> pd.DataFrame:
+    """With the columns of the train table, where the solution has those of the submission."""
+    path = _sample_file(config)
+    columns = list(config.stated_columns or ())
+    if path:
+        columns = column_names(path, "competition.sample_submission", config.tables)
+    if not columns or isinstance(config.label, tuple):
         return truth
-    columns = column_names(path, "competition.sample_submission", config.tables)
     sample_id = id_column_of(columns, config.id)
     labels = [name for name in columns if name != sample_id]
     told = {sample_id: config.id_column} | ({labels[0]: config.label} if len(labels) == 1 else {})
@@ -93,7 +110,10 @@ def _labels(config: CompetitionConfig, truth: pd.DataFrame) -> Labels:
     if isinstance(config.label, tuple):
         return known[0] if known else MultiLabel(config.label)
     cells = truth[config.label]
-    stated = MultiLabel.of(cells, config.separator) if config.separator else SingleLabel.of(cells)
+    separator = config.cell_separator
+    stated = MultiLabel.of(cells, separator) if separator else SingleLabel.of(cells)
+    if isinstance(stated, MultiLabel):
+        stated = replace(stated, separator=config.separator or " ")
     if known is None:
         return stated
     new = known[0].unknown(stated.classes)
@@ -103,9 +123,9 @@ def _labels(config: CompetitionConfig, truth: pd.DataFrame) -> Labels:
 def _sample(config: CompetitionConfig, truth: pd.DataFrame) -> pd.DataFrame:
     """A sample submission of the ids in the solution, with the columns of the competition's, where that is at
     hand, and cells that tell as its do whether probabilities are asked for."""
-    path = Path(config.path).expanduser() / config.sample_submission
-    columns, cells = [config.id_column, *_label_columns(config)], pd.DataFrame()
-    if path.is_file():
+    path = _sample_file(config)
+    columns, cells = list(config.stated_columns or (config.id_column, *_label_columns(config))), pd.DataFrame()
+    if path:
         cells = read_table(path, "competition.sample_submission", reader=config.tables)
         columns = list(cells.columns)
     sample = pd.DataFrame(index=range(len(truth)))

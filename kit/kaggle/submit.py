@@ -11,7 +11,7 @@ from pathlib import Path
 
 from kit.competition.config import CompetitionConfig
 from kit.competition.load import expected_submission
-from kit.competition.tables import read_table
+from kit.competition.tables import read_submission
 from kit.core.errors import KitError, Say
 from kit.core.files import read_object, sha256
 from kit.core.paths import OutputDirs
@@ -175,7 +175,7 @@ def _slug(slug: str | None) -> str:
 
 
 def _validate(file: Path, competition: CompetitionConfig) -> None:
-    given = read_table(file, "submission")
+    given = read_submission(file, "submission")
     expected_submission(competition, given).validate(given, str(file))
 
 

@@ -1,5 +1,6 @@
 """A competition with another test set: what Kaggle does when it reruns a kernel on the hidden one."""
 
+import itertools
 import os
 import re
 import shutil
@@ -8,11 +9,11 @@ from pathlib import Path
 import pandas as pd
 
 from kit.competition.config import CompetitionConfig, PixelsConfig
+from kit.competition.formats import write_like
 from kit.competition.load import TestSet, load_test
 from kit.competition.tables import read_table
 from kit.competition.templates import image_sources
 from kit.core.errors import KitError
-from kit.core.files import write_text
 from kit.data.sources import files_of
 
 SIZES = ("0", "1", "3", "x5")
@@ -57,11 +58,13 @@ def write_variant(config: CompetitionConfig, target: Path, size: str) -> Path:
     rows = len(test.ids) if size == "x5" else min(int(size), len(test.ids))
     counted = config.id is None and config.test is not None
     ids = [str(row + 1) for row in range(rows * times)] if counted else _repeated(test.ids[:rows], times)
-    _write(test.sample, test.sample_id, test.ids[:rows], ids, target / config.sample_submission)
-    if config.test is None:
-        table = pd.DataFrame({config.id_column: ids})
-    else:
-        table = _write_test(config, config.test, test, rows, ids, target)
+    if config.sample_submission is not None:
+        sample = test.sample.set_index(test.sample_id, drop=False)
+        _write(_repeat(sample, test.sample_id, test.ids[:rows], ids), target / config.sample_submission)
+    table = _repeat(test.table.set_index(config.id_column, drop=False), config.id_column, test.ids[:rows], ids)
+    if config.test is not None:
+        _write_test(config, test, rows, ids, target)
+    _write_joined(config, test, rows, ids, target)
     if isinstance(config.test_images, PixelsConfig):
         return target
     copies = image_sources(target, table, config.test_images, "competition.test_images", None)
@@ -73,18 +76,28 @@ def write_variant(config: CompetitionConfig, target: Path, size: str) -> Path:
     return target
 
 
-def _write_test(
-    config: CompetitionConfig, name: str, test: TestSet, rows: int, ids: list[str], target: Path
-) -> pd.DataFrame:
-    """Write the test table of the variant, the file `name`, and return it with a column of ids."""
-    whole, path = read_table(test.folder / name, "competition.test"), target / name
-    if config.id is not None:
-        return _write(whole, config.id, test.ids[:rows], ids, path)
-    # Rows are found by their number, which a column holds for as long as it takes.
-    numbered = whole.assign(**{config.id_column: [str(row + 1) for row in range(len(whole))]})
-    table = _write(numbered, config.id_column, test.ids[:rows], ids, path)
-    write_text(path, table.drop(columns=config.id_column).to_csv(index=False, lineterminator="\n"))
-    return table
+def _write_test(config: CompetitionConfig, test: TestSet, rows: int, ids: list[str], target: Path) -> None:
+    """Write the test tables of the variant: all rows into the first of the files, none into the others."""
+    names = config.files("test")
+    tables = [read_table(test.folder / name, "competition.test") for name in names]
+    whole = pd.concat(tables, ignore_index=True)
+    # Rows are found by their number where they have no ids.
+    keys = whole[config.id] if config.id is not None else pd.Series(map(str, range(1, len(whole) + 1)))
+    made = _repeat(whole.set_index(keys), config.id, test.ids[:rows], ids)
+    for name, table in zip(names, [made, *(table.iloc[:0] for table in tables[1:])], strict=True):
+        _write(table, target / name)
+
+
+def _write_joined(config: CompetitionConfig, test: TestSet, rows: int, ids: list[str], target: Path) -> None:
+    """Write what is joined by id with rows for the new ids, which are those of the old ones."""
+    new = [(old, name) for old, name in zip(itertools.cycle(test.ids[:rows]), ids, strict=False) if old != name]
+    for join in config.joins if new else ():
+        whole = read_table(test.folder / join.table, "competition.join.table")
+        if join.on != config.id:
+            continue
+        by_id = whole.set_index(join.on, drop=False)
+        added = [by_id.loc[[old]].assign(**{join.on: name}) for old, name in new if old in by_id.index]
+        _write(pd.concat([whole, *added]), target / join.table)
 
 
 def _repeated(ids: list[str], times: int) -> list[str]:
@@ -104,14 +117,24 @@ def _repeated(ids: list[str], times: int) -> list[str]:
         mark += "_"
 
 
-def _write(table: pd.DataFrame, id_name: str, rows: list[str], ids: list[str], path: Path) -> pd.DataFrame:
-    """Write the table's `rows`, as often as needed, under other ids."""
-    by_id = table.set_index(table[id_name])
-    repeated = pd.concat([by_id.loc[rows]] * max(1, len(ids) // max(1, len(rows))))
-    repeated[id_name] = ids
+def _repeat(table: pd.DataFrame, id_name: str | None, rows: list[str], ids: list[str]) -> pd.DataFrame:
+    """Return the `rows` of a table whose index are ids, as often as needed, under other ids.
+
+    Of a row that is there several times, as in a long form, all are.
+    """
+    parts = [table.loc[rows]] * max(1, len(ids) // max(1, len(rows)))
+    repeated = pd.concat(parts)
+    if id_name is None:
+        return repeated
+    new = iter(ids)
+    named = [dict(zip(rows, new, strict=False)) for _ in parts]
+    renamed = [names[key] for names, part in zip(named, parts, strict=True) for key in part.index]
+    return repeated.assign(**{id_name: renamed})
+
+
+def _write(table: pd.DataFrame, path: Path) -> None:
     path.unlink(missing_ok=True)  # a link: writing would change the original
-    write_text(path, repeated.to_csv(index=False, lineterminator="\n"))
-    return repeated
+    write_like(path, table)
 
 
 def _link(source: str | Path, target: str | Path) -> None:

@@ -12,7 +12,7 @@ from typing import Any, Literal
 
 from kit.competition.config import CompetitionConfig
 from kit.competition.load import expected_submission, load_test
-from kit.competition.tables import read_table
+from kit.competition.tables import read_submission
 from kit.core.errors import KitError, some
 from kit.core.paths import mount_points
 from kit.core.runs import ExperimentDir, RunKey
@@ -308,7 +308,7 @@ def _submission(path: Path, competition: CompetitionConfig) -> Check:
     if not path.is_file():
         return Check("submission.csv", False, "not found in /kaggle/working")
     try:
-        given = read_table(path, "submission")
+        given = read_submission(path, "submission")
         expected_submission(competition, given).validate(given, path.name)
     except KitError as error:
         return Check("submission.csv", False, str(error).replace(f"{path.name}: ", "").replace("\n", "; "))
