@@ -460,7 +460,7 @@ def _need_files(folder: Path, images: list[Source], template: Images, key: str) 
         if hint and all(file.with_suffix("").is_file() for image in images for file in files_of(image)):
             hint = "; without the ending they do: take it out of the template"
         lacking = missing_files(images)
-        hint = spelling_hint(folder, lacking) or hint
+        hint = spelling_hint(folder, lacking) + hint
         raise KitError(f"{key}: {len(incomplete)} of {len(images)} images do not exist ({some(lacking, 5)}){hint}")
 
 

@@ -681,6 +681,8 @@ INCIDENTAL = {  # where things lie, how fast it goes, what is shown, how it goes
 DECIDING = {
     "competition.train": "other.csv",
     "competition.tables": "pandas:read_parquet",
+    "competition.join": {"table": "more.csv", "on": "id"},
+    "competition.long_form": True,
     "competition.id": "name",
     "competition.label": "class",
     "competition.train_images": "other/{id}",
