@@ -179,7 +179,9 @@ def opened(path: Path, key: str) -> Iterator[IO[bytes]]:
     try:
         with _open(path, key) as file:
             yield file
-    except (gzip.BadGzipFile, zipfile.BadZipFile, lzma.LZMAError, zlib.error, EOFError) as error:
+    except (OSError, zipfile.BadZipFile, lzma.LZMAError, zlib.error, EOFError) as error:
+        if path.suffix.lower() not in COMPRESSED:
+            raise
         raise KitError(f"{key}: {path} is a damaged archive: {' '.join(str(error).split())}") from error
 
 
