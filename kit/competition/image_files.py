@@ -77,7 +77,8 @@ def _unused(place: Path, key: str, used: set[str], images_only: bool) -> str:
             example = min(example, path) if example else path
     if not endings:
         return ""
-    counts = some([f"{count} {ending}" for ending, count in endings.most_common()], 4)
+    ordered = sorted(endings.items(), key=lambda each: (-each[1], each[0]))
+    counts = some([f"{count} {ending}" for ending, count in ordered], 4)
     return (
         f"{key}: {endings.total()} of {total} files below {place} are the image of no row ({counts}; one of them "
         f"is {os.path.relpath(example, place)})"

@@ -383,7 +383,13 @@ def _test_set(folder: Path, config: CompetitionConfig) -> TestSet:
 def _test_rows(folder: Path, config: CompetitionConfig, wanted: list[str] | None) -> Rows:
     """The test rows: of the table, else the ids of the sample submission, else the image files."""
     if config.test is not None:
-        rows = read_rows(folder, config, "test")
+        lacking = [name for name in config.files("test") if not (folder / name).exists()]
+        try:
+            rows = read_rows(folder, config, "test")
+        except KitError as error:
+            if lacking and wanted is None:
+                raise KitError(f"{error}; with test: null the rows are the files that fit test_images") from None
+            raise
         need_columns(rows.table, {"competition.id": config.id_column}, rows.where)
         rows = _whole_rows(rows, config, None)
         need_unique(rows.table[config.id_column], f"competition.test: {rows.where}")

@@ -138,6 +138,17 @@ def test_five_times_the_rows(trained, data, predicted):
     assert labels == {copy + name: label for copy in copies for name, label in by_the_run(trained).items()}
 
 
+@pytest.mark.parametrize("rows", [9, 3, 1, 0])
+def test_without_tables_the_rows_are_the_files_that_are_there(trained, data, predicted, rows):
+    for table in ("test.csv", "sample_submission.csv"):
+        (data / table).unlink()
+    for image in sorted((data / "test").iterdir())[rows:]:
+        image.unlink()
+    columns = {"id": "id", "label": "label"}
+    labels, _, made = predicted(competition={"test": None, "sample_submission": None, "submission": columns})
+    assert (labels, made.rows) == (dict(list(by_the_run(trained).items())[:rows]), rows)
+
+
 def test_another_order_of_rows_is_the_samples(trained, data, predicted):
     edit(data, lambda table: table.sample(frac=1, random_state=len(table.columns)))
     order = pd.read_csv(data / "sample_submission.csv")["id"].tolist()

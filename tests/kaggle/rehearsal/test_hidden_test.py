@@ -10,6 +10,7 @@ from support.colours import write_competition
 from support.refusals import refusal_of
 
 from kit.competition.config import CompetitionConfig
+from kit.competition.formats import write_like
 from kit.competition.load import load_competition, load_test
 from kit.kaggle.rehearsal.hidden_test import write_variant
 
@@ -180,3 +181,64 @@ def test_an_unknown_size_is_refused(original, tmp_path):
     message = refusal_of(write_variant, config_of(original), tmp_path / "other", "7")
     assert message == "a test set of '7' rows: expected one of 0, 1, 3, x5"
     assert not (tmp_path / "other").exists()
+
+
+BARE = {"sample_submission": None, "submission": {"id": "id", "label": "label"}}
+
+
+@pytest.mark.parametrize(("size", "rows"), [("0", 0), ("1", 1), ("3", 3), ("x5", 30)])
+@pytest.mark.parametrize("table", ["test.csv", None])
+def test_without_a_sample_the_table_or_the_files_are_of_so_many_rows(original, tmp_path, size, rows, table):
+    (original / "sample_submission.csv").unlink()
+    config = config_of(original, test=table, **BARE)
+    whole, test = load_test(config), load_test(variant(config, tmp_path / "other", size))
+    assert len(set(test.ids)) == rows
+    assert {path.read_bytes() for path in test.images} == {path.read_bytes() for path in whole.images[:rows]}
+    assert len(os.listdir(tmp_path / "other/test")) == rows
+    assert not (tmp_path / "other/sample_submission.csv").exists()
+
+
+@pytest.mark.parametrize("ending", ["tsv", "parquet", "json", "jsonl", "csv.gz", "csv.zip"])
+def test_tables_are_written_in_the_format_that_they_have(original, tmp_path, ending):
+    sample = f"sample.{ending}"
+    for name, target in (("test.csv", f"test.{ending}"), ("sample_submission.csv", sample)):
+        write_like(original / target, pd.read_csv(original / name, dtype=str).assign(site="007"))
+        (original / name).unlink()
+    config = config_of(original, test=f"test.{ending}", sample_submission=sample)
+    test = load_test(variant(config, tmp_path / "other", "x5"))
+    assert (len(test.ids), set(test.table["site"])) == (30, {"007"})
+    assert all(path.is_file() for path in test.images)
+
+
+def test_of_several_files_the_first_has_the_rows(original, tmp_path):
+    table = pd.read_csv(original / "test.csv")
+    table[:2].to_csv(original / "a.csv", index=False)
+    table[2:].to_csv(original / "b.csv", index=False)
+    config = config_of(original, test=["a.csv", "b.csv"])
+    test = load_test(variant(config, tmp_path / "other", "3"))
+    assert test.ids == ["test000", "test001", "test002"]
+    assert (tmp_path / "other/b.csv").read_text() == "id\n"
+
+
+def test_what_is_joined_by_id_has_the_new_ids_too(original, tmp_path):
+    rows = [(f"test{row:03d}", "test") for row in range(6)] + [(f"train{row:03d}", "train") for row in range(12)]
+    pd.DataFrame(rows, columns=["id", "place"]).to_csv(original / "places.csv", index=False)
+    join = {"join": {"table": "places.csv", "on": "id"}, "test_images": "{place}/{id}.png"}
+    config = config_of(original, **join)
+    changed = variant(config, tmp_path / "other", "x5")
+    test = load_test(changed)
+    assert (len(set(test.ids)), set(test.table["place"])) == (30, {"test"})
+    assert all(path.is_file() for path in test.images)
+    assert load_competition(changed).ids == load_competition(config).ids
+    assert len(pd.read_csv(original / "places.csv")) == 18
+
+
+def test_rows_of_a_long_form_keep_together(original, tmp_path):
+    table = pd.DataFrame({"id": [f"test{row:03d}" for row in range(6) for _ in range(2)], "box": range(12)})
+    table.to_csv(original / "test.csv", index=False)
+    config = config_of(original, long_form=True)
+    test = load_test(variant(config, tmp_path / "other", "x5"))
+    assert len(test.ids) == 30
+    written = pd.read_csv(tmp_path / "other/test.csv")
+    assert written["box"].tolist() == [*range(12)] * 5
+    assert written["id"].drop_duplicates().tolist() == test.ids
