@@ -94,8 +94,9 @@ def with_joins(folder: Path, table: pd.DataFrame, config: CompetitionConfig, sid
         train: each row has to be found in each table. test: only tables with whose column it can be found are
         joined, it keeps what columns it has, and what is not found is empty.
     """
-    for place, join in enumerate(config.joins):
-        key = f"competition.join[{place}]" if len(config.joins) > 1 else "competition.join"
+    joins = config.join or ()
+    for place, join in enumerate(joins):
+        key = f"competition.join[{place}]" if len(joins) > 1 else "competition.join"
         if side == "test" and join.on not in table.columns:
             continue
         table = _joined(folder, table, join, config, side, key)

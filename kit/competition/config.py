@@ -96,6 +96,18 @@ class JoinConfig(ConfigSection):
     table: str
     on: Text
 
+    @model_validator(mode="before")
+    @classmethod
+    def _the_word_on(cls, content: Any) -> Any:
+        """YAML 1.1 reads the key `on` as true."""
+        if isinstance(content, dict) and True in content:
+            return {"on" if key is True else key: value for key, value in content.items()}
+        return content
+
+
+def _as_list(value: Any) -> Any:
+    return [value] if isinstance(value, dict | ConfigSection) else value
+
 
 class SubmissionConfig(ConfigSection):
     """What is handed in where there is no sample submission.
@@ -211,7 +223,7 @@ class CompetitionConfig(ConfigSection):
     test: Files | None = "test.csv"
     sample_submission: str | None = "sample_submission.csv"
     tables: TablesConfig | None = None
-    join: JoinConfig | Annotated[tuple[JoinConfig, ...], Field(min_length=1)] | None = None
+    join: Annotated[tuple[JoinConfig, ...], Field(min_length=1), BeforeValidator(_as_list)] | None = None
     long_form: bool = False
     id: Text | None = "id"
     label: Text | Annotated[tuple[Text, ...], Field(min_length=2)] = "label"
@@ -335,13 +347,8 @@ class CompetitionConfig(ConfigSection):
         """The files of all tables that the config names."""
         names = [self.names.table] if isinstance(self.names, NamesConfig) else []
         sample = [] if self.sample_submission is None else [self.sample_submission]
-        joined = [join.table for join in self.joins]
+        joined = [join.table for join in self.join or ()]
         return [*self.files("train"), *self.files("test"), *sample, *joined, *names]
-
-    @property
-    def joins(self) -> tuple[JoinConfig, ...]:
-        """The tables to join, in their order."""
-        return () if self.join is None else (self.join,) if isinstance(self.join, JoinConfig) else self.join
 
 
 class FoldsConfig(ConfigSection):

@@ -6,12 +6,14 @@ from pathlib import Path
 import numpy as np
 import pandas as pd
 import pytest
-from support.colours import write_competition
+from support.colours import experiment_content, write_competition
 from support.refusals import refusal_of
 
 from kit.competition.config import BETWEEN, CompetitionConfig, FoldsConfig
 from kit.competition.folds import group_texts, make_folds
 from kit.competition.load import load_competition, load_labels, load_test
+from kit.core.yaml import dump_yaml, parse_yaml
+from kit.experiment.config import validate
 
 IMAGES = {"train_images": "train/{id}.png", "test_images": "test/{id}.png"}
 
@@ -80,7 +82,8 @@ class TestSeveralFiles:
         (tmp_path / name).write_text("label\tp0\n1\t2\n")
         pixels = {"train_images": {"columns": "p*"}, "test_images": {"columns": "p*"}}
         assert refusal(tmp_path, train=name, id=None, **pixels) == (
-            f"competition.train_images: pixels can be read from CSV files with commas in UTF-8 only; {name} is none"
+            "competition.train_images: pixels can be read from CSV files with commas in UTF-8 only; "
+            f"{name} is none"
         )
 
     def test_a_reader_of_the_users_own_reads_each(self, folder, tmp_path):
@@ -205,6 +208,29 @@ class TestJoin:
         }
         found = load_competition(config_of(folder, **keys))
         assert found.train["warm"].tolist() == [str(int(name == "red")) for name in found.train["label"]]
+
+    @pytest.mark.parametrize("join", ["{table: patients.csv, on: patient}", "[{table: a, on: b}]"])
+    def test_it_is_written_plainly_in_yaml_and_read_again(self, join):
+        content = parse_yaml(f"path: x\njoin: {join}\n", "c.yaml")
+        config = CompetitionConfig.model_validate(content)
+        assert config.join[0].on in ("patient", "b")
+        assert CompetitionConfig.model_validate(parse_yaml(dump_yaml(config.record()), "")) == config
+
+    @pytest.mark.parametrize(
+        ("join", "said"),
+        [
+            ({"table": "a.csv"}, "c.yaml: competition.join.on: missing; this key has no default"),
+            ([{"table": "a.csv"}], "c.yaml: competition.join[0].on: missing; this key has no default"),
+            (
+                {"table": "a.csv", "on": "x", "how": "left"},
+                "c.yaml: competition.join.how: unknown key; known are ",
+            ),
+            ("a.csv", "c.yaml: competition.join = 'a.csv': expected a list"),
+        ],
+    )
+    def test_a_fault_is_told_with_its_key(self, folder, join, said):
+        content = experiment_content(folder, competition={"join": join})
+        assert refusal_of(validate, content, "c.yaml").startswith(said)
 
 
 class TestLongForm:

@@ -66,7 +66,7 @@ def test_a_hidden_folder_is_no_class_and_a_hidden_file_no_row(classes, hidden):
 
 def test_a_hidden_folder_between_the_folders_gives_no_rows(tmp_path):
     touch(tmp_path, "a/one/x.png", "a/.git/y.png", ".cache/one/z.png", "a/one/.v.png")
-    table, paths = rows_of_files(tmp_path, "{site}/{label}/{id}", "k")
+    _, paths = rows_of_files(tmp_path, "{site}/{label}/{id}", "k")
     assert [path.relative_to(tmp_path).as_posix() for path in paths] == ["a/one/x.png"]
 
 
@@ -100,8 +100,8 @@ class TestUnusedFiles:
         assert load(folder).remarks == ()
         touch(folder / "train", "more.png", "deep/more.png")
         assert load(folder).remarks == (
-            f"competition.train_images: 2 of 11 files below {folder}/train are the image of no row (2 .png; one of "
-            "them is deep/more.png)",
+            f"competition.train_images: 2 of 11 files below {folder}/train are the image of no row (2 .png; one "
+            "of them is deep/more.png)",
         )
 
     def test_of_neither_train_nor_test_where_both_share_a_folder(self, folder):

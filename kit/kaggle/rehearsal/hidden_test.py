@@ -91,7 +91,7 @@ def _write_test(config: CompetitionConfig, test: TestSet, rows: int, ids: list[s
 def _write_joined(config: CompetitionConfig, test: TestSet, rows: int, ids: list[str], target: Path) -> None:
     """Write what is joined by id with rows for the new ids, which are those of the old ones."""
     new = [(old, name) for old, name in zip(itertools.cycle(test.ids[:rows]), ids, strict=False) if old != name]
-    for join in config.joins if new else ():
+    for join in (config.join or ()) if new else ():
         whole = read_table(test.folder / join.table, "competition.join.table")
         if join.on != config.id:
             continue
