@@ -8,6 +8,7 @@ from typing import Annotated, Any, ClassVar, Literal, Self
 
 from pydantic import AfterValidator, BeforeValidator, Discriminator, Field, Tag, field_validator, model_validator
 
+from kit.competition.moments import check_time_format
 from kit.core.named import OwnOptions
 from kit.core.settings import ConfigSection
 
@@ -247,12 +248,15 @@ class FoldsConfig(ConfigSection):
         not kept together, but refused where they span folds.
     time
         Column of the train table, numbers or dates: each fold is later than all it is trained on; the earliest
-        rows only train.
+        rows only train. A column is read as one format.
+    time_format
+        Of the dates in it, datetime.strptime's, like "%d/%m/%Y"; or `number`; left out: what fits all cells.
     column
-        Column of the train table that holds the folds.
+        Column of the train table that holds the folds; rows with -1 in it only train.
     """
 
     incidental: ClassVar[frozenset[str]] = frozenset({"run"})
+    later: ClassVar[frozenset[str]] = frozenset({"time_format"})
 
     k: Annotated[int, Field(ge=2, le=100)] = 5
     seed: Annotated[int, Field(ge=0, le=2**32 - 1)] = 0
@@ -262,12 +266,15 @@ class FoldsConfig(ConfigSection):
     group_pattern: Annotated[str, AfterValidator(_a_pattern)] | None = None
     duplicates: Literal["none", "exact"] | Annotated[int, Field(ge=0, le=16)] = "none"
     time: Text | None = None
+    time_format: Annotated[str, AfterValidator(check_time_format)] | None = None
     column: Text | None = None
 
     @model_validator(mode="after")
     def _one_way(self) -> Self:
         if self.group_pattern and not self.group:
             raise ValueError("group_pattern is searched in the text of a column; name it in group")
+        if self.time_format and not self.time:
+            raise ValueError("time_format is of the column that time names; name it, or leave time_format out")
         if self.time and self.column:
             raise ValueError("time and column tell the folds both; leave one of them out")
         return self

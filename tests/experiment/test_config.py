@@ -693,6 +693,7 @@ DECIDING = {
     "folds.group_pattern": "^.",
     "folds.duplicates": 4,
     "folds.time": "date",
+    "folds.time_format": "%d/%m/%Y",
     "folds.column": "fold",
     "data.size": 40,
     "data.channels": 1,
@@ -758,6 +759,8 @@ def with_key(key: str, value: Any) -> str:
         changes.insert(0, "policies.uniform.schedule.name=one_cycle")
     if key == "folds.group_pattern":
         changes.insert(0, "folds.group=id")
+    if key == "folds.time_format":
+        changes.insert(0, "folds.time=date")
     if key == "competition.submit_names":
         changes.insert(0, "competition.names={a: A}")
     return fingerprint(load_experiment("config.yaml", changes).canonical())
