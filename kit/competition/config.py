@@ -11,6 +11,7 @@ from pydantic import AfterValidator, BeforeValidator, Discriminator, Field, Tag,
 from kit.competition.moments import check_time_format
 from kit.core.named import OwnOptions
 from kit.core.settings import ConfigSection
+from kit.scoring.pooling import Pool
 
 
 def _a_slug(text: str) -> str:
@@ -68,6 +69,33 @@ class NamesConfig(ConfigSection):
     table: str
     label: Text
     name: Text
+
+
+class PredictByConfig(ConfigSection):
+    """What gets one prediction, where that is not a row of the tables but an observation of several.
+
+    Attributes
+    ----------
+    rows
+        The column of the train and test table that tells which rows belong together, or a template of columns
+        like {patient_id}_{laterality}, as for images.
+    pool
+        How the predictions of rows become one: mean, max, or noisy-or (see `kit.scoring.pooling`).
+    """
+
+    rows: Annotated[Text, Field(min_length=1)]
+    pool: Pool = "mean"
+
+    @property
+    def column(self) -> str | None:
+        """The one column that tells the observation; None for a template."""
+        return None if "{" in self.rows else self.rows
+
+
+def _rows_alone(value: Any) -> Any:
+    """Take a column or a template for the whole section."""
+    alone = isinstance(value, str | int | float) and not isinstance(value, bool)
+    return {"rows": value} if alone else value
 
 
 class TablesConfig(OwnOptions):
@@ -131,6 +159,10 @@ class CompetitionConfig(ConfigSection):
         Template of an image's path: {column} is replaced by the row's text, and Python's format works on it, as
         in train/{class:0>5}/{id}.png. A list: a grey file for each channel. {columns: pixel*}: the pixels stand
         in the table.
+    predict_by
+        What gets one prediction, where it has several rows: a column, a template of columns, or {rows:, pool:}.
+        The predictions of its rows are pooled before anything is decided, scored or handed in, and folds keep
+        them together. Left out: each row for itself.
     submission
         labels, columns (0/1, one for each class) or probabilities (one for each class; of the second class where
         there is one column); auto: what the sample submission has.
@@ -140,11 +172,12 @@ class CompetitionConfig(ConfigSection):
         Whether a submission has to keep the sample's order of rows.
     """
 
-    # Of the test side nothing decides a training; its predictions are made again where it changes.
+    # Of the test side nothing decides a training; its predictions are made again where it changes. How predictions
+    # are pooled trains nothing; which rows it keeps together is in the fold plan.
     incidental: ClassVar[frozenset[str]] = frozenset(
         {
             *("slug", "path", "embedded", "test", "sample_submission", "test_images"),
-            *("names", "submission", "submit_names", "ordered"),
+            *("names", "submission", "submit_names", "ordered", "predict_by"),
         }
     )
     later: ClassVar[frozenset[str]] = frozenset({"tables"})
@@ -163,6 +196,7 @@ class CompetitionConfig(ConfigSection):
     names: Names | None = None
     train_images: Images = "train/{id}"
     test_images: Images = "test/{id}"
+    predict_by: Annotated[PredictByConfig | None, BeforeValidator(_rows_alone)] = None
     submission: Literal["auto", "labels", "columns", "probabilities"] = "auto"
     submit_names: bool = False
     ordered: bool = False
@@ -215,6 +249,11 @@ class CompetitionConfig(ConfigSection):
     def id_column(self) -> str:
         """The column of ids: that of the tables, or the kit's own where they have none."""
         return self.id or "id"
+
+    @property
+    def submitted_id(self) -> str | None:
+        """The column by which a submission names what is predicted, where it has that column."""
+        return (self.predict_by.column if self.predict_by else None) or self.id
 
     @property
     def multilabel(self) -> bool:

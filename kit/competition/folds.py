@@ -2,6 +2,7 @@
 
 import re
 import warnings
+from collections.abc import Sequence
 from dataclasses import dataclass
 from hashlib import sha256
 from pathlib import Path
@@ -89,14 +90,15 @@ def make_folds(
     table : DataFrame, optional
         The train table, where the config names a column of it.
     joined : ndarray, optional
-        int64 [rows]: rows with the same number hold images that are alike.
+        int64 [rows]: rows with the same number belong together, as their images are alike or they are of one
+        observation.
 
     Raises
     ------
     KitError
         For a column that is not there, and for fewer row groups or moments than folds.
     """
-    groups = row_groups(config, table, joined, len(ids))
+    groups = row_groups(config, table, joined)
     if config.column:
         return FoldPlan(ids, _given(_column(table, config.column, "folds.column"), config), groups)
     if config.time:
@@ -112,10 +114,8 @@ def make_folds(
     return FoldPlan(ids, fold, groups)
 
 
-def row_groups(
-    config: FoldsConfig, table: pd.DataFrame | None, joined: np.ndarray | None, rows: int
-) -> np.ndarray | None:
-    """Return the row group of each row, by the column that tells them and by images that are alike.
+def row_groups(config: FoldsConfig, table: pd.DataFrame | None, joined: np.ndarray | None) -> np.ndarray | None:
+    """Return the row group of each row, by the column that tells them and by what else joins rows.
 
     Parameters
     ----------
@@ -124,9 +124,8 @@ def row_groups(
     table : DataFrame or None
         The train table.
     joined : ndarray or None
-        int64 [rows]: rows with the same number hold images that are alike.
-    rows : int
-        How many there are.
+        int64 [rows]: rows with the same number belong together, as their images are alike or they are of one
+        observation.
 
     Returns
     -------
@@ -138,11 +137,20 @@ def row_groups(
         parts.append(pd.factorize(np.array(group_texts(config, table), dtype=object))[0])
     if joined is not None:
         parts.append(joined)
-    if not parts:
-        return None
-    first_of = [pd.Series(np.arange(rows)).groupby(part).transform("min").to_numpy() for part in parts]
-    pairs = np.concatenate([np.stack([np.arange(rows), first], axis=1) for first in first_of])
-    return components(rows, pairs)
+    return join_groups(*parts) if parts else None
+
+
+def join_groups(*parts: np.ndarray) -> np.ndarray:
+    """Return the row groups that have together what any of the parts, int64 [rows] each, has together.
+
+    Returns
+    -------
+    ndarray
+        int64 [rows]: row groups are numbered in the order of their first rows.
+    """
+    rows = np.arange(len(parts[0]))
+    first_of = [pd.Series(rows).groupby(part).transform("min").to_numpy() for part in parts]
+    return components(len(rows), np.concatenate([np.stack([rows, first], axis=1) for first in first_of]))
 
 
 def group_texts(config: FoldsConfig, table: pd.DataFrame | None) -> list[str]:
@@ -272,7 +280,12 @@ def check_folds(config: FoldsConfig, classes: tuple[str, ...], targets: np.ndarr
         raise KitError(f"folds.run: there are folds 0 to {config.k - 1}; got {some(beyond) or 'none'}")
 
 
-def check_plan(plan: FoldPlan, config: FoldsConfig, table: pd.DataFrame | None = None) -> None:
+def check_plan(
+    plan: FoldPlan,
+    config: FoldsConfig,
+    table: pd.DataFrame | None = None,
+    observations: Sequence[str] | None = None,
+) -> None:
     """Refuse a plan of which a fold is empty, trains on nothing, on its row groups or on what is not earlier.
 
     Parameters
@@ -283,22 +296,26 @@ def check_plan(plan: FoldPlan, config: FoldsConfig, table: pd.DataFrame | None =
         Names the columns of row groups and of time.
     table : DataFrame, optional
         The train table.
+    observations : sequence of str, optional
+        The observation of each row, where several are predicted as one.
 
     Raises
     ------
     KitError
         A row group with rows that only train and others that are held out spans folds, too.
     """
-    known = []
+    known: list[tuple[str, np.ndarray]] = []
     if config.group and table is not None:  # first, as its groups have names
-        known.append(np.array(group_texts(config, table), dtype=object))
+        known.append(("groups", np.array(group_texts(config, table), dtype=object)))
+    if observations is not None:
+        known.append(("observations (competition.predict_by)", np.array(observations, dtype=object)))
     if plan.groups is not None:
-        known.append(plan.groups)
-    for groups in known:
+        known.append(("groups", plan.groups))
+    for what, groups in known:
         spans = pd.Series(plan.fold).groupby(groups).nunique()
         if len(spanning := spans[spans > 1]):
             raise KitError(
-                f"folds: {len(spanning)} of {len(spans)} groups span folds ({some(map(str, spanning.index), 5)}), "
+                f"folds: {len(spanning)} of {len(spans)} {what} span folds ({some(map(str, spanning.index), 5)}), "
                 "so that models would be scored on what they have seen; make the plan anew"
             )
     for fold in range(config.k):

@@ -2,12 +2,14 @@
 
 from dataclasses import dataclass
 from pathlib import Path
+from typing import NamedTuple
 
 import numpy as np
 import pandas as pd
 
 from kit.competition.config import CompetitionConfig, Images, NamesConfig
 from kit.competition.labels import Labels, MultiLabel, SingleLabel, encode_columns
+from kit.competition.observations import KEY, Observations, need_one_label, observations_of
 from kit.competition.submission import (
     SubmissionFormat,
     id_column_of,
@@ -19,6 +21,7 @@ from kit.competition.templates import image_sources, pixel_columns, rows_of_file
 from kit.core.errors import KitError, some
 from kit.core.paths import competition_folder, inside, mounted
 from kit.data.sources import Source, files_of, missing_files
+from kit.scoring.pooling import need_poolable
 
 SEPARATORS = (" ", ",", ";", "|")  # what may stand between labels
 
@@ -43,7 +46,7 @@ class Competition:
     train_images
         Where the pixels come from, aligned with `ids`.
     test_ids
-        In the order of the sample submission.
+        In the order of the sample submission; with observations, of the test table.
     test_images
         Where the pixels come from, aligned with `test_ids`.
     submission
@@ -52,6 +55,8 @@ class Competition:
         Class → name for people.
     remarks
         Lines about what is odd in the data and was taken as it seemed to be meant.
+    observations, test_observations
+        Which rows of each side make up one prediction; None: each row for itself.
     """
 
     folder: Path
@@ -65,6 +70,8 @@ class Competition:
     submission: SubmissionFormat
     names: dict[str, str]
     remarks: tuple[str, ...] = ()
+    observations: Observations | None = None
+    test_observations: Observations | None = None
 
     @property
     def classes(self) -> tuple[str, ...]:
@@ -81,13 +88,15 @@ class TestSet:
     folder
         The competition's files.
     ids
-        In the order of the sample submission.
+        In the order of the sample submission; with observations, of the test table.
     images
         Where the pixels come from, aligned with `ids`; not all files need to be there.
     sample
         The sample submission as text.
     sample_id
         Its column of ids.
+    observations
+        Which rows make up one prediction, and so a row of the sample; None: each for itself.
     """
 
     __test__ = False  # no test, whatever pytest thinks of its name
@@ -97,6 +106,16 @@ class TestSet:
     images: list[Source]
     sample: pd.DataFrame
     sample_id: str
+    observations: Observations | None = None
+
+
+class TrainLabels(NamedTuple):
+    """What is known of the training rows without a look at the images; as in `Competition`."""
+
+    label_format: Labels
+    ids: list[str]
+    targets: np.ndarray
+    observations: Observations | None
 
 
 def load_test(config: CompetitionConfig) -> TestSet:
@@ -122,6 +141,7 @@ def load_competition(config: CompetitionConfig) -> Competition:
     train, train_images = _train_side(folder, config)
     label_format, targets = _labels_of(train, config, _where(folder, config))
     _check_classes(label_format, targets, config)
+    observations = _observations_of(train, config, label_format, targets, _where(folder, config))
     _need_files(train_images, config.train_images, "competition.train_images")
     test = _test_set(folder, config)
     _need_files(test.images, config.test_images, "competition.test_images")
@@ -137,23 +157,21 @@ def load_competition(config: CompetitionConfig) -> Competition:
         test_images=test.images,
         submission=submission_format(config, test.sample, label_format, names),
         names=names,
+        observations=observations,
+        test_observations=test.observations,
     )
 
 
-def load_labels(config: CompetitionConfig) -> tuple[Labels, list[str], np.ndarray] | None:
-    """Read label format, ids and targets of the training rows, without a look at the images.
-
-    Returns
-    -------
-    tuple or None
-        As in `Competition`; None where the train table is not there.
-    """
+def load_labels(config: CompetitionConfig) -> TrainLabels | None:
+    """Read what the train table says, without a look at the images; None where it is not there."""
     folder = _folder(config)
     if not (folder / config.train if config.train else folder / _first_folder(config)).exists():
         return None
     train, _ = _train_side(folder, config)
-    label_format, targets = _labels_of(train, config, _where(folder, config))
-    return label_format, train[config.id_column].tolist(), targets
+    where = _where(folder, config)
+    label_format, targets = _labels_of(train, config, where)
+    observations = _observations_of(train, config, label_format, targets, where)
+    return TrainLabels(label_format, train[config.id_column].tolist(), targets, observations)
 
 
 def expected_submission(config: CompetitionConfig, submission: pd.DataFrame) -> SubmissionFormat:
@@ -169,7 +187,7 @@ def expected_submission(config: CompetitionConfig, submission: pd.DataFrame) -> 
         Every cell as text.
     """
     test, known = load_test(config), load_labels(config)
-    labels = known[0] if known else labels_from_submission(config, test.sample, submission)
+    labels = known.label_format if known else labels_from_submission(config, test.sample, submission)
     return submission_format(config, test.sample, labels, class_names(test.folder, config, labels.classes))
 
 
@@ -278,6 +296,17 @@ def _labels_of(train: pd.DataFrame, config: CompetitionConfig, where: str) -> tu
     return label_format, label_format.encode(cells.tolist(), "competition.label")
 
 
+def _observations_of(
+    train: pd.DataFrame, config: CompetitionConfig, label_format: Labels, targets: np.ndarray, where: str
+) -> Observations | None:
+    """Which training rows make up one prediction, and so have one label; None: each for itself."""
+    observations = observations_of(train, config, where)
+    if observations:
+        need_poolable(observations.pool, observations.exclusive, len(label_format.classes))
+        need_one_label(observations, targets, label_format.decode(targets))
+    return observations
+
+
 def label_hints(config: CompetitionConfig, competition: Competition) -> list[str]:
     """Return lines about labels that look like several in a cell, or about a separator that is never used."""
     classes = set(competition.classes)
@@ -349,18 +378,24 @@ def _check_classes(label_format: Labels, targets: np.ndarray, config: Competitio
 def _test_set(folder: Path, config: CompetitionConfig) -> TestSet:
     """The test rows in the order of the sample submission."""
     sample = _sample(folder, config)
-    sample_id = id_column_of(list(sample.columns), config.id)
+    sample_id = id_column_of(list(sample.columns), config.submitted_id)
     wanted = sample[sample_id].tolist()
-    path = None
+    path, observations = None, None
     if config.test is None:
+        if config.predict_by:
+            raise KitError(f"{KEY}: which images an observation has stands in the test table; name it in test")
         table = pd.DataFrame({config.id_column: wanted}, dtype=str)
     else:
         path = inside(folder, config.test, "competition.test")
         table = _table(path, config, config.test_images, "competition.test")
         need_columns(table, {"competition.id": config.id_column}, path)
         need_unique(table[config.id_column], f"competition.test: {path}")
-        _need_same_ids(table[config.id_column].tolist(), wanted, path, config)
+        observations = observations_of(table, config, str(path))
+        there = observations.names if observations else table[config.id_column].tolist()
+        _need_same_ids(there, wanted, path, config)
     images = image_sources(folder, table, config.test_images, "competition.test_images", path)
+    if observations:
+        return TestSet(folder, observations.ids, images, sample, sample_id, observations)
     image_of = dict(zip(table[config.id_column], images, strict=True))
     return TestSet(folder, wanted, [image_of[name] for name in wanted], sample, sample_id)
 
@@ -369,7 +404,9 @@ def _sample(folder: Path, config: CompetitionConfig) -> pd.DataFrame:
     """The sample submission as text."""
     path = inside(folder, config.sample_submission, "competition.sample_submission")
     sample = read_table(path, "competition.sample_submission", reader=config.tables)
-    need_unique(sample[id_column_of(list(sample.columns), config.id)], f"competition.sample_submission: {path}")
+    need_unique(
+        sample[id_column_of(list(sample.columns), config.submitted_id)], f"competition.sample_submission: {path}"
+    )
     return sample
 
 
@@ -378,9 +415,9 @@ def _need_same_ids(given: list[str], wanted: list[str], path: Path, config: Comp
     extra = [name for name in given if name not in in_sample]
     lacking = [name for name in wanted if name not in in_test]
     if extra or lacking:
-        said = []
+        said, what = [], "observations (competition.predict_by)" if config.predict_by else "ids"
         if extra:
-            said.append(f"{len(extra)} ids are only in the test table ({some(extra, 5)})")
+            said.append(f"{len(extra)} {what} are only in the test table ({some(extra, 5)})")
         if lacking:
             said.append(f"{len(lacking)} only in the sample submission ({some(lacking, 5)})")
         raise KitError(

@@ -9,6 +9,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from datetime import date, datetime, timedelta
 from decimal import Decimal
+from typing import Any
 
 import numpy as np
 
@@ -129,7 +130,8 @@ def check_time_format(text: str) -> str:
 
 
 def _ranks(values: Sequence[int] | Sequence[Decimal]) -> np.ndarray:
-    place = {value: rank for rank, value in enumerate(sorted(set(values)))}
+    ordered: list[Any] = sorted(set(values))  # all of one type
+    place = {value: rank for rank, value in enumerate(ordered)}
     return np.array([place[value] for value in values], dtype=np.int64)
 
 
@@ -190,7 +192,8 @@ def _of_digits(text: str, time_format: str) -> int | None:
             value = int(text[place : place + width])
             place += width
             parts["Y" if directive == "y" else directive] = _year(value) if directive == "y" else value
-        moment = datetime(*parts.values())
+        year, month, day, hour, minute, second = parts.values()
+        moment = datetime(year, month, day, hour, minute, second)
     except ValueError:
         return None
     return (moment - datetime(1970, 1, 1)) // timedelta(microseconds=1) if moment.year in _PLAUSIBLE else None

@@ -14,6 +14,7 @@ from safetensors.torch import load_file
 
 from kit.competition.labels import Labels, MultiLabel, SingleLabel
 from kit.competition.load import TestSet, class_names, load_labels, load_test, need_an_image
+from kit.competition.observations import gets_the_prior
 from kit.competition.submission import SubmissionFormat, submission_format
 from kit.core.errors import KitError, Say, ignore, some
 from kit.core.files import need_output, sha256
@@ -46,9 +47,9 @@ class PredictResult:
     models, of : int
         Whose mean it is, of so many that there are.
     unreadable : list of str
-        Ids whose image is missing or broken: they got the prior.
+        Ids of test rows whose image is missing or broken: they got the prior, or no part in their observation.
     late : list of str
-        Ids that not even the first model reached in time: they got the prior, too.
+        Ids of those that not even the first model reached in time, likewise.
     """
 
     submission: Path
@@ -70,7 +71,8 @@ def predict_test(
 ) -> PredictResult:
     """Predict the test set that is there with the runs of the experiment's first policy; the mean of all.
 
-    Rows whose image is missing or broken get the prior, the mean out-of-fold prediction.
+    Rows whose image is missing or broken get the prior, the mean out-of-fold prediction. Of rows that make up one
+    prediction (competition.predict_by) those are pooled whose image can be read.
 
     Parameters
     ----------
@@ -106,6 +108,9 @@ def predict_test(
     oof = average(read_predictions(run.oof) for run in runs)
     multilabel, scoring = experiment.competition.multilabel, experiment.scoring
     scoring.check(multilabel, len(oof.columns))
+    labels = load_labels(experiment.competition) if test.observations else None
+    if labels and labels.observations:
+        oof = labels.observations.pooled(oof)
     label_format, prior = _format(experiment, test, list(oof.columns)), oof.mean().to_numpy()
     first_rule = plain_rule(oof.to_numpy(), multilabel, scoring)
     if main:  # before what may take long
@@ -117,8 +122,11 @@ def predict_test(
     readable, made = _decode_and_predict(experiment, runs, test, dirs, deadline, say)
     unreadable, late = _rows_with_prior(test, readable, made, say)
     if main:
-        hand_in(label_format, rule, by_fold(made), scoring.transfer, submission, prior=prior)
-    return PredictResult(submission, len(test.ids), len(made), len(runs), unreadable, late)
+        frames = by_fold(made)
+        if test.observations:
+            frames = {fold: test.observations.pooled(frame) for fold, frame in frames.items()}
+        hand_in(label_format, rule, frames, scoring.transfer, submission, prior=prior)
+    return PredictResult(submission, len(test.sample), len(made), len(runs), unreadable, late)
 
 
 def _decode_and_predict(
@@ -149,15 +157,15 @@ def _rows_with_prior(
     unreadable = [test.ids[row] for row in readable.broken]
     if unreadable:
         say(
-            f"{len(unreadable)} of {len(test.ids)} images cannot be read ({some(unreadable, 5)}): their rows get "
-            "the prior"
+            f"{len(unreadable)} of {len(test.ids)} images cannot be read ({some(unreadable, 5)}): "
+            f"{gets_the_prior(test.observations)}"
         )
     settled = {*unreadable, *(made[0][1].index if made else ())}
     late = [name for name in test.ids if name not in settled]
     if late:
         say(
-            f"the time does not allow one model: {len(late)} of {len(test.ids)} rows ({some(late, 5)}) get the "
-            "prior"
+            f"the time does not allow one model: {len(late)} of {len(test.ids)} rows are not predicted "
+            f"({some(late, 5)}): {gets_the_prior(test.observations)}"
         )
     return unreadable, late
 
@@ -313,7 +321,8 @@ def _rule(
     predictions and the train table; without that, the plain one."""
     policy, config = next(iter(experiment.policies)), experiment.scoring
     classes, multilabel = list(oof.columns), experiment.competition.multilabel
-    stored = stored_rule(ExperimentDir(dirs.runs / experiment.name).policy(policy) / "scores.json", config)
+    scores = ExperimentDir(dirs.runs / experiment.name).policy(policy) / "scores.json"
+    stored = stored_rule(scores, config, experiment.competition)
     if stored and stored.is_of(runs, classes):
         return stored.rule
     if config.rule == "argmax" or config.rules(multilabel) == ("argmax",):
@@ -325,11 +334,19 @@ def _rule(
         rule = plain_rule(oof.to_numpy(), multilabel, config)
         say(f"no scores of these runs and no train table to fit a decision rule on: {rule.sentence(classes)}")
         return rule
-    label_format, ids, targets = labels
-    rows = pd.Index(ids).get_indexer(oof.index)
-    if (rows < 0).any() or list(label_format.classes) != classes:
+    targets, observations = labels.targets, labels.observations
+    names = observations.of if observations else labels.ids
+    place = {name: row for row, name in enumerate(names)}
+    rows = np.array([place.get(name, -1) for name in oof.index], dtype=np.int64)
+    if (rows < 0).any() or list(labels.label_format.classes) != classes:
         raise KitError("the runs were trained on other rows or classes than the train table has")
     fold_of = {name: run.record.fold for run in runs for name in read_predictions(run.oof).index}
+    if observations:
+        fold_of = {
+            observation: fold_of[name]
+            for name, observation in zip(observations.ids, names, strict=True)
+            if name in fold_of
+        }
     folds = np.array([fold_of[name] for name in oof.index])
     rule = choose_rule(oof.to_numpy(), targets[rows], folds, config).rule
     say(f"decision rule, fitted on {len(oof)} out-of-fold rows: {rule.sentence(classes)}")

@@ -190,7 +190,8 @@ def _plan(
     try:
         check_folds(experiment.folds, competition.classes, competition.targets)
         plan = new_plan(experiment, competition, dirs)
-        check_plan(plan, experiment.folds, competition.train)
+        observations = competition.observations
+        check_plan(plan, experiment.folds, competition.train, observations.of if observations else None)
         return plan, []
     except KitError as error:
         return plan, [f"{FAULT}{error}"]

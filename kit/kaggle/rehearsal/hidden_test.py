@@ -9,8 +9,9 @@ import pandas as pd
 
 from kit.competition.config import CompetitionConfig, PixelsConfig
 from kit.competition.load import TestSet, load_test
+from kit.competition.observations import Observations, observations_of
 from kit.competition.tables import read_table
-from kit.competition.templates import image_sources
+from kit.competition.templates import fields_of, image_sources
 from kit.core.errors import KitError
 from kit.core.files import write_text
 from kit.data.sources import files_of
@@ -57,11 +58,14 @@ def write_variant(config: CompetitionConfig, target: Path, size: str) -> Path:
     rows = len(test.ids) if size == "x5" else min(int(size), len(test.ids))
     counted = config.id is None and config.test is not None
     ids = [str(row + 1) for row in range(rows * times)] if counted else _repeated(test.ids[:rows], times)
-    _write(test.sample, test.sample_id, test.ids[:rows], ids, target / config.sample_submission)
+    if test.observations is None:
+        _write(test.sample, test.sample_id, test.ids[:rows] * times, ids, target / config.sample_submission)
     if config.test is None:
         table = pd.DataFrame({config.id_column: ids})
     else:
         table = _write_test(config, config.test, test, rows, ids, target)
+    if test.observations:
+        _write_sample_of_observations(config, test.observations, test, table, target)
     if isinstance(config.test_images, PixelsConfig):
         return target
     copies = image_sources(target, table, config.test_images, "competition.test_images", None)
@@ -78,11 +82,15 @@ def _write_test(
 ) -> pd.DataFrame:
     """Write the test table of the variant, the file `name`, and return it with a column of ids."""
     whole, path = read_table(test.folder / name, "competition.test"), target / name
+    times = len(ids) // max(1, rows)
     if config.id is not None:
-        return _write(whole, config.id, test.ids[:rows], ids, path)
+        table = _write(whole, config.id, test.ids[:rows] * times, ids, path)
+        return _other_observations(config, table, rows, path) if config.predict_by and times > 1 else table
     # Rows are found by their number, which a column holds for as long as it takes.
     numbered = whole.assign(**{config.id_column: [str(row + 1) for row in range(len(whole))]})
-    table = _write(numbered, config.id_column, test.ids[:rows], ids, path)
+    table = _write(numbered, config.id_column, test.ids[:rows] * times, ids, path)
+    if config.predict_by and times > 1:
+        table = _other_observations(config, table, rows, path)
     write_text(path, table.drop(columns=config.id_column).to_csv(index=False, lineterminator="\n"))
     return table
 
@@ -104,10 +112,37 @@ def _repeated(ids: list[str], times: int) -> list[str]:
         mark += "_"
 
 
+def _other_observations(config: CompetitionConfig, table: pd.DataFrame, rows: int, path: Path) -> pd.DataFrame:
+    """Write the table again with other observations in the copies of its first `rows`."""
+    assert config.predict_by is not None, "only to be asked where rows make up observations"
+    fields = [config.predict_by.column] if config.predict_by.column else fields_of(config.predict_by.rows)[0]
+    column = next((name for name in fields if name != config.id_column), None)
+    if column is None:  # the ids tell it, and they are others
+        return table
+    cells = table[column].tolist()
+    there = list(dict.fromkeys(cells[:rows]))
+    times, names = len(table) // rows, _repeated(there, len(table) // rows)
+    others = [dict(zip(there, names[copy * len(there) :], strict=False)) for copy in range(times)]
+    table = table.assign(**{column: [others[row // rows][cell] for row, cell in enumerate(cells)]})
+    write_text(path, table.to_csv(index=False, lineterminator="\n"))
+    return table
+
+
+def _write_sample_of_observations(
+    config: CompetitionConfig, there: Observations, test: TestSet, table: pd.DataFrame, target: Path
+) -> None:
+    """Write the sample submission of the observations in the variant's test table."""
+    found = observations_of(table, config, "competition.test")
+    assert found is not None, "the config says what an observation is"
+    origin: dict[str, str] = {}
+    for row, name in enumerate(found.of):
+        origin.setdefault(name, there.of[row % len(there.of)])
+    _write(test.sample, test.sample_id, list(origin.values()), list(origin), target / config.sample_submission)
+
+
 def _write(table: pd.DataFrame, id_name: str, rows: list[str], ids: list[str], path: Path) -> pd.DataFrame:
-    """Write the table's `rows`, as often as needed, under other ids."""
-    by_id = table.set_index(table[id_name])
-    repeated = pd.concat([by_id.loc[rows]] * max(1, len(ids) // max(1, len(rows))))
+    """Write the table's `rows`, which may be there several times, under other ids."""
+    repeated = table.set_index(table[id_name]).loc[rows]
     repeated[id_name] = ids
     path.unlink(missing_ok=True)  # a link: writing would change the original
     write_text(path, repeated.to_csv(index=False, lineterminator="\n"))
