@@ -102,7 +102,7 @@ def observations_of(table: pd.DataFrame, config: CompetitionConfig, where: str) 
             raise KitError(f"{KEY}: {where} has no column {column!r}; it has {some(table.columns)}")
         fields, plain, texts = [column], True, table[column].tolist()
     else:
-        (fields, plain), texts = fields_of(template), filled(template, table, KEY)
+        (fields, plain), texts = fields_of(template), filled(template, table, f"{KEY}: {where}")
     for name in fields:
         if empty := [row for row, cell in zip(ids, table[name], strict=True) if not cell.strip()]:
             raise KitError(
@@ -147,8 +147,8 @@ def need_one_label(observations: Observations, targets: np.ndarray, decode: Sequ
     )
 
 
-def gets_the_prior(observations: Observations | None) -> str:
-    """Say what is predicted where test images cannot be read."""
-    if observations is None:
+def gets_the_prior(pooled: bool) -> str:
+    """Say what is predicted where test images cannot be read; `pooled`: rows of an observation are."""
+    if not pooled:
         return "their rows get the prior"
     return "their observations are predicted by the other images, those without one get the prior"

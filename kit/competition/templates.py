@@ -171,4 +171,4 @@ def _check_template(template: str, table: pd.DataFrame, key: str) -> None:
             f"{some(table.columns)}"
         )
     if not fields:
-        raise KitError(f"{key}: {template!r} names no column, so all rows would be one; try train/{{id}}")
+        raise KitError(f"{key}: {template!r} names no column, so every row would have one image; try train/{{id}}")

@@ -158,14 +158,14 @@ def _rows_with_prior(
     if unreadable:
         say(
             f"{len(unreadable)} of {len(test.ids)} images cannot be read ({some(unreadable, 5)}): "
-            f"{gets_the_prior(test.observations)}"
+            f"{gets_the_prior(test.observations is not None)}"
         )
     settled = {*unreadable, *(made[0][1].index if made else ())}
     late = [name for name in test.ids if name not in settled]
     if late:
         say(
             f"the time does not allow one model: {len(late)} of {len(test.ids)} rows are not predicted "
-            f"({some(late, 5)}): {gets_the_prior(test.observations)}"
+            f"({some(late, 5)}): {gets_the_prior(test.observations is not None)}"
         )
     return unreadable, late
 

@@ -226,9 +226,10 @@ class _Decoding:
             readable = open_readable(ids, sources, data, cache, report)
         images = readable.images
         if readable.broken:
+            rest = gets_the_prior(competition.test_observations is not None)
             self.say(
                 f"{len(readable.broken)} of {len(ids)} test images cannot be read "
-                f"({some(list(readable.broken.values()), 5)}): {gets_the_prior(competition.test_observations)}"
+                f"({some(list(readable.broken.values()), 5)}): {rest}"
             )
             if images.cache:  # with gaps: of no use
                 images.cache.unlink()

@@ -647,6 +647,7 @@ INCIDENTAL = {  # where things lie, how fast it goes, what is shown, how it goes
     "competition.sample_submission": "other.csv",
     "competition.test_images": "other/{id}",
     "competition.names": {"0": "zero"},
+    "competition.predict_by": "patient",  # what it changes of trainings is in the fold plan
     "competition.submission": "labels",
     "competition.submit_names": True,
     "competition.ordered": True,

@@ -84,7 +84,7 @@ def test_duplicates(folder, tmp_path, capsys):
     assert result.picture == tmp_path / "audit-tiny.png"
     assert Image.open(result.picture).format == "PNG"
     advice = "\n".join(result.advice)
-    assert "pairs that are alike but have different labels: 1;" in advice
+    assert "pairs of the very same pixels but different labels: 1; one of the two labels is wrong" in advice
     assert "test images that are like train images: 1;" in advice
     assert ("set folds: {duplicates: 6}" in advice) == bool(result.pairs["spans_folds"].any())
     text = shown(result, capsys)
