@@ -107,8 +107,8 @@ def given_plan(config: ExperimentConfig, competition: Competition, given: Path) 
         plan = read_folds(given, competition.ids, forward=config.folds.time is not None)
     except KitError as error:
         raise KitError(f"--folds: {error}; give a plan of the rows in {config.competition.train}") from error
-    there, wanted = {*plan.fold.tolist()} - {EARLIEST}, {*range(config.folds.k)}
-    if there != wanted:
+    there, wanted = {*plan.fold.tolist()}, {*range(config.folds.k)}
+    if there - {EARLIEST} != wanted:
         raise KitError(
             f"--folds: {given} has the folds {some(sorted(there))}, but folds.k is {config.folds.k}, so they "
             f"have to be 0 to {config.folds.k - 1}; set folds.k or renumber them"

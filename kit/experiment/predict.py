@@ -163,10 +163,10 @@ def _rows_with_prior(
     settled = {*unreadable, *(made[0][1].index if made else ())}
     late = [name for name in test.ids if name not in settled]
     if late:
-        say(
-            f"the time does not allow one model: {len(late)} of {len(test.ids)} rows are not predicted "
-            f"({some(late, 5)}): {gets_the_prior(test.observations is not None)}"
-        )
+        rest = "get the prior"
+        if test.observations:
+            rest = f"are not predicted: {gets_the_prior(True)}"
+        say(f"the time does not allow one model: {len(late)} of {len(test.ids)} rows ({some(late, 5)}) {rest}")
     return unreadable, late
 
 
