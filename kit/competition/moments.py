@@ -9,6 +9,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from datetime import date, datetime, timedelta
 from decimal import Decimal
+from functools import lru_cache
 from typing import Any
 
 import numpy as np
@@ -224,18 +225,10 @@ class _Written:
 
     def value(self, order: str) -> int | None:
         """The moment in nanoseconds since 1970, if the parts stand in this order; None where that is no date."""
-        part = self.parts(order)
-        month = _month(part["m"])
-        year = _year(int(part["y"])) if len(part["y"]) == 2 else int(part["y"])
-        time = _time_of_day(self.match.groupdict())
-        if month is None or time is None:
-            return None
-        try:
-            return (
-                date(year, month, int(part.get("d", 1))).toordinal() - date(1970, 1, 1).toordinal()
-            ) * _DAY + time
-        except ValueError:
-            return None
+        part, there = self.parts(order), self.match.groupdict()
+        day = _day(part["y"], part["m"], part.get("d", "1"))
+        time = _time_of_day(*map(there.get, "HMSfpz"))
+        return None if day is None or time is None else day * _DAY + time
 
     def time_format(self, order: str) -> str:
         """The cell's format for strptime, if the parts stand in this order."""
@@ -262,27 +255,41 @@ class _Written:
         return text
 
 
-def _month(text: str) -> int | None:
-    return int(text) if text.isdigit() else _MONTHS.get(text.lower())
+@lru_cache(maxsize=100_000)  # days and minutes repeat in a long column
+def _day(year: str, month: str, day: str) -> int | None:
+    """Days since 1970; None where there is no such date."""
+    number = int(month) if month.isdigit() else _MONTHS.get(month.lower(), 0)
+    try:
+        found = date(_year(int(year)) if len(year) == 2 else int(year), number, int(day))
+    except ValueError:
+        return None
+    return (found - date(1970, 1, 1)).days
 
 
-def _time_of_day(part: dict[str, str | None]) -> int | None:
+@lru_cache(maxsize=100_000)
+def _time_of_day(
+    hours: str | None,
+    minutes: str | None,
+    seconds: str | None,
+    fraction: str | None,
+    half: str | None,
+    zone: str | None,
+) -> int | None:
     """Nanoseconds since midnight in UTC; 0 where there is no time, None where it is none."""
-    if not part.get("H"):
+    if not hours:
         return 0
-    hour, minute, second = (int(part[name] or 0) for name in "HMS")
-    if part["p"]:
+    hour, minute, second = (int(part or 0) for part in (hours, minutes, seconds))
+    if half:
         if not 1 <= hour <= 12:
             return None
-        hour = hour % 12 + (12 if part["p"].lower() == "pm" else 0)
+        hour = hour % 12 + (12 if half.lower() == "pm" else 0)
     if hour > 23 or minute > 59 or second > 60:
         return None
-    zone, offset = part["z"] or "", 0
-    if zone[:1] in ("+", "-"):
+    offset = 0
+    if zone and zone[0] in "+-":
         digits = zone[1:].replace(":", "").ljust(4, "0")
         offset = (int(digits[:2]) * 60 + int(digits[2:])) * (-1 if zone[0] == "-" else 1)
-    nanoseconds = int((part["f"] or "").ljust(9, "0"))
-    return ((hour * 60 + minute - offset) * 60 + second) * 10**9 + nanoseconds
+    return ((hour * 60 + minute - offset) * 60 + second) * 10**9 + int((fraction or "").ljust(9, "0"))
 
 
 def _dates(texts: Sequence[str], column: str) -> list[int]:

@@ -71,8 +71,8 @@ def predict_test(
 ) -> PredictResult:
     """Predict the test set that is there with the runs of the experiment's first policy; the mean of all.
 
-    Rows whose image is missing or broken get the prior, the mean out-of-fold prediction. Of rows that make up one
-    prediction (competition.predict_by) those are pooled whose image can be read.
+    Rows whose image is missing or broken get the prior, the mean out-of-fold prediction; so does an observation
+    (competition.predict_by) without any other image.
 
     Parameters
     ----------
@@ -105,28 +105,36 @@ def predict_test(
     test = load_test(experiment.competition)
     need_an_image(test, experiment.competition)
     runs = find_runs(experiment, policy, sources or usual_sources(experiment, dirs))
-    oof = average(read_predictions(run.oof) for run in runs)
+    oof = _out_of_fold(runs, experiment, test)
     multilabel, scoring = experiment.competition.multilabel, experiment.scoring
     scoring.check(multilabel, len(oof.columns))
-    labels = load_labels(experiment.competition) if test.observations else None
-    if labels and labels.observations:
-        oof = labels.observations.pooled(oof)
     label_format, prior = _format(experiment, test, list(oof.columns)), oof.mean().to_numpy()
     first_rule = plain_rule(oof.to_numpy(), multilabel, scoring)
     if main:  # before what may take long
         hand_in(label_format, first_rule, {}, scoring.transfer, submission, prior=prior)
     rule = _rule(experiment, runs, oof, dirs, say)
-    models = f"{len(runs)} model{'s' if len(runs) > 1 else ''} of {policy}"
-    until = f"until they are done {submission} has the most common class everywhere"
-    say(f"{experiment.name}: {len(test.ids)} test rows, {models}; {until}")
+    models = f"{len(test.ids)} test rows, {len(runs)} model{'s' if len(runs) > 1 else ''} of {policy}"
+    say(f"{experiment.name}: {models}; until they are done {submission} has the most common class everywhere")
     readable, made = _decode_and_predict(experiment, runs, test, dirs, deadline, say)
     unreadable, late = _rows_with_prior(test, readable, made, say)
     if main:
-        frames = by_fold(made)
-        if test.observations:
-            frames = {fold: test.observations.pooled(frame) for fold, frame in frames.items()}
-        hand_in(label_format, rule, frames, scoring.transfer, submission, prior=prior)
+        hand_in(label_format, rule, _pooled(made, test), scoring.transfer, submission, prior=prior)
     return PredictResult(submission, len(test.sample), len(made), len(runs), unreadable, late)
+
+
+def _out_of_fold(runs: Sequence[RunDir], experiment: ExperimentConfig, test: TestSet) -> pd.DataFrame:
+    """The out-of-fold predictions, of observations where these are predicted and the train table tells them."""
+    oof = average(read_predictions(run.oof) for run in runs)
+    labels = load_labels(experiment.competition) if test.observations else None
+    return labels.observations.pooled(oof) if labels and labels.observations else oof
+
+
+def _pooled(made: Sequence[tuple[int, pd.DataFrame]], test: TestSet) -> dict[int, pd.DataFrame]:
+    """By fold, the predictions of what a submission has a row of."""
+    frames = by_fold(made)
+    if test.observations is None:
+        return frames
+    return {fold: test.observations.pooled(frame) for fold, frame in frames.items()}
 
 
 def _decode_and_predict(

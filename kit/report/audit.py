@@ -154,12 +154,11 @@ def audit(experiment: ExperimentConfig, output: str | Path = ".", picture: str |
     decoder = experiment.data.decoder
     train = _hashes(competition.train_images, "train", dirs, decoder)
     test = _hashes(competition.test_images, "test", dirs, decoder)
-    k = experiment.folds.k
-    plan, advice = _plan(experiment, competition, dirs)
+    k, (plan, advice) = experiment.folds.k, _plan(experiment, competition, dirs)
     setting, inside, across = _near_pairs(train, test, experiment, advice)
     pairs = pair_table(competition, plan, train, test, inside, across)
     classes = class_table(competition, plan, k)
-    rare = classes[classes.get("groups", classes["rows"]) < k]
+    rare = classes[classes.get("groups", classes["rows"]) < k].reset_index(drop=True)
     suspects = _suspects(experiment, competition, inside, advice)
     broken = broken_table(competition, train, test)
     advice += [*competition.remarks, *label_hints(experiment.competition, competition)]
@@ -173,9 +172,9 @@ def audit(experiment: ExperimentConfig, output: str | Path = ".", picture: str |
         setting=setting,
         classes=classes,
         folds=fold_table(plan, classes),
-        rare=rare[[name for name in ("class", "name", "rows", "groups") if name in rare]].reset_index(drop=True),
+        rare=rare[[name for name in ("class", "name", "rows", "groups") if name in rare]],
         pairs=pairs,
-        pair_kinds=pair_kinds_table(pairs, groups_of(competition, plan) is not None),
+        pair_kinds=pair_kinds_table(pairs, groups_of(competition, plan)),
         suspects=suspects,
         sizes=pd.DataFrame([sizes_row("train", train), sizes_row("test", test)]),
         kinds=pd.concat([kinds_table("train", train), kinds_table("test", test)], ignore_index=True),

@@ -72,16 +72,17 @@ def groups_of(competition: Competition, plan: FoldPlan | None) -> np.ndarray | N
     return competition.observations.codes if competition.observations else None
 
 
-def pair_kinds_table(pairs: pd.DataFrame, grouped: bool) -> pd.DataFrame:
+def pair_kinds_table(pairs: pd.DataFrame, groups: np.ndarray | None) -> pd.DataFrame:
     """Return how many pairs there are of each kind: where, how near, pairs, other_label.
 
     Parameters
     ----------
     pairs : DataFrame
         As `pair_table` gives it.
-    grouped : bool
-        Whether rows have row groups.
+    groups : ndarray or None
+        The row groups of the training rows, where they have some.
     """
+    grouped = groups is not None
     inside = "train, one group" if grouped else "train"
     where = np.where(
         pairs["with_test"],

@@ -7,6 +7,7 @@ import numpy as np
 from kit.core.errors import KitError
 
 Pool = Literal["mean", "max", "noisy-or"]
+_COLUMNS = 16  # that are pooled at a time
 
 
 def pool_rows(probabilities: np.ndarray, observation: np.ndarray, pool: Pool, exclusive: bool) -> np.ndarray:
@@ -41,7 +42,7 @@ def pool_rows(probabilities: np.ndarray, observation: np.ndarray, pool: Pool, ex
     Probabilistic Reasoning in Intelligent Systems, section 4.3.2). Of two exclusive classes the second is pooled
     so, and the first gets the rest; of more, the pooled values are divided by their sum.
     """
-    values = np.asarray(probabilities, dtype=np.float64)
+    values = np.asarray(probabilities)
     classes = values.shape[1]
     need_poolable(pool, exclusive, classes)
     binary = exclusive and classes == 2
@@ -61,14 +62,19 @@ def need_poolable(pool: Pool, exclusive: bool, classes: int) -> None:
 
 
 def _pooled(values: np.ndarray, observation: np.ndarray, pool: Pool) -> np.ndarray:
-    """Each column for itself."""
-    if not len(values):
-        return values
-    order = np.argsort(observation, kind="stable")
+    """Each column for itself, some at a time, so that a large table is not held twice."""
     counts = np.bincount(observation)
-    starts = np.cumsum(counts) - counts
-    if pool == "max":
-        return np.maximum.reduceat(values[order], starts, axis=0)
-    if pool == "mean":
-        return np.add.reduceat(values[order], starts, axis=0) / counts[:, None]
-    return 1 - np.multiply.reduceat(1 - values[order], starts, axis=0)
+    made = np.empty((len(counts), values.shape[1]))
+    if not len(counts):
+        return made
+    order, starts = np.argsort(observation, kind="stable"), np.cumsum(counts) - counts
+    for first in range(0, values.shape[1], _COLUMNS):
+        part = slice(first, first + _COLUMNS)
+        rows = values[order, part].astype(np.float64)
+        if pool == "max":
+            made[:, part] = np.maximum.reduceat(rows, starts, axis=0)
+        elif pool == "mean":
+            made[:, part] = np.add.reduceat(rows, starts, axis=0) / counts[:, None]
+        else:
+            made[:, part] = 1 - np.multiply.reduceat(1 - rows, starts, axis=0)
+    return made

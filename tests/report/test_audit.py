@@ -116,9 +116,9 @@ def test_frames_whose_neighbours_have_other_labels_are_no_errors(folder, tmp_pat
     assert result.advice[:2] == [
         "pairs of the very same pixels but different labels: 1; one of the two labels is wrong, or the image "
         "has both",
-        f"pairs that are near (not the same pixels) but have different labels: {other} of {len(near)}; {share:.0%} "
-        "of the train images have a near one, as frames, scans and tiles do, of which neighbours often have other "
-        "labels: look at a few of them",
+        f"pairs that are near (not the same pixels) but have different labels: {other} of {len(near)}; "
+        f"{share:.0%} of the train images have a near one, as frames, scans and tiles do, of which neighbours "
+        "often have other labels: look at a few of them",
     ]
     assert "Pairs of each kind" in shown(result, capsys)
 
