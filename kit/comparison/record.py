@@ -17,7 +17,7 @@ from kit.core.files import atomic, read_record, write_json
 from kit.core.runs import RunDir
 from kit.experiment.config import ExperimentConfig
 from kit.experiment.loaded import LoadedExperiment
-from kit.experiment.pool import RunScore, ScoredRuns, decided
+from kit.experiment.pool import RunScore, ScoredRuns, decided, score_identity
 
 POWER = 0.8
 COLUMNS = (
@@ -230,7 +230,7 @@ def content_of(
         "power": POWER,
         "margin": config.margin,
         "ratio": float(np.mean(list(ratio.values()))),
-        "scoring": experiment.scoring.identity(),
+        "scoring": score_identity(experiment.scoring, experiment.competition),
         "missing": list(missing),
         "headline": _headline(compared, baseline_of(experiment), experiment.scoring.title),
         "views": compared,

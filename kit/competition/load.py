@@ -3,6 +3,7 @@
 import unicodedata
 from dataclasses import dataclass, replace
 from pathlib import Path
+from typing import NamedTuple
 
 import numpy as np
 import pandas as pd
@@ -11,6 +12,7 @@ from kit.competition.assemble import Rows, one_row_an_id, read_rows, with_joins
 from kit.competition.config import CompetitionConfig, Images, NamesConfig
 from kit.competition.image_files import first_folder, spelling_hint, unused_files, with_names_on_disk
 from kit.competition.labels import Labels, MultiLabel, SingleLabel, encode_columns
+from kit.competition.observations import KEY, Observations, need_one_label, observations_of
 from kit.competition.submission import (
     SubmissionFormat,
     id_column_of,
@@ -22,6 +24,7 @@ from kit.competition.templates import rows_of_files
 from kit.core.errors import KitError, some
 from kit.core.paths import competition_folder, inside, mounted
 from kit.data.sources import Source, files_of, missing_files
+from kit.scoring.pooling import need_poolable
 
 SEPARATORS = (" ", ",", ";", "|")  # what may stand between labels
 
@@ -46,7 +49,7 @@ class Competition:
     train_images
         Where the pixels come from, aligned with `ids`.
     test_ids
-        In the order of the sample submission.
+        In the order of the sample submission; with observations, of the test table.
     test_images
         Where the pixels come from, aligned with `test_ids`.
     submission
@@ -55,6 +58,8 @@ class Competition:
         Class → name for people.
     remarks
         Lines about what is odd in the data and was taken as it seemed to be meant.
+    observations, test_observations
+        Which rows of each side make up one prediction; None: each row for itself.
     """
 
     folder: Path
@@ -68,6 +73,8 @@ class Competition:
     submission: SubmissionFormat
     names: dict[str, str]
     remarks: tuple[str, ...] = ()
+    observations: Observations | None = None
+    test_observations: Observations | None = None
 
     @property
     def classes(self) -> tuple[str, ...]:
@@ -84,7 +91,7 @@ class TestSet:
     folder
         The competition's files.
     ids
-        In the order of the sample submission.
+        In the order of the sample submission; with observations, of the test table.
     images
         Where the pixels come from, aligned with `ids`; not all files need to be there.
     sample
@@ -93,6 +100,8 @@ class TestSet:
         Its column of ids.
     table
         The test rows as text, with what is joined to them, aligned with `ids`.
+    observations
+        Which rows make up one prediction, and so a row of the sample; None: each for itself.
     """
 
     __test__ = False  # no test, whatever pytest thinks of its name
@@ -103,6 +112,16 @@ class TestSet:
     sample: pd.DataFrame
     sample_id: str
     table: pd.DataFrame
+    observations: Observations | None = None
+
+
+class TrainLabels(NamedTuple):
+    """What is known of the training rows without a look at the images; as in `Competition`."""
+
+    label_format: Labels
+    ids: list[str]
+    targets: np.ndarray
+    observations: Observations | None
 
 
 def load_test(config: CompetitionConfig) -> TestSet:
@@ -128,6 +147,7 @@ def load_competition(config: CompetitionConfig) -> Competition:
     train, train_images = _train_side(folder, config)
     label_format, targets = _labels_of(train, config, _where(folder, config))
     _check_classes(label_format, targets, config)
+    observations = _observations_of(train, config, label_format, targets, _where(folder, config))
     _need_files(folder, train_images, config.train_images, "competition.train_images")
     test = _test_set(folder, config)
     _need_files(folder, test.images, config.test_images, "competition.test_images")
@@ -144,23 +164,21 @@ def load_competition(config: CompetitionConfig) -> Competition:
         submission=submission_format(config, test.sample, label_format, names),
         names=names,
         remarks=unused_files(folder, config, train_images, test.images),
+        observations=observations,
+        test_observations=test.observations,
     )
 
 
-def load_labels(config: CompetitionConfig) -> tuple[Labels, list[str], np.ndarray] | None:
-    """Read label format, ids and targets of the training rows, without a look at the images.
-
-    Returns
-    -------
-    tuple or None
-        As in `Competition`; None where the train table is not there.
-    """
+def load_labels(config: CompetitionConfig) -> TrainLabels | None:
+    """Read what the train table says, without a look at the images; None where it is not there."""
     folder = _folder(config)
     if not all((folder / name).exists() for name in config.files("train") or [first_folder(config.train_images)]):
         return None
     train, _ = _train_side(folder, config)
-    label_format, targets = _labels_of(train, config, _where(folder, config))
-    return label_format, train[config.id_column].tolist(), targets
+    where = _where(folder, config)
+    label_format, targets = _labels_of(train, config, where)
+    observations = _observations_of(train, config, label_format, targets, where)
+    return TrainLabels(label_format, train[config.id_column].tolist(), targets, observations)
 
 
 def expected_submission(config: CompetitionConfig, submission: pd.DataFrame) -> SubmissionFormat:
@@ -176,7 +194,7 @@ def expected_submission(config: CompetitionConfig, submission: pd.DataFrame) -> 
         Every cell as text.
     """
     test, known = load_test(config), load_labels(config)
-    labels = known[0] if known else labels_from_submission(config, test.sample, submission)
+    labels = known.label_format if known else labels_from_submission(config, test.sample, submission)
     return submission_format(config, test.sample, labels, class_names(test.folder, config, labels.classes))
 
 
@@ -291,6 +309,17 @@ def _labels_of(train: pd.DataFrame, config: CompetitionConfig, where: str) -> tu
     return label_format, targets
 
 
+def _observations_of(
+    train: pd.DataFrame, config: CompetitionConfig, label_format: Labels, targets: np.ndarray, where: str
+) -> Observations | None:
+    """Which training rows make up one prediction, and so have one label; None: each for itself."""
+    observations = observations_of(train, config, where)
+    if observations:
+        need_poolable(observations.pool, observations.exclusive, len(label_format.classes))
+        need_one_label(observations, targets, label_format.decode(targets))
+    return observations
+
+
 def label_hints(config: CompetitionConfig, competition: Competition) -> list[str]:
     """Return lines about labels that look like several in a cell, or about a separator that is never used."""
     classes = set(competition.classes)
@@ -366,41 +395,48 @@ def _check_classes(label_format: Labels, targets: np.ndarray, config: Competitio
 def _test_set(folder: Path, config: CompetitionConfig) -> TestSet:
     """The test rows in the order of the sample submission; without one, of the table or the files."""
     sample = _sample(folder, config)
-    sample_id = id_column_of(list(sample.columns), config.id)
+    sample_id = id_column_of(list(sample.columns), config.submitted_id)
     wanted = None if config.stated_columns else sample[sample_id].tolist()
-    rows = _test_rows(folder, config, wanted)
+    rows, observations = _test_rows(folder, config, wanted)
     images = rows.images(folder, config.test_images, "competition.test_images")
     images, ids = with_names_on_disk(folder, images), rows.table[config.id_column].tolist()
     if wanted is None:
-        sample = sample.reindex(range(len(ids)), fill_value="").assign(**{sample_id: ids})
-        return TestSet(folder, ids, images, sample, sample_id, rows.table)
+        submitted = observations.names if observations else ids
+        sample = sample.reindex(range(len(submitted)), fill_value="").assign(**{sample_id: submitted})
+    if wanted is None or observations:
+        return TestSet(folder, ids, images, sample, sample_id, rows.table, observations)
     place = {name: at for at, name in enumerate(ids)}
     order = [place[name] for name in wanted]
     table = rows.table.iloc[order].reset_index(drop=True)
     return TestSet(folder, wanted, [images[at] for at in order], sample, sample_id, table)
 
 
-def _test_rows(folder: Path, config: CompetitionConfig, wanted: list[str] | None) -> Rows:
-    """The test rows: of the table, else the ids of the sample submission, else the image files."""
-    if config.test is not None:
-        lacking = [name for name in config.files("test") if not (folder / name).exists()]
-        try:
-            rows = read_rows(folder, config, "test")
-        except KitError as error:
-            if lacking and wanted is None:
-                raise KitError(f"{error}; with test: null the rows are the files that fit test_images") from None
-            raise
-        need_columns(rows.table, {"competition.id": config.id_column}, rows.where)
-        rows = _whole_rows(rows, config, None)
-        need_unique(rows.table[config.id_column], f"competition.test: {rows.where}")
-        if wanted is not None:
-            _need_same_ids(rows.table[config.id_column].tolist(), wanted, rows.where, config)
-        return rows
+def _test_rows(
+    folder: Path, config: CompetitionConfig, wanted: list[str] | None
+) -> tuple[Rows, Observations | None]:
+    """The test rows, and which make up one prediction: of the table, else the ids of the sample submission, else
+    the image files."""
+    if config.test is None:
+        if wanted is not None and config.predict_by:
+            raise KitError(f"{KEY}: which images an observation has stands in the test table; name it in test")
+        ids = None if wanted is None else pd.DataFrame({config.id_column: wanted}, dtype=str)
+        table = with_joins(folder, _test_files(folder, config) if ids is None else ids, config, "test")
+        return Rows(table, (), str(folder)), observations_of(table, config, f"{folder}: {config.test_images}")
+    lacking = [name for name in config.files("test") if not (folder / name).exists()]
+    try:
+        rows = read_rows(folder, config, "test")
+    except KitError as error:
+        if lacking and wanted is None:
+            raise KitError(f"{error}; with test: null the rows are the files that fit test_images") from None
+        raise
+    need_columns(rows.table, {"competition.id": config.id_column}, rows.where)
+    rows = _whole_rows(rows, config, None)
+    need_unique(rows.table[config.id_column], f"competition.test: {rows.where}")
+    observations = observations_of(rows.table, config, rows.where)
     if wanted is not None:
-        table = pd.DataFrame({config.id_column: wanted}, dtype=str)
-    else:
-        table = _test_files(folder, config)
-    return Rows(with_joins(folder, table, config, "test"), (), str(folder))
+        there = observations.names if observations else rows.table[config.id_column].tolist()
+        _need_same_ids(there, wanted, rows.where, config)
+    return rows, observations
 
 
 def _test_files(folder: Path, config: CompetitionConfig) -> pd.DataFrame:
@@ -431,7 +467,8 @@ def _sample(folder: Path, config: CompetitionConfig) -> pd.DataFrame:
             f"{error}; name the file that tells ids and columns, or where there is none set sample_submission: "
             "null and submission: {id: COLUMN, label: COLUMN}, the columns to hand in"
         ) from None
-    need_unique(sample[id_column_of(list(sample.columns), config.id)], f"competition.sample_submission: {path}")
+    sample_id = id_column_of(list(sample.columns), config.submitted_id)
+    need_unique(sample[sample_id], f"competition.sample_submission: {path}")
     return sample
 
 
@@ -440,9 +477,9 @@ def _need_same_ids(given: list[str], wanted: list[str], where: str, config: Comp
     extra = [name for name in given if name not in in_sample]
     lacking = [name for name in wanted if name not in in_test]
     if extra or lacking:
-        said = []
+        said, what = [], "observations (competition.predict_by)" if config.predict_by else "ids"
         if extra:
-            said.append(f"{len(extra)} ids are only in the test table ({some(extra, 5)})")
+            said.append(f"{len(extra)} {what} are only in the test table ({some(extra, 5)})")
         if lacking:
             said.append(f"{len(lacking)} only in the sample submission ({some(lacking, 5)})")
         forms = {unicodedata.normalize("NFC", name) for name in extra}

@@ -221,7 +221,7 @@ def submission_format(
         Where the sample's columns are not those of these classes.
     """
     columns = list(sample.columns)
-    id_column = id_column_of(columns, config.id)
+    id_column = id_column_of(columns, config.submitted_id)
     others = [name for name in columns if name != id_column]
     if config.submit_names and names:
         labels = labels.with_classes([names[name] for name in labels.classes])
@@ -270,7 +270,7 @@ def id_column_of(columns: Sequence[str], id_column: str | None) -> str:
 
 def labels_from_submission(config: CompetitionConfig, sample: pd.DataFrame, submission: pd.DataFrame) -> Labels:
     """Return a label format that takes whatever a submission says, for where there is no train table."""
-    others = [name for name in sample.columns if name != id_column_of(list(sample.columns), config.id)]
+    others = [name for name in sample.columns if name != id_column_of(list(sample.columns), config.submitted_id)]
     if isinstance(config.label, tuple):
         return MultiLabel(config.label)
     if len(others) > 1:

@@ -48,13 +48,25 @@ def image_sources(folder: Path, table: pd.DataFrame, images: Images, key: str, f
 
 def image_paths(folder: Path, table: pd.DataFrame, template: str, key: str) -> list[Path]:
     """Return the path of each row's image file, inside the folder."""
+    return [inside(folder, relative, key) for relative in filled(template, table, key)]
+
+
+def filled(template: str, table: pd.DataFrame, key: str) -> list[str]:
+    """Return the template with the cells of each row in the place of its {columns}."""
     _check_template(template, table, key)
     rows = cast("list[dict[str, str]]", table.to_dict("records"))  # columns of a CSV file are named by text
     try:
-        filled = [_Template().vformat(template, (), row) for row in rows]
+        return [_Template().vformat(template, (), row) for row in rows]
     except ValueError as error:  # a format that only some texts refuse
         raise KitError(f"{key}: {template!r} is no template of text cells: {error}") from error
-    return [inside(folder, relative, key) for relative in filled]
+
+
+def fields_of(template: str) -> tuple[list[str], bool]:
+    """Return the columns that a template names, and whether it takes their text as it is."""
+    parts = [part for part in string.Formatter().parse(template) if part[1] is not None]
+    return list(dict.fromkeys(str(name) for _, name, _, _ in parts)), not any(
+        spec or how for _, _, spec, how in parts
+    )
 
 
 def pixel_columns(file: Path, images: Images, key: str) -> list[str]:

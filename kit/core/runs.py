@@ -59,6 +59,8 @@ class RunRecord(BaseModel):
         Why it failed or diverged, in one line.
     test : str, optional
         The digest of the test set that it predicted.
+    unread : list of str, optional
+        Test rows whose image could not be read: what is predicted of them is the prior.
     initial_weights : str, optional
         A digest of the weights that it began with.
     groups : dict of str to int
@@ -87,6 +89,7 @@ class RunRecord(BaseModel):
     precision: str = "fp32"
     error: str | None = None
     test: str | None = None
+    unread: list[str] | None = None
     initial_weights: str | None = None
     groups: dict[str, int] = {}
     steps: int | None = None

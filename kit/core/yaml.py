@@ -86,7 +86,9 @@ def parse_yaml(text: str, source: str) -> Any:
         return yaml.load(text, _Loader)
     except yaml.MarkedYAMLError as error:
         line = f":{error.problem_mark.line + 1}" if error.problem_mark and "\n" in text else ""
-        raise KitError(f"{source}{line}: not valid YAML: {error.problem}") from error
+        odd = "cannot start any token" in str(error.problem) or text.lstrip()[:1] == "%"
+        hint = '; put text that begins so into quotes, like "%d/%m/%Y"' if odd else ""
+        raise KitError(f"{source}{line}: not valid YAML: {error.problem}{hint}") from error
     except yaml.YAMLError as error:
         raise KitError(f"{source}: not valid YAML: {' '.join(str(error).split())}") from error
 

@@ -3,14 +3,17 @@
 from dataclasses import dataclass, replace
 from pathlib import Path
 
+import numpy as np
 import pandas as pd
 
 from kit.competition.assemble import one_row_an_id
 from kit.competition.config import CompetitionConfig
 from kit.competition.labels import Labels, MultiLabel, SingleLabel
 from kit.competition.load import class_names, encode_labels, load_labels
+from kit.competition.observations import need_one_label, observations_of
 from kit.competition.submission import WHOLE, id_column_of, submission_format
 from kit.competition.tables import LabelLists, column_names, need_columns, need_unique, read_submission, read_table
+from kit.competition.templates import fields_of
 from kit.core.errors import KitError, some
 from kit.core.notebook import ShownAsTables
 from kit.experiment.config import ExperimentConfig
@@ -52,6 +55,7 @@ def grade(submission: str | Path, solution: str | Path, experiment: ExperimentCo
     """
     config, submission, solution = experiment.competition, Path(submission), Path(solution)
     truth = _under_the_tables_names(_solution(solution, config), config)
+    truth = _by_observation(truth, config, str(solution))
     need_columns(truth, {"competition.id": config.id_column}, solution)
     for column in _label_columns(config):
         need_columns(truth, {"competition.label": column}, solution)
@@ -94,10 +98,28 @@ def _under_the_tables_names(truth: pd.DataFrame, config: CompetitionConfig) -> p
         columns = column_names(path, "competition.sample_submission", config.tables)
     if not columns or isinstance(config.label, tuple):
         return truth
-    sample_id = id_column_of(columns, config.id)
+    sample_id = id_column_of(columns, config.submitted_id)
     labels = [name for name in columns if name != sample_id]
     told = {sample_id: config.id_column} | ({labels[0]: config.label} if len(labels) == 1 else {})
     return truth.rename(columns={theirs: ours for theirs, ours in told.items() if ours not in truth.columns})
+
+
+def _by_observation(truth: pd.DataFrame, config: CompetitionConfig, where: str) -> pd.DataFrame:
+    """With a row an observation, its name as the id, where the solution tells the rows that make them up."""
+    by = config.predict_by
+    labels = list(_label_columns(config))
+    if by is None or not {*(fields_of(by.rows)[0] if by.column is None else [by.column]), *labels} <= {
+        *truth.columns
+    }:
+        return truth
+    rows = (
+        truth if config.id_column in truth else truth.assign(**{config.id_column: range(len(truth))}).astype(str)
+    )
+    observations = observations_of(rows, config, where)
+    assert observations is not None, "the config says what an observation is"
+    needed = truth[labels].agg("|".join, axis=1).tolist()
+    need_one_label(observations, pd.factorize(np.array(needed, dtype=object))[0], needed)
+    return truth.assign(**{config.id_column: observations.of}).drop_duplicates(config.id_column)
 
 
 def _label_columns(config: CompetitionConfig) -> tuple[str, ...]:
@@ -108,7 +130,7 @@ def _labels(config: CompetitionConfig, truth: pd.DataFrame) -> Labels:
     """The classes of the train table, where it is at hand, and what else the solution has."""
     known = load_labels(config) if Path(config.path).expanduser().is_dir() else None
     if isinstance(config.label, tuple):
-        return known[0] if known else MultiLabel(config.label)
+        return known.label_format if known else MultiLabel(config.label)
     cells = truth[config.label]
     separator = config.cell_separator
     stated = MultiLabel.of(cells, separator) if separator else SingleLabel.of(cells)
@@ -116,8 +138,8 @@ def _labels(config: CompetitionConfig, truth: pd.DataFrame) -> Labels:
         stated = replace(stated, separator=config.separator or " ")
     if known is None:
         return stated
-    new = known[0].unknown(stated.classes)
-    return known[0].with_classes([*known[0].classes, *new]) if new else known[0]
+    new = known.label_format.unknown(stated.classes)
+    return known.label_format.with_classes([*known.label_format.classes, *new]) if new else known.label_format
 
 
 def _sample(config: CompetitionConfig, truth: pd.DataFrame) -> pd.DataFrame:
@@ -131,4 +153,4 @@ def _sample(config: CompetitionConfig, truth: pd.DataFrame) -> pd.DataFrame:
     sample = pd.DataFrame(index=range(len(truth)))
     for name in columns:
         sample[name] = next((cell for cell in cells.get(name, ()) if cell not in WHOLE), "0")
-    return sample.assign(**{id_column_of(columns, config.id): truth[config.id_column].to_numpy()})
+    return sample.assign(**{id_column_of(columns, config.submitted_id): truth[config.id_column].to_numpy()})

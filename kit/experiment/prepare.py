@@ -12,6 +12,7 @@ from torch import nn
 
 from kit.competition.folds import write_folds
 from kit.competition.load import Competition
+from kit.competition.observations import gets_the_prior
 from kit.core.errors import KitError, Say, ignore, some
 from kit.core.files import write_bytes, write_text
 from kit.core.paths import OutputDirs
@@ -225,9 +226,10 @@ class _Decoding:
             readable = open_readable(ids, sources, data, cache, report)
         images = readable.images
         if readable.broken:
+            rest = gets_the_prior(competition.test_observations is not None)
             self.say(
                 f"{len(readable.broken)} of {len(ids)} test images cannot be read "
-                f"({some(list(readable.broken.values()), 5)}): their rows get the prior"
+                f"({some(list(readable.broken.values()), 5)}): {rest}"
             )
             if images.cache:  # with gaps: of no use
                 images.cache.unlink()

@@ -11,8 +11,9 @@ import pandas as pd
 from kit.competition.config import CompetitionConfig, PixelsConfig
 from kit.competition.formats import write_like
 from kit.competition.load import TestSet, load_test
+from kit.competition.observations import Observations, observations_of
 from kit.competition.tables import read_table
-from kit.competition.templates import image_sources
+from kit.competition.templates import fields_of, image_sources
 from kit.core.errors import KitError
 from kit.data.sources import files_of
 
@@ -58,10 +59,14 @@ def write_variant(config: CompetitionConfig, target: Path, size: str) -> Path:
     rows = len(test.ids) if size == "x5" else min(int(size), len(test.ids))
     counted = config.id is None and config.test is not None
     ids = [str(row + 1) for row in range(rows * times)] if counted else _repeated(test.ids[:rows], times)
-    if config.sample_submission is not None:
+    table = _repeat(test.table.set_index(config.id_column, drop=False), config.id_column, test.ids[:rows], ids)
+    if config.predict_by and times > 1:
+        table = _other_observations(config, table, rows)
+    if config.sample_submission is not None and test.observations:
+        _write(_sample_of_observations(config, test.observations, test, table), target / config.sample_submission)
+    elif config.sample_submission is not None:
         sample = test.sample.set_index(test.sample_id, drop=False)
         _write(_repeat(sample, test.sample_id, test.ids[:rows], ids), target / config.sample_submission)
-    table = _repeat(test.table.set_index(config.id_column, drop=False), config.id_column, test.ids[:rows], ids)
     if config.test is not None:
         _write_test(config, test, rows, ids, target)
     _write_joined(config, test, rows, ids, target)
@@ -84,6 +89,8 @@ def _write_test(config: CompetitionConfig, test: TestSet, rows: int, ids: list[s
     # Rows are found by their number where they have no ids.
     keys = whole[config.id] if config.id is not None else pd.Series(map(str, range(1, len(whole) + 1)))
     made = _repeat(whole.set_index(keys), config.id, test.ids[:rows], ids)
+    if config.predict_by and len(ids) > rows:
+        made = _other_observations(config, made, rows)
     for name, table in zip(names, [made, *(table.iloc[:0] for table in tables[1:])], strict=True):
         _write(table, target / name)
 
@@ -130,6 +137,37 @@ def _repeat(table: pd.DataFrame, id_name: str | None, rows: list[str], ids: list
     named = [dict(zip(rows, new, strict=False)) for _ in parts]
     renamed = [names[key] for names, part in zip(named, parts, strict=True) for key in part.index]
     return repeated.assign(**{id_name: renamed})
+
+
+def _other_observations(config: CompetitionConfig, table: pd.DataFrame, rows: int) -> pd.DataFrame:
+    """Return a table of copies of `rows` rows with other observations in each copy."""
+    assert config.predict_by is not None, "only to be asked where rows make up observations"
+    fields = [config.predict_by.column] if config.predict_by.column else fields_of(config.predict_by.rows)[0]
+    column = next((name for name in fields if name != config.id_column), None)
+    if column is None:  # the ids tell it, and they are others
+        return table
+    if column not in table:
+        raise KitError(
+            f"x5: what tells an observation, the column {column!r}, stands in a joined table, which is not copied"
+        )
+    cells = table[column].tolist()
+    there = list(dict.fromkeys(cells[:rows]))
+    times, names = len(table) // rows, _repeated(there, len(table) // rows)
+    others = [dict(zip(there, names[copy * len(there) :], strict=False)) for copy in range(times)]
+    return table.assign(**{column: [others[row // rows][cell] for row, cell in enumerate(cells)]})
+
+
+def _sample_of_observations(
+    config: CompetitionConfig, there: Observations, test: TestSet, table: pd.DataFrame
+) -> pd.DataFrame:
+    """Return the sample submission of the observations in the variant's test table."""
+    found = observations_of(table, config, "competition.test")
+    assert found is not None, "the config says what an observation is"
+    origin: dict[str, str] = {}
+    for row, name in enumerate(found.of):
+        origin.setdefault(name, there.of[row % len(there.of)])
+    sample = test.sample.set_index(test.sample_id, drop=False)
+    return sample.loc[list(origin.values())].assign(**{test.sample_id: list(origin)})
 
 
 def _write(table: pd.DataFrame, path: Path) -> None:
