@@ -171,6 +171,8 @@ def _score_of_counts(
     if one_label and config.average == "binary":
         return values[1]
     counted = (chosen + positive > 0 if one_label else np.ones_like(positive)).astype(np.float64)
+    if config.average == "lowest":
+        return np.where(counted > 0, values, np.inf).min(axis=0)
     if config.average == "weighted":  # without any label, all classes weigh the same
         counted = np.where(positive.sum(axis=0) > 0, positive, counted)
     return (values * counted).sum(axis=0) / counted.sum(axis=0)

@@ -8,7 +8,7 @@ from kit.core.errors import KitError
 from kit.core.settings import ConfigSection, fingerprint
 from kit.scoring.own import MetricConfig
 
-Average = Literal["macro", "micro", "weighted", "samples", "binary"]
+Average = Literal["macro", "micro", "weighted", "samples", "binary", "lowest"]
 RuleName = Literal["auto", "argmax", "half", "threshold", "prevalence", "expected_f", "thresholds", "offsets"]
 Transfer = Literal["quantile", "vote", "none"]
 
@@ -18,9 +18,9 @@ class ScoringConfig(ConfigSection):
 
     Attributes
     ----------
-    average : {"macro", "micro", "weighted", "samples", "binary"}
+    average : {"macro", "micro", "weighted", "samples", "binary", "lowest"}
         macro, micro or weighted; samples with several labels a row; binary with two classes and one label a row,
-        of which the second class is the positive one.
+        of which the second class is the positive one; lowest: no average, the lowest F of all classes.
     beta : float
         1 for F1; F-beta weighs recall beta times as much as precision.
     zero_division : {0, 1}
@@ -28,7 +28,7 @@ class ScoringConfig(ConfigSection):
     rule : str
         auto: the decision rule with the best cross-fitted score; or one rule by its name. Several labels a row:
         half, threshold, prevalence, expected_f (average samples), thresholds. One label a row: argmax, offsets
-        (average macro or weighted), threshold (average binary).
+        (average macro, weighted or lowest), threshold (average binary).
     at_least : int or None
         Fewest labels of a predicted row; None: the fewest that a training row has.
     at_most : int or None
@@ -62,7 +62,9 @@ class ScoringConfig(ConfigSection):
     @property
     def title(self) -> str:
         """The metric's name for a reader, like `macro F1`."""
-        return self.metric.code.name if self.metric else f"{self.average} F{self.beta:g}"
+        if self.metric:
+            return self.metric.code.name
+        return f"{self.average} F{self.beta:g}" + (" of all classes" if self.average == "lowest" else "")
 
     @property
     def key(self) -> str:
@@ -82,7 +84,7 @@ class ScoringConfig(ConfigSection):
             return ("half", "threshold", "prevalence", *expected, "thresholds")
         if self.average == "binary":
             return ("argmax", "threshold")
-        return ("argmax", "offsets") if self.average in ("macro", "weighted") else ("argmax",)
+        return ("argmax", "offsets") if self.average in ("macro", "weighted", "lowest") else ("argmax",)
 
     def check(self, multilabel: bool, n_classes: int) -> None:
         """Check that these options fit the labels.

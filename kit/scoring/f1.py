@@ -25,7 +25,8 @@ def score(truth: np.ndarray, predicted: np.ndarray, config: ScoringConfig) -> fl
     Notes
     -----
     Of no rows the score is `zero_division`. With one label a row the average is over the classes that are there or
-    predicted, binary is of class 1; with several labels a row it is over all columns. The score is made from
+    predicted, binary is of class 1; with several labels a row it is over all columns. The lowest F is that of
+    `fbeta_score(average=None).min()`: of the same classes or columns. The score is made from
     counts: scikit-learn's checks take longer than the counting, and of several labels a row it would make sparse
     copies.
     """
@@ -42,6 +43,8 @@ def score(truth: np.ndarray, predicted: np.ndarray, config: ScoringConfig) -> fl
     if config.average == "micro":
         hits, chosen, positive = hits.sum(), chosen.sum(), positive.sum()
     values = fbeta(hits, chosen, positive, config.beta, config.zero_division)
+    if config.average == "lowest":
+        return float(np.min(values))
     if config.average == "weighted" and positive.any():  # else all classes weigh the same, as in scikit-learn
         return float(np.average(values, weights=positive))
     return float(np.mean(values)) if np.size(values) else float(config.zero_division)
