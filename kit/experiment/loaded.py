@@ -83,7 +83,12 @@ class LoadedExperiment:
         competition = load_competition(config.competition)
         config.scoring.check(competition.label_format.multilabel, len(competition.classes))
         if config.scoring.metric:
-            config.scoring.metric.check(competition.targets)
+            config.scoring.metric.check(competition.targets, len(competition.classes))
+            if config.scoring.of_probabilities and competition.submission.kind != "probabilities":
+                say(
+                    f"scoring.metric: {config.scoring.title} takes probabilities, but labels are handed in; is "
+                    "competition.submission: probabilities meant?"
+                )
         for line in (*competition.remarks, *label_hints(config.competition, competition)):
             say(line)  # first, as they may explain what is refused
         _check_labels(config, competition)

@@ -128,6 +128,8 @@ class ScoredRuns:
     oof : float
         The score of these.
     runs : list of RunScore
+    probabilities : ndarray or None
+        float [rows, classes], where the metric takes them.
     """
 
     ids: pd.Index
@@ -136,6 +138,7 @@ class ScoredRuns:
     groups: np.ndarray | None
     oof: float
     runs: list[RunScore]
+    probabilities: np.ndarray | None = None
 
 
 @dataclass(frozen=True)
@@ -258,7 +261,9 @@ def _decided(
     runs: Sequence[RunDir], pool: PooledPredictions, choice: RuleChoice, config: ScoringConfig
 ) -> ScoredRuns:
     scores = [_score_of(*run, pool, choice, config) for run in zip(runs, pool.each, strict=True)]
-    return ScoredRuns(pool.oof.index, pool.truth, choice.predicted, pool.groups, choice.cross_fitted, scores)
+    taken = pool.oof.to_numpy() if config.of_probabilities else None
+    ids, whole = pool.oof.index, choice.cross_fitted
+    return ScoredRuns(ids, pool.truth, choice.predicted, pool.groups, whole, scores, taken)
 
 
 def by_fold(predictions: Iterable[tuple[int, pd.DataFrame]]) -> dict[int, pd.DataFrame]:
@@ -398,5 +403,5 @@ def _score_of(
         seed=record.seed,
         fold=record.fold,
         fingerprint=record.fingerprint,
-        score=score(pool.truth[rows], predicted[rows], config),
+        score=score(pool.truth[rows], predicted[rows], config, probabilities[rows]),
     )

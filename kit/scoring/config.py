@@ -38,7 +38,8 @@ class ScoringConfig(ConfigSection):
         docs/decisions.md.
     metric : MetricConfig or None
         The user's own in place of F, like "mine.py:min_f1" or {name: "mine.py:min_f1", weight: 2}. Then rules are
-        those that fit no F: argmax with one label a row; half and prevalence with several.
+        those that fit no F: argmax with one label a row; half and prevalence with several, or half alone where it
+        takes probabilities and no labels.
     """
 
     later: ClassVar[frozenset[str]] = frozenset({"metric"})
@@ -75,10 +76,17 @@ class ScoringConfig(ConfigSection):
         """Return what decides scores, as plain values: `canonical`, with the digest of the user's metric."""
         return self.canonical() | ({"metric": self.metric.identity()} if self.metric else {})
 
+    @property
+    def of_probabilities(self) -> bool:
+        """Whether the metric takes probabilities; KitError where the user's own cannot be loaded."""
+        return self.metric is not None and self.metric.of_probabilities
+
     def rules(self, multilabel: bool) -> tuple[str, ...]:
         """Return the names of the decision rules for this average, from the simplest on."""
         if self.metric:
-            return ("half", "prevalence") if multilabel else ("argmax",)
+            if not multilabel:
+                return ("argmax",)
+            return ("half", "prevalence") if self.metric.of_labels else ("half",)
         if multilabel:
             expected = ("expected_f",) if self.average == "samples" else ()
             return ("half", "threshold", "prevalence", *expected, "thresholds")

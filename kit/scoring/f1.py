@@ -12,7 +12,9 @@ from numpy.typing import ArrayLike
 from kit.scoring.config import ScoringConfig
 
 
-def score(truth: np.ndarray, predicted: np.ndarray, config: ScoringConfig) -> float:
+def score(
+    truth: np.ndarray, predicted: np.ndarray, config: ScoringConfig, probabilities: np.ndarray | None = None
+) -> float:
     """Return the metric: the value of `sklearn.metrics.fbeta_score`, in [0, 1], or of the user's own.
 
     Parameters
@@ -21,6 +23,8 @@ def score(truth: np.ndarray, predicted: np.ndarray, config: ScoringConfig) -> fl
         int [rows], or bool [rows, classes] where a row may have several labels.
     config : ScoringConfig
         The metric's options.
+    probabilities : ndarray or None
+        float [rows, classes], for a metric of the user's own that takes them.
 
     Notes
     -----
@@ -33,7 +37,7 @@ def score(truth: np.ndarray, predicted: np.ndarray, config: ScoringConfig) -> fl
     if len(truth) == 0:
         return float(config.zero_division)
     if config.metric:
-        return config.metric.value(truth, predicted)
+        return config.metric.value(truth, predicted, probabilities)
     if truth.ndim == 1:
         hits, chosen, positive = _counts_by_class(truth, predicted, max(truth.max(), predicted.max(), 1) + 1)
         counted = np.arange(len(positive)) == 1 if config.average == "binary" else chosen + positive > 0

@@ -96,11 +96,11 @@ def best_thresholds(probabilities: np.ndarray, truth: np.ndarray, config: Scorin
 
     Notes
     -----
-    macro, weighted, lowest: each class by itself, exact. micro: exact by Dinkelbach's iterations over F, whose inner
-    problem falls apart into classes. samples: coordinate ascent from `best_threshold`, each step exact; a local
-    optimum. A sweep over the classes that gains less than `GAIN` is the last, and the tenth is, too. Of more than
-    `MANY` probabilities it looks at a part of the rows, as `best_threshold` does; a class without positive rows
-    there keeps the threshold it began with.
+    macro, weighted, lowest: each class by itself, exact. micro: exact by Dinkelbach's iterations over F, whose
+    inner problem falls apart into classes. samples: coordinate ascent from `best_threshold`, each step exact; a
+    local optimum. A sweep over the classes that gains less than `GAIN` is the last, and the tenth is, too. Of more
+    than `MANY` probabilities it looks at a part of the rows, as `best_threshold` does; a class without positive
+    rows there keeps the threshold it began with.
 
     References
     ----------

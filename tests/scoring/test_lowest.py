@@ -146,6 +146,6 @@ def test_rules_are_those_of_macro_f1_and_the_best_is_taken():
 def test_a_rule_of_expected_f_is_for_rows():
     said = refusal_of(ScoringConfig(average="lowest", rule="expected_f").check, True, 3)
     assert said == (
-        "scoring.rule: expected_f is not for several labels a row with average lowest; take auto, half, threshold, "
-        "prevalence or thresholds"
+        "scoring.rule: expected_f is not for several labels a row with average lowest; take auto, half, "
+        "threshold, prevalence or thresholds"
     )
