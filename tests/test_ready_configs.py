@@ -383,7 +383,7 @@ def test_the_pixel_cache_holds_as_many_images_as_a_config_says_there_are(config)
     about = "".join(line for line in config.read_text().splitlines() if line.startswith("#"))
     counts = [int(count.replace(",", "")) for count in re.findall(r"(\d[\d,]*) (?:photos|images)", about)]
     assert bool(counts) == (config.stem in ("imet-2020-fgvc7", "scenes", "signs", "trashnet"))
-    data = load_experiment(config).data
+    data = load_experiment(config, ["competition.path=data"]).data
     pixels = sum(counts) * data.stored_size**2 * data.channels
     assert pixels <= data.cache_gb * 1e9
     if config.stem == IMET:

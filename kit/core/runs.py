@@ -276,21 +276,25 @@ def average(frames: Iterable[pd.DataFrame]) -> pd.DataFrame:
     KitError
         Where the frames are of different classes.
     """
-    total: pd.DataFrame | None = None
-    count: pd.Series | None = None
-    for frame in frames:
-        if total is not None and set(frame.columns) != set(total.columns):
-            odd = sorted(set(frame.columns) ^ set(total.columns))
+    frames = list(frames)
+    columns, ids = frames[0].columns, frames[0].index
+    for frame in frames[1:]:
+        if set(frame.columns) != set(columns):
+            odd = sorted(set(frame.columns) ^ set(columns))
             raise KitError(f"predictions of different classes cannot be averaged: not all have {some(odd, 5)}")
-        values, ones = frame.astype(np.float64), pd.Series(1.0, index=frame.index)
-        if total is None or count is None:
-            total, count = values, ones
-        elif total.index.equals(values.index):
-            total, count = total + values, count + ones
-        else:
-            order = total.index.append(values.index.difference(total.index, sort=False))
-            total = total.add(values, fill_value=0.0).loc[order, total.columns]
-            count = count.add(ones, fill_value=0.0).loc[order]
-    assert total is not None
-    assert count is not None
-    return total.div(count, axis=0).rename_axis("id")
+        if not frame.index.equals(ids):
+            ids = ids.append(frame.index.difference(ids, sort=False))
+    total, count = np.zeros((len(ids), len(columns))), np.zeros(len(ids))  # the one copy that is made
+    for frame in frames:
+        values = (frame if frame.columns.equals(columns) else frame[columns]).to_numpy()
+        rows = slice(None) if frame.index.equals(ids) else ids.get_indexer(frame.index)
+        total[rows] += values
+        count[rows] += 1
+    total /= count[:, None]
+    return pd.DataFrame(total, index=ids.rename("id"), columns=columns, copy=False)
+
+
+def in_order(frame: pd.DataFrame, ids: Sequence[str] | pd.Index) -> pd.DataFrame:
+    """Return predictions in the order of these ids, of which each is there; without a copy where they have it."""
+    ids = pd.Index(ids, name="id")
+    return frame.rename_axis("id") if frame.index.equals(ids) else frame.loc[ids].rename_axis("id")
