@@ -1,4 +1,4 @@
-"""A large competition without its images: time and memory of tables, labels, folds and pooling, beside a tenth of it.
+"""A large competition without its images: time and memory of tables, labels, folds and pooling.
 
     PYTHONPATH=. python benchmarks/scale.py --rows 1000000 --classes 200
 
@@ -173,12 +173,7 @@ def dealing(several: bool, grouped: bool) -> tuple[Callable[..., Any], Callable[
 
 def pooling(several: bool) -> tuple[Callable[..., Any], Callable[..., Any]]:
     def prepare(rows: int, classes: int, scratch: Path) -> tuple:
-        subprocess.run(
-            [sys.executable, __file__, "--step", "write-several" if several else "write-one"]
-            + ["--rows", str(rows), "--classes", str(classes), "--scratch", str(scratch)],
-            check=True,
-            capture_output=True,
-        )
+        in_a_process("write-several" if several else "write-one", rows, classes, str(scratch))
         return rows, classes, several, scratch
 
     return prepare, pool
@@ -237,11 +232,16 @@ def pool(given: tuple) -> None:
         names=dict(zip(names, names, strict=True)),
     )
     folder = ExperimentDir(scratch)
-    content = {"name": "scale", "competition": {"path": ".", "train_images": "{id}.png", "test_images": "{id}.png"}}
+    content = {
+        "name": "scale",
+        "competition": {"path": ".", "train_images": "{id}.png", "test_images": "{id}.png"},
+    }
     experiment = validate(content | {"policies": {"policy": {"lr": 0.1}}}, "scale")
     plan = FoldPlan(competition.ids, np.arange(rows) % FOLDS)
     loaded = LoadedExperiment(experiment, folder, competition, plan, {})
-    pool_policy("policy", folder.runs("policy"), experiment.scoring, loaded, scratch / "submission.csv", write=True)
+    pool_policy(
+        "policy", folder.runs("policy"), experiment.scoring, loaded, scratch / "submission.csv", write=True
+    )
 
 
 STEPS: dict[str, tuple[Callable[..., Any], Callable[..., Any]]] = {

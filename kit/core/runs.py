@@ -258,18 +258,21 @@ def read_predictions(path: Path) -> pd.DataFrame:
         ) from error
 
 
-def average(frames: Iterable[pd.DataFrame]) -> pd.DataFrame:
+def average(frames: Iterable[pd.DataFrame], ids: Sequence[str] | None = None) -> pd.DataFrame:
     """Return the mean prediction of each id over all frames that hold it.
 
     Parameters
     ----------
     frames : iterable of DataFrame
         Predictions, indexed by id; one frame at least.
+    ids : sequence of str, optional
+        The order of the rows: those of these ids that a frame holds, and no others. Left out: that in which the
+        ids first appear.
 
     Returns
     -------
     DataFrame
-        float64, indexed by id, in the order in which the ids first appear.
+        float64, indexed by id.
 
     Raises
     ------
@@ -277,21 +280,27 @@ def average(frames: Iterable[pd.DataFrame]) -> pd.DataFrame:
         Where the frames are of different classes.
     """
     frames = list(frames)
-    columns, ids = frames[0].columns, frames[0].index
+    columns, there = frames[0].columns, frames[0].index
     for frame in frames[1:]:
         if set(frame.columns) != set(columns):
             odd = sorted(set(frame.columns) ^ set(columns))
             raise KitError(f"predictions of different classes cannot be averaged: not all have {some(odd, 5)}")
-        if not frame.index.equals(ids):
-            ids = ids.append(frame.index.difference(ids, sort=False))
-    total, count = np.zeros((len(ids), len(columns))), np.zeros(len(ids))  # the one copy that is made
+        if not frame.index.equals(there):
+            there = there.append(frame.index.difference(there, sort=False))
+    if ids is not None:
+        there = pd.Index(ids).intersection(there, sort=False)
+    total, count = np.zeros((len(there), len(columns))), np.zeros(len(there))  # the one copy that is made
     for frame in frames:
         values = (frame if frame.columns.equals(columns) else frame[columns]).to_numpy()
-        rows = slice(None) if frame.index.equals(ids) else ids.get_indexer(frame.index)
+        rows: slice | np.ndarray = slice(None)
+        if not frame.index.equals(there):
+            rows = there.get_indexer(frame.index)
+            if (rows < 0).any():
+                rows, values = rows[rows >= 0], values[rows >= 0]
         total[rows] += values
         count[rows] += 1
     total /= count[:, None]
-    return pd.DataFrame(total, index=ids.rename("id"), columns=columns, copy=False)
+    return pd.DataFrame(total, index=there.rename("id"), columns=columns, copy=False)
 
 
 def in_order(frame: pd.DataFrame, ids: Sequence[str] | pd.Index) -> pd.DataFrame:

@@ -14,7 +14,7 @@ from kit.competition.load import Competition
 from kit.competition.submission import SubmissionFormat, write_submission
 from kit.core.errors import KitError, some
 from kit.core.files import as_record, read_object, write_json
-from kit.core.runs import RunDir, RunRecord, average, read_predictions, write_predictions
+from kit.core.runs import RunDir, RunRecord, average, in_order, read_predictions, write_predictions
 from kit.experiment.loaded import LoadedExperiment
 from kit.scoring.config import ScoringConfig, Transfer
 from kit.scoring.decide import Rule, RuleChoice, choose_rule, decide_test, rule_from_json
@@ -219,8 +219,8 @@ def hand_in(
         labels = np.repeat(rule.decide(prior[None]), len(ids), axis=0)
         probabilities = np.repeat(prior[None], len(ids), axis=0)
     if test or prior is None:
-        decided_labels = decide_test(rule, [frame.loc[there].to_numpy() for frame in test.values()], transfer)
-        means = (average(test.values()) if mean is None else mean).loc[there].to_numpy()
+        decided_labels = decide_test(rule, [in_order(each, there).to_numpy() for each in test.values()], transfer)
+        means = in_order(average(test.values()) if mean is None else mean, there).to_numpy()
         if prior is None:
             labels, probabilities = np.empty_like(decided_labels), np.empty_like(means)
         rows = ids.get_indexer(there)
@@ -238,14 +238,14 @@ def pooled(
     """Join the predictions of all finished runs of one policy; those of test rows only where they are needed."""
     place = {name: row for row, name in enumerate(competition.ids)}
     each = [read_predictions(run.oof) for run in runs]
-    oof = average(each)
-    oof = oof.loc[pd.Index(competition.ids).intersection(oof.index, sort=False)].rename_axis("id")
+    oof = average(each, competition.ids)
     rows = np.array([place[name] for name in oof.index], dtype=np.int64)
-    test = {
-        fold: frame.loc[competition.test_ids].rename_axis("id")
-        for fold, frame in by_fold(
-            (run.record.fold, read_predictions(run.test)) for run in runs if with_test
-        ).items()
+    fold_of = {run.path: run.record.fold for run in runs}
+    test = {  # one fold after the other: no more than the predictions of its seeds are read at a time
+        fold: in_order(
+            average(read_predictions(run.test) for run in runs if fold_of[run.path] == fold), competition.test_ids
+        )
+        for fold in sorted(set(fold_of.values()) if with_test else ())
     }
     groups = None if plan.groups is None else plan.groups[rows]
     return PooledPredictions(oof, competition.targets[rows], plan.fold[rows], groups, each, test)
