@@ -365,11 +365,18 @@ def _bootstraps(
             whole = len(runs) == len(shared)
             members[name] = results[name] if whole else _decided([runs[pair] for pair in sorted(shared)], loaded)
         base = members[baseline]
-        predicted = {
-            name: each.predicted[each.ids.get_indexer(base.ids)] for name, each in members.items()
-        }  # the same folds, so the same rows
+        places = {
+            name: each.ids.get_indexer(base.ids) for name, each in members.items()
+        }  # the same folds and rows
+        predicted = {name: _in_order(each, places[name]) for name, each in members.items()}
         made |= bootstrap(base.truth, predicted, baseline, experiment.scoring, groups=base.groups, level=level)
     return made
+
+
+def _in_order(scored: ScoredRuns, places: np.ndarray) -> np.ndarray | tuple[np.ndarray, np.ndarray]:
+    """Its labels at these places, and its probabilities where the metric takes them."""
+    labels = scored.predicted[places]
+    return labels if scored.probabilities is None else (labels, scored.probabilities[places])
 
 
 def _headline(views: Sequence[Mapping[str, Any]], baseline: str, metric: str) -> str:

@@ -181,7 +181,8 @@ def _plain_score(
     frame = read_predictions(run.oof)
     frame = observations.pooled(frame) if observations else frame
     probabilities, rows = frame.to_numpy(), np.array([truth[name] for name in frame.index])
-    return score(rows, plain_rule(probabilities, rows.ndim == 2, config).decide(probabilities), config)
+    predicted = plain_rule(probabilities, rows.ndim == 2, config).decide(probabilities)
+    return score(rows, predicted, config, probabilities)
 
 
 def choose_rates(

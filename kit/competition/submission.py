@@ -116,17 +116,47 @@ class SubmissionFormat:
             .5 on.
         """
         self.validate(submission, what)
-        table = submission.set_index(self.id_column).loc[list(self.ids)]
         if self.kind == "labels":
+            table = submission.set_index(self.id_column).loc[list(self.ids)]
             return self.labels.encode(table.iloc[:, 0].tolist(), what)
-        values = np.zeros((len(table), len(self.labels.classes)))
-        for column, place in self.class_of.items():
-            values[:, place] = _numbers(table[column])[0]
+        values = self._values(submission)
         if self.labels.multilabel:
             return values >= 0.5
         if len(self.class_of) == 1:  # of the second of two classes
             return (values[:, 1] >= 0.5).astype(np.int64)
         return np.argmax(values, axis=1)
+
+    def read_probabilities(self, submission: pd.DataFrame, what: str) -> np.ndarray:
+        """Return the probabilities that a valid submission says of each of `ids`, float64 [rows, classes].
+
+        Parameters
+        ----------
+        submission, what
+            As in `validate`.
+
+        Raises
+        ------
+        KitError
+            As `validate`, and where the competition asks for labels.
+        """
+        self.validate(submission, what)
+        if self.kind != "probabilities":
+            raise KitError(
+                f"{what}: holds labels, but the metric takes probabilities; set competition.submission: "
+                "probabilities if it asks for them"
+            )
+        values = self._values(submission)
+        if len(self.class_of) == 1:
+            values[:, 0] = 1 - values[:, 1]
+        return values
+
+    def _values(self, submission: pd.DataFrame) -> np.ndarray:
+        """Return the numbers of each of `ids`, float64 [rows, classes]; 0 of a class without a column."""
+        table = submission.set_index(self.id_column).loc[list(self.ids)]
+        values = np.zeros((len(table), len(self.labels.classes)))
+        for column, place in self.class_of.items():
+            values[:, place] = _numbers(table[column])[0]
+        return values
 
     def _faults_of_ids(self, given: pd.Series) -> list[str]:
         wanted, there = set(self.ids), set(given)

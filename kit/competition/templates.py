@@ -16,11 +16,11 @@ from kit.competition.image_files import is_hidden
 from kit.competition.tables import column_names, left_out_hint, need_plain_csv
 from kit.core.errors import KitError, some
 from kit.core.paths import inside
-from kit.data.sources import Channels, PixelRow, PixelTable, Source
+from kit.data.sources import Channels, PixelRow, PixelTable, Source, in_container
 
 
 def image_sources(folder: Path, table: pd.DataFrame, images: Images, key: str, file: Path | None) -> list[Source]:
-    """Return the image of each row; every file lies inside the folder.
+    """Return the image of each row; every file lies inside the folder, and a path may lead into a file.
 
     Parameters
     ----------
@@ -41,7 +41,7 @@ def image_sources(folder: Path, table: pd.DataFrame, images: Images, key: str, f
         pixels = pixel_table(file, images, key)
         return [PixelRow(pixels, row) for row in range(len(table))]
     if isinstance(images, str):
-        return list(image_paths(folder, table, images, key))
+        return list(in_container(image_paths(folder, table, images, key), folder))
     channels = [image_paths(folder, table, template, f"{key}[{at}]") for at, template in enumerate(images)]
     return [Channels(files) for files in zip(*channels, strict=True)]
 

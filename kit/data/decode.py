@@ -14,7 +14,7 @@ from PIL import Image, ImageOps
 from kit.core.errors import KitError
 from kit.core.files import first_overlong_line
 from kit.data.config import DataConfig, DecoderConfig
-from kit.data.sources import Channels, PixelRow, PixelTable, Source
+from kit.data.sources import Channels, Member, PixelRow, PixelTable, Source
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -65,7 +65,7 @@ class Decoder:
         """Decode one image; raises DecodeError where that cannot be done."""
         if isinstance(source, Channels):
             return self._stacked(_channels(source, 2 * self.side, self.own))
-        if self.own and isinstance(source, Path):
+        if self.own and isinstance(source, Path | Member):
             pixels = _read_own(self.own, source)
             if isinstance(pixels, np.ndarray) and pixels.shape[2] == self.channels:
                 return self._stacked([Image.fromarray(channel) for channel in np.moveaxis(pixels, 2, 0)])
@@ -157,6 +157,11 @@ def open_image(source: Source, reduce_to: int | None = None, own: DecoderConfig 
             return _mean_of(np.stack(grey, axis=2))
         if own:
             return _as_image(_read_own(own, source))
+        if isinstance(source, Member):
+            inside = source.container.name
+            raise DecodeError(
+                f"{inside} is a file; data.decoder has to name code of yours that finds images in it"
+            )
         with Image.open(source) as image:
             if reduce_to:
                 image.draft(None, (reduce_to, reduce_to))
@@ -167,11 +172,11 @@ def open_image(source: Source, reduce_to: int | None = None, own: DecoderConfig 
         raise DecodeError(_reason(error)) from error
 
 
-def _read_own(own: DecoderConfig, path: Path) -> Image.Image | np.ndarray:
+def _read_own(own: DecoderConfig, source: Path | Member) -> Image.Image | np.ndarray:
     """Return what the user's decoder gives: an image, upright, of 8 bits; or uint8 [height, width, channels]."""
     function = own.function
     try:
-        made = function(path)
+        made = function(source.path if isinstance(source, Member) else source)
     except Exception as error:
         raise DecodeError(f"{own.name}: {own.code.fault(error)}") from error
     if isinstance(made, Image.Image):

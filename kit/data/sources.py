@@ -1,4 +1,4 @@
-"""Where an image's pixels come from: a file, several files as its channels, or a row of a table."""
+"""Where an image's pixels come from: a file, several as its channels, a part of one, or a row of a table."""
 
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
@@ -47,20 +47,61 @@ class PixelRow:
         return f"row {self.row + 1} of {self.table.path}"
 
 
-Source = Path | Channels | PixelRow
+@dataclass(frozen=True)
+class Member:
+    """An image in a file that holds several.
+
+    Attributes
+    ----------
+    container
+        The file.
+    name
+        What the image is called in it, with "/" between the parts of a name.
+    """
+
+    container: Path
+    name: str
+
+    @property
+    def path(self) -> Path:
+        """The path that it would have if the file were a folder."""
+        return self.container / self.name
+
+    def __str__(self) -> str:
+        return str(self.path)
+
+
+Source = Path | Channels | Member | PixelRow
+
+
+def in_container(paths: Iterable[Path], root: Path) -> list[Path | Member]:
+    """Return paths as they are, and those that lead into a file below `root` as members of it."""
+    container_of: dict[Path, Path | None] = {}
+    found: list[Path | Member] = []
+    for path in paths:
+        folder = path.parent
+        if folder not in container_of:
+            above = [folder, *folder.parents] if folder != root and not folder.is_dir() else []
+            below = [each for each in above if each.is_relative_to(root) and each != root]
+            container_of[folder] = next((each for each in below if _is_file(each)), None)
+        container = container_of[folder]
+        found.append(Member(container, path.relative_to(container).as_posix()) if container else path)
+    return found
 
 
 def files_of(source: Source) -> tuple[Path, ...]:
     """Return the files that an image is read from."""
     if isinstance(source, Channels):
         return source.files
+    if isinstance(source, Member):
+        return (source.container,)
     return (source.table.path,) if isinstance(source, PixelRow) else (source,)
 
 
 def digest_of(sources: Sequence[Source], line_of: Callable[[Path], str]) -> str:
     """Return a digest, in hexadecimal, of which images these are.
 
-    It is of what `line_of` says of each file, asked once, and of the rows and the layout of tables.
+    It is of what `line_of` says of each file, asked once, of names in a file, and of rows and layout of tables.
     """
     digest = sha256()
     lines: dict[Path, str] = {}
@@ -73,6 +114,8 @@ def digest_of(sources: Sequence[Source], line_of: Callable[[Path], str]) -> str:
                 layout = f"{table.columns} {table.height} {table.width}"
                 layouts[id(table)] = sha256(layout.encode()).hexdigest()
             place = f"\t{source.row}\t{layouts[id(table)]}"
+        elif isinstance(source, Member):
+            place = f"\t{source.name}"
         for file in files_of(source):
             if file not in lines:
                 lines[file] = line_of(file)

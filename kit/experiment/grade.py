@@ -70,10 +70,14 @@ def grade(submission: str | Path, solution: str | Path, experiment: ExperimentCo
     experiment.scoring.check(config.multilabel, len(labels.classes))
     config = config.model_copy(update={"ordered": False})  # the solution may have another order than the sample
     names = class_names(folder, config, labels.classes)
-    predicted = submission_format(config, _sample(config, truth), labels, names).read(
-        read_submission(submission, "submission"), str(submission)
+    form = submission_format(config, _sample(config, truth), labels, names)
+    table, probabilities = read_submission(submission, "submission"), None
+    if experiment.scoring.of_probabilities:
+        probabilities = form.read_probabilities(table, str(submission))
+    predicted = form.read(table, str(submission))
+    value = score(
+        encode_labels(truth, config, labels, str(solution)), predicted, experiment.scoring, probabilities
     )
-    value = score(encode_labels(truth, config, labels, str(solution)), predicted, experiment.scoring)
     return Grade(experiment.scoring.title, value, len(truth))
 
 

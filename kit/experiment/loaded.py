@@ -82,8 +82,7 @@ class LoadedExperiment:
             say(f"Own code: {some(config.code)}")
         competition = load_competition(config.competition)
         config.scoring.check(competition.label_format.multilabel, len(competition.classes))
-        if config.scoring.metric:
-            config.scoring.metric.check(competition.targets)
+        _check_metric(config, competition, say)
         for line in (*competition.remarks, *label_hints(config.competition, competition)):
             say(line)  # first, as they may explain what is refused
         _check_labels(config, competition)
@@ -116,6 +115,19 @@ class LoadedExperiment:
         """Return a digest of each thing that decides the result of one run."""
         policy = policy_digest(self.config, self.config.policies[key.policy])
         return self.depends_on | {"policy": policy, "seed": str(key.seed), "fold": str(key.fold)}
+
+
+def _check_metric(config: ExperimentConfig, competition: Competition, say: Say) -> None:
+    """Try a metric of the user's own; KitError where it is none."""
+    scoring = config.scoring
+    if scoring.metric is None:
+        return
+    scoring.metric.check(competition.targets, len(competition.classes))
+    if scoring.of_probabilities and competition.submission.kind != "probabilities":
+        say(
+            f"scoring.metric: {scoring.title} takes probabilities, but labels are handed in; is "
+            "competition.submission: probabilities meant?"
+        )
 
 
 def _check_labels(config: ExperimentConfig, competition: Competition) -> None:

@@ -16,7 +16,7 @@ from kit.competition.observations import KEY, Observations
 from kit.competition.submission import SubmissionFormat, write_submission
 from kit.core.errors import KitError, some
 from kit.core.files import as_record, read_object, write_json
-from kit.core.runs import RunDir, RunRecord, average, read_predictions, write_predictions
+from kit.core.runs import RunDir, RunRecord, average, in_order, read_predictions, write_predictions
 from kit.experiment.loaded import LoadedExperiment
 from kit.scoring.config import ScoringConfig, Transfer
 from kit.scoring.decide import Rule, RuleChoice, choose_rule, decide_test, rule_from_json
@@ -130,6 +130,8 @@ class ScoredRuns:
     oof : float
         The score of these.
     runs : list of RunScore
+    probabilities : ndarray or None
+        float [rows, classes], where the metric takes them.
     """
 
     ids: pd.Index
@@ -138,6 +140,7 @@ class ScoredRuns:
     groups: np.ndarray | None
     oof: float
     runs: list[RunScore]
+    probabilities: np.ndarray | None = None
 
 
 @dataclass(frozen=True)
@@ -218,8 +221,8 @@ def hand_in(
         labels = np.repeat(rule.decide(prior[None]), len(ids), axis=0)
         probabilities = np.repeat(prior[None], len(ids), axis=0)
     if test or prior is None:
-        decided_labels = decide_test(rule, [frame.loc[there].to_numpy() for frame in test.values()], transfer)
-        means = (average(test.values()) if mean is None else mean).loc[there].to_numpy()
+        decided_labels = decide_test(rule, [in_order(each, there).to_numpy() for each in test.values()], transfer)
+        means = in_order(average(test.values()) if mean is None else mean, there).to_numpy()
         if prior is None:
             labels, probabilities = np.empty_like(decided_labels), np.empty_like(means)
         rows = ids.get_indexer(there)
@@ -246,23 +249,28 @@ def pooled(
     """
     place = {name: row for row, name in enumerate(competition.ids)}
     each = [read_predictions(run.oof) for run in runs]
-    oof = average(each)
-    oof = oof.loc[pd.Index(competition.ids).intersection(oof.index, sort=False)].rename_axis("id")
+    oof = average(each, competition.ids)
     rows = np.array([place[name] for name in oof.index], dtype=np.int64)
     groups = None if plan.groups is None else plan.groups[rows]
     if (observations := competition.observations) is not None:
         rows, groups = _first_rows(observations, rows, plan, groups)
         oof, each = observations.pooled(oof), [observations.pooled(frame) for frame in each]
     folds = plan.fold[rows]
-    frames = ((run.record, read_predictions(run.test)) for run in runs if with_test)
-    if competition.test_observations is None:
-        test = by_fold((record.fold, frame) for record, frame in frames)
-        test = {fold: frame.loc[competition.test_ids].rename_axis("id") for fold, frame in test.items()}
-    else:
-        read = by_fold((record.fold, frame.drop(index=record.unread or [])) for record, frame in frames)
-        priors = {fold: oof[folds == fold].mean() for fold in read}
-        test = {fold: _of_test(frame, priors[fold], competition) for fold, frame in read.items()}
+    test = {}
+    for fold in sorted({run.record.fold for run in runs} if with_test else ()):
+        # One fold after the other: no more than the predictions of its seeds are read at a time.
+        mean = average(_read_test(run, competition) for run in runs if run.record.fold == fold)
+        if competition.test_observations is None:
+            test[fold] = in_order(mean, competition.test_ids)
+        else:
+            test[fold] = _of_test(mean, oof[folds == fold].mean(), competition)
     return PooledPredictions(oof, competition.targets[rows], folds, groups, each, test)
+
+
+def _read_test(run: RunDir, competition: Competition) -> pd.DataFrame:
+    """A run's test predictions; where rows are pooled, those of images that could be read."""
+    frame = read_predictions(run.test)
+    return frame if competition.test_observations is None else frame.drop(index=run.record.unread or [])
 
 
 def _first_rows(
@@ -308,7 +316,9 @@ def _decided(
     runs: Sequence[RunDir], pool: PooledPredictions, choice: RuleChoice, config: ScoringConfig
 ) -> ScoredRuns:
     scores = [_score_of(*run, pool, choice, config) for run in zip(runs, pool.each, strict=True)]
-    return ScoredRuns(pool.oof.index, pool.truth, choice.predicted, pool.groups, choice.cross_fitted, scores)
+    taken = pool.oof.to_numpy() if config.of_probabilities else None
+    ids, whole = pool.oof.index, choice.cross_fitted
+    return ScoredRuns(ids, pool.truth, choice.predicted, pool.groups, whole, scores, taken)
 
 
 def by_fold(predictions: Iterable[tuple[int, pd.DataFrame]]) -> dict[int, pd.DataFrame]:
@@ -460,5 +470,5 @@ def _score_of(
         seed=record.seed,
         fold=record.fold,
         fingerprint=record.fingerprint,
-        score=score(pool.truth[rows], predicted[rows], config),
+        score=score(pool.truth[rows], predicted[rows], config, probabilities[rows]),
     )

@@ -2,7 +2,7 @@
 
 import dataclasses
 import shutil
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
@@ -28,6 +28,7 @@ from kit.experiment.fingerprint import with_what_was_run_before
 from kit.experiment.loaded import LoadedExperiment
 from kit.experiment.own_files import files_of_code
 from kit.experiment.policies import policy_on
+from kit.experiment.prediction_size import need_room
 from kit.lr.policy import Policy
 from kit.model.build import Normalisation, build_model, normalisation
 from kit.model.groups import DepthGroup, has_order
@@ -78,6 +79,7 @@ def prepare(
     say: Say = ignore,
     shown: bool = True,
     folds: Path | None = None,
+    keys: Sequence[RunKey] | None = None,
 ) -> tuple[LoadedExperiment, TrainingData]:
     """Read, check and write down what the runs need; the images come last, as decoding may take minutes.
 
@@ -96,6 +98,8 @@ def prepare(
         Whether decoding shows a progress bar.
     folds : Path, optional
         A fold plan to follow, instead of one made here.
+    keys : sequence of RunKey, optional
+        Runs that will be trained for certain, whose predictions need room; left out: all of the config.
 
     Returns
     -------
@@ -111,6 +115,7 @@ def prepare(
     if worker_count(config.data.workers, config.training.device == "auto" and torch.cuda.is_available()):
         need_guard()  # now rather than when all images are decoded
     loaded = LoadedExperiment.open(config, folder, dirs, folds=folds, replace=True, say=say)
+    need_room(loaded, run_keys(config) if keys is None else keys, say)
     need_tracker(config.training.tracker)
     recipe = _check_training(loaded, say)
     if not replace and any(run.finished or run.checkpoint.is_file() for run in folder.runs()):

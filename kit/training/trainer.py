@@ -456,7 +456,7 @@ class Trainer:
             predicted, likelihood = probabilities >= 0.5, np.where(truth, probabilities, 1 - probabilities)
         else:
             predicted, likelihood = argmax(probabilities), probabilities[np.arange(len(truth)), truth]
-        value = score(truth, predicted, self.recipe.scoring)
+        value = score(truth, predicted, self.recipe.scoring, probabilities)
         loss = float(-np.log(likelihood.astype(np.float64).clip(1e-15)).mean())
         self._log(done, valid_score=value, valid_loss=loss)
         return value

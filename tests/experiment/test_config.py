@@ -399,7 +399,7 @@ def test_fault_is_exactly_this_line(sections, line):
         (
             {"scoring": {"average": "mean"}},
             "scoring.average = 'mean'",
-            ["'macro', 'micro'", "'samples' or 'binary'"],
+            ["'macro', 'micro'", "'binary' or 'lowest'"],
         ),
         (in_policy(lr=-1), "policies.u.lr = -1", ["above 0"]),
         (in_policy(lr=float("nan")), "policies.u.lr = nan", ["finite"]),

@@ -65,6 +65,11 @@ def test_the_metric_is_that_of_the_config(folder):
     assert result.metric == "weighted F2"
     micro = _grade(folder, submission, scoring={"average": "micro"})
     assert (micro.metric, micro.value) == ("micro F1", pytest.approx(1 / 9))
+    one_wrong = truth.assign(label=["red", *truth["label"][1:]])
+    lowest = _grade(folder, one_wrong, scoring={"average": "lowest"})
+    expected = f1_score(truth["label"], one_wrong["label"], average=None).min()
+    assert (lowest.metric, lowest.value) == ("lowest F1 of all classes", pytest.approx(expected))
+    assert expected < f1_score(truth["label"], one_wrong["label"], average="macro")
 
 
 def test_rows_are_joined_by_id(folder):

@@ -15,7 +15,7 @@ from kit.competition.observations import Observations, observations_of
 from kit.competition.tables import read_table
 from kit.competition.templates import fields_of, image_sources
 from kit.core.errors import KitError
-from kit.data.sources import files_of
+from kit.data.sources import Member, files_of
 
 SIZES = ("0", "1", "3", "x5")
 
@@ -47,7 +47,13 @@ def write_variant(config: CompetitionConfig, target: Path, size: str) -> Path:
             "read; rehearse with the test set as it is"
         )
     test = load_test(config)
-    files = {file for image in test.images for file in files_of(image)}
+    inner = [image for image in test.images if isinstance(image, Member)]
+    if inner and size == "x5":
+        raise KitError(
+            f"--test-rows: new ids have no images in {inner[0].container.name}; rehearse with fewer rows, or with "
+            "the test set as it is"
+        )
+    files = {file for image in test.images if not isinstance(image, Member) for file in files_of(image)}
     apart = {path.resolve() for path in [*files, target]}  # the folder may hold the target
     shutil.copytree(
         test.folder,
