@@ -1,0 +1,188 @@
+"""When two texts are one label, and how a label is spelt where it has several spellings."""
+
+import re
+import unicodedata
+from collections.abc import Hashable, Iterable, Mapping, Sequence
+from decimal import Decimal, InvalidOperation
+from math import isfinite
+
+from kit.core.errors import KitError, some
+
+# Spaces of no width, which str.strip leaves: zero-width space and joiners, marks of direction, byte order mark.
+_NO_WIDTH = "\u200b\u200c\u200d\u200e\u200f\u2060\ufeff"
+_TRUTH = {"false": Decimal(0), "true": Decimal(1)}
+_LEADING_ZERO = re.compile(r"[+-]?0\d")
+
+
+def stripped(text: str) -> str:
+    """Return a text without the spaces around it, those of no width among them."""
+    while (inner := text.strip().strip(_NO_WIDTH)) != text:
+        text = inner
+    return text
+
+
+def plain(text: str) -> str:
+    """Return a text without the spaces around it, in Unicode's composed form (NFC)."""
+    return unicodedata.normalize("NFC", stripped(text))
+
+
+def number(text: str) -> Decimal | None:
+    """Return the exact value of a text that is a finite number, else None."""
+    text = plain(text)
+    try:
+        # Python reads 1_0 as 10; what a float cannot hold is taken to be no number.
+        value = Decimal("nan" if "_" in text else text)
+        return value if value.is_finite() and isfinite(float(value)) else None
+    except (InvalidOperation, ValueError, OverflowError):
+        return None
+
+
+def truth(text: str) -> Decimal | None:
+    """Return 1 for True and 0 for False in any case, and for the numbers 1 and 0; else None."""
+    value = _TRUTH.get(plain(text).lower(), number(text))
+    return value if value in (0, 1) else None
+
+
+class Spelling:
+    """Says which texts are one label, among given labels.
+
+    Two texts are one label if they differ in nothing but the spaces around them and their Unicode form; where all
+    of the given labels are numbers, if their values are equal (01, 1 and 1.0); where all are 0, 1, True or False in
+    any case, if they are equally true. Case counts.
+
+    Parameters
+    ----------
+    labels : iterable of str
+        All there are.
+    apart : bool
+        Whether the labels were stated one by one, so that each is one of its own: then values do not count where
+        two of them have the same.
+    """
+
+    def __init__(self, labels: Iterable[str], apart: bool = False):
+        self.labels = tuple(dict.fromkeys(labels))
+        texts = tuple(dict.fromkeys(map(plain, self.labels)))
+        self._value = None
+        for value in (number, truth):
+            values = [value(text) for text in texts]
+            if texts and None not in values and not (apart and len(set(values)) < len(texts)):
+                self._value = value
+                break
+        self.numeric = self._value is not None
+        # 0 and 1 are numbers, and true and false as well.
+        self._true = self.numeric and all(truth(text) is not None for text in texts)
+        self._place: dict[Hashable, int] = {}
+        for place, label in enumerate(self.labels):
+            self._place.setdefault(self.key(label), place)
+        self._exact = {label: place for place, label in enumerate(self.labels)}
+
+    def key(self, text: str) -> Hashable:
+        """Return what is the same for two texts if they are one label."""
+        if self._value:
+            value = truth(text) if self._true else None
+            value = number(text) if value is None else value
+            if value is not None:
+                return value
+        return plain(text)
+
+    def same(self, one: str, other: str) -> bool:
+        """Say whether two texts are one label."""
+        return self.key(one) == self.key(other)
+
+    def place(self, text: str) -> int | None:
+        """Return the place of the label that a text is, among the given ones; None where it is none of them."""
+        exact = self._exact.get(text)
+        return self._place.get(self.key(text)) if exact is None else exact
+
+    def groups(self) -> list[list[str]]:
+        """Return the given labels, those that are one together, in the order of the first of each."""
+        groups: dict[Hashable, list[str]] = {}
+        for label in self.labels:
+            groups.setdefault(self.key(label), []).append(label)
+        return list(groups.values())
+
+    def order(self, text: str) -> tuple[bool, Decimal, str]:
+        """Return the key by which labels sort: numbers by value, anything else as text."""
+        key = self.key(text)
+        return (False, key, text) if isinstance(key, Decimal) else (True, Decimal(0), text)
+
+
+def need_apart(labels: Sequence[str], what: str) -> None:
+    """Fail where two of the labels that were stated one by one are one; `what` says where they stand."""
+    for group in Spelling(labels, apart=True).groups():
+        if len(group) > 1:
+            raise KitError(f"{what}: {some(map(repr, group), 5)} are one label; leave one of them")
+
+
+def chosen_spelling(counts: Mapping[str, int]) -> dict[str, str]:
+    """Return how each of the texts of labels is spelt: as the most frequent of those that are one label.
+
+    Parameters
+    ----------
+    counts : mapping of str to int
+        How often each text stands there; of texts that stand there equally often the first is taken.
+    """
+    spelt: dict[str, str] = {}
+    for group in Spelling(counts).groups():
+        best = max(group, key=counts.__getitem__)
+        spelt |= dict.fromkeys(group, best)
+    return spelt
+
+
+def remarks_on_spelling(counts: Mapping[str, int], what: str) -> list[str]:
+    """Return lines about labels with several spellings, and about labels that differ in case alone.
+
+    Parameters
+    ----------
+    counts : mapping of str to int
+        How often each text stands there.
+    what : str
+        Where, for the beginning of a line.
+    """
+    groups = Spelling(counts).groups()
+    several = [group for group in groups if len(group) > 1]
+    lines = []
+    if several:
+        told = [
+            f"{' = '.join(f'{text!r} ({counts[text]} times)' for text in group)}, spelt "
+            f"{max(group, key=counts.__getitem__)!r}"
+            for group in several
+        ]
+        apart = (
+            "; to keep numbers apart, list the labels in competition.classes" if _differ_as_texts(several) else ""
+        )
+        lines.append(
+            f"{what}: {_labels(len(several))} with several spellings, each taken for one: {some(told, 5)}{apart}"
+        )
+    by_case: dict[str, list[str]] = {}
+    for group in groups:
+        by_case.setdefault(plain(group[0]).casefold(), []).append(group[0])
+    if cased := [group for group in by_case.values() if len(group) > 1]:
+        told = [" and ".join(f"{text!r} ({counts[text]})" for text in group) for group in cased]
+        lines.append(
+            f"{what}: labels that differ in case alone are classes of their own: {some(told, 5)}; if they "
+            "are one, spell them alike"
+        )
+    return lines
+
+
+def leading_zero(text: str) -> bool:
+    """Say whether a text is a number that begins with a zero too many, like 01: then zeros are part of the label."""
+    return bool(_LEADING_ZERO.match(plain(text))) and number(text) is not None
+
+
+def shown(texts: Iterable[str]) -> list[str]:
+    """Return texts for a message, those in quotes that are empty, or have odd spaces or characters not to be seen."""
+    return [repr(text) if _odd(text) else text for text in texts]
+
+
+def _odd(text: str) -> bool:
+    return not text or text != stripped(text) or "  " in text or not text.isprintable()
+
+
+def _differ_as_texts(groups: Iterable[Sequence[str]]) -> bool:
+    return any(len(set(map(plain, group))) > 1 for group in groups)
+
+
+def _labels(count: int) -> str:
+    return "1 label" if count == 1 else f"{count} labels"
