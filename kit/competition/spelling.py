@@ -46,9 +46,9 @@ def truth(text: str) -> Decimal | None:
 class Spelling:
     """Says which texts are one label, among given labels.
 
-    Two texts are one label if they differ in nothing but the spaces around them and their Unicode form; where all
-    of the given labels are numbers, if their values are equal (01, 1 and 1.0); where all are 0, 1, True or False in
-    any case, if they are equally true. Case counts.
+    Two texts are one label if they differ in nothing but the spaces around them and their Unicode form; where all of
+    the given labels are numbers, if their values are equal (01, 1 and 1.0); where all are 0, 1, True or False in any
+    case, if they are equally true. Case counts.
 
     Parameters
     ----------
@@ -94,10 +94,10 @@ class Spelling:
         exact = self._exact.get(text)
         return self._place.get(self.key(text)) if exact is None else exact
 
-    def groups(self) -> list[list[str]]:
-        """Return the given labels, those that are one together, in the order of the first of each."""
+    def groups(self, texts: Iterable[str] | None = None) -> list[list[str]]:
+        """Return texts, those that are one label together; left out: the given labels."""
         groups: dict[Hashable, list[str]] = {}
-        for label in self.labels:
+        for label in self.labels if texts is None else texts:
             groups.setdefault(self.key(label), []).append(label)
         return list(groups.values())
 
@@ -114,75 +114,84 @@ def need_apart(labels: Sequence[str], what: str) -> None:
             raise KitError(f"{what}: {some(map(repr, group), 5)} are one label; leave one of them")
 
 
-def chosen_spelling(counts: Mapping[str, int]) -> dict[str, str]:
-    """Return how each of the texts of labels is spelt: as the most frequent of those that are one label.
+def classes_of(counts: Mapping[str, int]) -> tuple[str, ...]:
+    """Return the labels that texts make up, in order: numbers by value, anything else as text.
 
     Parameters
     ----------
     counts : mapping of str to int
-        How often each text stands there; of texts that stand there equally often the first is taken.
+        How often each text stands there. Of those that are one label the most frequent is taken, of equally
+        frequent ones the first.
     """
-    spelt: dict[str, str] = {}
-    for group in Spelling(counts).groups():
-        best = max(group, key=counts.__getitem__)
-        spelt |= dict.fromkeys(group, best)
-    return spelt
+    spelling = Spelling(counts)
+    chosen = [max(group, key=counts.__getitem__) for group in spelling.groups()]
+    return tuple(sorted(chosen, key=spelling.order))
 
 
-def remarks_on_spelling(counts: Mapping[str, int], what: str) -> list[str]:
+def respelt(classes: Sequence[str], counts: Mapping[str, int]) -> tuple[str, ...]:
+    """Return classes that were stated one by one as a table spells them; those that it lacks as they were stated.
+
+    Parameters
+    ----------
+    classes : sequence of str
+        In their order.
+    counts : mapping of str to int
+        How often each text of a label stands in the table.
+    """
+    spelling, found = Spelling(classes, apart=True), dict[int, str]()
+    for text, count in counts.items():
+        place = spelling.place(text)
+        if place is not None and (place not in found or count > counts[found[place]]):
+            found[place] = text
+    return tuple(found.get(place, label) for place, label in enumerate(classes))
+
+
+def remarks_on_spelling(counts: Mapping[str, int], classes: Sequence[str], what: str) -> list[str]:
     """Return lines about labels with several spellings, and about labels that differ in case alone.
 
     Parameters
     ----------
     counts : mapping of str to int
-        How often each text stands there.
+        How often each text of a label stands in a table.
+    classes : sequence of str
+        What the labels are taken for.
     what : str
-        Where, for the beginning of a line.
+        Where they stand, for the beginning of a line.
     """
-    groups = Spelling(counts).groups()
-    several = [group for group in groups if len(group) > 1]
+    spelling = Spelling(classes, apart=True)
+    groups = spelling.groups(counts)
     lines = []
-    if several:
+    if several := [group for group in groups if len(group) > 1]:
         told = [
-            f"{' = '.join(f'{text!r} ({counts[text]} times)' for text in group)}, spelt "
-            f"{max(group, key=counts.__getitem__)!r}"
-            for group in several
+            f"{_counted(group, counts, ' = ')} as {classes[spelling.place(group[0]) or 0]!r}" for group in several
         ]
-        apart = (
-            "; to keep numbers apart, list the labels in competition.classes" if _differ_as_texts(several) else ""
-        )
-        lines.append(
-            f"{what}: {_labels(len(several))} with several spellings, each taken for one: {some(told, 5)}{apart}"
-        )
+        hint = ""
+        if spelling.numeric and any(len(set(map(plain, group))) > 1 for group in several):
+            hint = "; to keep numbers that are equal apart, list them in competition.classes"
+        count = "a label is" if len(several) == 1 else f"{len(several)} labels are"
+        lines.append(f"{what}: {count} spelt in several ways and taken for one each: {some(told, 5)}{hint}")
     by_case: dict[str, list[str]] = {}
-    for group in groups:
-        by_case.setdefault(plain(group[0]).casefold(), []).append(group[0])
-    if cased := [group for group in by_case.values() if len(group) > 1]:
-        told = [" and ".join(f"{text!r} ({counts[text]})" for text in group) for group in cased]
-        lines.append(
-            f"{what}: labels that differ in case alone are classes of their own: {some(told, 5)}; if they "
-            "are one, spell them alike"
-        )
+    for label in classes:
+        by_case.setdefault(plain(label).casefold(), []).append(label)
+    if alike := [group for group in by_case.values() if len(group) > 1]:
+        told = [_counted(group, counts, " and ") for group in alike]
+        lines.append(f"{what}: classes differ in case alone: {some(told, 5)}; if they are one, spell them alike")
     return lines
 
 
+def _counted(texts: Iterable[str], counts: Mapping[str, int], between: str) -> str:
+    return between.join(f"{text!r} ({counts.get(text, 0)} times)" for text in texts)
+
+
 def leading_zero(text: str) -> bool:
-    """Say whether a text is a number that begins with a zero too many, like 01: then zeros are part of the label."""
+    """Say whether a text is a number with a zero in front, like 01: then zeros are part of the label."""
     return bool(_LEADING_ZERO.match(plain(text))) and number(text) is not None
 
 
 def shown(texts: Iterable[str]) -> list[str]:
-    """Return texts for a message, those in quotes that are empty, or have odd spaces or characters not to be seen."""
+    """Return texts for a message, in quotes where they are empty or hold what is not seen, like spaces around."""
     return [repr(text) if _odd(text) else text for text in texts]
 
 
 def _odd(text: str) -> bool:
     return not text or text != stripped(text) or "  " in text or not text.isprintable()
-
-
-def _differ_as_texts(groups: Iterable[Sequence[str]]) -> bool:
-    return any(len(set(map(plain, group))) > 1 for group in groups)
-
-
-def _labels(count: int) -> str:
-    return "1 label" if count == 1 else f"{count} labels"
