@@ -6,10 +6,10 @@ from functools import cached_property
 from pathlib import Path
 from typing import Annotated, Any, ClassVar, Literal, Self
 
-from pydantic import AfterValidator, BeforeValidator, Discriminator, Field, Tag, field_validator, model_validator
+from pydantic import AfterValidator, Discriminator, Field, Tag, field_validator, model_validator
 
 from kit.core.named import OwnOptions
-from kit.core.settings import ConfigSection
+from kit.core.settings import ConfigSection, Text
 
 
 def _a_slug(text: str) -> str:
@@ -19,14 +19,6 @@ def _a_slug(text: str) -> str:
 
 
 Slug = Annotated[str, AfterValidator(_a_slug)]
-
-
-def _as_text(value: Any) -> Any:
-    """Turn a number into text: in YAML the class 3 and the column 0 are numbers, in a table they are text."""
-    return str(value) if isinstance(value, int | float) and not isinstance(value, bool) else value
-
-
-Text = Annotated[str, BeforeValidator(_as_text)]
 
 
 def _a_pattern(text: str) -> str:

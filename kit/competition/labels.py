@@ -103,7 +103,7 @@ class MultiLabel:
         return replace(self, classes=tuple(classes))
 
     def split(self, cell: str) -> list[str]:
-        """Return the labels of a cell: the items of a list, where cells are lists, else what the separator parts."""
+        """Return the labels of a cell: a list's items, where cells are lists, else what the separator parts."""
         items = items_of(cell) if self.style else None
         return split_labels(cell, self.separator) if items is None else items
 

@@ -46,9 +46,9 @@ def truth(text: str) -> Decimal | None:
 class Spelling:
     """Says which texts are one label, among given labels.
 
-    Two texts are one label if they differ in nothing but the spaces around them and their Unicode form; where all of
-    the given labels are numbers, if their values are equal (01, 1 and 1.0); where all are 0, 1, True or False in any
-    case, if they are equally true. Case counts.
+    Two texts are one label if they differ in nothing but the spaces around them and their Unicode form; where all
+    of the given labels are numbers, if their values are equal (01, 1 and 1.0); where all are 0, 1, True or False
+    in any case, if they are equally true. Case counts.
 
     Parameters
     ----------
