@@ -8,6 +8,7 @@ from typing import Annotated, Any, ClassVar, Literal, Self
 
 from pydantic import AfterValidator, Discriminator, Field, Tag, field_validator, model_validator
 
+from kit.competition.spelling import need_apart
 from kit.core.named import OwnOptions
 from kit.core.settings import ConfigSection, Text
 
@@ -115,6 +116,9 @@ class CompetitionConfig(ConfigSection):
         Between the labels of a cell, where a row may have several; left out: one label a row.
     classes
         All labels in their order; left out: those of the train table, in order.
+    classes_without_rows
+        refused, or allowed: a class of `classes`, of `label` or of the sample's columns that no training row has.
+        It keeps its column of probabilities, which is 0, and is never predicted.
     names
         Another name of each class, {label: name} or {table:, label:, name:}: shown, and handed in where
         submit_names says so.
@@ -138,7 +142,7 @@ class CompetitionConfig(ConfigSection):
             *("names", "submission", "submit_names", "ordered"),
         }
     )
-    later: ClassVar[frozenset[str]] = frozenset({"tables"})
+    later: ClassVar[frozenset[str]] = frozenset({"tables", "classes_without_rows"})
 
     slug: Slug | None = None
     path: str = ""
@@ -151,6 +155,7 @@ class CompetitionConfig(ConfigSection):
     label: Text | Annotated[tuple[Text, ...], Field(min_length=2)] = "label"
     separator: Annotated[str, Field(min_length=1)] | None = None
     classes: Annotated[tuple[Text, ...], Field(min_length=2)] | None = None
+    classes_without_rows: Literal["refused", "allowed"] = "refused"
     names: Names | None = None
     train_images: Images = "train/{id}"
     test_images: Images = "test/{id}"
@@ -163,6 +168,8 @@ class CompetitionConfig(ConfigSection):
     def _once_each(cls, values: str | tuple[str, ...] | None) -> str | tuple[str, ...] | None:
         if isinstance(values, tuple) and (twice := [value for value in values if values.count(value) > 1]):
             raise ValueError(f"{twice[0]} stands there twice")
+        if isinstance(values, tuple):
+            need_apart(values)
         return values
 
     @model_validator(mode="before")

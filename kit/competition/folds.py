@@ -12,6 +12,8 @@ import pandas as pd
 
 from kit.competition.config import FoldsConfig
 from kit.competition.duplicates import components
+from kit.competition.headers import column_named
+from kit.competition.spelling import shown
 from kit.core.errors import KitError, some
 from kit.core.files import write_text
 
@@ -431,10 +433,11 @@ def _moments(cells: pd.Series, column: str) -> np.ndarray:
 
 def _column(table: pd.DataFrame | None, column: str, key: str) -> pd.Series:
     """A column of the train table in which every cell says something."""
-    if table is None or column not in table.columns:
-        has = "" if table is None else f"; it has {some(table.columns)}"
+    named = None if table is None else column_named(table.columns, column)
+    if table is None or named is None:
+        has = "" if table is None else f"; it has {some(shown(table.columns))}"
         raise KitError(f"{key}: the train table has no column {column!r}{has}")
-    cells = table[column].reset_index(drop=True)
+    cells = table[named].reset_index(drop=True)
     if (empty := np.flatnonzero(cells == "")).size:
         raise KitError(
             f"{key}: column {column!r} is empty in {len(empty)} rows (row {some(empty + 1, 5)}); fill them in"

@@ -1,6 +1,6 @@
 """Label formats: from what the label columns say to class names and targets, and back."""
 
-from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
+from collections.abc import Collection, Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from functools import lru_cache
 
@@ -34,6 +34,10 @@ class SingleLabel:
     def with_classes(self, classes: Sequence[str]) -> "SingleLabel":
         """Return this format with other classes, in the order stated."""
         return SingleLabel(tuple(classes))
+
+    def split(self, cell: str) -> list[str]:
+        """Return the label of a cell."""
+        return [cell]
 
     def encode(self, labels: Sequence[str], what: str) -> np.ndarray:
         """Turn labels into class indices, int64 [rows].
@@ -95,7 +99,7 @@ class MultiLabel:
         """
         different = cells.unique()
         form = cls((), separator, style=style_of(different))
-        classes = classes_of(label_counts(cells, form.split))
+        classes = classes_of(label_counts(cells, form))
         return replace(form, classes=classes, may_be_empty=not all(map(form.split, different)))
 
     def with_classes(self, classes: Sequence[str]) -> "MultiLabel":
@@ -147,25 +151,32 @@ class MultiLabel:
 Labels = SingleLabel | MultiLabel
 
 
+def extended(labels: Labels, targets: np.ndarray, classes: Sequence[str]) -> tuple[Labels, np.ndarray]:
+    """Return a label format with further classes, which no row has, and its targets."""
+    if targets.ndim == 2:
+        targets = np.pad(targets, ((0, 0), (0, len(classes))))
+    return labels.with_classes([*labels.classes, *classes]), targets
+
+
 def split_labels(cell: str, separator: str) -> list[str]:
     """Return the labels of a cell, without the spaces around them."""
     return [label for part in cell.split(separator) if (label := stripped(part))]
 
 
-def label_counts(cells: pd.Series, split: Callable[[str], list[str]] | None = None) -> dict[str, int]:
+def label_counts(cells: pd.Series, labels: "Labels | None" = None) -> dict[str, int]:
     """Return how often each label stands in cells, in the order of the first of each.
 
     Parameters
     ----------
     cells : Series
         Every cell as text.
-    split : callable, optional
-        Gives the labels of a cell; left out: a cell is a label.
+    labels : SingleLabel or MultiLabel, optional
+        Parts the cells; left out: a cell is a label.
     """
     counts: dict[str, int] = {}
     codes, texts = pd.factorize(cells)
     for cell, number in zip(texts, np.bincount(codes, minlength=len(texts)).tolist(), strict=True):
-        for label in split(cell) if split else (cell,):
+        for label in labels.split(cell) if labels else (cell,):
             counts[label] = counts.get(label, 0) + number
     return counts
 

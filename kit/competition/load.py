@@ -1,5 +1,6 @@
 """Reading a competition, checked whole before anything starts."""
 
+from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -7,7 +8,18 @@ import numpy as np
 import pandas as pd
 
 from kit.competition.config import CompetitionConfig, Images, NamesConfig
-from kit.competition.labels import Labels, MultiLabel, SingleLabel, encode_columns
+from kit.competition.evidence import need_no_lists, remarks_on_labels, remarks_on_sample
+from kit.competition.headers import plainly_named
+from kit.competition.labels import (
+    Labels,
+    MultiLabel,
+    SingleLabel,
+    encode_columns,
+    extended,
+    label_counts,
+    spelling_of,
+)
+from kit.competition.spelling import respelt, stripped
 from kit.competition.submission import (
     SubmissionFormat,
     id_column_of,
@@ -15,7 +27,7 @@ from kit.competition.submission import (
     submission_format,
 )
 from kit.competition.tables import need_columns, need_unique, read_table
-from kit.competition.templates import image_sources, pixel_columns, rows_of_files
+from kit.competition.templates import fields_of, image_sources, pixel_columns, rows_of_files
 from kit.core.errors import KitError, some
 from kit.core.paths import competition_folder, inside, mounted
 from kit.data.sources import Source, files_of, missing_files
@@ -107,7 +119,7 @@ def load_test(config: CompetitionConfig) -> TestSet:
     KitError
         Where test table and sample submission disagree.
     """
-    return _test_set(_folder(config), config)
+    return _test_set(_folder(config), config, [])
 
 
 def load_competition(config: CompetitionConfig) -> Competition:
@@ -118,14 +130,16 @@ def load_competition(config: CompetitionConfig) -> Competition:
     KitError
         One line that says what to mend.
     """
-    folder = _folder(config)
-    train, train_images = _train_side(folder, config)
-    label_format, targets = _labels_of(train, config, _where(folder, config))
+    folder, remarks = _folder(config), list[str]()
+    train, train_images = _train_side(folder, config, remarks)
+    label_format, targets = _labels_of(train, config, folder, remarks)
     _check_classes(label_format, targets, config)
     _need_files(train_images, config.train_images, "competition.train_images")
-    test = _test_set(folder, config)
+    test = _test_set(folder, config, remarks)
     _need_files(test.images, config.test_images, "competition.test_images")
     names = class_names(folder, config, label_format.classes)
+    submission = submission_format(config, test.sample, label_format, names)
+    remarks += remarks_on_sample(config, test.sample, submission, label_format, names)
     return Competition(
         folder=folder,
         label_format=label_format,
@@ -135,8 +149,9 @@ def load_competition(config: CompetitionConfig) -> Competition:
         train_images=train_images,
         test_ids=test.ids,
         test_images=test.images,
-        submission=submission_format(config, test.sample, label_format, names),
+        submission=submission,
         names=names,
+        remarks=tuple(remarks),
     )
 
 
@@ -151,8 +166,8 @@ def load_labels(config: CompetitionConfig) -> tuple[Labels, list[str], np.ndarra
     folder = _folder(config)
     if not (folder / config.train if config.train else folder / _first_folder(config)).exists():
         return None
-    train, _ = _train_side(folder, config)
-    label_format, targets = _labels_of(train, config, _where(folder, config))
+    train, _ = _train_side(folder, config, [])
+    label_format, targets = _labels_of(train, config, folder, [])
     return label_format, train[config.id_column].tolist(), targets
 
 
@@ -180,18 +195,37 @@ def class_names(folder: Path, config: CompetitionConfig, classes: tuple[str, ...
         path = inside(folder, stated.table, "competition.names.table")
         table = read_table(path, "competition.names.table", reader=config.tables)
         keys = {"competition.names.label": stated.label, "competition.names.name": stated.name}
+        table, _ = plainly_named(table, list(keys.values()), str(path))
         need_columns(table, keys, path)
         need_unique(table[stated.label], f"competition.names: {path}")
         stated = dict(zip(table[stated.label], table[stated.name], strict=True))
-    names = {name: stated.get(name, name) for name in classes}
+    given = _names_given(stated, classes)
+    names = {name: given.get(name, name) for name in classes}
     if config.submit_names:
-        if nameless := [name for name in classes if not stated.get(name)]:
+        if nameless := [name for name in classes if not given.get(name)]:
             raise KitError(
                 f"competition.names: no name for {some(nameless, 5)}, and submit_names wants one for each"
             )
         if len(set(names.values())) < len(names):
             raise KitError("competition.names: two classes have the same name, and submit_names wants them apart")
     return names
+
+
+def _names_given(stated: Mapping[str, str], classes: tuple[str, ...]) -> dict[str, str]:
+    """The name of each class that has one; KitError where one has several."""
+    spelling, given = spelling_of(classes), dict[str, str]()
+    key_of: dict[str, str] = {}
+    for key, name in stated.items():
+        if (place := spelling.place(key)) is None:
+            continue
+        label = classes[place]
+        if given.setdefault(label, name) != name:
+            raise KitError(
+                f"competition.names: {key_of[label]!r} and {key!r} are one label, class {label!r}, with two "
+                "names; leave one of them"
+            )
+        key_of.setdefault(label, key)
+    return given
 
 
 def _folder(config: CompetitionConfig) -> Path:
@@ -207,12 +241,12 @@ def _where(folder: Path, config: CompetitionConfig) -> str:
     return str(folder / config.train) if config.train else f"{folder}: {config.train_images}"
 
 
-def _train_side(folder: Path, config: CompetitionConfig) -> tuple[pd.DataFrame, list[Source]]:
-    """The train table, or what stands for it, and the images of its rows."""
+def _train_side(folder: Path, config: CompetitionConfig, remarks: list[str]) -> tuple[pd.DataFrame, list[Source]]:
+    """The train table, or what stands for it, and the images of its rows; `remarks` takes what is odd."""
     if config.train is None:
         return _rows_in_folders(folder, config)
     path = inside(folder, config.train, "competition.train")
-    train = _table(path, config, config.train_images, "competition.train")
+    train = _named(_table(path, config, config.train_images, "competition.train"), config, path, remarks)
     labels = config.label if isinstance(config.label, tuple) else (config.label,)
     need_columns(train, {"competition.id": config.id_column} | {"competition.label": labels[0]}, path)
     for label in labels[1:]:
@@ -261,27 +295,57 @@ def _table(path: Path, config: CompetitionConfig, images: Images, key: str) -> p
     return table
 
 
-def _labels_of(train: pd.DataFrame, config: CompetitionConfig, where: str) -> tuple[Labels, np.ndarray]:
-    """The label format, and the targets of the rows."""
+def _named(table: pd.DataFrame, config: CompetitionConfig, path: Path, remarks: list[str]) -> pd.DataFrame:
+    """The table with its columns called as the config calls them."""
+    labels = config.label if isinstance(config.label, tuple) else (config.label,)
+    wanted = [config.id_column, *fields_of(config.train_images), *fields_of(config.test_images)]
+    table, told = plainly_named(table, wanted, str(path), labels)
+    remarks += told
+    return table
+
+
+def _labels_of(
+    train: pd.DataFrame, config: CompetitionConfig, folder: Path, remarks: list[str]
+) -> tuple[Labels, np.ndarray]:
+    """The label format, and the targets of the rows; `remarks` takes what there is to tell."""
+    label_format, targets = _labels_in_table(train, config, _where(folder, config), remarks)
+    if config.classes_without_rows == "allowed" and not config.submit_names:
+        columns = list(_sample(folder, config).columns)
+        classes = [name for name in columns if name != id_column_of(columns, config.id)]
+        if len(classes) > 1:  # else it is no column of a class
+            return extended(label_format, targets, label_format.unknown(classes))
+    return label_format, targets
+
+
+def _labels_in_table(
+    train: pd.DataFrame, config: CompetitionConfig, where: str, remarks: list[str]
+) -> tuple[Labels, np.ndarray]:
     if isinstance(config.label, tuple):
         targets = encode_columns(train, config.label, f"competition.label: {where}")
         return MultiLabel(config.label, may_be_empty=not targets.any(axis=1).all()), targets
     cells = train[config.label]
-    if not config.separator and len(unlabelled := train.loc[cells.str.strip() == "", config.id_column]):
+    need_no_lists(cells, config)
+    if not config.separator and len(unlabelled := train.loc[cells.map(stripped) == "", config.id_column]):
         raise KitError(
             f"competition.train: {where}: no label in {len(unlabelled)} of {len(train)} rows "
             f"(id {some(unlabelled, 5)}); label them or remove the rows"
         )
     label_format = MultiLabel.of(cells, config.separator) if config.separator else SingleLabel.of(cells)
     if config.classes:
-        label_format = label_format.with_classes(config.classes)
+        label_format = label_format.with_classes(respelt(config.classes, label_counts(cells, label_format)))
+    remarks += remarks_on_labels(cells, config, label_format)
     return label_format, label_format.encode(cells.tolist(), "competition.label")
 
 
 def label_hints(config: CompetitionConfig, competition: Competition) -> list[str]:
     """Return lines about labels that look like several in a cell, or about a separator that is never used."""
     classes = set(competition.classes)
-    if config.separator and not competition.train[config.label].str.contains(config.separator, regex=False).any():
+    lists = isinstance(competition.label_format, MultiLabel) and competition.label_format.style
+    if (
+        config.separator
+        and not lists
+        and not competition.train[config.label].str.contains(config.separator, regex=False).any()
+    ):
         return [f"competition.separator: {config.separator!r} stands in no cell of column {config.label!r}"]
     if competition.label_format.multilabel:
         return []
@@ -334,9 +398,13 @@ def _check_classes(label_format: Labels, targets: np.ndarray, config: Competitio
     if len(label_format.classes) < 2:
         held = f": {label_format.classes[0]!r}" if label_format.classes else ""
         raise KitError(f"competition.label: column {config.label!r} holds one class only{held}")
-    if without := [name for name, count in zip(label_format.classes, counts, strict=True) if not count]:
+    without = [name for name, count in zip(label_format.classes, counts, strict=True) if not count]
+    if len(label_format.classes) - len(without) < 2:
+        raise KitError(f"{place}: less than two classes have a training row; nothing can be learned")
+    if without and config.classes_without_rows == "refused":
         raise KitError(
-            f"{place}: no training row has {some(map(repr, without), 10)}; leave out what cannot be learned"
+            f"{place}: no training row has {some(map(repr, without), 10)}; leave out what cannot be learned, or "
+            "set competition.classes_without_rows=allowed: then it is never predicted"
         )
     if not label_format.multilabel and len(label_format.classes) == len(targets):
         raise KitError(
@@ -346,7 +414,7 @@ def _check_classes(label_format: Labels, targets: np.ndarray, config: Competitio
         raise KitError("competition.label: a class cannot be called 'id'; prediction files use that column name")
 
 
-def _test_set(folder: Path, config: CompetitionConfig) -> TestSet:
+def _test_set(folder: Path, config: CompetitionConfig, remarks: list[str]) -> TestSet:
     """The test rows in the order of the sample submission."""
     sample = _sample(folder, config)
     sample_id = id_column_of(list(sample.columns), config.id)
@@ -356,7 +424,7 @@ def _test_set(folder: Path, config: CompetitionConfig) -> TestSet:
         table = pd.DataFrame({config.id_column: wanted}, dtype=str)
     else:
         path = inside(folder, config.test, "competition.test")
-        table = _table(path, config, config.test_images, "competition.test")
+        table = _named(_table(path, config, config.test_images, "competition.test"), config, path, remarks)
         need_columns(table, {"competition.id": config.id_column}, path)
         need_unique(table[config.id_column], f"competition.test: {path}")
         _need_same_ids(table[config.id_column].tolist(), wanted, path, config)

@@ -6,7 +6,7 @@ from collections.abc import Hashable, Iterable, Mapping, Sequence
 from decimal import Decimal, InvalidOperation
 from math import isfinite
 
-from kit.core.errors import KitError, some
+from kit.core.errors import some
 
 # Spaces of no width, which str.strip leaves: zero-width space and joiners, marks of direction, byte order mark.
 _NO_WIDTH = "\u200b\u200c\u200d\u200e\u200f\u2060\ufeff"
@@ -41,6 +41,16 @@ def truth(text: str) -> Decimal | None:
     """Return 1 for True and 0 for False in any case, and for the numbers 1 and 0; else None."""
     value = _TRUTH.get(plain(text).lower(), number(text))
     return value if value in (0, 1) else None
+
+
+def truth_words(texts: Iterable[str]) -> tuple[str, str]:
+    """Return the words for 0 and 1: False and True in the case of the first such word of texts, else 0 and 1."""
+    for text in texts:
+        word = plain(text)
+        if word.lower() in _TRUTH:
+            like = str.lower if word.islower() else str.upper if word.isupper() else str.capitalize
+            return like("false"), like("true")
+    return "0", "1"
 
 
 class Spelling:
@@ -107,11 +117,13 @@ class Spelling:
         return (False, key, text) if isinstance(key, Decimal) else (True, Decimal(0), text)
 
 
-def need_apart(labels: Sequence[str], what: str) -> None:
-    """Fail where two of the labels that were stated one by one are one; `what` says where they stand."""
+def need_apart(labels: Sequence[str]) -> None:
+    """Raise ValueError where two of the labels that were stated one by one are one."""
     for group in Spelling(labels, apart=True).groups():
         if len(group) > 1:
-            raise KitError(f"{what}: {some(map(repr, group), 5)} are one label; leave one of them")
+            raise ValueError(
+                f"{some(map(repr, group), 5)} are one label but for spaces around it; leave one of them"
+            )
 
 
 def classes_of(counts: Mapping[str, int]) -> tuple[str, ...]:

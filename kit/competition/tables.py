@@ -13,6 +13,7 @@ import numpy as np
 import pandas as pd
 
 from kit.competition.config import TablesConfig
+from kit.competition.spelling import shown
 from kit.core.errors import KitError, some
 from kit.core.files import first_overlong_line
 
@@ -152,7 +153,9 @@ def need_columns(table: pd.DataFrame, columns: dict[str, str], path: Path) -> No
     for key, column in columns.items():
         if column not in table.columns:
             there = list(table.columns)
-            raise KitError(f"{key}: {path} has no column {column!r}; it has {some(there)}{delimiter_hint(there)}")
+            raise KitError(
+                f"{key}: {path} has no column {column!r}; it has {some(shown(there))}{delimiter_hint(there)}"
+            )
 
 
 def delimiter_hint(columns: Sequence[str]) -> str:

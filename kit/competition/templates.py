@@ -11,6 +11,7 @@ from typing import Any, cast
 import pandas as pd
 
 from kit.competition.config import Images, PixelsConfig
+from kit.competition.spelling import plain, shown
 from kit.competition.tables import column_names
 from kit.core.errors import KitError, some
 from kit.core.paths import inside
@@ -44,6 +45,18 @@ def image_sources(folder: Path, table: pd.DataFrame, images: Images, key: str, f
     return [Channels(files) for files in zip(*channels, strict=True)]
 
 
+def fields_of(images: Images) -> list[str]:
+    """Return the columns that templates name; of what is no template none, nor of one that is none."""
+    if isinstance(images, tuple):
+        return [name for template in images for name in fields_of(template)]
+    try:
+        return (
+            [name for _, name, _, _ in string.Formatter().parse(images) if name] if isinstance(images, str) else []
+        )
+    except ValueError:
+        return []
+
+
 def image_paths(folder: Path, table: pd.DataFrame, template: str, key: str) -> list[Path]:
     """Return the path of each row's image file, inside the folder."""
     _check_template(template, table, key)
@@ -59,7 +72,7 @@ def pixel_columns(file: Path, images: Images, key: str) -> list[str]:
     """Return the columns that hold pixels, in the table's order; none where images are files."""
     if not isinstance(images, PixelsConfig):
         return []
-    return [name for name in column_names(file, key) if fnmatch.fnmatchcase(name, images.columns)]
+    return [name for name in column_names(file, key) if fnmatch.fnmatchcase(plain(name), images.columns)]
 
 
 def pixel_table(file: Path, images: PixelsConfig, key: str) -> PixelTable:
@@ -156,7 +169,7 @@ def _check_template(template: str, table: pd.DataFrame, key: str) -> None:
     if unknown:
         raise KitError(
             f"{key}: {template!r} asks for the column {some(map(repr, unknown))}; the table has "
-            f"{some(table.columns)}"
+            f"{some(shown(table.columns))}"
         )
     if not fields:
         raise KitError(f"{key}: {template!r} names no column, so every row would have one image; try train/{{id}}")
