@@ -292,7 +292,7 @@ def rare_classes(plan: FoldPlan, k: int, classes: tuple[str, ...], targets: np.n
     """Return a line for each class that some fold holds none of, at most ten: its score rests on very little."""
     held = np.stack([_rows_of(targets[plan.validation_rows(fold)], len(classes)) for fold in range(k)])
     without, counts = (held == 0).sum(axis=0), _rows_of(targets, len(classes))
-    rare = np.flatnonzero(without)
+    rare = np.flatnonzero(without * counts)  # one without any row is never predicted, and of no fold
     lines = [
         f"class {classes[index]!r} has {counts[index]} {'row' if counts[index] == 1 else 'rows'}; "
         f"{without[index]} of {k} folds hold none of it"

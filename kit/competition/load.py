@@ -133,7 +133,7 @@ def load_competition(config: CompetitionConfig) -> Competition:
     folder, remarks = _folder(config), list[str]()
     train, train_images = _train_side(folder, config, remarks)
     label_format, targets = _labels_of(train, config, folder, remarks)
-    _check_classes(label_format, targets, config)
+    remarks += _check_classes(label_format, targets, config)
     _need_files(train_images, config.train_images, "competition.train_images")
     test = _test_set(folder, config, remarks)
     _need_files(test.images, config.test_images, "competition.test_images")
@@ -388,7 +388,8 @@ def encode_labels(table: pd.DataFrame, config: CompetitionConfig, label_format: 
     return label_format.encode(table[config.label].tolist(), what)
 
 
-def _check_classes(label_format: Labels, targets: np.ndarray, config: CompetitionConfig) -> None:
+def _check_classes(label_format: Labels, targets: np.ndarray, config: CompetitionConfig) -> list[str]:
+    """Refuse classes that cannot be learned; return lines about those that are never predicted."""
     place = "competition.classes" if config.classes else "competition.label"
     counts = (
         targets.sum(axis=0)
@@ -399,19 +400,20 @@ def _check_classes(label_format: Labels, targets: np.ndarray, config: Competitio
         held = f": {label_format.classes[0]!r}" if label_format.classes else ""
         raise KitError(f"competition.label: column {config.label!r} holds one class only{held}")
     without = [name for name, count in zip(label_format.classes, counts, strict=True) if not count]
-    if len(label_format.classes) - len(without) < 2:
-        raise KitError(f"{place}: less than two classes have a training row; nothing can be learned")
     if without and config.classes_without_rows == "refused":
         raise KitError(
             f"{place}: no training row has {some(map(repr, without), 10)}; leave out what cannot be learned, or "
             "set competition.classes_without_rows=allowed: then it is never predicted"
         )
-    if not label_format.multilabel and len(label_format.classes) == len(targets):
+    if len(label_format.classes) - len(without) < 2:
+        raise KitError(f"{place}: less than two classes have a training row; nothing can be learned")
+    if not label_format.multilabel and len(label_format.classes) - len(without) == len(targets):
         raise KitError(
             f"competition.label: every row of column {config.label!r} has a class of its own; is it the label?"
         )
     if "id" in label_format.classes:
         raise KitError("competition.label: a class cannot be called 'id'; prediction files use that column name")
+    return [f"{place}: no training row has {some(map(repr, without), 10)}: never predicted"] if without else []
 
 
 def _test_set(folder: Path, config: CompetitionConfig, remarks: list[str]) -> TestSet:
