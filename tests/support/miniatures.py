@@ -42,11 +42,11 @@ def write_plant_pathology(folder: Path, rows: int = 24, test_rows: int = 6) -> T
     labels = [LEAVES[row % len(LEAVES)] for row in range(rows + test_rows)]
     for row, (name, label) in enumerate(zip(names, labels, strict=True)):
         place = _made(folder / ("train_images" if row < rows else "test_images"))
-        colour = _colour([DISEASES.index(each) for each in label.split()], len(DISEASES))
+        colour = spread_colour([DISEASES.index(each) for each in label.split()], len(DISEASES))
         exif = Image.Exif()
         exif[0x0112] = 6 if row % 3 == 0 else 1
         size = (36, 24) if row % 2 else (24, 36)
-        Image.fromarray(_noisy(colour, size, row)).save(place / name, quality=90, exif=exif)
+        Image.fromarray(noisy(colour, size, row)).save(place / name, quality=90, exif=exif)
     _table(folder / "train.csv", image=names[:rows], labels=labels[:rows])
     _table(folder / "sample_submission.csv", image=names[rows:], labels=["healthy"] * test_rows)
     return dict(zip(names[rows:], labels[rows:], strict=True))
@@ -58,7 +58,7 @@ def write_plant_seedlings(folder: Path, rows: int = 36, test_rows: int = 6) -> T
     labels = [SPECIES[row % len(SPECIES)] for row in range(rows + test_rows)]
     for row, (name, label) in enumerate(zip(names, labels, strict=True)):
         place = _made(folder / "train" / label if row < rows else folder / "test")
-        pixels = _noisy(_colour([SPECIES.index(label)], len(SPECIES)), (20 + row % 7, 20 + row % 5), row)
+        pixels = noisy(spread_colour([SPECIES.index(label)], len(SPECIES)), (20 + row % 7, 20 + row % 5), row)
         image = Image.fromarray(pixels)
         image = image.convert({0: "RGBA", 1: "P"}.get(row % 9, "RGB"))
         image.save(place / name)
@@ -78,7 +78,7 @@ def write_imet(folder: Path, rows: int = 24, test_rows: int = 6) -> Truth:
         place = _made(folder / ("train" if row < rows else "test"))
         marks = [list(ATTRIBUTES).index(int(each)) for each in label.split()]
         size = (20, 44) if row % 2 else (40, 20)
-        Image.fromarray(_noisy(_colour(marks, len(ATTRIBUTES)), size, row)).save(place / f"{name}.png")
+        Image.fromarray(noisy(spread_colour(marks, len(ATTRIBUTES)), size, row)).save(place / f"{name}.png")
     _table(folder / "train.csv", id=names[:rows], attribute_ids=labels[:rows])
     known = ATTRIBUTES | {3: "country::never seen"}
     _table(folder / "labels.csv", attribute_id=sorted(known), attribute_name=[known[key] for key in sorted(known)])
@@ -94,7 +94,7 @@ def write_human_protein_atlas(folder: Path, rows: int = 56, test_rows: int = 6) 
         place = _made(folder / ("train" if row < rows else "test"))
         for channel, colour in enumerate(FILTERS):
             level = 40 + 50 * ((int(label.split()[0]) >> channel) & 1) + 30 * channel
-            Image.fromarray(_noisy((level,), (32, 32), row * 4 + channel)).save(place / f"{name}_{colour}.png")
+            Image.fromarray(noisy((level,), (32, 32), row * 4 + channel)).save(place / f"{name}_{colour}.png")
     _table(folder / "train.csv", Id=names[:rows], Target=labels[:rows])
     _table(folder / "sample_submission.csv", Id=names[rows:], Predicted=["0"] * test_rows)
     return dict(zip(names[rows:], labels[rows:], strict=True))
@@ -171,7 +171,7 @@ def _uuid(number: int) -> str:
     return f"{text[:8]}-{text[8:12]}-{text[12:16]}-{text[16:20]}-{text[20:]}"
 
 
-def _colour(marks: Sequence[int], of: int) -> tuple[int, int, int]:
+def spread_colour(marks: Sequence[int], of: int) -> tuple[int, int, int]:
     """The mean colour of the marks, spread over the wheel."""
     angles = [2 * np.pi * mark / of for mark in marks]
     return tuple(
@@ -179,7 +179,7 @@ def _colour(marks: Sequence[int], of: int) -> tuple[int, int, int]:
     )
 
 
-def _noisy(colour: Sequence[int], size: tuple[int, int], seed: int) -> np.ndarray:
+def noisy(colour: Sequence[int], size: tuple[int, int], seed: int) -> np.ndarray:
     """uint8 [height, width, channels], without the last axis where there is one channel."""
     noise = np.random.default_rng(seed).integers(-20, 21, (*size, len(colour)))
     return np.clip(np.array(colour) + noise, 0, 255).astype(np.uint8).squeeze()
