@@ -27,7 +27,7 @@ def remarks_on_labels(cells: pd.Series, config: CompetitionConfig, labels: Label
         What was made of the cells.
     """
     counts = label_counts(cells, labels)
-    lines = remarks_on_spelling(counts, labels.classes, "competition.label")
+    lines = remarks_on_spelling(counts, labels.classes, "competition.label", stated=bool(config.classes))
     if isinstance(labels, MultiLabel) and labels.style:
         example = next(cell for cell in cells if stripped(cell))
         lines.append(f"competition.label: cells are lists, like {example}; their items are the labels")

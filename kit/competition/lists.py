@@ -9,7 +9,7 @@ from kit.competition.spelling import stripped
 
 _CLOSING = {"[": "]", "(": ")", "{": "}"}
 _QUOTED = re.compile(r"""'(?:[^'\\]|\\.)*'|"(?:[^"\\]|\\.)*\"""", re.DOTALL)
-_ESCAPED = re.compile(r"\\(u[0-9a-fA-F]{4}|x[0-9a-fA-F]{2}|.)", re.DOTALL)
+_ESCAPED = re.compile(r"\\(u[0-9a-fA-F]{4}|U000[0-9a-fA-F]{5}|x[0-9a-fA-F]{2}|.)", re.DOTALL)
 _WORDS = {"n": "\n", "t": "\t", "r": "\r"}
 
 
@@ -73,7 +73,7 @@ def _quoted_items(inner: str) -> list[str] | None:
         if not free:
             return None
         if found := _QUOTED.match(inner, at):
-            items.append(_ESCAPED.sub(_unescaped, found[0][1:-1]))
+            items.append(_unescaped(found[0][1:-1]))
         elif found := re.compile(r"[^\s,'\"\[\](){}:]+").match(inner, at):
             items.append(found[0])
         else:
@@ -82,8 +82,13 @@ def _quoted_items(inner: str) -> list[str] | None:
     return items
 
 
-def _unescaped(found: re.Match[str]) -> str:
-    code = found[1]
+def _unescaped(text: str) -> str:
+    text = _ESCAPED.sub(lambda found: _character(found[1]), text)
+    # JSON writes a character beyond 16 bits as two.
+    return text.encode("utf-16", "surrogatepass").decode("utf-16", "replace")
+
+
+def _character(code: str) -> str:
     return chr(int(code[1:], 16)) if len(code) > 1 else _WORDS.get(code, code)
 
 

@@ -158,7 +158,7 @@ def respelt(classes: Sequence[str], counts: Mapping[str, int]) -> tuple[str, ...
     return tuple(found.get(place, label) for place, label in enumerate(classes))
 
 
-def remarks_on_spelling(counts: Mapping[str, int], classes: Sequence[str], what: str) -> list[str]:
+def remarks_on_spelling(counts: Mapping[str, int], classes: Sequence[str], what: str, stated: bool) -> list[str]:
     """Return lines about labels with several spellings, and about labels that differ in case alone.
 
     Parameters
@@ -169,30 +169,30 @@ def remarks_on_spelling(counts: Mapping[str, int], classes: Sequence[str], what:
         What the labels are taken for.
     what : str
         Where they stand, for the beginning of a line.
+    stated : bool
+        Whether the classes were listed, so that what is one is decided.
     """
     spelling = Spelling(classes, apart=True)
     groups = spelling.groups(counts)
     lines = []
     if several := [group for group in groups if len(group) > 1]:
-        told = [
-            f"{_counted(group, counts, ' = ')} as {classes[spelling.place(group[0]) or 0]!r}" for group in several
-        ]
+        told = [f"{_counted(group, counts)} are {classes[spelling.place(group[0]) or 0]!r}" for group in several]
         hint = ""
-        if spelling.numeric and any(len(set(map(plain, group))) > 1 for group in several):
-            hint = "; to keep numbers that are equal apart, list them in competition.classes"
+        if spelling.numeric and not stated and any(len(set(map(plain, group))) > 1 for group in several):
+            hint = "; list the classes in competition.classes if equal numbers are different labels"
         count = "a label is" if len(several) == 1 else f"{len(several)} labels are"
-        lines.append(f"{what}: {count} spelt in several ways and taken for one each: {some(told, 5)}{hint}")
+        lines.append(f"{what}: {count} spelt in several ways: {some(told, 5)}{hint}")
     by_case: dict[str, list[str]] = {}
     for label in classes:
         by_case.setdefault(plain(label).casefold(), []).append(label)
     if alike := [group for group in by_case.values() if len(group) > 1]:
-        told = [_counted(group, counts, " and ") for group in alike]
+        told = [_counted(group, counts) for group in alike]
         lines.append(f"{what}: classes differ in case alone: {some(told, 5)}; if they are one, spell them alike")
     return lines
 
 
-def _counted(texts: Iterable[str], counts: Mapping[str, int], between: str) -> str:
-    return between.join(f"{text!r} ({counts.get(text, 0)} times)" for text in texts)
+def _counted(texts: Iterable[str], counts: Mapping[str, int]) -> str:
+    return " and ".join(f"{text!r} (in {counts.get(text, 0)})" for text in texts)
 
 
 def leading_zero(text: str) -> bool:

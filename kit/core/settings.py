@@ -122,7 +122,7 @@ def settled(content: Any, *kinds: Any) -> Any:
             raise KitError(f"the key {name!r} stands there twice")
         fields = [section.model_fields[name] for section in sections if name in section.model_fields]
         inner = [kind for field in fields for kind in _kinds(field.annotation, field.metadata)]
-        made[name] = settled(value, *inner, *[kind for _, kind in mappings])
+        made[name] = settled(value, *(inner if fields else [kind for _, kind in mappings]))
     return made
 
 
