@@ -145,7 +145,7 @@ class SubmissionFormat:
         counts, spelling = label_counts(submission[column], self.labels), spelling_of(self.labels.classes)
         place_of = {text: spelling.place(text) for text in counts}
         odd = [
-            f"{text!r} for {self.labels.classes[place]!r} ({counts[text]} times)"
+            f"{text!r} for {self.labels.classes[place]!r} (in {counts[text]})"
             for text, place in place_of.items()
             if place is not None and text != self.labels.classes[place]
         ]
