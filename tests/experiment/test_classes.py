@@ -68,7 +68,7 @@ def test_without_rows_and_with_more_labels_than_can_be(folder, tmp_path):
     experiment = config(
         folder,
         competition={"classes": ["01", "04", "02", "03"], "classes_without_rows": "allowed", "separator": " "},
-        scoring={"at_least": 4},
+        scoring={"at_least": 4, "rule": "auto"},
     )
     assert refusal_of(lambda: run(experiment, output=tmp_path / "out")) == (
         "scoring.at_least: only 3 classes have a training row; lower it"
