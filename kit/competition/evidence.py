@@ -128,8 +128,8 @@ def _no_class(
 ) -> str:
     """The line about what is no class."""
     classes = some(shown(form.labels.classes), 5)
-    if len(unknown) == 1 and (cells == unknown[0]).all():
-        what = f"{unknown[0]!r}, in every row of column {column!r}, is no class; it may only keep the place"
+    if cells.nunique() == 1 and set(form.labels.split(cells.iloc[0])) == set(unknown):
+        what = f"{cells.iloc[0]!r}, in every row of column {column!r}, is no class; it may only keep the place"
     else:
         odd = set(unknown)
         rows = sum(not odd.isdisjoint(form.labels.split(cell)) for cell in cells)
