@@ -7,7 +7,7 @@ from pathlib import Path
 import pytest
 import yaml
 from support.colours import experiment_content
-from support.commands import kit_here
+from support.commands import config_file, kit_here
 
 from kit.core.errors import KitError
 
@@ -79,7 +79,7 @@ def test_grade_says_what_is_ignored_and_spelt_otherwise(tmp_path, monkeypatch, c
     }.items():
         head = "id,label,Usage" if name == "solution" else "id, label" if name == "train" else "id,label"
         (folder / f"{name}.csv").write_text("\n".join([head, *lines]) + "\n")
-    config = config_file(folder, tmp_path / "c.yaml", competition={"train": "train.csv"})
+    config = config_file(folder, tmp_path / "c.yaml")
     words = ("grade", str(folder / "mine.csv"), str(folder / "solution.csv"), "--config", str(config))
     code, output, errors = kit_here(monkeypatch, capsys, *words)
     assert (code, errors) == (0, "")
