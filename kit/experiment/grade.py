@@ -44,8 +44,8 @@ class Grade(ShownAsTables):
 
     def tables(self) -> dict[str, pd.DataFrame]:
         """Return the value in a row."""
-        row = {"metric": self.metric, "value": self.value, "rows": self.rows, "ignored": self.ignored}
-        return {"": pd.DataFrame([row])}
+        row = {"metric": self.metric, "value": self.value, "rows": self.rows}
+        return {"": pd.DataFrame([row | ({"ignored": self.ignored} if self.ignored else {})])}
 
     def remarks(self) -> list[str]:
         """Return what is to be borne in mind."""
