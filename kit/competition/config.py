@@ -9,8 +9,9 @@ from typing import Annotated, Any, ClassVar, Literal, Self
 from pydantic import AfterValidator, BeforeValidator, Discriminator, Field, Tag, field_validator, model_validator
 
 from kit.competition.moments import check_time_format
+from kit.competition.spelling import need_apart
 from kit.core.named import OwnOptions
-from kit.core.settings import ConfigSection
+from kit.core.settings import ConfigSection, Text
 from kit.scoring.pooling import Pool
 
 
@@ -21,14 +22,6 @@ def _a_slug(text: str) -> str:
 
 
 Slug = Annotated[str, AfterValidator(_a_slug)]
-
-
-def _as_text(value: Any) -> Any:
-    """Turn a number into text: in YAML the class 3 and the column 0 are numbers, in a table they are text."""
-    return str(value) if isinstance(value, int | float) and not isinstance(value, bool) else value
-
-
-Text = Annotated[str, BeforeValidator(_as_text)]
 
 
 def _a_pattern(text: str) -> str:
@@ -219,6 +212,9 @@ class CompetitionConfig(ConfigSection):
         stands in submissions alone (there a space, left out).
     classes
         All labels in their order; left out: those of the train table, in order.
+    classes_without_rows
+        refused, or allowed: a class of `classes`, of `label` or of the sample's columns that no training row has.
+        It keeps its column of probabilities, which is 0, and is never predicted.
     names
         Another name of each class, {label: name} or {table:, label:, name:}: shown, and handed in where
         submit_names says so.
@@ -248,7 +244,7 @@ class CompetitionConfig(ConfigSection):
             *("names", "submission", "submit_names", "ordered", "predict_by"),
         }
     )
-    later: ClassVar[frozenset[str]] = frozenset({"tables", "join", "long_form"})
+    later: ClassVar[frozenset[str]] = frozenset({"tables", "join", "long_form", "classes_without_rows"})
 
     slug: Slug | None = None
     path: str = ""
@@ -263,6 +259,7 @@ class CompetitionConfig(ConfigSection):
     label: Text | Annotated[tuple[Text, ...], Field(min_length=2)] = "label"
     separator: Annotated[str, Field(min_length=1)] | None = None
     classes: Annotated[tuple[Text, ...], Field(min_length=2)] | None = None
+    classes_without_rows: Literal["refused", "allowed"] = "refused"
     names: Names | None = None
     train_images: Images = "train/{id}"
     test_images: Images = "test/{id}"
@@ -276,6 +273,8 @@ class CompetitionConfig(ConfigSection):
     def _once_each(cls, values: str | tuple[str, ...] | None) -> str | tuple[str, ...] | None:
         if isinstance(values, tuple) and (twice := [value for value in values if values.count(value) > 1]):
             raise ValueError(f"{twice[0]} stands there twice")
+        if isinstance(values, tuple):
+            need_apart(values)
         return values
 
     @model_validator(mode="before")

@@ -13,7 +13,9 @@ import pandas as pd
 
 from kit.competition.config import FoldsConfig
 from kit.competition.duplicates import components
+from kit.competition.headers import column_named
 from kit.competition.moments import moments
+from kit.competition.spelling import shown
 from kit.competition.tables import left_out_hint
 from kit.core.errors import KitError, some
 from kit.core.files import write_text
@@ -347,7 +349,7 @@ def rare_classes(plan: FoldPlan, k: int, classes: tuple[str, ...], targets: np.n
     """Return a line for each class that some fold holds none of, at most ten: its score rests on very little."""
     held = np.stack([_rows_of(targets[plan.validation_rows(fold)], len(classes)) for fold in range(k)])
     without, counts = (held == 0).sum(axis=0), _rows_of(targets, len(classes))
-    rare = np.flatnonzero(without)
+    rare = np.flatnonzero(without * counts)  # one without any row is never predicted, and of no fold
     lines = [
         f"class {classes[index]!r} has {counts[index]} {'row' if counts[index] == 1 else 'rows'}; "
         f"{without[index]} of {k} folds hold none of it"
@@ -482,10 +484,11 @@ def _by_time(cells: pd.Series, config: FoldsConfig) -> np.ndarray:
 
 def _column(table: pd.DataFrame | None, column: str, key: str) -> pd.Series:
     """A column of the train table in which every cell says something."""
-    if table is None or column not in table.columns:
-        has = "" if table is None else f"; it has {some(table.columns)}{left_out_hint(table, column)}"
+    named = None if table is None else column_named(table.columns, column)
+    if table is None or named is None:
+        has = "" if table is None else f"; it has {some(shown(table.columns))}{left_out_hint(table, column)}"
         raise KitError(f"{key}: the train table has no column {column!r}{has}")
-    cells = table[column].reset_index(drop=True)
+    cells = table[named].reset_index(drop=True)
     if (empty := np.flatnonzero(cells == "")).size:
         raise KitError(
             f"{key}: column {column!r} is empty in {len(empty)} rows (row {some(empty + 1, 5)}); fill them in"

@@ -1,6 +1,7 @@
 """Reading a competition, checked whole before anything starts."""
 
 import unicodedata
+from collections.abc import Mapping
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import NamedTuple
@@ -10,9 +11,20 @@ import pandas as pd
 
 from kit.competition.assemble import Rows, one_row_an_id, read_rows, with_joins
 from kit.competition.config import CompetitionConfig, Images, NamesConfig
+from kit.competition.evidence import need_no_lists, remarks_on_labels, remarks_on_sample
+from kit.competition.headers import plainly_named
 from kit.competition.image_files import first_folder, spelling_hint, unused_files, with_names_on_disk
-from kit.competition.labels import Labels, MultiLabel, SingleLabel, encode_columns
+from kit.competition.labels import (
+    Labels,
+    MultiLabel,
+    SingleLabel,
+    encode_columns,
+    extended,
+    label_counts,
+    spelling_of,
+)
 from kit.competition.observations import KEY, Observations, need_one_label, observations_of
+from kit.competition.spelling import respelt, stripped
 from kit.competition.submission import (
     SubmissionFormat,
     id_column_of,
@@ -132,7 +144,7 @@ def load_test(config: CompetitionConfig) -> TestSet:
     KitError
         Where test table and sample submission disagree.
     """
-    return _test_set(_folder(config), config)
+    return _test_set(_folder(config), config, [])
 
 
 def load_competition(config: CompetitionConfig) -> Competition:
@@ -143,15 +155,18 @@ def load_competition(config: CompetitionConfig) -> Competition:
     KitError
         One line that says what to mend.
     """
-    folder = _folder(config)
-    train, train_images = _train_side(folder, config)
-    label_format, targets = _labels_of(train, config, _where(folder, config))
-    _check_classes(label_format, targets, config)
+    folder, remarks = _folder(config), list[str]()
+    train, train_images = _train_side(folder, config, remarks)
+    label_format, targets = _labels_of(train, config, folder, remarks)
+    remarks += _check_classes(label_format, targets, config)
     observations = _observations_of(train, config, label_format, targets, _where(folder, config))
     _need_files(folder, train_images, config.train_images, "competition.train_images")
-    test = _test_set(folder, config)
+    test = _test_set(folder, config, remarks)
     _need_files(folder, test.images, config.test_images, "competition.test_images")
+    remarks += unused_files(folder, config, train_images, test.images)
     names = class_names(folder, config, label_format.classes)
+    submission = submission_format(config, test.sample, label_format, names)
+    remarks += remarks_on_sample(config, test.sample, submission, label_format, names)
     return Competition(
         folder=folder,
         label_format=label_format,
@@ -161,9 +176,9 @@ def load_competition(config: CompetitionConfig) -> Competition:
         train_images=train_images,
         test_ids=test.ids,
         test_images=test.images,
-        submission=submission_format(config, test.sample, label_format, names),
+        submission=submission,
         names=names,
-        remarks=unused_files(folder, config, train_images, test.images),
+        remarks=tuple(remarks),
         observations=observations,
         test_observations=test.observations,
     )
@@ -174,10 +189,9 @@ def load_labels(config: CompetitionConfig) -> TrainLabels | None:
     folder = _folder(config)
     if not all((folder / name).exists() for name in config.files("train") or [first_folder(config.train_images)]):
         return None
-    train, _ = _train_side(folder, config)
-    where = _where(folder, config)
-    label_format, targets = _labels_of(train, config, where)
-    observations = _observations_of(train, config, label_format, targets, where)
+    train, _ = _train_side(folder, config, [])
+    label_format, targets = _labels_of(train, config, folder, [])
+    observations = _observations_of(train, config, label_format, targets, _where(folder, config))
     return TrainLabels(label_format, train[config.id_column].tolist(), targets, observations)
 
 
@@ -205,18 +219,37 @@ def class_names(folder: Path, config: CompetitionConfig, classes: tuple[str, ...
         path = inside(folder, stated.table, "competition.names.table")
         table = read_table(path, "competition.names.table", reader=config.tables)
         keys = {"competition.names.label": stated.label, "competition.names.name": stated.name}
+        table, _ = plainly_named(table, list(keys.values()), str(path))
         need_columns(table, keys, path)
         need_unique(table[stated.label], f"competition.names: {path}")
         stated = dict(zip(table[stated.label], table[stated.name], strict=True))
-    names = {name: stated.get(name, name) for name in classes}
+    given = _names_given(stated, classes)
+    names = {name: given.get(name, name) for name in classes}
     if config.submit_names:
-        if nameless := [name for name in classes if not stated.get(name)]:
+        if nameless := [name for name in classes if not given.get(name)]:
             raise KitError(
                 f"competition.names: no name for {some(nameless, 5)}, and submit_names wants one for each"
             )
         if len(set(names.values())) < len(names):
             raise KitError("competition.names: two classes have the same name, and submit_names wants them apart")
     return names
+
+
+def _names_given(stated: Mapping[str, str], classes: tuple[str, ...]) -> dict[str, str]:
+    """The name of each class that has one; KitError where one has several."""
+    spelling, given = spelling_of(classes), dict[str, str]()
+    key_of: dict[str, str] = {}
+    for key, name in stated.items():
+        if (place := spelling.place(key)) is None:
+            continue
+        label = classes[place]
+        if given.setdefault(label, name) != name:
+            raise KitError(
+                f"competition.names: {key_of[label]!r} and {key!r} are one label, class {label!r}, with two "
+                "names; leave one of them"
+            )
+        key_of.setdefault(label, key)
+    return given
 
 
 def _folder(config: CompetitionConfig) -> Path:
@@ -233,11 +266,11 @@ def _where(folder: Path, config: CompetitionConfig) -> str:
     return some(paths, 3) if paths else f"{folder}: {config.train_images}"
 
 
-def _train_side(folder: Path, config: CompetitionConfig) -> tuple[pd.DataFrame, list[Source]]:
-    """The train table, or what stands for it, and the images of its rows."""
+def _train_side(folder: Path, config: CompetitionConfig, remarks: list[str]) -> tuple[pd.DataFrame, list[Source]]:
+    """The train table, or what stands for it, and the images of its rows; `remarks` takes what is odd."""
     if config.train is None:
-        return _rows_in_folders(folder, config)
-    rows = read_rows(folder, config, "train")
+        return _rows_in_folders(folder, config, remarks)
+    rows = read_rows(folder, config, "train", remarks)
     labels = config.label if isinstance(config.label, tuple) else (config.label,)
     need_columns(rows.table, {"competition.id": config.id_column} | {"competition.label": labels[0]}, rows.where)
     for label in labels[1:]:
@@ -266,7 +299,9 @@ def _long_form_hint(rows: Rows, config: CompetitionConfig) -> str:
     return "; if each row is one label of several, set competition.long_form=true" if told else ""
 
 
-def _rows_in_folders(folder: Path, config: CompetitionConfig) -> tuple[pd.DataFrame, list[Source]]:
+def _rows_in_folders(
+    folder: Path, config: CompetitionConfig, remarks: list[str]
+) -> tuple[pd.DataFrame, list[Source]]:
     """A row for each image file, its id and label from the path.
 
     Where two files in two folders have the same id, the ids are label/id.
@@ -285,24 +320,40 @@ def _rows_in_folders(folder: Path, config: CompetitionConfig) -> tuple[pd.DataFr
     if train[config.id_column].duplicated().any():
         train[config.id_column] = train[config.label] + "/" + train[config.id_column]
     need_unique(train[config.id_column], key)
-    return with_joins(folder, train, config, "train"), list(paths)
+    return with_joins(folder, train, config, "train", remarks), list(paths)
 
 
-def _labels_of(train: pd.DataFrame, config: CompetitionConfig, where: str) -> tuple[Labels, np.ndarray]:
-    """The label format, and the targets of the rows."""
+def _labels_of(
+    train: pd.DataFrame, config: CompetitionConfig, folder: Path, remarks: list[str]
+) -> tuple[Labels, np.ndarray]:
+    """The label format, and the targets of the rows; `remarks` takes what there is to tell."""
+    label_format, targets = _labels_in_table(train, config, _where(folder, config), remarks)
+    if config.classes_without_rows == "allowed" and not config.submit_names:
+        columns = list(_sample(folder, config).columns)
+        classes = [name for name in columns if name != id_column_of(columns, config.submitted_id)]
+        if len(classes) > 1:  # else it is no column of a class
+            return extended(label_format, targets, label_format.unknown(classes))
+    return label_format, targets
+
+
+def _labels_in_table(
+    train: pd.DataFrame, config: CompetitionConfig, where: str, remarks: list[str]
+) -> tuple[Labels, np.ndarray]:
     if isinstance(config.label, tuple):
         targets = encode_columns(train, config.label, f"competition.label: {where}")
         return MultiLabel(config.label, may_be_empty=not targets.any(axis=1).all()), targets
     cells = train[config.label]
+    need_no_lists(cells, config)
     separator = config.cell_separator
-    if not separator and len(unlabelled := train.loc[cells.str.strip() == "", config.id_column]):
+    if not separator and len(unlabelled := train.loc[cells.map(stripped) == "", config.id_column]):
         raise KitError(
             f"competition.train: {where}: no label in {len(unlabelled)} of {len(train)} rows "
             f"(id {some(unlabelled, 5)}); label them or remove the rows"
         )
     label_format = MultiLabel.of(cells, separator) if separator else SingleLabel.of(cells)
     if config.classes:
-        label_format = label_format.with_classes(config.classes)
+        label_format = label_format.with_classes(respelt(config.classes, label_counts(cells, label_format)))
+    remarks += remarks_on_labels(cells, config, label_format)
     targets = label_format.encode(cells.tolist(), "competition.label")
     if isinstance(label_format, MultiLabel):
         label_format = replace(label_format, separator=config.separator or " ")
@@ -323,9 +374,14 @@ def _observations_of(
 def label_hints(config: CompetitionConfig, competition: Competition) -> list[str]:
     """Return lines about labels that look like several in a cell, or about a separator that is never used."""
     classes = set(competition.classes)
+    lists = isinstance(competition.label_format, MultiLabel) and competition.label_format.style
     if config.long_form:
         return []
-    if config.separator and not competition.train[config.label].str.contains(config.separator, regex=False).any():
+    if (
+        config.separator
+        and not lists
+        and not competition.train[config.label].str.contains(config.separator, regex=False).any()
+    ):
         return [f"competition.separator: {config.separator!r} stands in no cell of column {config.label!r}"]
     if competition.label_format.multilabel:
         return []
@@ -370,7 +426,8 @@ def encode_labels(table: pd.DataFrame, config: CompetitionConfig, label_format: 
     return label_format.encode(table[config.label].tolist(), what)
 
 
-def _check_classes(label_format: Labels, targets: np.ndarray, config: CompetitionConfig) -> None:
+def _check_classes(label_format: Labels, targets: np.ndarray, config: CompetitionConfig) -> list[str]:
+    """Refuse classes that cannot be learned; return lines about those that are never predicted."""
     place = "competition.classes" if config.classes else "competition.label"
     counts = (
         targets.sum(axis=0)
@@ -380,24 +437,29 @@ def _check_classes(label_format: Labels, targets: np.ndarray, config: Competitio
     if len(label_format.classes) < 2:
         held = f": {label_format.classes[0]!r}" if label_format.classes else ""
         raise KitError(f"competition.label: column {config.label!r} holds one class only{held}")
-    if without := [name for name, count in zip(label_format.classes, counts, strict=True) if not count]:
+    without = [name for name, count in zip(label_format.classes, counts, strict=True) if not count]
+    if without and config.classes_without_rows == "refused":
         raise KitError(
-            f"{place}: no training row has {some(map(repr, without), 10)}; leave out what cannot be learned"
+            f"{place}: no training row has {some(map(repr, without), 10)}; leave out what cannot be learned, or "
+            "set competition.classes_without_rows=allowed: then it is never predicted"
         )
-    if not label_format.multilabel and len(label_format.classes) == len(targets):
+    if len(label_format.classes) - len(without) < 2:
+        raise KitError(f"{place}: less than two classes have a training row; nothing can be learned")
+    if not label_format.multilabel and len(label_format.classes) - len(without) == len(targets):
         raise KitError(
             f"competition.label: every row of column {config.label!r} has a class of its own; is it the label?"
         )
     if "id" in label_format.classes:
         raise KitError("competition.label: a class cannot be called 'id'; prediction files use that column name")
+    return [f"{place}: no training row has {some(map(repr, without), 10)}: never predicted"] if without else []
 
 
-def _test_set(folder: Path, config: CompetitionConfig) -> TestSet:
+def _test_set(folder: Path, config: CompetitionConfig, remarks: list[str]) -> TestSet:
     """The test rows in the order of the sample submission; without one, of the table or the files."""
     sample = _sample(folder, config)
     sample_id = id_column_of(list(sample.columns), config.submitted_id)
     wanted = None if config.stated_columns else sample[sample_id].tolist()
-    rows, observations = _test_rows(folder, config, wanted)
+    rows, observations = _test_rows(folder, config, wanted, remarks)
     images = rows.images(folder, config.test_images, "competition.test_images")
     images, ids = with_names_on_disk(folder, images), rows.table[config.id_column].tolist()
     if wanted is None:
@@ -412,7 +474,7 @@ def _test_set(folder: Path, config: CompetitionConfig) -> TestSet:
 
 
 def _test_rows(
-    folder: Path, config: CompetitionConfig, wanted: list[str] | None
+    folder: Path, config: CompetitionConfig, wanted: list[str] | None, remarks: list[str]
 ) -> tuple[Rows, Observations | None]:
     """The test rows, and which make up one prediction: of the table, else the ids of the sample submission, else
     the image files."""
@@ -420,11 +482,11 @@ def _test_rows(
         if wanted is not None and config.predict_by:
             raise KitError(f"{KEY}: which images an observation has stands in the test table; name it in test")
         ids = None if wanted is None else pd.DataFrame({config.id_column: wanted}, dtype=str)
-        table = with_joins(folder, _test_files(folder, config) if ids is None else ids, config, "test")
+        table = with_joins(folder, _test_files(folder, config) if ids is None else ids, config, "test", remarks)
         return Rows(table, (), str(folder)), observations_of(table, config, f"{folder}: {config.test_images}")
     lacking = [name for name in config.files("test") if not (folder / name).exists()]
     try:
-        rows = read_rows(folder, config, "test")
+        rows = read_rows(folder, config, "test", remarks)
     except KitError as error:
         if lacking and wanted is None:
             raise KitError(f"{error}; with test: null the rows are the files that fit test_images") from None

@@ -13,6 +13,7 @@ import pandas as pd
 
 from kit.competition.config import Images, PixelsConfig
 from kit.competition.image_files import is_hidden
+from kit.competition.spelling import plain, shown
 from kit.competition.tables import column_names, left_out_hint, need_plain_csv
 from kit.core.errors import KitError, some
 from kit.core.paths import inside
@@ -46,6 +47,18 @@ def image_sources(folder: Path, table: pd.DataFrame, images: Images, key: str, f
     return [Channels(files) for files in zip(*channels, strict=True)]
 
 
+def fields_of_images(images: Images) -> list[str]:
+    """Return the columns that templates name; of what is no template none, nor of one that is none."""
+    if isinstance(images, tuple):
+        return [name for template in images for name in fields_of_images(template)]
+    try:
+        return (
+            [name for _, name, _, _ in string.Formatter().parse(images) if name] if isinstance(images, str) else []
+        )
+    except ValueError:
+        return []
+
+
 def image_paths(folder: Path, table: pd.DataFrame, template: str, key: str) -> list[Path]:
     """Return the path of each row's image file, inside the folder."""
     return [inside(folder, relative, key) for relative in filled(template, table, key)]
@@ -74,7 +87,7 @@ def pixel_columns(file: Path, images: Images, key: str) -> list[str]:
     if not isinstance(images, PixelsConfig):
         return []
     need_plain_csv(file, key)
-    return [name for name in column_names(file, key) if fnmatch.fnmatchcase(name, images.columns)]
+    return [name for name in column_names(file, key) if fnmatch.fnmatchcase(plain(name), images.columns)]
 
 
 def pixel_table(file: Path, images: PixelsConfig, key: str) -> PixelTable:
@@ -191,7 +204,7 @@ def _check_template(template: str, table: pd.DataFrame, key: str) -> None:
     if unknown:
         raise KitError(
             f"{key}: {template!r} asks for the column {some(map(repr, unknown))}; the table has "
-            f"{some(table.columns)}{left_out_hint(table, unknown[0])}"
+            f"{some(shown(table.columns))}{left_out_hint(table, unknown[0])}"
         )
     if not fields:
         raise KitError(f"{key}: {template!r} names no column, so every row would have one image; try train/{{id}}")

@@ -134,6 +134,9 @@ def _check_labels(config: ExperimentConfig, competition: Competition) -> None:
     """Raises KitError where folds or the fewest labels of a row do not fit the labels."""
     label_format = competition.label_format
     check_folds(config.folds, competition.classes, competition.targets)
+    learned = int(competition.targets.any(axis=0).sum()) if label_format.multilabel else 0
+    if (config.scoring.at_least or 0) > learned and label_format.multilabel:
+        raise KitError(f"scoring.at_least: only {learned} classes have a training row; lower it")
     if isinstance(label_format, MultiLabel) and not label_format.may_be_empty and config.scoring.at_least == 0:
         raise KitError(
             "scoring.at_least = 0: every training row has a label, so a submission with rows that have none is "

@@ -293,7 +293,8 @@ def _predict(
     expired: Callable[[], bool],
     say: Say,
 ) -> pd.DataFrame:
-    data, classes = experiment.data, list(read_predictions(run.oof).columns)
+    data, oof = experiment.data, read_predictions(run.oof)
+    classes = list(oof.columns)
     images, rows, name = readable.images, readable.rows, f"{run.path.parent.name} {run.path.name}"
     scratch = experiment.model.model_copy(update={"weights": "none"})
     model = build_model(scratch, len(classes), data.channels, data.size, seed=0)
@@ -310,6 +311,7 @@ def _predict(
         experiment.prediction,
         experiment.competition.multilabel,
         say=lambda line: say(f"{name}: {line}"),
+        never=np.flatnonzero((oof == 0).all()).tolist(),  # as the training had it, of which no table is left here
         loader=loader,
     )
     probabilities = predictor.predict(images, rows, expired)

@@ -11,6 +11,7 @@ import torch
 from torch import nn
 
 from kit.competition.folds import write_folds
+from kit.competition.labels import spelling_of
 from kit.competition.load import Competition
 from kit.competition.observations import gets_the_prior
 from kit.core.errors import KitError, Say, ignore, some
@@ -137,7 +138,8 @@ def _check_training(loaded: LoadedExperiment, say: Say) -> Recipe:
     """Builds what each run builds, once and on the CPU: model, weights, groups, optimizer, augmentation; and
     sends noise through the model."""
     experiment, competition, plan = loaded.config, loaded.competition, loaded.folds
-    data, training, seed = experiment.data, experiment.training, experiment.seeds[0]
+    data, seed = experiment.data, experiment.seeds[0]
+    training = _weighing_classes(experiment.training, competition.classes)
     resolve_precision(training.precision, cpu=training.device == "cpu")
     model = build_model(experiment.model, len(competition.classes), data.channels, data.size, seed)
     usual = normalisation(experiment.model.name, data.channels, model)
@@ -170,6 +172,20 @@ def _check_training(loaded: LoadedExperiment, say: Say) -> Recipe:
     shape = (min(2, training.batch_size), data.channels, data.size, data.size)
     _check_forward(model, shape, len(competition.classes), experiment.model.name)
     return recipe
+
+
+def _weighing_classes(training: TrainingConfig, classes: tuple[str, ...]) -> TrainingConfig:
+    """Return the section with the classes in `class_weights` spelt as they are; KitError for one stated twice."""
+    if not isinstance(training.class_weights, dict):
+        return training
+    spelling, weights = spelling_of(classes), dict[str, float]()
+    for label, weight in training.class_weights.items():
+        place = spelling.place(label)
+        name = label if place is None else classes[place]
+        if name in weights:
+            raise KitError(f"training.class_weights: {label!r} is class {name!r}, which stands there already")
+        weights[name] = weight
+    return training.model_copy(update={"class_weights": weights})
 
 
 def _check_signals(policy: Policy, model: nn.Module, groups: list[DepthGroup], name: str) -> None:

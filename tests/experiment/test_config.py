@@ -689,6 +689,7 @@ DECIDING = {
     "competition.train_images": "other/{id}",
     "competition.separator": " ",
     "competition.classes": ["a", "b"],
+    "competition.classes_without_rows": "allowed",
     "folds.k": 4,
     "folds.seed": 1,
     "folds.stratify": False,
