@@ -37,6 +37,12 @@ class DataConfig(RefersToCode, ConfigSection):
     channels
         1 (grey), 3 (RGB) or 4 (RGBA), files of another mode are converted; where an image is several files, as
         many as they are.
+    background
+        The colour beneath transparent pixels, wherever there are not four channels: a name, #rrggbb, or `none`:
+        transparency is left out, and colours are as they are stored.
+    levels
+        Of files with more than 8 bits, the values that become 0 and 255: [low, high], or `auto`: those of the
+        training images (see `kit.data.levels`).
     resize
         `squash` ignores the aspect ratio, `crop` cuts the middle square out, `pad` adds black.
     crop_pct
@@ -51,6 +57,10 @@ class DataConfig(RefersToCode, ConfigSection):
     decoder
         The user's own, which reads image files, like "mine.py:read_dicom" or {name: "mine.py:read_dicom", window:
         lung}; left out: PIL does.
+    megapixels
+        A larger image is not read; Pillow's limit.
+    text_chunk_mb
+        A PNG is not read where a text beside its pixels takes more, in 2²⁰ bytes; Pillow's limit.
     cache
         Whether images are decoded once into a file of raw pixels: `auto` where it fits, true or false.
     cache_gb
@@ -59,11 +69,15 @@ class DataConfig(RefersToCode, ConfigSection):
         Processes that prepare batches; `auto`: none on a CPU, up to 8 beside a GPU.
     """
 
-    incidental: ClassVar[frozenset[str]] = frozenset({"cache", "cache_gb", "workers"})
-    later: ClassVar[frozenset[str]] = frozenset({"decoder"})
+    incidental: ClassVar[frozenset[str]] = frozenset(
+        {"cache", "cache_gb", "workers", "megapixels", "text_chunk_mb"}
+    )
+    later: ClassVar[frozenset[str]] = frozenset({"decoder", "background", "levels"})
 
     size: Annotated[int, Field(ge=8, le=4096)] = 224
     channels: Annotated[int, Field(ge=1, le=32)] = 3
+    background: str = "white"
+    levels: Literal["auto"] | tuple[float, float] = "auto"
     resize: Literal["squash", "crop", "pad"] = "squash"
     crop_pct: Annotated[float, Field(gt=0, le=1)] = 1.0
     interpolation: Literal["bicubic", "bilinear", "nearest"] = "bicubic"
@@ -71,9 +85,34 @@ class DataConfig(RefersToCode, ConfigSection):
     std: tuple[Annotated[float, Field(gt=0)], ...] | None = None
     augment: Preset | list[str | dict[str, dict[str, Any]]] = "light"
     decoder: DecoderConfig | None = None
+    megapixels: Annotated[float, Field(gt=0)] = 178.95697
+    text_chunk_mb: Annotated[float, Field(gt=0)] = 1.0
     cache: Literal["auto"] | bool = "auto"
     cache_gb: Annotated[float, Field(gt=0)] = 20.0
     workers: Literal["auto"] | Annotated[int, Field(ge=0, le=64)] = "auto"
+
+    @field_validator("background", mode="before")
+    @classmethod
+    def _a_colour(cls, name: Any) -> str:
+        from PIL import ImageColor  # a config alone needs no Pillow
+
+        if name == "none":
+            return "none"
+        if name is None:
+            raise ValueError("expected a colour; #rrggbb is a comment in YAML unless it stands in quotes")
+        try:
+            red, green, blue = ImageColor.getrgb(name)  # type: ignore[misc]  # four are refused
+        except (ValueError, AttributeError, TypeError):
+            raise ValueError("expected a colour: a name like white, #rrggbb in quotes, or none") from None
+        # One colour is one fingerprint, however it is spelt.
+        return "white" if (red, green, blue) == (255, 255, 255) else f"#{red:02x}{green:02x}{blue:02x}"
+
+    @field_validator("levels")
+    @classmethod
+    def _low_and_high(cls, levels: str | tuple[float, float]) -> str | tuple[float, float]:
+        if not isinstance(levels, str) and levels[0] >= levels[1]:
+            raise ValueError("expected [low, high], low below high")
+        return levels
 
     @field_validator("mean", "std")
     @classmethod
@@ -96,6 +135,16 @@ class DataConfig(RefersToCode, ConfigSection):
             for name in [step] if isinstance(step, str) else step:
                 if is_reference(name):
                     yield f"augment[{place}]", name
+
+    @property
+    def background_colour(self) -> tuple[int, int, int] | None:
+        """Red, green and blue of the background, 0 to 255; None for none."""
+        from PIL import ImageColor
+
+        if self.background == "none":
+            return None
+        red, green, blue, *_ = ImageColor.getrgb(self.background)
+        return red, green, blue
 
     @property
     def stored_size(self) -> int:
