@@ -59,6 +59,11 @@ class RunRecord(BaseModel):
         Why it failed or diverged, in one line.
     test : str, optional
         The digest of the test set that it predicted.
+    test_pixels : str
+        A digest of how the test images were read, where that differs from early versions; else "".
+    reading : dict of str to object
+        How images were read, by the config's keys: `background` and `levels`. Empty in early versions, which left
+        transparency out and took 0 to 65535 for the levels of deeper files.
     initial_weights : str, optional
         A digest of the weights that it began with.
     groups : dict of str to int
@@ -87,6 +92,8 @@ class RunRecord(BaseModel):
     precision: str = "fp32"
     error: str | None = None
     test: str | None = None
+    test_pixels: str = ""
+    reading: dict[str, Any] = {}
     initial_weights: str | None = None
     groups: dict[str, int] = {}
     steps: int | None = None

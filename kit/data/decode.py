@@ -87,7 +87,7 @@ class Decoder:
             image = _as_image(pixels)
         else:
             image = open_image(source, 2 * self.side, self.reading, note)
-        if not self.reading.keeps_alpha:
+        if self.channels != 4:
             image = self.reading.flat(image, note)
         if self.channels not in MODES:
             return self._stacked([image.convert("L")] * self.channels, note)
@@ -179,8 +179,8 @@ def open_image(
     reduce_to : int, optional
         A large JPEG may be decoded at a fraction of its size, not below so many pixels a side.
     reading : Reading
-        Who reads the files, and how. Of what a decoder of the user's own gives that is neither grey nor colour, the
-        mean of the channels is taken.
+        Who reads the files, and how. Where code of the user's own gives what is neither grey nor colour, the mean
+        of the channels is taken.
     note : callable
         As in `Decoder`.
 

@@ -8,7 +8,7 @@ from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field
 from hashlib import sha256
 from pathlib import Path
-from typing import TypeVar
+from typing import Any, TypeVar
 
 import numpy as np
 
@@ -17,6 +17,7 @@ from kit.core.files import atomic, write_text
 from kit.core.files import sha256 as file_sha256
 from kit.data.config import DataConfig
 from kit.data.decode import DecodeError, Decoder
+from kit.data.deep import FULL
 from kit.data.sources import PixelRow, Source, digest_of, files_key
 
 T = TypeVar("T")
@@ -81,11 +82,38 @@ class ImageSet:
         """Return of how many images this was noticed."""
         return self.noticed[what].count if what in self.noticed else 0
 
-    def named(self, what: str) -> str:
-        """Return the names of the first images that this was noticed of."""
+    def remarks(self, part: str) -> list[str]:
+        """Return a line for each thing noticed that may spoil the pixels; `part` is train or test."""
+        low, high = self.decoder.reading.levels or FULL
+        words = {
+            ONE_VALUE: "are one value once decoded",
+            "beyond": f"hold values beyond the levels {low:g} to {high:g}, which are clipped (data.levels)",
+            "assumed": f"have more than 8 bits of unknown range, {low:g} to {high:g} is taken; state data.levels",
+        }
+        return [
+            f"{self.count(what)} of {len(self)} {part} images {words[what]} ({self._named(what)})"
+            for what in words
+            if self.count(what)
+        ]
+
+    def _named(self, what: str) -> str:
         seen = self.noticed[what]
-        names = [str(self.ids[row]) for row in seen.first]
-        return ", ".join(names) + (" …" if seen.count > len(names) else "")
+        sources = [(self.ids[row], self.sources[row]) for row in seen.first]
+        names = [source.name if isinstance(source, Path) else name for name, source in sources]
+        return ", ".join([*names, "…"] if seen.count > len(names) else names)
+
+    def read_otherwise(self) -> dict[str, Any]:
+        """Return how these pixels differ from those of versions of the kit that left transparency out, took 0 to
+        65535 for the levels of all deeper files, and left nothing of thin images; nothing where they do not."""
+        reading = self.decoder.reading
+        said: dict[str, Any] = {}
+        if self.count("transparent") and reading.background:
+            said["background"] = "#{:02x}{:02x}{:02x}".format(*reading.background)
+        if reading.levels and reading.levels != FULL:
+            said["levels"] = list(reading.levels)
+        if self.count("thin"):
+            said["thin"] = "a pixel"
+        return said
 
 
 @dataclass(frozen=True)

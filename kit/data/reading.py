@@ -43,7 +43,7 @@ class Reading:
     background
         The colour beneath transparent pixels; None: transparency is left out, and colours are as they are stored.
     keeps_alpha
-        Whether transparency is a channel of the pixels, so that nothing is composited.
+        Whether transparency is a channel of what the model sees, so that nothing is to be composited.
     levels
         Of files with more than 8 bits, the values that become 0 and 255; None: nobody knows of such files, and 0
         and 65535 are taken.
