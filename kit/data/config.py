@@ -11,6 +11,8 @@ from kit.core.named import OwnOptions, RefersToCode
 from kit.core.own_code import is_reference
 from kit.core.settings import ConfigSection
 
+# Albumentations' compositions, whose `transforms` are a list of augmentations like the one that they stand in.
+COMPOSITIONS = ("OneOf", "SomeOf", "Sequential", "OneOrOther", "RandomOrder")
 Preset = Literal["none", "light", "medium", "heavy"]
 
 
@@ -52,8 +54,8 @@ class DataConfig(RefersToCode, ConfigSection):
     mean, std
         Per channel, for pixels from 0 to 1; left out: those of the timm model.
     augment
-        none, light, medium, heavy, or a list of albumentations and of the user's own: [{HorizontalFlip: {p:
-        0.5}}, {"mine.py:add_noise": {p: 0.5}}].
+        none, light, medium, heavy, or a list of albumentations, its compositions and of the user's own:
+        [{HorizontalFlip: {p: 0.5}}, {"mine.py:add_noise": {p: 0.5}}, {OneOf: {transforms: [...], p: 0.5}}].
     decoder
         The user's own, which reads image files, like "mine.py:read_dicom" or {name: "mine.py:read_dicom", window:
         lung}; left out: PIL does.
@@ -130,11 +132,8 @@ class DataConfig(RefersToCode, ConfigSection):
         return crop_pct
 
     def references(self) -> Iterator[tuple[str, str]]:
-        """Yield each place in `augment` that names own code, with the name."""
-        for place, step in enumerate(() if isinstance(self.augment, str) else self.augment):
-            for name in [step] if isinstance(step, str) else step:
-                if is_reference(name):
-                    yield f"augment[{place}]", name
+        """Yield each place in `augment` that names own code, in compositions too, with the name."""
+        yield from _references_in(() if isinstance(self.augment, str) else self.augment, "augment")
 
     @property
     def background_colour(self) -> tuple[int, int, int] | None:
@@ -150,3 +149,15 @@ class DataConfig(RefersToCode, ConfigSection):
     def stored_size(self) -> int:
         """The side in pixels at which images are kept: size / crop_pct, rounded."""
         return round(self.size / self.crop_pct)
+
+
+def _references_in(steps: Any, place: str) -> Iterator[tuple[str, str]]:
+    """Yield each place in a list of augmentations that names own code; what is no list is told elsewhere."""
+    for number, step in enumerate(steps if isinstance(steps, list | tuple) else ()):
+        where = f"{place}[{number}]"
+        for name in step if isinstance(step, dict) else [step]:
+            if is_reference(name):
+                yield where, name
+            inside = step[name] if isinstance(step, dict) and name in COMPOSITIONS else None
+            if isinstance(inside, dict):
+                yield from _references_in(inside.get("transforms"), f"{where}.{name}.transforms")
