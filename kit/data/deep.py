@@ -163,4 +163,4 @@ def unread_tiff(content: bytes, rest: IO[bytes]) -> str | None:
         bits, samples = max(_bits(header.get(BITS_PER_SAMPLE, 1))), header.get(SAMPLES, 1)
     except Exception:  # whatever Pillow's reader makes of a broken header
         return None
-    return f"a TIFF of {samples} samples of {bits} bits, which Pillow does not read; {OWN}"
+    return f"a TIFF of {samples} × {bits} bits a pixel, which Pillow does not read; {OWN}"

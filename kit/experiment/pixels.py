@@ -9,6 +9,7 @@ from kit.core.settings import fingerprint
 from kit.data.config import DataConfig
 from kit.data.deep import FULL
 from kit.data.images import ONE_VALUE, ImageSet
+from kit.data.reading import USUAL
 
 EARLY = {"background": "none", "levels": FULL}  # what versions did that did not write it down
 
@@ -33,6 +34,15 @@ def as_they_were_read(data: DataConfig, records: Sequence[RunRecord]) -> DataCon
 def pixels_digest(images: ImageSet) -> str:
     """Return a digest of how pixels differ from those of early versions; "" where they do not."""
     return fingerprint(said) if (said := images.read_otherwise()) else ""
+
+
+def test_pixels_digest(images: ImageSet) -> str:
+    """Return `pixels_digest` for test images, whose limits decide, too, which of them are read."""
+    reading = images.decoder.reading
+    limits = (reading.megapixels, reading.text_chunk_mb)
+    if limits == (USUAL.megapixels, USUAL.text_chunk_mb):
+        return pixels_digest(images)
+    return fingerprint(images.read_otherwise() | {"limits": limits})
 
 
 def other_pixels(images: ImageSet, folder: ExperimentDir) -> str | None:

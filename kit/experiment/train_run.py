@@ -24,7 +24,7 @@ from kit.data.images import ImageSet
 from kit.experiment.config import ExperimentConfig
 from kit.experiment.loaded import LoadedExperiment
 from kit.experiment.own_files import packages_of_code
-from kit.experiment.pixels import pixels_digest, reading_of
+from kit.experiment.pixels import reading_of, test_pixels_digest
 from kit.experiment.policies import groups_of
 from kit.experiment.prepare import TrainingData
 from kit.model.build import build_model
@@ -85,7 +85,7 @@ def train_run(key: RunKey, loaded: LoadedExperiment, data: TrainingData, say: Sa
     if main:
         _write_results(run, loaded, data, trainer, trained, test)
         last = _last_record(record, loaded, trainer, trained, time.monotonic() - started)
-        run.write(last.with_fields(test_pixels=pixels_digest(data.test)))
+        run.write(last.with_fields(test_pixels=test_pixels_digest(data.test)))
         run.checkpoint.unlink(missing_ok=True)
     accelerator.wait_for_everyone()
     scoring, rows = loaded.config.scoring, len(trainer.fold.valid_rows)
@@ -210,7 +210,7 @@ def _save_weights(model: nn.Module, path: Path) -> None:
 
 def predict_test_anew(policy: str, loaded: LoadedExperiment, data: TrainingData, say: Say) -> None:
     """Predict the test set with the saved weights of runs of a policy that saw another one."""
-    pixels = pixels_digest(data.test)
+    pixels = test_pixels_digest(data.test)
     for run in loaded.folder.runs(policy):
         record = run.record
         if not run.finished or (record.test, record.test_pixels) == (loaded.test_digest, pixels):
