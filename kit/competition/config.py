@@ -53,6 +53,21 @@ class PixelsConfig(ConfigSection):
     width: Annotated[int, Field(ge=1)] | None = None
 
 
+class FirstConfig(ConfigSection):
+    """Several places where an image may be.
+
+    Attributes
+    ----------
+    first
+        Templates; an image is that of the first whose file is there.
+    """
+
+    first: Annotated[tuple[str, ...], Field(min_length=1)]
+
+    def __str__(self) -> str:
+        return " or ".join(self.first)
+
+
 class NamesConfig(ConfigSection):
     """A table that tells the name of each class.
 
@@ -151,7 +166,16 @@ Names = Annotated[
 ]
 BETWEEN = "\x1f"  # between the labels of a row in long form: ASCII's unit separator, which stands in no label
 Files = str | Annotated[tuple[str, ...], Field(min_length=1)]
-Images = str | Annotated[tuple[str, ...], Field(min_length=1)] | PixelsConfig
+Template = str | FirstConfig
+Images = Template | Annotated[tuple[Template, ...], Field(min_length=1)] | PixelsConfig
+
+
+def templates_of(images: Images) -> list[str]:
+    """Return the templates of image files; none where the pixels stand in a table."""
+    if isinstance(images, PixelsConfig):
+        return []
+    places = images if isinstance(images, tuple) else (images,)
+    return [text for place in places for text in ([place] if isinstance(place, str) else place.first)]
 
 
 class CompetitionConfig(ConfigSection):
@@ -195,8 +219,9 @@ class CompetitionConfig(ConfigSection):
         submit_names says so.
     train_images, test_images
         Template of an image's path: {column} is replaced by the row's text, and Python's format works on it, as
-        in train/{class:0>5}/{id}.png. A list: a grey file for each channel. {columns: pixel*}: the pixels stand
-        in the table.
+        in train/{class:0>5}/{id}.png. train/{id}.*: whatever ending the image has; images_*/{id}.png: the first
+        such folder that has the file; train.zip/{id}.jpg: inside a zip. {first: [...]}: the first template whose
+        file is there. A list: a grey file for each channel. {columns: pixel*}: the pixels stand in the table.
     submission
         labels, columns (0/1, one for each class) or probabilities (one for each class; of the second class where
         there is one column); auto: what the sample submission has. Without one {id:, label:, kind:} names the
@@ -260,7 +285,9 @@ class CompetitionConfig(ConfigSection):
             raise ValueError("separator is for one column of labels; label lists a column a class")
         if columns and self.classes and self.classes != self.label:
             raise ValueError("classes are the columns that label lists; leave classes out")
-        if self.train is None and (columns or not isinstance(self.train_images, str) or self.id is None):
+        if self.train is None and (
+            columns or not isinstance(self.train_images, str | FirstConfig) or self.id is None
+        ):
             raise ValueError(
                 "train: null reads labels from a folder a class, so it needs an id, one label, and one template "
                 "like train/{label}/{id}"

@@ -13,8 +13,9 @@ from PIL import Image, ImageOps
 
 from kit.core.errors import KitError
 from kit.core.files import first_overlong_line
+from kit.core.zips import MemberError
 from kit.data.config import DataConfig, DecoderConfig
-from kit.data.sources import Channels, PixelRow, PixelTable, Source
+from kit.data.sources import Channels, File, PixelRow, PixelTable, Source, on_disk, readable
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -65,7 +66,7 @@ class Decoder:
         """Decode one image; raises DecodeError where that cannot be done."""
         if isinstance(source, Channels):
             return self._stacked(_channels(source, 2 * self.side, self.own))
-        if self.own and isinstance(source, Path):
+        if self.own and isinstance(source, File):
             pixels = _read_own(self.own, source)
             if isinstance(pixels, np.ndarray) and pixels.shape[2] == self.channels:
                 return self._stacked([Image.fromarray(channel) for channel in np.moveaxis(pixels, 2, 0)])
@@ -157,7 +158,7 @@ def open_image(source: Source, reduce_to: int | None = None, own: DecoderConfig 
             return _mean_of(np.stack(grey, axis=2))
         if own:
             return _as_image(_read_own(own, source))
-        with Image.open(source) as image:
+        with Image.open(readable(source)) as image:
             if reduce_to:
                 image.draft(None, (reduce_to, reduce_to))
             return _eight_bit(ImageOps.exif_transpose(image))
@@ -167,11 +168,16 @@ def open_image(source: Source, reduce_to: int | None = None, own: DecoderConfig 
         raise DecodeError(_reason(error)) from error
 
 
-def _read_own(own: DecoderConfig, path: Path) -> Image.Image | np.ndarray:
+def _read_own(own: DecoderConfig, file: File) -> Image.Image | np.ndarray:
     """Return what the user's decoder gives: an image, upright, of 8 bits; or uint8 [height, width, channels]."""
     function = own.function
     try:
-        made = function(path)
+        with on_disk(file) as path:
+            made = function(path)
+            if isinstance(made, Image.Image):
+                made.load()  # before a temporary file is gone
+    except MemberError as error:
+        raise DecodeError(str(error)) from error
     except Exception as error:
         raise DecodeError(f"{own.name}: {own.code.fault(error)}") from error
     if isinstance(made, Image.Image):

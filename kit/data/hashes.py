@@ -14,7 +14,7 @@ from kit.core.files import atomic
 from kit.data.config import DecoderConfig
 from kit.data.decode import DecodeError, identity_of, load_decoder, open_image
 from kit.data.images import Report, map_in_threads
-from kit.data.sources import Channels, PixelRow, Source, files_key, files_of
+from kit.data.sources import Channels, PixelRow, Source, files_key, files_of, readable
 
 VERSION = 1  # to be raised when the same image would give other hashes: the cache depends on it
 SIDE = 16  # of the thumbnails, in pixels
@@ -123,7 +123,9 @@ def _kind(source: Source, decoded: str | None) -> str:
     if decoded:
         kind = f"{files[0].suffix.lstrip('.').upper() or 'file'} {decoded}"
     else:
-        with Image.open(files[0]) as header:  # the pixels were read already: nothing can be wrong with it
+        with Image.open(
+            readable(files[0])
+        ) as header:  # the pixels were read already: nothing can be wrong with it
             kind = f"{header.format} {header.mode}"
     return f"{len(files)} × {kind}" if isinstance(source, Channels) else kind
 
