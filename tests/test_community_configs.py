@@ -54,7 +54,9 @@ def test_each_config_trains_scores_and_hands_in_on_its_layout(layout, tmp_path):
     (policy,) = result.policies
     scores = result.policies[policy].scores
 
-    oof = read_predictions(result.folder / policy / "oof.parquet")
+    oof = pd.concat(
+        [read_predictions(run / "oof.parquet") for run in (result.folder / policy / "seed0").iterdir()]
+    )
     assert tuple(oof.columns) == CLASSES[layout] == competition.classes
     assert sorted(oof.index) == sorted(competition.ids)
     train = competition.train.set_axis(competition.ids)
@@ -69,15 +71,17 @@ def test_each_config_trains_scores_and_hands_in_on_its_layout(layout, tmp_path):
         decided = pooled.to_numpy().argmax(axis=1)
         assert scores.oof == pytest.approx(f1_score(targets, decided, average="macro"), abs=1e-9)
     assert scores.oof_rows == len(pooled)
+    stored = read_predictions(result.folder / policy / "oof.parquet")
+    np.testing.assert_allclose(stored.loc[pooled.index], pooled, atol=1e-6)
 
     submission = result.policies[policy].submission
     given = pd.read_csv(submission, dtype=str)
     assert list(given.columns) == COLUMNS[layout]
     assert given.iloc[:, 0].tolist() == list(truth)
     if layout == MAMMOGRAMS:
-        test = read_predictions(result.folder / policy / "test.parquet")
+        tests = [read_predictions(run / "test.parquet") for run in (result.folder / policy / "seed0").iterdir()]
         table = pd.read_csv(tmp_path / "data/test.csv", dtype=str).set_index("image_id")
-        wanted = test.groupby(unit_of(layout, table))["1"].mean()
+        wanted = sum(tests).groupby(unit_of(layout, table))["1"].mean() / len(tests)
         np.testing.assert_allclose(given["cancer"].astype(float), wanted.loc[list(truth)], rtol=1e-5)
     else:
         assert set(given.iloc[:, 1]) <= set(CLASSES[layout])

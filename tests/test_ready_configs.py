@@ -2,6 +2,7 @@
 predicts whatever test set a rerun may bring."""
 
 import json
+import re
 import shutil
 from dataclasses import dataclass
 from pathlib import Path
@@ -40,6 +41,7 @@ COLUMNS = {  # of a submission
     DIGITS: ("ImageId", "Label"),
 }
 METRICS = {PATHOLOGY: "samples", SEEDLINGS: "micro", IMET: "micro", PROTEINS: "macro", DIGITS: "micro"}
+STATED = ("imet-2020-fgvc7", "scenes", "sheep-classification-challenge-2025", "signs", "snakeclef2022", "trashnet")
 SEVERAL = (PATHOLOGY, IMET, PROTEINS)
 EVERY = pytest.mark.parametrize("layout", WRITERS)
 THREE_KINDS = pytest.mark.parametrize("layout", [PATHOLOGY, PROTEINS, DIGITS])
@@ -375,3 +377,15 @@ def test_a_config_finds_what_fetch_data_downloads_and_its_policies_are_there(lay
     assert (experiment.name, experiment.competition.slug) == (layout, layout)
     assert experiment.competition.path == f"data/{layout}"
     assert isinstance(experiment.competition.train_images, PixelsConfig) == (layout == DIGITS)
+
+
+@pytest.mark.parametrize("config", sorted(CONFIGS.glob("*.yaml")), ids=lambda config: config.stem)
+def test_the_pixel_cache_holds_as_many_images_as_a_config_says_there_are(config):
+    about = "".join(line for line in config.read_text().splitlines() if line.startswith("#"))
+    counts = [int(count.replace(",", "")) for count in re.findall(r"(\d[\d,]*) (?:photos|images)", about)]
+    assert bool(counts) == (config.stem in STATED)
+    data = load_experiment(config, ["competition.path=data"]).data
+    pixels = sum(counts) * data.stored_size**2 * data.channels
+    assert pixels <= data.cache_gb * 1e9
+    if config.stem == IMET:
+        assert pixels == pytest.approx(21.4e9, rel=1e-3)

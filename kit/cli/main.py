@@ -384,7 +384,8 @@ def grade(
     from kit.experiment.grade import grade
 
     def show(graded: "Grade") -> None:
-        print(f"{graded.metric} {graded.value:.4f} ({graded.rows} rows)")
+        ignored = f", {graded.ignored} more are ignored" if graded.ignored else ""
+        print("\n".join([f"{graded.metric} {graded.value:.4f} ({graded.rows} rows{ignored})", *graded.notes]))
 
     give(grade(submission, solution, load_experiment(config, overrides or [])), show)
 

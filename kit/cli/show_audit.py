@@ -82,6 +82,7 @@ def _show_pairs(audit: "Audit") -> None:
         f"{inside['labels_differ'].sum()} with different labels; {inside['spans_folds'].sum()} span folds"
     )
     print(f"  train with test {len(across)} pairs, {across['same_pixels'].sum()} of the same pixels\n")
+    _print(audit.pair_kinds, "Pairs of each kind", "other label: of two train images with different labels")
     shown = first_pairs(pairs, PAIRS)
     columns = {
         "first": shown["first"],

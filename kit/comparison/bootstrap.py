@@ -1,6 +1,6 @@
 """How far differences of scores would move with other rows: the bootstrap, computed from counts."""
 
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Literal
 
@@ -42,7 +42,7 @@ class BootstrapResult:
 
 def bootstrap(
     truth: np.ndarray,
-    predicted: Mapping[str, np.ndarray],
+    predicted: Mapping[str, np.ndarray | tuple[np.ndarray, np.ndarray]],
     baseline: str,
     config: ScoringConfig,
     groups: np.ndarray | None = None,
@@ -61,8 +61,8 @@ def bootstrap(
     ----------
     truth : ndarray
         Labels of the out-of-fold rows, int [rows] or bool [rows, classes].
-    predicted : mapping of str to ndarray
-        By policy, in the form of `truth`.
+    predicted : mapping of str to ndarray or tuple
+        By policy, labels in the form of `truth`; or these and probabilities [rows, classes], for a metric of them.
     baseline : str
         The policy that the others are compared with.
     config : ScoringConfig
@@ -76,22 +76,19 @@ def bootstrap(
     KitError
         Where there are no rows, or labels and row groups are not of the same rows.
     """
-    _check_rows(truth, predicted, groups)
+    probabilities = {name: each[1] for name, each in predicted.items() if isinstance(each, tuple)}
+    labels = {name: each[0] if isinstance(each, tuple) else each for name, each in predicted.items()}
+    _check_rows(truth, labels, groups)
     units = np.arange(len(truth)) if groups is None else np.unique(groups, return_inverse=True)[1].ravel()
     number = int(units.max()) + 1
-    tables = (_Resamples if config.metric else _Tables)(truth, predicted, units, config)
-    generator = np.random.default_rng(seed)
-    scores = {name: np.empty(resamples) for name in predicted}
-    chunk = max(_CELLS // number, 1)
-    for start in range(0, resamples, chunk):
-        several = min(chunk, resamples - start)
-        drawn = generator.integers(0, number, (several, number))
-        drawn *= several
-        drawn += np.arange(several)[:, None]
-        weights = np.bincount(drawn.ravel(), minlength=number * several).reshape(number, several)
-        for name, values in tables.scores(weights.astype(np.float64)).items():
-            scores[name][start : start + several] = values
-    whole = {name: score(truth, labels, config) for name, labels in predicted.items()}
+    tables: _Resamples | _Tables
+    if config.metric:
+        tables = _Resamples(truth, labels, probabilities, units, config)
+    else:
+        tables = _Tables(truth, labels, units, config)
+    parts = [tables.scores(weights) for weights in _draws(number, resamples, seed)]
+    scores = {name: np.concatenate([part[name] for part in parts]) for name in labels}
+    whole = {name: score(truth, each, config, probabilities.get(name)) for name, each in labels.items()}
     made = {}
     for name in predicted:
         if name != baseline:
@@ -99,6 +96,17 @@ def bootstrap(
             kind: Literal["rows", "groups"] = "rows" if groups is None else "groups"
             made[name] = BootstrapResult(whole[name] - whole[baseline], low, high, resamples, kind, len(truth))
     return made
+
+
+def _draws(number: int, resamples: int, seed: int) -> Iterator[np.ndarray]:
+    """Yield how often each unit is drawn, float [units, some of the resamples], until all are drawn."""
+    generator, chunk = np.random.default_rng(seed), max(_CELLS // number, 1)
+    for start in range(0, resamples, chunk):
+        several = min(chunk, resamples - start)
+        drawn = generator.integers(0, number, (several, number))
+        drawn *= several
+        drawn += np.arange(several)[:, None]
+        yield np.bincount(drawn.ravel(), minlength=number * several).reshape(number, several).astype(np.float64)
 
 
 class _Tables:
@@ -143,12 +151,18 @@ class _Tables:
 
 
 class _Resamples:
-    """The labels themselves, for a metric of the user's own, of which no counts are known."""
+    """The predictions themselves, for a metric of the user's own, of which no counts are known."""
 
     def __init__(
-        self, truth: np.ndarray, predicted: Mapping[str, np.ndarray], units: np.ndarray, config: ScoringConfig
+        self,
+        truth: np.ndarray,
+        predicted: Mapping[str, np.ndarray],
+        probabilities: Mapping[str, np.ndarray],
+        units: np.ndarray,
+        config: ScoringConfig,
     ) -> None:
-        self.truth, self.predicted, self.units, self.config = truth, predicted, units, config
+        self.truth, self.predicted, self.probabilities = truth, predicted, probabilities
+        self.units, self.config = units, config
 
     def scores(self, weights: np.ndarray) -> dict[str, np.ndarray]:
         """weights float [units, resamples], how often each unit was drawn → each one's score [resamples]."""
@@ -156,7 +170,8 @@ class _Resamples:
         for place, times in enumerate(weights.T.astype(np.int64)):
             rows = np.repeat(np.arange(len(self.truth)), times[self.units])
             for name, labels in self.predicted.items():
-                made[name][place] = score(self.truth[rows], labels[rows], self.config)
+                taken = self.probabilities[name][rows] if name in self.probabilities else None
+                made[name][place] = score(self.truth[rows], labels[rows], self.config, taken)
         return made
 
 
@@ -171,6 +186,8 @@ def _score_of_counts(
     if one_label and config.average == "binary":
         return values[1]
     counted = (chosen + positive > 0 if one_label else np.ones_like(positive)).astype(np.float64)
+    if config.average == "lowest":
+        return np.where(counted > 0, values, np.inf).min(axis=0)
     if config.average == "weighted":  # without any label, all classes weigh the same
         counted = np.where(positive.sum(axis=0) > 0, positive, counted)
     return (values * counted).sum(axis=0) / counted.sum(axis=0)

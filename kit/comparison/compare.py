@@ -130,9 +130,10 @@ def compare(
         loaded, main = _open_stored(whole, folder, options), True
         tuning, trained = tuning_of(loaded, experiment), 0
     else:
+        from kit.experiment.prepare import run_keys
         from kit.experiment.runner import Runner
 
-        runner = Runner.set_up(whole, options, say)
+        runner = Runner.set_up(whole, options, say, run_keys(experiment))  # of variants only trials tell which
         loaded, main = runner.loaded, runner.main
         tuning, known, trained = _train(experiment, runner)
     views, missing = views_of(experiment, loaded, tuning)

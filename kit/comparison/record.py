@@ -17,7 +17,7 @@ from kit.core.files import atomic, read_record, write_json
 from kit.core.runs import RunDir
 from kit.experiment.config import ExperimentConfig
 from kit.experiment.loaded import LoadedExperiment
-from kit.experiment.pool import RunScore, ScoredRuns, decided
+from kit.experiment.pool import RunScore, ScoredRuns, decided, score_identity
 
 POWER = 0.8
 COLUMNS = (
@@ -230,7 +230,7 @@ def content_of(
         "power": POWER,
         "margin": config.margin,
         "ratio": float(np.mean(list(ratio.values()))),
-        "scoring": experiment.scoring.identity(),
+        "scoring": score_identity(experiment.scoring, experiment.competition),
         "missing": list(missing),
         "headline": _headline(compared, baseline_of(experiment), experiment.scoring.title),
         "views": compared,
@@ -365,11 +365,18 @@ def _bootstraps(
             whole = len(runs) == len(shared)
             members[name] = results[name] if whole else _decided([runs[pair] for pair in sorted(shared)], loaded)
         base = members[baseline]
-        predicted = {
-            name: each.predicted[each.ids.get_indexer(base.ids)] for name, each in members.items()
-        }  # the same folds, so the same rows
+        places = {
+            name: each.ids.get_indexer(base.ids) for name, each in members.items()
+        }  # the same folds and rows
+        predicted = {name: _in_order(each, places[name]) for name, each in members.items()}
         made |= bootstrap(base.truth, predicted, baseline, experiment.scoring, groups=base.groups, level=level)
     return made
+
+
+def _in_order(scored: ScoredRuns, places: np.ndarray) -> np.ndarray | tuple[np.ndarray, np.ndarray]:
+    """Its labels at these places, and its probabilities where the metric takes them."""
+    labels = scored.predicted[places]
+    return labels if scored.probabilities is None else (labels, scored.probabilities[places])
 
 
 def _headline(views: Sequence[Mapping[str, Any]], baseline: str, metric: str) -> str:

@@ -7,6 +7,7 @@ from dataclasses import dataclass
 import numpy as np
 
 from kit.competition.load import Competition
+from kit.competition.observations import Observations
 from kit.core.errors import KitError, some
 from kit.core.runs import ExperimentDir, RunDir, RunKey, read_predictions
 from kit.experiment.config import ExperimentConfig, TuneConfig
@@ -166,16 +167,22 @@ def trial_scores(
 
     None stands for a trial that diverged.
     """
-    truth = dict(zip(competition.ids, competition.targets, strict=True))
-    return {trial: _plain_score(trial.run(folder), truth, config) for trial in each}
+    observations = competition.observations
+    names = observations.of if observations else competition.ids
+    truth = dict(zip(names, competition.targets, strict=True))
+    return {trial: _plain_score(trial.run(folder), truth, observations, config) for trial in each}
 
 
-def _plain_score(run: RunDir, truth: Mapping[str, np.ndarray], config: ScoringConfig) -> float | None:
+def _plain_score(
+    run: RunDir, truth: Mapping[str, np.ndarray], observations: Observations | None, config: ScoringConfig
+) -> float | None:
     if not run.finished:
         return None
     frame = read_predictions(run.oof)
+    frame = observations.pooled(frame) if observations else frame
     probabilities, rows = frame.to_numpy(), np.array([truth[name] for name in frame.index])
-    return score(rows, plain_rule(probabilities, rows.ndim == 2, config).decide(probabilities), config)
+    predicted = plain_rule(probabilities, rows.ndim == 2, config).decide(probabilities)
+    return score(rows, predicted, config, probabilities)
 
 
 def choose_rates(

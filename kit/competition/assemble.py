@@ -10,9 +10,10 @@ import numpy as np
 import pandas as pd
 
 from kit.competition.config import BETWEEN, CompetitionConfig, Images, JoinConfig, PixelsConfig
+from kit.competition.headers import plainly_named
 from kit.competition.labels import split_labels
 from kit.competition.tables import DIFFERING, LabelLists, need_columns, need_unique, read_table
-from kit.competition.templates import image_sources, pixel_columns
+from kit.competition.templates import fields_of_images, image_sources, pixel_columns
 from kit.core.errors import KitError, some
 from kit.core.paths import inside
 from kit.data.sources import Source
@@ -49,7 +50,7 @@ class Rows:
         return found
 
 
-def read_rows(folder: Path, config: CompetitionConfig, side: Side) -> Rows:
+def read_rows(folder: Path, config: CompetitionConfig, side: Side, remarks: list[str]) -> Rows:
     """Read the tables of a side: their files one after the other, and what is joined to them.
 
     Rows count from 1 where the config says that there are no ids. Those of a long form are as they stand.
@@ -62,11 +63,16 @@ def read_rows(folder: Path, config: CompetitionConfig, side: Side) -> Rows:
         Names at least one file of this side.
     side : str
         train or test.
+    remarks : list of str
+        Takes lines about columns that are read under other names.
     """
     key, files = f"competition.{side}", config.files(side)
     images = config.train_images if side == "train" else config.test_images
     paths = [inside(folder, name, _at(key, place, files)) for place, name in enumerate(files)]
-    tables = [_read(path, config, images, _at(key, place, files), key) for place, path in enumerate(paths)]
+    tables = [
+        _named(_read(path, config, images, _at(key, place, files), key), config, path, remarks)
+        for place, path in enumerate(paths)
+    ]
     for path, table in zip(paths[1:], tables[1:], strict=True):
         _need_same_columns(path, table, paths[0], tables[0], key)
     table = pd.concat(tables, ignore_index=True) if len(tables) > 1 else tables[0]
@@ -76,10 +82,12 @@ def read_rows(folder: Path, config: CompetitionConfig, side: Side) -> Rows:
             raise KitError(f"competition.id: is null, but {where} has a column {config.id_column!r}; name it")
         table.insert(0, config.id_column, [str(row + 1) for row in range(len(table))])
     counts = tuple((path, len(each)) for path, each in zip(paths, tables, strict=True))
-    return Rows(with_joins(folder, table, config, side), counts, where)
+    return Rows(with_joins(folder, table, config, side, remarks), counts, where)
 
 
-def with_joins(folder: Path, table: pd.DataFrame, config: CompetitionConfig, side: Side) -> pd.DataFrame:
+def with_joins(
+    folder: Path, table: pd.DataFrame, config: CompetitionConfig, side: Side, remarks: list[str]
+) -> pd.DataFrame:
     """Return the rows with the columns of the tables that the config joins to them.
 
     Parameters
@@ -93,13 +101,17 @@ def with_joins(folder: Path, table: pd.DataFrame, config: CompetitionConfig, sid
     side : str
         train: each row has to be found in each table. test: only tables with whose column it can be found are
         joined, it keeps what columns it has, and what is not found is empty.
+    remarks : list of str
+        Takes lines about columns that are read under other names.
     """
     joins = config.join or ()
     for place, join in enumerate(joins):
         key = f"competition.join[{place}]" if len(joins) > 1 else "competition.join"
         if side == "test" and join.on not in table.columns:
             continue
-        table = _joined(folder, table, join, config, side, key)
+        path = inside(folder, join.table, f"{key}.table")
+        further = read_table(path, f"{key}.table", reader=config.tables)
+        table = _joined(table, path, _named(further, config, path, remarks), join, side, key)
     return table
 
 
@@ -147,6 +159,16 @@ def _read(path: Path, config: CompetitionConfig, images: Images, key: str, side_
     return read_table(path, key, pixels[1:], config.tables, lists)
 
 
+def _named(table: pd.DataFrame, config: CompetitionConfig, path: Path, remarks: list[str]) -> pd.DataFrame:
+    """The table with its columns called as the config calls them."""
+    labels = config.label if isinstance(config.label, tuple) else (config.label,)
+    wanted = [config.id_column, *fields_of_images(config.train_images), *fields_of_images(config.test_images)]
+    wanted += [join.on for join in config.join or ()]
+    table, told = plainly_named(table, list(dict.fromkeys(wanted)), str(path), labels)
+    remarks += [line for line in told if line not in remarks]
+    return table
+
+
 def _at(key: str, place: int, files: Sequence[str]) -> str:
     return f"{key}[{place}]" if len(files) > 1 else key
 
@@ -163,10 +185,8 @@ def _need_same_columns(path: Path, table: pd.DataFrame, first: Path, other: pd.D
 
 
 def _joined(
-    folder: Path, table: pd.DataFrame, join: JoinConfig, config: CompetitionConfig, side: Side, key: str
+    table: pd.DataFrame, path: Path, further: pd.DataFrame, join: JoinConfig, side: Side, key: str
 ) -> pd.DataFrame:
-    path = inside(folder, join.table, f"{key}.table")
-    further = read_table(path, f"{key}.table", reader=config.tables)
     need_columns(further, {f"{key}.on": join.on}, path)
     need_columns(table, {f"{key}.on": join.on}, "the train table")
     need_unique(further[join.on], f"{key}.table: {path}, column {join.on!r}")

@@ -8,8 +8,11 @@ from typing import Annotated, Any, ClassVar, Literal, Self
 
 from pydantic import AfterValidator, BeforeValidator, Discriminator, Field, Tag, field_validator, model_validator
 
+from kit.competition.moments import check_time_format
+from kit.competition.spelling import need_apart
 from kit.core.named import OwnOptions
-from kit.core.settings import ConfigSection
+from kit.core.settings import ConfigSection, Text
+from kit.scoring.pooling import Pool
 
 
 def _a_slug(text: str) -> str:
@@ -19,14 +22,6 @@ def _a_slug(text: str) -> str:
 
 
 Slug = Annotated[str, AfterValidator(_a_slug)]
-
-
-def _as_text(value: Any) -> Any:
-    """Turn a number into text: in YAML the class 3 and the column 0 are numbers, in a table they are text."""
-    return str(value) if isinstance(value, int | float) and not isinstance(value, bool) else value
-
-
-Text = Annotated[str, BeforeValidator(_as_text)]
 
 
 def _a_pattern(text: str) -> str:
@@ -82,6 +77,33 @@ class NamesConfig(ConfigSection):
     table: str
     label: Text
     name: Text
+
+
+class PredictByConfig(ConfigSection):
+    """What gets one prediction, where that is not a row of the tables but an observation of several.
+
+    Attributes
+    ----------
+    rows
+        The column of the train and test table that tells which rows belong together, or a template of columns
+        like {patient_id}_{laterality}, as for images.
+    pool
+        How the predictions of rows become one: mean, max, or noisy-or (see `kit.scoring.pooling`).
+    """
+
+    rows: Annotated[Text, Field(min_length=1)]
+    pool: Pool = "mean"
+
+    @property
+    def column(self) -> str | None:
+        """The one column that tells the observation; None for a template."""
+        return None if "{" in self.rows else self.rows
+
+
+def _rows_alone(value: Any) -> Any:
+    """Take a column or a template for the whole section."""
+    alone = isinstance(value, str | int | float) and not isinstance(value, bool)
+    return {"rows": value} if alone else value
 
 
 class TablesConfig(OwnOptions):
@@ -214,6 +236,9 @@ class CompetitionConfig(ConfigSection):
         stands in submissions alone (there a space, left out).
     classes
         All labels in their order; left out: those of the train table, in order.
+    classes_without_rows
+        refused, or allowed: a class of `classes`, of `label` or of the sample's columns that no training row has.
+        It keeps its column of probabilities, which is 0, and is never predicted.
     names
         Another name of each class, {label: name} or {table:, label:, name:}: shown, and handed in where
         submit_names says so.
@@ -222,6 +247,10 @@ class CompetitionConfig(ConfigSection):
         in train/{class:0>5}/{id}.png. train/{id}.*: whatever ending the image has; images_*/{id}.png: the first
         such folder that has the file; train.zip/{id}.jpg: inside a zip. {first: [...]}: the first template whose
         file is there. A list: a grey file for each channel. {columns: pixel*}: the pixels stand in the table.
+    predict_by
+        What gets one prediction, where it has several rows: a column, a template of columns, or {rows:, pool:}.
+        The predictions of its rows are pooled before anything is decided, scored or handed in, and folds keep
+        them together. Left out: each row for itself.
     submission
         labels, columns (0/1, one for each class) or probabilities (one for each class; of the second class where
         there is one column); auto: what the sample submission has. Without one {id:, label:, kind:} names the
@@ -232,14 +261,15 @@ class CompetitionConfig(ConfigSection):
         Whether a submission has to keep the sample's order of rows.
     """
 
-    # Of the test side nothing decides a training; its predictions are made again where it changes.
+    # Of the test side nothing decides a training; its predictions are made again where it changes. How predictions
+    # are pooled trains nothing; which rows it keeps together is in the fold plan.
     incidental: ClassVar[frozenset[str]] = frozenset(
         {
             *("slug", "path", "embedded", "test", "sample_submission", "test_images"),
-            *("names", "submission", "submit_names", "ordered"),
+            *("names", "submission", "submit_names", "ordered", "predict_by"),
         }
     )
-    later: ClassVar[frozenset[str]] = frozenset({"tables", "join", "long_form"})
+    later: ClassVar[frozenset[str]] = frozenset({"tables", "join", "long_form", "classes_without_rows"})
 
     slug: Slug | None = None
     path: str = ""
@@ -254,9 +284,11 @@ class CompetitionConfig(ConfigSection):
     label: Text | Annotated[tuple[Text, ...], Field(min_length=2)] = "label"
     separator: Annotated[str, Field(min_length=1)] | None = None
     classes: Annotated[tuple[Text, ...], Field(min_length=2)] | None = None
+    classes_without_rows: Literal["refused", "allowed"] = "refused"
     names: Names | None = None
     train_images: Images = "train/{id}"
     test_images: Images = "test/{id}"
+    predict_by: Annotated[PredictByConfig | None, BeforeValidator(_rows_alone)] = None
     submission: Literal["auto", "labels", "columns", "probabilities"] | SubmissionConfig = "auto"
     submit_names: bool = False
     ordered: bool = False
@@ -266,6 +298,8 @@ class CompetitionConfig(ConfigSection):
     def _once_each(cls, values: str | tuple[str, ...] | None) -> str | tuple[str, ...] | None:
         if isinstance(values, tuple) and (twice := [value for value in values if values.count(value) > 1]):
             raise ValueError(f"{twice[0]} stands there twice")
+        if isinstance(values, tuple):
+            need_apart(values)
         return values
 
     @model_validator(mode="before")
@@ -343,6 +377,11 @@ class CompetitionConfig(ConfigSection):
         return self.id or "id"
 
     @property
+    def submitted_id(self) -> str | None:
+        """The column by which a submission names what is predicted, where it has that column."""
+        return (self.predict_by.column if self.predict_by else None) or self.id
+
+    @property
     def multilabel(self) -> bool:
         """Whether a row may have several labels."""
         return isinstance(self.label, tuple) or self.separator is not None or self.long_form
@@ -404,12 +443,15 @@ class FoldsConfig(ConfigSection):
         not kept together, but refused where they span folds.
     time
         Column of the train table, numbers or dates: each fold is later than all it is trained on; the earliest
-        rows only train.
+        rows only train. A column is read as one format.
+    time_format
+        Of the dates in it, datetime.strptime's, like "%d/%m/%Y"; or `number`; left out: what fits all cells.
     column
-        Column of the train table that holds the folds.
+        Column of the train table that holds the folds; rows with -1 in it only train.
     """
 
     incidental: ClassVar[frozenset[str]] = frozenset({"run"})
+    later: ClassVar[frozenset[str]] = frozenset({"time_format"})
 
     k: Annotated[int, Field(ge=2, le=100)] = 5
     seed: Annotated[int, Field(ge=0, le=2**32 - 1)] = 0
@@ -419,12 +461,15 @@ class FoldsConfig(ConfigSection):
     group_pattern: Annotated[str, AfterValidator(_a_pattern)] | None = None
     duplicates: Literal["none", "exact"] | Annotated[int, Field(ge=0, le=16)] = "none"
     time: Text | None = None
+    time_format: Annotated[str, AfterValidator(check_time_format)] | None = None
     column: Text | None = None
 
     @model_validator(mode="after")
     def _one_way(self) -> Self:
         if self.group_pattern and not self.group:
             raise ValueError("group_pattern is searched in the text of a column; name it in group")
+        if self.time_format and not self.time:
+            raise ValueError("time_format is of the column that time names; name it, or leave time_format out")
         if self.time and self.column:
             raise ValueError("time and column tell the folds both; leave one of them out")
         return self

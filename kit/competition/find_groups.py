@@ -101,6 +101,7 @@ def suspected_groups(
     id_column: str = "id",
     skip: Collection[str] = (),
     pairs: np.ndarray | None = None,
+    joined: np.ndarray | None = None,
 ) -> list[SuspectedGroups]:
     """Find columns whose values repeat, beginnings of ids and runs of ids that look like row groups.
 
@@ -124,6 +125,8 @@ def suspected_groups(
         Columns that are no candidates: those of the labels.
     pairs : ndarray, optional
         int64 [pairs, 2], of rows with near-identical images.
+    joined : ndarray, optional
+        int64 [rows]: rows with the same number are in one fold anyway (see competition.predict_by).
 
     Returns
     -------
@@ -137,7 +140,7 @@ def suspected_groups(
     found: list[SuspectedGroups] = []
     if current is not None:
         found.append(_suspect(current, _Evidence.of(current.codes, rows), rows, already=True))
-    kept = [] if current is None else [current.codes]
+    kept = [codes for codes in (current.codes if current else None, joined) if codes is not None]
     unique = [id_column, *(name for name in columns if table[name].is_unique)]
     texts = {id_column: pd.Series(ids, dtype=object)} | {name: table[name] for name in columns}
     for candidate in (*_columns(texts, columns), *_beginnings(texts, unique)):

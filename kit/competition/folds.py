@@ -2,6 +2,7 @@
 
 import re
 import warnings
+from collections.abc import Sequence
 from dataclasses import dataclass
 from hashlib import sha256
 from pathlib import Path
@@ -12,6 +13,9 @@ import pandas as pd
 
 from kit.competition.config import FoldsConfig
 from kit.competition.duplicates import components
+from kit.competition.headers import column_named
+from kit.competition.moments import moments
+from kit.competition.spelling import shown
 from kit.competition.tables import left_out_hint
 from kit.core.errors import KitError, some
 from kit.core.files import write_text
@@ -33,7 +37,7 @@ class FoldPlan:
         Of the training rows.
     fold
         int64 [rows], aligned with `ids`; a row of fold f is predicted by the model that left f out. −1: never
-        held out.
+        held out, so that it trains in every fold.
     groups
         int64 [rows]: the number of each row's row group, which is never in two folds; None: there are none.
     forward
@@ -89,19 +93,20 @@ def make_folds(
     table : DataFrame, optional
         The train table, where the config names a column of it.
     joined : ndarray, optional
-        int64 [rows]: rows with the same number hold images that are alike.
+        int64 [rows]: rows with the same number belong together, as their images are alike or they are of one
+        observation.
 
     Raises
     ------
     KitError
         For a column that is not there, and for fewer row groups or moments than folds.
     """
-    groups = row_groups(config, table, joined, len(ids))
+    groups = row_groups(config, table, joined)
     if config.column:
         return FoldPlan(ids, _given(_column(table, config.column, "folds.column"), config), groups)
     if config.time:
         cells = _column(table, config.time, "folds.time")
-        return FoldPlan(ids, _by_time(cells, config.time, config.k), groups, forward=True)
+        return FoldPlan(ids, _by_time(cells, config), groups, forward=True)
     if groups is not None and (count := len(np.unique(groups))) < config.k:
         there = "1 group" if count == 1 else f"{count} groups"
         raise KitError(f"folds: {there} cannot be dealt to {config.k} folds; lower folds.k")
@@ -112,10 +117,8 @@ def make_folds(
     return FoldPlan(ids, fold, groups)
 
 
-def row_groups(
-    config: FoldsConfig, table: pd.DataFrame | None, joined: np.ndarray | None, rows: int
-) -> np.ndarray | None:
-    """Return the row group of each row, by the column that tells them and by images that are alike.
+def row_groups(config: FoldsConfig, table: pd.DataFrame | None, joined: np.ndarray | None) -> np.ndarray | None:
+    """Return the row group of each row, by the column that tells them and by what else joins rows.
 
     Parameters
     ----------
@@ -124,9 +127,8 @@ def row_groups(
     table : DataFrame or None
         The train table.
     joined : ndarray or None
-        int64 [rows]: rows with the same number hold images that are alike.
-    rows : int
-        How many there are.
+        int64 [rows]: rows with the same number belong together, as their images are alike or they are of one
+        observation.
 
     Returns
     -------
@@ -138,11 +140,20 @@ def row_groups(
         parts.append(pd.factorize(np.array(group_texts(config, table), dtype=object))[0])
     if joined is not None:
         parts.append(joined)
-    if not parts:
-        return None
-    first_of = [pd.Series(np.arange(rows)).groupby(part).transform("min").to_numpy() for part in parts]
-    pairs = np.concatenate([np.stack([np.arange(rows), first], axis=1) for first in first_of])
-    return components(rows, pairs)
+    return join_groups(*parts) if parts else None
+
+
+def join_groups(*parts: np.ndarray) -> np.ndarray:
+    """Return the row groups that have together what any of the parts, int64 [rows] each, has together.
+
+    Returns
+    -------
+    ndarray
+        int64 [rows]: row groups are numbered in the order of their first rows.
+    """
+    rows = np.arange(len(parts[0]))
+    first_of = [pd.Series(rows).groupby(part).transform("min").to_numpy() for part in parts]
+    return components(len(rows), np.concatenate([np.stack([rows, first], axis=1) for first in first_of]))
 
 
 def group_texts(config: FoldsConfig, table: pd.DataFrame | None) -> list[str]:
@@ -254,30 +265,60 @@ def check_folds(config: FoldsConfig, classes: tuple[str, ...], targets: np.ndarr
         counts = np.bincount(targets)
         alone = [classes[index] for index, count in enumerate(counts) if count == 1]
         if alone:
+            what = f"class {alone[0]!r} has" if len(alone) == 1 else f"{len(alone)} of {len(counts)} classes have"
+            named = "" if len(alone) == 1 else f" ({some(map(repr, alone), 5)})"
             raise KitError(
-                f"folds: class {some(map(repr, alone))} has a single row, which {config.k} folds cannot both "
-                "train on and score; remove the class, merge it with another, or add images"
+                f"folds: {what} a single row{named}, which {config.k} folds cannot both train on and score; set "
+                "folds.stratify=false, which deals rows whatever their class, or remove such classes, merge them "
+                "with others, or add images"
             )
         if config.k > (most := counts.max()):
-            raise KitError(f"folds.k: {config.k} folds, but no class has more than {most} rows; lower k")
+            raise KitError(
+                f"folds.k: {config.k} folds, but no class has more than {most} rows; lower k, or set "
+                "folds.stratify=false, which deals rows whatever their class"
+            )
     elif config.k > len(targets):
         raise KitError(f"folds.k: {config.k} folds, but only {len(targets)} rows; lower k")
     if (beyond := [fold for fold in config.chosen if fold >= config.k]) or not config.chosen:
         raise KitError(f"folds.run: there are folds 0 to {config.k - 1}; got {some(beyond) or 'none'}")
 
 
-def check_plan(plan: FoldPlan, config: FoldsConfig, table: pd.DataFrame | None = None) -> None:
-    """Refuse a plan in which a row group spans folds, or of which a fold is empty or trains on nothing."""
-    known = []
+def check_plan(
+    plan: FoldPlan,
+    config: FoldsConfig,
+    table: pd.DataFrame | None = None,
+    observations: Sequence[str] | None = None,
+) -> None:
+    """Refuse a plan of which a fold is empty, trains on nothing, on its row groups or on what is not earlier.
+
+    Parameters
+    ----------
+    plan : FoldPlan
+        However it was made: dealt, read, or given.
+    config : FoldsConfig
+        Names the columns of row groups and of time.
+    table : DataFrame, optional
+        The train table.
+    observations : sequence of str, optional
+        The observation of each row, where several are predicted as one.
+
+    Raises
+    ------
+    KitError
+        A row group with rows that only train and others that are held out spans folds, too.
+    """
+    known: list[tuple[str, np.ndarray]] = []
     if config.group and table is not None:  # first, as its groups have names
-        known.append(np.array(group_texts(config, table), dtype=object))
+        known.append(("groups", np.array(group_texts(config, table), dtype=object)))
+    if observations is not None:
+        known.append(("observations (competition.predict_by)", np.array(observations, dtype=object)))
     if plan.groups is not None:
-        known.append(plan.groups)
-    for groups in known:
+        known.append(("groups", plan.groups))
+    for what, groups in known:
         spans = pd.Series(plan.fold).groupby(groups).nunique()
         if len(spanning := spans[spans > 1]):
             raise KitError(
-                f"folds: {len(spanning)} of {len(spans)} groups span folds ({some(map(str, spanning.index), 5)}), "
+                f"folds: {len(spanning)} of {len(spans)} {what} span folds ({some(map(str, spanning.index), 5)}), "
                 "so that models would be scored on what they have seen; make the plan anew"
             )
     for fold in range(config.k):
@@ -285,13 +326,30 @@ def check_plan(plan: FoldPlan, config: FoldsConfig, table: pd.DataFrame | None =
             raise KitError(f"folds: fold {fold} holds no row; lower folds.k, or give another plan")
         if not len(plan.training_rows(fold)):
             raise KitError(f"folds: no row is there to train fold {fold} on; give another plan")
+    if plan.forward and config.time and table is not None:
+        _check_time(plan, config, _column(table, config.time, "folds.time"))
+
+
+def _check_time(plan: FoldPlan, config: FoldsConfig, cells: pd.Series) -> None:
+    """Refuse a plan in which a row is held out that is not later than all that its fold trains on."""
+    assert config.time is not None, "only to be asked where folds.time names a column"
+    when = moments(cells.tolist(), config.time, config.time_format)
+    for fold in range(config.k):
+        trains, held = plan.training_rows(fold), plan.validation_rows(fold)
+        last = trains[np.argmax(when[trains])]
+        if len(early := held[when[held] <= when[last]]):
+            raise KitError(
+                f"folds: {len(early)} of the {len(held)} rows that fold {fold} holds out are not later than all "
+                f"that it trains on (row {plan.ids[early[0]]} of {cells[early[0]]!r}, row {plan.ids[last]} of "
+                f"{cells[last]!r} trains); make the plan anew"
+            )
 
 
 def rare_classes(plan: FoldPlan, k: int, classes: tuple[str, ...], targets: np.ndarray) -> list[str]:
     """Return a line for each class that some fold holds none of, at most ten: its score rests on very little."""
     held = np.stack([_rows_of(targets[plan.validation_rows(fold)], len(classes)) for fold in range(k)])
     without, counts = (held == 0).sum(axis=0), _rows_of(targets, len(classes))
-    rare = np.flatnonzero(without)
+    rare = np.flatnonzero(without * counts)  # one without any row is never predicted, and of no fold
     lines = [
         f"class {classes[index]!r} has {counts[index]} {'row' if counts[index] == 1 else 'rows'}; "
         f"{without[index]} of {k} folds hold none of it"
@@ -331,8 +389,8 @@ def read_folds(path: Path, ids: list[str], forward: bool = False) -> FoldPlan:
     if not path.is_file():
         raise KitError(f"{path} does not exist; it is the fold plan of the runs beside it")
     try:
-        frame = pd.read_csv(path, dtype={"id": str, "fold": np.int64}, keep_default_na=False).set_index("id")
-        frame["fold"].to_numpy()
+        frame = pd.read_csv(path, dtype=str, keep_default_na=False).set_index("id")
+        frame["fold"] = _whole_numbers(frame["fold"])
     except KeyError as error:
         raise KitError(f"{path} is no fold plan (columns id and fold): it has no column {error}") from error
     except ValueError as error:
@@ -344,6 +402,15 @@ def read_folds(path: Path, ids: list[str], forward: bool = False) -> FoldPlan:
     frame = frame.loc[ids]
     groups = pd.factorize(frame["group"])[0].astype(np.int64) if "group" in frame else None
     return FoldPlan(ids, frame["fold"].to_numpy(), groups, forward)
+
+
+def _whole_numbers(cells: pd.Series) -> pd.Series:
+    """Folds as int64, as −1.0 is what a table with gaps becomes; ValueError where one is no whole number."""
+    numbers = pd.to_numeric(cells)
+    whole = numbers.astype(np.int64)
+    if (whole != numbers).any():
+        raise ValueError(f"{some(cells[whole != numbers], 3)} is no whole number")
+    return whole
 
 
 def _dealt(targets: np.ndarray, groups: np.ndarray | None, config: FoldsConfig) -> np.ndarray:
@@ -374,68 +441,54 @@ def _dealt(targets: np.ndarray, groups: np.ndarray | None, config: FoldsConfig) 
 
 
 def _given(cells: pd.Series, config: FoldsConfig) -> np.ndarray:
-    """The folds in a column: its texts in order (numbers by value) are folds 0, 1, …"""
-    texts = cells.unique().tolist()
-    numbers = pd.to_numeric(pd.Series(texts, dtype=object), errors="coerce")
-    if numbers.isna().any():
-        texts.sort()
-    else:
-        texts.sort(key=dict(zip(texts, numbers, strict=True)).__getitem__)
+    """The folds in a column: its texts in order (numbers by value) are folds 0, 1, …; rows with −1 only train.
+
+    −1 is of no fold by the convention of scikit-learn's PredefinedSplit.
+    """
+    there = cells.unique().tolist()
+    value = dict(zip(there, pd.to_numeric(pd.Series(there, dtype=object), errors="coerce"), strict=True))
+    texts = [text for text in there if value[text] != EARLIEST]
+    texts.sort(key=None if any(np.isnan(value[text]) for text in texts) else value.__getitem__)
     if len(texts) != config.k:
+        what, most = f"folds.column: column {config.column!r} holds", 100
+        beside = f", and {EARLIEST} for rows that only train" if len(texts) < len(there) else ""
+        if not 2 <= len(texts) <= most:
+            raise KitError(f"{what} {len(texts)} different texts{beside}; folds are 2 to {most}")
         raise KitError(
-            f"folds.column: column {config.column!r} holds {len(texts)} folds ({some(texts, 8)}), but folds.k is "
-            f"{config.k}; set folds.k={len(texts)}"
-            if 2 <= len(texts) <= 100
-            else f"folds.column: column {config.column!r} holds {len(texts)} different texts; folds are 2 to 100"
+            f"{what} {len(texts)} folds ({some(texts, 8)}){beside}, but folds.k is {config.k}; set "
+            f"folds.k={len(texts)}"
         )
     place = {text: number for number, text in enumerate(texts)}
-    return cells.map(place).to_numpy(dtype=np.int64)
+    return cells.map(lambda text: place.get(text, EARLIEST)).to_numpy(dtype=np.int64)
 
 
-def _by_time(cells: pd.Series, column: str, k: int) -> np.ndarray:
+def _by_time(cells: pd.Series, config: FoldsConfig) -> np.ndarray:
     """Folds of about equal size, one after the other in time (as scikit-learn's TimeSeriesSplit).
 
     The first of k + 1 spans only trains. Rows of the same moment are in one span.
     """
-    moments = _moments(cells, column)
-    _, rank, counts = np.unique(moments, return_inverse=True, return_counts=True)
+    assert config.time is not None, "only to be asked where folds.time names a column"
+    k, rank = config.k, moments(cells.tolist(), config.time, config.time_format)
+    counts = np.bincount(rank)
     # Each moment goes to the span in which its middle row lies.
     middle = np.cumsum(counts) - (counts + 1) / 2
     span = np.minimum((middle * (k + 1) / len(cells)).astype(np.int64), k)
     used = np.unique(span)
     if len(used) < k + 1:
         raise KitError(
-            f"folds.time: column {column!r} has too few different moments ({len(counts)}) for {k} "
+            f"folds.time: column {config.time!r} has too few different moments ({len(counts)}) for {k} "
             "folds and an earlier span to train on; lower folds.k"
         )
     return span[rank] + EARLIEST
 
 
-def _moments(cells: pd.Series, column: str) -> np.ndarray:
-    """The cells of a column as numbers that grow with time."""
-    numbers = pd.to_numeric(cells, errors="coerce")
-    if numbers.notna().all() and np.isfinite(numbers).all():
-        return numbers.to_numpy(dtype=np.float64)
-    try:
-        with warnings.catch_warnings():
-            warnings.simplefilter("ignore", UserWarning)  # a format for each cell is guessed, and it says so
-            dates = pd.to_datetime(cells, errors="coerce", utc=True, format="mixed")
-    except (ValueError, OverflowError) as error:
-        raise KitError(f"folds.time: column {column!r} holds no dates: {error}") from error
-    if (odd := cells[dates.isna()]).size:
-        raise KitError(
-            f"folds.time: column {column!r} has to hold numbers or dates; {len(odd)} of {len(cells)} cells are "
-            f"neither ({some(map(repr, odd.unique()), 5)})"
-        )
-    return dates.to_numpy(dtype="datetime64[ns]").astype(np.int64)
-
-
 def _column(table: pd.DataFrame | None, column: str, key: str) -> pd.Series:
     """A column of the train table in which every cell says something."""
-    if table is None or column not in table.columns:
-        has = "" if table is None else f"; it has {some(table.columns)}{left_out_hint(table, column)}"
+    named = None if table is None else column_named(table.columns, column)
+    if table is None or named is None:
+        has = "" if table is None else f"; it has {some(shown(table.columns))}{left_out_hint(table, column)}"
         raise KitError(f"{key}: the train table has no column {column!r}{has}")
-    cells = table[column].reset_index(drop=True)
+    cells = table[named].reset_index(drop=True)
     if (empty := np.flatnonzero(cells == "")).size:
         raise KitError(
             f"{key}: column {column!r} is empty in {len(empty)} rows (row {some(empty + 1, 5)}); fill them in"

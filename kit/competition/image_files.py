@@ -21,9 +21,12 @@ def is_hidden(name: str) -> bool:
 
 
 def first_folder(template: object) -> str:
-    """Return the first folder of an image template, below the competition's; "" where it begins with a column."""
+    """Return the first folder of an image template, below the competition's, or its zip.
+
+    "" where it begins with a column, or stands for several folders.
+    """
     first, slash, _ = str(template).partition("/")
-    return first if slash and "{" not in first else ""
+    return first if slash and not {"{", "*"} & set(first) else ""
 
 
 def unused_files(
@@ -128,9 +131,8 @@ def with_names_on_disk(folder: Path, images: list[Source]) -> list[Source]:
     if all(str(file).isascii() for image in images for file in files_of(image)):
         return images
     find = _finder(folder, lambda name: unicodedata.normalize("NFC", name))
-    lacking = [
-        file for file in missing_files(images) if isinstance(file, Path)
-    ]  # archives know their names' forms
+    # Archives find their files in whatever form.
+    lacking = [file for file in missing_files(images) if isinstance(file, Path)]
     found: dict[File, File] = {file: there for file in lacking if (there := find(file))}
     if not found:
         return images

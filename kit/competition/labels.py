@@ -1,14 +1,14 @@
 """Label formats: from what the label columns say to class names and targets, and back."""
 
-import math
-from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
+from collections.abc import Collection, Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from functools import lru_cache
-from typing import Any
 
 import numpy as np
 import pandas as pd
 
+from kit.competition.lists import ListStyle, items_of, style_of
+from kit.competition.spelling import Spelling, classes_of, stripped, truth
 from kit.core.errors import KitError, some
 
 
@@ -28,24 +28,21 @@ class SingleLabel:
 
     @classmethod
     def of(cls, labels: pd.Series) -> "SingleLabel":
-        """Return the format whose classes are the labels of these rows."""
-        names = list(labels.unique())
-        known = set(names)
-        if twins := [name for name in names if name != name.strip() and name.strip() in known]:
-            raise KitError(
-                f"competition.label: labels differ in spaces only: {some(map(repr, twins), 5)} and the same "
-                "without; make them one"
-            )
-        return cls(tuple(sorted(names, key=_order(names))))
+        """Return the format whose classes are the labels of these rows; texts that are one label are one class."""
+        return cls(classes_of(label_counts(labels)))
 
     def with_classes(self, classes: Sequence[str]) -> "SingleLabel":
         """Return this format with other classes, in the order stated."""
         return SingleLabel(tuple(classes))
 
+    def split(self, cell: str) -> list[str]:
+        """Return the label of a cell."""
+        return [cell]
+
     def encode(self, labels: Sequence[str], what: str) -> np.ndarray:
         """Turn labels into class indices, int64 [rows].
 
-        `3`, `03` and `3.0` are one label where all classes are numbers.
+        Which texts are one label, `kit.competition.spelling.Spelling` says.
 
         Parameters
         ----------
@@ -63,11 +60,11 @@ class SingleLabel:
         return np.array([index[text] for text in labels], dtype=np.int64)
 
     def unknown(self, labels: Collection[str]) -> list[str]:
-        """Return those of `labels` that are no class, nor the number of one spelt otherwise, each once."""
+        """Return those of `labels` that are no class, however spelt, each once."""
         return _unknown(labels, _index(self.classes, labels))
 
     def decode(self, indices: np.ndarray) -> list[str]:
-        """Turn class indices [rows] into labels as the train table spells them."""
+        """Turn class indices [rows] into labels as the classes are spelt."""
         return [self.classes[index] for index in np.asarray(indices).tolist()]
 
 
@@ -83,24 +80,36 @@ class MultiLabel:
         Between the labels of a cell.
     may_be_empty
         Whether a row may have no label at all.
+    style
+        How lists are written, where each cell is one; the separator then stands in no cell.
     """
 
     classes: tuple[str, ...]
     separator: str = " "
     may_be_empty: bool = True
+    style: ListStyle | None = None
 
     multilabel = True
 
     @classmethod
     def of(cls, cells: pd.Series, separator: str) -> "MultiLabel":
-        """Return the format whose classes are the labels of these cells; rows may be empty if a cell is."""
-        split = [split_labels(cell, separator) for cell in cells.unique()]
-        names = list(dict.fromkeys(label for labels in split for label in labels))
-        return cls(tuple(sorted(names, key=_order(names))), separator, may_be_empty=not all(split))
+        """Return the format whose classes are the labels of these cells; rows may be empty if a cell is.
+
+        Where every cell that is not empty is a list, the labels are its items.
+        """
+        different = cells.unique()
+        form = cls((), separator, style=style_of(different))
+        classes = classes_of(label_counts(cells, form))
+        return replace(form, classes=classes, may_be_empty=not all(map(form.split, different)))
 
     def with_classes(self, classes: Sequence[str]) -> "MultiLabel":
         """Return this format with other classes, in the order stated."""
         return replace(self, classes=tuple(classes))
+
+    def split(self, cell: str) -> list[str]:
+        """Return the labels of a cell: a list's items, where cells are lists, else what the separator parts."""
+        items = items_of(cell) if self.style else None
+        return split_labels(cell, self.separator) if items is None else items
 
     def encode(self, cells: Sequence[str], what: str) -> np.ndarray:
         """Turn cells into which classes each row has, bool [rows, classes].
@@ -117,7 +126,7 @@ class MultiLabel:
         KitError
             Names the labels that are no class.
         """
-        split = [split_labels(cell, self.separator) for cell in cells]
+        split = [self.split(cell) for cell in cells]
         labels = [label for each in split for label in each]
         index = _known_index(self.classes, labels, what)
         encoded = np.zeros((len(split), len(self.classes)), dtype=bool)
@@ -126,7 +135,7 @@ class MultiLabel:
         return encoded
 
     def unknown(self, labels: Collection[str]) -> list[str]:
-        """Return those of `labels` that are no class, nor the number of one spelt otherwise, each once."""
+        """Return those of `labels` that are no class, however spelt, each once."""
         return _unknown(labels, _index(self.classes, labels))
 
     def decode(self, rows: np.ndarray) -> list[str]:
@@ -135,45 +144,67 @@ class MultiLabel:
         row, place = np.divmod(np.flatnonzero(rows), max(1, len(self.classes)))
         labels = [self.classes[index] for index in place.tolist()]
         ends = np.cumsum(np.bincount(row, minlength=len(rows))).tolist()
-        return [self.separator.join(labels[start:end]) for start, end in zip([0, *ends], ends, strict=False)]
+        join = self.style.write if self.style else self.separator.join
+        return [join(labels[start:end]) for start, end in zip([0, *ends], ends, strict=False)]
 
 
 Labels = SingleLabel | MultiLabel
 
 
+def extended(labels: Labels, targets: np.ndarray, classes: Sequence[str]) -> tuple[Labels, np.ndarray]:
+    """Return a label format with further classes, which no row has, and its targets."""
+    if targets.ndim == 2:
+        targets = np.pad(targets, ((0, 0), (0, len(classes))))
+    return labels.with_classes([*labels.classes, *classes]), targets
+
+
 def split_labels(cell: str, separator: str) -> list[str]:
     """Return the labels of a cell, without the spaces around them."""
-    return [label for part in cell.split(separator) if (label := part.strip())]
+    return [label for part in cell.split(separator) if (label := stripped(part))]
+
+
+def label_counts(cells: pd.Series, labels: "Labels | None" = None) -> dict[str, int]:
+    """Return how often each label stands in cells, in the order of the first of each.
+
+    Parameters
+    ----------
+    cells : Series
+        Every cell as text.
+    labels : SingleLabel or MultiLabel, optional
+        Parts the cells; left out: a cell is a label.
+    """
+    counts: dict[str, int] = {}
+    codes, texts = pd.factorize(cells)
+    for cell, number in zip(texts, np.bincount(codes, minlength=len(texts)).tolist(), strict=True):
+        for label in labels.split(cell) if labels else (cell,):
+            counts[label] = counts.get(label, 0) + number
+    return counts
 
 
 def encode_columns(table: pd.DataFrame, columns: Sequence[str], what: str) -> np.ndarray:
-    """Turn columns of 0 and 1 into bool [rows, columns]; KitError names the cells that are neither."""
+    """Turn columns of 0 and 1, or False and True, into bool [rows, columns]; KitError names other cells."""
     encoded = np.zeros((len(table), len(columns)), dtype=bool)
     for place, column in enumerate(columns):
         cells = table[column].tolist()
-        number_of = {text: _number(text) for text in dict.fromkeys(cells)}
-        if set(number_of.values()) - {0.0, 1.0}:
-            odd = [f"{text!r} in row {row + 1}" for row, text in enumerate(cells) if number_of[text] not in (0, 1)]
+        value_of = {text: truth(text) for text in dict.fromkeys(cells)}
+        if None in value_of.values():
+            odd = [f"{text!r} in row {row + 1}" for row, text in enumerate(cells) if value_of[text] is None]
             raise KitError(f"{what}: column {column!r} has to hold 0 or 1; it has {some(odd, 5)}")
-        encoded[:, place] = [number_of[text] for text in cells]
+        encoded[:, place] = [bool(value_of[text]) for text in cells]
     return encoded
 
 
-def _index(classes: Sequence[str], labels: Iterable[str]) -> dict[str, int]:
-    """The place of each of `labels` that is a class, or the same number as a class where all are numbers."""
-    by_text, by_number = _places(tuple(classes))
-    places = {
-        text: by_text[text] if text in by_text else by_number.get(_number(text)) for text in dict.fromkeys(labels)
-    }
-    return {text: place for text, place in places.items() if place is not None}
-
-
 @lru_cache(maxsize=8)
-def _places(classes: tuple[str, ...]) -> tuple[dict[str, int], dict[float | None, int]]:
-    """The place of each class by its text, and by its value where all are numbers and no two the same."""
-    by_text = {name: place for place, name in enumerate(classes)}
-    by_number = {_number(name): place for place, name in enumerate(classes)}
-    return by_text, {} if None in by_number or len(by_number) < len(classes) else by_number
+def spelling_of(classes: tuple[str, ...]) -> Spelling:
+    """Return what says which texts are one of these classes."""
+    return Spelling(classes, apart=True)
+
+
+def _index(classes: Sequence[str], labels: Iterable[str]) -> dict[str, int]:
+    """The place of each of `labels` that is a class, however spelt."""
+    spelling = spelling_of(tuple(classes))
+    places = {text: spelling.place(text) for text in dict.fromkeys(labels)}
+    return {text: place for text, place in places.items() if place is not None}
 
 
 def _unknown(labels: Iterable[str], index: Mapping[str, int]) -> list[str]:
@@ -189,16 +220,3 @@ def _known_index(classes: Sequence[str], labels: Sequence[str], what: str) -> di
             f"the classes are {some(classes, 12)}"
         )
     return index
-
-
-def _order(labels: Iterable[str]) -> Callable[[str], Any]:
-    """The key by which labels sort: numbers by value, anything else as text."""
-    return (lambda text: (_number(text), text)) if None not in map(_number, labels) else str
-
-
-def _number(text: str) -> float | None:
-    try:
-        number = float("nan" if "_" in text else text)  # Python reads 1_0 as 10
-    except ValueError:
-        return None
-    return number if math.isfinite(number) else None

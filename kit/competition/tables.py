@@ -15,6 +15,7 @@ import pandas as pd
 from kit.competition import formats
 from kit.competition.config import TablesConfig
 from kit.competition.formats import Dialect, dialect_of, format_of, is_table, too_many_cells
+from kit.competition.spelling import shown
 from kit.core.errors import KitError, some
 from kit.core.files import first_overlong_line
 
@@ -223,7 +224,7 @@ def need_columns(table: pd.DataFrame, columns: dict[str, str], path: Path | str)
         if column not in table.columns:
             there = list(table.columns)
             raise KitError(
-                f"{key}: {path} has no column {column!r}; it has {some(there)}{delimiter_hint(there)}"
+                f"{key}: {path} has no column {column!r}; it has {some(shown(there))}{delimiter_hint(there)}"
                 f"{left_out_hint(table, column)}"
             )
 

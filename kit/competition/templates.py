@@ -11,18 +11,19 @@ from typing import Any, cast
 
 import pandas as pd
 
-from kit.competition.config import FirstConfig, Images, PixelsConfig, Template
+from kit.competition.config import FirstConfig, Images, PixelsConfig, Template, templates_of
 from kit.competition.image_files import is_hidden, zip_hint
 from kit.competition.places import Places, image_endings, marked
+from kit.competition.spelling import plain, shown
 from kit.competition.tables import column_names, left_out_hint, need_plain_csv
 from kit.core.errors import KitError, some
 from kit.core.paths import inside
 from kit.core.zips import zip_directory
-from kit.data.sources import Channels, File, PixelRow, PixelTable, Source, is_there
+from kit.data.sources import Channels, File, PixelRow, PixelTable, Source, in_container, is_there
 
 
 def image_sources(folder: Path, table: pd.DataFrame, images: Images, key: str, file: Path | None) -> list[Source]:
-    """Return the image of each row; every file lies inside the folder.
+    """Return the image of each row; every file lies inside the folder, and a path may lead into a file.
 
     Parameters
     ----------
@@ -44,9 +45,20 @@ def image_sources(folder: Path, table: pd.DataFrame, images: Images, key: str, f
         pixels = pixel_table(file, images, key)
         return [PixelRow(pixels, row) for row in range(len(table))]
     if isinstance(images, str | FirstConfig):
-        return list(image_paths(folder, table, images, key))
+        return list(in_container(image_paths(folder, table, images, key), folder))
     channels = [image_paths(folder, table, template, f"{key}[{at}]") for at, template in enumerate(images)]
     return [Channels(files) for files in zip(*channels, strict=True)]
+
+
+def fields_of_images(images: Images) -> list[str]:
+    """Return the columns that templates name; of what is no template none, nor of one that is none."""
+    names: list[str] = []
+    for template in templates_of(images):
+        try:
+            names += [name for _, name, _, _ in string.Formatter().parse(template) if name]
+        except ValueError:
+            continue
+    return names
 
 
 def image_paths(folder: Path, table: pd.DataFrame, template: Template, key: str) -> list[File]:
@@ -54,15 +66,26 @@ def image_paths(folder: Path, table: pd.DataFrame, template: Template, key: str)
     if isinstance(template, FirstConfig):
         places = [image_paths(folder, table, each, f"{key}.first[{at}]") for at, each in enumerate(template.first)]
         return [next((file for file in files if is_there(file)), files[0]) for files in zip(*places, strict=True)]
+    places_of = Places(folder, key)
+    return [places_of.find(relative) for relative in filled(marked(template, key), table, key)]
+
+
+def filled(template: str, table: pd.DataFrame, key: str) -> list[str]:
+    """Return the template with the cells of each row in the place of its {columns}."""
     _check_template(template, table, key)
-    plain = marked(template, key)
     rows = cast("list[dict[str, str]]", table.to_dict("records"))  # columns of a CSV file are named by text
     try:
-        filled = [_Template().vformat(plain, (), row) for row in rows]
+        return [_Template().vformat(template, (), row) for row in rows]
     except ValueError as error:  # a format that only some texts refuse
         raise KitError(f"{key}: {template!r} is no template of text cells: {error}") from error
-    lie = Places(folder, key)
-    return [lie.find(relative) for relative in filled]
+
+
+def fields_of(template: str) -> tuple[list[str], bool]:
+    """Return the columns that a template names, and whether it takes their text as it is."""
+    parts = [part for part in string.Formatter().parse(template) if part[1] is not None]
+    return list(dict.fromkeys(str(name) for _, name, _, _ in parts)), not any(
+        spec or how for _, _, spec, how in parts
+    )
 
 
 def pixel_columns(file: Path, images: Images, key: str) -> list[str]:
@@ -70,7 +93,7 @@ def pixel_columns(file: Path, images: Images, key: str) -> list[str]:
     if not isinstance(images, PixelsConfig):
         return []
     need_plain_csv(file, key)
-    return [name for name in column_names(file, key) if fnmatch.fnmatchcase(name, images.columns)]
+    return [name for name in column_names(file, key) if fnmatch.fnmatchcase(plain(name), images.columns)]
 
 
 def pixel_table(file: Path, images: PixelsConfig, key: str) -> PixelTable:
@@ -241,7 +264,7 @@ def _check_template(template: str, table: pd.DataFrame, key: str) -> None:
     if unknown:
         raise KitError(
             f"{key}: {template!r} asks for the column {some(map(repr, unknown))}; the table has "
-            f"{some(table.columns)}{left_out_hint(table, unknown[0])}"
+            f"{some(shown(table.columns))}{left_out_hint(table, unknown[0])}"
         )
     if not fields:
         raise KitError(f"{key}: {template!r} names no column, so every row would have one image; try train/{{id}}")

@@ -1,5 +1,6 @@
 """What the user is told: errors that the user can mend, and lines about what happens."""
 
+import re
 from collections.abc import Callable, Iterable
 
 Say = Callable[[str], None]  # takes lines about what happens
@@ -19,7 +20,8 @@ class Diverged(KitError):
 
 def some(items: Iterable[object], limit: int = 10) -> str:
     """Return the first `limit` of `items` in one line for an error message, like `a, b, c and 7 more`."""
-    texts = [_short(" ".join(str(item).split())) for item in items]
+    # Breaks of lines go; spaces, which may be what is wrong, stay.
+    texts = [_short(re.sub(r"\s*[^\S ]\s*", " ", str(item))) for item in items]
     shown = ", ".join(texts[:limit])
     return shown if len(texts) <= limit else f"{shown} and {len(texts) - limit} more"
 

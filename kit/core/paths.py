@@ -148,10 +148,10 @@ def inside(folder: Path, relative: str, key: str) -> Path:
     KitError
         Where the path leads out of the folder.
     """
-    parts = Path(relative).parts
-    depth = 0
-    for part in parts:
+    path = Path(relative)  # once: a million rows have a million paths
+    depth, absolute = 0, path.is_absolute()
+    for part in path.parts:
         depth += -1 if part == ".." else 1
-        if depth < 0 or Path(relative).is_absolute():
+        if depth < 0 or absolute:
             raise KitError(f"{key}: {relative!r} leads outside the competition folder {folder}")
-    return folder / relative
+    return folder / path

@@ -59,6 +59,8 @@ class RunRecord(BaseModel):
         Why it failed or diverged, in one line.
     test : str, optional
         The digest of the test set that it predicted.
+    unread : list of str, optional
+        Test rows whose image could not be read: what is predicted of them is the prior.
     initial_weights : str, optional
         A digest of the weights that it began with.
     groups : dict of str to int
@@ -87,6 +89,7 @@ class RunRecord(BaseModel):
     precision: str = "fp32"
     error: str | None = None
     test: str | None = None
+    unread: list[str] | None = None
     initial_weights: str | None = None
     groups: dict[str, int] = {}
     steps: int | None = None
@@ -258,39 +261,52 @@ def read_predictions(path: Path) -> pd.DataFrame:
         ) from error
 
 
-def average(frames: Iterable[pd.DataFrame]) -> pd.DataFrame:
+def average(frames: Iterable[pd.DataFrame], ids: Sequence[str] | None = None) -> pd.DataFrame:
     """Return the mean prediction of each id over all frames that hold it.
 
     Parameters
     ----------
     frames : iterable of DataFrame
         Predictions, indexed by id; one frame at least.
+    ids : sequence of str, optional
+        The order of the rows: those of these ids that a frame holds, and no others. Left out: that in which the
+        ids first appear.
 
     Returns
     -------
     DataFrame
-        float64, indexed by id, in the order in which the ids first appear.
+        float64, indexed by id.
 
     Raises
     ------
     KitError
         Where the frames are of different classes.
     """
-    total: pd.DataFrame | None = None
-    count: pd.Series | None = None
-    for frame in frames:
-        if total is not None and set(frame.columns) != set(total.columns):
-            odd = sorted(set(frame.columns) ^ set(total.columns))
+    frames = list(frames)
+    columns, there = frames[0].columns, frames[0].index
+    for frame in frames[1:]:
+        if set(frame.columns) != set(columns):
+            odd = sorted(set(frame.columns) ^ set(columns))
             raise KitError(f"predictions of different classes cannot be averaged: not all have {some(odd, 5)}")
-        values, ones = frame.astype(np.float64), pd.Series(1.0, index=frame.index)
-        if total is None or count is None:
-            total, count = values, ones
-        elif total.index.equals(values.index):
-            total, count = total + values, count + ones
-        else:
-            order = total.index.append(values.index.difference(total.index, sort=False))
-            total = total.add(values, fill_value=0.0).loc[order, total.columns]
-            count = count.add(ones, fill_value=0.0).loc[order]
-    assert total is not None
-    assert count is not None
-    return total.div(count, axis=0).rename_axis("id")
+        if not frame.index.equals(there):
+            there = there.append(frame.index.difference(there, sort=False))
+    if ids is not None:
+        there = pd.Index(ids).intersection(there, sort=False)
+    total, count = np.zeros((len(there), len(columns))), np.zeros(len(there))  # the one copy that is made
+    for frame in frames:
+        values = (frame if frame.columns.equals(columns) else frame[columns]).to_numpy()
+        rows: slice | np.ndarray = slice(None)
+        if not frame.index.equals(there):
+            rows = there.get_indexer(frame.index)
+            if (rows < 0).any():
+                rows, values = rows[rows >= 0], values[rows >= 0]
+        total[rows] += values
+        count[rows] += 1
+    total /= count[:, None]
+    return pd.DataFrame(total, index=there.rename("id"), columns=columns, copy=False)
+
+
+def in_order(frame: pd.DataFrame, ids: Sequence[str] | pd.Index) -> pd.DataFrame:
+    """Return predictions in the order of these ids, of which each is there; without a copy where they have it."""
+    ids = pd.Index(ids, name="id")
+    return frame.rename_axis("id") if frame.index.equals(ids) else frame.loc[ids].rename_axis("id")

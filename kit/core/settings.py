@@ -4,15 +4,38 @@ import difflib
 import hashlib
 import json
 import re
-from typing import Annotated, Any, ClassVar, get_args
+from collections.abc import Iterator, Sequence
+from types import UnionType
+from typing import Annotated, Any, ClassVar, Union, get_args, get_origin
 
-from pydantic import BaseModel, ConfigDict, StringConstraints, ValidationError, ValidationInfo, field_validator
+from pydantic import (
+    BaseModel,
+    BeforeValidator,
+    ConfigDict,
+    StringConstraints,
+    ValidationError,
+    ValidationInfo,
+    field_validator,
+)
 from pydantic_core import ErrorDetails
 
-from kit.core.errors import some
+from kit.core.errors import KitError, some
+from kit.core.yaml import Written
 
 # The name of an experiment or a policy. Names become folders and files, so they hold nothing a path could misread.
 Name = Annotated[str, StringConstraints(pattern=r"^[A-Za-z0-9][A-Za-z0-9._-]*$", max_length=80)]
+
+
+def _as_text(value: Any) -> Any:
+    """Turn a number into text: a class 3 and a column 0 are text in a table."""
+    if isinstance(value, bool) or value is None:
+        word = {True: "true", False: "false", None: "null"}[value]
+        raise ValueError(f"{word} is YAML's own word and no text; put it in quotes, as it stands in the table")
+    return str(value) if isinstance(value, int | float) else value
+
+
+# Text of a table, like a label or the name of a column. In YAML it is what is written, whatever YAML makes of it.
+Text = Annotated[str, BeforeValidator(_as_text)]
 
 
 class FrozenOptions(BaseModel):
@@ -55,13 +78,65 @@ class ConfigSection(FrozenOptions):
     def _true_is_no_number(cls, value: Any, info: ValidationInfo) -> Any:
         """Refuse what YAML's `yes` becomes where it would be read as 1."""
         field = cls.model_fields[info.field_name or ""]
-        if isinstance(value, bool) and not _takes_bool(field.annotation):
+        takes_text = any(kind is Text for kind in _kinds(field.annotation, field.metadata))  # which says so itself
+        if isinstance(value, bool) and not (takes_text or _takes_bool(field.annotation)):
             raise ValueError("true and false (and yes, no, on, off) are no value here")
         return value
 
 
 def _takes_bool(annotation: Any) -> bool:
     return annotation is bool or any(map(_takes_bool, get_args(annotation)))
+
+
+def settled(content: Any, *kinds: Any) -> Any:
+    """Return what was read from YAML with plain values: as text where text of a table is expected.
+
+    Parameters
+    ----------
+    content : object
+        Holds values that are `Written`; each becomes its text where one of `kinds` takes Text, and as a key of
+        sections and of mappings by text; anywhere else it becomes its value.
+    *kinds : type
+        What the content is to be, like a section of the config.
+
+    Raises
+    ------
+    KitError
+        Where two keys of a mapping become one.
+    """
+    known = [kind for each in kinds for kind in _kinds(each)]
+    if isinstance(content, Written):
+        return content.text if any(kind is Text for kind in known) else content.value
+    if isinstance(content, list):
+        items = [part for kind in known if get_origin(kind) in (list, tuple) for part in get_args(kind)]
+        return [settled(item, *items) for item in content]
+    if not isinstance(content, dict):
+        return content
+    sections = [kind for kind in known if isinstance(kind, type) and issubclass(kind, BaseModel)]
+    mappings = [get_args(kind) for kind in known if get_origin(kind) is dict]
+    by_text = bool(sections) or any(kind in (Text, str) for key, _ in mappings for kind in _kinds(key))
+    made: dict[Any, Any] = {}
+    for key, value in content.items():
+        name = settled(key, *[Text] * by_text)
+        if name in made:
+            raise KitError(f"the key {name!r} stands there twice")
+        fields = [section.model_fields[name] for section in sections if name in section.model_fields]
+        inner = [kind for field in fields for kind in _kinds(field.annotation, field.metadata)]
+        made[name] = settled(value, *(inner if fields else [kind for _, kind in mappings]))
+    return made
+
+
+def _kinds(annotation: Any, metadata: Sequence[Any] = ()) -> Iterator[Any]:
+    """Yield the types that a union is made of, without what checks them; Text stays what it is."""
+    if any(isinstance(each, BeforeValidator) and each.func is _as_text for each in metadata) or annotation is Text:
+        yield Text
+    elif get_origin(annotation) is Annotated:
+        yield from _kinds(get_args(annotation)[0], annotation.__metadata__)
+    elif get_origin(annotation) in (Union, UnionType):
+        for part in get_args(annotation):
+            yield from _kinds(part)
+    else:
+        yield annotation
 
 
 def fingerprint(value: Any) -> str:

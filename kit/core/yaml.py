@@ -3,6 +3,7 @@
 import difflib
 import re
 from collections.abc import Hashable
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
@@ -14,8 +15,30 @@ from kit.core.errors import KitError, some
 _FLOAT = re.compile(r"^[-+]?(\d+\.?\d*|\.\d+)[eE][-+]?\d+$")
 
 
+_READ_BY_YAML = ("tag:yaml.org,2002:int", "tag:yaml.org,2002:float", "tag:yaml.org,2002:bool")
+
+
+@dataclass(frozen=True)
+class Written:
+    """A value that YAML reads as something else than the text that stands there, like 01, 1e3, 12:30 and yes.
+
+    Attributes
+    ----------
+    value : bool, int or float
+        What YAML makes of it.
+    text : str
+        As it is written. `true` and `false` are never meant as text, and are no such values.
+    """
+
+    value: Any = field(compare=False)
+    text: str
+
+    def __repr__(self) -> str:
+        return repr(self.value)
+
+
 class _Loader(yaml.SafeLoader):
-    """A loader that reads 1e-2 as a number and refuses repeated keys."""
+    """A loader that reads 1e-2 as a number and refuses repeated keys; dates stay text."""
 
     def construct_mapping(self, node: yaml.MappingNode, deep: bool = False) -> dict[Hashable, Any]:
         seen: set[Hashable] = set()
@@ -32,6 +55,15 @@ class _Loader(yaml.SafeLoader):
         return super().construct_mapping(node, deep)
 
 
+class _WrittenLoader(_Loader):
+    """The same, but what YAML reads its own way comes with the text that stands there."""
+
+    def construct_written(self, node: yaml.ScalarNode) -> Any:
+        construct = yaml.SafeLoader.yaml_constructors[node.tag]
+        value = construct(self, node)
+        return value if node.value.lower() in ("true", "false") else Written(value, node.value)
+
+
 class _Dumper(yaml.SafeDumper):
     """A dumper that quotes the text 1e-2, which the loader would read as a number."""
 
@@ -45,10 +77,24 @@ def _represent_text(dumper: _Dumper, text: str) -> yaml.Node:
 _Dumper.add_representer(str, _represent_text)
 for _class in (_Loader, _Dumper):
     _class.add_implicit_resolver("tag:yaml.org,2002:float", _FLOAT, list("-+.0123456789"))
+_Loader.yaml_implicit_resolvers = {
+    first: [(tag, pattern) for tag, pattern in resolvers if tag != "tag:yaml.org,2002:timestamp"]
+    for first, resolvers in _Loader.yaml_implicit_resolvers.items()
+}
+_WrittenLoader.yaml_implicit_resolvers = _Loader.yaml_implicit_resolvers
+for _tag in _READ_BY_YAML:
+    _WrittenLoader.add_constructor(_tag, _WrittenLoader.construct_written)
 
 
-def read_yaml(path: Path) -> Any:
+def read_yaml(path: Path, written: bool = False) -> Any:
     """Return the content of a YAML file.
+
+    Parameters
+    ----------
+    path : Path
+        The file.
+    written : bool
+        As in `parse_yaml`.
 
     Raises
     ------
@@ -64,10 +110,10 @@ def read_yaml(path: Path) -> Any:
         text = path.read_text(encoding="utf-8")
     except UnicodeDecodeError as error:
         raise KitError(f"{path}: not text in UTF-8: {error}") from error
-    return parse_yaml(text, str(path))
+    return parse_yaml(text, str(path), written)
 
 
-def parse_yaml(text: str, source: str) -> Any:
+def parse_yaml(text: str, source: str, written: bool = False) -> Any:
     """Return the content of a text in YAML.
 
     Parameters
@@ -76,6 +122,8 @@ def parse_yaml(text: str, source: str) -> Any:
         The YAML.
     source : str
         Where it comes from, to stand at the beginning of an error's message.
+    written : bool
+        Whether numbers, yes, no, on and off come as `Written`, with the text that stands there.
 
     Raises
     ------
@@ -83,10 +131,12 @@ def parse_yaml(text: str, source: str) -> Any:
         Where the text is not YAML, with the line.
     """
     try:
-        return yaml.load(text, _Loader)
+        return yaml.load(text, _WrittenLoader if written else _Loader)
     except yaml.MarkedYAMLError as error:
         line = f":{error.problem_mark.line + 1}" if error.problem_mark and "\n" in text else ""
-        raise KitError(f"{source}{line}: not valid YAML: {error.problem}") from error
+        odd = "cannot start any token" in str(error.problem) or text.lstrip()[:1] == "%"
+        hint = '; put text that begins so into quotes, like "%d/%m/%Y"' if odd else ""
+        raise KitError(f"{source}{line}: not valid YAML: {error.problem}{hint}") from error
     except yaml.YAMLError as error:
         raise KitError(f"{source}: not valid YAML: {' '.join(str(error).split())}") from error
 

@@ -81,7 +81,9 @@ class ZipMember:
             raise MemberError("encrypted; unpack the archive with its password")
         if self.entry.method not in _UNPACK:
             named = _OTHERS.get(self.entry.method, "unknown")
-            raise MemberError(f"packed with method {self.entry.method} ({named}), which is not read here; unpack it")
+            raise MemberError(
+                f"packed with method {self.entry.method} ({named}), which is not read here; unpack it"
+            )
         try:
             content = _UNPACK[self.entry.method](_packed(self, self.entry), self.entry.size)
         except (zlib.error, OSError, EOFError, ValueError) as error:

@@ -5,7 +5,6 @@ import threading
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from functools import lru_cache
-from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -15,7 +14,7 @@ from kit.core.errors import KitError
 from kit.core.files import first_overlong_line
 from kit.core.zips import MemberError
 from kit.data.config import DataConfig, DecoderConfig
-from kit.data.sources import Channels, File, PixelRow, PixelTable, Source, on_disk, readable
+from kit.data.sources import Channels, File, Member, PixelRow, PixelTable, Source, on_disk, readable
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -66,7 +65,7 @@ class Decoder:
         """Decode one image; raises DecodeError where that cannot be done."""
         if isinstance(source, Channels):
             return self._stacked(_channels(source, 2 * self.side, self.own))
-        if self.own and isinstance(source, File):
+        if self.own and isinstance(source, File | Member):
             pixels = _read_own(self.own, source)
             if isinstance(pixels, np.ndarray) and pixels.shape[2] == self.channels:
                 return self._stacked([Image.fromarray(channel) for channel in np.moveaxis(pixels, 2, 0)])
@@ -158,6 +157,11 @@ def open_image(source: Source, reduce_to: int | None = None, own: DecoderConfig 
             return _mean_of(np.stack(grey, axis=2))
         if own:
             return _as_image(_read_own(own, source))
+        if isinstance(source, Member):
+            inside = source.container.name
+            raise DecodeError(
+                f"{inside} is a file; data.decoder has to name code of yours that finds images in it"
+            )
         with Image.open(readable(source)) as image:
             if reduce_to:
                 image.draft(None, (reduce_to, reduce_to))
@@ -168,11 +172,11 @@ def open_image(source: Source, reduce_to: int | None = None, own: DecoderConfig 
         raise DecodeError(_reason(error)) from error
 
 
-def _read_own(own: DecoderConfig, file: File) -> Image.Image | np.ndarray:
+def _read_own(own: DecoderConfig, source: File | Member) -> Image.Image | np.ndarray:
     """Return what the user's decoder gives: an image, upright, of 8 bits; or uint8 [height, width, channels]."""
     function = own.function
     try:
-        with on_disk(file) as path:
+        with on_disk(source) as path:
             made = function(path)
             if isinstance(made, Image.Image):
                 made.load()  # before a temporary file is gone

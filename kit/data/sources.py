@@ -1,4 +1,4 @@
-"""Where an image's pixels come from: a file, one inside a zip, several as its channels, or a row of a table."""
+"""Where an image's pixels come from: a file, one inside a zip, several as its channels, a part, a table's row."""
 
 import io
 import tempfile
@@ -54,7 +54,49 @@ class PixelRow:
         return f"row {self.row + 1} of {self.table.path}"
 
 
-Source = File | Channels | PixelRow
+@dataclass(frozen=True)
+class Member:
+    """An image in a file that holds several.
+
+    Attributes
+    ----------
+    container
+        The file.
+    name
+        What the image is called in it, with "/" between the parts of a name.
+    """
+
+    container: Path
+    name: str
+
+    @property
+    def path(self) -> Path:
+        """The path that it would have if the file were a folder."""
+        return self.container / self.name
+
+    def __str__(self) -> str:
+        return str(self.path)
+
+
+Source = File | Channels | Member | PixelRow
+
+
+def in_container(files: Iterable[File], root: Path) -> list[File | Member]:
+    """Return files as they are, and those whose path leads into a file below `root` as members of it."""
+    container_of: dict[Path, Path | None] = {}
+    found: list[File | Member] = []
+    for file in files:
+        if isinstance(file, ZipMember):
+            found.append(file)
+            continue
+        folder = file.parent
+        if folder not in container_of:
+            above = [folder, *folder.parents] if folder != root and not folder.is_dir() else []
+            below = [each for each in above if each.is_relative_to(root) and each != root]
+            container_of[folder] = next((each for each in below if is_there(each)), None)
+        container = container_of[folder]
+        found.append(Member(container, file.relative_to(container).as_posix()) if container else file)
+    return found
 
 
 def readable(file: File) -> Path | io.BytesIO:
@@ -69,10 +111,10 @@ def readable(file: File) -> Path | io.BytesIO:
 
 
 @contextmanager
-def on_disk(file: File) -> Iterator[Path]:
+def on_disk(file: File | Member) -> Iterator[Path]:
     """Give a file its path on disk: one inside a zip is written for so long to a temporary folder, by its name."""
-    if isinstance(file, Path):
-        yield file
+    if not isinstance(file, ZipMember):
+        yield file.path if isinstance(file, Member) else file
         return
     with tempfile.TemporaryDirectory(prefix="kit-") as folder:
         path = Path(folder) / file.name.rpartition("/")[2]
@@ -84,13 +126,15 @@ def files_of(source: Source) -> tuple[File, ...]:
     """Return the files that an image is read from."""
     if isinstance(source, Channels):
         return source.files
+    if isinstance(source, Member):
+        return (source.container,)
     return (source.table.path,) if isinstance(source, PixelRow) else (source,)
 
 
 def digest_of(sources: Sequence[Source], line_of: Callable[[File], str]) -> str:
     """Return a digest, in hexadecimal, of which images these are.
 
-    It is of what `line_of` says of each file, asked once, and of the rows and the layout of tables.
+    It is of what `line_of` says of each file, asked once, of names in a file, and of rows and layout of tables.
     """
     digest = sha256()
     lines: dict[File, str] = {}
@@ -103,6 +147,8 @@ def digest_of(sources: Sequence[Source], line_of: Callable[[File], str]) -> str:
                 layout = f"{table.columns} {table.height} {table.width}"
                 layouts[id(table)] = sha256(layout.encode()).hexdigest()
             place = f"\t{source.row}\t{layouts[id(table)]}"
+        elif isinstance(source, Member):
+            place = f"\t{source.name}"
         for file in files_of(source):
             if file not in lines:
                 lines[file] = line_of(file)

@@ -27,7 +27,7 @@ from kit.core.settings import Name, fingerprint
 from kit.experiment.config import ExperimentConfig, load_experiment
 from kit.experiment.fingerprint import labels_digest, stored_experiment
 from kit.experiment.fold_plan import read_plan
-from kit.experiment.pool import PooledPredictions, hand_in, pooled, stored_scores
+from kit.experiment.pool import PooledPredictions, hand_in, held_out, pooled, score_identity, stored_scores
 from kit.scoring.blend import BlendChoice, choose_blend
 from kit.scoring.config import ScoringConfig
 from kit.scoring.decide import choose_rule
@@ -278,14 +278,14 @@ def _need_same_folds(member: BlendMember, first: BlendMember, competition: Compe
 
 def _pool(member: BlendMember, first: BlendMember, competition: Competition, plan: FoldPlan) -> PooledPredictions:
     """A member's predictions, its rows and columns in the competition's order."""
-    classes, wanted = list(competition.classes), set(competition.test_ids)
+    classes, test_rows = list(competition.classes), set(competition.test_ids)
     for run in member.runs:
         seen = set(pd.read_parquet(run.test, columns=["id"])["id"])
-        if seen != wanted:
-            rows = some(sorted(seen ^ wanted), 3)
+        if seen != test_rows:
+            others = some(sorted(seen ^ test_rows), 3)
             raise KitError(
                 f"blend: {member.title} predicted other test rows than {competition.folder} has now (not both "
-                f"have {rows}); python -m kit run predicts them anew with its weights"
+                f"have {others}); python -m kit run predicts them anew with its weights"
             )
     pool = pooled(member.runs, competition, plan)
     if odd := sorted(set(pool.oof.columns) ^ set(classes)):
@@ -295,10 +295,12 @@ def _pool(member: BlendMember, first: BlendMember, competition: Competition, pla
         )
     # float32 is what was predicted; means over seeds do not need more.
     ordered = lambda frame: frame[classes].astype(np.float32)  # noqa: E731
-    held_out = np.flatnonzero(np.isin(plan.fold, list(member.folds)))
-    if list(pool.oof.index) != [competition.ids[row] for row in held_out]:
+    rows = np.flatnonzero(np.isin(plan.fold, list(member.folds)))
+    names = competition.observations.of if competition.observations else competition.ids
+    wanted = list(dict.fromkeys(names[row] for row in rows))
+    if list(pool.oof.index) != wanted:
         raise KitError(
-            f"blend: {member.title} has predicted {len(pool.oof)} of the {len(held_out)} rows of its folds; "
+            f"blend: {member.title} has predicted {len(pool.oof)} of the {len(wanted)} rows of its folds; "
             "train it anew"
         )
     test = {fold: ordered(frame) for fold, frame in pool.test.items()}
@@ -328,7 +330,7 @@ def _record(
                 "experiment": member.experiment.name,
                 "policy": member.policy,
                 "weight": weight,
-                "oof": _score_alone(member, pool, config),
+                "oof": _score_alone(member, pool, experiment),
                 "runs": len(member.runs),
             }
             for member, pool, weight in zip(members, pools, choice.blend.weights, strict=True)
@@ -336,17 +338,18 @@ def _record(
         "candidates": choice.candidates,
         "rule": {"said": choice.rule.sentence(classes), **choice.rule.to_json()},
         "oof_rows": len(pools[0].oof),
-        "train_rows": int((plan.fold >= 0).sum()),
+        "train_rows": held_out(plan, competition),
         "folds": plan.digest,
         "classes": classes,
-        "scoring": config.identity(),
+        "scoring": score_identity(config, experiment.competition),
         "competition": experiment.competition.record(exclude_defaults=True),
     }
 
 
-def _score_alone(member: BlendMember, pool: PooledPredictions, config: ScoringConfig) -> float:
+def _score_alone(member: BlendMember, pool: PooledPredictions, experiment: ExperimentConfig) -> float:
     """The member's own out-of-fold score: as `kit run` told it, where it is of this metric."""
-    scores = stored_scores(member.folder.policy(member.policy) / "scores.json", config)
+    config, file = experiment.scoring, member.folder.policy(member.policy) / "scores.json"
+    scores = stored_scores(file, config, experiment.competition)
     if scores and scores.oof_rows == len(pool.oof):
         return scores.oof
     return choose_rule(pool.oof.to_numpy(), pool.truth, pool.folds, config, pool.groups).cross_fitted
@@ -364,13 +367,14 @@ def _write(
     folder, classes = dirs.runs / record["name"], competition.classes
     submission = dirs.submissions / f"{record['name']}.csv"
     ids, folds = pools[0].oof.index, pools[0].folds
+    test_ids = next(iter(pools[0].test.values())).index.tolist()
     oof = choice.blend.combine_out_of_fold([pool.oof.to_numpy() for pool in pools], folds)
     values = {fold: _test_of(fold, choice, pools) for fold in pools[0].test}
     test = {
-        fold: pd.DataFrame(each, index=pd.Index(competition.test_ids, name="id"), columns=list(classes))
+        fold: pd.DataFrame(each, index=pd.Index(test_ids, name="id"), columns=list(classes))
         for fold, each in values.items()
     }
-    mean = average(predictions(competition.test_ids, each, classes) for each in values.values())
+    mean = average(predictions(test_ids, each, classes) for each in values.values())
     made = hand_in(
         competition.submission, choice.rule, test, config.transfer, submission, mean=mean, write=False
     )  # before anything is written, as it may be refused

@@ -9,8 +9,8 @@ from pydantic import AfterValidator, Field, ValidationError, field_validator, mo
 
 from kit.competition.config import CompetitionConfig, FoldsConfig, PixelsConfig
 from kit.core.errors import KitError, some
-from kit.core.settings import ConfigSection, Name, explain
-from kit.core.yaml import dump_yaml, parse_yaml, read_yaml
+from kit.core.settings import ConfigSection, Name, explain, settled
+from kit.core.yaml import Written, dump_yaml, parse_yaml, read_yaml
 from kit.data.config import DataConfig
 from kit.experiment.own_files import rebased, with_code
 from kit.lr import PolicyConfig
@@ -236,13 +236,13 @@ def load_experiment(
     path = Path(path)
     stated: list[Override] = [overrides] if isinstance(overrides, str) else list(overrides)
     chosen = [policies] if isinstance(policies, str) else list(policies)
-    content = read_yaml(path)
+    content = read_yaml(path, written=True)
     if not isinstance(content, dict):
         raise KitError(f"{path}: a config is a mapping of sections, like `name: digits`")
     whole = [override for override in stated if _key_of(override) == "policies"]
     for override in whole:  # names, which have to be there before a key of a policy can be overridden
         _override(content, override)
-    content["policies"] = _policies(content.get("policies"), chosen, path)
+    content["policies"] = _policies(settled(content.get("policies")), chosen, path)
     for override in stated:
         if override not in whole:
             _check_policy_name(override, content["policies"])
@@ -285,6 +285,10 @@ def validate(
 
     `stored`: it was run once, and is read although such a policy would be refused today.
     """
+    try:
+        content = settled(content, ExperimentConfig)
+    except KitError as error:
+        raise KitError(f"{source}: {error}") from error
     try:
         return ExperimentConfig.model_validate(content, context={"folder": folder, "stored": stored})
     except ValidationError as error:
@@ -341,12 +345,19 @@ def _override(content: dict[str, Any], override: Override) -> None:
     *parents, last = key.split(".")
     section = content
     for parent in parents:
+        parent = _written_key(section, parent)
         if section.get(parent) is None:
             section[parent] = {}
         section = section[parent]
         if not isinstance(section, dict):
             raise KitError(f"--set {_said(override)}: {parent} is not a section")
+    place = _written_key(section, last)
     if isinstance(override, str):
-        section[last] = parse_yaml(override.partition("=")[2], f"--set {override}")
+        section[place] = parse_yaml(override.partition("=")[2], f"--set {override}", written=True)
     else:
-        section[last] = override[1]
+        section[place] = override[1]
+
+
+def _written_key(section: dict[Any, Any], name: str) -> Any:
+    """Return the key of a section that is written so; the name itself where there is none."""
+    return next((key for key in section if isinstance(key, Written) and key.text == name), name)

@@ -144,7 +144,7 @@ def find_lr(
     with tempfile.TemporaryDirectory() as scratch:
         folder, dirs = ExperimentDir(Path(scratch) / "runs"), OutputDirs.at(output)
         with state.main_process_first():
-            loaded, data = prepare(experiment, folder, dirs, say=say, shown=main)
+            loaded, data = prepare(experiment, folder, dirs, say=say, shown=main, keys=())
         key = run_keys(experiment)[0]
         rows = len(loaded.folds.training_rows(key.fold))
         groups, reference = _reference(loaded, key, policy, rows)

@@ -161,7 +161,7 @@ def stored_experiment(folder: ExperimentDir) -> ExperimentConfig | None:
     """What made the folder: the config with all policies and seeds it was run with; None for a new one."""
     if not folder.config.is_file():
         return None
-    return pinned(validate(read_yaml(folder.config), str(folder.config), folder.path, stored=True))
+    return pinned(validate(read_yaml(folder.config, written=True), str(folder.config), folder.path, stored=True))
 
 
 def with_what_was_run_before(experiment: ExperimentConfig, folder: ExperimentDir) -> ExperimentConfig:

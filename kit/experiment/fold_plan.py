@@ -6,7 +6,7 @@ from pathlib import Path
 import numpy as np
 
 from kit.competition.duplicates import duplicate_groups, duplicates_advice
-from kit.competition.folds import EARLIEST, FoldPlan, check_plan, make_folds, read_folds, row_groups
+from kit.competition.folds import EARLIEST, FoldPlan, check_plan, join_groups, make_folds, read_folds, row_groups
 from kit.competition.load import Competition
 from kit.core.errors import KitError, Say, ignore, some
 from kit.core.paths import OutputDirs
@@ -58,10 +58,13 @@ def decide_folds(
         plan = read_plan(config, folder, competition)
     else:
         plan = new_plan(config, competition, dirs, say)
+    observations = competition.observations
     if plan.groups is None:  # a plan that does not tell them
         alike = _alike_images(config, competition, dirs)
-        plan = replace(plan, groups=row_groups(config.folds, competition.train, alike, len(plan.ids)))
-    check_plan(plan, config.folds, competition.train)
+        plan = replace(plan, groups=row_groups(config.folds, competition.train, _joined(alike, competition)))
+    elif observations:  # it may be older than competition.predict_by
+        plan = replace(plan, groups=join_groups(plan.groups, observations.codes))
+    check_plan(plan, config.folds, competition.train, observations.of if observations else None)
     return plan
 
 
@@ -70,7 +73,15 @@ def new_plan(config: ExperimentConfig, competition: Competition, dirs: OutputDir
     alike, setting = _alike_images(config, competition, dirs), config.folds.duplicates
     if alike is not None and setting != "none" and (warning := duplicates_advice(alike, config.folds.k, setting)):
         say(warning)
-    return make_folds(competition.ids, competition.targets, config.folds, competition.train, alike)
+    joined = _joined(alike, competition)
+    return make_folds(competition.ids, competition.targets, config.folds, competition.train, joined)
+
+
+def _joined(alike: np.ndarray | None, competition: Competition) -> np.ndarray | None:
+    """Which rows belong together, whatever folds.group says: int64 [rows]."""
+    observed = competition.observations.codes if competition.observations else None
+    parts = [part for part in (alike, observed) if part is not None]
+    return join_groups(*parts) if parts else None
 
 
 def _alike_images(config: ExperimentConfig, competition: Competition, dirs: OutputDirs) -> np.ndarray | None:
@@ -98,9 +109,7 @@ def given_plan(config: ExperimentConfig, competition: Competition, given: Path) 
         rows = some(config.competition.files("train")) or "the image files"
         raise KitError(f"--folds: {error}; give a plan of the rows in {rows}") from error
     there, wanted = {*plan.fold.tolist()}, {*range(config.folds.k)}
-    if plan.forward:
-        there.discard(EARLIEST)
-    if there != wanted:
+    if there - {EARLIEST} != wanted:
         raise KitError(
             f"--folds: {given} has the folds {some(sorted(there))}, but folds.k is {config.folds.k}, so they "
             f"have to be 0 to {config.folds.k - 1}; set folds.k or renumber them"

@@ -3,14 +3,19 @@
 from dataclasses import dataclass, replace
 from pathlib import Path
 
+import numpy as np
 import pandas as pd
 
 from kit.competition.assemble import one_row_an_id
 from kit.competition.config import CompetitionConfig
+from kit.competition.headers import column_named, plainly_named
 from kit.competition.labels import Labels, MultiLabel, SingleLabel
 from kit.competition.load import class_names, encode_labels, load_labels
+from kit.competition.observations import need_one_label, observations_of
+from kit.competition.spelling import plain, stripped
 from kit.competition.submission import WHOLE, id_column_of, submission_format
 from kit.competition.tables import LabelLists, column_names, need_columns, need_unique, read_submission, read_table
+from kit.competition.templates import fields_of
 from kit.core.errors import KitError, some
 from kit.core.notebook import ShownAsTables
 from kit.experiment.config import ExperimentConfig
@@ -19,15 +24,36 @@ from kit.scoring.f1 import score
 
 @dataclass(frozen=True)
 class Grade(ShownAsTables):
-    """The value of the competition's metric, and on how many rows."""
+    """The value of the competition's metric, and on how many rows.
+
+    Attributes
+    ----------
+    metric : str
+        Its name.
+    value : float
+        In [0, 1], but for a metric of the user's own.
+    rows : int
+        On how many it is.
+    ignored : int
+        Rows of the solution whose Usage is Ignored; they are not graded.
+    notes : tuple of str
+        Lines about labels and columns that are spelt otherwise.
+    """
 
     metric: str
     value: float
     rows: int
+    ignored: int = 0
+    notes: tuple[str, ...] = ()
 
     def tables(self) -> dict[str, pd.DataFrame]:
         """Return the value in a row."""
-        return {"": pd.DataFrame([{"metric": self.metric, "value": self.value, "rows": self.rows}])}
+        row = {"metric": self.metric, "value": self.value, "rows": self.rows}
+        return {"": pd.DataFrame([row | ({"ignored": self.ignored} if self.ignored else {})])}
+
+    def remarks(self) -> list[str]:
+        """Return what is to be borne in mind."""
+        return list(self.notes)
 
 
 def grade(submission: str | Path, solution: str | Path, experiment: ExperimentConfig) -> Grade:
@@ -40,8 +66,9 @@ def grade(submission: str | Path, solution: str | Path, experiment: ExperimentCo
     ----------
     submission : path
     solution : path
-        A table with the id and label columns of the config, or of the sample submission, rows in any order; other
-        columns, like Kaggle's Usage, are passed over.
+        A table with the id and label columns of the config, or of the sample submission, rows in any order. Those
+        whose Usage is Ignored are not graded, and the submission need not hold them; other columns are passed
+        over.
     experiment : ExperimentConfig
         Tells label format and metric.
 
@@ -51,31 +78,59 @@ def grade(submission: str | Path, solution: str | Path, experiment: ExperimentCo
         That says why the submission is invalid: columns, ids, empty or unknown labels.
     """
     config, submission, solution = experiment.competition, Path(submission), Path(solution)
-    truth = _under_the_tables_names(_solution(solution, config), config)
+    truth, notes = _solution(solution, config)
     need_columns(truth, {"competition.id": config.id_column}, solution)
     for column in _label_columns(config):
         need_columns(truth, {"competition.label": column}, solution)
     if config.long_form:
         truth = one_row_an_id(truth, config.id_column, str(config.label))
     need_unique(truth[config.id_column], str(solution))
-    if truth.empty:
-        raise KitError(f"{solution} has no rows")
-    if not config.multilabel and (unlabelled := truth.loc[truth[config.label] == "", config.id_column]).size:
+    truth, ignored = _graded(truth, config, solution)
+    if (
+        not config.multilabel
+        and (unlabelled := truth.loc[truth[config.label].map(stripped) == "", config.id_column]).size
+    ):
         raise KitError(f"{solution}: no label for {len(unlabelled)} ids ({some(unlabelled, 5)})")
     labels, folder = _labels(config, truth), Path(config.path).expanduser()
     experiment.scoring.check(config.multilabel, len(labels.classes))
     config = config.model_copy(update={"ordered": False})  # the solution may have another order than the sample
     names = class_names(folder, config, labels.classes)
-    predicted = submission_format(config, _sample(config, truth), labels, names).read(
-        read_submission(submission, "submission"), str(submission)
+    form = submission_format(config, _sample(config, truth), labels, names)
+    given, probabilities = read_submission(submission, "submission"), None
+    if form.id_column in given:
+        given = given[~given[form.id_column].isin(ignored)]
+    if experiment.scoring.of_probabilities:
+        probabilities = form.read_probabilities(given, str(submission))
+    predicted = form.read(given, str(submission))
+    value = score(
+        encode_labels(truth, config, labels, str(solution)), predicted, experiment.scoring, probabilities
     )
-    value = score(encode_labels(truth, config, labels, str(solution)), predicted, experiment.scoring)
-    return Grade(experiment.scoring.title, value, len(truth))
+    notes += [f"{submission}: {line}" for line in form.remarks(given)]
+    return Grade(experiment.scoring.title, value, len(truth), len(ignored), tuple(notes))
 
 
-def _solution(path: Path, config: CompetitionConfig) -> pd.DataFrame:
+def _solution(path: Path, config: CompetitionConfig) -> tuple[pd.DataFrame, list[str]]:
+    """The solution with columns named as in the train table, and what there is to tell of their names."""
     lists = LabelLists(config.label, config.cell_separator) if isinstance(config.label, str) else None
-    return read_table(path, "solution", lists=lists)
+    truth = _under_the_tables_names(read_table(path, "solution", lists=lists), config)
+    truth, notes = plainly_named(truth, [config.id_column], str(path), _label_columns(config))
+    return _by_observation(truth, config, str(path)), notes
+
+
+def _graded(truth: pd.DataFrame, config: CompetitionConfig, path: Path) -> tuple[pd.DataFrame, set[str]]:
+    """The rows that are graded, and the ids of those whose Usage is Ignored."""
+    if truth.empty:
+        raise KitError(f"{path} has no rows")
+    usage = next(
+        (name for name in truth if plain(str(name)).lower() == "usage" and name not in _label_columns(config)),
+        None,
+    )
+    if usage is None:
+        return truth, set()
+    ignored = truth[usage].map(lambda cell: plain(cell).lower() == "ignored")
+    if ignored.all():
+        raise KitError(f"{path}: the Usage of all rows is Ignored; none is left to grade")
+    return truth[~ignored], set(truth.loc[ignored, config.id_column])
 
 
 def _sample_file(config: CompetitionConfig) -> Path | None:
@@ -94,10 +149,32 @@ def _under_the_tables_names(truth: pd.DataFrame, config: CompetitionConfig) -> p
         columns = column_names(path, "competition.sample_submission", config.tables)
     if not columns or isinstance(config.label, tuple):
         return truth
-    sample_id = id_column_of(columns, config.id)
+    sample_id = id_column_of(columns, config.submitted_id)
     labels = [name for name in columns if name != sample_id]
     told = {sample_id: config.id_column} | ({labels[0]: config.label} if len(labels) == 1 else {})
-    return truth.rename(columns={theirs: ours for theirs, ours in told.items() if ours not in truth.columns})
+    columns = list(truth.columns)
+    renamed = {
+        column_named(columns, theirs): ours for theirs, ours in told.items() if not column_named(columns, ours)
+    }
+    return truth.rename(columns=renamed)
+
+
+def _by_observation(truth: pd.DataFrame, config: CompetitionConfig, where: str) -> pd.DataFrame:
+    """With a row an observation, its name as the id, where the solution tells the rows that make them up."""
+    by = config.predict_by
+    labels = list(_label_columns(config))
+    if by is None or not {*(fields_of(by.rows)[0] if by.column is None else [by.column]), *labels} <= {
+        *truth.columns
+    }:
+        return truth
+    rows = (
+        truth if config.id_column in truth else truth.assign(**{config.id_column: range(len(truth))}).astype(str)
+    )
+    observations = observations_of(rows, config, where)
+    assert observations is not None, "the config says what an observation is"
+    needed = truth[labels].agg("|".join, axis=1).tolist()
+    need_one_label(observations, pd.factorize(np.array(needed, dtype=object))[0], needed)
+    return truth.assign(**{config.id_column: observations.of}).drop_duplicates(config.id_column)
 
 
 def _label_columns(config: CompetitionConfig) -> tuple[str, ...]:
@@ -108,7 +185,7 @@ def _labels(config: CompetitionConfig, truth: pd.DataFrame) -> Labels:
     """The classes of the train table, where it is at hand, and what else the solution has."""
     known = load_labels(config) if Path(config.path).expanduser().is_dir() else None
     if isinstance(config.label, tuple):
-        return known[0] if known else MultiLabel(config.label)
+        return known.label_format if known else MultiLabel(config.label)
     cells = truth[config.label]
     separator = config.cell_separator
     stated = MultiLabel.of(cells, separator) if separator else SingleLabel.of(cells)
@@ -116,19 +193,21 @@ def _labels(config: CompetitionConfig, truth: pd.DataFrame) -> Labels:
         stated = replace(stated, separator=config.separator or " ")
     if known is None:
         return stated
-    new = known[0].unknown(stated.classes)
-    return known[0].with_classes([*known[0].classes, *new]) if new else known[0]
+    new = known.label_format.unknown(stated.classes)
+    return known.label_format.with_classes([*known.label_format.classes, *new]) if new else known.label_format
 
 
 def _sample(config: CompetitionConfig, truth: pd.DataFrame) -> pd.DataFrame:
     """A sample submission of the ids in the solution, with the columns of the competition's, where that is at
-    hand, and cells that tell as its do whether probabilities are asked for."""
+    hand, and cells that tell as its do what is asked for."""
     path = _sample_file(config)
     columns, cells = list(config.stated_columns or (config.id_column, *_label_columns(config))), pd.DataFrame()
     if path:
         cells = read_table(path, "competition.sample_submission", reader=config.tables)
         columns = list(cells.columns)
-    sample = pd.DataFrame(index=range(len(truth)))
-    for name in columns:
-        sample[name] = next((cell for cell in cells.get(name, ()) if cell not in WHOLE), "0")
-    return sample.assign(**{id_column_of(columns, config.id): truth[config.id_column].to_numpy()})
+    # Each cell once, those first that ask for more than 0 and 1, over and over.
+    shown = {name: sorted(dict.fromkeys(cells.get(name, ())), key=WHOLE.__contains__) or ["0"] for name in columns}
+    sample = pd.DataFrame(
+        {name: [texts[row % len(texts)] for row in range(len(truth))] for name, texts in shown.items()}
+    )
+    return sample.assign(**{id_column_of(columns, config.submitted_id): truth[config.id_column].to_numpy()})

@@ -82,8 +82,7 @@ class LoadedExperiment:
             say(f"Own code: {some(config.code)}")
         competition = load_competition(config.competition)
         config.scoring.check(competition.label_format.multilabel, len(competition.classes))
-        if config.scoring.metric:
-            config.scoring.metric.check(competition.targets)
+        _check_metric(config, competition, say)
         for line in (*competition.remarks, *label_hints(config.competition, competition)):
             say(line)  # first, as they may explain what is refused
         _check_labels(config, competition)
@@ -118,10 +117,26 @@ class LoadedExperiment:
         return self.depends_on | {"policy": policy, "seed": str(key.seed), "fold": str(key.fold)}
 
 
+def _check_metric(config: ExperimentConfig, competition: Competition, say: Say) -> None:
+    """Try a metric of the user's own; KitError where it is none."""
+    scoring = config.scoring
+    if scoring.metric is None:
+        return
+    scoring.metric.check(competition.targets, len(competition.classes))
+    if scoring.of_probabilities and competition.submission.kind != "probabilities":
+        say(
+            f"scoring.metric: {scoring.title} takes probabilities, but labels are handed in; is "
+            "competition.submission: probabilities meant?"
+        )
+
+
 def _check_labels(config: ExperimentConfig, competition: Competition) -> None:
     """Raises KitError where folds or the fewest labels of a row do not fit the labels."""
     label_format = competition.label_format
     check_folds(config.folds, competition.classes, competition.targets)
+    learned = int(competition.targets.any(axis=0).sum()) if label_format.multilabel else 0
+    if (config.scoring.at_least or 0) > learned and label_format.multilabel:
+        raise KitError(f"scoring.at_least: only {learned} classes have a training row; lower it")
     if isinstance(label_format, MultiLabel) and not label_format.may_be_empty and config.scoring.at_least == 0:
         raise KitError(
             "scoring.at_least = 0: every training row has a label, so a submission with rows that have none is "

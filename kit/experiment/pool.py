@@ -9,12 +9,14 @@ import numpy as np
 import pandas as pd
 from pydantic import BaseModel, ConfigDict
 
-from kit.competition.folds import FoldPlan
+from kit.competition.config import CompetitionConfig
+from kit.competition.folds import FoldPlan, join_groups
 from kit.competition.load import Competition
+from kit.competition.observations import KEY, Observations
 from kit.competition.submission import SubmissionFormat, write_submission
 from kit.core.errors import KitError, some
 from kit.core.files import as_record, read_object, write_json
-from kit.core.runs import RunDir, RunRecord, average, read_predictions, write_predictions
+from kit.core.runs import RunDir, RunRecord, average, in_order, read_predictions, write_predictions
 from kit.experiment.loaded import LoadedExperiment
 from kit.scoring.config import ScoringConfig, Transfer
 from kit.scoring.decide import Rule, RuleChoice, choose_rule, decide_test, rule_from_json
@@ -63,7 +65,7 @@ class PolicyScores(BaseModel):
     submission : str
         What the competition asks for: labels or probabilities.
     oof_rows, train_rows : int
-        Rows that were predicted out of fold, and that the fold plan holds.
+        Rows, or observations, that were predicted out of fold, and that the fold plan holds out.
     runs : list of RunScore
     per_class : list of dict
         Precision, recall, F and rows of each class.
@@ -128,6 +130,8 @@ class ScoredRuns:
     oof : float
         The score of these.
     runs : list of RunScore
+    probabilities : ndarray or None
+        float [rows, classes], where the metric takes them.
     """
 
     ids: pd.Index
@@ -136,6 +140,7 @@ class ScoredRuns:
     groups: np.ndarray | None
     oof: float
     runs: list[RunScore]
+    probabilities: np.ndarray | None = None
 
 
 @dataclass(frozen=True)
@@ -145,7 +150,7 @@ class PooledPredictions:
     Attributes
     ----------
     oof : DataFrame
-        A row a training row that was held out, indexed by id.
+        A row a training row, or observation, that was held out, indexed by id.
     truth : ndarray
         Its label: class index [rows], or bool [rows, classes].
     folds : ndarray
@@ -216,8 +221,8 @@ def hand_in(
         labels = np.repeat(rule.decide(prior[None]), len(ids), axis=0)
         probabilities = np.repeat(prior[None], len(ids), axis=0)
     if test or prior is None:
-        decided_labels = decide_test(rule, [frame.loc[there].to_numpy() for frame in test.values()], transfer)
-        means = (average(test.values()) if mean is None else mean).loc[there].to_numpy()
+        decided_labels = decide_test(rule, [in_order(each, there).to_numpy() for each in test.values()], transfer)
+        means = in_order(average(test.values()) if mean is None else mean, there).to_numpy()
         if prior is None:
             labels, probabilities = np.empty_like(decided_labels), np.empty_like(means)
         rows = ids.get_indexer(there)
@@ -232,20 +237,73 @@ def hand_in(
 def pooled(
     runs: Sequence[RunDir], competition: Competition, plan: FoldPlan, with_test: bool = True
 ) -> PooledPredictions:
-    """Join the predictions of all finished runs of one policy; those of test rows only where they are needed."""
+    """Join the predictions of all finished runs of one policy; those of test rows only where they are needed.
+
+    Where several rows make up one prediction (competition.predict_by), they are pooled after the mean over seeds,
+    and what is here as rows are observations.
+
+    Raises
+    ------
+    KitError
+        Where folds hold out an observation in parts.
+    """
     place = {name: row for row, name in enumerate(competition.ids)}
     each = [read_predictions(run.oof) for run in runs]
-    oof = average(each)
-    oof = oof.loc[pd.Index(competition.ids).intersection(oof.index, sort=False)].rename_axis("id")
+    oof = average(each, competition.ids)
     rows = np.array([place[name] for name in oof.index], dtype=np.int64)
-    test = {
-        fold: frame.loc[competition.test_ids].rename_axis("id")
-        for fold, frame in by_fold(
-            (run.record.fold, read_predictions(run.test)) for run in runs if with_test
-        ).items()
-    }
     groups = None if plan.groups is None else plan.groups[rows]
-    return PooledPredictions(oof, competition.targets[rows], plan.fold[rows], groups, each, test)
+    if (observations := competition.observations) is not None:
+        rows, groups = _first_rows(observations, rows, plan, groups)
+        oof, each = observations.pooled(oof), [observations.pooled(frame) for frame in each]
+    folds = plan.fold[rows]
+    test = {}
+    for fold in sorted({run.record.fold for run in runs} if with_test else ()):
+        # One fold after the other: no more than the predictions of its seeds are read at a time.
+        mean = average(_read_test(run, competition) for run in runs if run.record.fold == fold)
+        if competition.test_observations is None:
+            test[fold] = in_order(mean, competition.test_ids)
+        else:
+            test[fold] = _of_test(mean, oof[folds == fold].mean(), competition)
+    return PooledPredictions(oof, competition.targets[rows], folds, groups, each, test)
+
+
+def _read_test(run: RunDir, competition: Competition) -> pd.DataFrame:
+    """A run's test predictions; where rows are pooled, those of images that could be read."""
+    frame = read_predictions(run.test)
+    return frame if competition.test_observations is None else frame.drop(index=run.record.unread or [])
+
+
+def _first_rows(
+    observations: Observations, rows: np.ndarray, plan: FoldPlan, groups: np.ndarray | None
+) -> tuple[np.ndarray, np.ndarray | None]:
+    """The first row of each observation with predicted rows, as they first appear, and its row group.
+
+    Raises
+    ------
+    KitError
+        Where one has rows in several folds, or not all of its rows are predicted.
+    """
+    codes, known = observations.codes[rows], np.bincount(observations.codes)
+    found, first, counts = np.unique(codes, return_index=True, return_counts=True)
+    of_first = plan.fold[rows[first]]
+    spans = plan.fold[rows] != of_first[np.searchsorted(found, codes)]
+    partly = np.union1d(found[counts < known[found]], codes[spans])
+    if len(partly):
+        names = np.array(observations.names, dtype=object)[partly]
+        raise KitError(
+            f"{KEY}: folds hold out {len(partly)} observations in parts ({some(names, 5)}), so they cannot be "
+            "scored; train anew, with folds that keep them together: python -m kit run --replace"
+        )
+    if groups is not None:
+        groups = join_groups(groups, codes)[np.sort(first)]
+    return rows[np.sort(first)], groups
+
+
+def _of_test(frame: pd.DataFrame, prior: pd.Series, competition: Competition) -> pd.DataFrame:
+    """One fold's predictions of the test observations, of those without an image that can be read the prior."""
+    assert competition.test_observations is not None, "only to be asked where test rows are pooled"
+    made = competition.test_observations.pooled(frame).reindex(list(competition.submission.ids)).rename_axis("id")
+    return made.fillna(prior[made.columns])
 
 
 def decided(runs: Sequence[RunDir], competition: Competition, plan: FoldPlan, config: ScoringConfig) -> ScoredRuns:
@@ -258,7 +316,9 @@ def _decided(
     runs: Sequence[RunDir], pool: PooledPredictions, choice: RuleChoice, config: ScoringConfig
 ) -> ScoredRuns:
     scores = [_score_of(*run, pool, choice, config) for run in zip(runs, pool.each, strict=True)]
-    return ScoredRuns(pool.oof.index, pool.truth, choice.predicted, pool.groups, choice.cross_fitted, scores)
+    taken = pool.oof.to_numpy() if config.of_probabilities else None
+    ids, whole = pool.oof.index, choice.cross_fitted
+    return ScoredRuns(ids, pool.truth, choice.predicted, pool.groups, whole, scores, taken)
 
 
 def by_fold(predictions: Iterable[tuple[int, pd.DataFrame]]) -> dict[int, pd.DataFrame]:
@@ -308,11 +368,11 @@ def pool_policy(
         optimistic=choice.optimistic,
         rule={"said": choice.rule.sentence(list(competition.classes)), **choice.rule.to_json()},
         rules=[RuleScore(**each) for each in choice.candidates],
-        scoring=_choosing(config),
+        scoring=_choosing(config, loaded.config.competition),
         classes=list(competition.classes),
         submission=competition.submission.kind,
         oof_rows=len(pool.oof),
-        train_rows=int((loaded.folds.fold >= 0).sum()),
+        train_rows=held_out(loaded.folds, competition),
         runs=result.runs,
         per_class=table.assign(name=names).to_dict("records"),
     )
@@ -347,8 +407,20 @@ class StoredRule:
         return self.classes == list(classes) and {_identity(run.record) for run in runs} <= self.runs
 
 
-def stored_scores(file: Path, config: ScoringConfig) -> PolicyScores | None:
-    """Read a scores.json; None where there is none, or it is of another metric or of a choice among others.
+def held_out(plan: FoldPlan, competition: Competition) -> int:
+    """Return how many rows, or observations, the fold plan holds out."""
+    rows = plan.fold >= 0
+    return len(np.unique(competition.observations.codes[rows])) if competition.observations else int(rows.sum())
+
+
+def score_identity(config: ScoringConfig, competition: CompetitionConfig) -> dict[str, Any]:
+    """Return what decides scores, as plain values: the metric, and how predictions of rows become one."""
+    by = competition.predict_by
+    return config.identity() | ({"predict_by": by.canonical()} if by else {})
+
+
+def stored_scores(file: Path, config: ScoringConfig, competition: CompetitionConfig) -> PolicyScores | None:
+    """Read a scores.json; None where there is none, or it is of another metric, choice or pooling.
 
     Raises
     ------
@@ -358,14 +430,14 @@ def stored_scores(file: Path, config: ScoringConfig) -> PolicyScores | None:
     if not file.is_file():
         return None
     content = read_object(file, REMEDY)
-    if "rule" not in content or content.get("scoring") != _choosing(config):
+    if "rule" not in content or content.get("scoring") != _choosing(config, competition):
         return None
     return as_record(content, PolicyScores, file, REMEDY)
 
 
-def stored_rule(file: Path, config: ScoringConfig) -> StoredRule | None:
+def stored_rule(file: Path, config: ScoringConfig, competition: CompetitionConfig) -> StoredRule | None:
     """Read the rule in a scores.json; None as for `stored_scores`."""
-    if (scores := stored_scores(file, config)) is None:
+    if (scores := stored_scores(file, config, competition)) is None:
         return None
     rule = rule_from_json({key: value for key, value in scores.rule.items() if key != "said"})
     return StoredRule(rule, scores.classes, {_identity(run) for run in scores.runs})
@@ -375,9 +447,9 @@ def _identity(run: RunRecord | RunScore) -> tuple[int, int, str | None]:
     return run.seed, run.fold, run.fingerprint
 
 
-def _choosing(config: ScoringConfig) -> dict[str, Any]:
+def _choosing(config: ScoringConfig, competition: CompetitionConfig) -> dict[str, Any]:
     """What of the config decides which rule is chosen: all but how it meets the test rows."""
-    return {name: value for name, value in config.identity().items() if name != "transfer"}
+    return {name: value for name, value in score_identity(config, competition).items() if name != "transfer"}
 
 
 def _score_of(
@@ -398,5 +470,5 @@ def _score_of(
         seed=record.seed,
         fold=record.fold,
         fingerprint=record.fingerprint,
-        score=score(pool.truth[rows], predicted[rows], config),
+        score=score(pool.truth[rows], predicted[rows], config, probabilities[rows]),
     )

@@ -14,6 +14,7 @@ from safetensors.torch import load_file
 
 from kit.competition.labels import Labels, MultiLabel, SingleLabel
 from kit.competition.load import TestSet, class_names, load_labels, load_test, need_an_image
+from kit.competition.observations import gets_the_prior
 from kit.competition.submission import SubmissionFormat, submission_format
 from kit.core.errors import KitError, Say, ignore, some
 from kit.core.files import need_output, sha256
@@ -46,9 +47,9 @@ class PredictResult:
     models, of : int
         Whose mean it is, of so many that there are.
     unreadable : list of str
-        Ids whose image is missing or broken: they got the prior.
+        Ids of test rows whose image is missing or broken: they got the prior, or no part in their observation.
     late : list of str
-        Ids that not even the first model reached in time: they got the prior, too.
+        Ids of those that not even the first model reached in time, likewise.
     """
 
     submission: Path
@@ -70,7 +71,8 @@ def predict_test(
 ) -> PredictResult:
     """Predict the test set that is there with the runs of the experiment's first policy; the mean of all.
 
-    Rows whose image is missing or broken get the prior, the mean out-of-fold prediction.
+    Rows whose image is missing or broken get the prior, the mean out-of-fold prediction; so does an observation
+    (competition.predict_by) without any other image.
 
     Parameters
     ----------
@@ -103,7 +105,7 @@ def predict_test(
     test = load_test(experiment.competition)
     need_an_image(test, experiment.competition)
     runs = find_runs(experiment, policy, sources or usual_sources(experiment, dirs))
-    oof = average(read_predictions(run.oof) for run in runs)
+    oof = _out_of_fold(runs, experiment, test)
     multilabel, scoring = experiment.competition.multilabel, experiment.scoring
     scoring.check(multilabel, len(oof.columns))
     label_format, prior = _format(experiment, test, list(oof.columns)), oof.mean().to_numpy()
@@ -111,14 +113,28 @@ def predict_test(
     if main:  # before what may take long
         hand_in(label_format, first_rule, {}, scoring.transfer, submission, prior=prior)
     rule = _rule(experiment, runs, oof, dirs, say)
-    models = f"{len(runs)} model{'s' if len(runs) > 1 else ''} of {policy}"
-    until = f"until they are done {submission} has the most common class everywhere"
-    say(f"{experiment.name}: {len(test.ids)} test rows, {models}; {until}")
+    models = f"{len(test.ids)} test rows, {len(runs)} model{'s' if len(runs) > 1 else ''} of {policy}"
+    say(f"{experiment.name}: {models}; until they are done {submission} has the most common class everywhere")
     readable, made = _decode_and_predict(experiment, runs, test, dirs, deadline, say)
     unreadable, late = _rows_with_prior(test, readable, made, say)
     if main:
-        hand_in(label_format, rule, by_fold(made), scoring.transfer, submission, prior=prior)
-    return PredictResult(submission, len(test.ids), len(made), len(runs), unreadable, late)
+        hand_in(label_format, rule, _pooled(made, test), scoring.transfer, submission, prior=prior)
+    return PredictResult(submission, len(test.sample), len(made), len(runs), unreadable, late)
+
+
+def _out_of_fold(runs: Sequence[RunDir], experiment: ExperimentConfig, test: TestSet) -> pd.DataFrame:
+    """The out-of-fold predictions, of observations where these are predicted and the train table tells them."""
+    oof = average(read_predictions(run.oof) for run in runs)
+    labels = load_labels(experiment.competition) if test.observations else None
+    return labels.observations.pooled(oof) if labels and labels.observations else oof
+
+
+def _pooled(made: Sequence[tuple[int, pd.DataFrame]], test: TestSet) -> dict[int, pd.DataFrame]:
+    """By fold, the predictions of what a submission has a row of."""
+    frames = by_fold(made)
+    if test.observations is None:
+        return frames
+    return {fold: test.observations.pooled(frame) for fold, frame in frames.items()}
 
 
 def _decode_and_predict(
@@ -149,16 +165,16 @@ def _rows_with_prior(
     unreadable = [test.ids[row] for row in readable.broken]
     if unreadable:
         say(
-            f"{len(unreadable)} of {len(test.ids)} images cannot be read ({some(unreadable, 5)}): their rows get "
-            "the prior"
+            f"{len(unreadable)} of {len(test.ids)} images cannot be read ({some(unreadable, 5)}): "
+            f"{gets_the_prior(test.observations is not None)}"
         )
     settled = {*unreadable, *(made[0][1].index if made else ())}
     late = [name for name in test.ids if name not in settled]
     if late:
-        say(
-            f"the time does not allow one model: {len(late)} of {len(test.ids)} rows ({some(late, 5)}) get the "
-            "prior"
-        )
+        rest = "get the prior"
+        if test.observations:
+            rest = f"are not predicted: {gets_the_prior(True)}"
+        say(f"the time does not allow one model: {len(late)} of {len(test.ids)} rows ({some(late, 5)}) {rest}")
     return unreadable, late
 
 
@@ -277,7 +293,8 @@ def _predict(
     expired: Callable[[], bool],
     say: Say,
 ) -> pd.DataFrame:
-    data, classes = experiment.data, list(read_predictions(run.oof).columns)
+    data, oof = experiment.data, read_predictions(run.oof)
+    classes = list(oof.columns)
     images, rows, name = readable.images, readable.rows, f"{run.path.parent.name} {run.path.name}"
     scratch = experiment.model.model_copy(update={"weights": "none"})
     model = build_model(scratch, len(classes), data.channels, data.size, seed=0)
@@ -294,6 +311,7 @@ def _predict(
         experiment.prediction,
         experiment.competition.multilabel,
         say=lambda line: say(f"{name}: {line}"),
+        never=np.flatnonzero((oof == 0).all()).tolist(),  # as the training had it, of which no table is left here
         loader=loader,
     )
     probabilities = predictor.predict(images, rows, expired)
@@ -313,7 +331,8 @@ def _rule(
     predictions and the train table; without that, the plain one."""
     policy, config = next(iter(experiment.policies)), experiment.scoring
     classes, multilabel = list(oof.columns), experiment.competition.multilabel
-    stored = stored_rule(ExperimentDir(dirs.runs / experiment.name).policy(policy) / "scores.json", config)
+    scores = ExperimentDir(dirs.runs / experiment.name).policy(policy) / "scores.json"
+    stored = stored_rule(scores, config, experiment.competition)
     if stored and stored.is_of(runs, classes):
         return stored.rule
     if config.rule == "argmax" or config.rules(multilabel) == ("argmax",):
@@ -325,11 +344,19 @@ def _rule(
         rule = plain_rule(oof.to_numpy(), multilabel, config)
         say(f"no scores of these runs and no train table to fit a decision rule on: {rule.sentence(classes)}")
         return rule
-    label_format, ids, targets = labels
-    rows = pd.Index(ids).get_indexer(oof.index)
-    if (rows < 0).any() or list(label_format.classes) != classes:
+    targets, observations = labels.targets, labels.observations
+    names = observations.of if observations else labels.ids
+    place = {name: row for row, name in enumerate(names)}
+    rows = np.array([place.get(name, -1) for name in oof.index], dtype=np.int64)
+    if (rows < 0).any() or list(labels.label_format.classes) != classes:
         raise KitError("the runs were trained on other rows or classes than the train table has")
     fold_of = {name: run.record.fold for run in runs for name in read_predictions(run.oof).index}
+    if observations:
+        fold_of = {
+            observation: fold_of[name]
+            for name, observation in zip(observations.ids, names, strict=True)
+            if name in fold_of
+        }
     folds = np.array([fold_of[name] for name in oof.index])
     rule = choose_rule(oof.to_numpy(), targets[rows], folds, config).rule
     say(f"decision rule, fitted on {len(oof)} out-of-fold rows: {rule.sentence(classes)}")

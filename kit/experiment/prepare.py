@@ -2,7 +2,7 @@
 
 import dataclasses
 import shutil
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
@@ -11,7 +11,9 @@ import torch
 from torch import nn
 
 from kit.competition.folds import write_folds
+from kit.competition.labels import spelling_of
 from kit.competition.load import Competition
+from kit.competition.observations import gets_the_prior
 from kit.core.errors import KitError, Say, ignore, some
 from kit.core.files import write_bytes, write_text
 from kit.core.paths import OutputDirs
@@ -27,6 +29,7 @@ from kit.experiment.fingerprint import with_what_was_run_before
 from kit.experiment.loaded import LoadedExperiment
 from kit.experiment.own_files import files_of_code
 from kit.experiment.policies import policy_on
+from kit.experiment.prediction_size import need_room
 from kit.lr.policy import Policy
 from kit.model.build import Normalisation, build_model, normalisation
 from kit.model.groups import DepthGroup, has_order
@@ -77,6 +80,7 @@ def prepare(
     say: Say = ignore,
     shown: bool = True,
     folds: Path | None = None,
+    keys: Sequence[RunKey] | None = None,
 ) -> tuple[LoadedExperiment, TrainingData]:
     """Read, check and write down what the runs need; the images come last, as decoding may take minutes.
 
@@ -95,6 +99,8 @@ def prepare(
         Whether decoding shows a progress bar.
     folds : Path, optional
         A fold plan to follow, instead of one made here.
+    keys : sequence of RunKey, optional
+        Runs that will be trained for certain, whose predictions need room; left out: all of the config.
 
     Returns
     -------
@@ -110,6 +116,7 @@ def prepare(
     if worker_count(config.data.workers, config.training.device == "auto" and torch.cuda.is_available()):
         need_guard()  # now rather than when all images are decoded
     loaded = LoadedExperiment.open(config, folder, dirs, folds=folds, replace=True, say=say)
+    need_room(loaded, run_keys(config) if keys is None else keys, say)
     need_tracker(config.training.tracker)
     recipe = _check_training(loaded, say)
     if not replace and any(run.finished or run.checkpoint.is_file() for run in folder.runs()):
@@ -131,7 +138,8 @@ def _check_training(loaded: LoadedExperiment, say: Say) -> Recipe:
     """Builds what each run builds, once and on the CPU: model, weights, groups, optimizer, augmentation; and
     sends noise through the model."""
     experiment, competition, plan = loaded.config, loaded.competition, loaded.folds
-    data, training, seed = experiment.data, experiment.training, experiment.seeds[0]
+    data, seed = experiment.data, experiment.seeds[0]
+    training = _weighing_classes(experiment.training, competition.classes)
     resolve_precision(training.precision, cpu=training.device == "cpu")
     model = build_model(experiment.model, len(competition.classes), data.channels, data.size, seed)
     usual = normalisation(experiment.model.name, data.channels, model)
@@ -164,6 +172,20 @@ def _check_training(loaded: LoadedExperiment, say: Say) -> Recipe:
     shape = (min(2, training.batch_size), data.channels, data.size, data.size)
     _check_forward(model, shape, len(competition.classes), experiment.model.name)
     return recipe
+
+
+def _weighing_classes(training: TrainingConfig, classes: tuple[str, ...]) -> TrainingConfig:
+    """Return the section with the classes in `class_weights` spelt as they are; KitError for one stated twice."""
+    if not isinstance(training.class_weights, dict):
+        return training
+    spelling, weights = spelling_of(classes), dict[str, float]()
+    for label, weight in training.class_weights.items():
+        place = spelling.place(label)
+        name = label if place is None else classes[place]
+        if name in weights:
+            raise KitError(f"training.class_weights: {label!r} is class {name!r}, which stands there already")
+        weights[name] = weight
+    return training.model_copy(update={"class_weights": weights})
 
 
 def _check_signals(policy: Policy, model: nn.Module, groups: list[DepthGroup], name: str) -> None:
@@ -225,9 +247,10 @@ class _Decoding:
             readable = open_readable(ids, sources, data, cache, report)
         images = readable.images
         if readable.broken:
+            rest = gets_the_prior(competition.test_observations is not None)
             self.say(
                 f"{len(readable.broken)} of {len(ids)} test images cannot be read "
-                f"({some(list(readable.broken.values()), 5)}): their rows get the prior"
+                f"({some(list(readable.broken.values()), 5)}): {rest}"
             )
             if images.cache:  # with gaps: of no use
                 images.cache.unlink()

@@ -75,7 +75,8 @@ def preview(experiment: ExperimentConfig) -> PreviewResult:
     competition = load_competition(experiment.competition)
     fold = experiment.folds.chosen[0]
     check_folds(experiment.folds, competition.classes, competition.targets)
-    plan = make_folds(competition.ids, competition.targets, experiment.folds, competition.train)
+    together = competition.observations.codes if competition.observations else None
+    plan = make_folds(competition.ids, competition.targets, experiment.folds, competition.train, together)
     rows = len(plan.training_rows(fold))
     classes = len(competition.classes)
     return PreviewResult([preview_of(experiment, name, classes, rows) for name in experiment.policies])

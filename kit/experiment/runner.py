@@ -56,9 +56,15 @@ class Runner:
 
     @classmethod
     def set_up(
-        cls, config: ExperimentConfig, options: RunOptions | str | Path = ".", say: Say = ignore
+        cls,
+        config: ExperimentConfig,
+        options: RunOptions | str | Path = ".",
+        say: Say = ignore,
+        keys: Sequence[RunKey] | None = None,
     ) -> "Runner":
         """Check everything that can be wrong, and prepare the data; nothing is trained.
+
+        `keys` as in `prepare`.
 
         Raises
         ------
@@ -79,7 +85,7 @@ class Runner:
             say = ignore
         with state.main_process_first():
             replace = options.replace and main
-            loaded, data = prepare(config, folder, dirs, replace, say, shown=main, folds=options.fold_file)
+            loaded, data = prepare(config, folder, dirs, replace, say, main, options.fold_file, keys)
         return cls(loaded, data, dirs, state, options.jobs, deadline, say)
 
     @property

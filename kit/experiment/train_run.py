@@ -83,7 +83,8 @@ def train_run(key: RunKey, loaded: LoadedExperiment, data: TrainingData, say: Sa
         raise
     if main:
         _write_results(run, loaded, data, trainer, trained, test)
-        run.write(_last_record(record, loaded, trainer, trained, time.monotonic() - started))
+        last = _last_record(record, loaded, trainer, trained, time.monotonic() - started)
+        run.write(last.with_fields(unread=_unread(loaded.competition, data.test)))
         run.checkpoint.unlink(missing_ok=True)
     accelerator.wait_for_everyone()
     scoring, rows = loaded.config.scoring, len(trainer.fold.valid_rows)
@@ -192,9 +193,14 @@ def _test_predictions(
 ) -> pd.DataFrame:
     """Of all test rows, those whose image cannot be read with the prior: the mean prediction of held-out rows."""
     frame = predictions(images.ids, probabilities, competition.classes)
-    rest = pd.Index(competition.test_ids).difference(images.ids, sort=False)
-    priors = predictions(rest.tolist(), np.tile(prior, (len(rest), 1)), competition.classes)
+    rest = _unread(competition, images)
+    priors = predictions(rest, np.tile(prior, (len(rest), 1)), competition.classes)
     return pd.concat([frame, priors]).loc[competition.test_ids].rename_axis("id")
+
+
+def _unread(competition: Competition, images: ImageSet) -> list[str]:
+    """The test rows whose image is not among those that could be read."""
+    return pd.Index(competition.test_ids).difference(images.ids, sort=False).tolist()
 
 
 def _save_weights(model: nn.Module, path: Path) -> None:
@@ -207,7 +213,9 @@ def predict_test_anew(policy: str, loaded: LoadedExperiment, data: TrainingData,
     """Predict the test set with the saved weights of runs of a policy that saw another one."""
     for run in loaded.folder.runs(policy):
         record = run.record
-        if not run.finished or record.test == loaded.test_digest:
+        # To pool rows one has to know which of them hold the prior alone; older kits did not note it.
+        known = record.unread is not None or loaded.competition.test_observations is None
+        if not run.finished or (record.test == loaded.test_digest and known):
             continue
         key = record.key
         accelerator = make_accelerator(loaded.config.training)
@@ -223,6 +231,7 @@ def predict_test_anew(policy: str, loaded: LoadedExperiment, data: TrainingData,
         if accelerator.is_main_process:
             prior = read_predictions(run.oof).to_numpy().mean(axis=0)
             write_predictions(_test_predictions(test, prior, loaded.competition, data.test), run.test)
-            run.write(record.with_fields(test=loaded.test_digest))
+            unread = _unread(loaded.competition, data.test)
+            run.write(record.with_fields(test=loaded.test_digest, unread=unread))
         accelerator.wait_for_everyone()
         say(f"{key}: the test set has changed; predicted it with the saved weights")

@@ -90,7 +90,7 @@ def submit_file(
         raise KitError(f"{file} is no file" if file.exists() else f"{file} does not exist")
     source = _source(file, config, dirs)
     slug = _slug(source.competition.slug)
-    _validate(file, source.competition)
+    _validate(file, source.competition, say)
     text = _message(message, file.stem, source.cv)
     entry = LogEntry(
         time=timestamp(),
@@ -174,9 +174,12 @@ def _slug(slug: str | None) -> str:
     return slug
 
 
-def _validate(file: Path, competition: CompetitionConfig) -> None:
+def _validate(file: Path, competition: CompetitionConfig, say: Say) -> None:
     given = read_submission(file, "submission")
-    expected_submission(competition, given).validate(given, str(file))
+    form = expected_submission(competition, given)
+    form.validate(given, str(file))
+    for line in form.remarks(given):
+        say(f"{file}: {line}")
 
 
 def _cv(dirs: OutputDirs, experiment: str, policy: str) -> str:

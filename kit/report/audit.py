@@ -30,7 +30,9 @@ from kit.report.audit_tables import (
     class_table,
     first_pairs,
     fold_table,
+    groups_of,
     kinds_table,
+    pair_kinds_table,
     pair_table,
     sizes_row,
 )
@@ -65,7 +67,10 @@ class Audit(ShownAsTables):
     pairs : DataFrame
         A row a pair of images that are alike, those with different labels first, then train with train, then train
         with test: first, second (ids), first_label, second_label, bits, same_pixels, with_test, labels_differ,
-        spans_folds, first_row, second_row.
+        spans_folds, one_group (of one row group), first_row, second_row.
+    pair_kinds : DataFrame
+        How many of them are of which kind: where (in train, there in one row group or in two, train with test),
+        how near (same pixels or near), pairs, other label (those with different labels).
     suspects : list of SuspectedGroups
         Row groups that the table seems to hold.
     sizes : DataFrame
@@ -90,6 +95,7 @@ class Audit(ShownAsTables):
     folds: pd.DataFrame
     rare: pd.DataFrame
     pairs: pd.DataFrame
+    pair_kinds: pd.DataFrame
     suspects: list[SuspectedGroups]
     sizes: pd.DataFrame
     kinds: pd.DataFrame
@@ -105,6 +111,7 @@ class Audit(ShownAsTables):
             f"{self.rows} rows of {len(self.classes)} classes": self.classes,
             f"{self.k} folds": self.folds,
             "images that cannot be read": self.broken,
+            "pairs of images that are alike": self.pair_kinds,
             f"{len(self.pairs)} pairs of images that are alike, the first of them": (
                 first_pairs(self.pairs, SHOWN_PAIRS)[columns] if len(self.pairs) else self.pairs
             ),
@@ -147,12 +154,11 @@ def audit(experiment: ExperimentConfig, output: str | Path = ".", picture: str |
     decoder = experiment.data.decoder
     train = _hashes(competition.train_images, "train", dirs, decoder)
     test = _hashes(competition.test_images, "test", dirs, decoder)
-    k = experiment.folds.k
-    plan, advice = _plan(experiment, competition, dirs)
+    k, (plan, advice) = experiment.folds.k, _plan(experiment, competition, dirs)
     setting, inside, across = _near_pairs(train, test, experiment, advice)
     pairs = pair_table(competition, plan, train, test, inside, across)
     classes = class_table(competition, plan, k)
-    rare = classes[classes.get("groups", classes["rows"]) < k]
+    rare = classes[classes.get("groups", classes["rows"]) < k].reset_index(drop=True)
     suspects = _suspects(experiment, competition, inside, advice)
     broken = broken_table(competition, train, test)
     advice += [*competition.remarks, *label_hints(experiment.competition, competition)]
@@ -166,8 +172,9 @@ def audit(experiment: ExperimentConfig, output: str | Path = ".", picture: str |
         setting=setting,
         classes=classes,
         folds=fold_table(plan, classes),
-        rare=rare[[name for name in ("class", "name", "rows", "groups") if name in rare]].reset_index(drop=True),
+        rare=rare[[name for name in ("class", "name", "rows", "groups") if name in rare]],
         pairs=pairs,
+        pair_kinds=pair_kinds_table(pairs, groups_of(competition, plan)),
         suspects=suspects,
         sizes=pd.DataFrame([sizes_row("train", train), sizes_row("test", test)]),
         kinds=pd.concat([kinds_table("train", train), kinds_table("test", test)], ignore_index=True),
@@ -190,7 +197,8 @@ def _plan(
     try:
         check_folds(experiment.folds, competition.classes, competition.targets)
         plan = new_plan(experiment, competition, dirs)
-        check_plan(plan, experiment.folds, competition.train)
+        observations = competition.observations
+        check_plan(plan, experiment.folds, competition.train, observations.of if observations else None)
         return plan, []
     except KitError as error:
         return plan, [f"{FAULT}{error}"]
@@ -228,6 +236,7 @@ def _suspects(
             id_column=config.id_column,
             skip={*labels, *competition.classes},
             pairs=pairs,
+            joined=competition.observations.codes if competition.observations else None,
         )
 
     try:

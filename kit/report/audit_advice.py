@@ -1,13 +1,16 @@
 """What an audit advises: what to mend in the data, and what to set in the config."""
 
+import numpy as np
 import pandas as pd
 
 from kit.competition.config import FoldsConfig
 from kit.competition.duplicates import Setting, components, duplicate_pairs, duplicates_advice
 from kit.competition.find_groups import SuspectedGroups
+from kit.competition.observations import gets_the_prior
 from kit.data.hashes import ImageHashes
 from kit.experiment.config import ExperimentConfig
 
+OFTEN = 0.1  # share of images with a near one, from which on these come in series; docs/audit.md has figures
 NEAR = 6  # bits, where folds.duplicates states no number; docs/audit.md has the figures
 
 
@@ -35,17 +38,38 @@ def advice_on(
     """
     lines = []
     for part, images in broken.groupby("part", sort=False):
-        what = "mend or remove them and their rows" if part == "train" else "their rows get the prior"
+        rest = gets_the_prior(experiment.competition.predict_by is not None)
+        what = "mend or remove them and their rows" if part == "train" else rest
         lines.append(f"{part} images that cannot be read: {len(images)}; {what}")
-    if count := int(pairs["labels_differ"].sum()):
-        what = "look at them: one of the two labels may be wrong"
-        lines.append(f"pairs that are alike but have different labels: {count}; {what}")
+    lines += _label_advice(pairs, len(hashes))
     lines += _fold_advice(experiment.folds, hashes, pairs, setting, suspects)
     if count := pairs.loc[pairs["with_test"], "second"].nunique():
         lines.append(f"test images that are like train images: {count}; they flatter the score on the leaderboard")
     if len(rare):
         what = "groups" if "groups" in rare else "rows"
         lines.append(f"classes with fewer {what} than folds: {len(rare)}; their scores rest on very little")
+    return lines
+
+
+def _label_advice(pairs: pd.DataFrame, images: int) -> list[str]:
+    """Return what to do about pairs with different labels: errors if the pixels are the same, else it depends."""
+    inside = pairs[~pairs["with_test"]]
+    same, near = inside[inside["same_pixels"]], inside[~inside["same_pixels"]]
+    lines = []
+    if count := int(same["labels_differ"].sum()):
+        lines.append(
+            f"pairs of the very same pixels but different labels: {count}; one of the two labels is wrong, or the "
+            "image has both"
+        )
+    if count := int(near["labels_differ"].sum()):
+        line = f"pairs that are near (not the same pixels) but have different labels: {count} of {len(near)}"
+        with_one = len(np.unique(near[["first_row", "second_row"]])) / images
+        lines.append(
+            f"{line}; {with_one:.0%} of the train images have a near one, as frames, scans and tiles do, of which "
+            "neighbours often have other labels: look at a few of them"
+            if with_one >= OFTEN
+            else f"{line}; look at them: one of the two labels may be wrong"
+        )
     return lines
 
 

@@ -40,12 +40,13 @@ def pair_table(
     """
     labels = np.array(competition.label_format.decode(competition.targets), dtype=object)
     ids, test_ids = np.array(competition.ids, dtype=object), np.array(competition.test_ids, dtype=object)
-    parts = []
+    groups, parts = groups_of(competition, plan), []
     for pairs, other, other_ids, with_test in ((inside, train, ids, False), (across, test, test_ids, True)):
         first, second = pairs.T
         nowhere = np.zeros(len(pairs), dtype=bool)
         spans = nowhere if with_test or plan is None else plan.fold[first] != plan.fold[second]
         differ = nowhere if with_test else labels_differ(pairs, competition.targets)
+        one = nowhere if with_test or groups is None else groups[first] == groups[second]
         table = {
             "first": ids[first],
             "second": other_ids[second],
@@ -56,11 +57,42 @@ def pair_table(
             "with_test": with_test,
             "labels_differ": differ,
             "spans_folds": spans,
+            "one_group": one,
             "first_row": first,
             "second_row": second,
         }
         parts.append(pd.DataFrame(table))
     return _most_telling_first(pd.concat(parts, ignore_index=True), len(ids), len(test_ids))
+
+
+def groups_of(competition: Competition, plan: FoldPlan | None) -> np.ndarray | None:
+    """Return the known row group of each training row, int64 [rows]; None where there are none."""
+    if plan is not None and plan.groups is not None:
+        return plan.groups
+    return competition.observations.codes if competition.observations else None
+
+
+def pair_kinds_table(pairs: pd.DataFrame, groups: np.ndarray | None) -> pd.DataFrame:
+    """Return how many pairs there are of each kind: where, how near, pairs, other_label.
+
+    Parameters
+    ----------
+    pairs : DataFrame
+        As `pair_table` gives it.
+    groups : ndarray or None
+        The row groups of the training rows, where they have some.
+    """
+    grouped = groups is not None
+    inside = "train, one group" if grouped else "train"
+    where = np.where(
+        pairs["with_test"],
+        "train with test",
+        np.where(pairs["one_group"] | (not grouped), inside, "train, two groups"),
+    )
+    how = np.where(pairs["same_pixels"], "same pixels", "near")
+    kinds = pairs.assign(where=where, how_near=how, pairs=1, other_label=pairs["labels_differ"].astype(int))
+    counted = kinds.groupby(["where", "how_near"], sort=True)[["pairs", "other_label"]].sum()
+    return counted.reset_index().rename(columns={"how_near": "how near", "other_label": "other label"})
 
 
 def _most_telling_first(pairs: pd.DataFrame, train_rows: int, test_rows: int) -> pd.DataFrame:

@@ -15,7 +15,7 @@ from kit.core.runs import ExperimentDir, RunDir, RunKey
 from kit.experiment.config import ExperimentConfig
 from kit.experiment.fingerprint import stored_experiment
 from kit.experiment.fold_plan import read_plan
-from kit.experiment.pool import pooled, stored_scores
+from kit.experiment.pool import pooled, score_identity, stored_scores
 from kit.lr import Clock, PolicyConfig
 from kit.lr.clock import policy_groups
 from kit.report.material import PolicyData, PolicyOutcome, RealisedRates, ReportData, raw_policies
@@ -176,7 +176,7 @@ def _policies(experiment: ExperimentConfig, comparison: Comparison | None, folde
 
 def _outdated(comparison: Comparison, experiment: ExperimentConfig, folder: ExperimentDir) -> str | None:
     """Return why a comparison is not of the runs and the metric that are there now; None where it is."""
-    if comparison.scoring not in (None, experiment.scoring.identity()):
+    if comparison.scoring not in (None, score_identity(experiment.scoring, experiment.competition)):
         return f"another scoring section than {folder.config.name}"
     for view in comparison.views:
         lines: list[tuple[str, ComparedRun | DivergedRun]] = []
@@ -232,7 +232,7 @@ def _policy(
     competition: Competition | None,
 ) -> PolicyData:
     records = [run.record for run in folder.runs(name)]
-    scores = stored_scores(folder.policy(name) / "scores.json", experiment.scoring)
+    scores = stored_scores(folder.policy(name) / "scores.json", experiment.scoring, experiment.competition)
     if not finished:
         return PolicyData(name, records, scores=scores)
     run = folder.run(RunKey(name, *shared)) if shared else finished[0]

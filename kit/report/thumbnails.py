@@ -35,7 +35,8 @@ def most_wrong(
     each = [pd.DataFrame({"wrong": o.wrong.astype(int), "doubt": o.doubt, "of": 1}, index=o.ids) for o in outcomes]
     table = pd.concat(each).groupby(level=0, sort=True).agg({"wrong": "sum", "doubt": "mean", "of": "sum"})
     table = table[table["wrong"] > 0].sort_values(["wrong", "doubt"], ascending=False, kind="stable")
-    place = {name: row for row, name in enumerate(competition.ids)}
+    names = competition.observations.of if competition.observations else competition.ids
+    place = {name: len(names) - 1 - row for row, name in enumerate(reversed(names))}  # of an observation the first
     made = []
     for name, wrong, of in table[["wrong", "of"]].head(MOST_IMAGES).itertuples(name=None):
         taken = Counter(

@@ -195,7 +195,7 @@ def methods_for(n_classes: int, truth: np.ndarray, config: ScoringConfig, ranked
     """
     multilabel = truth.ndim == 2
     adapts = config.rule not in ("argmax", "half", "expected_f") and len(config.rules(multilabel)) > 1
-    sensible = ranked and adapts and (multilabel or n_classes == 2)
+    sensible = ranked and not config.of_probabilities and adapts and (multilabel or n_classes == 2)
     return tuple(method for method in METHODS if sensible or method != "rank mean")
 
 
@@ -284,7 +284,7 @@ def plain_score(values: np.ndarray, truth: np.ndarray, config: ScoringConfig) ->
         name = "half" if config.rule == "half" or config.metric else "threshold"
     elif config.average == "binary" and config.rule != "argmax":
         name = "threshold"
-    return score(truth, fit_rule(name, values, truth, config).decide(values), config)
+    return score(truth, fit_rule(name, values, truth, config).decide(values), config, values)
 
 
 def ranks(values: np.ndarray, among: np.ndarray) -> np.ndarray:
@@ -338,6 +338,7 @@ def _cross_fitted(
     multilabel = truth.ndim == 2
     names = config.rules(multilabel) if config.rule == "auto" else (config.rule,)
     predicted = {name: np.zeros(truth.shape, dtype=bool if multilabel else np.int64) for name in names}
+    blended = np.zeros_like(members[0]) if config.of_probabilities else None
     for part in np.unique(parts):
         held_out = parts == part
         others = truth[~held_out]
@@ -347,9 +348,12 @@ def _cross_fitted(
         for name in names:
             rule = fit_rule(name, values[~held_out], others, config)
             predicted[name][held_out] = rule.decide_among(values, held_out)
-    scores = {name: score(truth, labels, config) for name, labels in predicted.items()}
+        if blended is not None:
+            blended[held_out] = values[held_out]
+    scores = {name: score(truth, labels, config, blended) for name, labels in predicted.items()}
     name = next(name for name in names if scores[name] >= max(scores.values()) - TIE)
     blend = fit_blend(method, members, truth, parts, config)
     values = _weighted(members, blend.weights)
     rule = fit_rule(name, values, truth, config)
-    return _Tried(blend, rule, scores[name], score(truth, rule.decide(values), config), predicted[name])
+    optimistic = score(truth, rule.decide(values), config, values)
+    return _Tried(blend, rule, scores[name], optimistic, predicted[name])

@@ -8,7 +8,7 @@ from kit.core.errors import KitError
 from kit.core.settings import ConfigSection, fingerprint
 from kit.scoring.own import MetricConfig
 
-Average = Literal["macro", "micro", "weighted", "samples", "binary"]
+Average = Literal["macro", "micro", "weighted", "samples", "binary", "lowest"]
 RuleName = Literal["auto", "argmax", "half", "threshold", "prevalence", "expected_f", "thresholds", "offsets"]
 Transfer = Literal["quantile", "vote", "none"]
 
@@ -18,9 +18,9 @@ class ScoringConfig(ConfigSection):
 
     Attributes
     ----------
-    average : {"macro", "micro", "weighted", "samples", "binary"}
+    average : {"macro", "micro", "weighted", "samples", "binary", "lowest"}
         macro, micro or weighted; samples with several labels a row; binary with two classes and one label a row,
-        of which the second class is the positive one.
+        of which the second class is the positive one; lowest: no average, the lowest F of all classes.
     beta : float
         1 for F1; F-beta weighs recall beta times as much as precision.
     zero_division : {0, 1}
@@ -28,7 +28,7 @@ class ScoringConfig(ConfigSection):
     rule : str
         auto: the decision rule with the best cross-fitted score; or one rule by its name. Several labels a row:
         half, threshold, prevalence, expected_f (average samples), thresholds. One label a row: argmax, offsets
-        (average macro or weighted), threshold (average binary).
+        (average macro, weighted or lowest), threshold (average binary).
     at_least : int or None
         Fewest labels of a predicted row; None: the fewest that a training row has.
     at_most : int or None
@@ -38,7 +38,8 @@ class ScoringConfig(ConfigSection):
         docs/decisions.md.
     metric : MetricConfig or None
         The user's own in place of F, like "mine.py:min_f1" or {name: "mine.py:min_f1", weight: 2}. Then rules are
-        those that fit no F: argmax with one label a row; half and prevalence with several.
+        those that fit no F: argmax with one label a row; half and prevalence with several, or half alone where it
+        takes probabilities and no labels.
     """
 
     later: ClassVar[frozenset[str]] = frozenset({"metric"})
@@ -62,7 +63,9 @@ class ScoringConfig(ConfigSection):
     @property
     def title(self) -> str:
         """The metric's name for a reader, like `macro F1`."""
-        return self.metric.code.name if self.metric else f"{self.average} F{self.beta:g}"
+        if self.metric:
+            return self.metric.code.name
+        return f"{self.average} F{self.beta:g}" + (" of all classes" if self.average == "lowest" else "")
 
     @property
     def key(self) -> str:
@@ -73,16 +76,23 @@ class ScoringConfig(ConfigSection):
         """Return what decides scores, as plain values: `canonical`, with the digest of the user's metric."""
         return self.canonical() | ({"metric": self.metric.identity()} if self.metric else {})
 
+    @property
+    def of_probabilities(self) -> bool:
+        """Whether the metric takes probabilities; KitError where the user's own cannot be loaded."""
+        return self.metric is not None and self.metric.of_probabilities
+
     def rules(self, multilabel: bool) -> tuple[str, ...]:
         """Return the names of the decision rules for this average, from the simplest on."""
         if self.metric:
-            return ("half", "prevalence") if multilabel else ("argmax",)
+            if not multilabel:
+                return ("argmax",)
+            return ("half", "prevalence") if self.metric.of_labels else ("half",)
         if multilabel:
             expected = ("expected_f",) if self.average == "samples" else ()
             return ("half", "threshold", "prevalence", *expected, "thresholds")
         if self.average == "binary":
             return ("argmax", "threshold")
-        return ("argmax", "offsets") if self.average in ("macro", "weighted") else ("argmax",)
+        return ("argmax", "offsets") if self.average in ("macro", "weighted", "lowest") else ("argmax",)
 
     def check(self, multilabel: bool, n_classes: int) -> None:
         """Check that these options fit the labels.

@@ -242,8 +242,8 @@ def _cross_fitted(
         predicted[held_out] = by_fold[int(fold)].decide_among(probabilities, held_out)
     return RuleChoice(
         rule=rule,
-        cross_fitted=score(truth, predicted, config),
-        optimistic=score(truth, rule.decide(probabilities), config),
+        cross_fitted=score(truth, predicted, config, probabilities),
+        optimistic=score(truth, rule.decide(probabilities), config, probabilities),
         predicted=predicted,
         folds=folds,
         by_fold=by_fold,

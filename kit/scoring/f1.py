@@ -12,7 +12,9 @@ from numpy.typing import ArrayLike
 from kit.scoring.config import ScoringConfig
 
 
-def score(truth: np.ndarray, predicted: np.ndarray, config: ScoringConfig) -> float:
+def score(
+    truth: np.ndarray, predicted: np.ndarray, config: ScoringConfig, probabilities: np.ndarray | None = None
+) -> float:
     """Return the metric: the value of `sklearn.metrics.fbeta_score`, in [0, 1], or of the user's own.
 
     Parameters
@@ -21,18 +23,21 @@ def score(truth: np.ndarray, predicted: np.ndarray, config: ScoringConfig) -> fl
         int [rows], or bool [rows, classes] where a row may have several labels.
     config : ScoringConfig
         The metric's options.
+    probabilities : ndarray or None
+        float [rows, classes], for a metric of the user's own that takes them.
 
     Notes
     -----
     Of no rows the score is `zero_division`. With one label a row the average is over the classes that are there or
-    predicted, binary is of class 1; with several labels a row it is over all columns. The score is made from
+    predicted, binary is of class 1; with several labels a row it is over all columns. The lowest F is that of
+    `fbeta_score(average=None).min()`: of the same classes or columns. The score is made from
     counts: scikit-learn's checks take longer than the counting, and of several labels a row it would make sparse
     copies.
     """
     if len(truth) == 0:
         return float(config.zero_division)
     if config.metric:
-        return config.metric.value(truth, predicted)
+        return config.metric.value(truth, predicted, probabilities)
     if truth.ndim == 1:
         hits, chosen, positive = _counts_by_class(truth, predicted, max(truth.max(), predicted.max(), 1) + 1)
         counted = np.arange(len(positive)) == 1 if config.average == "binary" else chosen + positive > 0
@@ -42,6 +47,8 @@ def score(truth: np.ndarray, predicted: np.ndarray, config: ScoringConfig) -> fl
     if config.average == "micro":
         hits, chosen, positive = hits.sum(), chosen.sum(), positive.sum()
     values = fbeta(hits, chosen, positive, config.beta, config.zero_division)
+    if config.average == "lowest":
+        return float(np.min(values))
     if config.average == "weighted" and positive.any():  # else all classes weigh the same, as in scikit-learn
         return float(np.average(values, weights=positive))
     return float(np.mean(values)) if np.size(values) else float(config.zero_division)

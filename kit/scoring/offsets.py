@@ -4,6 +4,7 @@ import numpy as np
 
 from kit.scoring.config import ScoringConfig
 from kit.scoring.f1 import fbeta
+from kit.scoring.lowest import SHARE, lowest_of_steps
 
 MANY = 20_000_000  # probabilities, whose logarithms take 320 MB
 GAIN = 1e-5  # of the average F: a sweep that gains less is the last
@@ -15,7 +16,7 @@ _TIMES = 16  # and so many times the rows that have the class
 
 
 def best_offsets(probabilities: np.ndarray, truth: np.ndarray, config: ScoringConfig) -> np.ndarray:
-    """Return offsets that raise macro or weighted F on these rows.
+    """Return offsets that raise macro, weighted or the lowest F on these rows.
 
     Parameters
     ----------
@@ -36,6 +37,7 @@ def best_offsets(probabilities: np.ndarray, truth: np.ndarray, config: ScoringCo
     Coordinate ascent from zero (argmax): with the other offsets fixed, each row turns to the class at an offset of
     its own; passing them in order changes the F of this class and of the class left, so their running sum is exact
     at every cut. Of tied cuts the middle of the widest interval, which reaches at most 1 beyond the outermost row.
+    For the lowest F it is the lowest plus `SHARE` of macro F: most offsets leave the lowest class as it is.
 
     The work is bounded. For a class the rows that turn first are looked at, 16 times as many as have it (1,024 at
     least, and those that it is predicted for now): predicted for more, its F1 would be below 2 / 17. A sweep over
@@ -83,7 +85,7 @@ class _Ascent:
 
     def __init__(self, logs: np.ndarray, truth: np.ndarray, config: ScoringConfig):
         self.logs, self.columns = logs, np.ascontiguousarray(logs.T)
-        self.beta = config.beta
+        self.beta, self.lowest = config.beta, config.average == "lowest"
         # 16 bits are sorted by radix, several times as fast.
         self.kind = np.int16 if logs.shape[1] <= np.iinfo(np.int16).max else np.int64
         self.truth = truth.astype(self.kind)
@@ -107,13 +109,15 @@ class _Ascent:
         return self.offsets
 
     def _now(self) -> float:
-        """Return the average F of the present offsets."""
+        """Return what is maximised, of the present offsets: the average F, or that with the lowest."""
         hits = np.bincount(self.first[self.first == self.truth], minlength=len(self.positive))
         predicted = np.bincount(self.first, minlength=len(self.positive))
-        return float(np.sum(self.weights * fbeta(hits, predicted, self.positive, self.beta)))
+        values = fbeta(hits, predicted, self.positive, self.beta)
+        average = float(np.sum(self.weights * values))
+        return SHARE * average + float(values.min()) if self.lowest else average
 
     def _step(self, index: int) -> float:
-        """Set the best offset of one class with the others fixed; return the average F that it reaches."""
+        """Set the best offset of one class with the others fixed; return what it reaches of what is maximised."""
         mine = self.first == index
         left = np.where(mine, self.second, self.first)
         # Single precision keeps the order but for ties, and a cut in their middle parts the exact values, too.
@@ -130,7 +134,7 @@ class _Ascent:
         return reached
 
     def _f_at_cuts(self, index: int, left: np.ndarray, order: np.ndarray) -> np.ndarray:
-        """Return the average F when the first i rows of `order` [n] turned to class `index`: [n + 1].
+        """Return what is maximised when the first i rows of `order` [n] turned to class `index`: [n + 1].
 
         All other rows keep class `left` [rows].
         """
@@ -139,7 +143,7 @@ class _Ascent:
         kept, kept_right = (np.bincount(each, minlength=len(positive)) for each in (left, right_now))
         hits = np.zeros(number + 1)
         np.cumsum(self.truth[order] == index, out=hits[1:])
-        gained = weights[index] * fbeta(hits, np.arange(number + 1), positive[index], self.beta)
+        gained = fbeta(hits, np.arange(number + 1), positive[index], self.beta)
         turned = left[order]
         by_class = np.argsort(turned, kind="stable")
         classes, right = turned[by_class], (self.truth[order] == turned)[by_class]
@@ -149,11 +153,16 @@ class _Ascent:
         at, rest = kept_right[classes] - (sums[:-1] - sums[first]), kept[classes] - (np.arange(number) - first)
         each = positive[classes]
         lost = np.empty(number)
-        lost[by_class] = weights[classes] * (
-            fbeta(at - right, rest - 1, each, self.beta) - fbeta(at, rest, each, self.beta)
-        )
-        start = np.sum(weights * fbeta(kept_right, kept, positive, self.beta))
-        return gained + start + np.concatenate([[0], np.cumsum(lost)])
+        after = fbeta(at - right, rest - 1, each, self.beta)
+        lost[by_class] = weights[classes] * (after - fbeta(at, rest, each, self.beta))
+        start = fbeta(kept_right, kept, positive, self.beta)
+        average = weights[index] * gained + np.sum(weights * start) + np.concatenate([[0], np.cumsum(lost)])
+        if not self.lowest:
+            return average
+        start[index] = np.inf  # of this class it is `gained`
+        owner, others = np.concatenate([np.arange(len(start)), classes]), np.concatenate([start, after])
+        steps = np.concatenate([np.zeros(len(start), dtype=np.int64), by_class + 1])
+        return SHARE * average + np.minimum(gained, lowest_of_steps(owner, steps, others, number))
 
     def _change(self, index: int, offset: float) -> None:
         """Set an offset, and find out what it changes of the two best classes of each row."""

@@ -5,6 +5,7 @@ probable classes to a row with fewer labels, and `at_most` leaves the most proba
 class that is never predicted (threshold infinite) is added last.
 """
 
+from collections.abc import Iterator
 from dataclasses import asdict, dataclass, fields, replace
 from typing import Any, ClassVar, Self
 
@@ -17,6 +18,7 @@ from kit.scoring.offsets import logarithm
 from kit.scoring.thresholds import NEVER, threshold_at
 
 FEWEST_ROWS = 100  # on fewer rows shares of rows mean little
+_ROWS = 65_536  # decided at a time
 
 
 @dataclass(frozen=True)
@@ -144,7 +146,10 @@ class Offsets(Rule):
 
     def decide(self, probabilities: np.ndarray) -> np.ndarray:
         _columns_are(len(self.offsets), probabilities)
-        return np.argmax(self.power * logarithm(probabilities) + self.offsets, axis=1)
+        decided = np.empty(len(probabilities), dtype=np.int64)
+        for rows in _blocks(len(probabilities)):
+            decided[rows] = np.argmax(self.power * logarithm(probabilities[rows]) + self.offsets, axis=1)
+        return decided
 
     def adapted(self, probabilities: np.ndarray) -> Self:
         """Return the rule with the power at which the mean highest probability is `confidence`."""
@@ -197,8 +202,12 @@ class _MultilabelRule(Rule):
         """Return the labels at or above their thresholds, within the limits."""
         if thresholds.ndim:
             _columns_are(len(thresholds), probabilities)
-        ranking = np.where(thresholds == NEVER, probabilities - 2, probabilities)
-        return self.limited(probabilities >= _like(thresholds, probabilities), ranking)
+        chosen = np.empty(probabilities.shape, dtype=bool)
+        for rows in _blocks(len(probabilities)):
+            values = probabilities[rows]
+            ranking = np.where(thresholds == NEVER, values - 2, values)
+            chosen[rows] = self.limited(values >= _like(thresholds, values), ranking)
+        return chosen
 
     def _limits(self, classes: list[str]) -> str:
         """Return the limits in words, to be added to the rule's sentence."""
@@ -371,6 +380,11 @@ def _adapted_threshold(threshold: float, share: float, probabilities: np.ndarray
     if threshold == NEVER or round(share * probabilities.size) == 0:
         return threshold
     return threshold_at(probabilities, share)
+
+
+def _blocks(rows: int) -> Iterator[slice]:
+    """Yield parts of so many rows: each row is decided by itself, and copies of all take several times as much."""
+    return (slice(start, start + _ROWS) for start in range(0, rows, _ROWS))
 
 
 def _like(threshold: float | np.ndarray, probabilities: np.ndarray) -> np.ndarray:

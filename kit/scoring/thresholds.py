@@ -14,6 +14,7 @@ import numpy as np
 
 from kit.scoring.config import ScoringConfig
 from kit.scoring.f1 import fbeta
+from kit.scoring.lowest import SHARE, lowest_of_steps
 
 NEVER = np.inf  # the threshold that nothing reaches
 MANY = 50_000_000  # probabilities, whose sorting takes some 3 GB
@@ -43,11 +44,13 @@ def best_threshold(probabilities: np.ndarray, truth: np.ndarray, config: Scoring
 
     Notes
     -----
-    Each probability passed on the way down changes one class's F (macro, weighted), one row's (samples) or the
-    pooled counts (micro); the running sum of the changes is F at every cut. O(rows · classes · log). Of more than
-    `MANY` probabilities a random part of the rows, always the same, is looked at: one number needs no more.
+    Each probability passed on the way down changes one class's F (macro, weighted, lowest), one row's (samples) or
+    the pooled counts (micro); the running sum of the changes is F at every cut. O(rows · classes · log). Of cuts
+    with the same lowest F that with the highest macro F is taken (more exactly, the highest lowest F plus `SHARE`
+    of macro F). Of more than `MANY` probabilities (lowest: half as many, for its memory) a random part of the
+    rows, always the same, is looked at: one number needs no more.
     """
-    probabilities, truth = _part(probabilities, truth)
+    probabilities, truth = _part(probabilities, truth, MANY // 2 if config.average == "lowest" else MANY)
     if config.average == "binary":
         return _one_class(probabilities[:, 1], truth == 1, config)
     truth = np.asarray(truth, dtype=bool)
@@ -66,6 +69,8 @@ def best_threshold(probabilities: np.ndarray, truth: np.ndarray, config: Scoring
     np.cumsum(changes.ravel()[order], out=objective[1:])
     if config.average == "micro":
         objective = fbeta(objective, np.arange(len(objective)), truth.sum(), config.beta, config.zero_division)
+    if config.average == "lowest":
+        objective = SHARE * objective + _lowest_at_cuts(order, truth, config)
     free = slice(np.count_nonzero(values == np.inf), len(values) - np.count_nonzero(values == -np.inf))
     return _middle(values[free], objective[free.start : free.stop + 1])
 
@@ -91,11 +96,11 @@ def best_thresholds(probabilities: np.ndarray, truth: np.ndarray, config: Scorin
 
     Notes
     -----
-    macro, weighted: each class by itself, exact. micro: exact by Dinkelbach's iterations over F, whose inner
-    problem falls apart into classes. samples: coordinate ascent from `best_threshold`, each step exact; a local
-    optimum. A sweep over the classes that gains less than `GAIN` is the last, and the tenth is, too. Of more than
-    `MANY` probabilities it looks at a part of the rows, as `best_threshold` does; a class without positive rows
-    there keeps the threshold it began with.
+    macro, weighted, lowest: each class by itself, exact. micro: exact by Dinkelbach's iterations over F, whose
+    inner problem falls apart into classes. samples: coordinate ascent from `best_threshold`, each step exact; a
+    local optimum. A sweep over the classes that gains less than `GAIN` is the last, and the tenth is, too. Of more
+    than `MANY` probabilities it looks at a part of the rows, as `best_threshold` does; a class without positive
+    rows there keeps the threshold it began with.
 
     References
     ----------
@@ -146,11 +151,11 @@ def label_limits(truth: np.ndarray, config: ScoringConfig) -> tuple[int, int]:
     return min(fewest, at_most), at_most
 
 
-def _part(probabilities: np.ndarray, truth: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-    """Return all rows; of more than `MANY` probabilities a random part of the rows, always the same."""
-    if probabilities.size <= MANY:
+def _part(probabilities: np.ndarray, truth: np.ndarray, many: int) -> tuple[np.ndarray, np.ndarray]:
+    """Return all rows; of more than `many` probabilities a random part of the rows, always the same."""
+    if probabilities.size <= many:
         return probabilities, truth
-    number = max(1, MANY // probabilities.shape[1])
+    number = max(1, many // probabilities.shape[1])
     rows = np.sort(np.random.default_rng(0).choice(len(truth), number, replace=False))
     return probabilities[rows], truth[rows]
 
@@ -265,6 +270,23 @@ def _changes_by_class(scores: np.ndarray, truth: np.ndarray, config: ScoringConf
     return changes
 
 
+def _lowest_at_cuts(order: np.ndarray, truth: np.ndarray, config: ScoringConfig) -> np.ndarray:
+    """Return the lowest F of all classes when the first i of all are predicted: [rows · classes + 1].
+
+    `order` has the places of all probabilities, from the highest on, in truth bool [rows, classes] laid out flat.
+    """
+    classes = truth.shape[1]
+    of_class = (order % classes).astype(np.int16 if classes <= np.iinfo(np.int16).max else np.int64)
+    at = np.argsort(of_class, kind="stable")  # those of class 0 from the highest on, then those of class 1 …
+    hits = np.cumsum(truth.ravel()[order[at]].reshape(classes, -1), axis=1)
+    hits = np.concatenate([np.zeros((classes, 1)), hits], axis=1)
+    positive = np.count_nonzero(truth, axis=0)[:, None]
+    values = fbeta(hits, np.arange(len(truth) + 1), positive, config.beta, config.zero_division)
+    steps = np.concatenate([np.zeros((classes, 1), dtype=np.int64), at.reshape(classes, -1) + 1], axis=1)
+    owner = np.repeat(np.arange(classes), len(truth) + 1)
+    return lowest_of_steps(owner, steps.ravel(), values.ravel(), len(order))
+
+
 def _changes_by_row(scores: np.ndarray, truth: np.ndarray, config: ScoringConfig) -> np.ndarray:
     """Return what predicting each one, after all above it, adds to the average over rows: [rows, classes]."""
     changes = np.empty(scores.shape)
@@ -309,7 +331,7 @@ def _micro(probabilities: np.ndarray, truth: np.ndarray, config: ScoringConfig) 
 def _samples(probabilities: np.ndarray, truth: np.ndarray, config: ScoringConfig) -> np.ndarray:
     free = config.model_copy(update={"at_least": 0, "at_most": truth.shape[1]})
     thresholds = np.where(truth.any(axis=0), best_threshold(probabilities, truth, free), NEVER)
-    probabilities, truth = _part(probabilities, truth)
+    probabilities, truth = _part(probabilities, truth, MANY)
     chosen = probabilities >= thresholds.astype(probabilities.dtype)
     predicted, hits = np.count_nonzero(chosen, axis=1), np.count_nonzero(chosen & truth, axis=1)
     positive = np.count_nonzero(truth, axis=1)

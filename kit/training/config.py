@@ -6,7 +6,7 @@ from pydantic import Field, field_validator, model_validator
 
 from kit.core.named import OwnOptions, RefersToCode
 from kit.core.own_code import is_reference
-from kit.core.settings import ConfigSection
+from kit.core.settings import ConfigSection, Text
 
 TrackerName = Literal["tensorboard", "wandb", "mlflow"]
 
@@ -124,7 +124,7 @@ class TrainingConfig(ConfigSection):
     clip_grad: Annotated[float, Field(gt=0)] | None = None
     loss: LossConfig | None = None
     label_smoothing: Annotated[float, Field(ge=0, lt=1)] = 0.0
-    class_weights: Literal["none", "balanced"] | dict[str, Annotated[float, Field(gt=0)]] = "none"
+    class_weights: Literal["none", "balanced"] | dict[Text, Annotated[float, Field(gt=0)]] = "none"
     mixup: Annotated[float, Field(ge=0)] = 0.0
     cutmix: Annotated[float, Field(ge=0)] = 0.0
     ema: Annotated[float, Field(gt=0, lt=1)] | None = None
@@ -147,12 +147,6 @@ class TrainingConfig(ConfigSection):
         if self.loss and self.label_smoothing and not self.mixes:
             raise ValueError("label_smoothing is for the kit's losses; let the loss of your own do it")
         return self
-
-    @field_validator("class_weights", mode="before")
-    @classmethod
-    def _classes_are_text(cls, weights: Any) -> Any:
-        """In YAML the class 3 is a number."""
-        return {str(name): weight for name, weight in weights.items()} if isinstance(weights, dict) else weights
 
     @property
     def mixes(self) -> bool:

@@ -69,6 +69,8 @@ class Predictor:
         Whether a row may have several labels.
     say : callable
         Takes a line where the precision had to be another one.
+    never : sequence of int
+        Classes that no training row has, by their place: their probability is 0.
     loader : EvaluationLoader
         Its workers serve every prediction of the same images; to be closed after the last.
     """
@@ -81,6 +83,7 @@ class Predictor:
     prediction: PredictionConfig
     multilabel: bool
     say: Say = ignore
+    never: Sequence[int] = ()
     loader: EvaluationLoader = field(default_factory=EvaluationLoader)
 
     def predict(
@@ -156,6 +159,8 @@ class Predictor:
 
     def _activate(self, logits: torch.Tensor) -> torch.Tensor:
         logits = logits.float()
+        if len(self.never):
+            logits = logits.index_fill(1, torch.tensor(self.never, device=logits.device), -torch.inf)
         return logits.sigmoid() if self.multilabel else logits.softmax(dim=1)
 
     def _no_rows(self) -> np.ndarray:

@@ -67,6 +67,13 @@ class FoldData:
         """Whether an image may have several labels."""
         return self.targets.ndim == 2
 
+    @property
+    def without_rows(self) -> list[int]:
+        """The classes that no image has, in any fold, by their place."""
+        several, number = self.multilabel, len(self.classes)
+        counts = self.targets.sum(axis=0) if several else np.bincount(self.targets, minlength=number)
+        return np.flatnonzero(counts == 0).tolist()
+
 
 @dataclass(frozen=True)
 class Recipe:
@@ -209,6 +216,7 @@ class Trainer:
             config,
             recipe.prediction,
             fold.multilabel,
+            never=fold.without_rows,
         )
 
         self.rates = RateWriter(policy, groups, total, per_epoch)
@@ -456,7 +464,7 @@ class Trainer:
             predicted, likelihood = probabilities >= 0.5, np.where(truth, probabilities, 1 - probabilities)
         else:
             predicted, likelihood = argmax(probabilities), probabilities[np.arange(len(truth)), truth]
-        value = score(truth, predicted, self.recipe.scoring)
+        value = score(truth, predicted, self.recipe.scoring, probabilities)
         loss = float(-np.log(likelihood.astype(np.float64).clip(1e-15)).mean())
         self._log(done, valid_score=value, valid_loss=loss)
         return value

@@ -7,7 +7,7 @@ from pathlib import Path
 import pytest
 import yaml
 from support.colours import experiment_content
-from support.commands import kit_here
+from support.commands import config_file, kit_here
 
 from kit.core.errors import KitError
 
@@ -66,6 +66,28 @@ def test_an_invalid_submission_is_told_why_and_fails(config, competition, tmp_pa
     code, _, errors = kit_here(monkeypatch, capsys, *words)
     assert code == 1
     assert errors == f"error: {tmp_path}/short.csv: 2 of 9 ids are missing (test007, test008)\n"
+
+
+def test_grade_says_what_is_ignored_and_spelt_otherwise(tmp_path, monkeypatch, capsys):
+    folder = tmp_path / "colours"
+    folder.mkdir()
+    rows = [("a", "1", "Public"), ("b", "2", "Private"), ("c", "2", "Ignored"), ("d", "1", "Public")]
+    for name, lines in {
+        "train": [f"{row},{label}" for row, label, _ in rows],
+        "solution": [",".join(row) for row in rows],
+        "mine": [f"{row},{label}.0" for row, label, _ in rows],
+    }.items():
+        head = "id,label,Usage" if name == "solution" else "id, label" if name == "train" else "id,label"
+        (folder / f"{name}.csv").write_text("\n".join([head, *lines]) + "\n")
+    config = config_file(folder, tmp_path / "c.yaml")
+    words = ("grade", str(folder / "mine.csv"), str(folder / "solution.csv"), "--config", str(config))
+    code, output, errors = kit_here(monkeypatch, capsys, *words)
+    assert (code, errors) == (0, "")
+    assert output.splitlines() == [
+        "macro F1 1.0000 (3 rows, 1 more are ignored)",
+        f"{folder / 'mine.csv'}: labels are spelt otherwise, which counts where text is compared: '1.0' for '1' "
+        "(in 2), '2.0' for '2' (in 1)",
+    ]
 
 
 def test_every_fault_of_a_config_is_a_line(config, tmp_path, monkeypatch, capsys):

@@ -11,10 +11,14 @@ from kit.comparison.bootstrap import BootstrapResult, _Tables, bootstrap
 from kit.scoring.config import ScoringConfig
 from kit.scoring.f1 import score
 
-ONE = [ScoringConfig(average=average, beta=beta) for average in ("macro", "micro", "weighted") for beta in (1, 2)]
+ONE = [
+    ScoringConfig(average=average, beta=beta)
+    for average in ("macro", "micro", "weighted", "lowest")
+    for beta in (1, 2)
+]
 SEVERAL = [
     ScoringConfig(average=average, beta=beta, zero_division=zero)
-    for average, beta in (("macro", 1), ("micro", 1), ("weighted", 2), ("samples", 1))
+    for average, beta in (("macro", 1), ("micro", 1), ("weighted", 2), ("samples", 1), ("lowest", 1))
     for zero in (0, 1)
 ]
 

@@ -105,12 +105,21 @@ def test_a_plan_that_holds_a_row_twice_is_refused(tmp_path):
     assert "is of other rows" in refusal_of(read_folds, path, ["a", "b"])
 
 
-def test_a_class_in_one_row_is_named():
-    targets = np.array([0] * 9 + [1] + [2] * 9 + [3])
-    message = refusal_of(check_folds, FoldsConfig(k=5), ("a", "b", "c", "d"), targets)
-    assert message.startswith(
-        "folds: class 'b', 'd' has a single row, which 5 folds cannot both train on and score"
+@pytest.mark.parametrize(
+    ("targets", "said"),
+    [
+        ([0] * 9 + [1] + [2] * 9, "class 'b' has a single row, which"),
+        ([0] * 9 + [1] + [2] * 9 + [3], "2 of 4 classes have a single row ('b', 'd'), which"),
+        ([*range(9), 0], "8 of 9 classes have a single row ('b', 'c', 'd', 'e', 'f' and 3 more), which"),
+    ],
+)
+def test_classes_in_one_row_are_named_with_both_ways_on(targets, said):
+    config = FoldsConfig(k=2)
+    assert refusal_of(check_folds, config, tuple("abcdefghi"), np.array(targets)) == (
+        f"folds: {said} 2 folds cannot both train on and score; set folds.stratify=false, which deals rows "
+        "whatever their class, or remove such classes, merge them with others, or add images"
     )
+    check_folds(config.model_copy(update={"stratify": False}), tuple("abcdefghi"), np.array(targets))
 
 
 def test_a_class_in_two_rows_will_do():
@@ -119,7 +128,10 @@ def test_a_class_in_two_rows_will_do():
 
 def test_more_folds_than_rows_are_refused():
     message = refusal_of(check_folds, FoldsConfig(k=5), ("a", "b"), np.array([0, 0, 1, 1]))
-    assert message == "folds.k: 5 folds, but no class has more than 2 rows; lower k"
+    assert message == (
+        "folds.k: 5 folds, but no class has more than 2 rows; lower k, or set folds.stratify=false, which deals "
+        "rows whatever their class"
+    )
 
 
 def test_more_folds_than_any_class_has_rows_are_refused():

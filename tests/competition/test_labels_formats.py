@@ -114,14 +114,15 @@ def test_a_class_of_the_config_without_a_training_row_is_named(tmp_path, separat
     options = {"classes": ["a", "b", "dodo", "quagga"]} | ({"separator": separator} if separator else {})
     message = refusal_of(lambda: competition(tmp_path, {"id": ids(3), "label": ["a", "b", "a"]}, **options))
     assert message == (
-        "competition.classes: no training row has 'dodo', 'quagga'; leave out what cannot be learned"
+        "competition.classes: no training row has 'dodo', 'quagga'; leave out what cannot be learned, or set "
+        "competition.classes_without_rows=allowed: then it is never predicted"
     )
 
 
 def test_a_column_without_a_1_is_named(tmp_path):
     table = {"id": ids(2), "a": ["1", "0"], "dodo": ["0", "0"], "b": ["0", "1"]}
     message = refusal_of(lambda: competition(tmp_path, table, label=["a", "dodo", "b"]))
-    assert message == "competition.label: no training row has 'dodo'; leave out what cannot be learned"
+    assert message.startswith("competition.label: no training row has 'dodo'; leave out what cannot be learned")
 
 
 @pytest.mark.parametrize("separator", [None, " "])
@@ -133,8 +134,12 @@ def test_a_label_that_is_none_of_the_configs_classes_is_named(tmp_path, separato
 
 def test_numbers_of_the_config_are_the_tables_however_spelt(tmp_path):
     loaded = competition(tmp_path, {"id": ids(4), "label": ["02", "1.0", "10", "2"]}, classes=[1, 2, 10])
-    assert loaded.classes == ("1", "2", "10")
+    assert loaded.classes == ("1.0", "02", "10")  # as the table spells them, in the order of the config
     assert loaded.targets.tolist() == [1, 0, 2, 1]
+    assert loaded.remarks[-2:] == (
+        "competition.label: a label is spelt in several ways: '02' (in 1) and '2' (in 1) are '02'",
+        "competition.classes: the train table spells labels otherwise: '1' is '1.0', '2' is '02'; it counts",
+    )
 
 
 def test_a_row_without_a_label_is_named_where_it_needs_one(tmp_path):

@@ -108,7 +108,11 @@ class TestKinds:
         ("columns", "said"),
         [
             ("id cat dog", "it lacks ox"),
-            ("id cat dog ox cow", "it has cow, which is no class"),
+            (
+                "id cat dog ox cow",
+                "it has cow, which is no class; where it has no training row, set "
+                "competition.classes_without_rows=allowed",
+            ),
             ("id cat dog emu", "it has emu, which is no class, and it lacks ox"),
         ],
     )

@@ -17,6 +17,7 @@ from kit.core.runs import (
     RunKey,
     RunRecord,
     average,
+    in_order,
     predictions,
     read_predictions,
     write_predictions,
@@ -150,3 +151,21 @@ def test_a_damaged_record_says_what_to_do(tmp_path, text):
     message = refusal_of(lambda: run.record)
     assert message.startswith(f"{tmp_path}/run.json is damaged (")
     assert message.endswith("); remove this run, and it is trained anew")
+
+
+def test_the_mean_may_be_asked_for_in_an_order_and_leaves_out_other_rows():
+    first = predictions(["a", "b"], np.array([[1.0, 0.0], [0.5, 0.5]]), ["x", "y"])
+    second = predictions(["c", "b"], np.array([[0.25, 0.75], [0.0, 1.0]]), ["x", "y"])[["y", "x"]]
+    made = average([first, second], ["c", "gone", "b"])
+    assert made.index.tolist() == ["c", "b"]
+    assert made.index.name == "id"
+    assert made.to_numpy().tolist() == [[0.25, 0.75], [0.25, 0.75]]
+    assert made.to_numpy().dtype == np.float64
+    assert first.to_numpy().tolist() == [[1.0, 0.0], [0.5, 0.5]]
+
+
+def test_predictions_in_order_are_not_copied_where_they_have_it():
+    frame = predictions(["a", "b"], np.array([[1.0, 0.0], [0.5, 0.5]]), ["x", "y"])
+    assert np.shares_memory(in_order(frame, ["a", "b"]).to_numpy(), frame.to_numpy())
+    assert in_order(frame, ["b", "a"])["x"].tolist() == [0.5, 1.0]
+    assert in_order(frame, ["b"]).index.tolist() == ["b"]

@@ -11,7 +11,7 @@ from support.refusals import refusal_of
 from kit.data.config import DataConfig
 from kit.data.decode import DecodeError, Decoder, open_image
 from kit.data.images import content_digest, open_images, open_readable
-from kit.data.sources import Channels, files_key, files_of, missing_files
+from kit.data.sources import Channels, Member, files_key, files_of, in_container, missing_files
 
 SIDE = 8
 
@@ -293,3 +293,35 @@ def test_files_that_are_missing_are_named_once(tmp_path):
         source.files[1],
         tmp_path / "no.png",
     ]
+
+
+def test_a_path_that_leads_into_a_file_is_an_image_in_it(tmp_path):
+    (tmp_path / "data/plain").mkdir(parents=True)
+    (tmp_path / "data/all.h5").write_bytes(b"x")
+    (tmp_path / "data/plain/one.png").touch()
+    paths = [tmp_path / "data" / name for name in ("all.h5/a", "all.h5/deep/b", "plain/one.png", "gone/two.png")]
+    inner, deep, plain, gone = in_container(paths, tmp_path / "data")
+    assert (inner, deep) == (Member(tmp_path / "data/all.h5", "a"), Member(tmp_path / "data/all.h5", "deep/b"))
+    assert (plain, gone) == (paths[2], paths[3])
+    assert (inner.path, str(deep)) == (paths[0], str(paths[1]))
+    assert missing_files([inner, deep, plain, gone]) == [paths[3]]
+    # Nothing above the competition's folder is looked at, even if that were a file.
+    assert in_container([tmp_path / "data/one.png"], tmp_path / "data") == [tmp_path / "data/one.png"]
+
+
+def test_images_in_a_file_are_told_apart_by_their_names_and_the_file(tmp_path):
+    (tmp_path / "all.h5").write_bytes(b"x")
+    first, second = (Member(tmp_path / "all.h5", name) for name in "ab")
+    keys = {files_key(images) for images in ([first], [second], [first, second], [second, first])}
+    assert len(keys) == 4
+    before = files_key([first])
+    assert files_key([first]) == before
+    (tmp_path / "all.h5").write_bytes(b"xy")
+    assert files_key([first]) != before
+    assert files_key([tmp_path / "all.h5"]) not in {before, files_key([first])}
+
+
+def test_an_image_in_a_file_needs_a_decoder_that_finds_it(tmp_path):
+    (tmp_path / "all.h5").write_bytes(b"x")
+    with pytest.raises(DecodeError, match=r"all\.h5 is a file; data\.decoder has to name code of yours"):
+        decode(Member(tmp_path / "all.h5", "a"))

@@ -399,7 +399,7 @@ def test_fault_is_exactly_this_line(sections, line):
         (
             {"scoring": {"average": "mean"}},
             "scoring.average = 'mean'",
-            ["'macro', 'micro'", "'samples' or 'binary'"],
+            ["'macro', 'micro'", "'binary' or 'lowest'"],
         ),
         (in_policy(lr=-1), "policies.u.lr = -1", ["above 0"]),
         (in_policy(lr=float("nan")), "policies.u.lr = nan", ["finite"]),
@@ -647,6 +647,7 @@ INCIDENTAL = {  # where things lie, how fast it goes, what is shown, how it goes
     "competition.sample_submission": "other.csv",
     "competition.test_images": "other/{id}",
     "competition.names": {"0": "zero"},
+    "competition.predict_by": "patient",  # what it changes of trainings is in the fold plan
     "competition.submission": "labels",
     "competition.submit_names": True,
     "competition.ordered": True,
@@ -688,6 +689,7 @@ DECIDING = {
     "competition.train_images": "other/{id}",
     "competition.separator": " ",
     "competition.classes": ["a", "b"],
+    "competition.classes_without_rows": "allowed",
     "folds.k": 4,
     "folds.seed": 1,
     "folds.stratify": False,
@@ -695,6 +697,7 @@ DECIDING = {
     "folds.group_pattern": "^.",
     "folds.duplicates": 4,
     "folds.time": "date",
+    "folds.time_format": "%d/%m/%Y",
     "folds.column": "fold",
     "data.size": 40,
     "data.channels": 1,
@@ -760,6 +763,8 @@ def with_key(key: str, value: Any) -> str:
         changes.insert(0, "policies.uniform.schedule.name=one_cycle")
     if key == "folds.group_pattern":
         changes.insert(0, "folds.group=id")
+    if key == "folds.time_format":
+        changes.insert(0, "folds.time=date")
     if key == "competition.submit_names":
         changes.insert(0, "competition.names={a: A}")
     return fingerprint(load_experiment("config.yaml", changes).canonical())

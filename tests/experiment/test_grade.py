@@ -65,6 +65,11 @@ def test_the_metric_is_that_of_the_config(folder):
     assert result.metric == "weighted F2"
     micro = _grade(folder, submission, scoring={"average": "micro"})
     assert (micro.metric, micro.value) == ("micro F1", pytest.approx(1 / 9))
+    one_wrong = truth.assign(label=["red", *truth["label"][1:]])
+    lowest = _grade(folder, one_wrong, scoring={"average": "lowest"})
+    expected = f1_score(truth["label"], one_wrong["label"], average=None).min()
+    assert (lowest.metric, lowest.value) == ("lowest F1 of all classes", pytest.approx(expected))
+    assert expected < f1_score(truth["label"], one_wrong["label"], average="macro")
 
 
 def test_rows_are_joined_by_id(folder):
@@ -189,3 +194,100 @@ def test_a_solution_without_rows_is_refused(folder):
     truth = _truth(folder).head(0)
     _write(folder, truth, "solution.csv")
     assert str(folder / "solution.csv") in _refusal(folder, truth)
+
+
+class TestSpelling:
+    """Solution and submission go through the one-label function."""
+
+    def _graded(self, folder, train, solution, given, **competition):
+        _numbers(folder, train, solution)
+        submission = pd.DataFrame({"id": map(str, range(len(given))), "label": given})
+        return _grade(folder, submission, competition=competition)
+
+    def test_zeros_in_front_that_were_lost_are_refused(self, tmp_path):
+        folder, classes = tmp_path / "numbers", ["01", "02", "03"]
+        assert self._graded(folder, classes, classes, classes).value == 1.0
+        with pytest.raises(KitError, match=r"'1', '2', '3' are no class \(in 3 rows\); .*; zeros in front count"):
+            self._graded(folder, classes, classes, ["1", "2", "3"])
+
+    def test_zeros_that_the_sample_has_not_either_are_told(self, tmp_path):
+        folder, classes = tmp_path / "numbers", ["01", "02", "03"]
+        folder.mkdir()
+        _write(folder, pd.DataFrame({"id": ["0", "1", "2"], "label": ["1", "2", "3"]}), "sample_submission.csv")
+        graded = self._graded(folder, classes, classes, ["1", "02", "3"])
+        assert (graded.value, len(graded.notes)) == (1.0, 1)
+        assert graded.notes[0].endswith(
+            "labels are spelt otherwise, which counts where text is compared: '1' for '01' (in 1), '3' for '03' "
+            "(in 1)"
+        )
+        assert graded.remarks() == list(graded.notes)
+
+    def test_a_solution_that_lost_its_zeros_is_the_same(self, tmp_path):
+        classes = ["01", "02", "03"]
+        assert self._graded(tmp_path / "numbers", classes, ["1", "2", "3"], classes).value == 1.0
+
+    @pytest.mark.parametrize(
+        ("given", "hint"),
+        [
+            ("café ", "spaces around a label count"),
+            ("cafe\u0301", "another Unicode form"),
+            ("Café", "case counts"),
+        ],
+    )
+    def test_what_is_one_label_but_other_text_is_refused(self, tmp_path, given, hint):
+        with pytest.raises(KitError, match=f"is no class .*{hint}"):
+            self._graded(tmp_path / "numbers", ["café", "tea"], ["café", "tea"], [given, "tea"])
+
+    def test_spaces_in_the_solution_do_not_count(self, tmp_path):
+        folder = tmp_path / "numbers"
+        assert self._graded(folder, ["café", "tea"], ["cafe\u0301\xa0", "tea "], ["café", "tea"]).value == 1.0
+
+    def test_a_header_with_a_space(self, folder):
+        truth = _truth(folder)
+        _write(folder, truth.rename(columns={"label": " label"}), "solution.csv")
+        graded = _grade(folder, truth)
+        assert graded.value == 1.0
+        assert graded.notes == (
+            f"{folder / 'solution.csv'}: columns are read under plain names: ' label' as label",
+        )
+
+
+class TestIgnored:
+    """Rows of the solution whose Usage is Ignored."""
+
+    USAGE = ("Public", "Ignored", "Private", "ignored ", "Public", "Public", "Private", "Private", "IGNORED")
+
+    @pytest.mark.parametrize("column", ["Usage", "usage", " Usage"])
+    @pytest.mark.parametrize("held", ["all", "wrong", "none"])
+    def test_are_not_graded(self, folder, held, column):
+        truth = _truth(folder)
+        _write(folder, truth.assign(**{column: self.USAGE}), "solution.csv")
+        left = pd.Series([usage.strip().lower() != "ignored" for usage in self.USAGE])
+        given = truth.assign(label=["red", *truth["label"][1:]])
+        expected = f1_score(truth["label"][left], given["label"][left], average="macro")
+        if held == "wrong":
+            given.loc[~left, "label"] = "no class at all"
+        graded = _grade(folder, given[left] if held == "none" else given)
+        assert (graded.rows, graded.ignored) == (6, 3)
+        assert graded.value == pytest.approx(expected)
+        assert expected < 1
+
+    def test_are_of_no_other_test_set(self, folder):
+        truth = _truth(folder)
+        _write(folder, truth.assign(Usage=self.USAGE), "solution.csv")
+        with pytest.raises(KitError, match=r"1 of 6 ids are missing \(test000\)"):
+            _grade(folder, truth.replace("test000", "test999"))
+
+    def test_may_not_be_all(self, folder):
+        truth = _truth(folder)
+        _write(folder, truth.assign(Usage="Ignored"), "solution.csv")
+        assert _refusal(folder, truth) == (
+            f"{folder / 'solution.csv'}: the Usage of all rows is Ignored; none is left to grade"
+        )
+
+    def test_may_have_no_label(self, folder):
+        truth = _truth(folder)
+        odd = truth.assign(Usage=self.USAGE)
+        odd.loc[1, "label"] = ""
+        _write(folder, odd, "solution.csv")
+        assert _grade(folder, truth).ignored == 3

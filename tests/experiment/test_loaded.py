@@ -58,21 +58,23 @@ def test_a_hint_comes_before_the_refusal_that_it_explains(tmp_path):
 
 
 def test_scores_of_an_older_kit_are_passed_over_or_filled_up(competition, tmp_path):
-    config = validate(experiment_content(competition), "test").scoring
+    experiment = validate(experiment_content(competition), "test")
+    config, of = experiment.scoring, experiment.competition
     choosing = {name: value for name, value in config.canonical().items() if name != "transfer"}
     old = {"metric": "macro F1", "oof": 0.5, "optimistic": 0.6, "rule": {"kind": "argmax"}, "classes": ["a"]}
     file = tmp_path / "scores.json"
     file.write_text(json.dumps(old | {"scoring": {"other": 1}}))
-    assert stored_scores(file, config) is None
+    assert stored_scores(file, config, of) is None
     file.write_text(json.dumps(old | {"scoring": choosing}))
-    assert (stored_scores(file, config).oof, stored_scores(file, config).oof_rows) == (0.5, 0)
+    assert (stored_scores(file, config, of).oof, stored_scores(file, config, of).oof_rows) == (0.5, 0)
 
 
 @pytest.mark.parametrize("text", ["5", "null", "[]", "{"])
 def test_scores_that_are_none(competition, tmp_path, text):
     file = tmp_path / "scores.json"
     file.write_text(text)
-    message = refusal_of(stored_scores, file, validate(experiment_content(competition), "test").scoring)
+    experiment = validate(experiment_content(competition), "test")
+    message = refusal_of(stored_scores, file, experiment.scoring, experiment.competition)
     assert message.startswith(f"{file} is damaged (")
     assert message.endswith("); python -m kit run writes it anew")
 

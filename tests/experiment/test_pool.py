@@ -9,6 +9,7 @@ from sklearn.metrics import f1_score
 from support.colours import experiment_content, write_competition
 from support.refusals import refusal_of
 
+from kit.competition.config import PredictByConfig
 from kit.competition.folds import FoldPlan
 from kit.competition.load import load_competition
 from kit.core.errors import KitError
@@ -120,7 +121,7 @@ def test_the_submission_is_decided_by_the_stored_rule(several, folder, tmp_path)
     outcome = pool(experiment, folder, tmp_path)
     competition = load_competition(experiment.competition)
     made = pooled(folder.runs("uniform"), competition, plan_of(competition))
-    rule = stored_rule(folder.policy("uniform") / "scores.json", experiment.scoring).rule
+    rule = stored_rule(folder.policy("uniform") / "scores.json", experiment.scoring, experiment.competition).rule
     expected = decide_test(rule, [frame.to_numpy() for frame in made.test.values()], experiment.scoring.transfer)
     written = pd.read_csv(outcome.submission, dtype=str, keep_default_na=False).set_index("id")["label"]
     assert written.index.tolist() == competition.test_ids
@@ -172,23 +173,30 @@ class TestStoredRule:
         return folder.policy("uniform") / "scores.json"
 
     def test_is_the_one_that_was_chosen(self, file, several, folder):
-        found = stored_rule(file, several[0].scoring)
+        found = stored_rule(file, several[0].scoring, several[0].competition)
         stored = json.loads(file.read_text())["rule"]
         assert found.rule == rule_from_json({key: value for key, value in stored.items() if key != "said"})
         assert found.rule.sentence(list(TAGS)) == stored["said"]
         assert found.is_of(folder.runs("uniform"), TAGS)
         assert found.is_of(folder.runs("uniform")[:2], TAGS)
 
-    def test_is_none_for_another_metric_and_where_there_is_no_file(self, file, tmp_path):
-        assert stored_rule(file, ScoringConfig(average="micro")) is None
-        assert stored_rule(tmp_path / "nothing.json", ScoringConfig()) is None
+    def test_is_none_for_another_metric_and_where_there_is_no_file(self, file, several, tmp_path):
+        competition = several[0].competition
+        assert stored_rule(file, ScoringConfig(average="micro"), competition) is None
+        assert stored_rule(tmp_path / "nothing.json", ScoringConfig(), competition) is None
+
+    def test_is_none_for_rows_pooled_otherwise(self, file, several):
+        by = several[0].competition.model_copy(update={"predict_by": PredictByConfig(rows="patient")})
+        assert stored_rule(file, several[0].scoring, by) is None
 
     def test_does_not_depend_on_how_it_meets_the_test_rows(self, file, several):
         other = several[0].scoring.model_copy(update={"transfer": "vote"})
-        assert stored_rule(file, other) == stored_rule(file, several[0].scoring)
+        assert stored_rule(file, other, several[0].competition) == stored_rule(
+            file, several[0].scoring, several[0].competition
+        )
 
     def test_is_not_of_other_classes_or_runs(self, file, several, folder):
-        found = stored_rule(file, several[0].scoring)
+        found = stored_rule(file, several[0].scoring, several[0].competition)
         assert not found.is_of(folder.runs("uniform"), ("day", "snow", "rain"))
         run = folder.run(RunKey("uniform", 1, 2))
         run.write(run.record.with_fields(fingerprint="other"))
@@ -196,7 +204,9 @@ class TestStoredRule:
 
     def test_in_a_damaged_file_is_refused(self, file, several):
         file.write_text("{")
-        assert refusal_of(stored_rule, file, several[0].scoring).startswith(f"{file} is damaged (")
+        assert refusal_of(stored_rule, file, several[0].scoring, several[0].competition).startswith(
+            f"{file} is damaged ("
+        )
 
 
 class TestHandIn:

@@ -26,6 +26,7 @@ from kit.core.paths import OutputDirs
 from kit.core.runs import ExperimentDir, RunKey, RunRecord, read_predictions
 from kit.experiment.config import validate
 from kit.experiment.grade import grade
+from kit.experiment.loaded import LoadedExperiment
 from kit.experiment.options import RunOptions
 from kit.experiment.prepare import prepare
 from kit.experiment.run import pool
@@ -984,3 +985,45 @@ class TestGivenPlans:
         )
         assert loaded.folds.groups[0] == loaded.folds.groups[6]
         assert len(np.unique(loaded.folds.groups)) == 11
+
+    def test_in_which_rows_only_train(self, folder, tmp_path):
+        """−1 as in scikit-learn's PredefinedSplit, also where a table with gaps made it -1.0."""
+        fold = np.array([-1, 0, 1] * 4)
+        plan = self.plan(
+            tmp_path, "\n".join(["id,fold", *[f"train{row:03d},{each}.0" for row, each in enumerate(fold)]])
+        )
+        config = experiment(folder, folds={"k": 2}, training={"epochs": 1, "batch_size": 4})
+        result = run(config, RunOptions(tmp_path, folds=plan))
+        scores = result.policies["uniform"].scores
+        assert (scores.oof_rows, scores.train_rows) == (8, 8)
+        for number in (0, 1):
+            oof = read_predictions(tmp_path / f"runs/tiny/uniform/seed0/fold{number}/oof.parquet")
+            assert sorted(oof.index) == [f"train{row:03d}" for row in np.flatnonzero(fold == number)]
+        loaded = LoadedExperiment.open(config, ExperimentDir(tmp_path / "runs/tiny"), OutputDirs(tmp_path))
+        assert loaded.folds.training_rows(0).tolist() == np.flatnonzero(fold != 0).tolist()
+
+    def test_in_which_a_group_partly_only_trains(self, folder, tmp_path, no_training):
+        lines = [f"train{row:03d},{-1 if row == 0 else row // 4 % 2}" for row in range(12)]
+        plan = self.plan(tmp_path, "\n".join(["id,fold", *lines]))
+        config = experiment(folder, folds={"k": 2, "group": "site"})
+        assert "folds: 1 of 3 groups span folds (s0)" in refusal_of(run, config, RunOptions(tmp_path, folds=plan))
+
+    @pytest.mark.parametrize(
+        ("fold", "said"), [("0.5", "0.5 is no whole number"), ("-2", "has the folds -2, 0, 1")]
+    )
+    def test_in_which_a_fold_is_none(self, folder, tmp_path, no_training, fold, said):
+        lines = [f"train{row:03d},{fold if row == 0 else row % 2}" for row in range(12)]
+        plan = self.plan(tmp_path, "\n".join(["id,fold", *lines]))
+        assert said in refusal_of(run, experiment(folder, folds={"k": 2}), RunOptions(tmp_path, folds=plan))
+
+    def test_that_is_not_later_in_time(self, folder, tmp_path, no_training):
+        """Also where the plan is given: it is held to the moments of its rows."""
+        train = pd.read_csv(folder / "train.csv")
+        train.assign(day=[f"{row + 10}/01/2024" for row in range(12)]).to_csv(folder / "train.csv", index=False)
+        config = experiment(folder, folds={"k": 2, "time": "day"})
+        fold = [-1, -1, -1, 0, 0, 1, 0, 1, 1, 1, 1, 1]
+        plan = self.plan(tmp_path, "\n".join(["id,fold", *[f"train{row:03d},{f}" for row, f in enumerate(fold)]]))
+        assert refusal_of(run, config, RunOptions(tmp_path, folds=plan)) == (
+            "folds: 1 of the 6 rows that fold 1 holds out are not later than all that it trains on (row train005 "
+            "of '15/01/2024', row train006 of '16/01/2024' trains); make the plan anew"
+        )

@@ -84,12 +84,71 @@ def test_duplicates(folder, tmp_path, capsys):
     assert result.picture == tmp_path / "audit-tiny.png"
     assert Image.open(result.picture).format == "PNG"
     advice = "\n".join(result.advice)
-    assert "pairs that are alike but have different labels: 1;" in advice
+    assert "pairs of the very same pixels but different labels: 1; one of the two labels is wrong" in advice
     assert "test images that are like train images: 1;" in advice
     assert ("set folds: {duplicates: 6}" in advice) == bool(result.pairs["spans_folds"].any())
     text = shown(result, capsys)
     assert "inside train 2 pairs, 1 of the same pixels; 1 with different labels" in text
     assert f"The pairs as a picture: {tmp_path / 'audit-tiny.png'}" in text
+
+
+def test_frames_whose_neighbours_have_other_labels_are_no_errors(folder, tmp_path, capsys):
+    """Six clips of six frames each, of which the middle changes the label; two frames of one clip are the same."""
+    for row in range(36):
+        frame = ImageEnhance.Brightness(scene(row // 6)).enhance(1 - 0.03 * (row % 6))
+        frame.save(folder / "train" / f"train{row:03d}.png")
+    shutil.copy(folder / "train/train000.png", folder / "train/train005.png")
+    labels = ["red" if row % 6 < 3 else "green" if row // 6 % 2 else "blue" for row in range(36)]
+    change_table(folder, lambda table: table.assign(label=labels, clip=[f"c{row // 6}" for row in range(36)]))
+    result = audited(folder, tmp_path, folds={"k": 3, "group": "clip"})
+    pairs = result.pairs[~result.pairs["with_test"]]
+    same, near = pairs[pairs["same_pixels"]], pairs[~pairs["same_pixels"]]
+    assert (len(same), int(same["labels_differ"].sum())) == (1, 1)
+    assert pairs["one_group"].all()
+    other = int(near["labels_differ"].sum())
+    assert 0 < other < len(near)
+    assert result.pair_kinds.to_numpy().tolist() == [
+        ["train, one group", "near", len(near), other],
+        ["train, one group", "same pixels", 1, 1],
+    ]
+    share = len(np.unique(near[["first_row", "second_row"]])) / 36
+    assert share > 0.9
+    assert result.advice[:2] == [
+        "pairs of the very same pixels but different labels: 1; one of the two labels is wrong, or the image "
+        "has both",
+        f"pairs that are near (not the same pixels) but have different labels: {other} of {len(near)}; "
+        f"{share:.0%} of the train images have a near one, as frames, scans and tiles do, of which neighbours "
+        "often have other labels: look at a few of them",
+    ]
+    assert "Pairs of each kind" in shown(result, capsys)
+
+
+def test_a_near_pair_among_photos_may_be_a_wrong_label(folder, tmp_path):
+    scene(2).save(folder / "train" / "train006.png")
+    ImageEnhance.Brightness(scene(2)).enhance(0.8).save(folder / "train" / "train010.png")
+    scene(2).resize((32, 24)).save(folder / "test" / "test000.png")
+    result = audited(folder, tmp_path)
+    assert result.pair_kinds.to_numpy().tolist() == [["train", "near", 1, 1], ["train with test", "near", 2, 0]]
+    assert (
+        "pairs that are near (not the same pixels) but have different labels: 1 of 1; look at them: one of the "
+        "two labels may be wrong"
+    ) in result.advice
+
+
+def test_rows_that_are_predicted_as_one_are_no_suspects(folder, tmp_path):
+    change_table(folder, lambda table: table.assign(patient=[f"p{row % 3}{row // 9}" for row in range(36)]))
+    test = pd.read_csv(folder / "test.csv").assign(patient=[f"q{row // 3}" for row in range(9)])
+    test.to_csv(folder / "test.csv", index=False)
+    sample = pd.DataFrame({"patient": ["q0", "q1", "q2"], "label": "red"})
+    sample.to_csv(folder / "sample_submission.csv", index=False)
+    (folder / "test/test000.png").write_bytes(b"broken")
+    result = audited(folder, tmp_path, competition={"predict_by": "patient"})
+    assert result.suspects == []
+    assert result.classes["groups"].tolist() == [4, 4, 4]
+    assert result.advice == [
+        "test images that cannot be read: 1; their observations are predicted by the other images, those without "
+        "one get the prior"
+    ]
 
 
 def test_duplicates_that_the_folds_keep_together(folder, tmp_path):

@@ -11,7 +11,7 @@ from kit.scoring.f1 import fbeta, score
 from kit.scoring.rules import Threshold
 from kit.scoring.thresholds import GAIN, NEVER, best_threshold, best_thresholds, label_limits, threshold_at
 
-AVERAGES = ["macro", "micro", "weighted", "samples"]
+AVERAGES = ["macro", "micro", "weighted", "samples", "lowest"]
 CASES = {"seed": st.integers(0, 10_000), "beta": st.sampled_from([0.5, 1.0, 2.0])}
 FEW = settings(max_examples=15, deadline=None, database=None)
 
@@ -51,7 +51,7 @@ def test_one_threshold_is_as_good_as_the_best_of_all_cuts(
     assert reached(found) == pytest.approx(max(map(reached, all_cuts(probabilities))), abs=1e-9)
 
 
-@pytest.mark.parametrize("average", ["macro", "micro", "weighted"])
+@pytest.mark.parametrize("average", ["macro", "micro", "weighted", "lowest"])
 @pytest.mark.parametrize("zero_division", [0, 1])
 @pytest.mark.parametrize("kind", [np.float32, np.float64])
 @given(**CASES)

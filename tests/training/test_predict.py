@@ -1,5 +1,6 @@
 """Predictions: those of the saved weights, in a precision that holds them, and memory that does not suffice."""
 
+import dataclasses
 from contextlib import nullcontext
 from types import SimpleNamespace
 
@@ -80,6 +81,19 @@ def by_hand(rows: range) -> np.ndarray:
     brightness = np.array([PIXELS[row][0, 0, 0] / 255 for row in rows])
     powers = np.exp(brightness[:, None] * [1, 2, 3])
     return powers / powers.sum(axis=1, keepdims=True)
+
+
+@pytest.mark.parametrize("tta", ["none", "hflip"])
+@pytest.mark.parametrize("multilabel", [False, True])
+def test_a_class_that_no_row_has_gets_no_probability(multilabel, tta):
+    model = Growing(scale=1.0)
+    plainly = dataclasses.replace(predictor(model, "no", [], tta=tta), multilabel=multilabel)
+    all_three = plainly.predict(Images(), range(7))
+    made = dataclasses.replace(plainly, never=[1]).predict(Images(), range(7))
+    assert (made[:, 1] == 0).all()
+    others = all_three[:, [0, 2]]
+    expected = others if multilabel else others / others.sum(axis=1, keepdims=True)  # as if it were not there
+    np.testing.assert_allclose(made[:, [0, 2]], expected, rtol=1e-5)
 
 
 def test_what_overflows_in_fp16_is_predicted_again_in_fp32():

@@ -461,7 +461,11 @@ def _notes(experiment: ExperimentConfig, kind: Kind, apart: str, root: Path) -> 
         notes.append(f"attaches the outputs of {some(kernel.kernels)}")
     scoring, multilabel = experiment.scoring, experiment.competition.multilabel
     fitted = scoring.rule != "argmax" and scoring.rules(multilabel) != ("argmax",)
-    if kind == "infer" and fitted and stored_rule(_scores(experiment, root), scoring) is None:
+    if (
+        kind == "infer"
+        and fitted
+        and stored_rule(_scores(experiment, root), scoring, experiment.competition) is None
+    ):
         notes.append(
             "the runs are not pooled here, so the kernel fits its decision rule on their out-of-fold predictions "
             "and the train table (python -m kit kernel fetch pools them)"

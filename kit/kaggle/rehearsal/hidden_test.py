@@ -4,6 +4,8 @@ import itertools
 import os
 import re
 import shutil
+import zipfile
+from collections.abc import Sequence
 from pathlib import Path
 
 import pandas as pd
@@ -11,11 +13,12 @@ import pandas as pd
 from kit.competition.config import CompetitionConfig, PixelsConfig
 from kit.competition.formats import write_like
 from kit.competition.load import TestSet, load_test
+from kit.competition.observations import Observations, observations_of
 from kit.competition.tables import read_table
-from kit.competition.templates import image_sources
+from kit.competition.templates import fields_of, image_sources
 from kit.core.errors import KitError
 from kit.core.zips import ZipMember
-from kit.data.sources import File, files_of, is_there
+from kit.data.sources import File, Member, Source, files_of, is_there
 
 SIZES = ("0", "1", "3", "x5")
 
@@ -47,8 +50,15 @@ def write_variant(config: CompetitionConfig, target: Path, size: str) -> Path:
             "read; rehearse with the test set as it is"
         )
     test = load_test(config)
-    files = {file for image in test.images for file in files_of(image)}
-    apart = {path.resolve() for path in [*files, target] if isinstance(path, Path)}  # the folder may hold the target
+    inner = [image for image in test.images if isinstance(image, Member)]
+    if inner and size == "x5":
+        raise KitError(
+            f"--test-rows: new ids have no images in {inner[0].container.name}; rehearse with fewer rows, or with "
+            "the test set as it is"
+        )
+    files = {file for image in test.images if not isinstance(image, Member) for file in files_of(image)}
+    # The folder may hold the target.
+    apart = {path.resolve() for path in [*files, target] if isinstance(path, Path)}
     shutil.copytree(
         test.folder,
         target,
@@ -59,10 +69,14 @@ def write_variant(config: CompetitionConfig, target: Path, size: str) -> Path:
     rows = len(test.ids) if size == "x5" else min(int(size), len(test.ids))
     counted = config.id is None and config.test is not None
     ids = [str(row + 1) for row in range(rows * times)] if counted else _repeated(test.ids[:rows], times)
-    if config.sample_submission is not None:
+    table = _repeat(test.table.set_index(config.id_column, drop=False), config.id_column, test.ids[:rows], ids)
+    if config.predict_by and times > 1:
+        table = _other_observations(config, table, rows)
+    if config.sample_submission is not None and test.observations:
+        _write(_sample_of_observations(config, test.observations, test, table), target / config.sample_submission)
+    elif config.sample_submission is not None:
         sample = test.sample.set_index(test.sample_id, drop=False)
         _write(_repeat(sample, test.sample_id, test.ids[:rows], ids), target / config.sample_submission)
-    table = _repeat(test.table.set_index(config.id_column, drop=False), config.id_column, test.ids[:rows], ids)
     if config.test is not None:
         _write_test(config, test, rows, ids, target)
     _write_joined(config, test, rows, ids, target)
@@ -70,13 +84,7 @@ def write_variant(config: CompetitionConfig, target: Path, size: str) -> Path:
         return target
     _empty_archives(test.folder, target, [file for file in files if isinstance(file, ZipMember)])
     copies = image_sources(target, table, config.test_images, "competition.test_images", None)
-    pairs = [
-        (new, old)
-        for copy, original in zip(copies, test.images[:rows] * times, strict=True)
-        for new, old in zip(files_of(copy), files_of(original), strict=True)
-        if is_there(old) and not is_there(new)
-    ]
-    _copy_files(pairs)
+    _copy_files(copies, test.images[:rows] * times)
     return target
 
 
@@ -92,8 +100,14 @@ def _empty_archives(folder: Path, target: Path, members: Sequence[ZipMember]) ->
                     made.writestr(info, whole.read(info))
 
 
-def _copy_files(pairs: Sequence[tuple[File, File]]) -> None:
-    """Make the first file of each pair from the second; of a name without ending, as {id}.* gives it, with its own."""
+def _copy_files(copies: Sequence[Source], originals: Sequence[Source]) -> None:
+    """Make the files of each copy from the original's; where the template is {id}.*, with the original's ending."""
+    pairs = [
+        (new, old)
+        for copy, original in zip(copies, originals, strict=True)
+        for new, old in zip(files_of(copy), files_of(original), strict=True)
+        if is_there(old) and not is_there(new)
+    ]
     inside_zips: dict[Path, dict[str, File]] = {}
     for new, old in pairs:
         suffix = old.suffix if str(new).endswith(".*") else ""
@@ -121,6 +135,8 @@ def _write_test(config: CompetitionConfig, test: TestSet, rows: int, ids: list[s
     # Rows are found by their number where they have no ids.
     keys = whole[config.id] if config.id is not None else pd.Series(map(str, range(1, len(whole) + 1)))
     made = _repeat(whole.set_index(keys), config.id, test.ids[:rows], ids)
+    if config.predict_by and len(ids) > rows:
+        made = _other_observations(config, made, rows)
     for name, table in zip(names, [made, *(table.iloc[:0] for table in tables[1:])], strict=True):
         _write(table, target / name)
 
@@ -167,6 +183,37 @@ def _repeat(table: pd.DataFrame, id_name: str | None, rows: list[str], ids: list
     named = [dict(zip(rows, new, strict=False)) for _ in parts]
     renamed = [names[key] for names, part in zip(named, parts, strict=True) for key in part.index]
     return repeated.assign(**{id_name: renamed})
+
+
+def _other_observations(config: CompetitionConfig, table: pd.DataFrame, rows: int) -> pd.DataFrame:
+    """Return a table of copies of `rows` rows with other observations in each copy."""
+    assert config.predict_by is not None, "only to be asked where rows make up observations"
+    fields = [config.predict_by.column] if config.predict_by.column else fields_of(config.predict_by.rows)[0]
+    column = next((name for name in fields if name != config.id_column), None)
+    if column is None:  # the ids tell it, and they are others
+        return table
+    if column not in table:
+        raise KitError(
+            f"x5: what tells an observation, the column {column!r}, stands in a joined table, which is not copied"
+        )
+    cells = table[column].tolist()
+    there = list(dict.fromkeys(cells[:rows]))
+    times, names = len(table) // rows, _repeated(there, len(table) // rows)
+    others = [dict(zip(there, names[copy * len(there) :], strict=False)) for copy in range(times)]
+    return table.assign(**{column: [others[row // rows][cell] for row, cell in enumerate(cells)]})
+
+
+def _sample_of_observations(
+    config: CompetitionConfig, there: Observations, test: TestSet, table: pd.DataFrame
+) -> pd.DataFrame:
+    """Return the sample submission of the observations in the variant's test table."""
+    found = observations_of(table, config, "competition.test")
+    assert found is not None, "the config says what an observation is"
+    origin: dict[str, str] = {}
+    for row, name in enumerate(found.of):
+        origin.setdefault(name, there.of[row % len(there.of)])
+    sample = test.sample.set_index(test.sample_id, drop=False)
+    return sample.loc[list(origin.values())].assign(**{test.sample_id: list(origin)})
 
 
 def _write(table: pd.DataFrame, path: Path) -> None:

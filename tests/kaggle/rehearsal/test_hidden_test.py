@@ -242,3 +242,16 @@ def test_rows_of_a_long_form_keep_together(original, tmp_path):
     written = pd.read_csv(tmp_path / "other/test.csv")
     assert written["box"].tolist() == [*range(12)] * 5
     assert written["id"].drop_duplicates().tolist() == test.ids
+
+
+def test_images_in_one_file_stay_there_and_get_no_new_names(original, tmp_path):
+    (original / "test.h5").write_bytes(b"all of them")
+    config = config_of(original, test_images="test.h5/{id}")
+    test, whole = load_test(variant(config, tmp_path / "other", "3")), load_test(config)
+    assert test.ids == whole.ids[:3]
+    assert [image.name for image in test.images] == test.ids
+    assert {image.container for image in test.images} == {tmp_path / "other/test.h5"}
+    assert (tmp_path / "other/test.h5").read_bytes() == b"all of them"
+    assert refusal_of(write_variant, config, tmp_path / "more", "x5") == (
+        "--test-rows: new ids have no images in test.h5; rehearse with fewer rows, or with the test set as it is"
+    )
