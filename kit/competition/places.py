@@ -145,7 +145,10 @@ def marked(template: str, key: str) -> str:
 
     KitError where one stands for part of a file's name.
     """
-    parts = list(string.Formatter().parse(template))
+    try:
+        parts = list(string.Formatter().parse(template))
+    except ValueError as error:
+        raise KitError(f"{key}: {template!r} is no template of text cells: {error}") from error
     if not any("*" in text for text, *_ in parts):
         return template
     text = "".join(

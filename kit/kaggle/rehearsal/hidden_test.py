@@ -101,7 +101,7 @@ def _empty_archives(folder: Path, target: Path, members: Sequence[ZipMember]) ->
 
 
 def _copy_files(copies: Sequence[Source], originals: Sequence[Source]) -> None:
-    """Make the files of each copy from the original's; where the template is {id}.*, with the original's ending."""
+    """Make each copy's files from the original's; where the template is {id}.*, with the original's ending."""
     pairs = [
         (new, old)
         for copy, original in zip(copies, originals, strict=True)
