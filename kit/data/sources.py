@@ -110,6 +110,14 @@ def readable(file: File) -> Path | io.BytesIO:
     return io.BytesIO(file.read()) if isinstance(file, ZipMember) else file
 
 
+def first_bytes(file: File, count: int) -> bytes:
+    """Return the first bytes of a file, fewer where it is shorter; of one inside a zip no more is unpacked."""
+    if isinstance(file, ZipMember):
+        return file.read_first(count)
+    with open(file, "rb") as opened:
+        return opened.read(count)
+
+
 @contextmanager
 def on_disk(file: File | Member) -> Iterator[Path]:
     """Give a file its path on disk: one inside a zip is written for so long to a temporary folder, by its name."""
