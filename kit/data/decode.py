@@ -16,7 +16,7 @@ from kit.core.zips import MemberError
 from kit.data.config import DataConfig, DecoderConfig
 from kit.data.deep import DeepError, as_eight_bits, is_deep, unread_tiff
 from kit.data.reading import USUAL, Note, Reading, orientation_of, unnoticed, upright
-from kit.data.sources import Channels, File, Member, PixelRow, PixelTable, Source, on_disk, readable
+from kit.data.sources import Channels, File, Member, PixelRow, PixelTable, Source, on_disk, opened_file, readable
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -211,13 +211,11 @@ def open_image(
 
 def _read_file(file: File, reduce_to: int | None, reading: Reading, note: Note) -> Image.Image:
     reading.set_limits()
-    content = readable(file)
     try:
-        opened = Image.open(content)
+        opened = Image.open(readable(file))
     except UnidentifiedImageError as error:
-        with content.open("rb") if isinstance(content, Path) else content as rest:
-            rest.seek(0)
-            raise DecodeError(unread_tiff(rest.read(8), rest) or reading.reason(error)) from error
+        with opened_file(file) as content:
+            raise DecodeError(unread_tiff(content.read(8), content) or reading.reason(error)) from error
     with opened as image:
         if reduce_to:
             image.draft(None, (reduce_to, reduce_to))

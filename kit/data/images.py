@@ -100,7 +100,7 @@ class ImageSet:
     def _named(self, what: str) -> str:
         seen = self.noticed[what]
         sources = [(self.ids[row], self.sources[row]) for row in seen.first]
-        names = [source.name if isinstance(source, Path) else name for name, source in sources]
+        names = [source.name.rpartition("/")[2] if isinstance(source, File) else name for name, source in sources]
         return ", ".join([*names, "…"] if seen.count > len(names) else names)
 
     def read_otherwise(self) -> dict[str, Any]:

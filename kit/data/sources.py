@@ -7,6 +7,7 @@ from contextlib import contextmanager
 from dataclasses import dataclass
 from hashlib import sha256
 from pathlib import Path
+from typing import IO
 
 from kit.core.zips import ZipMember
 
@@ -110,11 +111,16 @@ def readable(file: File) -> Path | io.BytesIO:
     return io.BytesIO(file.read()) if isinstance(file, ZipMember) else file
 
 
+def opened_file(file: File) -> IO[bytes]:
+    """Open a file for reading; errors as those of `readable`."""
+    return io.BytesIO(file.read()) if isinstance(file, ZipMember) else open(file, "rb")
+
+
 def first_bytes(file: File, count: int) -> bytes:
     """Return the first bytes of a file, fewer where it is shorter; of one inside a zip no more is unpacked."""
     if isinstance(file, ZipMember):
         return file.read_first(count)
-    with open(file, "rb") as opened:
+    with opened_file(file) as opened:
         return opened.read(count)
 
 
