@@ -1,4 +1,4 @@
-"""Decoding images from files and from one zip, in turns within one run: seconds by the clock and of the processors."""
+"""Decoding images from files and from one zip, in turns within one run: wall and CPU seconds."""
 
 import argparse
 import shutil

@@ -1,9 +1,9 @@
 """Files inside zip archives, read without unpacking the archive.
 
-The archive's directory is read by `zipfile`, the content by what follows and not by `ZipFile.read`: one `ZipFile`
-for all threads has one file position, so that they wait for each other's disk; a fork shares that position; and each
-process that has its own reads the directory again, .4 seconds and 60 MB for 100,000 files. A member that knows where
-its bytes stand is read by any thread of any process, in 6.2 µs against 8.4 (files of 3 kB, Python 3.11).
+The archive's directory is read by `zipfile`, the content by what follows and not by `ZipFile.read`: a `ZipFile`
+has one file position, so that threads wait for each other's disk and a fork would share it, and a process that
+opens its own reads the directory again, .4 seconds and 60 MB for 100,000 files. A member that knows where its
+bytes are is read by any thread of any process, in 6.2 µs against 8.4 (files of 3 kB, Python 3.11).
 """
 
 import bz2
