@@ -10,7 +10,7 @@ import numpy as np
 import pandas as pd
 
 from kit.competition.assemble import Rows, one_row_an_id, read_rows, with_joins
-from kit.competition.config import CompetitionConfig, Images, NamesConfig
+from kit.competition.config import CompetitionConfig, FirstConfig, Images, NamesConfig, templates_of
 from kit.competition.evidence import need_no_lists, remarks_on_labels, remarks_on_sample
 from kit.competition.headers import plainly_named
 from kit.competition.image_files import first_folder, spelling_hint, unused_files, with_names_on_disk
@@ -187,7 +187,9 @@ def load_competition(config: CompetitionConfig) -> Competition:
 def load_labels(config: CompetitionConfig) -> TrainLabels | None:
     """Read what the train table says, without a look at the images; None where it is not there."""
     folder = _folder(config)
-    if not all((folder / name).exists() for name in config.files("train") or [first_folder(config.train_images)]):
+    tables = config.files("train")
+    places = [first_folder(template) for template in templates_of(config.train_images)]
+    if not (all if tables else any)((folder / name).exists() for name in tables or places):
         return None
     train, _ = _train_side(folder, config, [])
     label_format, targets = _labels_of(train, config, folder, [])
@@ -308,13 +310,14 @@ def _rows_in_folders(
     """
     key = "competition.train_images"
     # The config refuses train: null with several label columns or another kind of images.
-    assert isinstance(config.train_images, str)
+    assert isinstance(config.train_images, str | FirstConfig)
     assert isinstance(config.label, str)
     train, paths = rows_of_files(folder, config.train_images, key)
+    shown = repr(str(config.train_images))
     for name, column in {"id": config.id_column, "label": config.label}.items():
         if column not in train.columns:
             raise KitError(
-                f"{key}: {config.train_images!r} has no {{{column}}}, the column that competition.{name} names; "
+                f"{key}: {shown} has no {{{column}}}, the column that competition.{name} names; "
                 f"with train: null it is read from the path, as in train/{{{config.label}}}/{{{config.id_column}}}"
             )
     if train[config.id_column].duplicated().any():
@@ -504,12 +507,15 @@ def _test_rows(
 def _test_files(folder: Path, config: CompetitionConfig) -> pd.DataFrame:
     """A row for each file that fits the template of the test images, with the texts of its columns."""
     key, images = "competition.test_images", config.test_images
-    template = images[0] if isinstance(images, tuple) else str(images)
+    template = images[0] if isinstance(images, tuple) else images
+    # The config refuses pixels in a table without one.
+    assert isinstance(template, str | FirstConfig)
     table, _ = rows_of_files(folder, template, key, may_be_none=True)
     if config.id_column not in table.columns:
         raise KitError(
-            f"{key}: {template!r} has no {{{config.id_column}}}, the column that competition.id names; without a "
-            f"test table and a sample submission it is read from the path, as in test/{{{config.id_column}}}"
+            f"{key}: {str(template)!r} has no {{{config.id_column}}}, the column that competition.id names; "
+            "without a test table and a sample submission it is read from the path, as in "
+            f"test/{{{config.id_column}}}"
         )
     need_unique(table[config.id_column], key)
     return table
@@ -560,13 +566,19 @@ def need_an_image(test: TestSet, config: CompetitionConfig) -> None:
 
 def _need_files(folder: Path, images: list[Source], template: Images, key: str) -> None:
     """Fail unless the files of all images are there."""
-    if incomplete := _incomplete(images):
-        hint = f"; is {template!r} the right template?" if len(incomplete) == len(images) else ""
-        if hint and all(file.with_suffix("").is_file() for image in images for file in files_of(image)):
-            hint = "; without the ending they do: take it out of the template"
-        lacking = missing_files(images)
-        hint = spelling_hint(folder, lacking) + hint
-        raise KitError(f"{key}: {len(incomplete)} of {len(images)} images do not exist ({some(lacking, 5)}){hint}")
+    if not (incomplete := _incomplete(images)):
+        return
+    lacking = missing_files(images)
+    hint = spelling_hint(folder, lacking)
+    if len(incomplete) == len(images):
+        bare = all(isinstance(file, Path) and file.with_suffix("").is_file() for file in lacking)
+        shown = " and ".join(templates_of(template)) if isinstance(template, tuple) else str(template)
+        hint += (
+            "; without the ending they do: take it out of the template"
+            if bare
+            else f"; is {shown!r} the right template?"
+        )
+    raise KitError(f"{key}: {len(incomplete)} of {len(images)} images do not exist ({some(lacking, 5)}){hint}")
 
 
 def _incomplete(images: list[Source]) -> list[Source]:

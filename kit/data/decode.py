@@ -5,7 +5,6 @@ import threading
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from functools import lru_cache
-from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -13,10 +12,11 @@ from PIL import Image, ImageOps, PngImagePlugin, UnidentifiedImageError
 
 from kit.core.errors import KitError
 from kit.core.files import first_overlong_line
+from kit.core.zips import MemberError
 from kit.data.config import DataConfig, DecoderConfig
 from kit.data.deep import DeepError, as_eight_bits, is_deep, unread_tiff
 from kit.data.reading import USUAL, Note, Reading, orientation_of, unnoticed, upright
-from kit.data.sources import Channels, Member, PixelRow, PixelTable, Source
+from kit.data.sources import Channels, File, Member, PixelRow, PixelTable, Source, on_disk, opened_file, readable
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -76,7 +76,7 @@ class Decoder:
         own = self.reading.own
         if isinstance(source, Channels):
             return self._stacked(_channels(source, 2 * self.side, self.reading, note), note)
-        if own and isinstance(source, Path | Member):
+        if own and isinstance(source, File | Member):
             pixels = _read_own(self.reading, source, note)
             if isinstance(pixels, np.ndarray) and pixels.shape[2] == self.channels:
                 return self._stacked([Image.fromarray(channel) for channel in np.moveaxis(pixels, 2, 0)], note)
@@ -209,12 +209,12 @@ def open_image(
         raise DecodeError(reading.reason(error)) from error
 
 
-def _read_file(file: Path, reduce_to: int | None, reading: Reading, note: Note) -> Image.Image:
+def _read_file(file: File, reduce_to: int | None, reading: Reading, note: Note) -> Image.Image:
     reading.set_limits()
     try:
-        opened = Image.open(file)
+        opened = Image.open(readable(file))
     except UnidentifiedImageError as error:
-        with open(file, "rb") as content:
+        with opened_file(file) as content:
             raise DecodeError(unread_tiff(content.read(8), content) or reading.reason(error)) from error
     with opened as image:
         if reduce_to:
@@ -242,14 +242,19 @@ def _grey_steps(image: Image.Image) -> int | None:
     return {"1": 255, "L;2": 85, "L;4": 17}.get(str(image.tile[0][3]))
 
 
-def _read_own(reading: Reading, source: Path | Member, note: Note = unnoticed) -> Image.Image | np.ndarray:
+def _read_own(reading: Reading, source: File | Member, note: Note = unnoticed) -> Image.Image | np.ndarray:
     """Return what the user's decoder gives: an image, upright, of 8 bits; or uint8 [height, width, channels]."""
     own = reading.own
     assert own
     function = own.function
     reading.set_limits()
     try:
-        made = function(source.path if isinstance(source, Member) else source)
+        with on_disk(source) as path:
+            made = function(path)
+            if isinstance(made, Image.Image):
+                made.load()  # before a temporary file is gone
+    except MemberError as error:
+        raise DecodeError(str(error)) from error
     except Exception as error:
         raise DecodeError(f"{own.name}: {own.code.fault(error)}") from error
     if isinstance(made, Image.Image):

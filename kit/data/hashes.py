@@ -14,7 +14,7 @@ from kit.core.files import atomic
 from kit.data.decode import DecodeError, load_decoder, open_image, reading_settings
 from kit.data.images import Report, map_in_threads
 from kit.data.reading import USUAL, Reading
-from kit.data.sources import Channels, PixelRow, Source, files_key, files_of
+from kit.data.sources import Channels, PixelRow, Source, files_key, files_of, readable
 
 VERSION = 2  # to be raised when the same image would give other hashes: the cache depends on it
 SIDE = 16  # of the thumbnails, in pixels
@@ -131,7 +131,8 @@ def _kind(source: Source, decoded: str | None) -> str:
     if decoded:
         kind = f"{files[0].suffix.lstrip('.').upper() or 'file'} {decoded}"
     else:
-        with Image.open(files[0]) as header:  # the pixels were read already: nothing can be wrong with it
+        # The pixels were read already: nothing can be wrong with it.
+        with Image.open(readable(files[0])) as header:
             kind = f"{header.format} {header.mode}"
     return f"{len(files)} × {kind}" if isinstance(source, Channels) else kind
 

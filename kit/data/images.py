@@ -15,10 +15,11 @@ import numpy as np
 from kit.core.errors import KitError, some
 from kit.core.files import atomic, write_text
 from kit.core.files import sha256 as file_sha256
+from kit.core.zips import ZipMember
 from kit.data.config import DataConfig
 from kit.data.decode import DecodeError, Decoder
 from kit.data.deep import FULL
-from kit.data.sources import PixelRow, Source, digest_of, files_key
+from kit.data.sources import File, PixelRow, Source, digest_of, files_key
 
 T = TypeVar("T")
 R = TypeVar("R")
@@ -99,7 +100,7 @@ class ImageSet:
     def _named(self, what: str) -> str:
         seen = self.noticed[what]
         sources = [(self.ids[row], self.sources[row]) for row in seen.first]
-        names = [source.name if isinstance(source, Path) else name for name, source in sources]
+        names = [source.name.rpartition("/")[2] if isinstance(source, File) else name for name, source in sources]
         return ", ".join([*names, "…"] if seen.count > len(names) else names)
 
     def read_otherwise(self) -> dict[str, Any]:
@@ -233,11 +234,14 @@ def content_digest(sources: Sequence[Source], root: Path) -> str:
     """Return a digest of which files these are, the same on any machine.
 
     It is of each path below `root` and each size in bytes. Of tables it is of the content too: other pixels may
-    well take as many bytes.
+    well take as many bytes; of a file inside a zip of its CRC-32.
     """
     tables = {source.table.path for source in sources if isinstance(source, PixelRow)}
 
-    def line_of(file: Path) -> str:
+    def line_of(file: File) -> str:
+        if isinstance(file, ZipMember):
+            stated = f"\t{file.entry.size}\t{file.entry.crc}" if file.entry else ""
+            return f"{file.archive.relative_to(root).as_posix()}/{file.name}{stated}"
         line = f"{file.relative_to(root).as_posix()}\t{file.stat().st_size}"
         return f"{line}\t{file_sha256(file)}" if file in tables else line
 

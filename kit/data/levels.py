@@ -14,7 +14,7 @@ from kit.data.config import DataConfig
 from kit.data.deep import FULL, is_deep, is_unsigned_16, values_of
 from kit.data.images import Report, map_in_threads
 from kit.data.reading import Reading
-from kit.data.sources import PixelRow, Source, files_key, files_of
+from kit.data.sources import File, PixelRow, Source, files_key, files_of, first_bytes, readable
 
 VERSION = 1  # to be raised when the same files would give another range
 EIGHT_BITS = frozenset({".jpg", ".jpeg", ".webp", ".gif", ".bmp"})  # endings of formats without deeper files
@@ -60,7 +60,7 @@ def with_levels(
         for source in sources
         if not isinstance(source, PixelRow)
         for file in files_of(source)
-        if Path(str(file)).suffix.lower() not in EIGHT_BITS
+        if file.suffix.lower() not in EIGHT_BITS
     ]
     Reading.of(config).set_limits()
     looked = map_in_threads(_depth, candidates, lambda done, total: None)
@@ -75,14 +75,13 @@ def with_levels(
     return config.model_copy(update={"levels": levels}) if levels else config
 
 
-def _depth(file: Path) -> str:
+def _depth(file: File) -> str:
     """Return "" for a file of 8 bits, or one that is no image; else what kind of deeper file it is."""
     try:
-        with open(file, "rb") as opened:
-            head = opened.read(26)
+        head = first_bytes(file, 26)
         if head.startswith(b"\x89PNG\r\n\x1a\n"):  # the byte of the depth is that of `IHDR` in the PNG standard
             return "unsigned 16" if len(head) > 24 and head[24] == 16 else ""
-        with Image.open(file) as image:
+        with Image.open(readable(file)) as image:
             if not is_deep(image):
                 return ""
             return "unsigned 16" if is_unsigned_16(image) else "other"
@@ -90,7 +89,7 @@ def _depth(file: Path) -> str:
         return ""
 
 
-def _levels(files: Sequence[Path], unsigned_16: bool, report: Report) -> tuple[float, float] | None:
+def _levels(files: Sequence[File], unsigned_16: bool, report: Report) -> tuple[float, float] | None:
     """Return the levels of files with more than 8 bits; None where none of them can be read."""
     found: list[_Range] = []
     for first in range(0, len(files), AT_ONCE):
@@ -107,9 +106,9 @@ def _levels(files: Sequence[Path], unsigned_16: bool, report: Report) -> tuple[f
     return float(low), float(high) if high > low else float(low) + 1
 
 
-def _range_of(file: Path) -> _Range | None:
+def _range_of(file: File) -> _Range | None:
     try:
-        with Image.open(file) as image:
+        with Image.open(readable(file)) as image:
             values = values_of(image)
     except Exception:  # told when it is decoded
         return None
