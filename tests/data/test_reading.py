@@ -225,9 +225,11 @@ def test_what_is_no_colour_is_refused(background):
         DataConfig(background=background)
 
 
-@pytest.mark.parametrize("levels", [[5, 5], [9, 1], [1], [1, 2, 3], "full", [0, "high"]])
+@pytest.mark.parametrize(
+    "levels", [[5, 5], [9, 1], [1], [1, 2, 3], "full", [0, "high"], 7, None, [False, True], [0, float("nan")]]
+)
 def test_levels_are_a_low_and_a_high(levels):
-    with pytest.raises(ValidationError):
+    with pytest.raises(ValidationError, match=r"expected auto, or \[low, high\] with low below high"):
         DataConfig(levels=levels)
 
 
