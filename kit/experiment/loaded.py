@@ -5,7 +5,7 @@ from pathlib import Path
 
 from kit.competition.folds import FoldPlan, check_folds, rare_classes
 from kit.competition.labels import MultiLabel
-from kit.competition.load import Competition, label_hints, load_competition
+from kit.competition.load import Competition, load_competition
 from kit.core.errors import KitError, Say, ignore, some
 from kit.core.paths import OutputDirs
 from kit.core.runs import ExperimentDir, RunKey
@@ -83,7 +83,7 @@ class LoadedExperiment:
         competition = load_competition(config.competition)
         config.scoring.check(competition.label_format.multilabel, len(competition.classes))
         _check_metric(config, competition, say)
-        for line in (*competition.remarks, *label_hints(config.competition, competition)):
+        for line in competition.remarks:
             say(line)  # first, as they may explain what is refused
         _check_labels(config, competition)
         given = given_plan(config, competition, folds) if folds else None

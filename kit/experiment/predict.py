@@ -13,9 +13,11 @@ from accelerate import Accelerator
 from safetensors.torch import load_file
 
 from kit.competition.labels import Labels, MultiLabel, SingleLabel
-from kit.competition.load import TestSet, class_names, load_labels, load_test, need_an_image
+from kit.competition.load import load_labels, load_test, need_an_image
 from kit.competition.observations import gets_the_prior
+from kit.competition.sides import TestSet
 from kit.competition.submission import SubmissionFormat, submission_format
+from kit.competition.train_labels import class_names
 from kit.core.errors import KitError, Say, ignore, some
 from kit.core.files import need_output, sha256
 from kit.core.paths import OutputDirs, input_root, mounted

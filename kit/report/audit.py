@@ -12,7 +12,7 @@ from kit.competition.config import FoldsConfig
 from kit.competition.duplicates import Setting, duplicate_pairs, duplicates_between
 from kit.competition.find_groups import SuspectedGroups, suspected_groups
 from kit.competition.folds import FoldPlan, check_folds, check_plan
-from kit.competition.load import Competition, label_hints, load_competition
+from kit.competition.load import Competition, load_competition
 from kit.core.errors import KitError
 from kit.core.files import need_writable
 from kit.core.notebook import ShownAsTables
@@ -162,7 +162,7 @@ def audit(experiment: ExperimentConfig, output: str | Path = ".", picture: str |
     rare = classes[classes.get("groups", classes["rows"]) < k].reset_index(drop=True)
     suspects = _suspects(experiment, competition, inside, advice)
     broken = broken_table(competition, train, test)
-    advice += [*competition.remarks, *label_hints(experiment.competition, competition)]
+    advice += competition.remarks
     advice += [*one_value_advice("train", train), *one_value_advice("test", test)]
     advice += advice_on(experiment, train, pairs, setting, suspects, broken, rare)
     path = Path(picture).expanduser() if picture else dirs.root / f"audit-{experiment.name}.png"

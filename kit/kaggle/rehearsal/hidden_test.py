@@ -12,8 +12,9 @@ import pandas as pd
 
 from kit.competition.config import CompetitionConfig, PixelsConfig
 from kit.competition.formats import write_like
-from kit.competition.load import TestSet, load_test
+from kit.competition.load import load_test
 from kit.competition.observations import Observations, observations_of
+from kit.competition.sides import TestSet
 from kit.competition.tables import read_table
 from kit.competition.templates import fields_of, image_sources
 from kit.core.errors import KitError
