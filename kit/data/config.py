@@ -109,12 +109,15 @@ class DataConfig(RefersToCode, ConfigSection):
         # One colour is one fingerprint, however it is spelt.
         return "white" if (red, green, blue) == (255, 255, 255) else f"#{red:02x}{green:02x}{blue:02x}"
 
-    @field_validator("levels")
+    @field_validator("levels", mode="before")
     @classmethod
-    def _low_and_high(cls, levels: str | tuple[float, float]) -> str | tuple[float, float]:
-        if not isinstance(levels, str) and levels[0] >= levels[1]:
-            raise ValueError("expected [low, high], low below high")
-        return levels
+    def _low_and_high(cls, levels: Any) -> Any:
+        if levels == "auto":
+            return levels
+        numbers = [level for level in levels if _is_number(level)] if isinstance(levels, list | tuple) else []
+        if len(numbers) != 2 or len(levels) != 2 or not numbers[0] < numbers[1]:
+            raise ValueError("expected auto, or [low, high] with low below high")
+        return tuple(levels)
 
     @field_validator("mean", "std")
     @classmethod
@@ -149,6 +152,10 @@ class DataConfig(RefersToCode, ConfigSection):
     def stored_size(self) -> int:
         """The side in pixels at which images are kept: size / crop_pct, rounded."""
         return round(self.size / self.crop_pct)
+
+
+def _is_number(value: Any) -> bool:
+    return isinstance(value, int | float) and not isinstance(value, bool)
 
 
 def _references_in(steps: Any, place: str) -> Iterator[tuple[str, str]]:

@@ -111,7 +111,7 @@ class ImageSet:
         if self.count("transparent") and reading.background:
             said["background"] = "#{:02x}{:02x}{:02x}".format(*reading.background)
         if reading.levels and reading.levels != FULL:
-            said["levels"] = list(reading.levels)
+            said["levels"] = [int(level) if level.is_integer() else level for level in reading.levels]
         if self.count("thin"):
             said["thin"] = "a pixel"
         return said

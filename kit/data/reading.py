@@ -99,7 +99,7 @@ class Reading:
             return error.strerror
         if isinstance(error, Image.DecompressionBombError):
             found = re.search(r"\((\d+) pixels\)", text)
-            size = f"{int(found[1]) / 1e6:.0f} megapixels" if found else "too many pixels"
+            size = f"{int(found[1]) / 1e6:.4g} megapixels" if found else "too many pixels"
             return f"{size}, more than data.megapixels = {self.megapixels:g}"
         if "MAX_TEXT_CHUNK" in text or "MAX_TEXT_MEMORY" in text:
             return f"a text beside the pixels is larger than data.text_chunk_mb = {self.text_chunk_mb:g} allows"

@@ -77,7 +77,7 @@ def one_value_advice(part: str, hashes: ImageHashes) -> list[str]:
     """Return a line where images are one value once decoded, black or white; `part` is train or test."""
     if not (count := int((hashes.readable & hashes.one_value).sum())):
         return []
-    what = "nothing is left of them; look at them, at data.background and at data.levels"
+    what = "look at them, and at data.background and data.levels"
     return [f"{count} of {len(hashes)} {part} images are one value once decoded: {what}"]
 
 
