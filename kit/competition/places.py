@@ -59,7 +59,7 @@ class Places:
         KitError
             Where it leads out of the folder, an archive cannot be read, or two files differ in their ending alone.
         """
-        path = inside(self.folder, relative, self.key)
+        path = inside(self.folder, relative.replace(ANY, "*"), self.key)
         if ANY not in relative:
             return self._file(relative, path)
         parents, _, name = relative.rpartition("/")

@@ -13,7 +13,7 @@ import pandas as pd
 
 from kit.competition.config import FirstConfig, Images, PixelsConfig, Template, templates_of
 from kit.competition.image_files import is_hidden, zip_hint
-from kit.competition.places import Places, image_endings, marked
+from kit.competition.places import ANY, Places, image_endings, marked
 from kit.competition.spelling import plain, shown
 from kit.competition.tables import column_names, left_out_hint, need_plain_csv
 from kit.core.errors import KitError, some
@@ -66,8 +66,12 @@ def image_paths(folder: Path, table: pd.DataFrame, template: Template, key: str)
     if isinstance(template, FirstConfig):
         places = [image_paths(folder, table, each, f"{key}.first[{at}]") for at, each in enumerate(template.first)]
         return [next((file for file in files if is_there(file)), files[0]) for files in zip(*places, strict=True)]
-    places_of = Places(folder, key)
-    return [places_of.find(relative) for relative in filled(marked(template, key), table, key)]
+    _check_template(template, table, key)
+    text, places_of = marked(template, key), Places(folder, key)
+    found = filled(text, table, key)
+    if any(relative.count(ANY) != text.count(ANY) for relative in found):
+        raise KitError(f"{key}: a cell that {template!r} names holds a NUL character, which is in no file's name")
+    return [places_of.find(relative) for relative in found]
 
 
 def filled(template: str, table: pd.DataFrame, key: str) -> list[str]:
@@ -77,7 +81,8 @@ def filled(template: str, table: pd.DataFrame, key: str) -> list[str]:
     try:
         return [_Template().vformat(template, (), row) for row in rows]
     except ValueError as error:  # a format that only some texts refuse
-        raise KitError(f"{key}: {template!r} is no template of text cells: {error}") from error
+        written = template.replace(ANY, "*")
+        raise KitError(f"{key}: {written!r} is no template of text cells: {error}") from error
 
 
 def fields_of(template: str) -> tuple[list[str], bool]:

@@ -250,18 +250,16 @@ def _read_own(reading: Reading, source: File | Member, note: Note = unnoticed) -
     reading.set_limits()
     try:
         with on_disk(source) as path:
-            made = function(path)
-            if isinstance(made, Image.Image):
-                made.load()  # before a temporary file is gone
+            try:
+                made = function(path)
+            except Exception as error:
+                raise DecodeError(f"{own.name}: {own.code.fault(error)}") from error
+            if isinstance(made, Image.Image):  # may be read from the path only now
+                return _upright(made, reading, note)
+    except DeepError as error:
+        raise DecodeError(f"{own.name}: {error}") from error
     except MemberError as error:
         raise DecodeError(str(error)) from error
-    except Exception as error:
-        raise DecodeError(f"{own.name}: {own.code.fault(error)}") from error
-    if isinstance(made, Image.Image):
-        try:
-            return _upright(made, reading, note)
-        except DeepError as error:
-            raise DecodeError(f"{own.name}: {error}") from error
     if isinstance(made, np.ndarray) and made.dtype == np.uint8 and made.ndim in (2, 3) and made.size:
         return made.reshape(*made.shape[:2], -1)
     found = f"{made.dtype} {list(made.shape)}" if isinstance(made, np.ndarray) else type(made).__name__

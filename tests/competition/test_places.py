@@ -132,6 +132,16 @@ def test_each_folder_is_listed_once(tmp_path, monkeypatch):
     assert [path.parent.name for path in sources[:5]] == ["part_0", "part_1", "part_2", "part_3", "part_0"]
 
 
+def test_messages_show_the_star_as_it_is_written(tmp_path):
+    for template, at in {
+        "*/{no}.png": "'*/{no}.png' asks",
+        "../*/{id}": "'../*/1' leads",
+        "*/{id:d}": "'*/{id:d}' is",
+    }.items():
+        assert at in refusal_of(image_sources, tmp_path, table("1"), template, "key", None)
+    assert "NUL" in refusal_of(image_sources, tmp_path, table("\0"), "a/{id}.*", "key", None)
+
+
 # Rows from files.
 
 
