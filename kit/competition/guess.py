@@ -10,8 +10,12 @@ import pandas as pd
 
 from kit.competition.guess_images import ImageGuess, ImageIndex, for_test_files, guess_images
 from kit.competition.guess_labels import LabelGuess, guess_labels
+from kit.competition.labels import split_labels
 from kit.competition.survey import DICOM, Survey, is_of, words_in
 from kit.core.errors import KitError, some
+
+
+MOST_IMAGES = 20  # of one observation, on average
 
 
 @dataclass
@@ -90,7 +94,9 @@ def _sample(found: Survey) -> str | None:
 
 
 def _of_side(found: Survey, side: str, without: Sequence[str | None]) -> str | None:
-    names = [name for name in found.tables if name not in without and is_of(side, name) and not is_of("train", name)]
+    names = [
+        name for name in found.tables if name not in without and is_of(side, name) and not is_of("train", name)
+    ]
     return min(names, key=lambda name: (len(name), name), default=None)
 
 
@@ -128,15 +134,14 @@ def _from_table(
         guess.ask("train", f"{other} names images, too: is it the train table?{more}")
     _test_side(guess, named)
     identity = _identity(guess, images, table, test, sample)
-    taken = {identity, images.column, *_fields(images)} - ({images.column} if False else set())
     labels = guess_labels(table, {identity, images.column}, test, sample)
     if labels is None:
         raise KitError(
             f"{found.folder / name}: no column looks like labels, which repeat from row to row; it has "
             f"{some(table.columns)}"
         )
-    del taken
     _labels(guess, labels, table, identity)
+    _ask_for_names(guess, found, [other for other in found.tables if other not in (name, *named)])
     guess.put("train_images", images.images, images.why)
     guess.ask("train_images", images.question)
     guess.files = images.files
@@ -144,10 +149,20 @@ def _from_table(
     _hand_in(guess, named[1], identity)
 
 
-def _fields(images: ImageGuess) -> list[str]:
-    from kit.competition.templates import fields_of
-
-    return fields_of(images.text)[0]
+def _ask_for_names(guess: CompetitionGuess, found: Survey, others: Sequence[str]) -> None:
+    """Ask whether a further table tells the names of the classes: all of them are in a column of it, each once."""
+    label, separator = guess.settings["label"], guess.settings.get("separator")
+    if not isinstance(label, str):
+        return
+    cells = found.tables[guess.settings["train"]][label].unique()
+    classes = {part for cell in cells for part in (split_labels(cell, separator) if separator else [cell])}
+    for name in others:
+        table = found.tables[name]
+        keys = [column for column in table if table[column].is_unique and classes <= set(table[column])]
+        named = [column for column in table if column not in keys[:1]]
+        if keys and named:
+            told = next((column for column in named if "name" in words_in(column)), named[0])
+            guess.ask("label", f"names of the classes? names: {{table: {name}, label: {keys[0]}, name: {told}}}")
 
 
 def _test_side(guess: CompetitionGuess, named: tuple[str | None, str | None]) -> None:
@@ -178,6 +193,8 @@ def _identity(
             chosen, why = unique[0], "the sample submission has its texts"
         else:
             _observations(guess, test, shared, wanted, told)
+    if test is not None and sample is None:
+        _ask_for_observations(guess, table, test)
     guess.put("id", chosen, why)
     return chosen
 
@@ -198,7 +215,15 @@ def _observations(
                 return
 
 
-def _labels(guess: CompetitionGuess, labels: LabelGuess, table: pd.DataFrame, identity: str) -> None:
+def _ask_for_observations(guess: CompetitionGuess, table: pd.DataFrame, test: pd.DataFrame) -> None:
+    """Ask, where no sample tells it, whether rows of one text get one prediction."""
+    for name in test.columns:
+        if name in table.columns and 1 < len(test) / max(1, test[name].nunique()) < MOST_IMAGES:
+            guess.ask("submission", f"is a prediction handed in for each {name}? then predict_by: {name}")
+            return
+
+
+def _labels(guess: CompetitionGuess, labels: LabelGuess, table: pd.DataFrame, identity: str | None) -> None:
     if isinstance(labels.label, tuple):
         guess.put("label", list(labels.label), labels.why)
         guess.one_a_row = labels.one_a_row
@@ -206,11 +231,11 @@ def _labels(guess: CompetitionGuess, labels: LabelGuess, table: pd.DataFrame, id
     guess.put("label", labels.label, labels.why)
     for other in labels.others:
         guess.ask("label", f"or is it {other}?")
-    repeats = table[identity].duplicated().any() and not table.duplicated([identity, labels.label]).any()
-    if repeats:
+    ids = None if identity is None else table[identity]
+    if ids is not None and ids.duplicated().any() and not table.duplicated([identity, labels.label]).any():
         guess.put("long_form", True, f"{identity} repeats with other labels: each row is one label of several")
     elif labels.separator:
-        guess.put("separator", labels.separator, "a cell holds several labels")
+        guess.put("separator", labels.separator, labels.parted)
 
 
 def _test_images(
@@ -299,9 +324,7 @@ def _pixels(
     shared = [name for name in table.columns if tests is not None and name in tests and table[name].is_unique]
     identity = shared[0] if shared else None
     guess.put("id", identity, "" if identity else "the tables have none: rows count from 1")
-    _labels(guess, labels, table, identity or str(labels.label))
-    if identity is None:
-        guess.settings.pop("long_form", None)
+    _labels(guess, labels, table, identity)
     shape = {"columns": pixels.pattern}
     guess.put("train_images", shape, "the pixels stand in the table")
     guess.put("test_images", shape)

@@ -3,7 +3,7 @@
 import os
 import re
 from collections import Counter
-from collections.abc import Iterable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass, field, replace
 
 import numpy as np
@@ -123,7 +123,8 @@ def _placed(sample: pd.DataFrame, column: str, whole: bool, index: ImageIndex, s
         ]
         template, ending = _template(map(_literal, order[0]), column, files, whole)
         others = [prefix for prefix in order[1:] if counts[prefix] >= NEARLY_ALL * len(with_image)]
-        question = f"{'/'.join(others[0]) or 'the folder itself'} has such files, too: which are meant?" if others else ""
+        other = "/".join(others[0]) or "the folder itself" if others else ""
+        question = f"{other} has such files, too: which are meant?" if others else ""
         return ImageGuess(template, column, tuple(files), share, ending, why, question)
     told = _told_by_columns(sample, column, candidates, side)
     if told is not None:
@@ -133,7 +134,9 @@ def _placed(sample: pd.DataFrame, column: str, whole: bool, index: ImageIndex, s
     files = [images[0] for images in candidates if images]
     if len(order) > 6:
         template, ending = _template(map(_literal, order[0]), column, files, whole)
-        question = f"the images lie in {len(order)} folders, and no column tells which: is there a table that does?"
+        question = (
+            f"the images lie in {len(order)} folders, and no column tells which: is there a table that does?"
+        )
         return ImageGuess(template, column, tuple(files), share, ending, why, question)
     made = [_template(map(_literal, prefix), column, files, whole) for prefix in order]
     why = f"{why}, in several folders"
@@ -194,14 +197,14 @@ def _part(sample: pd.DataFrame, texts: list[str]) -> str | None:
         return _literal(texts[0])
     widths = {len(text) for text in texts}
     width = widths.pop() if len(widths) == 1 else 0
-    for name in sample.columns:
-        cells = sample[name].tolist()
-        if cells == texts:
-            return f"{{{name}}}"
-        if width and [cell.rjust(width, "0") for cell in cells] == texts:
-            return f"{{{name}:0>{width}}}"
-        if width and [cell[:width] for cell in cells] == texts:
-            return f"{{{name}:.{width}}}"
+    cells = {name: sample[name].tolist() for name in sample.columns}
+    forms: list[tuple[str, Callable[[str], str]]] = [("", str)]
+    if width:
+        forms += [(f":0>{width}", lambda cell: cell.rjust(width, "0")), (f":.{width}", lambda cell: cell[:width])]
+    for form, written in forms:
+        for name, column in cells.items():
+            if [written(cell) for cell in column] == texts:
+                return f"{{{name}{form}}}"
     return None
 
 
@@ -228,7 +231,10 @@ def _with_affixes(
             continue
         best = min((tuple(place.split("/")) for place, _, _ in full), key=lambda place: _preference(place, side))
         forms = sorted((form for form in full if form[0] == "/".join(best)), key=_channel)
-        texts = [f"{_literal(place)}/{_literal(before)}{{{column}}}{_literal(after)}".lstrip("/") for place, before, after in forms]
+        texts = [
+            f"{_literal(place)}/{_literal(before)}{{{column}}}{_literal(after)}".lstrip("/")
+            for place, before, after in forms
+        ]
         why = f"file names are the texts of {column} and something around them"
         if len(texts) > 1:
             why += "; so many files an image, one a channel"

@@ -12,7 +12,18 @@ from kit.competition.survey import words_in
 
 NAMED = frozenset(
     {
-        *("label", "labels", "class", "classes", "classid", "classname", "target", "targets", "category", "species"),
+        *(
+            "label",
+            "labels",
+            "class",
+            "classes",
+            "classid",
+            "classname",
+            "target",
+            "targets",
+            "category",
+            "species",
+        ),
         *("breed", "tag", "tags", "attribute", "attributes", "diagnosis", "disease", "type", "y", "cancer"),
         *("variety", "grade", "kind"),
     }
@@ -33,6 +44,8 @@ class LabelGuess:
         In words.
     separator
         Between the labels of a cell; None: one label a cell.
+    parted
+        Why, in words.
     others
         Columns that may be meant as well.
     one_a_row
@@ -42,6 +55,7 @@ class LabelGuess:
     label: str | tuple[str, ...]
     why: str
     separator: str | None = None
+    parted: str = ""
     others: tuple[str, ...] = ()
     one_a_row: bool = False
 
@@ -64,7 +78,9 @@ def guess_labels(
     """
     submitted = list(sample.columns[1:]) if sample is not None else []
     if len(submitted) > 1 and all(name in table.columns and _is_binary(table[name]) for name in submitted):
-        return _columns(table, submitted, "the sample submission has these columns, with 0 and 1 in the train table")
+        return _columns(
+            table, submitted, "the sample submission has these columns, with 0 and 1 in the train table"
+        )
     known = set(test.columns) if test is not None else set()
     free = [name for name in table.columns if name not in taken and name not in known]
     candidates = [name for name in free if _could_be(table[name])]
@@ -76,13 +92,10 @@ def guess_labels(
     if not ordered:
         return None
     label = ordered[0]
-    separator, why = _separator(table[label])
-    if "/".join(scores[label][1]):
-        why = ", ".join([*scores[label][1], *([why] if why else [])])
-    else:
-        why = f"few different texts{f', {why}' if why else ''}"
+    separator, parted = _separator(table[label])
+    why = ", ".join(scores[label][1]) or "its texts are few"
     near = tuple(name for name in ordered[1:] if scores[name][0] >= scores[label][0])
-    return LabelGuess(label, why, separator, near)
+    return LabelGuess(label, why, separator, parted, near)
 
 
 def _columns(table: pd.DataFrame, names: Sequence[str], why: str) -> LabelGuess:
@@ -134,10 +147,16 @@ def _separator(cells: pd.Series) -> tuple[str | None, str]:
         parts = {label for text in whole for label in split_labels(text, separator)}
         if not several or len(parts) < 2:
             continue
-        alone = sum(part in whole for part in parts)
-        if len(whole) > 1.5 * len(parts) or (2 * alone >= len(parts) and all(
-            any(part in whole for part in split_labels(text, separator)) for text in several
-        )):
+        if _are_labels(parts, whole, several, separator):
             shown = {" ": "a space", ",": "a comma", ";": "a semicolon", "|": "a bar"}[separator]
             return separator, f"cells are several labels with {shown} between them"
     return None, ""
+
+
+def _are_labels(parts: set[str], whole: set[str], several: list[str], separator: str) -> bool:
+    """Whether the parts of cells are labels: numbers, or texts that stand alone as well, or few for many cells."""
+    if all(number(part) is not None for part in parts) or len(whole) > 1.5 * len(parts):
+        return True
+    alone = sum(part in whole for part in parts)
+    told = all(any(part in whole for part in split_labels(text, separator)) for text in several)
+    return told and 2 * alone >= len(parts)

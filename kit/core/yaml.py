@@ -148,5 +148,8 @@ def dump_yaml(value: Any) -> str:
 
 def in_one_line(value: Any) -> str:
     """Return `value` as YAML that can stand behind a key, like {a: 1, b: [x, y]}."""
-    text = yaml.dump([value], Dumper=_Dumper, sort_keys=False, allow_unicode=True, default_flow_style=True, width=1e9)
-    return text.strip()[1:-1]
+    inner = isinstance(value, dict | list | tuple)
+    text = yaml.dump(
+        value, Dumper=_Dumper, sort_keys=False, allow_unicode=True, default_flow_style=inner, width=1_000_000
+    )
+    return text.removesuffix("\n").removesuffix("\n...")

@@ -51,7 +51,7 @@ class Section:
 
 def config_text(name: str, head: Sequence[str], sections: Sequence[Section]) -> str:
     """Return the config as YAML with its comments."""
-    parts = ["\n".join([*(f"# {line}" for line in head), f"name: {in_one_line(name)}"])]
+    parts = ["\n".join([*_comment(" ".join(head), ""), f"name: {in_one_line(name)}"])]
     for section in sections:
         inner, indent = (section.lines, "  ")
         rows = [f"{section.name}:"]
@@ -137,7 +137,9 @@ def training_sections(side: int, competition: Competition | None) -> list[Sectio
     )
     model.add("", {"name": name, "weights": "none"}, remark=pretrained)
     policies = Section("policies")
-    policies.add("", "uniform", remark="one-cycle, the same rate for all layers; the others: python -m kit policies")
+    policies.add(
+        "", "uniform", remark="one-cycle, the same rate for all layers; the others: python -m kit policies"
+    )
     training = Section("training")
     training.add("epochs", 10, remark="more, where the score still rises at the end")
     rows = len(competition.ids) if competition else 1000

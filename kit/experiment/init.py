@@ -88,8 +88,8 @@ def init(folder: str | Path, output: str | Path | None = None) -> InitResult:
     competition, fault = _loaded(folder, name, guess)
     sections = _sections(found, guess, competition)
     head = [
-        f"A first config, by `python -m kit init {folder.as_posix()}`. A guess tells what it rests on; a question is",
-        "open: what the folder does not say, the competition's page does.",
+        f"{name}: a first config, by `python -m kit init`. A guess tells what it rests on; a question is open: what",
+        "the folder does not say, the competition's page does.",
     ]
     write_text(config, config_text(name, head, sections))
     lines = [(section.name, line) for section in sections for line in section.lines]
@@ -109,9 +109,15 @@ def _name_of(folder: Path) -> str:
 
 def _loaded(folder: Path, name: str, guess: CompetitionGuess) -> tuple[Competition | None, str]:
     """The competition by what was guessed; where it does not load, why."""
-    content = {"name": name, "policies": {"uniform": {"lr": 1e-2}}}
+    images = guess.settings["train_images"]
+    content = {
+        "name": name,
+        "policies": {"uniform": {"lr": 1e-2}},
+        "data": {"channels": len(images)} if isinstance(images, list) else {},
+        "competition": {"path": str(folder)} | guess.settings,
+    }
     try:
-        experiment = validate(content | {"competition": {"path": str(folder)} | guess.settings}, "the config")
+        experiment = validate(content, "the config")
         return load_competition(experiment.competition), ""
     except KitError as error:
         return None, str(error).splitlines()[0]
@@ -170,7 +176,9 @@ def _on_groups(guess: CompetitionGuess, competition: Competition) -> list[str]:
             )
     for column in table.columns.drop([name for name in labels if name in table.columns]):
         if _is_date(table[column]):
-            asked.append(f"are the test rows later than these? then folds are to be, too, by {column}: time: {column}")
+            asked.append(
+                f"are the test rows later than these? then folds are to be, too, by {column}: time: {column}"
+            )
     return asked
 
 
@@ -202,4 +210,8 @@ def _said(found: Survey, guess: CompetitionGuess, competition: Competition | Non
 def _template(images: object) -> str:
     if isinstance(images, dict):
         return _template(next(iter(images.values())))
-    return ", ".join(map(str, images)) if isinstance(images, Sequence) and not isinstance(images, str) else str(images)
+    return (
+        ", ".join(map(str, images))
+        if isinstance(images, Sequence) and not isinstance(images, str)
+        else str(images)
+    )
