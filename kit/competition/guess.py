@@ -14,7 +14,6 @@ from kit.competition.labels import split_labels
 from kit.competition.survey import DICOM, Survey, is_of, words_in
 from kit.core.errors import KitError, some
 
-
 MOST_IMAGES = 20  # of one observation, on average
 
 
@@ -158,8 +157,8 @@ def _ask_for_names(guess: CompetitionGuess, found: Survey, others: Sequence[str]
     classes = {part for cell in cells for part in (split_labels(cell, separator) if separator else [cell])}
     for name in others:
         table = found.tables[name]
-        keys = [column for column in table if table[column].is_unique and classes <= set(table[column])]
-        named = [column for column in table if column not in keys[:1]]
+        keys = [column for column in table.columns if table[column].is_unique and classes <= set(table[column])]
+        named = [column for column in table.columns if column not in keys[:1]]
         if keys and named:
             told = next((column for column in named if "name" in words_in(column)), named[0])
             guess.ask("label", f"names of the classes? names: {{table: {name}, label: {keys[0]}, name: {told}}}")
@@ -284,8 +283,8 @@ def _from_folders(
         tables = f"no table names them (tables: {some(found.tables, 5)})" if found.tables else "there is no table"
         place = max(found.places, key=lambda place: found.places[place])
         raise KitError(
-            f"{found.folder}: {len(found.images)} images are there ({place or 'in the folder itself'}), but nothing "
-            f"tells their labels: {tables}, and they lie in no folder a class, as in train/CLASS/FILE"
+            f"{found.folder}: {len(found.images)} images are there ({place or 'in the folder itself'}), but "
+            f"nothing tells their labels: {tables}, and they lie in no folder a class, as in train/CLASS/FILE"
         )
     top = max(classes, key=lambda parent: (is_of("train", parent), len(classes[parent])))
     test, sample = (None if each is None else found.tables[each] for each in named)

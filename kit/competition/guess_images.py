@@ -90,8 +90,9 @@ def guess_images(
     columns : iterable of str, optional
         That may name the file; left out: all.
     """
-    rows = np.unique(np.linspace(0, len(table) - 1, min(len(table), SAMPLED)).astype(int)) if len(table) else []
-    sample = table.iloc[rows]
+    if table.empty:
+        return None
+    sample = table.iloc[np.unique(np.linspace(0, len(table) - 1, min(len(table), SAMPLED)).astype(int))]
     best: tuple[float, str, bool] | None = None
     for column in table.columns if columns is None else columns:
         for whole in (True, False):
@@ -101,7 +102,7 @@ def guess_images(
             if share > (best[0] if best else 0):
                 best = (share, column, whole)
     if best is None or best[0] < FEWEST:
-        return _with_affixes(sample, index, side, columns) if len(sample) else None
+        return _with_affixes(sample, index, side, columns)
     return _placed(sample, best[1], best[2], index, side)
 
 

@@ -99,7 +99,7 @@ def guess_labels(
 
 
 def _columns(table: pd.DataFrame, names: Sequence[str], why: str) -> LabelGuess:
-    ones = sum((table[name].map(truth) == 1).astype(int) for name in names)
+    ones = pd.concat([table[name].map(truth) == 1 for name in names], axis=1).sum(axis=1)
     return LabelGuess(tuple(names), why, one_a_row=bool((ones == 1).all()))
 
 

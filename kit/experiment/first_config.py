@@ -132,8 +132,8 @@ def training_sections(side: int, competition: Competition | None) -> list[Sectio
     model = Section("model")
     name = "tf_efficientnet_lite0" if side >= 96 else "resnet18"
     pretrained = (
-        "from scratch, which needs no network. Pretrained weights give more: weights: hub (or the path of a weight "
-        "file), and policies: fine_tune"
+        "from scratch, which needs no network. Pretrained weights give more: weights: hub (or the path of a "
+        "weight file), and policies: fine_tune"
     )
     model.add("", {"name": name, "weights": "none"}, remark=pretrained)
     policies = Section("policies")

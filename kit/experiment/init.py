@@ -88,8 +88,8 @@ def init(folder: str | Path, output: str | Path | None = None) -> InitResult:
     competition, fault = _loaded(folder, name, guess)
     sections = _sections(found, guess, competition)
     head = [
-        f"{name}: a first config, by `python -m kit init`. A guess tells what it rests on; a question is open: what",
-        "the folder does not say, the competition's page does.",
+        f"{name}: a first config, by `python -m kit init`. A guess tells what it rests on; a question is open:",
+        "what the folder does not say, the competition's page does.",
     ]
     write_text(config, config_text(name, head, sections))
     lines = [(section.name, line) for section in sections for line in section.lines]
