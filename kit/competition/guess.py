@@ -126,10 +126,13 @@ def _from_table(
     name, images = trains[0]
     table = found.tables[name]
     test, sample = (None if each is None else found.tables[each] for each in named)
-    guess.put("train", name, f"{images.share:.0%} of its rows name an image that is there")
+    all_there = "its rows name images that are there"
+    guess.put("train", name, all_there if images.share == 1 else f"{images.share:.0%} of {all_there}")
     for other, _ in trains[1:]:
-        same = set(found.tables[other].columns) == set(table.columns)
-        more = f"; rows of both: train: [{name}, {other}]" if same else ""
+        further = found.tables[other]
+        same = set(further.columns) == set(table.columns)
+        apart = same and not set(further[images.column]) & set(table[images.column])
+        more = f" or have both rows: train: [{name}, {other}]?" if apart else ""
         guess.ask("train", f"{other} names images, too: is it the train table?{more}")
     _test_side(guess, named)
     identity = _identity(guess, images, table, test, sample)
@@ -252,7 +255,7 @@ def _test_images(
         columns = [images.column] if images.column in rows.columns else None
         tests = guess_images(rows, index, "test", columns)
     else:
-        tests = for_test_files(images, found.places)
+        tests = for_test_files(images, found.places, guess.settings["label"])
     if tests is None:
         there = "no images of the test rows are there" if rows is not None else "there is no folder of test images"
         guess.put("test_images", f"test/{{{images.column}}}{images.ending}")
@@ -280,11 +283,11 @@ def _from_folders(
             above.setdefault(parent, []).append(last)
     classes = {parent: names for parent, names in above.items() if len(names) > 1 and not is_of("test", parent)}
     if not classes:
-        tables = f"no table names them (tables: {some(found.tables, 5)})" if found.tables else "there is no table"
+        tables = f"no table names them (there: {some(found.tables, 5)})" if found.tables else "there is no table"
         place = max(found.places, key=lambda place: found.places[place])
         raise KitError(
-            f"{found.folder}: {len(found.images)} images are there ({place or 'in the folder itself'}), but "
-            f"nothing tells their labels: {tables}, and they lie in no folder a class, as in train/CLASS/FILE"
+            f"{found.folder}: nothing tells the labels of the images in {found.folder / place}: {tables}, and they "
+            "lie in no folder a class, as in train/CLASS/FILE"
         )
     top = max(classes, key=lambda parent: (is_of("train", parent), len(classes[parent])))
     test, sample = (None if each is None else found.tables[each] for each in named)
@@ -300,7 +303,8 @@ def _from_folders(
     prefix = f"{top}/" if top else ""
     guess.put("train_images", f"{prefix}{{{label}}}/{{{identity}}}", f"{len(classes[top])} folders, one a class")
     stand_in = ImageGuess("", identity, (), 1.0, "", "")
-    rest = ImageIndex([image for image in found.images if image not in set(inside)])
+    of_classes = set(inside)
+    rest = ImageIndex([image for image in found.images if image not in of_classes])
     _test_images(guess, found, rest, stand_in, test if test is not None else sample, identity)
     _hand_in(guess, named[1], identity)
 

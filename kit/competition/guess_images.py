@@ -249,13 +249,33 @@ def _channel(form: tuple[str, str, str]) -> tuple[int, str, str]:
     return (CHANNELS.index(words[0]) if words else len(CHANNELS)), form[1], form[2]
 
 
-def for_test_files(guess: ImageGuess, places: dict[str, int]) -> ImageGuess | None:
-    """Return a guess for the images of the test rows where no table tells them: the files in one folder."""
+def for_test_files(guess: ImageGuess, places: dict[str, int], label: object) -> ImageGuess | None:
+    """Return a guess for the images of the test rows where no table tells them: the files in a folder, or folders.
+
+    Parameters
+    ----------
+    guess : ImageGuess
+        Of the training images.
+    places : dict
+        Folder → number of images.
+    label : object
+        The column of labels, where it is one: a field for folders within the folder of test images.
+    """
     tests = [place for place in places if is_of("test", place)]
     if not tests:
         return None
     place = min(tests, key=lambda place: (-places[place], _preference(tuple(place.split("/")), "test")))
-    images = f"{_literal(place)}/{{{guess.column}}}{guess.ending}"
-    others = [other for other in tests if other != place]
+    above = place.rpartition("/")[0]
+    beside = [other for other in tests if other.rpartition("/")[0] == above]
+    why, text, used = "the files in it are the test rows", _literal(place), [place]
+    if len(beside) > 1 and is_of("test", above):
+        field_name = label if isinstance(label, str) else "folder"
+        why, text, used = (
+            "the files in its folders are the test rows",
+            f"{_literal(above)}/{{{field_name}}}",
+            beside,
+        )
+    others = [other for other in tests if other not in used]
     question = f"there are images in {others[0]}, too: are they to be predicted?" if others else ""
-    return replace(guess, images=images, files=(), why="the files in it are the test rows", question=question)
+    images = f"{text}/{{{guess.column}}}{guess.ending}"
+    return replace(guess, images=images, files=(), why=why, question=question)

@@ -5,13 +5,16 @@ from collections.abc import Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
-from kit.competition.load import Competition
+from kit.competition.load import Competition, TrainLabels
 from kit.core.yaml import in_one_line
 from kit.data.glance import Glance
 
 WIDTH = 115
 DEFAULT_SIDE = 224
 MOST_TARGETS = 20_000_000  # rows × classes, from which on stratified folds of several labels take hours
+
+
+Known = Competition | TrainLabels
 
 
 @dataclass(frozen=True)
@@ -82,13 +85,13 @@ def _comment(text: str, indent: str) -> list[str]:
     )
 
 
-def folds_section(competition: Competition | None, asked: Sequence[str]) -> Section:
+def folds_section(known: Known | None, asked: Sequence[str]) -> Section:
     """Return how the rows are dealt to folds: no more than a class has rows."""
     section = Section("folds")
-    if competition is None:
+    if known is None:
         section.add("k", 5, questions=asked)
     else:
-        targets, classes = competition.targets, competition.classes
+        targets, classes = known.targets, known.label_format.classes
         single = targets.ndim == 1
         counts = [int((targets == at).sum()) for at in range(len(classes))] if single else [len(targets)]
         fewest = min(counts)
@@ -127,7 +130,7 @@ def data_section(seen: Glance | None, channels: int | None, pixels_side: int | N
     return section, side
 
 
-def training_sections(side: int, competition: Competition | None) -> list[Section]:
+def training_sections(side: int, known: Known | None) -> list[Section]:
     """Return model, policy and training that suit a laptop and need no network."""
     model = Section("model")
     name = "tf_efficientnet_lite0" if side >= 96 else "resnet18"
@@ -142,7 +145,7 @@ def training_sections(side: int, competition: Competition | None) -> list[Sectio
     )
     training = Section("training")
     training.add("epochs", 10, remark="more, where the score still rises at the end")
-    rows = len(competition.ids) if competition else 1000
+    rows = len(known.ids) if known else 1000
     batch = 32
     while batch > 2 and batch * 8 > rows:
         batch //= 2
@@ -151,13 +154,13 @@ def training_sections(side: int, competition: Competition | None) -> list[Sectio
     return [model, policies, training]
 
 
-def scoring_section(competition: Competition | None, one_a_row: bool) -> Section:
+def scoring_section(known: Known | None, one_a_row: bool) -> Section:
     """Return the metric, which nothing in a folder tells."""
     section = Section("scoring")
     kinds = ["micro", "weighted"]
-    if competition is not None and competition.targets.ndim == 2:
+    if known is not None and known.targets.ndim == 2:
         kinds.append("samples")
-    elif competition is not None and len(competition.classes) == 2:
+    elif known is not None and len(known.label_format.classes) == 2:
         kinds.append("binary")
     section.add("average", "macro", questions=[f"which F1 does the competition score by? also {', '.join(kinds)}"])
     if one_a_row:

@@ -12,13 +12,14 @@ from kit.competition.config import FoldsConfig
 from kit.competition.find_groups import suspected_groups
 from kit.competition.folds import check_folds
 from kit.competition.guess import CompetitionGuess, guess_competition
-from kit.competition.load import Competition, load_competition
+from kit.competition.load import Competition, load_competition, load_labels
 from kit.competition.survey import Survey, survey, words_in
 from kit.core.errors import KitError
 from kit.core.files import need_output, write_text
 from kit.data.glance import Glance, glance
 from kit.experiment.config import load_experiment, validate
 from kit.experiment.first_config import (
+    Known,
     Section,
     config_text,
     data_section,
@@ -85,8 +86,8 @@ def init(folder: str | Path, output: str | Path | None = None) -> InitResult:
     if config.exists():
         raise KitError(f"{config} is there already; give another with -o FILE, or remove it")
     guess = guess_competition(found)
-    competition, fault = _loaded(folder, name, guess)
-    sections = _sections(found, guess, competition)
+    competition, labels, fault = _loaded(folder, name, guess)
+    sections = _sections(found, guess, competition, labels)
     head = [
         f"{name}: a first config, by `python -m kit init`. A guess tells what it rests on; a question is open:",
         "what the folder does not say, the competition's page does.",
@@ -107,8 +108,8 @@ def _name_of(folder: Path) -> str:
     return name or "my-competition"
 
 
-def _loaded(folder: Path, name: str, guess: CompetitionGuess) -> tuple[Competition | None, str]:
-    """The competition by what was guessed; where it does not load, why."""
+def _loaded(folder: Path, name: str, guess: CompetitionGuess) -> tuple[Competition | None, Known | None, str]:
+    """The competition by what was guessed, and what is known of the labels; where it does not load, why."""
     images = guess.settings["train_images"]
     content = {
         "name": name,
@@ -116,11 +117,14 @@ def _loaded(folder: Path, name: str, guess: CompetitionGuess) -> tuple[Competiti
         "data": {"channels": len(images)} if isinstance(images, list) else {},
         "competition": {"path": str(folder)} | guess.settings,
     }
+    labels = None
     try:
-        experiment = validate(content, "the config")
-        return load_competition(experiment.competition), ""
+        experiment = validate(content, "as it was guessed")
+        labels = load_labels(experiment.competition)
+        competition = load_competition(experiment.competition)
     except KitError as error:
-        return None, str(error).splitlines()[0]
+        return None, labels, str(error).splitlines()[0]
+    return competition, competition, ""
 
 
 def _fault(config: Path, competition: Competition | None) -> str:
@@ -135,7 +139,12 @@ def _fault(config: Path, competition: Competition | None) -> str:
     return ""
 
 
-def _sections(found: Survey, guess: CompetitionGuess, competition: Competition | None) -> list[Section]:
+def _sections(
+    found: Survey,
+    guess: CompetitionGuess,
+    competition: Competition | None,
+    labels: Known | None,
+) -> list[Section]:
     first = Section("competition")
     first.add("path", found.folder.as_posix())
     for key, value in guess.settings.items():
@@ -149,8 +158,8 @@ def _sections(found: Survey, guess: CompetitionGuess, competition: Competition |
     seen: Glance | None = glance(found.folder, guess.files) if guess.files else None
     data, size = data_section(seen, channels, side)
     asked = _on_groups(guess, competition) if competition else []
-    scoring = scoring_section(competition, guess.one_a_row)
-    return [first, folds_section(competition, asked), data, *training_sections(size, competition), scoring]
+    scoring = scoring_section(labels, guess.one_a_row)
+    return [first, folds_section(labels, asked), data, *training_sections(size, labels), scoring]
 
 
 def _on_groups(guess: CompetitionGuess, competition: Competition) -> list[str]:
