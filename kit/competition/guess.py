@@ -286,8 +286,8 @@ def _from_folders(
         tables = f"no table names them (there: {some(found.tables, 5)})" if found.tables else "there is no table"
         place = max(found.places, key=lambda place: found.places[place])
         raise KitError(
-            f"{found.folder}: nothing tells the labels of the images in {found.folder / place}: {tables}, and they "
-            "lie in no folder a class, as in train/CLASS/FILE"
+            f"{found.folder}: nothing tells the labels of the images in {found.folder / place}: {tables}, and "
+            "they lie in no folder a class, as in train/CLASS/FILE"
         )
     top = max(classes, key=lambda parent: (is_of("train", parent), len(classes[parent])))
     test, sample = (None if each is None else found.tables[each] for each in named)

@@ -270,11 +270,8 @@ def for_test_files(guess: ImageGuess, places: dict[str, int], label: object) -> 
     why, text, used = "the files in it are the test rows", _literal(place), [place]
     if len(beside) > 1 and is_of("test", above):
         field_name = label if isinstance(label, str) else "folder"
-        why, text, used = (
-            "the files in its folders are the test rows",
-            f"{_literal(above)}/{{{field_name}}}",
-            beside,
-        )
+        why, used = "the files in its folders are the test rows", beside
+        text = f"{_literal(above)}/{{{field_name}}}"
     others = [other for other in tests if other not in used]
     question = f"there are images in {others[0]}, too: are they to be predicted?" if others else ""
     images = f"{text}/{{{guess.column}}}{guess.ending}"

@@ -107,8 +107,20 @@ def folds_section(known: Known | None, asked: Sequence[str]) -> Section:
     return section
 
 
-def data_section(seen: Glance | None, channels: int | None, pixels_side: int | None) -> tuple[Section, int]:
-    """Return how images are read, and the side of the square that the network sees."""
+def data_section(
+    seen: Glance | None, channels: tuple[int, str] | None, pixels_side: int | None
+) -> tuple[Section, int]:
+    """Return how images are read, and the side of the square that the network sees.
+
+    Parameters
+    ----------
+    seen : Glance or None
+        What the images look like; None where none could be looked at, or pixels stand in a table.
+    channels : (int, str) or None
+        How many, and why; None: the images tell.
+    pixels_side : int or None
+        Of images whose pixels stand in a table.
+    """
     section = Section("data")
     if pixels_side is not None:
         side, why = max(8, pixels_side), ""
@@ -119,7 +131,7 @@ def data_section(seen: Glance | None, channels: int | None, pixels_side: int | N
         why = f"short sides have a median of {seen.side} pixels, in {seen.count} images; smaller is faster"
     section.add("size", side, why)
     if channels is not None:
-        section.add("channels", channels, "as many as an image has files")
+        section.add("channels", *channels)
     elif pixels_side is not None or (seen is not None and seen.grey):
         section.add("channels", 1, "all are grey")
     if seen is not None and seen.widest > 1.3 * seen.narrowest:

@@ -13,7 +13,7 @@ from kit.competition.find_groups import suspected_groups
 from kit.competition.folds import check_folds
 from kit.competition.guess import CompetitionGuess, guess_competition
 from kit.competition.load import Competition, load_competition, load_labels
-from kit.competition.survey import Survey, survey, words_in
+from kit.competition.survey import DICOM, Survey, survey, words_in
 from kit.core.errors import KitError
 from kit.core.files import need_output, write_text
 from kit.data.glance import Glance, glance
@@ -151,7 +151,11 @@ def _sections(
         asked = [question for about, question in guess.questions if about == key]
         first.add(key, value, guess.reasons.get(key, ""), asked)
     images = guess.settings["train_images"]
-    channels = len(images) if isinstance(images, list) else None
+    channels = None
+    if isinstance(images, list):
+        channels = len(images), "as many as an image has files"
+    elif guess.files and all(Path(file).suffix.lower() in DICOM for file in guess.files):
+        channels = 1, "DICOM is mostly grey"
     side = None
     if isinstance(images, dict) and "columns" in images:
         side = math.isqrt(found.pixels[guess.settings["train"]].count)
