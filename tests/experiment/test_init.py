@@ -158,7 +158,7 @@ def test_a_class_of_a_single_row(folder):
 
 
 def test_groups_and_dates_are_asked_about(folder):
-    patients, dates = [f"p{row // 3}" for row in range(12)], [f"2024-05-{row + 1:02d}" for row in range(12)]
+    patients, dates = [f"p{row // 2}" for row in range(12)], [f"2024-05-{row + 1:02d}" for row in range(12)]
     table(folder / "labels.csv", image=rows(0, 12), label=labels(12), patient=patients, taken=dates)
     made = init(folder, folder.parent / "first.yaml")
     (group,) = [question for question in made.questions if "may belong together" in question]
@@ -168,9 +168,7 @@ def test_groups_and_dates_are_asked_about(folder):
         load_experiment(made.config, [setting])
 
 
-@pytest.mark.parametrize(
-    ("first_row", "more"), [(0, ""), (6, " or have both rows: train: [a_labels.csv, b_labels")]
-)
+@pytest.mark.parametrize(("first_row", "more"), [(0, ""), (6, " or have both rows: train: [a_labels.csv")])
 def test_two_tables_that_name_images(folder, first_row, more):
     table(folder / "a_labels.csv", image=rows(0, 6), label=labels(6))
     table(folder / "b_labels.csv", image=rows(first_row, first_row + 6), label=labels(6))
@@ -244,8 +242,8 @@ def test_what_does_not_load_is_written_and_told(monkeypatch, capsys, tmp_path):
     code, output, errors = kit_here(monkeypatch, capsys, "init", "data")
     assert code == 1
     assert errors == (
-        "error: data.yaml is written, but does not load yet; competition.test_images: no image file in data is like "
-        "'test/{file}'; data holds cat, cow, dog\n"
+        "error: data.yaml is written, but does not load yet; competition.test_images: no image file in data is "
+        "like 'test/{file}'; data holds cat, cow, dog\n"
     )
     assert "question: there is no folder of test images: where are those to be predicted?" in output
     assert "next: " not in output
@@ -290,10 +288,10 @@ def test_wrong_input(tmp_path):
         "tables/train.csv": f"{tmp_path}/tables/train.csv is a file; give the folder it is in",
         "empty": f"{tmp_path}/empty holds no images",
         "tables": f"{tmp_path}/tables holds no images; tables there: train.csv",
-        "bare": f"{tmp_path}/bare: nothing tells the labels of the images in {tmp_path}/bare: there is no table, and "
-        "they lie in no folder a class, as in train/CLASS/FILE",
-        "no labels": f"{tmp_path}/no labels/train.csv: no column looks like labels, which repeat from row to row; it "
-        "has image, comment",
+        "bare": f"{tmp_path}/bare: nothing tells the labels of the images in {tmp_path}/bare: there is no table, "
+        "and they lie in no folder a class, as in train/CLASS/FILE",
+        "no labels": f"{tmp_path}/no labels/train.csv: no column looks like labels, which repeat from row to row; "
+        "it has image, comment",
     }
     for name, message in expected.items():
         assert refusal_of(init, tmp_path / name, tmp_path / "first.yaml") == message
