@@ -48,6 +48,21 @@ class PixelsConfig(ConfigSection):
     width: Annotated[int, Field(ge=1)] | None = None
 
 
+class FirstConfig(ConfigSection):
+    """Several places where an image may be.
+
+    Attributes
+    ----------
+    first
+        Templates; an image is that of the first whose file is there.
+    """
+
+    first: Annotated[tuple[str, ...], Field(min_length=1)]
+
+    def __str__(self) -> str:
+        return " or ".join(self.first)
+
+
 class NamesConfig(ConfigSection):
     """A table that tells the name of each class.
 
@@ -173,7 +188,16 @@ Names = Annotated[
 ]
 BETWEEN = "\x1f"  # between the labels of a row in long form: ASCII's unit separator, which stands in no label
 Files = str | Annotated[tuple[str, ...], Field(min_length=1)]
-Images = str | Annotated[tuple[str, ...], Field(min_length=1)] | PixelsConfig
+Template = str | FirstConfig
+Images = Template | Annotated[tuple[Template, ...], Field(min_length=1)] | PixelsConfig
+
+
+def templates_of(images: Images) -> list[str]:
+    """Return the templates of image files; none where the pixels stand in a table."""
+    if isinstance(images, PixelsConfig):
+        return []
+    places = images if isinstance(images, tuple) else (images,)
+    return [text for place in places for text in ([place] if isinstance(place, str) else place.first)]
 
 
 class CompetitionConfig(ConfigSection):
@@ -220,8 +244,9 @@ class CompetitionConfig(ConfigSection):
         submit_names says so.
     train_images, test_images
         Template of an image's path: {column} is replaced by the row's text, and Python's format works on it, as
-        in train/{class:0>5}/{id}.png. A list: a grey file for each channel. {columns: pixel*}: the pixels stand
-        in the table.
+        in train/{class:0>5}/{id}.png. train/{id}.*: whatever ending the image has; images_*/{id}.png: the first
+        such folder that has the file; train.zip/{id}.jpg: inside a zip. {first: [...]}: the first template whose
+        file is there. A list: a grey file for each channel. {columns: pixel*}: the pixels stand in the table.
     predict_by
         What gets one prediction, where it has several rows: a column, a template of columns, or {rows:, pool:}.
         The predictions of its rows are pooled before anything is decided, scored or handed in, and folds keep
@@ -294,7 +319,9 @@ class CompetitionConfig(ConfigSection):
             raise ValueError("separator is for one column of labels; label lists a column a class")
         if columns and self.classes and self.classes != self.label:
             raise ValueError("classes are the columns that label lists; leave classes out")
-        if self.train is None and (columns or not isinstance(self.train_images, str) or self.id is None):
+        if self.train is None and (
+            columns or not isinstance(self.train_images, str | FirstConfig) or self.id is None
+        ):
             raise ValueError(
                 "train: null reads labels from a folder a class, so it needs an id, one label, and one template "
                 "like train/{label}/{id}"

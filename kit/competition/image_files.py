@@ -6,9 +6,10 @@ from collections import Counter
 from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 
-from kit.competition.config import CompetitionConfig
+from kit.competition.config import CompetitionConfig, templates_of
 from kit.core.errors import some
-from kit.data.sources import Channels, Source, files_of, missing_files
+from kit.core.zips import ZipDirectory, ZipMember, zip_directory
+from kit.data.sources import Channels, File, Source, files_of, missing_files
 
 NOT_MEANT = frozenset({"__MACOSX", "@eaDir", "$RECYCLE.BIN", "System Volume Information", "lost+found"})
 OF_SYSTEMS = frozenset({"thumbs.db", "ehthumbs.db", "desktop.ini"})
@@ -20,9 +21,12 @@ def is_hidden(name: str) -> bool:
 
 
 def first_folder(template: object) -> str:
-    """Return the first folder of an image template, below the competition's; "" where it begins with a column."""
+    """Return the first folder of an image template, below the competition's, or its zip.
+
+    "" where it begins with a column, or stands for several folders.
+    """
     first, slash, _ = str(template).partition("/")
-    return first if slash and "{" not in first else ""
+    return first if slash and not {"{", "*"} & set(first) else ""
 
 
 def unused_files(
@@ -52,12 +56,14 @@ def unused_files(
         sides["test_images"] = config.test_images
     folders: dict[str, str] = {}
     for key, images in sides.items():
-        for template in [images] if isinstance(images, str) else images if isinstance(images, tuple) else []:
+        for template in templates_of(images):
             folders.setdefault(first_folder(template), key)
-    places = {name: key for name, key in folders.items() if (folder / name).is_dir()}
+    places = {name: key for name, key in folders.items() if (folder / name).is_dir() or _is_zip(folder / name)}
     if not places:
         return ()
-    used = {os.path.normpath(file) for source in (*train, *test) for file in files_of(source)}
+    files = [file for source in (*train, *test) for file in files_of(source)]
+    used = {os.path.normpath(str(file)) for file in files}
+    used |= {os.path.normpath(file.archive) for file in files if isinstance(file, ZipMember)}
     used |= {os.path.normpath(folder / name) for name in config.named_tables}
     lines = [_unused(folder / name, f"competition.{key}", used, not name) for name, key in places.items()]
     return tuple(line for line in lines if line)
@@ -87,6 +93,12 @@ def _unused(place: Path, key: str, used: set[str], images_only: bool) -> str:
 
 def _files_below(place: Path) -> Iterator[tuple[str, bool]]:
     """The path of each file that is not hidden itself, and whether a folder above it is; loops of links end."""
+    if _is_zip(place):
+        for entry in zip_directory(place, str(place)).entries:
+            *above, name = entry.split("/")
+            if not is_hidden(name):
+                yield os.path.join(place, entry), any(map(is_hidden, above))
+        return
     seen: set[tuple[int, int]] = set()
     hidden_below: dict[str, bool] = {str(place): False}
     for folder, folders, files in os.walk(place, followlinks=True):
@@ -98,6 +110,10 @@ def _files_below(place: Path) -> Iterator[tuple[str, bool]]:
         hidden = hidden_below.pop(folder)
         hidden_below |= {os.path.join(folder, name): hidden or is_hidden(name) for name in folders}
         yield from ((os.path.join(folder, name), hidden) for name in files if not is_hidden(name))
+
+
+def _is_zip(place: Path) -> bool:
+    return place.suffix.lower() == ".zip" and place.is_file()
 
 
 def with_names_on_disk(folder: Path, images: list[Source]) -> list[Source]:
@@ -115,13 +131,15 @@ def with_names_on_disk(folder: Path, images: list[Source]) -> list[Source]:
     if all(str(file).isascii() for image in images for file in files_of(image)):
         return images
     find = _finder(folder, lambda name: unicodedata.normalize("NFC", name))
-    found = {file: there for file in missing_files(images) if (there := find(file))}
+    # Archives find their files in whatever form.
+    lacking = [file for file in missing_files(images) if isinstance(file, Path)]
+    found: dict[File, File] = {file: there for file in lacking if (there := find(file))}
     if not found:
         return images
     return [_with_files(image, found) for image in images]
 
 
-def _with_files(image: Source, found: dict[Path, Path]) -> Source:
+def _with_files(image: Source, found: dict[File, File]) -> Source:
     if isinstance(image, Path):
         return found.get(image, image)
     if isinstance(image, Channels):
@@ -129,8 +147,14 @@ def _with_files(image: Source, found: dict[Path, Path]) -> Source:
     return image
 
 
-def spelling_hint(folder: Path, missing: Sequence[Path]) -> str:
-    """Return a hint for a message where missing files are there with other capital letters or ending, else ""."""
+def spelling_hint(folder: Path, lacking: Sequence[File]) -> str:
+    """Return a hint for a message where missing files are there with other capital letters or ending, else "".
+
+    Of files missing in an archive it tells what the archive holds.
+    """
+    missing = [file for file in lacking if isinstance(file, Path)]
+    if not missing and isinstance(lacking[0], ZipMember):
+        return zip_hint(zip_directory(lacking[0].archive, str(folder)))
     find_letters = _finder(folder, lambda name: unicodedata.normalize("NFC", name).casefold())
     alike = [there for file in missing if (there := find_letters(file))]
     if alike:
@@ -143,6 +167,12 @@ def spelling_hint(folder: Path, missing: Sequence[Path]) -> str:
     if other:
         return f"; {other[0]} is there: {len(other)} of the names differ in the ending only"
     return ""
+
+
+def zip_hint(directory: ZipDirectory) -> str:
+    """Return what an archive holds, for a message."""
+    names = [name for name in directory.entries if not any(map(is_hidden, name.split("/")))]
+    return f"; {directory.path} holds {some(names, 3)}" if names else f"; {directory.path} is empty"
 
 
 def _finder(folder: Path, plain: Callable[[str], str]) -> Callable[[Path], Path | None]:

@@ -61,6 +61,11 @@ class RunRecord(BaseModel):
         The digest of the test set that it predicted.
     unread : list of str, optional
         Test rows whose image could not be read: what is predicted of them is the prior.
+    test_pixels : str
+        A digest of how the test images were read, where that differs from early versions; else "".
+    reading : dict of str to object
+        How images were read, by the config's keys: `background` and `levels`. Empty in early versions, which left
+        transparency out and took 0 to 65535 for the levels of deeper files.
     initial_weights : str, optional
         A digest of the weights that it began with.
     groups : dict of str to int
@@ -90,6 +95,8 @@ class RunRecord(BaseModel):
     error: str | None = None
     test: str | None = None
     unread: list[str] | None = None
+    test_pixels: str = ""
+    reading: dict[str, Any] = {}
     initial_weights: str | None = None
     groups: dict[str, int] = {}
     steps: int | None = None

@@ -11,6 +11,8 @@ from kit.core.named import OwnOptions, RefersToCode
 from kit.core.own_code import is_reference
 from kit.core.settings import ConfigSection
 
+# Albumentations' compositions, whose `transforms` are a list of augmentations like the one that they stand in.
+COMPOSITIONS = ("OneOf", "SomeOf", "Sequential", "OneOrOther", "RandomOrder")
 Preset = Literal["none", "light", "medium", "heavy"]
 
 
@@ -37,6 +39,12 @@ class DataConfig(RefersToCode, ConfigSection):
     channels
         1 (grey), 3 (RGB) or 4 (RGBA), files of another mode are converted; where an image is several files, as
         many as they are.
+    background
+        The colour beneath transparent pixels, wherever there are not four channels: a name, #rrggbb, or `none`:
+        transparency is left out, and colours are as they are stored.
+    levels
+        Of files with more than 8 bits, the values that become 0 and 255: [low, high], or `auto`: those of the
+        training images (see `kit.data.levels`).
     resize
         `squash` ignores the aspect ratio, `crop` cuts the middle square out, `pad` adds black.
     crop_pct
@@ -46,11 +54,15 @@ class DataConfig(RefersToCode, ConfigSection):
     mean, std
         Per channel, for pixels from 0 to 1; left out: those of the timm model.
     augment
-        none, light, medium, heavy, or a list of albumentations and of the user's own: [{HorizontalFlip: {p:
-        0.5}}, {"mine.py:add_noise": {p: 0.5}}].
+        none, light, medium, heavy, or a list of albumentations, its compositions and of the user's own:
+        [{HorizontalFlip: {p: 0.5}}, {"mine.py:add_noise": {p: 0.5}}, {OneOf: {transforms: [...], p: 0.5}}].
     decoder
         The user's own, which reads image files, like "mine.py:read_dicom" or {name: "mine.py:read_dicom", window:
         lung}; left out: PIL does.
+    megapixels
+        A larger image is not read; Pillow's limit.
+    text_chunk_mb
+        A PNG is not read where a text beside its pixels takes more, in 2²⁰ bytes; Pillow's limit.
     cache
         Whether images are decoded once into a file of raw pixels: `auto` where it fits, true or false.
     cache_gb
@@ -59,11 +71,15 @@ class DataConfig(RefersToCode, ConfigSection):
         Processes that prepare batches; `auto`: none on a CPU, up to 8 beside a GPU.
     """
 
-    incidental: ClassVar[frozenset[str]] = frozenset({"cache", "cache_gb", "workers"})
-    later: ClassVar[frozenset[str]] = frozenset({"decoder"})
+    incidental: ClassVar[frozenset[str]] = frozenset(
+        {"cache", "cache_gb", "workers", "megapixels", "text_chunk_mb"}
+    )
+    later: ClassVar[frozenset[str]] = frozenset({"decoder", "background", "levels"})
 
     size: Annotated[int, Field(ge=8, le=4096)] = 224
     channels: Annotated[int, Field(ge=1, le=32)] = 3
+    background: str = "white"
+    levels: Literal["auto"] | tuple[float, float] = "auto"
     resize: Literal["squash", "crop", "pad"] = "squash"
     crop_pct: Annotated[float, Field(gt=0, le=1)] = 1.0
     interpolation: Literal["bicubic", "bilinear", "nearest"] = "bicubic"
@@ -71,9 +87,37 @@ class DataConfig(RefersToCode, ConfigSection):
     std: tuple[Annotated[float, Field(gt=0)], ...] | None = None
     augment: Preset | list[str | dict[str, dict[str, Any]]] = "light"
     decoder: DecoderConfig | None = None
+    megapixels: Annotated[float, Field(gt=0)] = 178.95697
+    text_chunk_mb: Annotated[float, Field(gt=0)] = 1.0
     cache: Literal["auto"] | bool = "auto"
     cache_gb: Annotated[float, Field(gt=0)] = 20.0
     workers: Literal["auto"] | Annotated[int, Field(ge=0, le=64)] = "auto"
+
+    @field_validator("background", mode="before")
+    @classmethod
+    def _a_colour(cls, name: Any) -> str:
+        from PIL import ImageColor  # a config alone needs no Pillow
+
+        if name == "none":
+            return "none"
+        if name is None:
+            raise ValueError("expected a colour; #rrggbb is a comment in YAML unless it stands in quotes")
+        try:
+            red, green, blue = ImageColor.getrgb(name)  # type: ignore[misc]  # four are refused
+        except (ValueError, AttributeError, TypeError):
+            raise ValueError("expected a colour: a name like white, #rrggbb in quotes, or none") from None
+        # One colour is one fingerprint, however it is spelt.
+        return "white" if (red, green, blue) == (255, 255, 255) else f"#{red:02x}{green:02x}{blue:02x}"
+
+    @field_validator("levels", mode="before")
+    @classmethod
+    def _low_and_high(cls, levels: Any) -> Any:
+        if levels == "auto":
+            return levels
+        numbers = [level for level in levels if _is_number(level)] if isinstance(levels, list | tuple) else []
+        if len(numbers) != 2 or len(levels) != 2 or not numbers[0] < numbers[1]:
+            raise ValueError("expected auto, or [low, high] with low below high")
+        return tuple(levels)
 
     @field_validator("mean", "std")
     @classmethod
@@ -91,13 +135,36 @@ class DataConfig(RefersToCode, ConfigSection):
         return crop_pct
 
     def references(self) -> Iterator[tuple[str, str]]:
-        """Yield each place in `augment` that names own code, with the name."""
-        for place, step in enumerate(() if isinstance(self.augment, str) else self.augment):
-            for name in [step] if isinstance(step, str) else step:
-                if is_reference(name):
-                    yield f"augment[{place}]", name
+        """Yield each place in `augment` that names own code, in compositions too, with the name."""
+        yield from _references_in(() if isinstance(self.augment, str) else self.augment, "augment")
+
+    @property
+    def background_colour(self) -> tuple[int, int, int] | None:
+        """Red, green and blue of the background, 0 to 255; None for none."""
+        from PIL import ImageColor
+
+        if self.background == "none":
+            return None
+        red, green, blue, *_ = ImageColor.getrgb(self.background)
+        return red, green, blue
 
     @property
     def stored_size(self) -> int:
         """The side in pixels at which images are kept: size / crop_pct, rounded."""
         return round(self.size / self.crop_pct)
+
+
+def _is_number(value: Any) -> bool:
+    return isinstance(value, int | float) and not isinstance(value, bool)
+
+
+def _references_in(steps: Any, place: str) -> Iterator[tuple[str, str]]:
+    """Yield each place in a list of augmentations that names own code; what is no list is told elsewhere."""
+    for number, step in enumerate(steps if isinstance(steps, list | tuple) else ()):
+        where = f"{place}[{number}]"
+        for name in step if isinstance(step, dict) else [step]:
+            if is_reference(name):
+                yield where, name
+            inside = step[name] if isinstance(step, dict) and name in COMPOSITIONS else None
+            if isinstance(inside, dict):
+                yield from _references_in(inside.get("transforms"), f"{where}.{name}.transforms")

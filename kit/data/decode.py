@@ -5,16 +5,18 @@ import threading
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from functools import lru_cache
-from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
-from PIL import Image, ImageOps
+from PIL import Image, ImageOps, PngImagePlugin, UnidentifiedImageError
 
 from kit.core.errors import KitError
 from kit.core.files import first_overlong_line
+from kit.core.zips import MemberError
 from kit.data.config import DataConfig, DecoderConfig
-from kit.data.sources import Channels, Member, PixelRow, PixelTable, Source
+from kit.data.deep import DeepError, as_eight_bits, is_deep, unread_tiff
+from kit.data.reading import USUAL, Note, Reading, orientation_of, unnoticed, upright
+from kit.data.sources import Channels, File, Member, PixelRow, PixelTable, Source, on_disk, opened_file, readable
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -38,62 +40,96 @@ class Decoder:
         Of the pixels; an image in several files has to have as many.
     resize, interpolation
         As in `DataConfig`.
-    own
-        The user's own decoder, which reads the files; None: PIL does.
+    reading
+        How its files are read.
     """
 
     side: int
     channels: int
     resize: str
     interpolation: str
-    own: DecoderConfig | None = None
+    reading: Reading = USUAL
 
-    version = 2  # to be raised when the same file would give other pixels: the cache depends on it
+    version = 3  # to be raised when the same file would give other pixels: the cache depends on it
 
     @classmethod
     def of(cls, config: DataConfig) -> "Decoder":
         """Return the decoder that the config asks for; KitError where one of the user's own cannot be loaded."""
         load_decoder(config.decoder)
-        return cls(config.stored_size, config.channels, config.resize, config.interpolation, config.decoder)
+        return cls(config.stored_size, config.channels, config.resize, config.interpolation, Reading.of(config))
 
     def settings(self) -> dict[str, Any]:
         """Return all that decides the pixels of a file, as plain values: for caches."""
-        stated = {name: value for name, value in vars(self).items() if name != "own"}
-        return stated | ({"own": identity_of(self.own)} if self.own else {})
+        stated = {name: value for name, value in vars(self).items() if name != "reading"}
+        return stated | reading_settings(self.reading)
 
-    def __call__(self, source: Source) -> np.ndarray:
-        """Decode one image; raises DecodeError where that cannot be done."""
+    def __call__(self, source: Source, note: Note = unnoticed) -> np.ndarray:
+        """Decode one image; raises DecodeError where that cannot be done.
+
+        Parameters
+        ----------
+        source : Source
+        note : callable
+            Takes what is noticed on the way: "transparent" (pixels that were composited), "beyond" (values beyond
+            the levels), "assumed" (levels that were not known), "thin" (padding would have left nothing of it).
+        """
+        own = self.reading.own
         if isinstance(source, Channels):
-            return self._stacked(_channels(source, 2 * self.side, self.own))
-        if self.own and isinstance(source, Path | Member):
-            pixels = _read_own(self.own, source)
+            return self._stacked(_channels(source, 2 * self.side, self.reading, note), note)
+        if own and isinstance(source, File | Member):
+            pixels = _read_own(self.reading, source, note)
             if isinstance(pixels, np.ndarray) and pixels.shape[2] == self.channels:
-                return self._stacked([Image.fromarray(channel) for channel in np.moveaxis(pixels, 2, 0)])
+                return self._stacked([Image.fromarray(channel) for channel in np.moveaxis(pixels, 2, 0)], note)
             if isinstance(pixels, np.ndarray) and pixels.shape[2] not in MODES:
                 raise DecodeError(
-                    f"{self.own.name} gives {pixels.shape[2]} channels, but data.channels is {self.channels}"
+                    f"{own.name} gives {pixels.shape[2]} channels, but data.channels is {self.channels}"
                 )
             image = _as_image(pixels)
         else:
-            image = open_image(source, reduce_to=2 * self.side)
+            image = open_image(source, 2 * self.side, self.reading, note)
+        if self.channels != 4:
+            image = self.reading.flat(image, note)
         if self.channels not in MODES:
-            return self._stacked([image.convert("L")] * self.channels)
-        return self._pixels(image.convert(MODES[self.channels]))
+            return self._stacked([image.convert("L")] * self.channels, note)
+        return self._pixels(image.convert(MODES[self.channels]), note)
 
-    def _stacked(self, channels: Sequence[Image.Image]) -> np.ndarray:
-        return np.concatenate([self._pixels(channel) for channel in channels], axis=2)
+    def _stacked(self, channels: Sequence[Image.Image], note: Note) -> np.ndarray:
+        return np.concatenate([self._pixels(channel, note) for channel in channels], axis=2)
 
-    def _pixels(self, image: Image.Image) -> np.ndarray:
-        return np.asarray(self._fit(image)).reshape(self.side, self.side, -1)
+    def _pixels(self, image: Image.Image, note: Note = unnoticed) -> np.ndarray:
+        return np.asarray(self._fit(image, note)).reshape(self.side, self.side, -1)
 
-    def _fit(self, image: Image.Image) -> Image.Image:
+    def _fit(self, image: Image.Image, note: Note = unnoticed) -> Image.Image:
         method = Image.Resampling[self.interpolation.upper()]
         square = (self.side, self.side)
         if self.resize == "crop":
             return ImageOps.fit(image, square, method)
         if self.resize == "pad":
-            return ImageOps.pad(image, square, method)
+            return self._padded(image, method, note)
         return image if image.size == square else image.resize(square, method)
+
+    def _padded(self, image: Image.Image, method: Image.Resampling, note: Note) -> Image.Image:
+        """Return the whole image between black bars; of one that is long and thin a pixel at least is left."""
+        longer, shorter = max(image.size), min(image.size)
+        if round(shorter / longer * self.side) > 0:
+            return ImageOps.pad(image, (self.side, self.side), method)
+        note("thin")
+        lies = image.width > image.height
+        line = image.resize((self.side, 1) if lies else (1, self.side), method)
+        middle = round((self.side - 1) * 0.5)  # as `ImageOps.pad` rounds
+        padded = Image.new(image.mode, (self.side, self.side))
+        padded.paste(line, (0, middle) if lies else (middle, 0))
+        return padded
+
+
+def reading_settings(reading: Reading) -> dict[str, Any]:
+    """Return what decides the pixels of a file where a reading is not as usual, as plain values: for caches."""
+    stated: dict[str, Any] = {}
+    if reading.background != USUAL.background:
+        stated["background"] = reading.background
+    if reading.levels != USUAL.levels:
+        stated["levels"] = reading.levels
+    return stated | ({"own": identity_of(reading.own)} if reading.own else {})
 
 
 def try_decoder(config: DataConfig, source: Source) -> None:
@@ -131,8 +167,10 @@ def identity_of(own: DecoderConfig) -> dict[str, Any]:
     return own.canonical() | {"code": own.code.digest()}
 
 
-def open_image(source: Source, reduce_to: int | None = None, own: DecoderConfig | None = None) -> Image.Image:
-    """Read a whole image, upright, with 8 bits a channel and in the mode of its file.
+def open_image(
+    source: Source, reduce_to: int | None = None, reading: Reading = USUAL, note: Note = unnoticed
+) -> Image.Image:
+    """Read a whole image, upright, with 8 bits a channel, in grey, colour, or with its transparency.
 
     Parameters
     ----------
@@ -140,9 +178,11 @@ def open_image(source: Source, reduce_to: int | None = None, own: DecoderConfig 
         Of several files that are channels, the mean is read.
     reduce_to : int, optional
         A large JPEG may be decoded at a fraction of its size, not below so many pixels a side.
-    own : DecoderConfig, optional
-        The user's own decoder, which reads the files. Of what is neither grey nor colour, the mean of the channels
-        is taken.
+    reading : Reading
+        Who reads the files, and how. Where code of the user's own gives what is neither grey nor colour, the mean
+        of the channels is taken.
+    note : callable
+        As in `Decoder`.
 
     Raises
     ------
@@ -153,34 +193,75 @@ def open_image(source: Source, reduce_to: int | None = None, own: DecoderConfig 
         if isinstance(source, PixelRow):
             return _image_of(source)
         if isinstance(source, Channels):
-            grey = [np.asarray(channel) for channel in _channels(source, reduce_to, own)]
+            grey = [np.asarray(channel) for channel in _channels(source, reduce_to, reading, note)]
             return _mean_of(np.stack(grey, axis=2))
-        if own:
-            return _as_image(_read_own(own, source))
+        if reading.own:
+            return _as_image(_read_own(reading, source, note))
         if isinstance(source, Member):
             inside = source.container.name
             raise DecodeError(
                 f"{inside} is a file; data.decoder has to name code of yours that finds images in it"
             )
-        with Image.open(source) as image:
-            if reduce_to:
-                image.draft(None, (reduce_to, reduce_to))
-            return _eight_bit(ImageOps.exif_transpose(image))
+        return _read_file(source, reduce_to, reading, note)
     except (DecodeError, KitError):
         raise
     except Exception as error:  # PIL's plugins raise what they like on a broken file
-        raise DecodeError(_reason(error)) from error
+        raise DecodeError(reading.reason(error)) from error
 
 
-def _read_own(own: DecoderConfig, source: Path | Member) -> Image.Image | np.ndarray:
-    """Return what the user's decoder gives: an image, upright, of 8 bits; or uint8 [height, width, channels]."""
-    function = own.function
+def _read_file(file: File, reduce_to: int | None, reading: Reading, note: Note) -> Image.Image:
+    reading.set_limits()
     try:
-        made = function(source.path if isinstance(source, Member) else source)
+        opened = Image.open(readable(file))
+    except UnidentifiedImageError as error:
+        with opened_file(file) as content:
+            raise DecodeError(unread_tiff(content.read(8), content) or reading.reason(error)) from error
+    with opened as image:
+        if reduce_to:
+            image.draft(None, (reduce_to, reduce_to))
+        return _upright(image, reading, note)
+
+
+def _upright(image: Image.Image, reading: Reading, note: Note) -> Image.Image:
+    """Return an image as it is to be looked at, with 8 bits a channel, and loaded for good."""
+    grey_steps = _grey_steps(image)
+    deep = as_eight_bits(image, reading.levels, note) if is_deep(image) else image
+    image.load()
+    orientation = orientation_of(image)
+    if grey_steps and isinstance(grey := image.info.get("transparency"), int):
+        image.info["transparency"] = min(255, grey * grey_steps)
+    if orientation != 1:
+        return _eight_bit(upright(deep, orientation))
+    return _eight_bit(deep.copy() if deep is image else deep)
+
+
+def _grey_steps(image: Image.Image) -> int | None:
+    """Return how far apart the greys of a PNG of 1, 2 or 4 bits are, by which its transparent grey is stated."""
+    if not isinstance(image, PngImagePlugin.PngImageFile) or not image.tile:
+        return None
+    return {"1": 255, "L;2": 85, "L;4": 17}.get(str(image.tile[0][3]))
+
+
+def _read_own(reading: Reading, source: File | Member, note: Note = unnoticed) -> Image.Image | np.ndarray:
+    """Return what the user's decoder gives: an image, upright, of 8 bits; or uint8 [height, width, channels]."""
+    own = reading.own
+    assert own
+    function = own.function
+    reading.set_limits()
+    try:
+        with on_disk(source) as path:
+            made = function(path)
+            if isinstance(made, Image.Image):
+                made.load()  # before a temporary file is gone
+    except MemberError as error:
+        raise DecodeError(str(error)) from error
     except Exception as error:
         raise DecodeError(f"{own.name}: {own.code.fault(error)}") from error
     if isinstance(made, Image.Image):
-        return _eight_bit(ImageOps.exif_transpose(made))
+        try:
+            return _upright(made, reading, note)
+        except DeepError as error:
+            raise DecodeError(f"{own.name}: {error}") from error
     if isinstance(made, np.ndarray) and made.dtype == np.uint8 and made.ndim in (2, 3) and made.size:
         return made.reshape(*made.shape[:2], -1)
     found = f"{made.dtype} {list(made.shape)}" if isinstance(made, np.ndarray) else type(made).__name__
@@ -205,7 +286,7 @@ def _mean_of(channels: np.ndarray) -> Image.Image:
     return Image.fromarray((total // channels.shape[2]).astype(np.uint8))
 
 
-def _channels(source: Channels, reduce_to: int | None, own: DecoderConfig | None) -> list[Image.Image]:
+def _channels(source: Channels, reduce_to: int | None, reading: Reading, note: Note) -> list[Image.Image]:
     """Read the channels of an image, grey; DecodeError where they are of different sizes.
 
     Channels that are stored as coloured files (a green one for the green channel) have all in one colour, of which
@@ -213,7 +294,7 @@ def _channels(source: Channels, reduce_to: int | None, own: DecoderConfig | None
     """
     channels = []
     for file in source.files:
-        image = open_image(file, reduce_to, own)
+        image = reading.flat(open_image(file, reduce_to, reading, note), note)
         if image.mode != "L":
             image = Image.fromarray(np.asarray(image.convert("RGB")).max(axis=2))
         channels.append(image)
@@ -224,22 +305,17 @@ def _channels(source: Channels, reduce_to: int | None, own: DecoderConfig | None
 
 
 def _eight_bit(image: Image.Image) -> Image.Image:
-    """Scale deeper grey to 8 bits; PIL would cut everything above 255 to white."""
-    if image.mode.startswith("I;16") or image.mode == "I":
-        levels = np.asarray(image).astype(np.int64)
-        if levels.min() < 0 or levels.max() > 65535:
-            raise DecodeError("grey levels beyond 16 bits")
-        return Image.fromarray((levels // 257).astype(np.uint8))
-    if image.mode == "F":
-        raise DecodeError("pixels are floating-point numbers")
-    return image if image.mode in ("L", "RGB", "RGBA") else image.convert(_eight_bit_mode(image))
+    """Return an image in L, RGB or RGBA."""
+    if image.mode in ("L", "RGB", "RGBA") and "transparency" not in image.info:
+        return image
+    return image.convert(_eight_bit_mode(image))
 
 
 def _eight_bit_mode(image: Image.Image) -> str:
     """The mode to convert to what is neither grey nor colour of 8 bits: a palette, black and white, CMYK …"""
-    if image.mode == "1":
-        return "L"
-    return "RGBA" if image.mode in ("LA", "La", "PA", "RGBa") or "transparency" in image.info else "RGB"
+    if image.mode in ("LA", "La", "PA", "RGBa", "RGBA") or "transparency" in image.info:
+        return "RGBA"
+    return "L" if image.mode == "1" else "RGB"
 
 
 _reading = threading.Lock()  # threads that ask at the same time wait for one that reads
@@ -276,7 +352,7 @@ def _parsed(table: PixelTable, changed: int) -> tuple[np.ndarray, np.ndarray, st
             return *nothing, f"more cells in line {line} than there are column names"
         parts = [_grey_levels(frame, table.columns) for frame in _frames(table)]
     except (OSError, ValueError, KeyError, csv.Error) as error:  # no CSV table, or without one of the columns
-        return *nothing, _reason(error)
+        return *nothing, USUAL.reason(error)
     pixels, whole = (np.concatenate(each) for each in zip(*parts, strict=True))
     return pixels.reshape(-1, table.height, table.width), whole, ""
 
@@ -308,14 +384,3 @@ def _grey_levels(frame: "pd.DataFrame", columns: Sequence[str]) -> tuple[np.ndar
         pixels[fine, place] = levels[fine]
         whole &= fine
     return pixels, whole
-
-
-def _reason(error: Exception) -> str:
-    if isinstance(error, OSError) and error.strerror:  # with the path in its text, whatever that is called
-        return error.strerror
-    text = str(error)
-    if "cannot identify image file" in text:
-        return "no image"
-    if "truncated" in text or "broken" in text.lower():
-        return "truncated"
-    return text.split("\n")[0][:80] or type(error).__name__

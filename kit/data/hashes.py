@@ -11,12 +11,12 @@ import numpy as np
 from PIL import Image
 
 from kit.core.files import atomic
-from kit.data.config import DecoderConfig
-from kit.data.decode import DecodeError, identity_of, load_decoder, open_image
+from kit.data.decode import DecodeError, load_decoder, open_image, reading_settings
 from kit.data.images import Report, map_in_threads
-from kit.data.sources import Channels, PixelRow, Source, files_key, files_of
+from kit.data.reading import USUAL, Reading
+from kit.data.sources import Channels, PixelRow, Source, files_key, files_of, readable
 
-VERSION = 1  # to be raised when the same image would give other hashes: the cache depends on it
+VERSION = 2  # to be raised when the same image would give other hashes: the cache depends on it
 SIDE = 16  # of the thumbnails, in pixels
 FLAT = 2.0  # grey levels of contrast, below which hash and thumbnail show rounding and noise
 
@@ -41,6 +41,8 @@ class ImageHashes:
         text [n]: format and mode of the file, like `JPEG RGB`; `table L` for pixels in a table.
     faults
         text [n]: why an image cannot be read; "" where it can.
+    one_value
+        bool [n]: whether all values of an image are the same.
     """
 
     hashes: np.ndarray
@@ -51,6 +53,7 @@ class ImageHashes:
     height: np.ndarray
     kinds: np.ndarray
     faults: np.ndarray
+    one_value: np.ndarray
 
     def __len__(self) -> int:
         return len(self.hashes)
@@ -70,7 +73,7 @@ def hash_images(
     sources: Sequence[Source],
     cache_folder: Path,
     report: Report = lambda done, total: None,
-    decoder: DecoderConfig | None = None,
+    reading: Reading = USUAL,
 ) -> ImageHashes:
     """Hash each image, on all cores, and keep the result in the cache folder (400 bytes an image).
 
@@ -84,35 +87,40 @@ def hash_images(
         Where an earlier call on the same, unchanged files may have left its result.
     report : callable
         Called as `report(done, total)` after each image.
-    decoder : DecoderConfig, optional
-        The user's own, which reads the files.
+    reading : Reading
+        How the files are read. What is transparent is looked at on the background; digests are of the pixels with
+        their transparency.
     """
-    load_decoder(decoder)
-    path = cache_folder / f"looks-{_cache_key(sources, decoder)}.npz"
+    load_decoder(reading.own)
+    path = cache_folder / f"looks-{_cache_key(sources, reading)}.npz"
     if (known := _stored(path, len(sources))) is not None:
         return known
-    hashed = _gathered(map_in_threads(lambda source: _hash_image(source, decoder), sources, report))
+    hashed = _gathered(map_in_threads(lambda source: _hash_image(source, reading), sources, report))
     with atomic(path) as temporary:
         np.savez(temporary, **{field.name: getattr(hashed, field.name) for field in fields(ImageHashes)})
     return hashed
 
 
-def _hash_image(source: Source, decoder: DecoderConfig | None) -> tuple:
+def _hash_image(source: Source, reading: Reading) -> tuple:
     """Return the fields of one image, in the order of `ImageHashes`."""
     import imagehash
 
     try:
-        image = open_image(source, own=decoder)
-        kind = _kind(source, image.mode if decoder else None)
-        grey = image.convert("L")
+        image = open_image(source, reading=reading)
+        kind = _kind(source, image.mode if reading.own else None)
+        looked_at = image
+        if image.mode == "RGBA" and not reading.keeps_alpha:
+            looked_at = reading.flat(image).convert("RGB")
+        grey = looked_at.convert("L")
         thumbnail = np.asarray(grey.resize((SIDE, SIDE), Image.Resampling.LANCZOS))
         bits = np.packbits(imagehash.phash(grey).hash.ravel())
     except DecodeError as error:
-        return 0, "", np.zeros((SIDE, SIDE), dtype=np.uint8), 0.0, 0, 0, "", str(error) or "unreadable"
+        return 0, "", np.zeros((SIDE, SIDE), dtype=np.uint8), 0.0, 0, 0, "", str(error) or "unreadable", False
     digest = blake2b(f"{image.mode} {image.size}".encode(), digest_size=16)
     digest.update(image.tobytes())
     number = int.from_bytes(bits.tobytes(), "big")
-    return number, digest.hexdigest(), thumbnail, thumbnail.std(), *image.size, kind, ""
+    one_value = len({*np.ravel(looked_at.getextrema()).tolist()}) == 1
+    return number, digest.hexdigest(), thumbnail, thumbnail.std(), *image.size, kind, "", one_value
 
 
 def _kind(source: Source, decoded: str | None) -> str:
@@ -123,7 +131,8 @@ def _kind(source: Source, decoded: str | None) -> str:
     if decoded:
         kind = f"{files[0].suffix.lstrip('.').upper() or 'file'} {decoded}"
     else:
-        with Image.open(files[0]) as header:  # the pixels were read already: nothing can be wrong with it
+        # The pixels were read already: nothing can be wrong with it.
+        with Image.open(readable(files[0])) as header:
             kind = f"{header.format} {header.mode}"
     return f"{len(files)} × {kind}" if isinstance(source, Channels) else kind
 
@@ -131,7 +140,7 @@ def _kind(source: Source, decoded: str | None) -> str:
 def _gathered(rows: list[tuple]) -> ImageHashes:
     """Put the fields of single images together, each in an array."""
     columns = list(zip(*rows, strict=True)) or [()] * len(fields(ImageHashes))
-    hashes, digests, thumbnails, contrast, width, height, kinds, faults = columns
+    hashes, digests, thumbnails, contrast, width, height, kinds, faults, one_value = columns
     return ImageHashes(
         hashes=np.array(hashes, dtype=np.uint64),
         digests=np.array(digests, dtype=str),
@@ -141,6 +150,7 @@ def _gathered(rows: list[tuple]) -> ImageHashes:
         height=np.array(height, dtype=np.int32),
         kinds=np.array(kinds, dtype=str),
         faults=np.array(faults, dtype=str),
+        one_value=np.array(one_value, dtype=bool),
     )
 
 
@@ -154,7 +164,8 @@ def _stored(path: Path, count: int) -> ImageHashes | None:
     return hashed if len(hashed) == count else None
 
 
-def _cache_key(sources: Sequence[Source], decoder: DecoderConfig | None) -> str:
-    """A key that depends on each image, on path, size and time of change of its files, and on who reads them."""
-    own = f"\n{json.dumps(identity_of(decoder), sort_keys=True)}" if decoder else ""
+def _cache_key(sources: Sequence[Source], reading: Reading) -> str:
+    """A key that depends on each image, on path, size and time of change of its files, and on their reading."""
+    settings = reading_settings(reading) | ({"alpha": True} if reading.keeps_alpha else {})
+    own = f"\n{json.dumps(settings, sort_keys=True)}" if settings else ""
     return sha256(f"{VERSION}\n{files_key(sources)}{own}".encode()).hexdigest()[:16]

@@ -1,16 +1,24 @@
-"""Where an image's pixels come from: a file, several as its channels, a part of one, or a row of a table."""
+"""Where an image's pixels come from: a file, one inside a zip, several as its channels, a part, a table's row."""
 
-from collections.abc import Callable, Iterable, Sequence
+import io
+import tempfile
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass
 from hashlib import sha256
 from pathlib import Path
+from typing import IO
+
+from kit.core.zips import ZipMember
+
+File = Path | ZipMember  # a file on disk, or inside a zip archive
 
 
 @dataclass(frozen=True)
 class Channels:
     """An image whose channels are grey files of their own."""
 
-    files: tuple[Path, ...]
+    files: tuple[File, ...]
 
     def __str__(self) -> str:
         return f"{self.files[0]} and {len(self.files) - 1} more"
@@ -71,25 +79,64 @@ class Member:
         return str(self.path)
 
 
-Source = Path | Channels | Member | PixelRow
+Source = File | Channels | Member | PixelRow
 
 
-def in_container(paths: Iterable[Path], root: Path) -> list[Path | Member]:
-    """Return paths as they are, and those that lead into a file below `root` as members of it."""
+def in_container(files: Iterable[File], root: Path) -> list[File | Member]:
+    """Return files as they are, and those whose path leads into a file below `root` as members of it."""
     container_of: dict[Path, Path | None] = {}
-    found: list[Path | Member] = []
-    for path in paths:
-        folder = path.parent
+    found: list[File | Member] = []
+    for file in files:
+        if isinstance(file, ZipMember):
+            found.append(file)
+            continue
+        folder = file.parent
         if folder not in container_of:
             above = [folder, *folder.parents] if folder != root and not folder.is_dir() else []
             below = [each for each in above if each.is_relative_to(root) and each != root]
-            container_of[folder] = next((each for each in below if _is_file(each)), None)
+            container_of[folder] = next((each for each in below if is_there(each)), None)
         container = container_of[folder]
-        found.append(Member(container, path.relative_to(container).as_posix()) if container else path)
+        found.append(Member(container, file.relative_to(container).as_posix()) if container else file)
     return found
 
 
-def files_of(source: Source) -> tuple[Path, ...]:
+def readable(file: File) -> Path | io.BytesIO:
+    """Return what a library reads a file from: its path, or of one inside a zip its content.
+
+    Raises
+    ------
+    MemberError
+        Where the content is damaged, encrypted, or packed in an unknown way.
+    """
+    return io.BytesIO(file.read()) if isinstance(file, ZipMember) else file
+
+
+def opened_file(file: File) -> IO[bytes]:
+    """Open a file for reading; errors as those of `readable`."""
+    return io.BytesIO(file.read()) if isinstance(file, ZipMember) else open(file, "rb")
+
+
+def first_bytes(file: File, count: int) -> bytes:
+    """Return the first bytes of a file, fewer where it is shorter; of one inside a zip no more is unpacked."""
+    if isinstance(file, ZipMember):
+        return file.read_first(count)
+    with opened_file(file) as opened:
+        return opened.read(count)
+
+
+@contextmanager
+def on_disk(file: File | Member) -> Iterator[Path]:
+    """Give a file its path on disk: one inside a zip is written for so long to a temporary folder, by its name."""
+    if not isinstance(file, ZipMember):
+        yield file.path if isinstance(file, Member) else file
+        return
+    with tempfile.TemporaryDirectory(prefix="kit-") as folder:
+        path = Path(folder) / file.name.rpartition("/")[2]
+        path.write_bytes(file.read())
+        yield path
+
+
+def files_of(source: Source) -> tuple[File, ...]:
     """Return the files that an image is read from."""
     if isinstance(source, Channels):
         return source.files
@@ -98,13 +145,13 @@ def files_of(source: Source) -> tuple[Path, ...]:
     return (source.table.path,) if isinstance(source, PixelRow) else (source,)
 
 
-def digest_of(sources: Sequence[Source], line_of: Callable[[Path], str]) -> str:
+def digest_of(sources: Sequence[Source], line_of: Callable[[File], str]) -> str:
     """Return a digest, in hexadecimal, of which images these are.
 
     It is of what `line_of` says of each file, asked once, of names in a file, and of rows and layout of tables.
     """
     digest = sha256()
-    lines: dict[Path, str] = {}
+    lines: dict[File, str] = {}
     layouts: dict[int, str] = {}  # by the table's identity: a table of many columns is slow to compare
     for source in sources:
         place = ""
@@ -124,8 +171,20 @@ def digest_of(sources: Sequence[Source], line_of: Callable[[Path], str]) -> str:
 
 
 def files_key(sources: Sequence[Source]) -> str:
-    """Return a digest of path, size and time of change of the images' files, for caches on this machine."""
-    key = digest_of(sources, _stamp)
+    """Return a digest of path, size and time of change of the images' files, for caches on this machine.
+
+    Of a file inside a zip it is of those of the archive, and of name and CRC-32.
+    """
+    archives: dict[Path, str] = {}
+
+    def stamp(file: File) -> str:
+        if isinstance(file, Path):
+            return _stamp(file)
+        if file.archive not in archives:
+            archives[file.archive] = _stamp(file.archive)
+        return f"{archives[file.archive]}\t{file.name}\t{file.entry.crc if file.entry else None}"
+
+    key = digest_of(sources, stamp)
     # Files that are channels are other images than the same files one by one.
     joined = sorted({len(source.files) for source in sources if isinstance(source, Channels)})
     return sha256(f"{key} {joined}".encode()).hexdigest() if joined else key
@@ -139,18 +198,21 @@ def _stamp(file: Path) -> str:
         return str(file)
 
 
-def missing_files(sources: Iterable[Source]) -> list[Path]:
+def missing_files(sources: Iterable[Source]) -> list[File]:
     """Return the files that are not there, each once."""
-    there: dict[Path, bool] = {}
+    there: dict[File, bool] = {}
     for source in sources:
         for file in files_of(source):
             if file not in there:
-                there[file] = _is_file(file)
-    return [file for file, is_there in there.items() if not is_there]
+                there[file] = is_there(file)
+    return [file for file, found in there.items() if not found]
 
 
-def _is_file(path: Path) -> bool:
+def is_there(file: File) -> bool:
+    """Return whether a file exists."""
+    if isinstance(file, ZipMember):
+        return file.entry is not None
     try:
-        return path.is_file()
+        return file.is_file()
     except OSError:  # a name longer than the file system takes
         return False

@@ -12,6 +12,8 @@ from kit.core.errors import KitError, Say, ignore, some
 from kit.core.paths import OutputDirs
 from kit.core.runs import ExperimentDir
 from kit.data.hashes import hash_images
+from kit.data.levels import with_levels
+from kit.data.reading import Reading
 from kit.experiment.config import ExperimentConfig
 
 
@@ -89,9 +91,9 @@ def _alike_images(config: ExperimentConfig, competition: Competition, dirs: Outp
     setting = config.folds.duplicates
     if setting == "none":
         return None
-    return duplicate_groups(
-        hash_images(competition.train_images, dirs.cache, decoder=config.data.decoder), setting
-    )
+    images = competition.train_images
+    reading = Reading.of(with_levels(config.data, images, dirs.cache))
+    return duplicate_groups(hash_images(images, dirs.cache, reading=reading), setting)
 
 
 def read_plan(config: ExperimentConfig, folder: ExperimentDir, competition: Competition) -> FoldPlan:

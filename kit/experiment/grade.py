@@ -10,12 +10,13 @@ from kit.competition.assemble import one_row_an_id
 from kit.competition.config import CompetitionConfig
 from kit.competition.headers import column_named, plainly_named
 from kit.competition.labels import Labels, MultiLabel, SingleLabel
-from kit.competition.load import class_names, encode_labels, load_labels
+from kit.competition.load import load_labels
 from kit.competition.observations import need_one_label, observations_of
 from kit.competition.spelling import plain, stripped
 from kit.competition.submission import WHOLE, id_column_of, submission_format
 from kit.competition.tables import LabelLists, column_names, need_columns, need_unique, read_submission, read_table
 from kit.competition.templates import fields_of
+from kit.competition.train_labels import class_names, encode_labels
 from kit.core.errors import KitError, some
 from kit.core.notebook import ShownAsTables
 from kit.experiment.config import ExperimentConfig

@@ -1,11 +1,11 @@
 """An experiment with its folder, its data and its folds, opened in one place."""
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 from kit.competition.folds import FoldPlan, check_folds, rare_classes
 from kit.competition.labels import MultiLabel
-from kit.competition.load import Competition, label_hints, load_competition
+from kit.competition.load import Competition, load_competition
 from kit.core.errors import KitError, Say, ignore, some
 from kit.core.paths import OutputDirs
 from kit.core.runs import ExperimentDir, RunKey
@@ -83,7 +83,7 @@ class LoadedExperiment:
         competition = load_competition(config.competition)
         config.scoring.check(competition.label_format.multilabel, len(competition.classes))
         _check_metric(config, competition, say)
-        for line in (*competition.remarks, *label_hints(config.competition, competition)):
+        for line in competition.remarks:
             say(line)  # first, as they may explain what is refused
         _check_labels(config, competition)
         given = given_plan(config, competition, folds) if folds else None
@@ -97,6 +97,19 @@ class LoadedExperiment:
         if not replace:
             loaded.need_same()
         return loaded
+
+    def with_pixels(self, pixels: str, differs: str | None) -> "LoadedExperiment":
+        """Return the same with what is known once images are decoded.
+
+        Parameters
+        ----------
+        pixels : str
+            The digest of how they are read; "" where that is as it always was, and runs are those of before.
+        differs : str, optional
+            How the runs in the folder saw others.
+        """
+        depends_on = self.depends_on | ({"pixels": pixels} if pixels else {})
+        return replace(self, depends_on=depends_on, differs=self.differs or differs)
 
     def need_same(self) -> None:
         """Raise KitError where the folder holds what was made from another config or other data."""

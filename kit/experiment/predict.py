@@ -13,9 +13,11 @@ from accelerate import Accelerator
 from safetensors.torch import load_file
 
 from kit.competition.labels import Labels, MultiLabel, SingleLabel
-from kit.competition.load import TestSet, class_names, load_labels, load_test, need_an_image
+from kit.competition.load import load_labels, load_test, need_an_image
 from kit.competition.observations import gets_the_prior
+from kit.competition.sides import TestSet
 from kit.competition.submission import SubmissionFormat, submission_format
+from kit.competition.train_labels import class_names
 from kit.core.errors import KitError, Say, ignore, some
 from kit.core.files import need_output, sha256
 from kit.core.paths import OutputDirs, input_root, mounted
@@ -25,6 +27,7 @@ from kit.data.loading import EvaluationLoader
 from kit.experiment.config import ExperimentConfig
 from kit.experiment.fingerprint import config_digest, policy_digest
 from kit.experiment.options import need_time
+from kit.experiment.pixels import as_they_were_read, tell_noticed
 from kit.experiment.pool import by_fold, hand_in, stored_rule
 from kit.model.build import build_model, normalisation
 from kit.scoring.decide import Rule, choose_rule, plain_rule
@@ -147,9 +150,11 @@ def _decode_and_predict(
 ) -> tuple[ReadableImages, list[tuple[int, pd.DataFrame]]]:
     """The test images that can be read, and the fold and the predictions of each model that is done in time."""
     # The test set may be larger than any before: a cache where there is room for it, even if told to have one.
-    data = experiment.data.model_copy(update={"cache": experiment.data.cache and "auto"})
+    data = as_they_were_read(experiment.data, [run.record for run in runs])
+    data = data.model_copy(update={"cache": data.cache and "auto"})
     with process_state(experiment.training).main_process_first():
         readable = open_readable(test.ids, test.images, data, dirs.cache, expired=_after(deadline))
+    tell_noticed("test", readable.images, say)
     try:
         made = list(_predictions(experiment, runs if readable.rows else [], readable, deadline, say))
     finally:
@@ -237,7 +242,11 @@ def _need_same_config(experiment: ExperimentConfig, policy: str, record: RunReco
 def _need_same_data(runs: Sequence[RunDir]) -> None:
     first, *others = [run.record.depends_on for run in runs]
     for run, then in zip(runs[1:], others, strict=True):
-        if odd := [name for name in first if name not in ("seed", "fold") and then.get(name) != first[name]]:
+        if odd := [
+            name
+            for name in {**first, **then}
+            if name not in ("seed", "fold") and then.get(name) != first.get(name)
+        ]:
             raise KitError(
                 f"{runs[0].path} and {run.path} were trained on different {' and '.join(odd)}, so their mean is "
                 "of no one experiment; attach those that belong together"

@@ -21,13 +21,16 @@ from kit.core.processes import need_guard
 from kit.core.progress import Progress
 from kit.core.runs import ExperimentDir, RunKey
 from kit.data.augment import Augmentation
+from kit.data.config import DataConfig
 from kit.data.decode import try_decoder
 from kit.data.images import ImageSet, Report, open_images, open_readable
+from kit.data.levels import with_levels
 from kit.data.loading import worker_count
 from kit.experiment.config import ExperimentConfig
 from kit.experiment.fingerprint import with_what_was_run_before
 from kit.experiment.loaded import LoadedExperiment
 from kit.experiment.own_files import files_of_code
+from kit.experiment.pixels import need_something, other_pixels, pixels_digest, tell_noticed
 from kit.experiment.policies import policy_on
 from kit.experiment.prediction_size import need_room
 from kit.lr.policy import Policy
@@ -121,8 +124,11 @@ def prepare(
     recipe = _check_training(loaded, say)
     if not replace and any(run.finished or run.checkpoint.is_file() for run in folder.runs()):
         loaded.need_same()
-    decoding = _Decoding(config, dirs, say, shown)
+    decoding = _Decoding.of(config, loaded.competition, dirs, say, shown)
     train = decoding.train(loaded.competition)
+    loaded = loaded.with_pixels(pixels_digest(train), other_pixels(train, folder))
+    if not replace and any(run.finished or run.checkpoint.is_file() for run in folder.runs()):
+        loaded.need_same()
     test = decoding.test(loaded.competition)
     if loaded.differs:  # only now, when nothing can go wrong any more
         say(f"Replacing {folder.path}: it was made from {loaded.differs}")
@@ -223,26 +229,35 @@ def _check_forward(model: nn.Module, shape: tuple[int, ...], n_classes: int, nam
 
 @dataclass(frozen=True)
 class _Decoding:
-    """Opens the images of an experiment; `shown`: with a progress bar."""
+    """Opens the images of an experiment, as `data` says; `shown`: with a progress bar."""
 
-    experiment: ExperimentConfig
+    data: DataConfig
     dirs: OutputDirs
     say: Say
     shown: bool
 
+    @classmethod
+    def of(
+        cls, config: ExperimentConfig, competition: Competition, dirs: OutputDirs, say: Say, shown: bool
+    ) -> "_Decoding":
+        """For files with more than 8 bits, the training images decide the levels of all."""
+        data = with_levels(config.data, competition.train_images, dirs.cache)
+        if data.levels != config.data.levels:
+            say("Images of more than 8 bits: {:g} becomes 0, {:g} becomes 255 (data.levels)".format(*data.levels))
+        return cls(data, dirs, say, shown)
+
     def train(self, competition: Competition) -> ImageSet:
-        """All of them; KitError where one cannot be read."""
+        """All of them; KitError where one cannot be read, or where nothing is left of all."""
         with self._progress("train", competition.ids) as report:
-            images = open_images(
-                competition.ids, competition.train_images, self.experiment.data, self.dirs.cache, report
-            )
-        self._tell_if_uncached("train", images)
+            images = open_images(competition.ids, competition.train_images, self.data, self.dirs.cache, report)
+        need_something(images)
+        self._tell("train", images)
         return images
 
     def test(self, competition: Competition) -> ImageSet:
         """Those that can be read: nobody can mend Kaggle's test images."""
         ids, sources = competition.test_ids, competition.test_images
-        data, cache = self.experiment.data, self.dirs.cache
+        data, cache = self.data, self.dirs.cache
         with self._progress("test", ids) as report:
             readable = open_readable(ids, sources, data, cache, report)
         images = readable.images
@@ -256,7 +271,7 @@ class _Decoding:
                 images.cache.unlink()
             rows = readable.rows
             images = open_images([ids[row] for row in rows], [sources[row] for row in rows], data, cache)
-        self._tell_if_uncached("test", images)
+        self._tell("test", images)
         return images
 
     @contextmanager
@@ -265,8 +280,9 @@ class _Decoding:
         with Progress(title, len(ids), unit="image", shown=self.shown) as progress:
             yield lambda done, total: progress.update(done)
 
-    def _tell_if_uncached(self, part: str, images: ImageSet) -> None:
-        if len(images) and not images.cache and self.experiment.data.cache:
+    def _tell(self, part: str, images: ImageSet) -> None:
+        tell_noticed(part, images, self.say)
+        if len(images) and not images.cache and self.data.cache:
             self.say(
                 f"The {part} images do not fit the pixel cache (data.cache_gb, free disk): decoded anew each epoch"
             )

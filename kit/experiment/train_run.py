@@ -24,6 +24,7 @@ from kit.data.images import ImageSet
 from kit.experiment.config import ExperimentConfig
 from kit.experiment.loaded import LoadedExperiment
 from kit.experiment.own_files import packages_of_code
+from kit.experiment.pixels import reading_of, test_pixels_digest
 from kit.experiment.policies import groups_of
 from kit.experiment.prepare import TrainingData
 from kit.model.build import build_model
@@ -56,7 +57,7 @@ def train_run(key: RunKey, loaded: LoadedExperiment, data: TrainingData, say: Sa
     gc.collect()  # a training that failed before this one left its model behind
     accelerator = make_accelerator(loaded.config.training)
     main, run = accelerator.is_main_process, loaded.folder.run(key)
-    record = _first_record(key, loaded, accelerator)
+    record = _first_record(key, loaded, data, accelerator)
     if main:
         run.write(record)
     accelerator.wait_for_everyone()
@@ -84,7 +85,11 @@ def train_run(key: RunKey, loaded: LoadedExperiment, data: TrainingData, say: Sa
     if main:
         _write_results(run, loaded, data, trainer, trained, test)
         last = _last_record(record, loaded, trainer, trained, time.monotonic() - started)
-        run.write(last.with_fields(unread=_unread(loaded.competition, data.test)))
+        run.write(
+            last.with_fields(
+                unread=_unread(loaded.competition, data.test), test_pixels=test_pixels_digest(data.test)
+            )
+        )
         run.checkpoint.unlink(missing_ok=True)
     accelerator.wait_for_everyone()
     scoring, rows = loaded.config.scoring, len(trainer.fold.valid_rows)
@@ -97,7 +102,9 @@ def train_run(key: RunKey, loaded: LoadedExperiment, data: TrainingData, say: Sa
     gc.collect()  # accelerate ties models into cycles; a GPU cannot wait for those to be noticed
 
 
-def _first_record(key: RunKey, loaded: LoadedExperiment, accelerator: Accelerator) -> RunRecord:
+def _first_record(
+    key: RunKey, loaded: LoadedExperiment, data: TrainingData, accelerator: Accelerator
+) -> RunRecord:
     """What is known of a run before its training begins."""
     depends_on = loaded.dependencies(key)
     return RunRecord(
@@ -107,6 +114,7 @@ def _first_record(key: RunKey, loaded: LoadedExperiment, accelerator: Accelerato
         fold=key.fold,
         fingerprint=fingerprint(depends_on),
         depends_on=depends_on,
+        reading=reading_of(data.train),
         versions={"python": platform.python_version(), **{name: version(name) for name in PACKAGES}}
         | packages_of_code(loaded.config),
         device=str(accelerator.device),
@@ -211,11 +219,13 @@ def _save_weights(model: nn.Module, path: Path) -> None:
 
 def predict_test_anew(policy: str, loaded: LoadedExperiment, data: TrainingData, say: Say) -> None:
     """Predict the test set with the saved weights of runs of a policy that saw another one."""
+    pixels = test_pixels_digest(data.test)
     for run in loaded.folder.runs(policy):
         record = run.record
         # To pool rows one has to know which of them hold the prior alone; older kits did not note it.
         known = record.unread is not None or loaded.competition.test_observations is None
-        if not run.finished or (record.test == loaded.test_digest and known):
+        same = (record.test, record.test_pixels) == (loaded.test_digest, pixels)
+        if not run.finished or (same and known):
             continue
         key = record.key
         accelerator = make_accelerator(loaded.config.training)
@@ -232,6 +242,6 @@ def predict_test_anew(policy: str, loaded: LoadedExperiment, data: TrainingData,
             prior = read_predictions(run.oof).to_numpy().mean(axis=0)
             write_predictions(_test_predictions(test, prior, loaded.competition, data.test), run.test)
             unread = _unread(loaded.competition, data.test)
-            run.write(record.with_fields(test=loaded.test_digest, unread=unread))
+            run.write(record.with_fields(test=loaded.test_digest, test_pixels=pixels, unread=unread))
         accelerator.wait_for_everyone()
         say(f"{key}: the test set has changed; predicted it with the saved weights")

@@ -12,19 +12,20 @@ from kit.competition.config import FoldsConfig
 from kit.competition.duplicates import Setting, duplicate_pairs, duplicates_between
 from kit.competition.find_groups import SuspectedGroups, suspected_groups
 from kit.competition.folds import FoldPlan, check_folds, check_plan
-from kit.competition.load import Competition, label_hints, load_competition
+from kit.competition.load import Competition, load_competition
 from kit.core.errors import KitError
 from kit.core.files import need_writable
 from kit.core.notebook import ShownAsTables
 from kit.core.paths import OutputDirs
 from kit.core.progress import Progress
-from kit.data.config import DecoderConfig
 from kit.data.decode import open_image
 from kit.data.hashes import ImageHashes, hash_images
+from kit.data.levels import with_levels
+from kit.data.reading import Reading
 from kit.data.sources import Source
 from kit.experiment.config import ExperimentConfig
 from kit.experiment.fold_plan import new_plan
-from kit.report.audit_advice import NEAR, advice_on
+from kit.report.audit_advice import NEAR, advice_on, one_value_advice
 from kit.report.audit_tables import (
     broken_table,
     class_table,
@@ -151,9 +152,9 @@ def audit(experiment: ExperimentConfig, output: str | Path = ".", picture: str |
     need_writable(dirs.cache)
     competition = load_competition(experiment.competition)
     experiment.scoring.check(competition.label_format.multilabel, len(competition.classes))
-    decoder = experiment.data.decoder
-    train = _hashes(competition.train_images, "train", dirs, decoder)
-    test = _hashes(competition.test_images, "test", dirs, decoder)
+    reading = Reading.of(with_levels(experiment.data, competition.train_images, dirs.cache))
+    train = _hashes(competition.train_images, "train", dirs, reading)
+    test = _hashes(competition.test_images, "test", dirs, reading)
     k, (plan, advice) = experiment.folds.k, _plan(experiment, competition, dirs)
     setting, inside, across = _near_pairs(train, test, experiment, advice)
     pairs = pair_table(competition, plan, train, test, inside, across)
@@ -161,7 +162,8 @@ def audit(experiment: ExperimentConfig, output: str | Path = ".", picture: str |
     rare = classes[classes.get("groups", classes["rows"]) < k].reset_index(drop=True)
     suspects = _suspects(experiment, competition, inside, advice)
     broken = broken_table(competition, train, test)
-    advice += [*competition.remarks, *label_hints(experiment.competition, competition)]
+    advice += competition.remarks
+    advice += [*one_value_advice("train", train), *one_value_advice("test", test)]
     advice += advice_on(experiment, train, pairs, setting, suspects, broken, rare)
     path = Path(picture).expanduser() if picture else dirs.root / f"audit-{experiment.name}.png"
     return Audit(
@@ -180,13 +182,13 @@ def audit(experiment: ExperimentConfig, output: str | Path = ".", picture: str |
         kinds=pd.concat([kinds_table("train", train), kinds_table("test", test)], ignore_index=True),
         broken=broken,
         advice=advice,
-        picture=_draw(experiment.name, competition, pairs, path, decoder) if len(pairs) else None,
+        picture=_draw(experiment.name, competition, pairs, path, reading) if len(pairs) else None,
     )
 
 
-def _hashes(images: Sequence[Source], part: str, dirs: OutputDirs, decoder: DecoderConfig | None) -> ImageHashes:
+def _hashes(images: Sequence[Source], part: str, dirs: OutputDirs, reading: Reading) -> ImageHashes:
     with Progress(f"Looking at {part} images", len(images), unit="image") as progress:
-        return hash_images(images, dirs.cache, lambda done, total: progress.update(done), decoder)
+        return hash_images(images, dirs.cache, lambda done, total: progress.update(done), reading)
 
 
 def _plan(
@@ -252,21 +254,19 @@ def _add_fault(error: KitError, advice: list[str]) -> None:
         advice.append(str(error))
 
 
-def _draw(
-    name: str, competition: Competition, pairs: pd.DataFrame, path: Path, decoder: DecoderConfig | None
-) -> Path:
+def _draw(name: str, competition: Competition, pairs: pd.DataFrame, path: Path, reading: Reading) -> Path:
     """Draw the first pairs, and return the file."""
-    shown = [_picture(competition, pair, decoder) for pair in first_pairs(pairs, MOST).itertuples()]
+    shown = [_picture(competition, pair, reading) for pair in first_pairs(pairs, MOST).itertuples()]
     title = f"{name}: {len(shown)} of {len(pairs)} pairs of images that are alike"
     draw_pairs(shown, title, path)
     return path
 
 
-def _picture(competition: Competition, pair: Any, decoder: DecoderConfig | None) -> PairPicture:
+def _picture(competition: Competition, pair: Any, reading: Reading) -> PairPicture:
     """Return the picture of a row of the table of pairs."""
     others = competition.test_images if pair.with_test else competition.train_images
     first, second = (
-        _thumbnail(source, decoder)
+        _thumbnail(source, reading)
         for source in (competition.train_images[pair.first_row], others[pair.second_row])
     )
     how = "same pixels" if pair.same_pixels else f"{pair.bits} of 64 bits differ"
@@ -281,7 +281,7 @@ def _picture(competition: Competition, pair: Any, decoder: DecoderConfig | None)
     )
 
 
-def _thumbnail(source: Source, decoder: DecoderConfig | None) -> np.ndarray:
-    image = open_image(source, LARGEST_DRAWN, decoder)
+def _thumbnail(source: Source, reading: Reading) -> np.ndarray:
+    image = open_image(source, LARGEST_DRAWN, reading)
     image.thumbnail((LARGEST_DRAWN, LARGEST_DRAWN))
     return np.asarray(image)

@@ -73,6 +73,14 @@ def _label_advice(pairs: pd.DataFrame, images: int) -> list[str]:
     return lines
 
 
+def one_value_advice(part: str, hashes: ImageHashes) -> list[str]:
+    """Return a line where images are one value once decoded, black or white; `part` is train or test."""
+    if not (count := int((hashes.readable & hashes.one_value).sum())):
+        return []
+    what = "look at them, and at data.background and data.levels"
+    return [f"{count} of {len(hashes)} {part} images are one value once decoded: {what}"]
+
+
 def _fold_advice(
     folds: FoldsConfig, hashes: ImageHashes, pairs: pd.DataFrame, setting: Setting, suspects: list[SuspectedGroups]
 ) -> list[str]:

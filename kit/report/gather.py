@@ -12,9 +12,11 @@ from kit.core.errors import KitError, Say, ignore
 from kit.core.files import write_text
 from kit.core.paths import OutputDirs
 from kit.core.runs import ExperimentDir, RunDir, RunKey
+from kit.data.reading import Reading
 from kit.experiment.config import ExperimentConfig
 from kit.experiment.fingerprint import stored_experiment
 from kit.experiment.fold_plan import read_plan
+from kit.experiment.pixels import as_they_were_read
 from kit.experiment.pool import pooled, score_identity, stored_scores
 from kit.lr import Clock, PolicyConfig
 from kit.lr.clock import policy_groups
@@ -144,6 +146,8 @@ def gather(folder: ExperimentDir, dirs: OutputDirs) -> ReportData:
     policies = [_policy(name, experiment, folder, finished[name], shared, competition) for name in names]
     digests = {record.depends_on.get("folds") for each in policies for record in each.finished}
     classes = list(competition.classes) if competition else _classes(policies)
+    records = [run.record for each in finished.values() for run in each]
+    reading = Reading.of(as_they_were_read(experiment.data, records))
     baseline = comparison.baseline if comparison else experiment.compare.baseline
     return ReportData(
         name=experiment.name,
@@ -155,7 +159,7 @@ def gather(folder: ExperimentDir, dirs: OutputDirs) -> ReportData:
         classes=classes,
         names=[competition.names[name] for name in classes] if competition else classes,
         multilabel=competition.label_format.multilabel if competition else _several_labels(policies),
-        thumbnails=most_wrong(competition, policies, experiment.data.decoder) if competition else [],
+        thumbnails=most_wrong(competition, policies, reading) if competition else [],
         unavailable=unavailable,
         outdated=outdated,
         config=folder.config.read_text(encoding="utf-8"),

@@ -11,19 +11,20 @@ import pandas as pd
 
 from kit.competition.load import Competition
 from kit.core.errors import KitError
-from kit.data.config import DecoderConfig
 from kit.data.sources import Source
 from kit.report.material import PolicyData, Thumbnail
 
 if TYPE_CHECKING:
     from PIL import Image
 
+    from kit.data.reading import Reading
+
 MOST_IMAGES = 24
 SIDE = 96  # of a thumbnail, at most
 
 
 def most_wrong(
-    competition: Competition, policies: Sequence[PolicyData], decoder: DecoderConfig | None = None
+    competition: Competition, policies: Sequence[PolicyData], reading: "Reading | None" = None
 ) -> list[Thumbnail]:
     """Return the 24 rows that the most policies got wrong, with their images.
 
@@ -47,7 +48,7 @@ def most_wrong(
         made.append(
             Thumbnail(
                 id=str(name),
-                image=thumbnail(competition.train_images[place[name]], decoder),
+                image=thumbnail(competition.train_images[place[name]], reading),
                 truth=_labels(competition.targets[place[name]], competition),
                 predicted=min(taken, key=lambda text: (-taken[text], text)),
                 wrong=int(wrong),
@@ -63,23 +64,22 @@ def _labels(label: np.ndarray, competition: Competition) -> str:
     return ", ".join(competition.names[competition.classes[index]] for index in indices) or "none"
 
 
-def thumbnail(source: Source, decoder: DecoderConfig | None = None) -> str | None:
+def thumbnail(source: Source, reading: "Reading | None" = None) -> str | None:
     """Return an image of at most 96 pixels a side as a data URI; None where it cannot be read.
 
     It is a JPEG or a PNG, whichever is smaller.
     """
-    from PIL import Image
-
     from kit.data.decode import DecodeError, open_image
+    from kit.data.reading import USUAL
 
+    reading = reading or USUAL
     try:
-        image = open_image(source, SIDE, decoder)
+        image = reading.flat(open_image(source, SIDE, reading))
     except (DecodeError, KitError):
         return None
     image.thumbnail((SIDE, SIDE))
     if image.mode == "RGBA":
-        white = Image.new("RGBA", image.size, "white")
-        image = Image.alpha_composite(white, image).convert("RGB")
+        image = image.convert("RGB")
     files = {
         "jpeg": _saved(image, "jpeg", quality=80),
         "png": _saved(image, "png", optimize=True),

@@ -160,7 +160,7 @@ def test_without_a_cache_images_are_checked_once(folder, monkeypatch):
     opened(folder, cache=False)
     decoded = []
     decode = module.Decoder.__call__
-    monkeypatch.setattr(module.Decoder, "__call__", lambda self, path: decoded.append(path) or decode(self, path))
+    monkeypatch.setattr(module.Decoder, "__call__", lambda *given: decoded.append(given[1]) or decode(*given))
     images = opened(folder, cache=False)
     assert decoded == []
     images[2]
@@ -263,7 +263,7 @@ def test_what_can_be_read_is_told_from_what_cannot(folder, kind, cache):
 def decoded(monkeypatch) -> list[Path]:
     """The paths that are decoded, one by one in their order."""
     paths, decode = [], Decoder.__call__
-    monkeypatch.setattr(Decoder, "__call__", lambda self, path: paths.append(path) or decode(self, path))
+    monkeypatch.setattr(Decoder, "__call__", lambda *given: paths.append(given[1]) or decode(*given))
     monkeypatch.setattr(module.os, "cpu_count", lambda: 1)
     return paths
 

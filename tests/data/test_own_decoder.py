@@ -12,6 +12,7 @@ from kit.data.config import DataConfig
 from kit.data.decode import Decoder, open_image, try_decoder
 from kit.data.hashes import hash_images
 from kit.data.images import open_images, open_readable
+from kit.data.reading import Reading
 from kit.data.sources import Channels
 
 MINE = """
@@ -166,17 +167,17 @@ def test_without_one_the_cache_is_that_of_before():
 def test_hashes_are_of_the_same_pixels(folder):
     files = [stored(folder, 40, 40, name=name, seed=seed) for seed, name in enumerate("ab")]
     own = config(folder).decoder
-    hashed = hash_images(files, folder / "cache", decoder=own)
+    hashed = hash_images(files, folder / "cache", reading=Reading(own))
     expected = hash_images([file.with_suffix(".png") for file in files], folder / "cache")
     assert hashed.digests.tolist() == expected.digests.tolist()
     assert hashed.hashes.tolist() == expected.hashes.tolist()
     assert hashed.kinds.tolist() == ["NPY L", "NPY L"]
     (folder / "mine.py").write_text(MINE.replace("np.load(path)\ndef inv", "np.load(path) // 2\ndef inv"))
-    again = hash_images(files, folder / "cache", decoder=config(folder).decoder)
+    again = hash_images(files, folder / "cache", reading=Reading(config(folder).decoder))
     assert again.digests.tolist() != hashed.digests.tolist()
 
 
 def test_a_thumbnail_of_many_channels_is_their_mean(folder):
     path = stored(folder, 20, 20, 5)
-    image = open_image(path, own=config(folder).decoder)
+    image = open_image(path, reading=Reading(config(folder).decoder))
     np.testing.assert_array_equal(np.asarray(image), np.load(path).astype(int).sum(axis=2) // 5)

@@ -17,6 +17,7 @@ from support.trainings import Killed, kill_at, outcome, trainer_of
 from kit import load_experiment
 from kit.competition.config import CompetitionConfig
 from kit.core.runs import ExperimentDir
+from kit.data.reading import Reading
 from kit.experiment.config import validate
 from kit.experiment.fingerprint import config_digest, stored_experiment
 from kit.report.thumbnails import thumbnail
@@ -193,7 +194,7 @@ def test_the_stored_experiment_finds_its_code(kit, home, arrays):
     stored = stored_experiment(ExperimentDir(home / "out/runs/tiny"))
     own = stored.data.decoder
     assert own.function(arrays / "train/train000.npy").shape == (24, 24, 3)
-    assert thumbnail(arrays / "train/train000.npy", own).startswith("data:image/")
+    assert thumbnail(arrays / "train/train000.npy", Reading.of(stored.data)).startswith("data:image/")
     assert thumbnail(arrays / "train/train000.npy") is None
 
 

@@ -4,18 +4,22 @@ import itertools
 import os
 import re
 import shutil
+import zipfile
+from collections.abc import Sequence
 from pathlib import Path
 
 import pandas as pd
 
 from kit.competition.config import CompetitionConfig, PixelsConfig
 from kit.competition.formats import write_like
-from kit.competition.load import TestSet, load_test
+from kit.competition.load import load_test
 from kit.competition.observations import Observations, observations_of
+from kit.competition.sides import TestSet
 from kit.competition.tables import read_table
 from kit.competition.templates import fields_of, image_sources
 from kit.core.errors import KitError
-from kit.data.sources import Member, files_of
+from kit.core.zips import ZipMember
+from kit.data.sources import File, Member, Source, files_of, is_there
 
 SIZES = ("0", "1", "3", "x5")
 
@@ -54,7 +58,8 @@ def write_variant(config: CompetitionConfig, target: Path, size: str) -> Path:
             "the test set as it is"
         )
     files = {file for image in test.images if not isinstance(image, Member) for file in files_of(image)}
-    apart = {path.resolve() for path in [*files, target]}  # the folder may hold the target
+    # The folder may hold the target.
+    apart = {path.resolve() for path in [*files, target] if isinstance(path, Path)}
     shutil.copytree(
         test.folder,
         target,
@@ -78,13 +83,49 @@ def write_variant(config: CompetitionConfig, target: Path, size: str) -> Path:
     _write_joined(config, test, rows, ids, target)
     if isinstance(config.test_images, PixelsConfig):
         return target
+    _empty_archives(test.folder, target, [file for file in files if isinstance(file, ZipMember)])
     copies = image_sources(target, table, config.test_images, "competition.test_images", None)
-    for copy, original in zip(copies, test.images[:rows] * times, strict=True):
-        for new, old in zip(files_of(copy), files_of(original), strict=True):
-            if old.is_file() and not new.exists():
-                new.parent.mkdir(parents=True, exist_ok=True)
-                _link(old, new)
+    _copy_files(copies, test.images[:rows] * times)
     return target
+
+
+def _empty_archives(folder: Path, target: Path, members: Sequence[ZipMember]) -> None:
+    """Write the archives that hold test images anew, without these."""
+    for archive in {member.archive for member in members}:
+        gone = {member.entry.offset for member in members if member.archive == archive and member.entry}
+        copy = target / archive.relative_to(folder)
+        copy.unlink()  # a link: writing would change the original
+        with zipfile.ZipFile(archive) as whole, zipfile.ZipFile(copy, "w") as made:
+            for info in whole.infolist():
+                if info.header_offset not in gone:
+                    made.writestr(info, whole.read(info))
+
+
+def _copy_files(copies: Sequence[Source], originals: Sequence[Source]) -> None:
+    """Make each copy's files from the original's; where the template is {id}.*, with the original's ending."""
+    pairs = [
+        (new, old)
+        for copy, original in zip(copies, originals, strict=True)
+        for new, old in zip(files_of(copy), files_of(original), strict=True)
+        if is_there(old) and not is_there(new)
+    ]
+    inside_zips: dict[Path, dict[str, File]] = {}
+    for new, old in pairs:
+        suffix = old.suffix if str(new).endswith(".*") else ""
+        if isinstance(new, ZipMember):
+            name = new.name.removesuffix(".*") + suffix if suffix else new.name
+            inside_zips.setdefault(new.archive, {})[name] = old
+            continue
+        path = new.with_suffix(suffix) if suffix else new
+        path.parent.mkdir(parents=True, exist_ok=True)
+        if isinstance(old, ZipMember):
+            path.write_bytes(old.read())
+        elif not path.exists():
+            _link(old, path)
+    for archive, contents in inside_zips.items():
+        with zipfile.ZipFile(archive, "a") as made:
+            for name, old in contents.items():
+                made.writestr(name, old.read() if isinstance(old, ZipMember) else old.read_bytes())
 
 
 def _write_test(config: CompetitionConfig, test: TestSet, rows: int, ids: list[str], target: Path) -> None:
