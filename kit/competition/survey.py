@@ -2,7 +2,6 @@
 
 import os
 import re
-import zipfile
 from collections.abc import Iterator
 from dataclasses import dataclass
 from functools import cached_property
@@ -14,6 +13,7 @@ from kit.competition.formats import is_table
 from kit.competition.image_files import is_hidden
 from kit.competition.tables import column_names, read_table
 from kit.core.errors import KitError
+from kit.core.zips import zip_directory
 
 DICOM = frozenset({".dcm", ".dicom"})  # images that Pillow does not read
 NO_IMAGES = frozenset({".pdf", ".ps", ".eps", ".h5", ".hdf", ".mpg", ".mpeg", ".emf", ".wmf", ".bufr", ".grib"})
@@ -90,9 +90,9 @@ def survey(folder: Path) -> Survey:
                 unread.append(str(error))
         elif path.suffix.lower() == ".zip":
             try:
-                images += [f"{name}/{member}" for member in _images_in(path)]
-            except (OSError, zipfile.BadZipFile) as error:
-                unread.append(f"{path} cannot be read: {error}")
+                images += [f"{name}/{member}" for member in _images_in(path, name)]
+            except KitError as error:
+                unread.append(str(error))
     return Survey(folder, tables, pixels, tuple(sorted(images)), tuple(unread))
 
 
@@ -128,11 +128,9 @@ def _files(folder: Path) -> Iterator[str]:
         yield from ((below / name).as_posix() for name in sorted(files) if not is_hidden(name))
 
 
-def _images_in(path: Path) -> list[str]:
-    with zipfile.ZipFile(path) as file:
-        return [
-            name for name in file.namelist() if is_image(name) and not any(map(is_hidden, name.split("/")[:-1]))
-        ]
+def _images_in(path: Path, name: str) -> list[str]:
+    members = zip_directory(path, name).entries
+    return [member for member in members if is_image(member) and not any(map(is_hidden, member.split("/")))]
 
 
 def _read(path: Path, name: str, pixels: dict[str, NumberedColumns]) -> pd.DataFrame:

@@ -1,12 +1,14 @@
 """A glance at some of the images: how large they are, of which shapes, and whether all are grey."""
 
-import io
-import zipfile
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
+
+from kit.core.errors import KitError
+from kit.core.zips import MemberError, zip_directory
+from kit.data.sources import File, readable
 
 GREY = frozenset({"1", "L", "LA", "I", "F", "I;16", "I;16B", "I;16L"})
 
@@ -55,13 +57,13 @@ def glance(folder: Path, names: Sequence[str], most: int = 200, decoded: int = 1
     grey, looked = True, 0
     for name in chosen:
         try:
-            with Image.open(_opened(folder, name)) as image:
+            with Image.open(readable(_file(folder, name))) as image:
                 sizes.append(_upright(image))
                 if grey and image.mode not in GREY and looked < decoded:
                     looked += 1
                     pixels = np.asarray(image.convert("RGB").resize((64, 64)), dtype=np.int16)
                     grey = bool((np.ptp(pixels, axis=-1) <= 2).all())
-        except (OSError, ValueError, SyntaxError, KeyError, zipfile.BadZipFile, Image.DecompressionBombError):
+        except (OSError, ValueError, SyntaxError, KitError, MemberError, Image.DecompressionBombError):
             continue
     if not sizes:
         return None
@@ -78,10 +80,9 @@ def _upright(image: object) -> tuple[int, int]:
     return (height, width) if turned else (width, height)
 
 
-def _opened(folder: Path, name: str) -> Path | io.BytesIO:
+def _file(folder: Path, name: str) -> File:
     path = folder / name
     container = next((each for each in path.parents if each.suffix.lower() == ".zip" and each.is_file()), None)
     if container is None:
         return path
-    with zipfile.ZipFile(container) as file:
-        return io.BytesIO(file.read(path.relative_to(container).as_posix()))
+    return zip_directory(container, "image").member(path.relative_to(container).as_posix())

@@ -15,16 +15,12 @@ from support.miniatures import noisy, spread_colour
 from support.refusals import refusal_of
 
 from kit import init, run
-from kit.competition import config as competition_config
 from kit.competition.load import load_competition
 from kit.experiment.config import load_experiment
 
 CONFIGS = Path(__file__).parents[2] / "configs"
 WRITERS = miniatures.WRITERS | community_miniatures.WRITERS
 LABELS = ("cat", "cow", "dog")
-ENDINGS_AND_ZIPS = pytest.mark.skipif(
-    not hasattr(competition_config, "FirstConfig"), reason="images in several folders, of any ending, in zips"
-)
 
 
 def save(path: Path, mark: int, seed: int = 0, size: tuple[int, int] = (24, 24)) -> None:
@@ -197,7 +193,6 @@ def test_test_images_in_folders_a_class(tmp_path):
     assert (competition.classes, len(competition.ids), len(competition.test_ids)) == (LABELS, 12, 6)
 
 
-@ENDINGS_AND_ZIPS
 def test_mixed_endings(folder):
     for row in range(0, 15, 2):
         part = folder / ("train" if row < 12 else "test")
@@ -208,7 +203,6 @@ def test_mixed_endings(folder):
     assert (made.fault, settings(made.config)["train_images"]) == ("", "train/{image}.*")
 
 
-@ENDINGS_AND_ZIPS
 def test_images_in_zips(folder):
     for part in ("train", "test"):
         with zipfile.ZipFile(folder / f"{part}.zip", "w") as archive:
@@ -223,7 +217,6 @@ def test_images_in_zips(folder):
     assert (said["train_images"], said["test_images"]) == ("train.zip/{image}.png", "test.zip/{image}.png")
 
 
-@ENDINGS_AND_ZIPS
 def test_images_in_several_folders(folder):
     for row in range(0, 12, 2):
         (folder / "more").mkdir(exist_ok=True)
