@@ -19,6 +19,7 @@ if TYPE_CHECKING:
     from kit.experiment.config import load_experiment
     from kit.experiment.find_lr import RangeSearch, find_lr
     from kit.experiment.grade import grade
+    from kit.experiment.init import init
     from kit.experiment.options import RunOptions
     from kit.experiment.predict import predict_test as predict
     from kit.experiment.preview import preview
@@ -54,6 +55,7 @@ __all__ = [
     "fetch_data",
     "find_lr",
     "grade",
+    "init",
     "kernel_build",
     "kernel_fetch",
     "kernel_image",
@@ -88,6 +90,7 @@ _WHERE = {
     "fetch_data": "kit.kaggle.commands:fetch_data",
     "find_lr": "kit.experiment.find_lr:find_lr",
     "grade": "kit.experiment.grade:grade",
+    "init": "kit.experiment.init:init",
     "kernel_build": "kit.kaggle.kernel.build:build_all",
     "kernel_fetch": "kit.kaggle.kernel.pool:fetch_and_pool",
     "kernel_image": "kit.kaggle.commands:kaggle_image",

@@ -57,6 +57,24 @@ def _need_one_process(context: typer.Context) -> None:
 
 
 @app.command()
+def init(
+    folder: Annotated[str, typer.Argument(metavar="FOLDER", help="A competition's: tables and images.")],
+    output: Annotated[
+        str | None,
+        typer.Option("--output", "-o", metavar="FILE", help="The config to write; left out: FOLDER's name.yaml."),
+    ] = None,
+) -> None:
+    """Look at a folder and write a first config: what was found, with guesses and questions in its comments."""
+    from kit.cli.show import show_first_config
+    from kit.experiment.init import init
+
+    made = init(folder, output)
+    give(made, show_first_config)
+    if made.fault:
+        raise KitError(f"{made.config} is written, but does not load yet; {made.fault}")
+
+
+@app.command()
 def run(
     config: Config,
     overrides: Overrides = None,

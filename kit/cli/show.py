@@ -13,6 +13,7 @@ if TYPE_CHECKING:  # for annotations alone: they bring torch
 
     from kit.experiment.blend import BlendResult
     from kit.experiment.find_lr import FindLrResult
+    from kit.experiment.init import InitResult
     from kit.experiment.pool import PolicyScores
     from kit.experiment.preview import Preview, PreviewResult
     from kit.experiment.run import ExperimentResult
@@ -41,6 +42,16 @@ def show_result(result: "ExperimentResult") -> None:
         if scores.submission == "probabilities":
             print(f"{policy}: it holds probabilities as they are; rule and score are of labels made of them")
     print(f"Everything else: {result.folder}")
+
+
+def show_first_config(made: "InitResult") -> None:
+    """Print what was found, where the config is, and what to do with it."""
+    print(*made.found, sep="\n")
+    print(*(f"question: {question}" for question in made.questions), sep="\n")
+    print(f"{made.config}: {len(made.guesses)} guesses and {len(made.questions)} questions, in its comments")
+    if not made.fault:
+        print(f"next: python -m kit audit {made.config}")
+        print(f"then: python -m kit run {made.config}")
 
 
 def _show_decision(policy: str, scores: "PolicyScores") -> None:

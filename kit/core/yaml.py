@@ -144,3 +144,12 @@ def parse_yaml(text: str, source: str, written: bool = False) -> Any:
 def dump_yaml(value: Any) -> str:
     """Return `value` as text in YAML, which `parse_yaml` reads back; keys keep their order."""
     return yaml.dump(value, Dumper=_Dumper, sort_keys=False, allow_unicode=True)
+
+
+def in_one_line(value: Any) -> str:
+    """Return `value` as YAML that can stand behind a key, like {a: 1, b: [x, y]}."""
+    inner = isinstance(value, dict | list | tuple)
+    text = yaml.dump(
+        value, Dumper=_Dumper, sort_keys=False, allow_unicode=True, default_flow_style=inner, width=1_000_000
+    )
+    return text.removesuffix("\n").removesuffix("\n...")
