@@ -54,6 +54,7 @@ class TestSet:
 
 
 def train_place(folder: Path, config: CompetitionConfig) -> str:
+    """Return what to call the train rows' table, or what stands for it, in a message."""
     paths = [folder / name for name in config.files("train")]
     return some(paths, 3) if paths else f"{folder}: {config.train_images}"
 

@@ -133,11 +133,17 @@ def prepare(
     if loaded.differs:  # only now, when nothing can go wrong any more
         say(f"Replacing {folder.path}: it was made from {loaded.differs}")
         shutil.rmtree(folder.path)
+    _write_down(loaded)
+    return dataclasses.replace(loaded, differs=None), TrainingData(train, test, recipe)
+
+
+def _write_down(loaded: LoadedExperiment) -> None:
+    """Write the fold plan, the config, and the user's own code, by which the stored config goes."""
+    config, folder = loaded.config, loaded.folder
     write_folds(loaded.folds, folder.folds)
-    for name, content in files_of_code(config, tolerant=True).items():  # the stored config goes by them
+    for name, content in files_of_code(config, tolerant=True).items():
         write_bytes(folder.path / name, content)
     write_text(folder.config, with_what_was_run_before(config, folder).to_yaml())
-    return dataclasses.replace(loaded, differs=None), TrainingData(train, test, recipe)
 
 
 def _check_training(loaded: LoadedExperiment, say: Say) -> Recipe:

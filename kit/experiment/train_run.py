@@ -84,12 +84,7 @@ def train_run(key: RunKey, loaded: LoadedExperiment, data: TrainingData, say: Sa
         raise
     if main:
         _write_results(run, loaded, data, trainer, trained, test)
-        last = _last_record(record, loaded, trainer, trained, time.monotonic() - started)
-        run.write(
-            last.with_fields(
-                unread=_unread(loaded.competition, data.test), test_pixels=test_pixels_digest(data.test)
-            )
-        )
+        run.write(_last_record(record, loaded, data, trainer, trained, time.monotonic() - started))
         run.checkpoint.unlink(missing_ok=True)
     accelerator.wait_for_everyone()
     scoring, rows = loaded.config.scoring, len(trainer.fold.valid_rows)
@@ -124,11 +119,18 @@ def _first_record(
 
 
 def _last_record(
-    record: RunRecord, loaded: LoadedExperiment, trainer: Trainer, trained: TrainResult, seconds: float
+    record: RunRecord,
+    loaded: LoadedExperiment,
+    data: TrainingData,
+    trainer: Trainer,
+    trained: TrainResult,
+    seconds: float,
 ) -> RunRecord:
     return record.with_fields(
         status="finished",
         test=loaded.test_digest,
+        test_pixels=test_pixels_digest(data.test),
+        unread=_unread(loaded.competition, data.test),
         initial_weights=trainer.initial_weights,
         groups={group.label: group.n_params for group in trainer.groups},
         steps=trained.steps,

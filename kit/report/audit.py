@@ -162,8 +162,7 @@ def audit(experiment: ExperimentConfig, output: str | Path = ".", picture: str |
     rare = classes[classes.get("groups", classes["rows"]) < k].reset_index(drop=True)
     suspects = _suspects(experiment, competition, inside, advice)
     broken = broken_table(competition, train, test)
-    advice += competition.remarks
-    advice += [*one_value_advice("train", train), *one_value_advice("test", test)]
+    advice += [*competition.remarks, *one_value_advice("train", train), *one_value_advice("test", test)]
     advice += advice_on(experiment, train, pairs, setting, suspects, broken, rare)
     path = Path(picture).expanduser() if picture else dirs.root / f"audit-{experiment.name}.png"
     return Audit(

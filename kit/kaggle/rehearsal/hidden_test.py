@@ -73,11 +73,8 @@ def write_variant(config: CompetitionConfig, target: Path, size: str) -> Path:
     table = _repeat(test.table.set_index(config.id_column, drop=False), config.id_column, test.ids[:rows], ids)
     if config.predict_by and times > 1:
         table = _other_observations(config, table, rows)
-    if config.sample_submission is not None and test.observations:
-        _write(_sample_of_observations(config, test.observations, test, table), target / config.sample_submission)
-    elif config.sample_submission is not None:
-        sample = test.sample.set_index(test.sample_id, drop=False)
-        _write(_repeat(sample, test.sample_id, test.ids[:rows], ids), target / config.sample_submission)
+    if config.sample_submission is not None:
+        _write(_sample(config, test, table, rows, ids), target / config.sample_submission)
     if config.test is not None:
         _write_test(config, test, rows, ids, target)
     _write_joined(config, test, rows, ids, target)
@@ -202,6 +199,15 @@ def _other_observations(config: CompetitionConfig, table: pd.DataFrame, rows: in
     times, names = len(table) // rows, _repeated(there, len(table) // rows)
     others = [dict(zip(there, names[copy * len(there) :], strict=False)) for copy in range(times)]
     return table.assign(**{column: [others[row // rows][cell] for row, cell in enumerate(cells)]})
+
+
+def _sample(
+    config: CompetitionConfig, test: TestSet, table: pd.DataFrame, rows: int, ids: list[str]
+) -> pd.DataFrame:
+    """Return the sample submission of the variant, whose test rows are in `table`."""
+    if test.observations:
+        return _sample_of_observations(config, test.observations, test, table)
+    return _repeat(test.sample.set_index(test.sample_id, drop=False), test.sample_id, test.ids[:rows], ids)
 
 
 def _sample_of_observations(
