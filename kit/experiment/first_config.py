@@ -5,7 +5,8 @@ from collections.abc import Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
-from kit.competition.load import Competition, TrainLabels
+from kit.competition.load import Competition
+from kit.competition.train_labels import TrainLabels
 from kit.core.yaml import in_one_line
 from kit.data.glance import Glance
 
