@@ -61,7 +61,9 @@ def init(
     folder: Annotated[str, typer.Argument(metavar="FOLDER", help="A competition's: tables and images.")],
     output: Annotated[
         str | None,
-        typer.Option("--output", "-o", metavar="FILE", help="The config to write; left out: FOLDER's name.yaml."),
+        typer.Option(
+            "--output", "-o", metavar="FILE", help="The config to write; left out: the folder's name and .yaml."
+        ),
     ] = None,
 ) -> None:
     """Look at a folder and write a first config: what was found, with guesses and questions in its comments."""
