@@ -3,12 +3,16 @@
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import numpy as np
 
 from kit.core.errors import KitError
 from kit.core.zips import MemberError, zip_directory
 from kit.data.sources import File, readable
+
+if TYPE_CHECKING:
+    from PIL import Image
 
 GREY = frozenset({"1", "L", "LA", "I", "F", "I;16", "I;16B", "I;16L"})
 
@@ -73,11 +77,12 @@ def glance(folder: Path, names: Sequence[str], most: int = 200, decoded: int = 1
     return Glance(len(sizes), side, float(narrowest), float(widest), grey)
 
 
-def _upright(image: object) -> tuple[int, int]:
+def _upright(image: "Image.Image") -> tuple[int, int]:
     """Width and height as it is shown."""
-    width, height = image.size  # type: ignore[attr-defined]
-    turned = image.getexif().get(0x0112, 1) >= 5  # type: ignore[attr-defined]
-    return (height, width) if turned else (width, height)
+    from kit.data.reading import orientation_of
+
+    width, height = image.size
+    return (height, width) if orientation_of(image) >= 5 else (width, height)
 
 
 def _file(folder: Path, name: str) -> File:

@@ -5,6 +5,7 @@ import zipfile
 import numpy as np
 import pytest
 from PIL import Image
+from support.pictures import exif_block
 
 from kit.data.glance import glance
 
@@ -53,3 +54,10 @@ def test_of_many_only_some_are_looked_at(tmp_path):
         save(tmp_path / f"{row}.png", 20 + row, 50)
     seen = glance(tmp_path, [f"{row}.png" for row in range(12)], most=3)
     assert (seen.count, seen.side) == (3, 25)  # 20, 25 and 31
+
+
+def test_an_orientation_that_is_no_number_is_left(tmp_path):
+    as_text = exif_block((0x0112, 2, 2, b"6\0\0\0"))
+    Image.new("RGB", (40, 20)).save(tmp_path / "a.jpg", exif=as_text)
+    seen = glance(tmp_path, ["a.jpg"])
+    assert (seen.count, seen.side, seen.widest) == (1, 20, 2.0)
