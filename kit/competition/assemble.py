@@ -111,7 +111,7 @@ def with_joins(
             continue
         path = inside(folder, join.table, f"{key}.table")
         further = read_table(path, f"{key}.table", reader=config.tables)
-        table = _joined(table, path, _named(further, config, path, remarks), join, side, key)
+        table = _joined(table, path, _named(further, config, path, remarks), join, side, key, remarks)
     return table
 
 
@@ -185,7 +185,13 @@ def _need_same_columns(path: Path, table: pd.DataFrame, first: Path, other: pd.D
 
 
 def _joined(
-    table: pd.DataFrame, path: Path, further: pd.DataFrame, join: JoinConfig, side: Side, key: str
+    table: pd.DataFrame,
+    path: Path,
+    further: pd.DataFrame,
+    join: JoinConfig,
+    side: Side,
+    key: str,
+    remarks: list[str],
 ) -> pd.DataFrame:
     need_columns(further, {f"{key}.on": join.on}, path)
     need_columns(table, {f"{key}.on": join.on}, "the train table")
@@ -197,6 +203,12 @@ def _joined(
         raise KitError(
             f"{key}: {path} has no row for {len(lost)} of {len(keys)} rows of the train table ({join.on} "
             f"{some(map(repr, lost.unique()), 5)}); {path.name} has {some(map(repr, further[join.on]), 3)}"
+        )
+    if (at < 0).any():
+        lost = keys[at < 0]
+        remarks.append(
+            f"{key}: {path} has no row for {len(lost)} of {len(keys)} test rows ({join.on} "
+            f"{some(map(repr, lost.unique()), 3)}); their cells are empty"
         )
     columns = {}
     for name in further.columns.drop(join.on):

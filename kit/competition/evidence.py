@@ -6,7 +6,7 @@ import pandas as pd
 
 from kit.competition.config import CompetitionConfig
 from kit.competition.labels import Labels, MultiLabel, label_counts, spelling_of
-from kit.competition.lists import style_of
+from kit.competition.lists import parted
 from kit.competition.spelling import Spelling, plain, remarks_on_spelling, shown, stripped
 from kit.competition.submission import SubmissionFormat
 from kit.core.errors import KitError, some
@@ -38,8 +38,21 @@ def remarks_on_labels(cells: pd.Series, config: CompetitionConfig, labels: Label
 
 
 def need_no_lists(cells: pd.Series, config: CompetitionConfig) -> None:
-    """Fail where the cells are lists, and the config says neither what parts labels nor what the classes are."""
-    if config.separator or config.classes or not style_of(cells.unique()):
+    """Fail where some cells are lists and others are not, and where all are and nothing is said of that.
+
+    Where the classes are listed, the brackets may belong to the labels.
+    """
+    if config.classes:
+        return
+    lists, others = parted(cells.unique())
+    if not lists:
+        return
+    if others:
+        raise KitError(
+            f"competition.label: cells of column {config.label!r} are lists, like {lists[0]}, but others are none "
+            f"({some(map(repr, others), 5)}); write all as lists, with [] where there is no label"
+        )
+    if config.separator:
         return
     example = next(cell for cell in cells if stripped(cell))
     raise KitError(

@@ -6,7 +6,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from hashlib import sha256
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import pandas as pd
@@ -15,7 +15,7 @@ from kit.competition.config import FoldsConfig
 from kit.competition.duplicates import components
 from kit.competition.headers import column_named
 from kit.competition.moments import moments
-from kit.competition.spelling import shown
+from kit.competition.spelling import plain, shown
 from kit.competition.tables import left_out_hint
 from kit.core.errors import KitError, some
 from kit.core.files import write_text
@@ -167,7 +167,8 @@ def group_texts(config: FoldsConfig, table: pd.DataFrame | None) -> list[str]:
     assert config.group is not None, "only to be asked where folds.group names a column"
     cells = _column(table, config.group, "folds.group")
     if config.group_pattern is None:
-        return cells.tolist()
+        name_of = {cell: plain(cell) for cell in cells.unique()}  # a space more is no other group
+        return [name_of[cell] for cell in cells]
     pattern = re.compile(config.group_pattern)
     found = [pattern.search(cell) for cell in cells]
     texts = [match[min(1, pattern.groups)] if match else None for match in found]
@@ -448,7 +449,10 @@ def _given(cells: pd.Series, config: FoldsConfig) -> np.ndarray:
     there = cells.unique().tolist()
     value = dict(zip(there, pd.to_numeric(pd.Series(there, dtype=object), errors="coerce"), strict=True))
     texts = [text for text in there if value[text] != EARLIEST]
-    texts.sort(key=None if any(np.isnan(value[text]) for text in texts) else value.__getitem__)
+    numeric = not any(np.isnan(value[text]) for text in texts)
+    known: dict[str, Any] = {text: value[text] if numeric else plain(text) for text in texts}  # 0 and 0.0 are one
+    first = {key: text for text, key in reversed(known.items())}
+    texts = [first[key] for key in sorted(first)]
     if len(texts) != config.k:
         what, most = f"folds.column: column {config.column!r} holds", 100
         beside = f", and {EARLIEST} for rows that only train" if len(texts) < len(there) else ""
@@ -458,7 +462,8 @@ def _given(cells: pd.Series, config: FoldsConfig) -> np.ndarray:
             f"{what} {len(texts)} folds ({some(texts, 8)}){beside}, but folds.k is {config.k}; set "
             f"folds.k={len(texts)}"
         )
-    place = {text: number for number, text in enumerate(texts)}
+    number = {known[text]: place for place, text in enumerate(texts)}
+    place = {text: number[key] for text, key in known.items()}
     return cells.map(lambda text: place.get(text, EARLIEST)).to_numpy(dtype=np.int64)
 
 
@@ -489,7 +494,7 @@ def _column(table: pd.DataFrame | None, column: str, key: str) -> pd.Series:
         has = "" if table is None else f"; it has {some(shown(table.columns))}{left_out_hint(table, column)}"
         raise KitError(f"{key}: the train table has no column {column!r}{has}")
     cells = table[named].reset_index(drop=True)
-    if (empty := np.flatnonzero(cells == "")).size:
+    if (empty := np.flatnonzero(cells.str.strip() == "")).size:
         raise KitError(
             f"{key}: column {column!r} is empty in {len(empty)} rows (row {some(empty + 1, 5)}); fill them in"
         )

@@ -2,8 +2,9 @@
 
 import json
 import re
-from collections.abc import Collection
+from collections.abc import Collection, Iterable
 from dataclasses import dataclass
+from functools import lru_cache
 
 from kit.competition.spelling import stripped
 
@@ -52,6 +53,17 @@ def items_of(cell: str) -> list[str] | None:
 
     `['a', 'b']`, `["a", "b"]`, `('a',)`, `{'a'}`, NumPy's `['a' 'b']`, `[1, 2]`, `[1 2]` and `[a, b]` are lists.
     """
+    items = _parsed(cell)
+    return None if items is None else list(items)
+
+
+@lru_cache(maxsize=100_000)  # different cells are few, and asked for over and over
+def _parsed(cell: str) -> tuple[str, ...] | None:
+    items = _parse(cell)
+    return None if items is None else tuple(items)
+
+
+def _parse(cell: str) -> list[str] | None:
     cell = stripped(cell)
     if len(cell) < 2 or _CLOSING.get(cell[0]) != cell[-1]:
         return None
@@ -90,6 +102,19 @@ def _unescaped(text: str) -> str:
 
 def _character(code: str) -> str:
     return chr(int(code[1:], 16)) if len(code) > 1 else _WORDS.get(code, code)
+
+
+def parted(cells: Iterable[str]) -> tuple[list[str], list[str]]:
+    """Return the cells that are lists, and those that are neither lists nor empty.
+
+    Where none is a list for sure, like (a), all are of the others.
+    """
+    lists: list[str] = []
+    others: list[str] = []
+    for cell in cells:
+        if text := stripped(cell):
+            (others if items_of(text) is None else lists).append(text)
+    return (lists, others) if style_of(lists) else ([], [*lists, *others])
 
 
 def style_of(cells: Collection[str]) -> ListStyle | None:

@@ -1,6 +1,6 @@
 """Observations: rows of several images that get one prediction (competition.predict_by)."""
 
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from functools import cached_property
 
@@ -8,6 +8,7 @@ import numpy as np
 import pandas as pd
 
 from kit.competition.config import CompetitionConfig
+from kit.competition.spelling import plain
 from kit.competition.templates import fields_of, filled
 from kit.core.errors import KitError, some
 from kit.scoring.pooling import Pool, pool_rows
@@ -116,7 +117,21 @@ def observations_of(table: pd.DataFrame, config: CompetitionConfig, where: str) 
                 f"{KEY}: {template!r} makes one text of different cells, like {odd[''].iloc[0]!r}; put something "
                 "between its columns"
             )
+    _need_apart(dict.fromkeys(texts), where)
     return Observations(ids, texts, config.predict_by.pool, exclusive=not config.multilabel)
+
+
+def _need_apart(names: Iterable[str], where: str) -> None:
+    """Fail where two observations are one but for what cannot be seen."""
+    meant: dict[str, list[str]] = {}
+    for name in names:
+        meant.setdefault(plain(name), []).append(name)
+    if odd := [each for each in meant.values() if len(each) > 1]:
+        told = [" and ".join(map(ascii, each)) for each in odd]
+        raise KitError(
+            f"{KEY}: {where}: observations differ in odd spaces or Unicode form alone ({some(told, 5)}); make "
+            "them one"
+        )
 
 
 def need_one_label(observations: Observations, targets: np.ndarray, decode: Sequence[str]) -> None:

@@ -10,6 +10,7 @@ from kit.competition.assemble import Rows, one_row_an_id, read_rows, with_joins
 from kit.competition.config import CompetitionConfig, FirstConfig, Images, templates_of
 from kit.competition.image_files import spelling_hint, with_names_on_disk
 from kit.competition.observations import KEY, Observations, observations_of
+from kit.competition.spelling import shown
 from kit.competition.submission import (
     id_column_of,
 )
@@ -113,8 +114,8 @@ def _long_form_hint(rows: Rows, config: CompetitionConfig) -> str:
     if isinstance(config.label, tuple) or config.id is None:
         return ""
     repeated = rows.table[rows.table[config.id_column].duplicated(keep=False)]
-    told = not repeated.duplicated([config.id_column, config.label]).any()
-    return "; if each row is one label of several, set competition.long_form=true" if told else ""
+    told = not repeated.duplicated().any()
+    return "; if a row is one label, or one box, of several, set competition.long_form=true" if told else ""
 
 
 def test_side(folder: Path, config: CompetitionConfig, remarks: list[str]) -> TestSet:
@@ -207,9 +208,9 @@ def _need_same_ids(given: list[str], wanted: list[str], where: str, config: Comp
     if extra or lacking:
         said, what = [], "observations (competition.predict_by)" if config.predict_by else "ids"
         if extra:
-            said.append(f"{len(extra)} {what} are only in the test table ({some(extra, 5)})")
+            said.append(f"{len(extra)} {what} are only in the test table ({some(shown(extra), 5)})")
         if lacking:
-            said.append(f"{len(lacking)} only in the sample submission ({some(lacking, 5)})")
+            said.append(f"{len(lacking)} only in the sample submission ({some(shown(lacking), 5)})")
         forms = {unicodedata.normalize("NFC", name) for name in extra}
         same = forms == {unicodedata.normalize("NFC", name) for name in lacking}
         raise KitError(

@@ -192,7 +192,12 @@ def remarks_on_spelling(counts: Mapping[str, int], classes: Sequence[str], what:
 
 
 def _counted(texts: Iterable[str], counts: Mapping[str, int]) -> str:
-    return " and ".join(f"{text!r} (in {counts.get(text, 0)})" for text in texts)
+    return " and ".join(f"{_visible(text)} (in {counts.get(text, 0)})" for text in texts)
+
+
+def _visible(text: str) -> str:
+    """The text in quotes; in another Unicode form than usual, which looks the same, as its code points."""
+    return repr(text) if unicodedata.is_normalized("NFC", text) else ascii(text)
 
 
 def leading_zero(text: str) -> bool:

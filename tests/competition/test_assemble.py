@@ -292,7 +292,7 @@ class TestLongForm:
         table = train_of(long)
         table[table["label"] != ""].drop_duplicates(["id", "label"]).to_csv(long / "train.csv", index=False)
         assert refusal(long).endswith(
-            "ids must be unique; if each row is one label of several, set competition.long_form=true"
+            "ids must be unique; if a row is one label, or one box, of several, set competition.long_form=true"
         )
 
     def test_rows_repeated_as_they_are_are_no_long_form(self, folder):
@@ -330,3 +330,20 @@ class TestLongForm:
     def test_what_it_does_not_go_with(self, keys, said):
         with pytest.raises(ValueError, match=said):
             CompetitionConfig(path="x", long_form=True, **keys)
+
+
+def test_test_rows_that_a_joined_table_lacks_are_told(folder):
+    train = train_of(folder)
+    train.assign(site="s").drop(columns="label").to_csv(folder / "sites.csv", index=False)
+    found = load_competition(config_of(folder, join={"table": "sites.csv", "on": "id"}))
+    (line,) = [line for line in found.remarks if line.startswith("competition.join")]
+    assert line.replace(f"{folder}/", "") == (
+        "competition.join: sites.csv has no row for 3 of 3 test rows (id 'test000', 'test001', 'test002'); their "
+        "cells are empty"
+    )
+
+
+def test_two_boxes_of_one_label_name_the_long_form(folder):
+    table = train_of(folder)
+    pd.concat([table.assign(box="1"), table[:1].assign(box="2")]).to_csv(folder / "train.csv", index=False)
+    assert "competition.long_form=true" in refusal(folder)

@@ -100,7 +100,7 @@ class TestSpellings:
         assert competition.classes == ("café", "tea")
         assert competition.targets.tolist() == [0, 0, 0, 0, 1]
         assert competition.remarks == (
-            f"competition.label: a label is spelt in several ways: 'café' (in 2) and {nfd!r} (in 1) and 'café ' "
+            f"competition.label: a label is spelt in several ways: 'café' (in 2) and {nfd!a} (in 1) and 'café ' "
             "(in 1) are 'café'",
         )
 
@@ -200,12 +200,14 @@ class TestLists:
         assert loaded(tmp_path, brackets, "id|label\nt|(x)").classes == ("(x)", "(y)")
 
     @pytest.mark.parametrize("odd", ["rust", "['rust"])
-    def test_are_not_lists_where_one_is_none(self, tmp_path, odd):
-        competition = loaded(
+    def test_where_one_is_none_are_refused(self, tmp_path, odd):
+        config = pixel_competition(
             tmp_path, self.TRAIN + f"\ne|{odd}", "id|labels\nt|healthy", label="labels", separator=", "
         )
-        assert odd in competition.classes  # and the sample tells that something is wrong
-        assert "'healthy', in every row of column 'labels', is no class" in competition.remarks[-1]
+        assert refusal_of(load_competition, config) == (
+            "competition.label: cells of column 'labels' are lists, like ['scab'], but others are none "
+            f"({odd!r}); write all as lists, with [] where there is no label"
+        )
 
     def test_in_the_sample_alone(self, tmp_path):
         competition = loaded(tmp_path, "id|label\na|x y\nb|y\nc|x", "id|label\nt|['x', 'y']\nu|[]", separator=" ")
@@ -363,3 +365,19 @@ class TestClassesWithoutRows:
         assert CompetitionConfig(path="x").classes_without_rows == "refused"
         plainly = CompetitionConfig(path="x").canonical()
         assert "classes_without_rows" not in plainly  # the fingerprint stays
+
+
+def test_lists_and_other_cells_in_one_column_are_refused(tmp_path):
+    train = "id|label\na|['p', 'q']\nb|['p']\nc|nan\nd|['q']\ne|p"
+    for separator in (" ", ","):
+        config = pixel_competition(tmp_path, train, "id|label\nt|p", separator=separator)
+        assert refusal_of(load_competition, config) == (
+            "competition.label: cells of column 'label' are lists, like ['p', 'q'], but others are none ('nan', "
+            "'p'); write all as lists, with [] where there is no label"
+        )
+
+
+def test_labels_that_look_the_same_are_told_by_their_code_points(tmp_path):
+    train = "id|label\na|\u00e9\nb|\u00e9\nc|e\u0301\nd|x"
+    (line,) = loaded(tmp_path, train, "id|label\nt|x").remarks
+    assert "'\u00e9' (in 2) and 'e\\u0301' (in 1) are '\u00e9'" in line

@@ -201,3 +201,12 @@ def test_a_rare_class_is_in_as_many_folds_as_it_has_rows(recwarn):
     plan = make_folds(_ids(12), targets, FoldsConfig(k=5))
     assert sorted(np.bincount(plan.fold[targets == 1], minlength=5)) == [0, 0, 0, 1, 1]
     assert not recwarn.list
+
+
+def test_a_space_more_is_no_other_group_and_no_other_fold():
+    groups = ["A", "A ", "B", "B\u00a0", "C", " C"]
+    table = pd.DataFrame({"g": groups, "f": ["0", "0.0", "1", "1.0", "-1", "-1.0"]})
+    plan = make_folds(_ids(6), np.array([0, 1] * 3), FoldsConfig(k=2, group="g", stratify=False), table)
+    assert pd.Series(plan.fold).groupby([0, 0, 1, 1, 2, 2]).nunique().eq(1).all()
+    given = make_folds(_ids(6), np.array([0, 1] * 3), FoldsConfig(k=2, column="f"), table)
+    assert given.fold.tolist() == [0, 0, 1, 1, -1, -1]

@@ -297,7 +297,7 @@ def competitions(draw) -> list[dict[str, str]]:
         {
             "id": name,
             "label": classes[row % len(classes)],
-            "site": ["north", "south", draw(CELL.filter(bool))][row % 3],
+            "site": ["north", "south", draw(CELL.filter(str.strip))][row % 3],
             "note": draw(notes),
             "file": "1.png",
         }

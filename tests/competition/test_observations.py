@@ -126,3 +126,10 @@ def test_rows_with_the_same_labels_in_another_order_agree(folder):
 def test_what_is_no_way_to_predict_is_no_config(folder, stated):
     with pytest.raises(ValidationError):
         config(folder, stated)
+
+
+def test_observations_that_differ_in_a_space_are_refused(folder):
+    change(folder, "train", plant=["p0", "p0 ", *(f"p{row // 2}" for row in range(2, 12))])
+    assert "observations differ in odd spaces or Unicode form alone ('p0' and 'p0 ')" in refusal_of(
+        load_competition, config(folder)
+    )
