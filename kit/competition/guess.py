@@ -290,6 +290,7 @@ def _from_folders(
             "they lie in no folder a class, as in train/CLASS/FILE"
         )
     top = max(classes, key=lambda parent: (is_of("train", parent), len(classes[parent])))
+    _need_classes_alone(found, top, classes[top])
     test, sample = (None if each is None else found.tables[each] for each in named)
     names = list(sample.columns) if sample is not None else []
     identity = names[0] if names else test.columns[0] if test is not None else "file"
@@ -302,11 +303,25 @@ def _from_folders(
     guess.files = inside
     prefix = f"{top}/" if top else ""
     guess.put("train_images", f"{prefix}{{{label}}}/{{{identity}}}", f"{len(classes[top])} folders, one a class")
+    if others := sorted(set(classes) - {top}):
+        guess.ask(
+            "train_images", f"{some(others, 3)} holds folders of images, too, which are not used: what are they?"
+        )
     stand_in = ImageGuess("", identity, (), 1.0, "", "")
     of_classes = set(inside)
     rest = ImageIndex([image for image in found.images if image not in of_classes])
     _test_images(guess, found, rest, stand_in, test if test is not None else sample, identity)
     _hand_in(guess, named[1], identity)
+
+
+def _need_classes_alone(found: Survey, top: str, classes: Sequence[str]) -> None:
+    """Fail where images lie in a further folder beside those of the classes: it would be one of them."""
+    below = {place.rpartition("/")[2] for place in found.places if place and place.rpartition("/")[0] == top}
+    if beside := sorted(below - set(classes)):
+        raise KitError(
+            f"{found.folder / top}: the folders of the classes lie beside {some(beside, 3)}, which would be taken "
+            "for a class, too; move those of the classes into a folder of their own, like train/"
+        )
 
 
 def _pixels(

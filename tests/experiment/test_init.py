@@ -193,6 +193,33 @@ def test_test_images_in_folders_a_class(tmp_path):
     assert (competition.classes, len(competition.ids), len(competition.test_ids)) == (LABELS, 12, 6)
 
 
+def test_classes_beside_the_test_images_are_refused(tmp_path):
+    """The template {label}/{file} would read test/ as a class."""
+    for row in range(18):
+        save(tmp_path / "data" / (LABELS[row % 3] if row < 12 else "test") / f"{row}.png", row % 3, row)
+    assert refusal_of(init, tmp_path / "data", tmp_path / "first.yaml") == (
+        f"{tmp_path / 'data'}: the folders of the classes lie beside test, which would be taken for a class, too; "
+        "move those of the classes into a folder of their own, like train/"
+    )
+    assert not (tmp_path / "first.yaml").exists()
+    (tmp_path / "data/train").mkdir()
+    for name in LABELS:
+        (tmp_path / "data" / name).rename(tmp_path / "data/train" / name)
+    competition = load_competition(
+        load_experiment(init(tmp_path / "data", tmp_path / "first.yaml").config).competition
+    )
+    assert (competition.classes, len(competition.ids), len(competition.test_ids)) == (LABELS, 12, 6)
+
+
+def test_folders_of_classes_that_are_not_used_are_asked_about(tmp_path):
+    for row in range(24):
+        part = "train" if row < 12 else "val" if row < 18 else "test"
+        save(tmp_path / "data" / part / LABELS[row % 3] / f"{row}.png", row % 3, row)
+    made = init(tmp_path / "data", tmp_path / "first.yaml")
+    assert made.questions[0] == "val holds folders of images, too, which are not used: what are they?"
+    assert len(load_competition(load_experiment(made.config).competition).ids) == 12
+
+
 def test_mixed_endings(folder):
     for row in range(0, 15, 2):
         part = folder / ("train" if row < 12 else "test")
