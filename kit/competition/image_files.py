@@ -9,7 +9,7 @@ from pathlib import Path
 from kit.competition.config import CompetitionConfig, templates_of
 from kit.core.errors import some
 from kit.core.zips import ZipDirectory, ZipMember, zip_directory
-from kit.data.sources import Channels, File, Source, files_of, missing_files
+from kit.data.sources import Channels, File, PixelRow, Source, files_of, missing_files
 
 NOT_MEANT = frozenset({"__MACOSX", "@eaDir", "$RECYCLE.BIN", "System Volume Information", "lost+found"})
 OF_SYSTEMS = frozenset({"thumbs.db", "ehthumbs.db", "desktop.ini"})
@@ -27,6 +27,18 @@ def first_folder(template: object) -> str:
     """
     first, slash, _ = str(template).partition("/")
     return first if slash and not {"{", "*"} & set(first) else ""
+
+
+def shared_images(train: Sequence[Source], test: Sequence[Source]) -> list[str]:
+    """Return a line about the test images that are images of training rows as well, if there are some."""
+    known = {image for image in train if not isinstance(image, PixelRow)}
+    both = [image for image in test if not isinstance(image, PixelRow) and image in known]
+    if not both:
+        return []
+    return [
+        f"competition.test_images: {len(both)} of {len(test)} test images are the images of training rows, too "
+        f"({some(map(str, both), 2)})"
+    ]
 
 
 def unused_files(

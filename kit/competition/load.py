@@ -8,7 +8,7 @@ import pandas as pd
 
 from kit.competition.config import CompetitionConfig, templates_of
 from kit.competition.evidence import remarks_on_sample
-from kit.competition.image_files import first_folder, unused_files
+from kit.competition.image_files import first_folder, shared_images, unused_files
 from kit.competition.labels import (
     Labels,
 )
@@ -112,6 +112,7 @@ def load_competition(config: CompetitionConfig) -> Competition:
     test = test_side(folder, config, remarks)
     need_files(folder, test.images, config.test_images, "competition.test_images")
     remarks += unused_files(folder, config, train_images, test.images)
+    remarks += shared_images(train_images, test.images)
     names = class_names(folder, config, label_format.classes)
     submission = submission_format(config, test.sample, label_format, names)
     remarks += remarks_on_sample(config, test.sample, submission, label_format, names)

@@ -226,3 +226,17 @@ class TestMissing:
     def test_what_is_not_there_at_all(self, folder):
         (folder / "train/train000.png").unlink()
         assert self.refusal(folder).endswith("1 of 9 images do not exist (train/train000.png)")
+
+
+def test_test_images_that_are_trained_on_are_told(folder):
+    ids = ["train000", "train001", "train002"]
+    pd.DataFrame({"id": ids, "label": "red"}).to_csv(folder / "sample_submission.csv", index=False)
+    (line,) = [
+        line
+        for line in load(folder, test_images="train/{id}.png", test=None).remarks
+        if line.startswith("competition.test_images")
+    ]
+    assert line == (
+        "competition.test_images: 3 of 3 test images are the images of training rows, too "
+        f"({folder}/train/train000.png, {folder}/train/train001.png and 1 more)"
+    )
