@@ -70,7 +70,7 @@ def read_rows(folder: Path, config: CompetitionConfig, side: Side, remarks: list
     images = config.train_images if side == "train" else config.test_images
     paths = [inside(folder, name, _at(key, place, files)) for place, name in enumerate(files)]
     tables = [
-        _named(_read(path, config, images, _at(key, place, files), key), config, path, remarks)
+        named_as_in_config(_read(path, config, images, _at(key, place, files), key), config, path, remarks)
         for place, path in enumerate(paths)
     ]
     for path, table in zip(paths[1:], tables[1:], strict=True):
@@ -111,7 +111,7 @@ def with_joins(
             continue
         path = inside(folder, join.table, f"{key}.table")
         further = read_table(path, f"{key}.table", reader=config.tables)
-        table = _joined(table, path, _named(further, config, path, remarks), join, side, key, remarks)
+        table = _joined(table, path, named_as_in_config(further, config, path, remarks), join, side, key, remarks)
     return table
 
 
@@ -159,8 +159,10 @@ def _read(path: Path, config: CompetitionConfig, images: Images, key: str, side_
     return read_table(path, key, pixels[1:], config.tables, lists)
 
 
-def _named(table: pd.DataFrame, config: CompetitionConfig, path: Path, remarks: list[str]) -> pd.DataFrame:
-    """The table with its columns called as the config calls them."""
+def named_as_in_config(
+    table: pd.DataFrame, config: CompetitionConfig, path: Path, remarks: list[str]
+) -> pd.DataFrame:
+    """Return a table with its columns called as the config calls them, as `remarks` are told."""
     labels = config.label if isinstance(config.label, tuple) else (config.label,)
     wanted = [config.id_column, *fields_of_images(config.train_images), *fields_of_images(config.test_images)]
     wanted += [join.on for join in config.join or ()]

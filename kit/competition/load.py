@@ -83,6 +83,13 @@ class Competition:
         """The classes, in the order of targets and of columns of predictions."""
         return self.label_format.classes
 
+    @property
+    def without_rows(self) -> list[str]:
+        """The classes that no training row has."""
+        several = self.targets.ndim == 2
+        counts = self.targets.sum(axis=0) if several else np.bincount(self.targets, minlength=len(self.classes))
+        return [name for name, count in zip(self.classes, counts, strict=True) if not count]
+
 
 def load_test(config: CompetitionConfig) -> TestSet:
     """Read the test side alone, as it is now: Kaggle replaces it when it reruns a kernel.

@@ -61,6 +61,8 @@ class RunRecord(BaseModel):
         The digest of the test set that it predicted.
     unread : list of str, optional
         Test rows whose image could not be read: what is predicted of them is the prior.
+    never : list of str
+        Classes without a row to train on, which are never predicted; early versions had none.
     test_pixels : str
         A digest of how the test images were read, where that differs from early versions; else "".
     reading : dict of str to object
@@ -95,6 +97,7 @@ class RunRecord(BaseModel):
     error: str | None = None
     test: str | None = None
     unread: list[str] | None = None
+    never: list[str] = []
     test_pixels: str = ""
     reading: dict[str, Any] = {}
     initial_weights: str | None = None

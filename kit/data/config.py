@@ -71,10 +71,11 @@ class DataConfig(RefersToCode, ConfigSection):
         Processes that prepare batches; `auto`: none on a CPU, up to 8 beside a GPU.
     """
 
+    # What background and levels do to the pixels of these files is compared instead: with most it is nothing.
     incidental: ClassVar[frozenset[str]] = frozenset(
-        {"cache", "cache_gb", "workers", "megapixels", "text_chunk_mb"}
+        {"background", "levels", "cache", "cache_gb", "workers", "megapixels", "text_chunk_mb"}
     )
-    later: ClassVar[frozenset[str]] = frozenset({"decoder", "background", "levels"})
+    later: ClassVar[frozenset[str]] = frozenset({"decoder"})
 
     size: Annotated[int, Field(ge=8, le=4096)] = 224
     channels: Annotated[int, Field(ge=1, le=32)] = 3

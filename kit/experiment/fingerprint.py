@@ -69,13 +69,14 @@ def shared_digests(experiment: ExperimentConfig, competition: Competition) -> di
 
 
 def labels_digest(competition: Competition) -> str:
-    """Return a digest of which row has which labels."""
+    """Return a digest of which row has which labels; and of the classes, where one of them has no row."""
     targets, classes = competition.targets, competition.classes
     if competition.label_format.multilabel:
         labels: list[Any] = [[classes[index] for index in np.flatnonzero(row)] for row in targets]
     else:
         labels = competition.label_format.decode(targets)
-    return fingerprint(sorted(zip(competition.ids, labels, strict=True)))
+    rows = sorted(zip(competition.ids, labels, strict=True))
+    return fingerprint([rows, classes] if competition.without_rows else rows)
 
 
 def test_digest(competition: Competition) -> str:

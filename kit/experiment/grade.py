@@ -3,7 +3,6 @@
 from dataclasses import dataclass, replace
 from pathlib import Path
 
-import numpy as np
 import pandas as pd
 
 from kit.competition.assemble import one_row_an_id
@@ -11,8 +10,8 @@ from kit.competition.config import CompetitionConfig
 from kit.competition.headers import column_named, plainly_named
 from kit.competition.labels import Labels, MultiLabel, SingleLabel
 from kit.competition.load import load_labels
-from kit.competition.observations import need_one_label, observations_of
-from kit.competition.spelling import plain, stripped
+from kit.competition.observations import Observations, need_one_label, observations_of
+from kit.competition.spelling import plain, shown, stripped
 from kit.competition.submission import WHOLE, id_column_of, submission_format
 from kit.competition.tables import LabelLists, column_names, need_columns, need_unique, read_submission, read_table
 from kit.competition.templates import fields_of
@@ -80,19 +79,21 @@ def grade(submission: str | Path, solution: str | Path, experiment: ExperimentCo
     """
     config, submission, solution = experiment.competition, Path(submission), Path(solution)
     truth, notes = _solution(solution, config)
-    need_columns(truth, {"competition.id": config.id_column}, solution)
+    units = _units(truth, config, str(solution))
+    need_columns(truth, {"competition.id": config.id_column} if units is None else {}, solution)
     for column in _label_columns(config):
         need_columns(truth, {"competition.label": column}, solution)
-    if config.long_form:
+    truth, ignored = _graded(truth, truth[config.id_column] if units is None else units, config, solution)
+    if config.long_form and config.id_column in truth:
         truth = one_row_an_id(truth, config.id_column, str(config.label))
+    labels, folder = _labels(config, truth, notes, solution), Path(config.path).expanduser()
+    truth = truth if units is None else _one_row_each(truth, config, labels, str(solution))
     need_unique(truth[config.id_column], str(solution))
-    truth, ignored = _graded(truth, config, solution)
     if (
         not config.multilabel
         and (unlabelled := truth.loc[truth[config.label].map(stripped) == "", config.id_column]).size
     ):
         raise KitError(f"{solution}: no label for {len(unlabelled)} ids ({some(unlabelled, 5)})")
-    labels, folder = _labels(config, truth), Path(config.path).expanduser()
     experiment.scoring.check(config.multilabel, len(labels.classes))
     config = config.model_copy(update={"ordered": False})  # the solution may have another order than the sample
     names = class_names(folder, config, labels.classes)
@@ -114,12 +115,13 @@ def _solution(path: Path, config: CompetitionConfig) -> tuple[pd.DataFrame, list
     """The solution with columns named as in the train table, and what there is to tell of their names."""
     lists = LabelLists(config.label, config.cell_separator) if isinstance(config.label, str) else None
     truth = _under_the_tables_names(read_table(path, "solution", lists=lists), config)
-    truth, notes = plainly_named(truth, [config.id_column], str(path), _label_columns(config))
-    return _by_observation(truth, config, str(path)), notes
+    return plainly_named(truth, [config.id_column], str(path), _label_columns(config))
 
 
-def _graded(truth: pd.DataFrame, config: CompetitionConfig, path: Path) -> tuple[pd.DataFrame, set[str]]:
-    """The rows that are graded, and the ids of those whose Usage is Ignored."""
+def _graded(
+    truth: pd.DataFrame, units: pd.Series, config: CompetitionConfig, path: Path
+) -> tuple[pd.DataFrame, set[str]]:
+    """The rows that are graded, and what of `units` is Ignored by the Usage of all of its rows."""
     if truth.empty:
         raise KitError(f"{path} has no rows")
     usage = next(
@@ -131,7 +133,7 @@ def _graded(truth: pd.DataFrame, config: CompetitionConfig, path: Path) -> tuple
     ignored = truth[usage].map(lambda cell: plain(cell).lower() == "ignored")
     if ignored.all():
         raise KitError(f"{path}: the Usage of all rows is Ignored; none is left to grade")
-    return truth[~ignored], set(truth.loc[ignored, config.id_column])
+    return truth[~ignored].reset_index(drop=True), set(units[ignored]) - set(units[~ignored])
 
 
 def _sample_file(config: CompetitionConfig) -> Path | None:
@@ -160,21 +162,28 @@ def _under_the_tables_names(truth: pd.DataFrame, config: CompetitionConfig) -> p
     return truth.rename(columns=renamed)
 
 
-def _by_observation(truth: pd.DataFrame, config: CompetitionConfig, where: str) -> pd.DataFrame:
-    """With a row an observation, its name as the id, where the solution tells the rows that make them up."""
+def _observed(truth: pd.DataFrame, config: CompetitionConfig, where: str) -> Observations | None:
+    """Which rows make up one prediction, where the solution tells it; ids are made up where it has none."""
     by = config.predict_by
-    labels = list(_label_columns(config))
-    if by is None or not {*(fields_of(by.rows)[0] if by.column is None else [by.column]), *labels} <= {
-        *truth.columns
-    }:
-        return truth
-    rows = (
-        truth if config.id_column in truth else truth.assign(**{config.id_column: range(len(truth))}).astype(str)
-    )
-    observations = observations_of(rows, config, where)
-    assert observations is not None, "the config says what an observation is"
-    needed = truth[labels].agg("|".join, axis=1).tolist()
-    need_one_label(observations, pd.factorize(np.array(needed, dtype=object))[0], needed)
+    if by is None or not {*(fields_of(by.rows)[0] if by.column is None else [by.column])} <= {*truth.columns}:
+        return None
+    if config.id_column not in truth:
+        truth = truth.assign(**{config.id_column: [str(row) for row in range(len(truth))]})
+    return observations_of(truth, config, where)
+
+
+def _units(truth: pd.DataFrame, config: CompetitionConfig, where: str) -> pd.Series | None:
+    """The observation of each row of the solution; None where a row is graded for itself."""
+    observations = _observed(truth, config, where)
+    return None if observations is None else pd.Series(observations.of, index=truth.index, dtype=object)
+
+
+def _one_row_each(truth: pd.DataFrame, config: CompetitionConfig, labels: Labels, where: str) -> pd.DataFrame:
+    """With a row an observation, its name as the id; KitError where its rows have different labels."""
+    observations = _observed(truth, config, where)
+    assert observations is not None, "only to be asked where the solution tells observations"
+    targets = encode_labels(truth, config, labels, where)
+    need_one_label(observations, targets, labels.decode(targets))
     return truth.assign(**{config.id_column: observations.of}).drop_duplicates(config.id_column)
 
 
@@ -182,27 +191,46 @@ def _label_columns(config: CompetitionConfig) -> tuple[str, ...]:
     return config.label if isinstance(config.label, tuple) else (config.label,)
 
 
-def _labels(config: CompetitionConfig, truth: pd.DataFrame) -> Labels:
-    """The classes of the train table, where it is at hand, and what else the solution has."""
+def _labels(config: CompetitionConfig, truth: pd.DataFrame, notes: list[str], path: Path) -> Labels:
+    """The classes of the train table, where it is at hand, and what else the solution has; `notes` takes that."""
     known = load_labels(config) if Path(config.path).expanduser().is_dir() else None
     if isinstance(config.label, tuple):
         return known.label_format if known else MultiLabel(config.label)
     cells = truth[config.label]
     separator = config.cell_separator
     stated = MultiLabel.of(cells, separator) if separator else SingleLabel.of(cells)
-    if isinstance(stated, MultiLabel):
-        stated = replace(stated, separator=config.separator or " ")
     if known is None:
-        return stated
-    new = known.label_format.unknown(stated.classes)
-    return known.label_format.with_classes([*known.label_format.classes, *new]) if new else known.label_format
+        return replace(stated, separator=config.separator or " ") if isinstance(stated, MultiLabel) else stated
+    form = known.label_format
+    new = [label for label in form.unknown(stated.classes) if stripped(label)]
+    if not new:
+        return form
+    if len(new) == len(stated.classes):
+        raise KitError(
+            f"{path}: none of its labels ({some(map(repr, new), 5)}) is a class of the train table "
+            f"({some(shown(form.classes), 5)}); a submission could only be wrong"
+        )
+    folded = {plain(name).casefold() for name in form.classes}
+    hint = "; the case of letters differs" if all(plain(name).casefold() in folded for name in new) else ""
+    notes.append(
+        f"{path}: {some(map(repr, new), 5)} {'is' if len(new) == 1 else 'are'} no class of the train table, so "
+        f"that no submission is right there{hint}"
+    )
+    return form.with_classes([*form.classes, *new])
+
+
+def _columns_of(truth: pd.DataFrame, config: CompetitionConfig) -> tuple[str, ...]:
+    """The columns of a submission where no sample tells them: as the solution's, without what else it has."""
+    by = config.predict_by
+    name = by.column if by and by.column and by.column in truth else config.id_column
+    return (name, *_label_columns(config))
 
 
 def _sample(config: CompetitionConfig, truth: pd.DataFrame) -> pd.DataFrame:
     """A sample submission of the ids in the solution, with the columns of the competition's, where that is at
     hand, and cells that tell as its do what is asked for."""
     path = _sample_file(config)
-    columns, cells = list(config.stated_columns or (config.id_column, *_label_columns(config))), pd.DataFrame()
+    columns, cells = list(config.stated_columns or _columns_of(truth, config)), pd.DataFrame()
     if path:
         cells = read_table(path, "competition.sample_submission", reader=config.tables)
         columns = list(cells.columns)

@@ -148,6 +148,15 @@ def _check_labels(config: ExperimentConfig, competition: Competition) -> None:
     label_format = competition.label_format
     check_folds(config.folds, competition.classes, competition.targets)
     learned = int(competition.targets.any(axis=0).sum()) if label_format.multilabel else 0
+    if (
+        (without := competition.without_rows)
+        and (config.scoring.average, config.scoring.zero_division) == ("lowest", 0)
+        and label_format.multilabel
+    ):
+        raise KitError(
+            f"scoring.average: lowest is 0 whatever is predicted, as no training row has {some(without, 5)}; "
+            "leave these classes out, set scoring.zero_division=1, or take another average"
+        )
     if (config.scoring.at_least or 0) > learned and label_format.multilabel:
         raise KitError(f"scoring.at_least: only {learned} classes have a training row; lower it")
     if isinstance(label_format, MultiLabel) and not label_format.may_be_empty and config.scoring.at_least == 0:

@@ -51,9 +51,10 @@ def other_pixels(images: ImageSet, folder: ExperimentDir) -> str | None:
     for run in folder.runs():
         if run.record.depends_on.get("pixels", "") != now:
             said = ", ".join(f"{name}: {value}" for name, value in images.read_otherwise().items())
-            return (
-                f"other pixels of the same files ({run.path.relative_to(folder.path)}; now {said or 'as usual'})"
-            )
+            early = not run.record.reading and not run.record.depends_on.get("pixels")
+            hint = "; data.background=none and data.levels='[0, 65535]' read them as then" if early else ""
+            place = run.path.relative_to(folder.path)
+            return f"other pixels of the same files ({place}; now {said or 'as usual'}{hint})"
     return None
 
 

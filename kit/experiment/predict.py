@@ -320,7 +320,7 @@ def _predict(
         experiment.prediction,
         experiment.competition.multilabel,
         say=lambda line: say(f"{name}: {line}"),
-        never=np.flatnonzero((oof == 0).all()).tolist(),  # as the training had it, of which no table is left here
+        never=[classes.index(name) for name in run.record.never],
         loader=loader,
     )
     probabilities = predictor.predict(images, rows, expired)

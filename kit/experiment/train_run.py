@@ -131,6 +131,7 @@ def _last_record(
         test=loaded.test_digest,
         test_pixels=test_pixels_digest(data.test),
         unread=_unread(loaded.competition, data.test),
+        never=loaded.competition.without_rows,
         initial_weights=trainer.initial_weights,
         groups={group.label: group.n_params for group in trainer.groups},
         steps=trained.steps,

@@ -113,3 +113,25 @@ def test_a_class_that_is_weighed_twice_is_refused(folder, tmp_path):
     assert refusal_of(prepare, experiment, ExperimentDir(tmp_path / "r"), OutputDirs.at(tmp_path)) == (
         "training.class_weights: '01' is class '01', which stands there already"
     )
+
+
+def test_the_lowest_f_is_no_score_where_a_class_has_no_row(folder, tmp_path):
+    stated = {"classes": ["01", "02", "03", "04"], "classes_without_rows": "allowed", "separator": " "}
+    sections = {"competition": stated, "scoring": {"average": "lowest", "rule": "auto"}}
+    assert refusal_of(lambda: run(config(folder, **sections), output=tmp_path / "out")) == (
+        "scoring.average: lowest is 0 whatever is predicted, as no training row has 04; leave these classes out, "
+        "set scoring.zero_division=1, or take another average"
+    )
+    sections["scoring"]["zero_division"] = 1
+    assert run(config(folder, **sections), output=tmp_path / "out").trained == 2
+
+
+def test_runs_of_other_classes_are_other_runs(folder, tmp_path):
+    columns = {"submission": "columns", "classes_without_rows": "allowed"}
+    sample = pd.read_csv(folder / "sample_submission.csv", dtype=str)[["id"]]
+    for names in (["01", "02", "03", "x"], ["01", "02", "03", "x", "y"]):
+        sample.assign(**dict.fromkeys(names, "0")).to_csv(folder / "sample_submission.csv", index=False)
+        if names[-1] == "x":
+            run(config(folder, competition=columns), output=tmp_path / "out")
+    said = refusal_of(lambda: run(config(folder, competition=columns), output=tmp_path / "out"))
+    assert "was made from other labels" in said

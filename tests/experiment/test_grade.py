@@ -291,3 +291,48 @@ class TestIgnored:
         odd.loc[1, "label"] = ""
         _write(folder, odd, "solution.csv")
         assert _grade(folder, truth).ignored == 3
+
+    def test_do_not_count_in_the_long_form(self, folder):
+        content = {"long_form": True, "separator": " "}
+        rows = [("test000", "blue", "Public"), ("test000", "red", "Ignored"), ("test001", "red", "Ignored")]
+        _write(folder, pd.DataFrame(rows, columns=["id", "label", "Usage"]), "solution.csv")
+        given = pd.DataFrame({"id": ["test000", "test001"], "label": ["blue", "green"]})
+        result = _grade(folder, given, competition=content, scoring={"rule": "auto", "average": "micro"})
+        assert (result.value, result.rows, result.ignored) == (1.0, 1, 1)
+
+    @pytest.mark.parametrize("order", [[0, 1, 2], [1, 0, 2], [2, 1, 0]])
+    def test_rows_of_an_observation_leave_it_to_the_others(self, folder, order):
+        rows = [("o1", "nobody knows", "Ignored"), ("o1", "blue", "Public"), ("o2", "red", "Private")]
+        table = pd.DataFrame(rows, columns=["plant", "label", "Usage"]).iloc[order]
+        _write(folder, table, "solution.csv")
+        train = pd.read_csv(folder / "train.csv", dtype=str)
+        _write(folder, train.assign(plant=train["id"]), "train.csv")
+        test = pd.read_csv(folder / "test.csv", dtype=str)[:2]
+        _write(folder, test.assign(plant=["o1", "o2"]), "test.csv")
+        _write(folder, pd.DataFrame({"plant": ["o1", "o2"], "label": "red"}), "sample_submission.csv")
+        given = pd.DataFrame({"plant": ["o1", "o2"], "label": ["blue", "blue"]})
+        result = _grade(folder, given, competition={"predict_by": "plant"})
+        assert (result.rows, result.ignored) == (2, 0)
+        assert result.value == f1_score(["blue", "red"], ["blue", "blue"], average="macro")
+
+
+class TestOtherLabels:
+    """What the solution says and the train table does not."""
+
+    def test_in_other_case_is_told(self, folder):
+        truth = _truth(folder)
+        _write(folder, truth.assign(label=["Blue", *truth["label"][1:]]), "solution.csv")
+        result = _grade(folder, truth)
+        assert result.value < 1
+        (note,) = result.notes
+        assert note.endswith(
+            "'Blue' is no class of the train table, so that no submission is right there; the case of letters "
+            "differs"
+        )
+
+    def test_alone_are_refused(self, folder):
+        truth = _truth(folder)
+        _write(folder, truth.assign(label=truth["label"].str.upper()), "solution.csv")
+        assert "none of its labels ('BLUE', 'GREEN', 'RED') is a class of the train table" in _refusal(
+            folder, truth
+        )

@@ -111,7 +111,10 @@ def test_runs_of_before_are_not_continued_where_the_set_has_transparency(tmp_pat
     trained(tmp_path)
     as_of_before(tmp_path)
     said = refusal_of(lambda: trained(tmp_path))
-    assert "was made from other pixels of the same files (uniform/seed0/fold0; now background: #ffffff)" in said
+    assert (
+        "was made from other pixels of the same files (uniform/seed0/fold0; now background: #ffffff; "
+        "data.background=none and data.levels='[0, 65535]' read them as then)"
+    ) in said
     assert "--replace" in said
     made, _ = trained(tmp_path, replace=True)
     assert (made.trained, made.kept) == (2, 0)
@@ -217,7 +220,29 @@ def test_an_earlier_run_of_16_bits_goes_on_and_one_of_12_does_not(tmp_path):
         as_of_before(folder)
     assert trained(tmp_path / "16")[0].kept == 2
     said = refusal_of(lambda: trained(tmp_path / "12"))
-    assert "other pixels of the same files (uniform/seed0/fold0; now levels: [0, 4095])" in said
+    assert (
+        "other pixels of the same files (uniform/seed0/fold0; now levels: [0, 4095]; data.background=none" in said
+    )
+    made, _ = trained(tmp_path / "12", data={"levels": [0, 65535], "augment": "none"})
+    assert (made.trained, made.kept) == (0, 2)
+
+
+def half_transparent_drawing(generator: np.random.Generator, much: bool) -> Image.Image:
+    """Grey ink on a white that is not seen."""
+    ink = covered(generator, much)
+    pixels = np.where(ink, 90, 255).astype(np.uint8)[..., None].repeat(4, axis=2)
+    pixels[..., 3] = np.where(ink, 255, 60)
+    return Image.fromarray(pixels)
+
+
+def test_another_background_is_another_run_and_none_goes_on_with_runs_of_before(tmp_path):
+    write_set(tmp_path / "data", half_transparent_drawing)
+    trained(tmp_path, data={"background": "none", "augment": "none"})
+    as_of_before(tmp_path)
+    assert "other pixels" in refusal_of(lambda: trained(tmp_path))
+    assert "other pixels" in refusal_of(lambda: trained(tmp_path, data={"background": "red", "augment": "none"}))
+    made, _ = trained(tmp_path, data={"background": "none", "augment": "none"})
+    assert (made.trained, made.kept) == (0, 2)
 
 
 def test_runs_of_two_readings_have_no_common_mean(tmp_path):

@@ -10,6 +10,7 @@ from pathlib import Path
 
 import pandas as pd
 
+from kit.competition.assemble import named_as_in_config
 from kit.competition.config import CompetitionConfig, PixelsConfig
 from kit.competition.formats import write_like
 from kit.competition.load import load_test
@@ -128,7 +129,7 @@ def _copy_files(copies: Sequence[Source], originals: Sequence[Source]) -> None:
 def _write_test(config: CompetitionConfig, test: TestSet, rows: int, ids: list[str], target: Path) -> None:
     """Write the test tables of the variant: all rows into the first of the files, none into the others."""
     names = config.files("test")
-    tables = [read_table(test.folder / name, "competition.test") for name in names]
+    tables = [_read(test.folder / name, config, "competition.test") for name in names]
     whole = pd.concat(tables, ignore_index=True)
     # Rows are found by their number where they have no ids.
     keys = whole[config.id] if config.id is not None else pd.Series(map(str, range(1, len(whole) + 1)))
@@ -139,11 +140,16 @@ def _write_test(config: CompetitionConfig, test: TestSet, rows: int, ids: list[s
         _write(table, target / name)
 
 
+def _read(path: Path, config: CompetitionConfig, key: str) -> pd.DataFrame:
+    """A table whose columns are called as the config calls them."""
+    return named_as_in_config(read_table(path, key), config, path, [])
+
+
 def _write_joined(config: CompetitionConfig, test: TestSet, rows: int, ids: list[str], target: Path) -> None:
     """Write what is joined by id with rows for the new ids, which are those of the old ones."""
     new = [(old, name) for old, name in zip(itertools.cycle(test.ids[:rows]), ids, strict=False) if old != name]
     for join in (config.join or ()) if new else ():
-        whole = read_table(test.folder / join.table, "competition.join.table")
+        whole = _read(test.folder / join.table, config, "competition.join.table")
         if join.on != config.id:
             continue
         by_id = whole.set_index(join.on, drop=False)

@@ -255,3 +255,12 @@ def test_images_in_one_file_stay_there_and_get_no_new_names(original, tmp_path):
     assert refusal_of(write_variant, config, tmp_path / "more", "x5") == (
         "--test-rows: new ids have no images in test.h5; rehearse with fewer rows, or with the test set as it is"
     )
+
+
+def test_columns_with_odd_spaces_are_copied_under_plain_names(original, tmp_path):
+    table = pd.read_csv(original / "test.csv", dtype=str)
+    table.rename(columns={"id": " id"}).to_csv(original / "test.csv", index=False)
+    config = config_of(original)
+    test = load_test(variant(config, tmp_path / "other", "x5"))
+    assert len(set(test.ids)) == 30
+    assert all(path.is_file() for path in test.images)
