@@ -247,4 +247,13 @@ def predict_test_anew(policy: str, loaded: LoadedExperiment, data: TrainingData,
             unread = _unread(loaded.competition, data.test)
             run.write(record.with_fields(test=loaded.test_digest, test_pixels=pixels, unread=unread))
         accelerator.wait_for_everyone()
-        say(f"{key}: the test set has changed; predicted it with the saved weights")
+        say(f"{key}: {_why_anew(record, loaded, pixels)}; predicted it with the saved weights")
+
+
+def _why_anew(record: RunRecord, loaded: LoadedExperiment, pixels: str) -> str:
+    """Why test predictions that are there are made anew."""
+    if record.test != loaded.test_digest:
+        return "the test set has changed"
+    if record.test_pixels != pixels:
+        return "test images are read otherwise than when it was trained"
+    return "which test images could be read was not noted"
