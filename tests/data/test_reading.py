@@ -214,9 +214,9 @@ def test_what_is_composited_leaves_no_rim_of_the_colour_beneath(half):
 
 
 def test_one_colour_is_one_setting_however_it_is_spelt():
-    assert DataConfig(background="#FFF").canonical() == DataConfig().canonical()
-    assert DataConfig(background="Red").canonical() == DataConfig(background="#ff0000").canonical()
-    assert DataConfig(background="red").canonical() != DataConfig().canonical()
+    assert DataConfig(background="#FFF").background_colour == DataConfig().background_colour
+    assert DataConfig(background="Red").background_colour == DataConfig(background="#ff0000").background_colour
+    assert DataConfig(background="red").background_colour != DataConfig().background_colour
 
 
 @pytest.mark.parametrize("background", ["whitish", "#12", "#ffffff80", 7, ["white"], None])
