@@ -205,13 +205,14 @@ def _labels(config: CompetitionConfig, truth: pd.DataFrame, notes: list[str], pa
     new = [label for label in form.unknown(stated.classes) if stripped(label)]
     if not new:
         return form
+    folded = {plain(name).casefold() for name in form.classes}
+    by_case = [label for label in new if plain(label).casefold() in folded]
+    hint = f"; the case of letters alone differs in {some(map(repr, by_case), 5)}" if by_case else ""
     if len(new) == len(stated.classes):
         raise KitError(
             f"{path}: none of its labels ({some(map(repr, new), 5)}) is a class of the train table "
-            f"({some(shown(form.classes), 5)}); a submission could only be wrong"
+            f"({some(shown(form.classes), 5)}); a submission could only be wrong{hint}"
         )
-    folded = {plain(name).casefold() for name in form.classes}
-    hint = "; the case of letters differs" if all(plain(name).casefold() in folded for name in new) else ""
     notes.append(
         f"{path}: {some(map(repr, new), 5)} {'is' if len(new) == 1 else 'are'} no class of the train table, so "
         f"that no submission is right there{hint}"

@@ -254,7 +254,9 @@ def pooled(
     groups = None if plan.groups is None else plan.groups[rows]
     if (observations := competition.observations) is not None:
         rows, groups = _first_rows(observations, rows, plan, groups)
-        oof, each = observations.pooled(oof), [observations.pooled(frame).astype(np.float32) for frame in each]
+        oof = observations.pooled(oof)
+        for at, frame in enumerate(each):  # one after the other, so that no run's predictions are held twice
+            each[at] = observations.pooled(frame).astype(np.float32)
     folds = plan.fold[rows]
     test = {}
     for fold in sorted({run.record.fold for run in runs} if with_test else ()):

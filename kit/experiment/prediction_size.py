@@ -54,13 +54,12 @@ class PredictionSize:
         """Bytes while a policy is pooled: `kit.experiment.pool.pool_policy`.
 
         The predictions of each run (float32), their mean over seeds and the test rows' by fold (float64); beside
-        them, one after the other, rules are fitted on the rows of the other folds, a run is scored in a copy of
-        the mean, the means are written (by three copies, float32), and the test rows are decided (at most five
-        times their mean: offsets). What is kept of each policy to compare it comes on top.
+        them, one after the other, rules are fitted and decide in two tables like the mean, a run is scored in a
+        copy of the mean, the means are written (by three copies, float32), and the test rows are decided (at most
+        five times their mean: offsets). What is kept of each policy to compare it comes on top.
         """
         cells, test = self.rows * self.classes, self.test_rows * self.classes
-        others = cells - min(self.held_out) * self.classes if len(self.held_out) > 1 else cells
-        fit = 8 * others + _FIT * min(cells, _FITTED)
+        fit = 16 * cells + _FIT * min(cells, _FITTED)
         scored = 8 * (cells + max(self.held_out) * self.classes)
         held = 4 * self.seeds * cells + 8 * cells + 8 * len(self.held_out) * test
         held += _LABELS * cells if self.several else 0

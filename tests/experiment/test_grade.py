@@ -327,12 +327,12 @@ class TestOtherLabels:
         (note,) = result.notes
         assert note.endswith(
             "'Blue' is no class of the train table, so that no submission is right there; the case of letters "
-            "differs"
+            "alone differs in 'Blue'"
         )
 
     def test_alone_are_refused(self, folder):
         truth = _truth(folder)
         _write(folder, truth.assign(label=truth["label"].str.upper()), "solution.csv")
-        assert "none of its labels ('BLUE', 'GREEN', 'RED') is a class of the train table" in _refusal(
-            folder, truth
-        )
+        said = _refusal(folder, truth)
+        assert "none of its labels ('BLUE', 'GREEN', 'RED') is a class of the train table" in said
+        assert said.endswith("; the case of letters alone differs in 'BLUE', 'GREEN', 'RED'")

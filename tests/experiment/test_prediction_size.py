@@ -103,8 +103,9 @@ def test_a_herbarium_is_refused_with_the_figure(tmp_path, monkeypatch):
     keys = run_keys(loaded.config)
     free(monkeypatch, 400e9, 1e15)
     cells, test = 1_000_000 * 32_000, 200_000 * 32_000
-    # Both seeds' predictions, their mean and the test rows' by fold; then the means are written.
-    memory = 8 * cells + 8 * cells + 5 * 8 * test + 12 * cells + 8 * test + 8_000_000
+    # Both seeds' predictions, their mean and the test rows' by fold; then rules are fitted in two tables more.
+    fitted = prediction_size._FIT * prediction_size._FITTED
+    memory = 8 * cells + 8 * cells + 5 * 8 * test + 16 * cells + fitted + 8_000_000
     assert refusal_of(need_room, loaded, keys, print) == (
         "predictions: 1,000,000 held-out and 200,000 test rows × 32,000 classes (128.0 GB out of fold for a "
         f"policy and seed): they take {memory / 1e9:,.1f} GB of memory at once, where 400.0 GB are free; train "
