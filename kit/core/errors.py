@@ -14,6 +14,10 @@ class KitError(Exception):
     """Something the user can mend. The message is one line: the place, what is wrong, what to do."""
 
 
+class Damaged(KitError):
+    """A file that does not hold what was written into it. Who can make it anew catches this."""
+
+
 class Diverged(KitError):
     """A training whose loss or predictions are no longer finite."""
 
