@@ -6,7 +6,7 @@ IMAGE := .venv-image
 VENV ?= .venv
 BIN := $(VENV)/bin
 
-.PHONY: demo test test-slow lint rehearse-image clean-venv
+.PHONY: demo test test-slow soak lint rehearse-image clean-venv
 .DELETE_ON_ERROR:
 
 demo: $(VENV)/.installed
@@ -17,6 +17,9 @@ test: $(VENV)/.installed-dev lint
 
 test-slow: $(VENV)/.installed-dev
 	$(BIN)/python -m pytest -m slow
+
+soak: $(VENV)/.installed-dev
+	PYTHONPATH=.:tests $(BIN)/python -m faults.soak
 
 lint: $(VENV)/.installed-dev
 	$(BIN)/ruff check .
