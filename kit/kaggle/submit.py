@@ -14,6 +14,7 @@ from kit.competition.load import expected_submission
 from kit.competition.tables import read_submission
 from kit.core.errors import KitError, Say
 from kit.core.files import read_object, sha256
+from kit.core.manifest import need_listed
 from kit.core.paths import OutputDirs
 from kit.core.runs import ExperimentDir
 from kit.experiment.blend import read_blend
@@ -187,6 +188,7 @@ def _cv(dirs: OutputDirs, experiment: str, policy: str) -> str:
     if not policy or not scores.is_file():
         return ""
     remedy = "python -m kit run writes it anew"
+    need_listed(scores.parents[1], scores, remedy)
     stored = read_object(scores, remedy)
     if not isinstance(stored.get("oof"), int | float):
         raise KitError(f"{scores} is damaged (it has no score); {remedy}")

@@ -12,6 +12,7 @@ from hypothesis import strategies as st
 from support.refusals import refusal_of
 
 from kit.core.runs import (
+    TRAINED_ANEW,
     ExperimentDir,
     RunDir,
     RunKey,
@@ -132,7 +133,9 @@ def test_record_of_a_run(tmp_path):
     assert (run.begun, run.record, run.record.key) == (True, record, RunKey("uniform", 0, 0))
     run.write(record.with_fields(status="finished", scores={"macro F1": 0.1 + 0.2}))
     assert run.record.scores == {"macro F1": 0.1 + 0.2}
-    assert json.loads((run.path / "run.json").read_text()) == {
+    stored = json.loads((run.path / "run.json").read_text())
+    assert len(stored.pop("digest")) == 64
+    assert stored == {
         "status": "finished",
         "policy": "uniform",
         "seed": 0,
@@ -150,7 +153,7 @@ def test_a_damaged_record_says_what_to_do(tmp_path, text):
     (tmp_path / "run.json").write_bytes(text.encode("latin-1"))
     message = refusal_of(lambda: run.record)
     assert message.startswith(f"{tmp_path}/run.json is damaged (")
-    assert message.endswith("); remove this run, and it is trained anew")
+    assert message.endswith(f"); {TRAINED_ANEW}")
 
 
 def test_the_mean_may_be_asked_for_in_an_order_and_leaves_out_other_rows():

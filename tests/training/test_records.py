@@ -9,6 +9,7 @@ import numpy as np
 import pytest
 from support.refusals import refusal_of
 
+from kit.core.runs import TRAINED_ANEW
 from kit.training.records import (
     Activations,
     Learning,
@@ -103,7 +104,7 @@ def test_a_damaged_file_is_told_in_one_line(tmp_path, record, damage):
         )
     message = refusal_of(type(record).load, path)
     assert message.startswith(f"{path} is damaged (")
-    assert message.endswith("); remove this run, and it is trained anew")
+    assert message.endswith(f"); {TRAINED_ANEW}")
 
 
 def test_history_of_a_run(tmp_path):
