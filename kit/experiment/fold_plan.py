@@ -127,8 +127,10 @@ def plan_in_place(
         need_listed(folder.path, folder.folds, REMEDY)
         return None
     except Damaged:
-        plan, runs = new_plan(config, competition, dirs), folder.runs()
-        if not runs or any(run.record.depends_on.get("folds") != plan.digest for run in runs):
+        if not (runs := folder.runs()):
+            return None  # it is written anew
+        plan = new_plan(config, competition, dirs)
+        if any(run.record.depends_on.get("folds") != plan.digest for run in runs):
             raise
     say(f"{folder.folds} is damaged; the folds were made anew, and are those of the runs")
     return plan
