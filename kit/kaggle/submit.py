@@ -30,6 +30,7 @@ from kit.kaggle.submissions import (
     LogEntry,
     as_listed,
     catch_up,
+    log_remark,
     read_log,
     timestamp,
     write_entry,
@@ -210,6 +211,8 @@ def _hand_in(
     pause: Callable[[float], None],
 ) -> LogEntry:
     """Send what was not sent before, in the log already when it is sent, and waits for its score."""
+    if remark := log_remark(dirs):
+        say(remark)
     followed = catch_up(entry.competition, dirs, kaggle)
     sent = [row for row in followed if row.ref and _same(row, entry) and not again]
     for row in followed:

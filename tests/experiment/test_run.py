@@ -421,9 +421,7 @@ class TestPooled:
         assert [line for line in said if "anew" in line] == [f"{file} {told}" for file in gone]
         assert everything() == before
 
-    def test_a_run_of_an_earlier_version_whose_predictions_are_gone_is_trained_again(
-        self, competition, short_copy
-    ):
+    def test_a_run_of_an_earlier_version_without_predictions_is_trained_again(self, competition, short_copy):
         one = RunDir(short_copy / "runs/tiny/uniform/seed0/fold1")
         one.write(one.record.with_fields(files={}))
         one.oof.unlink()
