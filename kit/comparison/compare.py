@@ -128,7 +128,7 @@ def compare(
     folder = ExperimentDir(options.dirs.runs / experiment.name)
     known: dict[str, ScoredRuns] = {}
     if stored:
-        loaded, main = _open_stored(whole, folder, options), True
+        loaded, main = _open_stored(whole, folder, options, say), True
         tuning, trained = tuning_of(loaded, experiment), 0
     else:
         from kit.experiment.prepare import run_keys
@@ -256,8 +256,10 @@ def _need_all(left: int, trained: int) -> None:
         )
 
 
-def _open_stored(whole: ExperimentConfig, folder: ExperimentDir, options: RunOptions) -> LoadedExperiment:
+def _open_stored(
+    whole: ExperimentConfig, folder: ExperimentDir, options: RunOptions, say: Say
+) -> LoadedExperiment:
     """The experiment of the runs that are there; KitError where they are of another config or other data."""
     if stored_experiment(folder) is None:
         raise KitError(f"{folder.path} holds no experiment; leave out --stored to train it")
-    return LoadedExperiment.open(whole, folder, options.dirs)
+    return LoadedExperiment.open(whole, folder, options.dirs, say=say)

@@ -202,7 +202,7 @@ def log_remark(dirs: OutputDirs) -> str:
             return ""
     except Damaged:
         pass
-    return f"{path} is not as the kit wrote it: it was changed by hand, or is damaged; it is taken as it is"
+    return f"{path} was changed by hand, or is damaged; it is taken as it is"
 
 
 def write_entry(entry: LogEntry, dirs: OutputDirs, before: LogEntry | None = None) -> None:
