@@ -239,6 +239,10 @@ class RunDir:
         files = self.record.files
         return is_whole(path, files.get(path.name, "")) if files else path.is_file()
 
+    def damaged(self) -> list[Path]:
+        """Return the artefacts that are missing or not what the run wrote, as far as is known; all are read."""
+        return [path for path in self.artefacts if self.left(path) and not self.is_whole(path)]
+
     def checked(self, path: Path) -> Path:
         """Return the path of an artefact, which is there and what the run wrote as far as that is known.
 

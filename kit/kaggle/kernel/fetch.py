@@ -12,7 +12,7 @@ from typing import Any
 from kit.competition.config import CompetitionConfig
 from kit.competition.folds import FoldPlan, read_folds
 from kit.competition.load import load_competition
-from kit.core.errors import KitError, Say, some
+from kit.core.errors import Damaged, KitError, Say, some
 from kit.core.files import is_safe, sha256, whole_folder, write_bytes, write_text
 from kit.core.manifest import need_listed, writing
 from kit.core.paths import OutputDirs
@@ -230,10 +230,13 @@ def take_runs(folder: KernelFolder, root: Path, say: Say) -> tuple[ExperimentCon
         raise KitError(f"{theirs.path} holds no finished run of {some(record.policies)}")
     dirs = {run.path.relative_to(theirs.path): run for run in came}
     for run in came:  # all of it, before anything takes a place
-        for artefact in filter(run.left, run.artefacts):
-            run.checked(artefact)
+        if damaged := run.damaged():
+            raise Damaged(
+                f"{damaged[0]} is not what the kernel's run.json says of it; nothing is taken: fetch again, or "
+                "push the kernel again"
+            )
     _need_same(experiment, theirs, ours, dirs)
-    due = {place: run for place, run in dirs.items() if not _is_there(run, RunDir(ours.path / place))}
+    due = {place: run for place, run in dirs.items() if not _is_there(run, RunDir(ours.path / place), say)}
     for place in dirs:
         if place not in due:
             say(f"{place} is here already")
@@ -256,11 +259,13 @@ def _write_shared(experiment: ExperimentConfig, theirs: ExperimentDir, ours: Exp
         write_text(ours.config, text)
 
 
-def _is_there(run: RunDir, mine: RunDir) -> bool:
-    """Return whether a run is here already; KitError where what is here in its place is other work."""
+def _is_there(run: RunDir, mine: RunDir, say: Say) -> bool:
+    """Return whether a run is here already, undamaged; KitError where what is here in its place is other work."""
     if mine.finished:
         if mine.record.fingerprint == run.record.fingerprint:
-            return True
+            if damaged := mine.damaged():
+                say(f"{damaged[0]} is damaged; the kernel's run takes its place")
+            return not damaged
         raise KitError(f"{mine.path} is finished and another training than {run.path}; {_way_out(mine.path)}")
     if mine.checkpoint.is_file():
         raise KitError(
