@@ -22,6 +22,8 @@ def show_submissions(overview: "SubmissionsOverview") -> None:
         cells = (row.time[:16].replace("T", " "), row.competition, row.file, _name(row))
         table.add_row(*map(escape, (*cells, row.cv, row.public, row.private, row.status)))
     Console(width=None if Console().is_terminal else 180).print(table)
+    if overview.remark:
+        print(overview.remark)
     for each in overview.agreements:
         if each.correlation is None:
             print(f"{each.competition}: no rank correlation of CV and public score: {each.reason}")

@@ -17,7 +17,8 @@ from kit.comparison.record import (
 )
 from kit.comparison.tuning import baseline_of, check_tuning, equalised, to_equalise, trial_folder, trials, variants
 from kit.comparison.views import VIEWS, Tuning, tuned_runs, tuning_of, views_of
-from kit.core.errors import Diverged, KitError, Say, ignore, some
+from kit.core.errors import Damaged, Diverged, KitError, Say, ignore, some
+from kit.core.manifest import writing
 from kit.core.notebook import ShownAsTables
 from kit.core.runs import ExperimentDir, RunKey
 from kit.experiment.config import ExperimentConfig
@@ -127,7 +128,7 @@ def compare(
     folder = ExperimentDir(options.dirs.runs / experiment.name)
     known: dict[str, ScoredRuns] = {}
     if stored:
-        loaded, main = _open_stored(whole, folder, options), True
+        loaded, main = _open_stored(whole, folder, options, say), True
         tuning, trained = tuning_of(loaded, experiment), 0
     else:
         from kit.experiment.prepare import run_keys
@@ -139,11 +140,13 @@ def compare(
     views, missing = views_of(experiment, loaded, tuning)
     content = content_of(experiment, loaded, views, missing, tuning, known)
     if main:
-        if lost := _compared_before(folder) - _compared_runs(content):
+        if lost := _compared_before(folder, say) - _compared_runs(content):
             what = some(list(dict.fromkeys(policy for _, policy, _, _ in sorted(lost))))
             say(f"{folder.comparison.name} was of {len(lost)} runs more, of {what}; this comparison replaces it")
-        write_comparison(content, folder.comparison)
-        write_table(content, folder.path / "comparison.csv")
+        table = folder.path / "comparison.csv"
+        with writing(folder.path, folder.comparison, table):
+            write_comparison(content, folder.comparison)
+            write_table(content, table)
     return CompareResult(folder.path, content, trained, main)
 
 
@@ -163,11 +166,12 @@ def _compared_runs(content: Comparison) -> set[tuple[str, str, int, int]]:
     }
 
 
-def _compared_before(folder: ExperimentDir) -> set[tuple[str, str, int, int]]:
+def _compared_before(folder: ExperimentDir, say: Say) -> set[tuple[str, str, int, int]]:
     """`_compared_runs` of the comparison.json that is there; none where it is damaged, as it is made anew."""
     try:
         stored = read_comparison(folder.comparison)
-    except KitError:
+    except Damaged as error:
+        say(str(error).replace("python -m kit compare writes it anew", "it is written anew"))
         return set()
     return _compared_runs(stored) if stored else set()
 
@@ -234,9 +238,13 @@ def _train_baseline(experiment: ExperimentConfig, runner: "Runner") -> int:
 def _trained(runner: "Runner", keys: Sequence[RunKey], what: str) -> int:
     if not keys:
         return 0
+    from kit.experiment.train_run import predict_anew
+
     due = len(runner.due(keys, tolerant=True))
     left = runner.train(keys, what, tolerant=True)
     _need_all(left, due - left)
+    runs = [runner.loaded.folder.run(key) for key in keys]
+    predict_anew(runs, runner.loaded, runner.data, runner.say, with_test=False)
     return due
 
 
@@ -248,8 +256,10 @@ def _need_all(left: int, trained: int) -> None:
         )
 
 
-def _open_stored(whole: ExperimentConfig, folder: ExperimentDir, options: RunOptions) -> LoadedExperiment:
+def _open_stored(
+    whole: ExperimentConfig, folder: ExperimentDir, options: RunOptions, say: Say
+) -> LoadedExperiment:
     """The experiment of the runs that are there; KitError where they are of another config or other data."""
     if stored_experiment(folder) is None:
         raise KitError(f"{folder.path} holds no experiment; leave out --stored to train it")
-    return LoadedExperiment.open(whole, folder, options.dirs)
+    return LoadedExperiment.open(whole, folder, options.dirs, say=say)

@@ -14,6 +14,7 @@ from kit.comparison.tuning import baseline_of
 from kit.comparison.views import VIEWS, Pair, Tuning, View, check_fair, check_run, machines_of, size_of
 from kit.core.errors import some
 from kit.core.files import atomic, read_record, write_json
+from kit.core.manifest import need_listed
 from kit.core.runs import RunDir
 from kit.experiment.config import ExperimentConfig
 from kit.experiment.loaded import LoadedExperiment
@@ -184,8 +185,12 @@ class Comparison(_Record):
 
 
 def read_comparison(path: Path) -> Comparison | None:
-    """Read a comparison.json; None where there is none, KitError where it is damaged."""
-    return read_record(path, Comparison, "python -m kit compare writes it anew") if path.is_file() else None
+    """Read a comparison.json; None where there is none, Damaged where it is not what was written."""
+    if not path.is_file():
+        return None
+    remedy = "python -m kit compare writes it anew"
+    need_listed(path.parent, path, remedy)
+    return read_record(path, Comparison, remedy)
 
 
 def write_comparison(comparison: Comparison, path: Path) -> None:

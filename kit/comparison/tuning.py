@@ -9,7 +9,7 @@ import numpy as np
 from kit.competition.load import Competition
 from kit.competition.observations import Observations
 from kit.core.errors import KitError, some
-from kit.core.runs import ExperimentDir, RunDir, RunKey, read_predictions
+from kit.core.runs import ExperimentDir, RunDir, RunKey
 from kit.experiment.config import ExperimentConfig, TuneConfig
 from kit.lr import PolicyConfig
 from kit.lr.profiles import Uniform
@@ -178,7 +178,7 @@ def _plain_score(
 ) -> float | None:
     if not run.finished:
         return None
-    frame = read_predictions(run.oof)
+    frame = run.read_oof()
     frame = observations.pooled(frame) if observations else frame
     probabilities, rows = frame.to_numpy(), np.array([truth[name] for name in frame.index])
     predicted = plain_rule(probabilities, rows.ndim == 2, config).decide(probabilities)

@@ -14,7 +14,7 @@ from typing import Any, TypeVar
 
 from pydantic import BaseModel, ValidationError
 
-from kit.core.errors import KitError
+from kit.core.errors import Damaged, KitError
 
 Model = TypeVar("Model", bound=BaseModel)
 
@@ -135,20 +135,20 @@ def read_json(path: Path, remedy: str) -> Any:
 
     Raises
     ------
-    KitError
+    Damaged
         Where the file cannot be read, is not text in UTF-8 or is not JSON.
     """
     try:
         return json.loads(Path(path).read_text(encoding="utf-8"))
     except (OSError, ValueError) as error:  # what is not UTF-8 and what is not JSON are both ValueErrors
-        raise KitError(f"{path} is damaged ({error}); {remedy}") from error
+        raise Damaged(f"{path} is damaged ({error}); {remedy}") from error
 
 
 def read_object(path: Path, remedy: str) -> dict[str, Any]:
-    """Read a JSON file that holds an object; KitError as in `read_json`, and where it holds anything else."""
+    """Read a JSON file that holds an object; Damaged as in `read_json`, and where it holds anything else."""
     content = read_json(path, remedy)
     if not isinstance(content, dict):
-        raise KitError(f"{path} is damaged (it holds no object); {remedy}")
+        raise Damaged(f"{path} is damaged (it holds no object); {remedy}")
     return content
 
 
@@ -165,20 +165,20 @@ def read_record(path: Path, model: type[Model], remedy: str) -> Model:
 
     Raises
     ------
-    KitError
+    Damaged
         Where it cannot be read, is no JSON, or holds something else than the model.
     """
     return as_record(read_json(path, remedy), model, path, remedy)
 
 
 def as_record(content: Any, model: type[Model], path: Path, remedy: str) -> Model:
-    """Return what a JSON file holds as a pydantic model; KitError as in `read_record` where it is none."""
+    """Return what a JSON file holds as a pydantic model; Damaged as in `read_record` where it is none."""
     try:
         return model.model_validate(content)
     except ValidationError as error:
         first = error.errors()[0]
         where = ".".join(map(str, first["loc"])) or "the whole"
-        raise KitError(f"{path} is damaged ({where}: {first['msg']}); {remedy}") from error
+        raise Damaged(f"{path} is damaged ({where}: {first['msg']}); {remedy}") from error
 
 
 def sha256(path: Path) -> str:

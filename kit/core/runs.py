@@ -1,7 +1,7 @@
 """The run directory: where everything of an experiment lies, and how predictions are read and pooled.
 
 runs/<experiment>/
-  experiment.yaml   folds.csv   curves.png   comparison.json   comparison.csv   report.html
+  experiment.yaml   folds.csv   manifest.json   curves.png   comparison.json   comparison.csv   report.html
   <policy>/
     seed<S>/fold<K>/   run.json  history.jsonl  rates.npz  weights.safetensors  oof.parquet  test.parquet
                        activations.npz  learning.npz      where probes are on
@@ -9,6 +9,8 @@ runs/<experiment>/
   tuning/fold<K>/   runs that tune a rate without that fold, laid out in the same way
 """
 
+import os
+import re
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -18,8 +20,12 @@ import numpy as np
 import pandas as pd
 from pydantic import BaseModel, ConfigDict
 
-from kit.core.errors import KitError, some
-from kit.core.files import atomic, read_record, write_json
+from kit.core.errors import Damaged, KitError, some
+from kit.core.files import as_record, atomic, read_object, write_json
+from kit.core.whole import digest, is_whole, need_sealed, need_whole, sealed
+
+TRAINED_ANEW = "remove the run's folder, and it is trained anew by python -m kit run"
+PREDICTED_ANEW = "python -m kit run predicts it anew with the saved weights"
 
 
 @dataclass(frozen=True, order=True)
@@ -80,6 +86,13 @@ class RunRecord(BaseModel):
         While training.
     scores : dict of str to float
         By metric, of the held-out rows by the plain rule.
+    files : dict of str to str
+        The SHA-256 of each file that a finished run left in its folder, by name. Empty in early versions, whose
+        files are read without a check.
+
+    Notes
+    -----
+    The file has a further field, `digest`: the SHA-256 of all others (see `kit.core.whole.sealed`).
     """
 
     model_config = ConfigDict(extra="allow", frozen=True, protected_namespaces=())
@@ -106,6 +119,7 @@ class RunRecord(BaseModel):
     seconds: dict[str, float] = {}
     images_per_second: float | None = None
     scores: dict[str, float] = {}
+    files: dict[str, str] = {}
 
     @property
     def key(self) -> RunKey:
@@ -170,8 +184,18 @@ class RunDir:
 
     @property
     def record(self) -> RunRecord:
-        """What run.json says; KitError where it is damaged, or the run has not begun."""
-        return read_record(self.path / "run.json", RunRecord, "remove this run, and it is trained anew")
+        """What run.json says; Damaged where it is not what was written here, or the run has not begun."""
+        file = self.path / "run.json"
+        content = read_object(file, TRAINED_ANEW)
+        if "digest" in content or content.get("files"):  # early versions have neither
+            need_sealed(content, file, TRAINED_ANEW)
+            content.pop("digest")
+        record = as_record(content, RunRecord, file, TRAINED_ANEW)
+        place = (record.policy, f"seed{record.seed}", f"fold{record.fold}")
+        here = Path(os.path.abspath(self.path)).parts[-3:]
+        if here != place and re.fullmatch(r"seed\d+", here[-2]):  # elsewhere it is a copy, and part of nothing
+            raise Damaged(f"{file} is of another run ({record.key}) than its folder; {TRAINED_ANEW}")
+        return record
 
     @property
     def begun(self) -> bool:
@@ -180,9 +204,11 @@ class RunDir:
 
     @property
     def finished(self) -> bool:
-        """Whether it was trained to the end and all that it gave is there."""
-        there = self.weights.is_file() and self.oof.is_file() and self.test.is_file() and self.rates.is_file()
-        return there and self.begun and self.record.status == "finished"
+        """Whether it was trained to the end and all that it gave is there, or can be predicted anew."""
+        if not self.begun or (record := self.record).status != "finished":
+            return False
+        needed = (self.weights, self.rates) if record.files else (self.weights, self.rates, self.oof, self.test)
+        return all(path.is_file() for path in needed)
 
     @property
     def diverged(self) -> bool:
@@ -190,8 +216,53 @@ class RunDir:
         return self.begun and self.record.status == "diverged"
 
     def write(self, record: RunRecord) -> None:
-        """Write run.json."""
-        write_json(self.path / "run.json", record.model_dump(exclude_unset=True))
+        """Write run.json, with its digest."""
+        write_json(self.path / "run.json", sealed(record.model_dump(exclude_unset=True)))
+
+    @property
+    def artefacts(self) -> tuple[Path, ...]:
+        """What a finished run leaves, beside run.json and what a tracker keeps; not all have all of it."""
+        of_all = (self.weights, self.oof, self.test, self.rates, self.history)
+        return *of_all, self.activations, self.learning
+
+    def digests(self) -> dict[str, str]:
+        """Return the SHA-256 of each of the artefacts that are there, by name."""
+        return {path.name: digest(path) for path in self.artefacts if path.is_file()}
+
+    def left(self, path: Path) -> bool:
+        """Return whether the run left this artefact; in early versions, whether it is there."""
+        files = self.record.files
+        return path.name in files if files else path.is_file()
+
+    def is_whole(self, path: Path) -> bool:
+        """Return whether an artefact is there, and what the run wrote as far as that is known."""
+        files = self.record.files
+        return is_whole(path, files.get(path.name, "")) if files else path.is_file()
+
+    def damaged(self) -> list[Path]:
+        """Return the artefacts that are missing or not what the run wrote, as far as is known; all are read."""
+        return [path for path in self.artefacts if self.left(path) and not self.is_whole(path)]
+
+    def checked(self, path: Path) -> Path:
+        """Return the path of an artefact, which is there and what the run wrote as far as that is known.
+
+        Raises
+        ------
+        Damaged
+            Where it is missing, is another file, or is not among what the run left.
+        """
+        remedy = PREDICTED_ANEW if path in (self.oof, self.test) and self.record.files else TRAINED_ANEW
+        if not self.is_whole(path):
+            need_whole(path, self.record.files.get(path.name, ""), remedy)
+        return path
+
+    def read_oof(self) -> pd.DataFrame:
+        """Return the predictions of the held-out rows; Damaged where they are not what the run wrote."""
+        return read_predictions(self.checked(self.oof))
+
+    def read_test(self) -> pd.DataFrame:
+        """Return the predictions of the test rows; Damaged where they are not what the run wrote."""
+        return read_predictions(self.checked(self.test))
 
 
 @dataclass(frozen=True)
@@ -259,16 +330,24 @@ def read_predictions(path: Path) -> pd.DataFrame:
 
     Raises
     ------
-    KitError
-        Where the file holds no predictions.
+    Damaged
+        Where the file holds no predictions, an id twice, or what is no probability.
     """
     try:
-        return pd.read_parquet(path).set_index("id")
-    except (ValueError, KeyError) as error:  # pyarrow's errors are ValueErrors
-        reason = " ".join(str(error).split())[:200]
-        raise KitError(
-            f"{path} holds no predictions ({reason}); remove this run, and it is trained anew"
-        ) from error
+        frame = pd.read_parquet(path).set_index("id")
+        values = frame.to_numpy(dtype=np.float32)
+    except Exception as error:  # whatever a damaged file makes pyarrow raise
+        reason = " ".join(str(error).split())[:200] or type(error).__name__
+        raise Damaged(f"{path} holds no predictions ({reason}); {TRAINED_ANEW}") from error
+    reason = ""
+    if not frame.index.is_unique:
+        reason = f"it has {some(frame.index[frame.index.duplicated()].unique(), 3)} twice"
+    # What is not a number is in no range; the ends are those of float32's rounding.
+    elif values.size and not (values.min() >= -1e-6 and values.max() <= 1 + 1e-6):
+        reason = "not all of its values are probabilities"
+    if reason:
+        raise Damaged(f"{path} is damaged ({reason}); {TRAINED_ANEW}")
+    return frame
 
 
 def average(frames: Iterable[pd.DataFrame], ids: Sequence[str] | None = None) -> pd.DataFrame:

@@ -20,6 +20,7 @@ from kit.competition.load import Competition, load_competition
 from kit.competition.submission import write_submission
 from kit.core.errors import KitError, Say, ignore, some
 from kit.core.files import need_writable, read_object, write_json
+from kit.core.manifest import mend, need_listed, writing
 from kit.core.notebook import ShownAsTables
 from kit.core.paths import OutputDirs
 from kit.core.runs import ExperimentDir, RunDir, RunRecord, average, predictions, write_predictions
@@ -150,6 +151,7 @@ def read_blend(dirs: OutputDirs, name: str) -> dict[str, Any] | None:
     if not file.is_file():
         return None
     remedy = "python -m kit blend writes it anew"
+    need_listed(file.parent, file, remedy)
     record = read_object(file, remedy)
     if lacking := [key for key in ("name", "competition", "oof") if key not in record]:
         raise KitError(f"{file} is damaged (it has no {some(lacking)}); {remedy}")
@@ -280,7 +282,7 @@ def _pool(member: BlendMember, first: BlendMember, competition: Competition, pla
     """A member's predictions, its rows and columns in the competition's order."""
     classes, test_rows = list(competition.classes), set(competition.test_ids)
     for run in member.runs:
-        seen = set(pd.read_parquet(run.test, columns=["id"])["id"])
+        seen = set(run.read_test().index)
         if seen != test_rows:
             others = some(sorted(seen ^ test_rows), 3)
             raise KitError(
@@ -378,9 +380,12 @@ def _write(
     made = hand_in(
         competition.submission, choice.rule, test, config.transfer, submission, mean=mean, write=False
     )  # before anything is written, as it may be refused
-    write_predictions(predictions(list(ids), oof, classes), folder / "oof.parquet")
-    write_predictions(mean.astype(np.float32), folder / "test.parquet")
-    write_json(folder / RECORD, record)
+    files = [folder / "oof.parquet", folder / "test.parquet", folder / RECORD]
+    mend(folder, ignore)
+    with writing(folder, *files):
+        write_predictions(predictions(list(ids), oof, classes), files[0])
+        write_predictions(mean.astype(np.float32), files[1])
+        write_json(files[2], record)
     write_submission(made, submission)
     return BlendResult(folder, record, submission)
 

@@ -10,7 +10,7 @@ import numpy as np
 from kit.core.plotting import COLOURS, new_figure, save
 from kit.core.runs import ExperimentDir, RunDir
 from kit.lr.plots import draw_lines, rate_limits
-from kit.training.records import RateRecord, read_history
+from kit.training.records import history_of, rates_of
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
@@ -65,7 +65,7 @@ def _finished(folder: ExperimentDir, order: Sequence[str]) -> dict[str, list[Run
 
 def _draw_rates(axes: "Axes", policy: str, runs: list[RunDir]) -> tuple[float, float]:
     """Draws the first run's rates; the lowest one above 0 and the highest."""
-    realised = RateRecord.load(runs[0].rates)
+    realised = rates_of(runs[0])
     draw_lines(axes, realised.lr, realised.groups, realised.frozen)
     axes.set_title(policy)
     return rate_limits(realised.lr)
@@ -75,7 +75,7 @@ def _draw_scores(axes: "Axes", runs: dict[str, list[RunDir]], metric: str) -> No
     for (policy, members), colour in zip(runs.items(), COLOURS * len(runs), strict=False):
         by_epoch: dict[float, list[float]] = defaultdict(list)
         for run in members:
-            for line in read_history(run.history):
+            for line in history_of(run):
                 if "valid_score" in line:
                     by_epoch[line["epoch"]].append(line["valid_score"])
         epochs = sorted(by_epoch)
@@ -94,9 +94,7 @@ def _draw_last_scores(axes: "Axes", runs: dict[str, list[RunDir]], metric: str) 
     """A row a policy, the best on top: the last score of each run, and their mean."""
     last = {}
     for policy, members in runs.items():
-        scores = [
-            [line["valid_score"] for line in read_history(run.history) if "valid_score" in line] for run in members
-        ]
+        scores = [[line["valid_score"] for line in history_of(run) if "valid_score" in line] for run in members]
         if scores := [each[-1] for each in scores if each]:
             last[policy] = scores
     ordered = sorted(last, key=lambda policy: np.mean(last[policy]))

@@ -7,8 +7,9 @@ import numpy as np
 
 from kit.competition.folds import FoldPlan
 from kit.competition.load import Competition
-from kit.core.errors import KitError, some
+from kit.core.errors import Damaged, KitError, some
 from kit.core.files import sha256
+from kit.core.manifest import need_listed
 from kit.core.paths import weight_file
 from kit.core.runs import ExperimentDir
 from kit.core.settings import fingerprint
@@ -18,6 +19,11 @@ from kit.experiment.config import ExperimentConfig, validate
 from kit.experiment.fold_plan import read_plan
 from kit.experiment.own_files import code_of, files_named, pinned
 from kit.lr.config import PolicyConfig
+
+CONFIG_REMEDY = (
+    "remove it, and python -m kit run CONFIG writes it anew; where it was changed by hand, remove manifest.json "
+    "beside it"
+)
 
 
 def config_digest(experiment: ExperimentConfig) -> str:
@@ -115,6 +121,8 @@ def difference(
         return None
     try:
         plan = given or read_plan(experiment, folder, competition)
+    except Damaged:
+        raise
     except KitError as error:
         return f"other training rows ({error})"
     now = {**shared, "folds": plan.digest}
@@ -159,9 +167,16 @@ def _differences(then: Any, now: Any, path: str) -> Iterator[str]:
 
 
 def stored_experiment(folder: ExperimentDir) -> ExperimentConfig | None:
-    """What made the folder: the config with all policies and seeds it was run with; None for a new one."""
+    """What made the folder: the config with all policies and seeds it was run with; None for a new one.
+
+    Raises
+    ------
+    Damaged
+        Where the file is not what was written.
+    """
     if not folder.config.is_file():
         return None
+    need_listed(folder.path, folder.config, CONFIG_REMEDY)
     return pinned(validate(read_yaml(folder.config, written=True), str(folder.config), folder.path, stored=True))
 
 

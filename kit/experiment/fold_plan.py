@@ -8,13 +8,16 @@ import numpy as np
 from kit.competition.duplicates import duplicate_groups, duplicates_advice
 from kit.competition.folds import EARLIEST, FoldPlan, check_plan, join_groups, make_folds, read_folds, row_groups
 from kit.competition.load import Competition
-from kit.core.errors import KitError, Say, ignore, some
+from kit.core.errors import Damaged, KitError, Say, ignore, some
+from kit.core.manifest import need_listed
 from kit.core.paths import OutputDirs
 from kit.core.runs import ExperimentDir
 from kit.data.hashes import hash_images
 from kit.data.levels import with_levels
 from kit.data.reading import Reading
 from kit.experiment.config import ExperimentConfig
+
+REMEDY = "python -m kit run with --folds and a copy of it, like folds.csv in a kernel's output, writes it anew"
 
 
 def decide_folds(
@@ -97,8 +100,40 @@ def _alike_images(config: ExperimentConfig, competition: Competition, dirs: Outp
 
 
 def read_plan(config: ExperimentConfig, folder: ExperimentDir, competition: Competition) -> FoldPlan:
-    """Return the plan that the runs in the folder follow; KitError where it is of other rows."""
+    """Return the plan that the runs in the folder follow.
+
+    Raises
+    ------
+    Damaged
+        Where the file is not what was written.
+    KitError
+        Where it is of other rows.
+    """
+    need_listed(folder.path, folder.folds, REMEDY)
     return read_folds(folder.folds, competition.ids, forward=config.folds.time is not None)
+
+
+def plan_in_place(
+    config: ExperimentConfig, folder: ExperimentDir, competition: Competition, dirs: OutputDirs, say: Say
+) -> FoldPlan | None:
+    """Return the plan of the runs in the folder, made anew, where its file is damaged; None where it is not.
+
+    Raises
+    ------
+    Damaged
+        Where it is damaged, and the one that the config makes is not that of all runs.
+    """
+    try:
+        need_listed(folder.path, folder.folds, REMEDY)
+        return None
+    except Damaged:
+        if not (runs := folder.runs()):
+            return None  # it is written anew
+        plan = new_plan(config, competition, dirs)
+        if any(run.record.depends_on.get("folds") != plan.digest for run in runs):
+            raise
+    say(f"{folder.folds} is damaged; the folds were made anew, and are those of the runs")
+    return plan
 
 
 def given_plan(config: ExperimentConfig, competition: Competition, given: Path) -> FoldPlan:

@@ -11,7 +11,7 @@ from kit.core.paths import OutputDirs
 from kit.core.runs import ExperimentDir, RunKey
 from kit.experiment.config import ExperimentConfig
 from kit.experiment.fingerprint import difference, policy_digest, shared_digests, test_digest
-from kit.experiment.fold_plan import decide_folds, given_plan
+from kit.experiment.fold_plan import decide_folds, given_plan, plan_in_place
 
 
 @dataclass(frozen=True)
@@ -86,7 +86,8 @@ class LoadedExperiment:
         for line in competition.remarks:
             say(line)  # first, as they may explain what is refused
         _check_labels(config, competition)
-        given = given_plan(config, competition, folds) if folds else None
+        plan_of_file = given_plan(config, competition, folds) if folds else None
+        given = plan_of_file or plan_in_place(config, folder, competition, dirs, say)
         shared = shared_digests(config, competition)
         differs = difference(config, folder, competition, shared, given)
         anew = differs is not None

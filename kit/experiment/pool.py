@@ -14,15 +14,17 @@ from kit.competition.folds import FoldPlan, join_groups
 from kit.competition.load import Competition
 from kit.competition.observations import KEY, Observations
 from kit.competition.submission import SubmissionFormat, write_submission
-from kit.core.errors import KitError, some
+from kit.core.errors import Damaged, KitError, some
 from kit.core.files import as_record, read_object, write_json
-from kit.core.runs import RunDir, RunRecord, average, in_order, read_predictions, write_predictions
+from kit.core.manifest import need_listed, writing
+from kit.core.runs import TRAINED_ANEW, ExperimentDir, RunDir, RunRecord, average, in_order, write_predictions
 from kit.experiment.loaded import LoadedExperiment
 from kit.scoring.config import ScoringConfig, Transfer
 from kit.scoring.decide import Rule, RuleChoice, choose_rule, decide_test, rule_from_json
 from kit.scoring.f1 import per_class, score
 
 REMEDY = "python -m kit run writes it anew"
+POOLED = ("oof.parquet", "test.parquet", "scores.json")  # of each policy
 
 
 class RunScore(BaseModel):
@@ -244,11 +246,13 @@ def pooled(
 
     Raises
     ------
+    Damaged
+        Where predictions are not what a run wrote, or of other rows than its fold.
     KitError
         Where folds hold out an observation in parts.
     """
     place = {name: row for row, name in enumerate(competition.ids)}
-    each = [read_predictions(run.oof) for run in runs]
+    each = [held_out_predictions(run, plan) for run in runs]
     oof = average(each, competition.ids)
     rows = np.array([place[name] for name in oof.index], dtype=np.int64)
     groups = None if plan.groups is None else plan.groups[rows]
@@ -269,9 +273,23 @@ def pooled(
     return PooledPredictions(oof, competition.targets[rows], folds, groups, each, test)
 
 
+def held_out_predictions(run: RunDir, plan: FoldPlan) -> pd.DataFrame:
+    """Return a run's predictions of the rows that its fold holds out; Damaged where they are of others."""
+    frame = run.read_oof()
+    _need_rows(frame, [plan.ids[row] for row in plan.validation_rows(run.record.fold)], run.oof)
+    return frame
+
+
+def _need_rows(frame: pd.DataFrame, ids: Sequence[str], path: Path) -> None:
+    if len(frame) != len(ids) or (odd := frame.index.symmetric_difference(pd.Index(ids))).size:
+        told = f"{len(frame)} rows, not {len(ids)}" if len(frame) != len(ids) else f"not both have {some(odd, 3)}"
+        raise Damaged(f"{path} is of other rows than it should be ({told}); {TRAINED_ANEW}")
+
+
 def _read_test(run: RunDir, competition: Competition) -> pd.DataFrame:
     """A run's test predictions; where rows are pooled, those of images that could be read."""
-    frame = read_predictions(run.test)
+    frame = run.read_test()
+    _need_rows(frame, competition.test_ids, run.test)
     return frame if competition.test_observations is None else frame.drop(index=run.record.unread or [])
 
 
@@ -380,9 +398,11 @@ def pool_policy(
     )
     mean = average(pool.test.values())
     if write:
-        write_predictions(pool.oof.astype(np.float32), folder / "oof.parquet")
-        write_predictions(mean.astype(np.float32), folder / "test.parquet")
-        write_json(folder / "scores.json", scores.model_dump(exclude_unset=True))
+        files = [folder / name for name in POOLED]
+        with writing(loaded.folder.path, *files):
+            write_predictions(pool.oof.astype(np.float32), files[0])
+            write_predictions(mean.astype(np.float32), files[1])
+            write_json(files[2], scores.model_dump(exclude_unset=True))
     hand_in(competition.submission, choice.rule, pool.test, config.transfer, submission, mean=mean, write=write)
     return PolicyResult(scores, table.assign(**{"class": names}), submission, result)
 
@@ -421,16 +441,30 @@ def score_identity(config: ScoringConfig, competition: CompetitionConfig) -> dic
     return config.identity() | ({"predict_by": by.canonical()} if by else {})
 
 
+def damaged_pooled(policy: str, folder: ExperimentDir) -> list[Path]:
+    """Return those of a policy's pooled files that are there and not what was written."""
+    return [path for name in POOLED if (path := folder.policy(policy) / name).is_file() and not _as_listed(path)]
+
+
+def _as_listed(path: Path) -> bool:
+    try:
+        need_listed(path.parents[1], path, REMEDY)
+    except Damaged:
+        return False
+    return True
+
+
 def stored_scores(file: Path, config: ScoringConfig, competition: CompetitionConfig) -> PolicyScores | None:
     """Read a scores.json; None where there is none, or it is of another metric, choice or pooling.
 
     Raises
     ------
-    KitError
-        Where it is damaged.
+    Damaged
+        Where it is not what was written.
     """
     if not file.is_file():
         return None
+    need_listed(file.parents[1], file, REMEDY)
     content = read_object(file, REMEDY)
     if "rule" not in content or content.get("scoring") != _choosing(config, competition):
         return None

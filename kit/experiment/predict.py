@@ -10,7 +10,6 @@ import numpy as np
 import pandas as pd
 import torch
 from accelerate import Accelerator
-from safetensors.torch import load_file
 
 from kit.competition.labels import Labels, MultiLabel, SingleLabel
 from kit.competition.load import load_labels, load_test, need_an_image
@@ -18,10 +17,11 @@ from kit.competition.observations import gets_the_prior
 from kit.competition.sides import TestSet
 from kit.competition.submission import SubmissionFormat, submission_format
 from kit.competition.train_labels import class_names
-from kit.core.errors import KitError, Say, ignore, some
-from kit.core.files import need_output, sha256
+from kit.core.errors import Damaged, KitError, Say, ignore, some
+from kit.core.files import need_output
 from kit.core.paths import OutputDirs, input_root, mounted
-from kit.core.runs import ExperimentDir, RunDir, RunKey, RunRecord, average, predictions, read_predictions
+from kit.core.runs import ExperimentDir, RunDir, RunKey, RunRecord, average, predictions
+from kit.core.whole import digest
 from kit.data.images import ReadableImages, open_readable
 from kit.data.loading import EvaluationLoader
 from kit.experiment.config import ExperimentConfig
@@ -36,6 +36,7 @@ from kit.training.config import TrainingConfig
 from kit.training.device import make_accelerator, process_state, resolve_precision
 from kit.training.memory import END_OTHERS, advising_on_memory
 from kit.training.predict import Normalise, Predictor
+from kit.training.saved_weights import load_weights
 
 
 @dataclass(frozen=True)
@@ -127,7 +128,7 @@ def predict_test(
 
 def _out_of_fold(runs: Sequence[RunDir], experiment: ExperimentConfig, test: TestSet) -> pd.DataFrame:
     """The out-of-fold predictions, of observations where these are predicted and the train table tells them."""
-    oof = average(read_predictions(run.oof) for run in runs)
+    oof = average(run.read_oof() for run in runs)
     labels = load_labels(experiment.competition) if test.observations else None
     return labels.observations.pooled(oof) if labels and labels.observations else oof
 
@@ -205,15 +206,20 @@ def find_runs(experiment: ExperimentConfig, policy: str, sources: Sequence[str |
     passed: set[str] = set()
     folders = [Path(source).expanduser().resolve() for source in sources]
     for path in sorted({file.parent for folder in folders for file in folder.rglob("fold*/run.json")}):
-        if not (run := RunDir(path)).finished:
-            continue
-        if path.parts[-4:-2] != (experiment.name, policy):
+        run, mine = RunDir(path), path.parts[-4:-2] == (experiment.name, policy)
+        try:
+            if not run.finished:
+                continue
+        except Damaged:
+            if mine:
+                raise
+        if not mine:
             passed.add("/".join(path.parts[-4:-2]))
             continue
         record = run.record
         _need_same_config(experiment, policy, record, run)
         key = record.key
-        if key in found and sha256(found[key].weights) != sha256(run.weights):
+        if key in found and digest(found[key].weights) != digest(run.weights):
             raise KitError(
                 f"{found[key].path} and {run.path} are different trainings of {key}; attach one of them"
             )
@@ -227,6 +233,8 @@ def find_runs(experiment: ExperimentConfig, policy: str, sources: Sequence[str |
         )
     runs = [found[key] for key in sorted(found)]
     _need_same_data(runs)
+    for run in runs:  # rather now than after the models before it have predicted
+        run.checked(run.weights)
     return runs
 
 
@@ -302,12 +310,12 @@ def _predict(
     expired: Callable[[], bool],
     say: Say,
 ) -> pd.DataFrame:
-    data, oof = experiment.data, read_predictions(run.oof)
+    data, oof = experiment.data, run.read_oof()
     classes = list(oof.columns)
     images, rows, name = readable.images, readable.rows, f"{run.path.parent.name} {run.path.name}"
     scratch = experiment.model.model_copy(update={"weights": "none"})
     model = build_model(scratch, len(classes), data.channels, data.size, seed=0)
-    model.load_state_dict(load_file(run.weights))
+    load_weights(run, model)
     with advising_on_memory(END_OTHERS):
         model.to(accelerator.device, memory_format=torch.channels_last)  # type: ignore[call-overload]  # it takes it
     usual = normalisation(experiment.model.name, data.channels, model)
@@ -359,7 +367,7 @@ def _rule(
     rows = np.array([place.get(name, -1) for name in oof.index], dtype=np.int64)
     if (rows < 0).any() or list(labels.label_format.classes) != classes:
         raise KitError("the runs were trained on other rows or classes than the train table has")
-    fold_of = {name: run.record.fold for run in runs for name in read_predictions(run.oof).index}
+    fold_of = {name: run.record.fold for run in runs for name in run.read_oof().index}
     if observations:
         fold_of = {
             observation: fold_of[name]

@@ -16,6 +16,7 @@ from kit.competition.load import Competition
 from kit.competition.observations import gets_the_prior
 from kit.core.errors import KitError, Say, ignore, some
 from kit.core.files import write_bytes, write_text
+from kit.core.manifest import mend, writing
 from kit.core.paths import OutputDirs
 from kit.core.processes import need_guard
 from kit.core.progress import Progress
@@ -118,6 +119,7 @@ def prepare(
     """
     if worker_count(config.data.workers, config.training.device == "auto" and torch.cuda.is_available()):
         need_guard()  # now rather than when all images are decoded
+    mend(folder.path, say)
     loaded = LoadedExperiment.open(config, folder, dirs, folds=folds, replace=True, say=say)
     need_room(loaded, run_keys(config) if keys is None else keys, say)
     need_tracker(config.training.tracker)
@@ -139,11 +141,13 @@ def prepare(
 
 def _write_down(loaded: LoadedExperiment) -> None:
     """Write the fold plan, the config, and the user's own code, by which the stored config goes."""
-    config, folder = loaded.config, loaded.folder
-    write_folds(loaded.folds, folder.folds)
-    for name, content in files_of_code(config, tolerant=True).items():
-        write_bytes(folder.path / name, content)
-    write_text(folder.config, with_what_was_run_before(config, folder).to_yaml())
+    config, folder, code = loaded.config, loaded.folder, files_of_code(loaded.config, tolerant=True)
+    text = with_what_was_run_before(config, folder).to_yaml()
+    with writing(folder.path, folder.folds, folder.config, *(folder.path / name for name in code)):
+        write_folds(loaded.folds, folder.folds)
+        for name, content in code.items():
+            write_bytes(folder.path / name, content)
+        write_text(folder.config, text)
 
 
 def _check_training(loaded: LoadedExperiment, say: Say) -> Recipe:

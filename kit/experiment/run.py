@@ -15,10 +15,10 @@ from kit.experiment.curves import draw_curves
 from kit.experiment.fingerprint import stored_experiment
 from kit.experiment.loaded import LoadedExperiment
 from kit.experiment.options import RunOptions
-from kit.experiment.pool import PolicyResult, pool_policy
+from kit.experiment.pool import PolicyResult, damaged_pooled, pool_policy
 from kit.experiment.prepare import run_keys
 from kit.experiment.runner import Runner
-from kit.experiment.train_run import predict_test_anew
+from kit.experiment.train_run import predict_anew
 
 
 @dataclass(frozen=True)
@@ -111,8 +111,8 @@ def train_and_pool(experiment: ExperimentConfig, runner: Runner, tolerant: bool 
     left = runner.train(keys, tolerant=tolerant)
     loaded, folder = runner.loaded, runner.loaded.folder
     for policy in experiment.policies:
-        predict_test_anew(policy, loaded, runner.data, runner.say)
-    results = _pool_policies(experiment, loaded, runner.dirs, write=runner.main)
+        predict_anew(folder.runs(policy), loaded, runner.data, runner.say)
+    results = _pool_policies(experiment, loaded, runner.dirs, runner.main, runner.say)
     if runner.main and (due or not folder.curves.is_file()):
         draw_curves(folder, experiment.scoring.title, _policies_in(folder))
     return ExperimentResult(folder.path, due - left, len(keys) - due, results, left)
@@ -152,7 +152,7 @@ def _policies_in(folder: ExperimentDir) -> Sequence[str]:
 
 
 def _pool_policies(
-    experiment: ExperimentConfig, loaded: LoadedExperiment, dirs: OutputDirs, write: bool
+    experiment: ExperimentConfig, loaded: LoadedExperiment, dirs: OutputDirs, write: bool, say: Say = ignore
 ) -> dict[str, PolicyResult]:
     """Each policy with finished runs, pooled. The submission of the policy that the experiment began with is named
     <experiment>, that of another <experiment>+<policy> (no name holds a +)."""
@@ -161,5 +161,7 @@ def _pool_policies(
         if runs := loaded.folder.finished(policy):
             name = experiment.name if policy == first else f"{experiment.name}+{policy}"
             file = dirs.submissions / f"{name}.csv"
+            for path in damaged_pooled(policy, loaded.folder):
+                say(f"{path} is damaged; it is written anew")
             results[policy] = pool_policy(policy, runs, experiment.scoring, loaded, file, write)
     return results

@@ -4,22 +4,21 @@ import dataclasses
 import gc
 import platform
 import time
+from collections.abc import Iterable
 from contextlib import closing
 from functools import cache
 from importlib.metadata import version
-from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pandas as pd
 from accelerate import Accelerator
-from safetensors.torch import load_file, save_file
-from torch import nn
 
 from kit.competition.load import Competition
 from kit.core.errors import Diverged, KitError, Say, ignore
-from kit.core.files import atomic
 from kit.core.runs import RunDir, RunKey, RunRecord, predictions, read_predictions, write_predictions
 from kit.core.settings import fingerprint
+from kit.core.whole import digest
 from kit.data.images import ImageSet
 from kit.experiment.config import ExperimentConfig
 from kit.experiment.loaded import LoadedExperiment
@@ -31,6 +30,7 @@ from kit.model.build import build_model
 from kit.training.device import make_accelerator
 from kit.training.memory import END_OTHERS, TRAIN_WITH_LESS, advising_on_memory
 from kit.training.rates import RatePolicy
+from kit.training.saved_weights import save_weights
 from kit.training.trainer import FoldData, Trainer, TrainResult
 
 PACKAGES = ("torch", "torchvision", "timm", "albumentations", "accelerate", "numpy", "scikit-learn", "pandas")
@@ -84,7 +84,8 @@ def train_run(key: RunKey, loaded: LoadedExperiment, data: TrainingData, say: Sa
         raise
     if main:
         _write_results(run, loaded, data, trainer, trained, test)
-        run.write(_last_record(record, loaded, data, trainer, trained, time.monotonic() - started))
+        last = _last_record(record, loaded, data, trainer, trained, time.monotonic() - started)
+        run.write(last.with_fields(files=run.digests()))
         run.checkpoint.unlink(missing_ok=True)
     accelerator.wait_for_everyone()
     scoring, rows = loaded.config.scoring, len(trainer.fold.valid_rows)
@@ -154,7 +155,7 @@ def _write_results(
     ids = [competition.ids[row] for row in trainer.fold.valid_rows]
     write_predictions(predictions(ids, probabilities, competition.classes), run.oof)
     write_predictions(_test_predictions(test, probabilities.mean(axis=0), competition, data.test), run.test)
-    _save_weights(trained.model, run.weights)
+    save_weights(trained.model, run.weights)
 
 
 def _told(key: RunKey, error: KitError) -> KitError:
@@ -214,46 +215,84 @@ def _unread(competition: Competition, images: ImageSet) -> list[str]:
     return pd.Index(competition.test_ids).difference(images.ids, sort=False).tolist()
 
 
-def _save_weights(model: nn.Module, path: Path) -> None:
-    tensors = {name: tensor.detach().cpu().contiguous() for name, tensor in model.state_dict().items()}
-    with atomic(path) as temporary:
-        save_file(tensors, temporary)
+def predict_anew(
+    runs: Iterable[RunDir], loaded: LoadedExperiment, data: TrainingData, say: Say, with_test: bool = True
+) -> None:
+    """Predict with the saved weights of finished runs what is missing, damaged, or of another test set.
 
+    Parameters
+    ----------
+    runs : iterable of RunDir
+        Of `loaded`; those that are not finished are passed over.
+    loaded : LoadedExperiment
+    data : TrainingData
+    say : callable
+        Takes a line a run: why, and whether the bits are those that were there.
+    with_test : bool
+        Whether test predictions have to be of the test set that is there now.
 
-def predict_test_anew(policy: str, loaded: LoadedExperiment, data: TrainingData, say: Say) -> None:
-    """Predict the test set with the saved weights of runs of a policy that saw another one."""
-    pixels = test_pixels_digest(data.test)
-    for run in loaded.folder.runs(policy):
-        record = run.record
-        # To pool rows one has to know which of them hold the prior alone; older kits did not note it.
-        known = record.unread is not None or loaded.competition.test_observations is None
-        same = (record.test, record.test_pixels) == (loaded.test_digest, pixels)
-        if not run.finished or (same and known):
+    Raises
+    ------
+    KitError
+        Where the weights are damaged, too; the message begins with the run.
+    """
+    for run in runs:
+        if not run.finished:
             continue
-        key = record.key
+        record = run.record
+        lost = [path for path in (run.oof, run.test) if not run.is_whole(path)]
+        other = _other_test(record, loaded, test_pixels_digest(data.test)) if with_test else ""
+        if not lost and not other:
+            continue
         accelerator = make_accelerator(loaded.config.training)
         try:
             with (
                 advising_on_memory(END_OTHERS),
-                closing(trainer_of(key, loaded, data, run, accelerator, say=say)) as trainer,
+                closing(trainer_of(record.key, loaded, data, run, accelerator, say=say)) as trainer,
             ):
-                trainer.load_weights(load_file(run.weights))
-                test = trainer.predict(data.test, range(len(data.test)))
+                trainer.load_weights()
+                oof = trainer.evaluate() if run.oof in lost else None
+                test = trainer.predict(data.test, range(len(data.test))) if other or run.test in lost else None
         except KitError as error:
-            raise _told(key, error) from error
+            raise _told(record.key, error) from error
         if accelerator.is_main_process:
-            prior = read_predictions(run.oof).to_numpy().mean(axis=0)
-            write_predictions(_test_predictions(test, prior, loaded.competition, data.test), run.test)
-            unread = _unread(loaded.competition, data.test)
-            run.write(record.with_fields(test=loaded.test_digest, test_pixels=pixels, unread=unread))
+            _write_anew(run, loaded, data, oof, test)
+            if other:
+                say(f"{record.key}: {other}; predicted it with the saved weights")
+            for path in lost if not other else [path for path in lost if path == run.oof]:
+                same = digest(path) == record.files[path.name]
+                bits = "to the same bits" if same else "to other bits, as on another device or by other versions"
+                say(f"{path} was damaged or missing; predicted anew with the saved weights, {bits}")
         accelerator.wait_for_everyone()
-        say(f"{key}: {_why_anew(record, loaded, pixels)}; predicted it with the saved weights")
 
 
-def _why_anew(record: RunRecord, loaded: LoadedExperiment, pixels: str) -> str:
-    """Why test predictions that are there are made anew."""
+def _write_anew(
+    run: RunDir, loaded: LoadedExperiment, data: TrainingData, oof: np.ndarray | None, test: np.ndarray | None
+) -> None:
+    """Write predictions that were made anew, and what run.json says of them, where that has changed."""
+    competition, record = loaded.competition, run.record
+    if oof is not None:
+        ids = [competition.ids[row] for row in loaded.folds.validation_rows(record.fold)]
+        write_predictions(predictions(ids, oof, competition.classes), run.oof)
+    fields: dict[str, Any] = {}
+    if test is not None:
+        prior = read_predictions(run.oof).to_numpy().mean(axis=0)
+        write_predictions(_test_predictions(test, prior, competition, data.test), run.test)
+        pixels, unread = test_pixels_digest(data.test), _unread(competition, data.test)
+        fields = {"test": loaded.test_digest, "test_pixels": pixels, "unread": unread}
+    if record.files:
+        fields["files"] = record.files | {path.name: digest(path) for path in (run.oof, run.test)}
+    if (changed := record.with_fields(**fields)) != record:
+        run.write(changed)
+
+
+def _other_test(record: RunRecord, loaded: LoadedExperiment, pixels: str) -> str:
+    """Say why test predictions that are there are of no use now; "" where they are."""
     if record.test != loaded.test_digest:
         return "the test set has changed"
     if record.test_pixels != pixels:
         return "test images are read otherwise than when it was trained"
-    return "which test images could be read was not noted"
+    # To pool rows one has to know which of them hold the prior alone; older kits did not note it.
+    if record.unread is None and loaded.competition.test_observations is not None:
+        return "which test images could be read was not noted"
+    return ""

@@ -136,7 +136,9 @@ def list_submissions(
         Where nothing was handed in to that competition.
     """
     dirs = OutputDirs.at(output)
-    if refresh and submissions.overview(dirs, competition).rows:
+    if refresh and (before := submissions.overview(dirs, competition)).rows:
+        if before.remark:
+            say(before.remark)
         say(f"{len(submissions.refresh(dirs, Kaggle(say), competition))} rows have changed")
     return submissions.overview(dirs, competition)
 

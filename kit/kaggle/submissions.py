@@ -4,14 +4,16 @@ It also tells how far CV scores order submissions as their public scores do.
 """
 
 import csv
+import io
 import re
 from collections.abc import Sequence
 from dataclasses import asdict, dataclass, fields, replace
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
 
-from kit.core.errors import KitError, some
+from kit.core.errors import Damaged, KitError, ignore, some
 from kit.core.files import atomic
+from kit.core.manifest import mend, need_listed, writing
 from kit.core.paths import OutputDirs
 from kit.kaggle.client import Kaggle, KaggleSubmission
 from kit.kaggle.retry import one_line
@@ -19,6 +21,7 @@ from kit.kaggle.retry import one_line
 SENDING = timedelta(hours=1)  # longer than all attempts to send a submission take
 CLOCKS = timedelta(minutes=10)  # by which this machine's clock and Kaggle's may differ
 UNDER_WAY = ("PENDING", "UNKNOWN")  # statuses that Kaggle's list may change
+LOG = "log.csv"  # in submissions/
 OUTPUT = "submission.csv"  # the output of a kernel that is handed in
 FEWEST_PAIRS = 3  # of two, the ranks agree or not by a coin's toss
 
@@ -92,19 +95,19 @@ class Agreement:
 
 @dataclass(frozen=True)
 class SubmissionsOverview:
-    """The rows of the log, oldest first, and an agreement for each competition in it."""
+    """The rows of the log, oldest first, an agreement for each competition in it, and what is odd about it."""
 
     rows: list[LogEntry]
     agreements: list[Agreement]
+    remark: str = ""
 
 
 def overview(dirs: OutputDirs, competition: str | None = None) -> SubmissionsOverview:
     """Return what was handed in, to one competition or to all; KitError where nothing was to the one."""
     rows = _rows_of(competition, dirs)
     slugs = dict.fromkeys(row.competition for row in rows)
-    return SubmissionsOverview(
-        rows, [_agreement(slug, [row for row in rows if row.competition == slug]) for slug in slugs]
-    )
+    agreements = [_agreement(slug, [row for row in rows if row.competition == slug]) for slug in slugs]
+    return SubmissionsOverview(rows, agreements, log_remark(dirs))
 
 
 def refresh(dirs: OutputDirs, kaggle: Kaggle, competition: str | None = None) -> list[LogEntry]:
@@ -162,28 +165,58 @@ def _number(text: str) -> float:
 
 
 def read_log(dirs: OutputDirs) -> list[LogEntry]:
-    """Return the rows of submissions/log.csv, oldest first."""
-    path = dirs.submissions / "log.csv"
+    """Return the rows of submissions/log.csv, oldest first.
+
+    Raises
+    ------
+    KitError
+        Where it is no log, or is damaged so that rows cannot be told.
+    """
+    path = dirs.submissions / LOG
     if not path.is_file():
         return []
     known = [field.name for field in fields(LogEntry) if field.name != "message"]
-    with open(path, encoding="utf-8", newline="") as file:
-        rows = csv.DictReader(file)
-        if lacking := [name for name in known if name not in (rows.fieldnames or known)]:
-            raise KitError(f"{path} has no column {some(lacking)}; it is not the kit's log: move it away")
-        return [LogEntry(**{field.name: row.get(field.name) or "" for field in fields(LogEntry)}) for row in rows]
+    try:
+        text = path.read_text(encoding="utf-8")
+        rows = csv.DictReader(io.StringIO(text, newline=""), strict=True)
+        if lacking := [name for name in known if name not in (rows.fieldnames or ())]:
+            what = f"has no column {some(lacking)}" if text else "is empty"
+            raise KitError(f"{path} {what}; it is not the kit's log: move it away")
+        read = list(rows)
+    except (UnicodeDecodeError, csv.Error) as error:
+        raise Damaged(f"{path} is damaged ({error}); mend it, or move it away") from error
+    for number, row in enumerate(read, start=1):
+        if None in row or None in row.values() or "\0" in "".join(row.values()):
+            raise Damaged(f"{path} is damaged (row {number} is none of the log's); mend it, or move it away")
+    return [LogEntry(**{field.name: row.get(field.name) or "" for field in fields(LogEntry)}) for row in read]
+
+
+def log_remark(dirs: OutputDirs) -> str:
+    """Return that the log is not as the kit wrote it, which people may change by hand; else ""."""
+    path = dirs.submissions / LOG
+    if not path.is_file():
+        return ""
+    try:
+        need_listed(dirs.submissions, path, "")
+        if path.read_bytes().endswith(b"\n"):
+            return ""
+    except Damaged:
+        pass
+    return f"{path} was changed by hand, or is damaged; it is taken as it is"
 
 
 def write_entry(entry: LogEntry, dirs: OutputDirs, before: LogEntry | None = None) -> None:
     """Write the entry in the place of `before`, or of the row with its ref; at the end where there is neither."""
-    rows = read_log(dirs)
-    earlier = (at for at, row in enumerate(rows) if row == before or (entry.ref and row.ref == entry.ref))
-    at = next(earlier, len(rows))
-    rows[at : at + 1] = [entry]
+    mend(dirs.submissions, ignore)
     with (
-        atomic(dirs.submissions / "log.csv") as temporary,
+        writing(dirs.submissions, dirs.submissions / LOG),
+        atomic(dirs.submissions / LOG) as temporary,
         open(temporary, "w", encoding="utf-8", newline="") as file,
     ):
+        rows = read_log(dirs)
+        earlier = (at for at, row in enumerate(rows) if row == before or (entry.ref and row.ref == entry.ref))
+        at = next(earlier, len(rows))
+        rows[at : at + 1] = [entry]
         writer = csv.DictWriter(file, [field.name for field in fields(LogEntry)], lineterminator="\n")
         writer.writeheader()
         writer.writerows(map(asdict, rows))

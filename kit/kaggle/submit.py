@@ -14,6 +14,7 @@ from kit.competition.load import expected_submission
 from kit.competition.tables import read_submission
 from kit.core.errors import KitError, Say
 from kit.core.files import read_object, sha256
+from kit.core.manifest import need_listed
 from kit.core.paths import OutputDirs
 from kit.core.runs import ExperimentDir
 from kit.experiment.blend import read_blend
@@ -29,6 +30,7 @@ from kit.kaggle.submissions import (
     LogEntry,
     as_listed,
     catch_up,
+    log_remark,
     read_log,
     timestamp,
     write_entry,
@@ -187,6 +189,7 @@ def _cv(dirs: OutputDirs, experiment: str, policy: str) -> str:
     if not policy or not scores.is_file():
         return ""
     remedy = "python -m kit run writes it anew"
+    need_listed(scores.parents[1], scores, remedy)
     stored = read_object(scores, remedy)
     if not isinstance(stored.get("oof"), int | float):
         raise KitError(f"{scores} is damaged (it has no score); {remedy}")
@@ -208,6 +211,8 @@ def _hand_in(
     pause: Callable[[float], None],
 ) -> LogEntry:
     """Send what was not sent before, in the log already when it is sent, and waits for its score."""
+    if remark := log_remark(dirs):
+        say(remark)
     followed = catch_up(entry.competition, dirs, kaggle)
     sent = [row for row in followed if row.ref and _same(row, entry) and not again]
     for row in followed:

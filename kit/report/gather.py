@@ -23,7 +23,7 @@ from kit.lr.clock import policy_groups
 from kit.report.material import PolicyData, PolicyOutcome, RealisedRates, ReportData, raw_policies
 from kit.report.page import render
 from kit.report.thumbnails import most_wrong
-from kit.training.records import Activations, Learning, RateRecord, read_history
+from kit.training.records import activations_of, history_of, learning_of, rates_of
 
 MOST_STEPS = 3000  # of which rates are compared with the intended ones
 
@@ -244,12 +244,12 @@ def _policy(
     return PolicyData(
         name=name,
         records=records,
-        histories=[read_history(each.history) for each in finished],
+        histories=[history_of(each) for each in finished],
         scores=scores,
         shown_run=f"Seed {record.seed}, fold {record.fold}",
         rates=read_rates(run, experiment.policies.get(name)),
-        activations=Activations.load(run.activations) if run.activations.is_file() else None,
-        learning=Learning.load(run.learning) if run.learning.is_file() else None,
+        activations=activations_of(run),
+        learning=learning_of(run),
         outcome=_outcome(finished, experiment, folder, competition),
     )
 
@@ -259,9 +259,9 @@ def read_rates(run: RunDir, config: PolicyConfig | None) -> RealisedRates | None
 
     None where the run recorded none.
     """
-    if not run.rates.is_file() or not run.rates.stat().st_size:
+    if not run.left(run.rates):
         return None
-    realised = RateRecord.load(run.rates)
+    realised = rates_of(run)
     lr, names, multiplier = realised.lr, realised.groups, realised.multiplier
     steps = np.unique(np.linspace(0, len(lr) - 1, min(len(lr), MOST_STEPS)).round().astype(np.int64))
     intended = _intended(run, config, names, len(lr), steps)
@@ -275,7 +275,7 @@ def _intended(
 ) -> np.ndarray | None:
     """Return the policy's rates at these updates, [steps, groups]; None where policy or groups are not known."""
     sizes = run.record.groups
-    epochs = [line for line in read_history(run.history) if line.get("epoch")]
+    epochs = [line for line in history_of(run) if line.get("epoch")]
     if config is None or list(sizes) != names:
         return None
     per_epoch = round(epochs[-1]["step"] / epochs[-1]["epoch"]) if epochs else None

@@ -216,8 +216,8 @@ def probe(runs: Sequence[str | Path], prefix: str | None = None) -> ProbeResult:
         For a folder that is no run, a run without probes, and runs of different networks.
     """
     members = {label: RunDir(Path(folder)) for label, folder in _labelled(runs).items()}
-    activations = {label: Activations.load(run.activations) for label, run in members.items()}
-    learning = {label: Learning.load(run.learning) for label, run in members.items()}
+    activations = {label: Activations.load(run.checked(run.activations)) for label, run in members.items()}
+    learning = {label: Learning.load(run.checked(run.learning)) for label, run in members.items()}
     for what, names in (
         ("layers", {label: each.layers for label, each in activations.items()}),
         ("depth groups", {label: each.groups for label, each in learning.items()}),
@@ -246,7 +246,7 @@ def _labelled(runs: Sequence[str | Path]) -> dict[str, str | Path]:
             raise KitError(
                 f"{folder}: is no run (it holds no run.json); give a folder like runs/digits/uniform/seed0/fold0"
             )
-        if not (run.activations.is_file() and run.learning.is_file()):
+        if not (run.left(run.activations) and run.left(run.learning)):
             raise KitError(
                 f"{folder}: was trained without probes; set training.probes={{every: 10}} (and runs: all there, "
                 "for more than the first seed and fold) and train it anew under another name (--set name=...)"

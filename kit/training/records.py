@@ -4,8 +4,6 @@ Numpy alone is needed to read them; nothing here knows torch.
 """
 
 import json
-import zipfile
-import zlib
 from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass, field, fields
 from pathlib import Path
@@ -13,8 +11,9 @@ from typing import Any
 
 import numpy as np
 
-from kit.core.errors import KitError
+from kit.core.errors import Damaged
 from kit.core.files import atomic, write_text
+from kit.core.runs import TRAINED_ANEW, RunDir
 
 SIGNAL = "signal_"  # begins the names of a controller's signals in rates.npz
 
@@ -72,10 +71,13 @@ class RateRecord:
 
         Raises
         ------
-        KitError
-            Where the file is damaged.
+        Damaged
+            Where the file is not what was written.
         """
         saved = _read(path, ("groups", "lr"))
+        shape = saved["lr"].shape
+        if len(shape) != 2 or shape[1:] != saved["groups"].shape:
+            raise _damaged(path, f"its rates {list(shape)} are not of its {len(saved['groups'])} depth groups")
         return cls(
             groups=saved["groups"].tolist(),
             lr=saved["lr"],
@@ -130,8 +132,8 @@ class Activations:
 
         Raises
         ------
-        KitError
-            Where the file is damaged.
+        Damaged
+            Where the file is not what was written.
         """
         saved: dict[str, Any] = _read_all(path, cls)
         return cls(**saved | {"layers": saved["layers"].tolist()})
@@ -194,8 +196,8 @@ class Learning:
 
         Raises
         ------
-        KitError
-            Where the file is damaged.
+        Damaged
+            Where the file is not what was written.
         """
         saved: dict[str, Any] = _read_all(path, cls)
         return cls(**saved | {"groups": saved["groups"].tolist(), "relative": float(saved["relative"])})
@@ -225,15 +227,60 @@ def read_history(path: Path) -> list[dict[str, Any]]:
 
     Raises
     ------
-    KitError
-        Where a line is damaged, like one that was cut while it was written.
+    Damaged
+        Where the file is empty, or a line is damaged, like one that was cut while it was written.
     """
     if not path.is_file():
         return []
     try:
-        return [json.loads(line) for line in path.read_text(encoding="utf-8").splitlines()]
+        text = path.read_text(encoding="utf-8")
+        lines = [json.loads(line) for line in text.splitlines()]
     except ValueError as error:
         raise _damaged(path, error) from error
+    for number, line in enumerate(lines, start=1):
+        if not isinstance(line, dict) or not _is_number(line.get("step")):
+            raise _damaged(path, f"line {number} names no step")
+    if not text.endswith("\n"):
+        raise _damaged(path, "its last line is cut" if text else "it is empty")
+    return lines
+
+
+def _is_number(value: object) -> bool:
+    return isinstance(value, int | float) and not isinstance(value, bool)
+
+
+def history_of(run: RunDir) -> list[dict[str, Any]]:
+    """Return the history of a finished run; none where an early version left none.
+
+    Raises
+    ------
+    Damaged
+        Where it is not what the run wrote, or does not reach to the last update.
+    """
+    if not run.left(run.history):
+        return []
+    lines, steps = read_history(run.checked(run.history)), run.record.steps
+    if steps is not None and lines[-1]["step"] != steps:
+        raise _damaged(run.history, f"it ends with update {lines[-1]['step']} of {steps}")
+    return lines
+
+
+def rates_of(run: RunDir) -> RateRecord:
+    """Return the rates that a finished run realised; Damaged where they are not what it wrote."""
+    rates, steps = RateRecord.load(run.checked(run.rates)), run.record.steps
+    if steps is not None and len(rates.lr) != steps:
+        raise _damaged(run.rates, f"it has the rates of {len(rates.lr)} updates of {steps}")
+    return rates
+
+
+def activations_of(run: RunDir) -> Activations | None:
+    """Return what probes measured of activations; None without, Damaged where it is not what they wrote."""
+    return Activations.load(run.checked(run.activations)) if run.left(run.activations) else None
+
+
+def learning_of(run: RunDir) -> Learning | None:
+    """Return what probes measured of depth groups; None without, Damaged where it is not what they wrote."""
+    return Learning.load(run.checked(run.learning)) if run.left(run.learning) else None
 
 
 def _write(path: Path, arrays: Mapping[str, Any], save: Callable[..., None]) -> None:
@@ -246,7 +293,7 @@ def _read(path: Path, needed: Iterable[str]) -> dict[str, np.ndarray]:
     try:
         with np.load(path) as saved:
             arrays = dict(saved)
-    except (ValueError, EOFError, KeyError, zipfile.BadZipFile, zlib.error) as error:
+    except Exception as error:  # whatever a damaged file makes zipfile and numpy raise
         raise _damaged(path, error) from error
     if missing := [name for name in needed if name not in arrays]:
         raise _damaged(path, f"it has no {missing[0]}")
@@ -260,6 +307,6 @@ def _read_all(path: Path, record: type) -> dict[str, np.ndarray]:
     return {name: saved[name] for name in names}
 
 
-def _damaged(path: Path, reason: object) -> KitError:
+def _damaged(path: Path, reason: object) -> Damaged:
     short = " ".join(str(reason).split())[:200]
-    return KitError(f"{path} is damaged ({short}); remove this run, and it is trained anew")
+    return Damaged(f"{path} is damaged ({short}); {TRAINED_ANEW}")

@@ -36,6 +36,7 @@ from kit.training.predict import Normalise, Predictor
 from kit.training.probes import Probes
 from kit.training.rates import RatePolicy, RateWriter
 from kit.training.records import append_history, write_history
+from kit.training.saved_weights import load_weights
 from kit.training.signals import SignalMeter
 from kit.training.tracker import RunTracker
 
@@ -313,9 +314,9 @@ class Trainer:
             raise Diverged("the trained model predicts values that are not finite; " + self._advice())
         return probabilities
 
-    def load_weights(self, weights: dict[str, torch.Tensor]) -> None:
-        """Take the weights that a finished run saved."""
-        self.final_model.load_state_dict(weights)
+    def load_weights(self) -> None:
+        """Take the weights that the run saved when it was finished; Damaged where they are not those."""
+        load_weights(self.dir, self.final_model)
 
     def close(self) -> None:
         """End the processes that prepare batches for evaluations."""

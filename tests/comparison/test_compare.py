@@ -25,6 +25,7 @@ from kit.core.settings import fingerprint
 from kit.experiment.config import of_size, validate
 from kit.experiment.fingerprint import digests
 from kit.report.gather import report
+from kit.training.records import RateRecord
 from kit.training.trainer import Trainer
 
 CLASSES = sorted(COLOURS)
@@ -66,8 +67,8 @@ def store(config, output, accuracy, seeds=(0,), folds=None, shared=0.5, seed=0, 
                 made = predictions([plan.ids[row] for row in rows], np.eye(3)[label] * 0.94 + 0.02, CLASSES)
                 write_predictions(made, run.oof)
                 write_predictions(predictions(competition.test_ids, np.full((3, 3), 1 / 3), CLASSES), run.test)
-                for path in (run.weights, run.rates):
-                    path.write_bytes(b"")
+                run.weights.write_bytes(b"")
+                RateRecord(["all"], np.full((51, 1), 1e-2)).save(run.rates)
                 record = record_of(config, competition, plan, policy, number, fold)
                 run.write(record.with_fields(**changes.get(policy, {})))
     return folder

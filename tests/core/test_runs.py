@@ -12,6 +12,7 @@ from hypothesis import strategies as st
 from support.refusals import refusal_of
 
 from kit.core.runs import (
+    TRAINED_ANEW,
     ExperimentDir,
     RunDir,
     RunKey,
@@ -132,7 +133,9 @@ def test_record_of_a_run(tmp_path):
     assert (run.begun, run.record, run.record.key) == (True, record, RunKey("uniform", 0, 0))
     run.write(record.with_fields(status="finished", scores={"macro F1": 0.1 + 0.2}))
     assert run.record.scores == {"macro F1": 0.1 + 0.2}
-    assert json.loads((run.path / "run.json").read_text()) == {
+    stored = json.loads((run.path / "run.json").read_text())
+    assert len(stored.pop("digest")) == 64
+    assert stored == {
         "status": "finished",
         "policy": "uniform",
         "seed": 0,
@@ -150,7 +153,7 @@ def test_a_damaged_record_says_what_to_do(tmp_path, text):
     (tmp_path / "run.json").write_bytes(text.encode("latin-1"))
     message = refusal_of(lambda: run.record)
     assert message.startswith(f"{tmp_path}/run.json is damaged (")
-    assert message.endswith("); remove this run, and it is trained anew")
+    assert message.endswith(f"); {TRAINED_ANEW}")
 
 
 def test_the_mean_may_be_asked_for_in_an_order_and_leaves_out_other_rows():
@@ -169,3 +172,109 @@ def test_predictions_in_order_are_not_copied_where_they_have_it():
     assert np.shares_memory(in_order(frame, ["a", "b"]).to_numpy(), frame.to_numpy())
     assert in_order(frame, ["b", "a"])["x"].tolist() == [0.5, 1.0]
     assert in_order(frame, ["b"]).index.tolist() == ["b"]
+
+
+# Whole
+
+
+def finished_run(folder, **fields) -> RunDir:
+    run = RunDir(folder / "uniform/seed0/fold1")
+    run.path.mkdir(parents=True)
+    for file in (run.weights, run.rates, run.history):
+        file.write_bytes(file.name.encode())
+    write_predictions(random_predictions(["a", "b"]), run.oof)
+    write_predictions(random_predictions(["c"]), run.test)
+    record = RunRecord(status="finished", policy="uniform", seed=0, fold=1, files=run.digests())
+    run.write(record.with_fields(**fields))
+    return run
+
+
+@pytest.mark.parametrize(
+    "name", ["weights.safetensors", "oof.parquet", "test.parquet", "rates.npz", "history.jsonl"]
+)
+def test_a_file_that_is_not_what_the_run_wrote(tmp_path, name):
+    run = finished_run(tmp_path)
+    file = run.path / name
+    assert run.checked(file) == file
+    assert (run.damaged(), run.is_whole(file), run.left(file)) == ([], True, True)
+    whole = file.read_bytes()
+    file.write_bytes(whole[:-1] + bytes([whole[-1] ^ 1]))
+    assert (run.damaged(), run.is_whole(file)) == ([file], False)
+    message = refusal_of(run.checked, file)
+    assert message.startswith(f"{file} is damaged (its content is not what was written); ")
+    assert ("with the saved weights" if file.suffix == ".parquet" else "remove the run's folder") in message
+    file.unlink()
+    assert refusal_of(run.checked, file).startswith(f"{file} is missing; ")
+    assert (run.damaged(), run.left(file)) == ([file], True)
+
+
+def test_a_file_that_the_run_did_not_leave(tmp_path):
+    run = finished_run(tmp_path)
+    run.learning.write_bytes(b"of another run")
+    assert (run.left(run.learning), run.damaged()) == (False, [])
+    assert refusal_of(run.checked, run.learning).startswith(f"{run.learning} is damaged ")
+
+
+def test_a_run_without_predictions_is_finished_where_weights_can_make_them(tmp_path):
+    run = finished_run(tmp_path)
+    run.oof.unlink()
+    assert run.finished
+    run.write(run.record.with_fields(files={}))  # an earlier version's
+    assert not run.finished
+    run.write(run.record.with_fields(files=run.digests()))
+    run.weights.unlink()
+    assert not run.finished
+
+
+def test_runs_of_earlier_versions_are_read_without_a_check(tmp_path):
+    run = finished_run(tmp_path)
+    record = {name: value for name, value in run.record.model_dump(exclude_unset=True).items() if name != "files"}
+    (run.path / "run.json").write_text(json.dumps(record))
+    run.weights.write_bytes(b"anything")
+    assert (run.record.files, run.finished, run.damaged()) == ({}, True, [])
+    assert run.checked(run.weights) == run.weights
+    assert run.read_oof().index.tolist() == ["a", "b"]
+
+
+@pytest.mark.parametrize(
+    ("before", "after"),
+    [('"finished"', '"finish3d"'), ('"digest"', '"digesT"'), ('"fold": 1', '"fold": 3'), ('"files"', '"filez"')],
+)
+def test_a_record_with_another_character_is_told(tmp_path, before, after):
+    run = finished_run(tmp_path)
+    file = run.path / "run.json"
+    file.write_text(file.read_text().replace(before, after))
+    assert (
+        refusal_of(lambda: run.record)
+        == f"{file} is damaged (its content is not what was written); {TRAINED_ANEW}"
+    )
+
+
+def test_the_record_of_another_run_is_told(tmp_path):
+    run = finished_run(tmp_path)
+    other = RunDir(tmp_path / "uniform/seed0/fold2")
+    other.path.mkdir()
+    (other.path / "run.json").write_bytes((run.path / "run.json").read_bytes())
+    assert refusal_of(lambda: other.record) == (
+        f"{other.path}/run.json is of another run (uniform seed 0 fold 1) than its folder; {TRAINED_ANEW}"
+    )
+
+
+@pytest.mark.parametrize(
+    ("values", "reason"),
+    [
+        ([[0.5, 0.5, 0], [0.5, np.nan, 0]], "not all of its values are probabilities"),
+        ([[0.5, 0.5, 0], [0.5, np.inf, 0]], "not all of its values are probabilities"),
+        ([[0.5, 0.5, 0], [1.5, 0, 0]], "not all of its values are probabilities"),
+        ([[0.5, 0.5, 0], [-0.5, 0, 0]], "not all of its values are probabilities"),
+        ([[0.5, 0.5, 0]] * 3, "it has a twice"),
+    ],
+)
+def test_predictions_that_cannot_be(tmp_path, values, reason):
+    """Without a digest, too."""
+    write_predictions(
+        predictions(["a", "b", "a"][: len(values)], np.array(values), CLASSES), tmp_path / "oof.parquet"
+    )
+    assert refusal_of(read_predictions, tmp_path / "oof.parquet") == (
+        f"{tmp_path}/oof.parquet is damaged ({reason}); {TRAINED_ANEW}"
+    )

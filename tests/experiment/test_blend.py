@@ -15,8 +15,9 @@ from kit.cli.show import show_blend
 from kit.competition.folds import FoldPlan, make_folds, read_folds, write_folds
 from kit.competition.load import load_competition
 from kit.core.files import write_json, write_text
+from kit.core.manifest import writing
 from kit.core.paths import OutputDirs
-from kit.core.runs import ExperimentDir, RunKey, RunRecord, predictions, write_predictions
+from kit.core.runs import TRAINED_ANEW, ExperimentDir, RunKey, RunRecord, predictions, write_predictions
 from kit.experiment.blend import blend, default_name, read_blend
 from kit.experiment.config import validate
 from kit.experiment.fingerprint import labels_digest, stored_experiment
@@ -121,7 +122,9 @@ def test_what_is_written(two, competition):
     assert all(each["oof"] < 0.8 for each in record["members"])
     assert [each["method"] for each in record["candidates"]] == ["single", "mean", "greedy"]
     assert (record["oof_rows"], record["train_rows"], record["classes"]) == (36, 36, CLASSES)
-    assert {path.name for path in blended.folder.iterdir()} == {"blend.json", "oof.parquet", "test.parquet"}
+    assert {path.name for path in blended.folder.iterdir()} == {
+        "blend.json", "oof.parquet", "test.parquet", "manifest.json",
+    }  # fmt: skip
 
 
 def test_rows_are_joined_by_id_and_columns_by_name(two, competition, tmp_path):
@@ -190,10 +193,12 @@ def test_scores_of_the_members_are_those_that_run_told(two):
     runs, file = folder.finished("uniform"), two / "submissions/one.csv"
     pool_policy("uniform", runs, experiment.scoring, loaded, file, write=True)
     file = folder.policy("uniform") / "scores.json"
-    write_json(file, json.loads(file.read_text()) | {"oof": 0.1234})
+    with writing(folder.path, file):
+        write_json(file, json.loads(file.read_text()) | {"oof": 0.1234})
     first, _ = blend(["one", "two"], two).record["members"]
     assert first["oof"] == 0.1234
-    write_json(file, json.loads(file.read_text()) | {"scoring": {"average": "micro"}})
+    with writing(folder.path, file):
+        write_json(file, json.loads(file.read_text()) | {"scoring": {"average": "micro"}})
     first, _ = blend(["one", "two"], two).record["members"]
     assert first["oof"] != 0.1234
 
@@ -331,9 +336,8 @@ def test_other_training_rows(two):
 
 
 def test_other_labels(two):
-    for path in two.glob("runs/two/cosine/seed0/fold1/run.json"):
-        record = json.loads(path.read_text())
-        write_json(path, record | {"depends_on": record["depends_on"] | {"labels": "others"}})
+    run = ExperimentDir(two / "runs/two").run(RunKey("cosine", 0, 1))
+    run.write(run.record.with_fields(depends_on=run.record.depends_on | {"labels": "others"}))
     message = refused(two, "one", "two")
     assert message.startswith("blend: two was trained on other labels (cosine/seed0/fold1) than those in ")
     assert message.endswith("by which one is scored; blend members of the same labels")
@@ -358,7 +362,9 @@ def test_missing_folds(two, competition):
 def test_rows_that_were_not_predicted(two):
     path = two / "runs/two/cosine/seed0/fold1/oof.parquet"
     pd.read_parquet(path).head(5).to_parquet(path, index=False)
-    assert refused(two, "one", "two") == ("blend: two has predicted 29 of the 36 rows of its folds; train it anew")
+    assert refused(two, "one", "two") == (
+        f"{path} is of other rows than it should be (5 rows, not 12); {TRAINED_ANEW}"
+    )
 
 
 def test_other_test_rows(two, competition):

@@ -13,6 +13,7 @@ import torch
 import yaml
 from safetensors.torch import load_file, save_file
 from support.colours import experiment_content, write_competition
+from support.faults import as_left
 from support.refusals import refusal_of
 
 from kit import run
@@ -25,6 +26,7 @@ from kit.experiment.config import ExperimentConfig, validate
 from kit.experiment.fingerprint import config_digest
 from kit.experiment.predict import PredictResult, predict_test
 from kit.training.predict import Normalise
+from kit.training.saved_weights import load_weights
 
 NO_RUN = "train one, or say what holds them: --runs DIR, for a kernel kernel.kernels or kernel.datasets"
 
@@ -236,6 +238,7 @@ def test_weights_that_predict_no_numbers_are_refused(trained, predicted, tmp_pat
     shutil.copytree(run_folder(trained, 0), place := tmp_path / "a/tiny/uniform/seed0/fold0")
     weights = load_file(place / "weights.safetensors")
     save_file(weights | {"fc.bias": weights["fc.bias"] * np.nan}, place / "weights.safetensors")
+    as_left(RunDir(place))
     assert refusal_of(predicted, [tmp_path / "a"]) == (
         f"{place} predicts values that are not finite in fp32; predict on the kind of device that trained "
         "it, or with --set training.device=cpu"
@@ -265,10 +268,8 @@ class TestPrecision:
         shutil.copytree(trained / "runs", tmp_path / "runs")
         stated = config_digest(described(trained / "data", training={"precision": "fp16"}))
         for fold in (0, 1):
-            file = run_folder(tmp_path, fold) / "run.json"
-            record = json.loads(file.read_text())
-            record["depends_on"]["config"] = stated
-            file.write_text(json.dumps(record))
+            one = RunDir(run_folder(tmp_path, fold))
+            one.write(one.record.with_fields(depends_on=one.record.depends_on | {"config": stated}))
         return tmp_path / "runs"
 
     @pytest.mark.usefixtures("fp16")
@@ -276,6 +277,7 @@ class TestPrecision:
         weights = load_file(file := run_folder(tmp_path, 1) / "weights.safetensors")
         changed = {name: weights[name] * 1e6 for name in ("fc.weight", "fc.bias")}
         save_file(weights | changed, file)  # the most likely class stays it
+        as_left(RunDir(file.parent))
         labels, said, made = predicted([runs], training={"precision": "fp16"})
         assert made.models == 2
         assert "seed0 fold1: values overflow in fp16; predicted again in fp32" in said
@@ -496,11 +498,11 @@ class TestTime:
         assert clock == [127.0]
 
     def test_a_second_model_that_does_not_come_to_its_end_is_dropped(self, within, first, clock, monkeypatch):
-        def load(path):
-            clock[0] += 10 * ("fold1" in path.parts)
-            return load_file(path)
+        def load(run, model):
+            clock[0] += 10 * ("fold1" in run.path.parts)
+            load_weights(run, model)
 
-        monkeypatch.setattr(prediction, "load_file", load)
+        monkeypatch.setattr(prediction, "load_weights", load)
         labels, said, made = within(48)
         assert labels == first
         assert (made.models, made.of, made.late) == (1, 2, [])

@@ -22,8 +22,9 @@ from support.refusals import refusal_of
 import kit.experiment.runner
 from kit import run
 from kit.core.errors import KitError
+from kit.core.manifest import writing
 from kit.core.paths import OutputDirs
-from kit.core.runs import ExperimentDir, RunKey, RunRecord, read_predictions
+from kit.core.runs import ExperimentDir, RunDir, RunKey, RunRecord, read_predictions
 from kit.experiment.config import validate
 from kit.experiment.grade import grade
 from kit.experiment.loaded import LoadedExperiment
@@ -120,7 +121,7 @@ def test_the_run_directory_is_the_contract(finished):
     config, output, _ = finished
     top = output / "runs" / "tiny"
     assert {path.name for path in top.iterdir()} == {
-        "experiment.yaml", "folds.csv", "curves.png", "uniform", "sliced",
+        "experiment.yaml", "folds.csv", "manifest.json", "curves.png", "uniform", "sliced",
     }  # fmt: skip
     for policy in config.policies:
         assert {path.name for path in (top / policy).iterdir()} == {
@@ -306,7 +307,7 @@ class TestChanged:
         lines = path.read_text().splitlines()
         lines[1] = lines[1][:-1] + str((int(lines[1][-1]) + 1) % 3)
         path.write_text("\n".join(lines) + "\n")
-        with pytest.raises(KitError, match=r"other folds \(uniform/seed0/fold0\)"):
+        with writing(path.parent, path), pytest.raises(KitError, match=r"other folds \(uniform/seed0/fold0\)"):
             self.again(competition, output)
 
     def test_weights(self, competition, output, tmp_path, no_training):
@@ -409,8 +410,21 @@ class TestPooled:
         assert sum("the test set has changed" in line for line in said) == 3
         assert (tmp_path / "submissions/tiny.csv").read_text().splitlines()[1].startswith("test008,")
 
-    def test_a_run_whose_predictions_are_gone_is_trained_again(self, competition, short_copy):
-        (short_copy / "runs/tiny/uniform/seed0/fold1/oof.parquet").unlink()
+    def test_a_run_whose_predictions_are_gone_predicts_them_anew(self, competition, short_copy, no_training):
+        everything = lambda: {file: file.read_bytes() for file in short_copy.rglob("*") if file.is_file()}  # noqa: E731
+        before, said = everything(), list[str]()
+        gone = [short_copy / f"runs/tiny/uniform/seed0/fold1/{part}.parquet" for part in ("oof", "test")]
+        for file in gone:
+            file.unlink()
+        assert run(experiment(competition, training={"epochs": 1}), short_copy, say=said.append).trained == 0
+        told = "was damaged or missing; predicted anew with the saved weights, to the same bits"
+        assert [line for line in said if "anew" in line] == [f"{file} {told}" for file in gone]
+        assert everything() == before
+
+    def test_a_run_of_an_earlier_version_without_predictions_is_trained_again(self, competition, short_copy):
+        one = RunDir(short_copy / "runs/tiny/uniform/seed0/fold1")
+        one.write(one.record.with_fields(files={}))
+        one.oof.unlink()
         assert run(experiment(competition, training={"epochs": 1}), short_copy).trained == 1
 
     def test_the_picture_is_drawn_where_it_is_missing(self, competition, short_copy, no_training):
@@ -719,9 +733,8 @@ class TestPool:
     def test_runs_from_a_weight_file_that_is_not_here(self, finished, copied):
         """They were trained where it is, and fetched."""
         config, _, first = finished
-        for file in (copied / "runs").rglob("run.json"):
-            record = json.loads(file.read_text())
-            file.write_text(json.dumps(record | {"depends_on": record["depends_on"] | {"weights": "0" * 64}}))
+        for one in ExperimentDir(copied / "runs/tiny").runs():
+            one.write(one.record.with_fields(depends_on=one.record.depends_on | {"weights": "0" * 64}))
         weights = copied / "b0.safetensors"
         elsewhere = config.model_copy(update={"model": config.model.model_copy(update={"weights": str(weights)})})
         assert pool(elsewhere, copied).policies["sliced"].scores == first.policies["sliced"].scores

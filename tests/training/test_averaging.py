@@ -5,13 +5,14 @@ import copy
 import numpy as np
 import pytest
 import torch
-from safetensors.torch import load_file
 from support.colours import experiment_content
 from support.trainings import Killed, kill_at, outcome, trainer_of
 from torch import nn
 
 from kit import KitError, run
+from kit.core.runs import RunDir
 from kit.experiment.config import validate
+from kit.training.saved_weights import load_weights
 
 FREE = {"training": {"optimizer": {"name": "schedulefree:AdamWScheduleFree"}, "epochs": 3}}
 WARM = {"name": "constant", "warmup": 0.2}
@@ -134,7 +135,7 @@ def test_the_run_is_saved_as_it_was_scored(competition, tmp_path):
     run(config, tmp_path)
     folder = tmp_path / "runs/tiny/uniform/seed0/fold0"
     trainer = free(competition, tmp_path / "other", folds={"run": [0]})
-    trainer.load_weights(load_file(folder / "weights.safetensors"))
+    load_weights(RunDir(folder), trainer.final_model)
     import pandas as pd
 
     saved = pd.read_parquet(folder / "oof.parquet").set_index("id")

@@ -3,17 +3,21 @@
 import json
 import subprocess
 import sys
-from dataclasses import fields
+from dataclasses import fields, replace
 
 import numpy as np
 import pytest
 from support.refusals import refusal_of
 
+from kit.core.runs import TRAINED_ANEW, RunDir, RunRecord
 from kit.training.records import (
     Activations,
     Learning,
     RateRecord,
+    activations_of,
     append_history,
+    history_of,
+    rates_of,
     read_history,
     write_history,
 )
@@ -103,7 +107,7 @@ def test_a_damaged_file_is_told_in_one_line(tmp_path, record, damage):
         )
     message = refusal_of(type(record).load, path)
     assert message.startswith(f"{path} is damaged (")
-    assert message.endswith("); remove this run, and it is trained anew")
+    assert message.endswith(f"); {TRAINED_ANEW}")
 
 
 def test_history_of_a_run(tmp_path):
@@ -125,6 +129,61 @@ def test_a_line_that_was_cut_is_told(tmp_path):
     assert refusal_of(read_history, path).startswith(f"{path} is damaged (")
     write_history(path, [{"step": 5, "loss": 0.5}])  # as a run does that goes on
     assert read_history(path) == [{"step": 5, "loss": 0.5}]
+
+
+@pytest.mark.parametrize(
+    ("text", "reason"),
+    [
+        ("", "it is empty"),
+        ('{"step": 5}', "its last line is cut"),
+        ('{"step": 5}\n{"step": 10}', "its last line is cut"),
+        ('{"step": 5}\n[5]\n', "line 2 names no step"),
+        ('{"step": 5}\n{"stpp": 10}\n', "line 2 names no step"),
+        ('{"step": "5"}\n', "line 1 names no step"),
+    ],
+)
+def test_a_history_that_is_none(tmp_path, text, reason):
+    path = tmp_path / "history.jsonl"
+    path.write_text(text)
+    assert refusal_of(read_history, path) == f"{path} is damaged ({reason}); {TRAINED_ANEW}"
+
+
+def run_of(folder, files: bool) -> RunDir:
+    run = RunDir(folder / "uniform/seed0/fold0")
+    run.path.mkdir(parents=True)
+    RATES.save(run.rates)
+    write_history(run.history, [{"step": 1, "epoch": 0.5, "loss": 1.0}, {"step": 2, "epoch": 1.0, "loss": 0.5}])
+    record = RunRecord(status="finished", policy="uniform", seed=0, fold=0, steps=2)
+    run.write(record.with_fields(files=run.digests()) if files else record)
+    return run
+
+
+def test_a_history_or_rates_that_end_too_early(tmp_path):
+    """Cut at the end of a line, in a run of an earlier version: the number of updates tells it."""
+    run = run_of(tmp_path, files=False)
+    assert [line["step"] for line in history_of(run)] == [1, 2]
+    assert rates_of(run).groups == RATES.groups
+    write_history(run.history, history_of(run)[:1])
+    assert refusal_of(history_of, run) == f"{run.history} is damaged (it ends with update 1 of 2); {TRAINED_ANEW}"
+    replace(RATES, lr=RATES.lr[:1]).save(run.rates)
+    assert refusal_of(rates_of, run) == (
+        f"{run.rates} is damaged (it has the rates of 1 updates of 2); {TRAINED_ANEW}"
+    )
+    replace(RATES, lr=RATES.lr[:, :1]).save(run.rates)
+    assert refusal_of(rates_of, run) == (
+        f"{run.rates} is damaged (its rates [2, 1] are not of its 2 depth groups); {TRAINED_ANEW}"
+    )
+
+
+def test_a_history_that_was_changed_is_told(tmp_path):
+    run = run_of(tmp_path, files=True)
+    run.history.write_text(run.history.read_text().replace("0.5}", "0.4}"))
+    assert refusal_of(history_of, run) == (
+        f"{run.history} is damaged (its content is not what was written); {TRAINED_ANEW}"
+    )
+    run.history.unlink()
+    assert refusal_of(history_of, run) == f"{run.history} is missing; {TRAINED_ANEW}"
+    assert activations_of(run) is None
 
 
 def test_readers_need_no_torch():

@@ -21,7 +21,7 @@ from kit.core.runs import ExperimentDir
 from kit.experiment.config import ExperimentConfig
 from kit.experiment.loaded import LoadedExperiment
 from kit.experiment.own_files import files_of_code
-from kit.experiment.pool import stored_rule
+from kit.experiment.pool import stored_rule, stored_scores
 from kit.kaggle.archive import Files, need_no_secrets, pack, package_files
 from kit.kaggle.datasets import dataset_folder
 from kit.kaggle.image import read_image
@@ -273,6 +273,7 @@ def _files(experiment: ExperimentConfig, kind: Kind, root: Path) -> dict[str, by
         files[name] = content
     files["config.yaml"] = _travelling(experiment).to_yaml().encode()
     if kind == "infer" and (scores := _scores(experiment, root)).is_file():
+        stored_scores(scores, experiment.scoring, experiment.competition)  # refuses what is damaged
         files[scores.relative_to(root).as_posix()] = scores.read_bytes()
     if kind == "train":
         folder = ExperimentDir(OutputDirs(root).runs / experiment.name)

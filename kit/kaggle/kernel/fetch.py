@@ -12,12 +12,14 @@ from typing import Any
 from kit.competition.config import CompetitionConfig
 from kit.competition.folds import FoldPlan, read_folds
 from kit.competition.load import load_competition
-from kit.core.errors import KitError, Say, some
+from kit.core.errors import Damaged, KitError, Say, some
 from kit.core.files import is_safe, sha256, whole_folder, write_bytes, write_text
+from kit.core.manifest import need_listed, writing
 from kit.core.paths import OutputDirs
 from kit.core.runs import ExperimentDir, RunDir, RunKey
 from kit.experiment.config import ExperimentConfig
 from kit.experiment.fingerprint import changed_keys, digests, stored_experiment, with_what_was_run_before
+from kit.experiment.fold_plan import REMEDY
 from kit.experiment.own_files import files_of_code
 from kit.kaggle.client import Kaggle, PushedKernel
 from kit.kaggle.kernel.folder import BuildRecord, KernelFolder
@@ -227,27 +229,43 @@ def take_runs(folder: KernelFolder, root: Path, say: Say) -> tuple[ExperimentCon
     if not came:
         raise KitError(f"{theirs.path} holds no finished run of {some(record.policies)}")
     dirs = {run.path.relative_to(theirs.path): run for run in came}
+    for run in came:  # all of it, before anything takes a place
+        if damaged := run.damaged():
+            raise Damaged(
+                f"{damaged[0]} is not what the kernel's run.json says of it; nothing is taken: fetch again, or "
+                "push the kernel again"
+            )
     _need_same(experiment, theirs, ours, dirs)
-    due = {place: run for place, run in dirs.items() if not _is_there(run, RunDir(ours.path / place))}
+    due = {place: run for place, run in dirs.items() if not _is_there(run, RunDir(ours.path / place), say)}
     for place in dirs:
         if place not in due:
             say(f"{place} is here already")
-    if not ours.folds.is_file():
-        write_text(ours.folds, theirs.folds.read_text(encoding="utf-8"))
-    for name, content in files_of_code(experiment, tolerant=True).items():
-        write_bytes(ours.path / name, content)
-    write_text(ours.config, with_what_was_run_before(experiment, ours).to_yaml())
+    _write_shared(experiment, theirs, ours)
     for place, run in due.items():
         with whole_folder(ours.path / place) as draft:
             shutil.copytree(run.path, draft, dirs_exist_ok=True)
     return experiment, [place.as_posix() for place in due]
 
 
-def _is_there(run: RunDir, mine: RunDir) -> bool:
-    """Return whether a run is here already; KitError where what is here in its place is other work."""
+def _write_shared(experiment: ExperimentConfig, theirs: ExperimentDir, ours: ExperimentDir) -> None:
+    """Write what all runs share: the fold plan where there is none, the config, and the user's own code."""
+    code, text = files_of_code(experiment, tolerant=True), with_what_was_run_before(experiment, ours).to_yaml()
+    folds = [] if ours.folds.is_file() else [ours.folds]
+    with writing(ours.path, *folds, ours.config, *(ours.path / name for name in code)):
+        for path in folds:
+            write_text(path, theirs.folds.read_text(encoding="utf-8"))
+        for name, content in code.items():
+            write_bytes(ours.path / name, content)
+        write_text(ours.config, text)
+
+
+def _is_there(run: RunDir, mine: RunDir, say: Say) -> bool:
+    """Return whether a run is here already, undamaged; KitError where what is here in its place is other work."""
     if mine.finished:
         if mine.record.fingerprint == run.record.fingerprint:
-            return True
+            if damaged := mine.damaged():
+                say(f"{damaged[0]} is damaged; the kernel's run takes its place")
+            return not damaged
         raise KitError(f"{mine.path} is finished and another training than {run.path}; {_way_out(mine.path)}")
     if mine.checkpoint.is_file():
         raise KitError(
@@ -284,7 +302,8 @@ def _need_same(
                 raise KitError(
                     f"{run.path} was trained on other {' and '.join(odd)} than {mine.path}; {_way_out(ours.path)}"
                 )
-    plan = (ours if ours.folds.is_file() else theirs).folds
+    side = ours if ours.folds.is_file() else theirs
+    need_listed(side.path, plan := side.folds, REMEDY)
     if Path(experiment.competition.path).expanduser().is_dir():
         competition = load_competition(experiment.competition)
         forward = experiment.folds.time is not None

@@ -19,6 +19,7 @@ from support.small_kernels import REF, SLUG, asked, listed, pushed, small_experi
 
 from kit.core.errors import KitError, some
 from kit.core.files import whole_folder
+from kit.core.manifest import writing
 from kit.core.runs import ExperimentDir, RunDir, RunRecord
 from kit.experiment.fingerprint import stored_experiment
 from kit.kaggle.client import Kaggle
@@ -394,7 +395,8 @@ def test_runs_of_another_fold_plan(server, kaggle, said, experiment, competition
     folder = competition if data_is_here else tmp_path / "no-data"
     fetch(train(server, kaggle, train_outputs(tmp_path / "made", experiment), folder), kaggle, say=said.append)
     plan = pd.read_csv("runs/tiny/folds.csv")
-    plan.assign(fold=plan["fold"].to_numpy()[::-1]).to_csv("runs/tiny/folds.csv", index=False)
+    with writing(Path("runs/tiny"), Path("runs/tiny/folds.csv")):
+        plan.assign(fold=plan["fold"].to_numpy()[::-1]).to_csv("runs/tiny/folds.csv", index=False)
     path = train(server, kaggle, train_outputs(tmp_path / "other", experiment, (1,)), folder, 1)
     assert refusal_of(fetch, path, kaggle) == (
         f"{path}/output/runs/tiny/uniform/seed0/fold1 was trained on other folds than are here; {BRING_BACK}"
@@ -485,7 +487,7 @@ def test_a_fetch_that_was_killed_leaves_no_half_run(
         patched.setattr(shutil, "copytree", killed)
         with pytest.raises(KeyboardInterrupt):
             fetch(path, kaggle, say=said.append)
-    assert sorted(here(Path("runs"))) == ["tiny/experiment.yaml", "tiny/folds.csv"]
+    assert sorted(here(Path("runs"))) == ["tiny/experiment.yaml", "tiny/folds.csv", "tiny/manifest.json"]
     assert fetch(path, kaggle, say=said.append).runs == ["uniform/seed0/fold0"]
 
 
