@@ -14,7 +14,7 @@ import os
 import re
 import threading
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager, suppress
 from dataclasses import asdict, dataclass
 from datetime import UTC, datetime
@@ -152,7 +152,9 @@ def claim(path: Path, what: str) -> Claim | None:
 
 
 @contextmanager
-def holding(path: Path, what: str, say: Say = ignore, tick: float = 0.2) -> Iterator[Claim]:
+def holding(
+    path: Path, what: str, say: Say = ignore, tick: float = 0.2, expired: Callable[[], bool] = lambda: False
+) -> Iterator[Claim]:
     """Hold a claim while the context is open, waiting until it can be had.
 
     Parameters
@@ -163,9 +165,13 @@ def holding(path: Path, what: str, say: Say = ignore, tick: float = 0.2) -> Iter
         Takes a line that says for whom it waits.
     tick : float
         Seconds between two looks.
+    expired : callable
+        Asked while it waits; once it is true, that is given up.
 
     Raises
     ------
+    TimeoutError
+        Where the waiting was given up.
     RuntimeError
         Where this very thread holds it already: it would wait for itself.
     """
@@ -177,6 +183,8 @@ def holding(path: Path, what: str, say: Say = ignore, tick: float = 0.2) -> Iter
         if holder and str(holder.owner) != told and time.monotonic() - began > LINE_AFTER:
             told = str(holder.owner)
             say(f"waits for {holder}")
+        if expired():
+            raise TimeoutError(f"{path} is claimed by {holder}")
         time.sleep(tick)
     with made:
         yield made

@@ -1,6 +1,7 @@
 """What the user is told: errors that the user can mend, and lines about what happens."""
 
 import re
+import sys
 from collections.abc import Callable, Iterable
 
 Say = Callable[[str], None]  # takes lines about what happens
@@ -8,6 +9,11 @@ Say = Callable[[str], None]  # takes lines about what happens
 
 def ignore(line: str) -> None:
     """Take a line about what happens, and tell nobody."""
+
+
+def tell(line: str) -> None:
+    """Tell of a fault on standard error, from whatever process meets it: one that prepares batches, too."""
+    print(line, file=sys.stderr, flush=True)
 
 
 class KitError(Exception):

@@ -15,6 +15,7 @@ from typing import Any, TypeVar
 from pydantic import BaseModel, ValidationError
 
 from kit.core.errors import Damaged, KitError
+from kit.core.owner import Owner
 
 Model = TypeVar("Model", bound=BaseModel)
 
@@ -44,7 +45,8 @@ def atomic(path: Path) -> Iterator[Path]:
     """
     path = Path(path)
     path.parent.mkdir(parents=True, exist_ok=True)
-    handle, name = tempfile.mkstemp(prefix=f".{path.name}.", suffix=path.suffix, dir=path.parent)
+    end = f".tmp{path.suffix}"
+    handle, name = tempfile.mkstemp(prefix=_beginning(path, end), suffix=end, dir=path.parent)
     os.close(handle)
     temporary = Path(name)
     try:
@@ -77,8 +79,8 @@ def whole_folder(path: Path) -> Iterator[Path]:
     """
     path = Path(path)
     path.parent.mkdir(parents=True, exist_ok=True)
-    draft = Path(tempfile.mkdtemp(prefix=f".{path.name}.", dir=path.parent))
-    former = draft.with_name(f"{draft.name}.former")
+    draft = Path(tempfile.mkdtemp(prefix=_beginning(path, ".former"), suffix=".tmp", dir=path.parent))
+    former = draft.with_suffix(".former")
     try:
         yield draft
         draft.chmod(0o777 & ~_umask())
@@ -93,6 +95,13 @@ def whole_folder(path: Path) -> Iterator[Path]:
         shutil.rmtree(former, ignore_errors=True)
     finally:
         shutil.rmtree(draft, ignore_errors=True)
+
+
+def _beginning(path: Path, end: str) -> str:
+    """Return how the name of a temporary file beside `path` begins; it tells whose it is, see `core.litter`."""
+    tag = Owner.mine().tag
+    left = max(1, 255 - len(f"..{tag}.12345678{end}".encode()))
+    return f".{path.name.encode()[:left].decode(errors='ignore')}.{tag}."
 
 
 def _umask() -> int:

@@ -10,9 +10,10 @@ from zipfile import BadZipFile
 import numpy as np
 from PIL import Image
 
-from kit.core.files import atomic
+from kit.core.errors import Say, tell
 from kit.data.decode import DecodeError, load_decoder, open_image, reading_settings
 from kit.data.images import Report, map_in_threads
+from kit.data.kept import is_kept, keeping
 from kit.data.reading import USUAL, Reading
 from kit.data.sources import Channels, PixelRow, Source, files_key, files_of, readable
 
@@ -74,6 +75,7 @@ def hash_images(
     cache_folder: Path,
     report: Report = lambda done, total: None,
     reading: Reading = USUAL,
+    say: Say = tell,
 ) -> ImageHashes:
     """Hash each image, on all cores, and keep the result in the cache folder (400 bytes an image).
 
@@ -90,13 +92,15 @@ def hash_images(
     reading : Reading
         How the files are read. What is transparent is looked at on the background; digests are of the pixels with
         their transparency.
+    say : callable
+        Takes a line where what was kept is damaged.
     """
     load_decoder(reading.own)
     path = cache_folder / f"looks-{_cache_key(sources, reading)}.npz"
-    if (known := _stored(path, len(sources))) is not None:
+    if (known := _stored(path, len(sources), say)) is not None:
         return known
     hashed = _gathered(map_in_threads(lambda source: _hash_image(source, reading), sources, report))
-    with atomic(path) as temporary:
+    with keeping(path) as temporary:
         np.savez(temporary, **{field.name: getattr(hashed, field.name) for field in fields(ImageHashes)})
     return hashed
 
@@ -154,8 +158,10 @@ def _gathered(rows: list[tuple]) -> ImageHashes:
     )
 
 
-def _stored(path: Path, count: int) -> ImageHashes | None:
+def _stored(path: Path, count: int, say: Say) -> ImageHashes | None:
     """Read what an earlier call has written; None where it has not, or where that cannot be read."""
+    if not is_kept(path, say):
+        return None
     try:
         with np.load(path) as stored:
             hashed = ImageHashes(**{field.name: stored[field.name] for field in fields(ImageHashes)})

@@ -1,6 +1,7 @@
 """Sets of images: decoded once into a file of raw pixels where that fits, else on demand."""
 
 import json
+import math
 import os
 import shutil
 from collections.abc import Callable, Sequence
@@ -12,13 +13,16 @@ from typing import Any, TypeVar
 
 import numpy as np
 
-from kit.core.errors import KitError, some
-from kit.core.files import atomic, write_text
+from kit.core.claims import holding
+from kit.core.errors import Damaged, KitError, Say, ignore, some, tell
 from kit.core.files import sha256 as file_sha256
+from kit.core.owner import Owner
 from kit.core.zips import ZipMember
 from kit.data.config import DataConfig
 from kit.data.decode import DecodeError, Decoder
 from kit.data.deep import FULL
+from kit.data.kept import keep_json, kept_json
+from kit.data.pixel_cache import WAYS_OUT, Filling, NoRoom, PixelCache, in_gb
 from kit.data.sources import File, PixelRow, Source, digest_of, files_key
 
 T = TypeVar("T")
@@ -39,7 +43,8 @@ class Noticed:
 class ImageSet:
     """Images in the order of their ids; `images[row]` is uint8 [side, side, channels].
 
-    Safe to send to worker processes: the pixels on disk are opened anew in each.
+    Safe to send to worker processes: the pixels on disk are opened anew in each. What is damaged there is decoded
+    anew, and told.
 
     Attributes
     ----------
@@ -50,7 +55,7 @@ class ImageSet:
     decoder
         Decodes an image where there is no cache.
     cache
-        The file of raw pixels, uint8 [rows, side, side, channels]; None: images are decoded on demand.
+        The pixels on disk, uint8 [rows, side, side, channels]; None: images are decoded on demand.
     noticed
         What was noticed of how many images when they were decoded: "one value" (all pixels are the same), and what
         `Decoder` notes.
@@ -59,9 +64,8 @@ class ImageSet:
     ids: list[str]
     sources: list[Source]
     decoder: Decoder
-    cache: Path | None = None
+    cache: PixelCache | None = None
     noticed: dict[str, Noticed] = field(default_factory=dict)
-    _pixels: np.ndarray | None = field(default=None, repr=False)
 
     def __len__(self) -> int:
         return len(self.ids)
@@ -72,12 +76,35 @@ class ImageSet:
                 return self.decoder(self.sources[row])
             except DecodeError as error:  # it could be decoded before
                 raise KitError(f"{self.sources[row]} cannot be read any more: {error}") from error
-        if self._pixels is None:
-            self._pixels = np.load(self.cache, mmap_mode="r")
-        return self._pixels[row]
+        try:
+            pixels = self.cache.read(row)
+        except (OSError, Damaged) as error:  # in a process that opens it anew
+            raise KitError(f"{error}, and it was whole before; the next start decodes the images anew") from error
+        return self._mended(row, self.cache) if pixels is None else pixels
 
-    def __getstate__(self) -> dict:
-        return self.__dict__ | {"_pixels": None}
+    def _mended(self, row: int, cache: PixelCache) -> np.ndarray:
+        """Return the pixels of an image that are damaged in the cache, from its source, and write them back."""
+        name, file, source = self.ids[row], cache.file, self.sources[row]
+        try:
+            pixels = self.decoder(source)
+        except DecodeError as error:
+            raise KitError(
+                f"{file}: the pixels of image {name} are damaged (the disk or memory may be at fault), and "
+                f"{source} cannot be read any more: {error}; bring it back"
+            ) from error
+        damaged = cache.mend(row, pixels)
+        if damaged is None:
+            raise KitError(
+                f"{file}: the pixels of image {name} are damaged (the disk or memory may be at fault), and "
+                f"{source} gives others than before (it, or Pillow, has changed); remove the cache file, it is "
+                "made anew"
+            )
+        if damaged in (1, 10, 100) or (damaged and damaged % 1000 == 0):
+            tell(
+                f"{file}: the pixels of image {name} were damaged and are decoded anew ({damaged} so far); the "
+                "disk or memory may be at fault"
+            )
+        return pixels
 
     def count(self, what: str) -> int:
         """Return of how many images this was noticed."""
@@ -144,6 +171,8 @@ def open_images(
     config: DataConfig,
     cache_folder: Path,
     report: Report = lambda done, total: None,
+    say: Say = ignore,
+    what: str = "decodes images",
 ) -> ImageSet:
     """Open the images of `sources`, every one checked before this returns.
 
@@ -157,17 +186,21 @@ def open_images(
         Where that file is.
     report : callable
         Called as `report(done, total)` after each image.
+    say : callable
+        Takes a line where a cache is made anew, another process is waited for, or the disk has no room.
+    what : str
+        What this is for, told to other processes that wait for it.
 
     Raises
     ------
     KitError
         Names every file that cannot be decoded.
     """
-    readable = open_readable(ids, sources, config, cache_folder, report)
+    readable = open_readable(ids, sources, config, cache_folder, report, say, what)
     images, broken = readable.images, list(readable.broken.values())
     if broken:
         if images.cache:
-            images.cache.unlink()
+            images.cache.remove()
         raise KitError(
             f"{len(broken)} of {len(images)} images cannot be read: {some(broken, 100)}; mend or remove them and "
             "their rows"
@@ -181,53 +214,140 @@ def open_readable(
     config: DataConfig,
     cache_folder: Path,
     report: Report = lambda done, total: None,
+    say: Say = ignore,
+    what: str = "decodes images",
     expired: Callable[[], bool] = lambda: False,
 ) -> ReadableImages:
     """Open the images of `sources`, and tell which of them can be decoded.
 
-    That is found in the pass that fills the cache. Parameters are those of `open_images`, and:
+    That is found in the pass that fills the cache, which one process makes: others wait for it, and use what is
+    there then. Parameters are those of `open_images`, and:
 
     Parameters
     ----------
     expired : callable
-        Asked before each image; no further one is decoded once it is true.
+        Asked before each image, and while another process is waited for; no further one is decoded once it is
+        true.
     """
     images = ImageSet(list(ids), list(sources), Decoder.of(config))
     if not len(images):
         return ReadableImages(images, [], {})
-    key = _cache_key(images)
-    # What was noticed is written down once all of them could be decoded, and before the cache is whole.
-    whole, checked = cache_folder / f"pixels-{key}.npy", cache_folder / f"checked-{key}.json"
-    known = _stored_notices(checked)
-    if config.cache and known is not None and whole.exists():
-        images.cache, images.noticed = whole, known
-        return ReadableImages(images, list(range(len(images))), {})
-    if _wants_cache(images, config, cache_folder):
-        images.cache = cache_folder / f"part-{key}-{os.getpid()}.npy"  # no other process may fill it further
-        rows, broken = _fill(images, images.cache, report, expired)
-    elif known is None:
-        rows, broken = _for_each(images, lambda row, pixels: None, report, expired)
-    else:
-        images.noticed, rows, broken = known, list(range(len(images))), {}
+    everything = ReadableImages(images, list(range(len(images))), {})
+    place = _Place.of(images, cache_folder)
+    if place.holds(images, config):
+        return everything
+    try:
+        with holding(place.pixels, what, say, expired=expired):
+            if place.holds(images, config, say):  # by the process that was waited for
+                return everything
+            return _decoded(images, place, config, report, say, expired)
+    except TimeoutError:
+        return ReadableImages(images, [], {})
+
+
+@dataclass(frozen=True)
+class _Place:
+    """Where the pixels of an image set are kept, and what was noticed of them.
+
+    That is written down once all of them could be decoded, and before the cache is whole.
+    """
+
+    key: str
+    pixels: Path
+    notices: Path
+
+    @classmethod
+    def of(cls, images: ImageSet, folder: Path) -> "_Place":
+        key = _cache_key(images)
+        return cls(key, folder / f"pixels-{key}.npy", folder / f"checked-{key}.json")
+
+    @property
+    def part(self) -> Path:
+        """The file of this process alone, before all images are in it."""
+        return self.pixels.with_name(f"part-{self.key}-{Owner.mine().tag}.npy")
+
+    def holds(self, images: ImageSet, config: DataConfig, say: Say = ignore) -> bool:
+        """Whether no image has to be decoded now; the images take what is there."""
+        known = kept_json(self.notices, say)
+        if known is None:
+            return False
+        images.noticed = {name: Noticed(count, tuple(first)) for name, (count, first) in known.items()}
+        if config.cache:
+            try:
+                images.cache = PixelCache(self.pixels, self.key, _shape(images)).open()
+                return True
+            except FileNotFoundError:
+                pass
+            except (OSError, Damaged) as error:
+                say(f"{error}: damaged, or of an earlier version; the images are decoded anew")
+        return not _wants_cache(images, config, self.pixels)
+
+
+def _shape(images: ImageSet) -> tuple[int, ...]:
+    return len(images), images.decoder.side, images.decoder.side, images.decoder.channels
+
+
+def _decoded(
+    images: ImageSet, place: _Place, config: DataConfig, report: Report, say: Say, expired: Callable[[], bool]
+) -> ReadableImages:
+    """Decode all images, into the cache where it is wanted; there, those that cannot be decoded are damaged."""
+    store = _Store()
+    if _wants_cache(images, config, place.pixels):
+        place.pixels.unlink(missing_ok=True)  # damaged: its space is needed
+        store = _Store.of(place, _shape(images))
+    images.noticed = {}
+    try:
+        rows, broken = _for_each(images, store, report, expired)
+        images.cache = store.done()
+    finally:
+        store.give_up()
+    if store.full:
+        if config.cache is True:
+            raise KitError(f"data.cache: {store.full}; {WAYS_OUT}")
+        say(f"No pixel cache: {store.full}")
     if len(rows) == len(images):
-        _store_notices(images.noticed, checked)
+        keep_json(place.notices, {name: [each.count, each.first] for name, each in images.noticed.items()})
         if images.cache:
-            images.cache.replace(whole)
-            images.cache = whole
+            images.cache.move(place.pixels)
     return ReadableImages(images, rows, broken)
 
 
-def _stored_notices(path: Path) -> dict[str, Noticed] | None:
-    """Read what an earlier pass has noticed; None where there was none."""
-    try:
-        stored = json.loads(path.read_text(encoding="utf-8"))
-        return {what: Noticed(int(count), tuple(first)) for what, (count, first) in stored.items()}
-    except (OSError, ValueError, TypeError, AttributeError):
-        return None
+class _Store:
+    """Takes decoded pixels, and writes them to a file as long as its disk has room; without a file, nowhere."""
 
+    def __init__(self, filling: Filling | None = None, full: str = ""):
+        self._filling, self.full = filling, full
 
-def _store_notices(noticed: dict[str, Noticed], path: Path) -> None:
-    write_text(path, json.dumps({what: [each.count, each.first] for what, each in noticed.items()}))
+    @classmethod
+    def of(cls, place: _Place, shape: tuple[int, ...]) -> "_Store":
+        try:
+            return cls(Filling(place.part, place.key, shape))
+        except NoRoom as error:
+            return cls(full=str(error))
+
+    def __call__(self, row: int, pixels: np.ndarray) -> None:
+        if self._filling and not self.full:
+            try:
+                self._filling(row, pixels)
+            except NoRoom as error:
+                self.full = str(error)
+
+    def done(self) -> PixelCache | None:
+        """Return the file as a cache; None where there is none, or had no room."""
+        if self._filling is None or self.full:
+            return None
+        try:
+            cache = self._filling.done().open()
+        except NoRoom as error:
+            self.full = str(error)
+            return None
+        self._filling = None
+        return cache
+
+    def give_up(self) -> None:
+        """Remove the file, unless it is done."""
+        if self._filling:
+            self._filling.give_up()
 
 
 def content_digest(sources: Sequence[Source], root: Path) -> str:
@@ -248,14 +368,18 @@ def content_digest(sources: Sequence[Source], root: Path) -> str:
     return digest_of(sources, line_of)[:16]
 
 
-def _wants_cache(images: ImageSet, config: DataConfig, folder: Path) -> bool:
+def _wants_cache(images: ImageSet, config: DataConfig, file: Path) -> bool:
+    """Whether there is to be a cache; in place of the file that is there, if any."""
     if config.cache is False:
         return False
+    folder = file.parent
     folder.mkdir(parents=True, exist_ok=True)
-    needed, free = len(images) * images.decoder.side**2 * images.decoder.channels, shutil.disk_usage(folder).free
+    needed, free = math.prod(_shape(images)), shutil.disk_usage(folder).free
+    if file.exists():
+        free += file.stat().st_size
     if config.cache is True and needed > free:
         raise KitError(
-            f"data.cache: the pixels take {needed / 1e9:.1f} GB, but {folder} has {free / 1e9:.1f} GB free"
+            f"data.cache: the pixels take {in_gb(needed)}, but {folder} has {in_gb(free)} free; {WAYS_OUT}"
         )
     return config.cache is True or needed <= min(config.cache_gb * 1e9, free / 2)
 
@@ -264,22 +388,6 @@ def _cache_key(images: ImageSet) -> str:
     """A key that depends on all that the decoder does, and on the files."""
     settings = json.dumps([Decoder.version, images.decoder.settings()], sort_keys=True)
     return sha256((settings + files_key(images.sources)).encode()).hexdigest()[:16]
-
-
-def _fill(
-    images: ImageSet, target: Path, report: Report, expired: Callable[[], bool]
-) -> tuple[list[int], dict[int, str]]:
-    """Write the pixels of all images that can be decoded; those of others are black."""
-    shape = (len(images), images.decoder.side, images.decoder.side, images.decoder.channels)
-    with atomic(target) as temporary:
-        pixels = np.lib.format.open_memmap(temporary, mode="w+", dtype=np.uint8, shape=shape)
-
-        def store(row: int, decoded: np.ndarray) -> None:
-            pixels[row] = decoded
-
-        rows, broken = _for_each(images, store, report, expired)
-        pixels.flush()
-    return rows, broken
 
 
 def _for_each(

@@ -1,6 +1,5 @@
 """The range of files with more than 8 bits, found once over all training images."""
 
-import json
 from collections.abc import Sequence
 from dataclasses import dataclass
 from hashlib import sha256
@@ -9,10 +8,11 @@ from pathlib import Path
 import numpy as np
 from PIL import Image
 
-from kit.core.files import write_text
+from kit.core.errors import Say, tell
 from kit.data.config import DataConfig
 from kit.data.deep import FULL, is_deep, is_unsigned_16, values_of
 from kit.data.images import Report, map_in_threads
+from kit.data.kept import keep_json, kept_json
 from kit.data.reading import Reading
 from kit.data.sources import File, PixelRow, Source, files_key, files_of, first_bytes, readable
 
@@ -35,6 +35,7 @@ def with_levels(
     sources: Sequence[Source],
     cache_folder: Path,
     report: Report = lambda done, total: None,
+    say: Say = tell,
 ) -> DataConfig:
     """Return the config with the levels of these images, if it leaves them open and a file has more than 8 bits.
 
@@ -52,6 +53,8 @@ def with_levels(
         Where an earlier call on the same, unchanged files may have left its result.
     report : callable
         Called as `report(done, total)` while values are read.
+    say : callable
+        Takes a line where what was kept is damaged.
     """
     if config.levels != "auto" or config.decoder:
         return config
@@ -68,10 +71,10 @@ def with_levels(
     if not deep:
         return config
     path = cache_folder / f"levels-{sha256(f'{VERSION}{files_key(deep)}'.encode()).hexdigest()[:16]}.json"
-    levels = _stored(path)
+    levels = _stored(path, say)
     if levels is None:
         levels = _levels(deep, all(depth == "unsigned 16" for depth in looked if depth), report)
-        write_text(path, json.dumps(levels))
+        keep_json(path, levels)
     return config.model_copy(update={"levels": levels}) if levels else config
 
 
@@ -121,9 +124,6 @@ def _range_of(file: File) -> _Range | None:
     return _Range(float(values.min()), float(values.max()), values.dtype.kind != "f")
 
 
-def _stored(path: Path) -> tuple[float, float] | None:
-    try:
-        low, high = json.loads(path.read_text(encoding="utf-8"))
-        return float(low), float(high)
-    except (OSError, ValueError, TypeError):
-        return None
+def _stored(path: Path, say: Say) -> tuple[float, float] | None:
+    levels = kept_json(path, say)
+    return (float(levels[0]), float(levels[1])) if levels else None

@@ -153,14 +153,17 @@ def _decode_and_predict(
     # The test set may be larger than any before: a cache where there is room for it, even if told to have one.
     data = as_they_were_read(experiment.data, [run.record for run in runs])
     data = data.model_copy(update={"cache": data.cache and "auto"})
+    what = f"decodes test images of {experiment.name}"
     with process_state(experiment.training).main_process_first():
-        readable = open_readable(test.ids, test.images, data, dirs.cache, expired=_after(deadline))
+        readable = open_readable(
+            test.ids, test.images, data, dirs.cache, say=say, what=what, expired=_after(deadline)
+        )
     tell_noticed("test", readable.images, say)
     try:
         made = list(_predictions(experiment, runs if readable.rows else [], readable, deadline, say))
     finally:
         if len(readable.rows) < len(test.ids) and readable.images.cache:  # with gaps: of no use to another
-            readable.images.cache.unlink(missing_ok=True)
+            readable.images.cache.remove()
     return readable, made
 
 

@@ -245,21 +245,25 @@ class _Decoding:
     dirs: OutputDirs
     say: Say
     shown: bool
+    name: str
 
     @classmethod
     def of(
         cls, config: ExperimentConfig, competition: Competition, dirs: OutputDirs, say: Say, shown: bool
     ) -> "_Decoding":
         """For files with more than 8 bits, the training images decide the levels of all."""
-        data = with_levels(config.data, competition.train_images, dirs.cache)
+        data = with_levels(config.data, competition.train_images, dirs.cache, say=say)
         if data.levels != config.data.levels:
             say("Images of more than 8 bits: {:g} becomes 0, {:g} becomes 255 (data.levels)".format(*data.levels))
-        return cls(data, dirs, say, shown)
+        return cls(data, dirs, say, shown, config.name)
 
     def train(self, competition: Competition) -> ImageSet:
         """All of them; KitError where one cannot be read, or where nothing is left of all."""
         with self._progress("train", competition.ids) as report:
-            images = open_images(competition.ids, competition.train_images, self.data, self.dirs.cache, report)
+            images = open_images(
+                *(competition.ids, competition.train_images, self.data, self.dirs.cache, report, self.say),
+                what=f"decodes train images of {self.name}",
+            )
         need_something(images)
         self._tell("train", images)
         return images
@@ -267,9 +271,9 @@ class _Decoding:
     def test(self, competition: Competition) -> ImageSet:
         """Those that can be read: nobody can mend Kaggle's test images."""
         ids, sources = competition.test_ids, competition.test_images
-        data, cache = self.data, self.dirs.cache
+        data, cache, what = self.data, self.dirs.cache, f"decodes test images of {self.name}"
         with self._progress("test", ids) as report:
-            readable = open_readable(ids, sources, data, cache, report)
+            readable = open_readable(ids, sources, data, cache, report, self.say, what)
         images = readable.images
         if readable.broken:
             rest = gets_the_prior(competition.test_observations is not None)
@@ -278,9 +282,11 @@ class _Decoding:
                 f"({some(list(readable.broken.values()), 5)}): {rest}"
             )
             if images.cache:  # with gaps: of no use
-                images.cache.unlink()
+                images.cache.remove()
             rows = readable.rows
-            images = open_images([ids[row] for row in rows], [sources[row] for row in rows], data, cache)
+            images = open_images(
+                [ids[row] for row in rows], [sources[row] for row in rows], data, cache, say=self.say, what=what
+            )
         self._tell("test", images)
         return images
 

@@ -12,6 +12,7 @@ from accelerate import PartialState
 
 from kit.core.errors import KitError, Say, ignore
 from kit.core.files import need_writable
+from kit.core.litter import sweep
 from kit.core.paths import OutputDirs
 from kit.core.runs import ExperimentDir, RunKey
 from kit.core.settings import fingerprint
@@ -83,6 +84,8 @@ class Runner:
         need_time(seconds, state.num_processes)
         if not main:
             say = ignore
+        if main:
+            sweep((folder.path, dirs.cache, dirs.submissions), say)
         with state.main_process_first():
             replace = options.replace and main
             loaded, data = prepare(config, folder, dirs, replace, say, main, options.fold_file, keys)

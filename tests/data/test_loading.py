@@ -7,6 +7,7 @@ import pytest
 import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from support.pixel_caches import pixel_cache
 
 from kit.core.seeds import derive
 from kit.data import loading
@@ -119,9 +120,9 @@ N, STORED, SIZE = 14, 12, 8
 def images(tmp_path_factory) -> ImageSet:
     """Fourteen random images, cached at 12 × 12."""
     path = tmp_path_factory.mktemp("cache") / "pixels.npy"
-    np.save(path, np.random.default_rng(0).integers(0, 256, (N, STORED, STORED, 3), dtype=np.uint8))
+    pixels = np.random.default_rng(0).integers(0, 256, (N, STORED, STORED, 3), dtype=np.uint8)
     decoder = Decoder(STORED, 3, "squash", "bicubic")
-    return ImageSet([f"id{row:02d}" for row in range(N)], [], decoder, cache=path)
+    return ImageSet([f"id{row:02d}" for row in range(N)], [], decoder, cache=pixel_cache(path, pixels))
 
 
 ROWS = np.array([13, 1, 2, 12, 4, 6, 8, 10, 0])  # which train
@@ -160,8 +161,8 @@ def test_sample_is_augmented_by_seed_epoch_and_id(images):
 
 
 def test_augmentation_does_not_depend_on_where_an_image_stands(images, tmp_path):
-    np.save(tmp_path / "reversed.npy", np.load(images.cache)[::-1])
-    reverse = ImageSet(images.ids[::-1], [], images.decoder, cache=tmp_path / "reversed.npy")
+    cache = pixel_cache(tmp_path / "reversed.npy", np.load(images.cache.file)[::-1])
+    reverse = ImageSet(images.ids[::-1], [], images.decoder, cache=cache)
     there = training_batches(reverse, N - 1 - ROWS, TARGETS, augmentation(), PLAN)
     assert as_bytes(there) == as_bytes(training_batches(images, ROWS, TARGETS, augmentation(), PLAN))
 
@@ -225,8 +226,8 @@ def test_an_evaluation_that_is_given_up_leaves_nothing_to_the_next(images, start
 
 
 def test_other_images_get_workers_of_their_own_and_end_those_before(images, started, tmp_path):
-    np.save(tmp_path / "reversed.npy", np.load(images.cache)[::-1])
-    reverse = ImageSet(images.ids[::-1], [], images.decoder, cache=tmp_path / "reversed.npy")
+    cache = pixel_cache(tmp_path / "reversed.npy", np.load(images.cache.file)[::-1])
+    reverse = ImageSet(images.ids[::-1], [], images.decoder, cache=cache)
     loader = EvaluationLoader()
     here = torch.cat(list(loader.batches(images, [0, 5, 2], SIZE, 2, workers=1)))
     there = torch.cat(list(loader.batches(reverse, [N - 1, N - 6, N - 3], SIZE, 2, workers=1)))

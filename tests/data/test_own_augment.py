@@ -7,6 +7,7 @@ import random
 import albumentations as A
 import numpy as np
 import pytest
+from support.pixel_caches import pixel_cache
 from support.refusals import refusal_of
 
 from kit.core.errors import KitError
@@ -130,10 +131,8 @@ PLAN = BatchPlan(seed=3, epochs=2, n=6, batch=2)
 def images(tmp_path, first=None) -> ImageSet:
     pixels = np.stack([noise(seed) for seed in range(6)])
     pixels[4] = 77 if first == 77 else pixels[4]
-    np.save(tmp_path / "pixels.npy", pixels)
-    return ImageSet(
-        [f"id{row}" for row in range(6)], [], Decoder(8, 3, "squash", "bicubic"), tmp_path / "pixels.npy"
-    )
+    cache = pixel_cache(tmp_path / "pixels.npy", pixels)
+    return ImageSet([f"id{row}" for row in range(6)], [], Decoder(8, 3, "squash", "bicubic"), cache)
 
 
 def batches(tmp_path, augmentation, workers=0, first=None, step=0):

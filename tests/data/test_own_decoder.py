@@ -142,7 +142,7 @@ def test_an_image_that_it_fails_on_is_broken_like_any_other(folder):
 def opened(folder: Path, path: Path, **options) -> tuple[np.ndarray, Path]:
     images = open_images(["a"], [path], config(folder, **options), folder / "cache")
     assert images.cache
-    return images[0].copy(), images.cache
+    return images[0].copy(), images.cache.file
 
 
 def test_the_pixel_cache_is_of_the_code_and_its_options(folder):
