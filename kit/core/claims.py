@@ -55,10 +55,16 @@ class Holder:
 
 
 class Claim:
-    """A claim that this process holds; as a context manager it is given up at the end."""
+    """A claim that this process holds; as a context manager it is given up at the end.
 
-    def __init__(self, path: Path, number: int, content: dict[str, Any]):
-        self.path, self.number, self._content = path, number, content
+    Attributes
+    ----------
+    after : Holder or None
+        Who died with the thing in its hands, where the claim was taken over.
+    """
+
+    def __init__(self, path: Path, number: int, content: dict[str, Any], after: Holder | None = None):
+        self.path, self.number, self.after, self._content = path, number, after, content
         self._pid, self.lost = os.getpid(), False
 
     @property
@@ -133,7 +139,8 @@ def claim(path: Path, what: str) -> Claim | None:
         return None
     content = {**asdict(Owner.mine()), "what": what, "since": datetime.now(UTC).isoformat(timespec="seconds")}
     content["beat"] = 0
-    made = Claim(path, max(there, default=0) + 1, content)
+    after = _read(_file(path, there[-1]))[0] if there else None
+    made = Claim(path, max(there, default=0) + 1, content, after)
     draft = _draft(path, content)
     try:
         if not _made(draft, made.file, content):
@@ -207,6 +214,12 @@ def living_holder(path: Path, say: Say = ignore) -> Holder | None:
 def dead_claims(folder: Path) -> list[Path]:
     """Return the files of claims in a folder whose owners are known to be dead."""
     return [file for file in sorted(Path(folder).glob("*.claim")) if _lives(file) is False]
+
+
+def claimed(folder: Path, pattern: str) -> list[Path]:
+    """Return the things below a folder, of paths like `pattern`, on which there are claims, living or dead."""
+    files = sorted(Path(folder).glob(f"{pattern}.*.claim"))
+    return list(dict.fromkeys(file.with_name(file.name.rsplit(".", 2)[0]) for file in files))
 
 
 class _Beating:

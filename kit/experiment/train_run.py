@@ -4,7 +4,8 @@ import dataclasses
 import gc
 import platform
 import time
-from contextlib import closing
+from collections.abc import Callable
+from contextlib import closing, nullcontext
 from functools import cache
 from importlib.metadata import version
 from pathlib import Path
@@ -27,8 +28,9 @@ from kit.experiment.own_files import packages_of_code
 from kit.experiment.pixels import reading_of, test_pixels_digest
 from kit.experiment.policies import groups_of
 from kit.experiment.prepare import TrainingData
+from kit.experiment.shared_folder import holding_run
 from kit.model.build import build_model
-from kit.training.device import make_accelerator
+from kit.training.device import agreed, make_accelerator, process_state
 from kit.training.memory import END_OTHERS, TRAIN_WITH_LESS, advising_on_memory
 from kit.training.rates import RatePolicy
 from kit.training.trainer import FoldData, Trainer, TrainResult
@@ -36,7 +38,18 @@ from kit.training.trainer import FoldData, Trainer, TrainResult
 PACKAGES = ("torch", "torchvision", "timm", "albumentations", "accelerate", "numpy", "scikit-learn", "pandas")
 
 
-def train_run(key: RunKey, loaded: LoadedExperiment, data: TrainingData, say: Say, tolerant: bool = False) -> None:
+def nothing() -> None:
+    """Need nothing: of a training whose run is claimed by nobody else for certain."""
+
+
+def train_run(
+    key: RunKey,
+    loaded: LoadedExperiment,
+    data: TrainingData,
+    say: Say,
+    tolerant: bool = False,
+    need: Callable[[], None] = nothing,
+) -> None:
     """Train one run, predict held-out and test rows, and write its folder.
 
     Parameters
@@ -48,6 +61,8 @@ def train_run(key: RunKey, loaded: LoadedExperiment, data: TrainingData, say: Sa
         Takes a line where it goes on from a checkpoint, and one when it is done.
     tolerant : bool
         A training that diverges is told and left at that.
+    need : callable
+        Asked before anything is written for good: raises KitError where the run is another process's by now.
 
     Raises
     ------
@@ -69,11 +84,13 @@ def train_run(key: RunKey, loaded: LoadedExperiment, data: TrainingData, say: Sa
             advising_on_memory(TRAIN_WITH_LESS),
             closing(trainer_of(key, loaded, data, run, accelerator, say=say)) as trainer,
         ):
+            trainer.need = need
             trained = trainer.train(str(key))
             test = trainer.predict(data.test, range(len(data.test)))
     except Exception as error:
         diverged = isinstance(error, Diverged)
         if main:
+            need()
             run.write(record.with_fields(status="diverged" if diverged else "failed", error=str(error)))
         if diverged and tolerant:
             say(f"{key}: {error}")
@@ -83,7 +100,9 @@ def train_run(key: RunKey, loaded: LoadedExperiment, data: TrainingData, say: Sa
             raise _told(key, error) from error
         raise
     if main:
+        need()
         _write_results(run, loaded, data, trainer, trained, test)
+        need()  # writing may have taken a while
         run.write(_last_record(record, loaded, data, trainer, trained, time.monotonic() - started))
         run.checkpoint.unlink(missing_ok=True)
     accelerator.wait_for_everyone()
@@ -221,39 +240,53 @@ def _save_weights(model: nn.Module, path: Path) -> None:
 
 
 def predict_test_anew(policy: str, loaded: LoadedExperiment, data: TrainingData, say: Say) -> None:
-    """Predict the test set with the saved weights of runs of a policy that saw another one."""
-    pixels = test_pixels_digest(data.test)
-    for run in loaded.folder.runs(policy):
-        record = run.record
-        # To pool rows one has to know which of them hold the prior alone; older kits did not note it.
-        known = record.unread is not None or loaded.competition.test_observations is None
-        same = (record.test, record.test_pixels) == (loaded.test_digest, pixels)
-        if not run.finished or (same and known):
+    """Predict the test set with the saved weights of runs of a policy that saw another one.
+
+    Of several processes that want the same, one does it, a run at a time.
+    """
+    for run in agreed(loaded.folder.runs(policy)):
+        if not agreed(_other_test(run, loaded, data)):
             continue
-        key = record.key
-        accelerator = make_accelerator(loaded.config.training)
-        try:
-            with (
-                advising_on_memory(END_OTHERS),
-                closing(trainer_of(key, loaded, data, run, accelerator, say=say)) as trainer,
-            ):
-                trainer.load_weights(load_file(run.weights))
-                test = trainer.predict(data.test, range(len(data.test)))
-        except KitError as error:
-            raise _told(key, error) from error
-        if accelerator.is_main_process:
-            prior = read_predictions(run.oof).to_numpy().mean(axis=0)
-            write_predictions(_test_predictions(test, prior, loaded.competition, data.test), run.test)
-            unread = _unread(loaded.competition, data.test)
-            run.write(record.with_fields(test=loaded.test_digest, test_pixels=pixels, unread=unread))
-        accelerator.wait_for_everyone()
-        say(f"{key}: {_why_anew(record, loaded, pixels)}; predicted it with the saved weights")
+        key, main = run.record.key, process_state(loaded.config.training).is_main_process
+        with holding_run(run, f"predicts with {key}", say) if main else nullcontext(nothing) as need:
+            if why := agreed(_other_test(run, loaded, data)):
+                _predict_anew(run, loaded, data, say, need)
+                say(f"{key}: {why}; predicted it with the saved weights")
 
 
-def _why_anew(record: RunRecord, loaded: LoadedExperiment, pixels: str) -> str:
-    """Why test predictions that are there are made anew."""
+def _predict_anew(
+    run: RunDir, loaded: LoadedExperiment, data: TrainingData, say: Say, need: Callable[[], None]
+) -> None:
+    """Predict the test set with the saved weights of one run."""
+    record, accelerator = run.record, make_accelerator(loaded.config.training)
+    try:
+        with (
+            advising_on_memory(END_OTHERS),
+            closing(trainer_of(record.key, loaded, data, run, accelerator, say=say)) as trainer,
+        ):
+            trainer.load_weights(load_file(run.weights))
+            test = trainer.predict(data.test, range(len(data.test)))
+    except KitError as error:
+        raise _told(record.key, error) from error
+    if accelerator.is_main_process:
+        need()
+        prior = read_predictions(run.oof).to_numpy().mean(axis=0)
+        write_predictions(_test_predictions(test, prior, loaded.competition, data.test), run.test)
+        pixels, unread = test_pixels_digest(data.test), _unread(loaded.competition, data.test)
+        run.write(record.with_fields(test=loaded.test_digest, test_pixels=pixels, unread=unread))
+    accelerator.wait_for_everyone()
+
+
+def _other_test(run: RunDir, loaded: LoadedExperiment, data: TrainingData) -> str:
+    """Say why the test predictions of a finished run are of no use now; "" where they are."""
+    if not run.finished:
+        return ""
+    record = run.record
     if record.test != loaded.test_digest:
         return "the test set has changed"
-    if record.test_pixels != pixels:
+    if record.test_pixels != test_pixels_digest(data.test):
         return "test images are read otherwise than when it was trained"
-    return "which test images could be read was not noted"
+    # To pool rows one has to know which of them hold the prior alone; older kits did not note it.
+    if record.unread is None and loaded.competition.test_observations is not None:
+        return "which test images could be read was not noted"
+    return ""

@@ -526,7 +526,8 @@ class TestSeconds:
     def clock(self, monkeypatch):
         """Shows seconds, which go by only as a test says."""
         now = [0.0]
-        monkeypatch.setattr("kit.experiment.runner.time", SimpleNamespace(monotonic=lambda: now[0]))
+        for module in ("runner", "turns"):
+            monkeypatch.setattr(f"kit.experiment.{module}.time", SimpleNamespace(monotonic=lambda: now[0]))
         return now
 
     @pytest.fixture
