@@ -141,12 +141,13 @@ def claim(path: Path, what: str) -> Claim | None:
     content["beat"] = 0
     after = _read(_file(path, there[-1]))[0] if there else None
     made = Claim(path, max(there, default=0) + 1, content, after)
-    draft = _draft(path, content)
     try:
-        if not _made(draft, made.file, content):
+        if not _made_of_draft(made, content):
             return None
-    finally:
-        draft.unlink(missing_ok=True)
+    except (
+        FileNotFoundError
+    ):  # another process has just taken the folder away, perhaps to put another in its place
+        return None
     # Meanwhile all that was seen may have been given up, and another have begun from nothing.
     *before, newest = _numbers(path)
     if newest != made.number or any(_lives(_file(path, number)) is not False for number in before):
@@ -321,6 +322,15 @@ def _draft(path: Path, content: dict[str, Any]) -> Path:
     draft = path.with_name(f".{path.name}.{Owner.mine().tag}.{threading.get_ident()}.tmp")
     draft.write_text(json.dumps(content), encoding="utf-8")
     return draft
+
+
+def _made_of_draft(made: Claim, content: dict[str, Any]) -> bool:
+    """Write a draft and make the claim's file of it; False where that is there already."""
+    draft = _draft(made.path, content)
+    try:
+        return _made(draft, made.file, content)
+    finally:
+        draft.unlink(missing_ok=True)
 
 
 def _made(draft: Path, file: Path, content: dict[str, Any]) -> bool:

@@ -26,7 +26,7 @@ from kit.experiment.options import RunOptions, need_time
 from kit.experiment.parallel import run_parallel
 from kit.experiment.prepare import TrainingData, prepare
 from kit.experiment.settle import settle
-from kit.experiment.shared_folder import claim_run
+from kit.experiment.shared_folder import claim_training
 from kit.experiment.train_run import nothing, train_run
 from kit.experiment.turns import Turns
 from kit.training.device import agreed, process_state, resolve_precision
@@ -242,7 +242,7 @@ def _train_aside(task: tuple[RunKey, LoadedExperiment, TrainingData, bool]) -> t
     """`train_run`, in a process of its own (see `run_parallel`); whether it did: another may have been faster."""
     key, loaded, data, tolerant = task
     settled, run = partial(is_settled, loaded, tolerant), loaded.folder.run(key)
-    if (mine := claim_run(run, key, settled, _print, surely=True)) is None:
+    if (mine := claim_training(run, key, settled, _print, surely=True)) is None:
         return key, False
     with mine:
         train_run(key, loaded, data, _print, tolerant, mine.need)

@@ -7,7 +7,7 @@ member, by each process that trains there, from before its first run to its end.
 
 import secrets
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 
 from kit.core.claims import Claim, Holder, claim, claimed, dead_claims, holder_of, holding, living_holder
 from kit.core.errors import KitError, Say, ignore
@@ -30,8 +30,14 @@ def writing(folder: ExperimentDir, what: str, say: Say = ignore) -> Iterator[Non
     say : callable
         Takes a line where this process waits.
     """
-    with holding(folder.path / EXPERIMENT, what, say):
-        yield
+    missing = [path for path in (folder.path, *folder.path.parents) if not path.exists()]
+    try:
+        with holding(folder.path / EXPERIMENT, what, say):
+            yield
+    finally:
+        for path in missing:  # nothing was written, as it was refused
+            with suppress(OSError):
+                path.rmdir()
 
 
 def join(folder: ExperimentDir, what: str) -> Claim:
@@ -75,7 +81,12 @@ def need_nobody(folder: ExperimentDir, why: str, say: Say = ignore) -> None:
                 )
 
 
-def claim_run(
+def claim_run(run: RunDir, what: str) -> Claim | None:
+    """Claim a run; None where another process works on it, or may do so."""
+    return claim(run.path / RUN, what)
+
+
+def claim_training(
     run: RunDir, key: RunKey, settled: Callable[[RunKey], bool], say: Say = ignore, surely: bool = False
 ) -> Claim | None:
     """Claim a run in order to train it.
@@ -96,10 +107,9 @@ def claim_run(
     Claim or None
         None where another process has it, or has done it.
     """
-    path, what = run.path / RUN, f"trains {key}"
-    made = claim(path, what)
-    if made is None and surely and living_holder(path) is None:
-        made = claim(path, what)
+    made = claim_run(run, f"trains {key}")
+    if made is None and surely and living_holder(run.path / RUN) is None:
+        made = claim_run(run, f"trains {key}")
     if made is None:
         return None
     if settled(key):

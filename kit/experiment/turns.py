@@ -6,7 +6,7 @@ from collections.abc import Callable, Collection, Sequence
 from kit.core.claims import Claim, Holder
 from kit.core.errors import Say, some
 from kit.core.runs import ExperimentDir, RunKey
-from kit.experiment.shared_folder import claim_run, holder_of_run
+from kit.experiment.shared_folder import claim_training, holder_of_run
 
 MARGIN = 1.3  # a run may take this much longer than the slowest before it
 TICK = 1.0  # seconds between two looks at what others do
@@ -84,7 +84,7 @@ class Turns:
     def take(self) -> tuple[RunKey, Claim] | None:
         """Claim the next run for this process; None where there is none now."""
         for key in self:
-            if mine := claim_run(self.folder.run(key), key, self.settled, self.say):
+            if mine := claim_training(self.folder.run(key), key, self.settled, self.say):
                 return key, mine
             self.give_back(key)
         return None

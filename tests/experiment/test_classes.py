@@ -13,6 +13,7 @@ from kit.core.paths import OutputDirs
 from kit.core.runs import ExperimentDir, read_predictions
 from kit.experiment.config import load_experiment, validate
 from kit.experiment.predict import predict_test
+from kit.experiment.prepare import prepare
 from kit.experiment.run import run
 from kit.experiment.runner import Runner
 from kit.report.audit import audit
