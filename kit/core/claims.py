@@ -146,7 +146,7 @@ def claim(path: Path, what: str) -> Claim | None:
             return None
     except (
         FileNotFoundError
-    ):  # another process has just taken the folder away, perhaps to put another in its place
+    ):  # the folder was taken away, perhaps for another in its place
         return None
     # Meanwhile all that was seen may have been given up, and another have begun from nothing.
     *before, newest = _numbers(path)
