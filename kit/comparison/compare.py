@@ -1,6 +1,7 @@
 """Which policy wins: trained on the same folds and seeds, checked to be comparable, compared with statistics."""
 
 from collections.abc import Sequence
+from contextlib import ExitStack
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -18,7 +19,7 @@ from kit.comparison.record import (
 from kit.comparison.tuning import baseline_of, check_tuning, equalised, to_equalise, trial_folder, trials, variants
 from kit.comparison.views import VIEWS, Tuning, tuned_runs, tuning_of, views_of
 from kit.core.errors import Damaged, Diverged, KitError, Say, ignore, some
-from kit.core.manifest import writing
+from kit.core.manifest import noting
 from kit.core.notebook import ShownAsTables
 from kit.core.runs import ExperimentDir, RunKey
 from kit.experiment.config import ExperimentConfig
@@ -26,6 +27,7 @@ from kit.experiment.fingerprint import stored_experiment
 from kit.experiment.loaded import LoadedExperiment
 from kit.experiment.options import RunOptions
 from kit.experiment.pool import ScoredRuns
+from kit.experiment.shared_folder import writing
 
 if TYPE_CHECKING:  # it brings torch, which comparing stored runs does not need
     from kit.experiment.runner import Runner
@@ -42,7 +44,7 @@ class CompareResult(ShownAsTables):
     content : Comparison
         The content of comparison.json.
     trained : int
-        How many runs were trained.
+        How many runs this process trained.
     main : bool
         Whether this process is the one that writes.
     """
@@ -127,27 +129,35 @@ def compare(
     options = RunOptions.of(options, output)
     folder = ExperimentDir(options.dirs.runs / experiment.name)
     known: dict[str, ScoredRuns] = {}
-    if stored:
-        loaded, main = _open_stored(whole, folder, options, say), True
-        tuning, trained = tuning_of(loaded, experiment), 0
-    else:
-        from kit.experiment.prepare import run_keys
-        from kit.experiment.runner import Runner
+    with ExitStack() as working:
+        if stored:
+            loaded, main = _open_stored(whole, folder, options, say), True
+            tuning, trained = tuning_of(loaded, experiment), 0
+        else:
+            from kit.experiment.prepare import run_keys
+            from kit.experiment.runner import Runner
 
-        runner = Runner.set_up(whole, options, say, run_keys(experiment))  # of variants only trials tell which
-        loaded, main = runner.loaded, runner.main
-        tuning, known, trained = _train(experiment, runner)
-    views, missing = views_of(experiment, loaded, tuning)
-    content = content_of(experiment, loaded, views, missing, tuning, known)
-    if main:
-        if lost := _compared_before(folder, say) - _compared_runs(content):
-            what = some(list(dict.fromkeys(policy for _, policy, _, _ in sorted(lost))))
-            say(f"{folder.comparison.name} was of {len(lost)} runs more, of {what}; this comparison replaces it")
-        table = folder.path / "comparison.csv"
-        with writing(folder.path, folder.comparison, table):
-            write_comparison(content, folder.comparison)
-            write_table(content, table)
+            wanted = run_keys(experiment)  # of variants only trials tell which
+            runner = working.enter_context(Runner.set_up(whole, options, say, wanted))
+            loaded, main = runner.loaded, runner.main
+            tuning, known, trained = _train(experiment, runner)
+        views, missing = views_of(experiment, loaded, tuning)
+        content = content_of(experiment, loaded, views, missing, tuning, known)
+        if main:
+            with writing(folder, f"compares the policies of {experiment.name}", say):
+                _write_down(content, folder, say)
     return CompareResult(folder.path, content, trained, main)
+
+
+def _write_down(content: Comparison, folder: ExperimentDir, say: Say) -> None:
+    """Write comparison.json and comparison.csv, and say what the one before was of that this one is not."""
+    if lost := _compared_before(folder, say) - _compared_runs(content):
+        what = some(list(dict.fromkeys(policy for _, policy, _, _ in sorted(lost))))
+        say(f"{folder.comparison.name} was of {len(lost)} runs more, of {what}; this comparison replaces it")
+    table = folder.path / "comparison.csv"
+    with noting(folder.path, folder.comparison, table):
+        write_comparison(content, folder.comparison)
+        write_table(content, table)
 
 
 def _compared_runs(content: Comparison) -> set[tuple[str, str, int, int]]:
@@ -226,26 +236,25 @@ def _train_baseline(experiment: ExperimentConfig, runner: "Runner") -> int:
     if not keys:
         return 0
     try:
-        left = runner.train(keys, "baseline")
+        trained = runner.train(keys, "baseline")
     except Diverged as error:
         raise KitError(
             f"{error}; it is the baseline: name another with --baseline to compare all the same"
         ) from error
-    _need_all(left, len(keys) - left)
-    return len(keys)
+    _need_all(trained.left, trained.here)
+    return trained.here
 
 
 def _trained(runner: "Runner", keys: Sequence[RunKey], what: str) -> int:
     if not keys:
         return 0
-    from kit.experiment.train_run import predict_anew
+    from kit.experiment.predict_anew import predict_anew
 
-    due = len(runner.due(keys, tolerant=True))
-    left = runner.train(keys, what, tolerant=True)
-    _need_all(left, due - left)
+    trained = runner.train(keys, what, tolerant=True)
+    _need_all(trained.left, trained.here)
     runs = [runner.loaded.folder.run(key) for key in keys]
     predict_anew(runs, runner.loaded, runner.data, runner.say, with_test=False)
-    return due
+    return trained.here
 
 
 def _need_all(left: int, trained: int) -> None:

@@ -55,10 +55,16 @@ class Holder:
 
 
 class Claim:
-    """A claim that this process holds; as a context manager it is given up at the end."""
+    """A claim that this process holds; as a context manager it is given up at the end.
 
-    def __init__(self, path: Path, number: int, content: dict[str, Any]):
-        self.path, self.number, self._content = path, number, content
+    Attributes
+    ----------
+    after : Holder or None
+        Who died with the thing in its hands, where the claim was taken over.
+    """
+
+    def __init__(self, path: Path, number: int, content: dict[str, Any], after: Holder | None = None):
+        self.path, self.number, self.after, self._content = path, number, after, content
         self._pid, self.lost = os.getpid(), False
 
     @property
@@ -133,13 +139,13 @@ def claim(path: Path, what: str) -> Claim | None:
         return None
     content = {**asdict(Owner.mine()), "what": what, "since": datetime.now(UTC).isoformat(timespec="seconds")}
     content["beat"] = 0
-    made = Claim(path, max(there, default=0) + 1, content)
-    draft = _draft(path, content)
+    after = _read(_file(path, there[-1]))[0] if there else None
+    made = Claim(path, max(there, default=0) + 1, content, after)
     try:
-        if not _made(draft, made.file, content):
+        if not _made_of_draft(made, content):
             return None
-    finally:
-        draft.unlink(missing_ok=True)
+    except FileNotFoundError:  # the folder was taken away, perhaps for another in its place
+        return None
     # Meanwhile all that was seen may have been given up, and another have begun from nothing.
     *before, newest = _numbers(path)
     if newest != made.number or any(_lives(_file(path, number)) is not False for number in before):
@@ -215,6 +221,12 @@ def living_holder(path: Path, say: Say = ignore) -> Holder | None:
 def dead_claims(folder: Path) -> list[Path]:
     """Return the files of claims in a folder whose owners are known to be dead."""
     return [file for file in sorted(Path(folder).glob("*.claim")) if _lives(file) is False]
+
+
+def claimed(folder: Path, pattern: str) -> list[Path]:
+    """Return the things below a folder, of paths like `pattern`, on which there are claims, living or dead."""
+    files = sorted(Path(folder).glob(f"{pattern}.*.claim"))
+    return list(dict.fromkeys(file.with_name(file.name.rsplit(".", 2)[0]) for file in files))
 
 
 class _Beating:
@@ -316,6 +328,15 @@ def _draft(path: Path, content: dict[str, Any]) -> Path:
     draft = path.with_name(f".{path.name}.{Owner.mine().tag}.{threading.get_ident()}.tmp")
     draft.write_text(json.dumps(content), encoding="utf-8")
     return draft
+
+
+def _made_of_draft(made: Claim, content: dict[str, Any]) -> bool:
+    """Write a draft and make the claim's file of it; False where that is there already."""
+    draft = _draft(made.path, content)
+    try:
+        return _made(draft, made.file, content)
+    finally:
+        draft.unlink(missing_ok=True)
 
 
 def _made(draft: Path, file: Path, content: dict[str, Any]) -> bool:

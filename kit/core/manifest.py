@@ -25,7 +25,7 @@ class _Manifest(BaseModel):
 
 
 @contextmanager
-def writing(folder: Path, *paths: Path, say: Say = ignore) -> Iterator[None]:
+def noting(folder: Path, *paths: Path, say: Say = ignore) -> Iterator[None]:
     """Hold the manifest while files that it names are written within, and note what they are then.
 
     Before, it forgets them: who is killed in between leaves files that are not checked, not files that seem to be

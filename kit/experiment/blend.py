@@ -20,7 +20,7 @@ from kit.competition.load import Competition, load_competition
 from kit.competition.submission import write_submission
 from kit.core.errors import KitError, Say, ignore, some
 from kit.core.files import need_writable, read_object, write_json
-from kit.core.manifest import mend, need_listed, writing
+from kit.core.manifest import mend, need_listed, noting
 from kit.core.notebook import ShownAsTables
 from kit.core.paths import OutputDirs
 from kit.core.runs import ExperimentDir, RunDir, RunRecord, average, predictions, write_predictions
@@ -382,7 +382,7 @@ def _write(
     )  # before anything is written, as it may be refused
     files = [folder / "oof.parquet", folder / "test.parquet", folder / RECORD]
     mend(folder, ignore)
-    with writing(folder, *files):
+    with noting(folder, *files):
         write_predictions(predictions(list(ids), oof, classes), files[0])
         write_predictions(mean.astype(np.float32), files[1])
         write_json(files[2], record)

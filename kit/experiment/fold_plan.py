@@ -16,6 +16,7 @@ from kit.data.hashes import hash_images
 from kit.data.levels import with_levels
 from kit.data.reading import Reading
 from kit.experiment.config import ExperimentConfig
+from kit.experiment.shared_folder import others_at_work
 
 REMEDY = "python -m kit run with --folds and a copy of it, like folds.csv in a kernel's output, writes it anew"
 
@@ -31,6 +32,8 @@ def decide_folds(
     say: Say = ignore,
 ) -> FoldPlan:
     """Return the plan that an experiment follows: the one given, else that of its runs, else a new one.
+
+    Where another process has set up the folder and is about to train there, its plan is that of runs to come.
 
     Parameters
     ----------
@@ -59,7 +62,7 @@ def decide_folds(
     """
     if given:
         plan = given
-    elif not anew and folder.runs():
+    elif not anew and (folder.runs() or (folder.folds.is_file() and others_at_work(folder))):
         plan = read_plan(config, folder, competition)
     else:
         plan = new_plan(config, competition, dirs, say)

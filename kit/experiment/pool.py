@@ -16,7 +16,7 @@ from kit.competition.observations import KEY, Observations
 from kit.competition.submission import SubmissionFormat, write_submission
 from kit.core.errors import Damaged, KitError, some
 from kit.core.files import as_record, read_object, write_json
-from kit.core.manifest import need_listed, writing
+from kit.core.manifest import need_listed, noting
 from kit.core.runs import TRAINED_ANEW, ExperimentDir, RunDir, RunRecord, average, in_order, write_predictions
 from kit.experiment.loaded import LoadedExperiment
 from kit.scoring.config import ScoringConfig, Transfer
@@ -399,7 +399,7 @@ def pool_policy(
     mean = average(pool.test.values())
     if write:
         files = [folder / name for name in POOLED]
-        with writing(loaded.folder.path, *files):
+        with noting(loaded.folder.path, *files):
             write_predictions(pool.oof.astype(np.float32), files[0])
             write_predictions(mean.astype(np.float32), files[1])
             write_json(files[2], scores.model_dump(exclude_unset=True))

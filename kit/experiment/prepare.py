@@ -1,7 +1,5 @@
 """Everything that can be wrong is found here, before the first training starts."""
 
-import dataclasses
-import shutil
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -10,13 +8,11 @@ from pathlib import Path
 import torch
 from torch import nn
 
-from kit.competition.folds import write_folds
 from kit.competition.labels import spelling_of
 from kit.competition.load import Competition
 from kit.competition.observations import gets_the_prior
 from kit.core.errors import KitError, Say, ignore, some
-from kit.core.files import write_bytes, write_text
-from kit.core.manifest import mend, writing
+from kit.core.manifest import mend
 from kit.core.paths import OutputDirs
 from kit.core.processes import need_guard
 from kit.core.progress import Progress
@@ -28,12 +24,11 @@ from kit.data.images import ImageSet, Report, open_images, open_readable
 from kit.data.levels import with_levels
 from kit.data.loading import worker_count
 from kit.experiment.config import ExperimentConfig
-from kit.experiment.fingerprint import with_what_was_run_before
 from kit.experiment.loaded import LoadedExperiment
-from kit.experiment.own_files import files_of_code
 from kit.experiment.pixels import need_something, other_pixels, pixels_digest, tell_noticed
 from kit.experiment.policies import policy_on
 from kit.experiment.prediction_size import need_room
+from kit.experiment.shared_folder import need_nobody
 from kit.lr.policy import Policy
 from kit.model.build import Normalisation, build_model, normalisation
 from kit.model.groups import DepthGroup, has_order
@@ -86,7 +81,9 @@ def prepare(
     folds: Path | None = None,
     keys: Sequence[RunKey] | None = None,
 ) -> tuple[LoadedExperiment, TrainingData]:
-    """Read, check and write down what the runs need; the images come last, as decoding may take minutes.
+    """Read and check what the runs need; the images come last, as decoding may take minutes.
+
+    Nothing is written but the cache: that comes afterwards (see `kit.experiment.settle`).
 
     Parameters
     ----------
@@ -96,7 +93,7 @@ def prepare(
     dirs : OutputDirs
         Where decoded images are kept.
     replace : bool
-        Whether runs of another config or other data in the folder are thrown away.
+        Whether runs of another config or other data in the folder may be thrown away.
     say : callable
         Takes lines about what happens.
     shown : bool
@@ -109,6 +106,7 @@ def prepare(
     Returns
     -------
     LoadedExperiment
+        With how it differs from what is in the folder, where that may be thrown away.
     TrainingData
 
     Raises
@@ -124,6 +122,8 @@ def prepare(
     need_room(loaded, run_keys(config) if keys is None else keys, say)
     need_tracker(config.training.tracker)
     recipe = _check_training(loaded, say)
+    if loaded.differs:
+        need_nobody(folder, loaded.differs, say)
     if not replace and any(run.finished or run.checkpoint.is_file() for run in folder.runs()):
         loaded.need_same()
     decoding = _Decoding.of(config, loaded.competition, dirs, say, shown)
@@ -131,23 +131,7 @@ def prepare(
     loaded = loaded.with_pixels(pixels_digest(train), other_pixels(train, folder))
     if not replace and any(run.finished or run.checkpoint.is_file() for run in folder.runs()):
         loaded.need_same()
-    test = decoding.test(loaded.competition)
-    if loaded.differs:  # only now, when nothing can go wrong any more
-        say(f"Replacing {folder.path}: it was made from {loaded.differs}")
-        shutil.rmtree(folder.path)
-    _write_down(loaded)
-    return dataclasses.replace(loaded, differs=None), TrainingData(train, test, recipe)
-
-
-def _write_down(loaded: LoadedExperiment) -> None:
-    """Write the fold plan, the config, and the user's own code, by which the stored config goes."""
-    config, folder, code = loaded.config, loaded.folder, files_of_code(loaded.config, tolerant=True)
-    text = with_what_was_run_before(config, folder).to_yaml()
-    with writing(folder.path, folder.folds, folder.config, *(folder.path / name for name in code)):
-        write_folds(loaded.folds, folder.folds)
-        for name, content in code.items():
-            write_bytes(folder.path / name, content)
-        write_text(folder.config, text)
+    return loaded, TrainingData(train, decoding.test(loaded.competition), recipe)
 
 
 def _check_training(loaded: LoadedExperiment, say: Say) -> Recipe:

@@ -1,6 +1,7 @@
 """Policies × seeds × folds: training what is not there yet, pooling, submitting."""
 
 from collections.abc import Sequence
+from contextlib import nullcontext
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -16,9 +17,10 @@ from kit.experiment.fingerprint import stored_experiment
 from kit.experiment.loaded import LoadedExperiment
 from kit.experiment.options import RunOptions
 from kit.experiment.pool import PolicyResult, damaged_pooled, pool_policy
+from kit.experiment.predict_anew import predict_anew
 from kit.experiment.prepare import run_keys
 from kit.experiment.runner import Runner
-from kit.experiment.train_run import predict_anew
+from kit.experiment.shared_folder import writing
 
 
 @dataclass(frozen=True)
@@ -30,9 +32,9 @@ class ExperimentResult(ShownAsTables):
     folder : Path
         runs/<experiment>.
     trained : int
-        Runs that were trained now.
+        Runs that this process trained now.
     kept : int
-        Runs that were finished before.
+        Runs that were finished before, or that other processes trained meanwhile.
     policies : dict of str to PolicyResult
         By name; policies of which no run is finished have none.
     left : int
@@ -98,7 +100,8 @@ def run(
     KitError
         Before any training, for everything in the config or the data that cannot work.
     """
-    return train_and_pool(experiment, Runner.set_up(experiment, RunOptions.of(options, output), say))
+    with Runner.set_up(experiment, RunOptions.of(options, output), say) as runner:
+        return train_and_pool(experiment, runner)
 
 
 def train_and_pool(experiment: ExperimentConfig, runner: Runner, tolerant: bool = False) -> ExperimentResult:
@@ -108,18 +111,28 @@ def train_and_pool(experiment: ExperimentConfig, runner: Runner, tolerant: bool 
     """
     keys = run_keys(experiment)
     due = len(runner.due(keys, tolerant))
-    left = runner.train(keys, tolerant=tolerant)
+    trained = runner.train(keys, tolerant=tolerant)
     loaded, folder = runner.loaded, runner.loaded.folder
     for policy in experiment.policies:
         predict_anew(folder.runs(policy), loaded, runner.data, runner.say)
-    results = _pool_policies(experiment, loaded, runner.dirs, runner.main, runner.say)
-    if runner.main and (due or not folder.curves.is_file()):
-        draw_curves(folder, experiment.scoring.title, _policies_in(folder))
-    return ExperimentResult(folder.path, due - left, len(keys) - due, results, left)
+    with writing(folder, f"pools {experiment.name}", runner.say) if runner.main else nullcontext():
+        results = _pool_policies(experiment, loaded, runner.dirs, runner.main, runner.say)
+        if runner.main and (due or not folder.curves.is_file()):
+            draw_curves(folder, experiment.scoring.title, _policies_in(folder))
+    kept = len(keys) - trained.here - trained.left
+    return ExperimentResult(folder.path, trained.here, kept, results, trained.left)
 
 
-def pool(experiment: ExperimentConfig, output: str | Path = ".") -> ExperimentResult:
+def pool(experiment: ExperimentConfig, output: str | Path = ".", say: Say = ignore) -> ExperimentResult:
     """Pool the finished runs that are there and write the submissions, without training anything.
+
+    Parameters
+    ----------
+    experiment : ExperimentConfig
+    output : path
+        Holds runs/ and submissions/.
+    say : callable
+        Takes a line where another process that writes there is waited for.
 
     Raises
     ------
@@ -140,8 +153,9 @@ def pool(experiment: ExperimentConfig, output: str | Path = ".") -> ExperimentRe
         raise KitError(f"{folder.path} holds no finished run of {some(experiment.policies)}")
     if not folder.config.is_file():
         raise KitError(f"{folder.config} does not exist; bring it along with the runs it belongs to")
-    results = _pool_policies(experiment, loaded, dirs, write=True)
-    draw_curves(folder, experiment.scoring.title, _policies_in(folder))
+    with writing(folder, f"pools {experiment.name}", say):
+        results = _pool_policies(experiment, loaded, dirs, write=True)
+        draw_curves(folder, experiment.scoring.title, _policies_in(folder))
     return ExperimentResult(folder.path, 0, len(finished), results)
 
 

@@ -1,15 +1,19 @@
-"""Which runs are trained, how many at a time, and until when."""
+"""An experiment that is set up, and its runs trained: one by one, or several at a time."""
 
 import dataclasses
 import time
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Sequence
+from contextlib import nullcontext
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
+from types import TracebackType
 from typing import Literal
 
 import torch
 from accelerate import PartialState
 
+from kit.core.claims import Claim
 from kit.core.errors import KitError, Say, ignore
 from kit.core.files import need_writable
 from kit.core.litter import sweep
@@ -22,15 +26,34 @@ from kit.experiment.loaded import LoadedExperiment
 from kit.experiment.options import RunOptions, need_time
 from kit.experiment.parallel import run_parallel
 from kit.experiment.prepare import TrainingData, prepare
-from kit.experiment.train_run import train_run
-from kit.training.device import process_state, resolve_precision
+from kit.experiment.settle import settle
+from kit.experiment.shared_folder import claim_training
+from kit.experiment.train_run import nothing, train_run
+from kit.experiment.turns import Turns
+from kit.training.device import agreed, process_state, resolve_precision
 
-MARGIN = 1.3  # a run may take this much longer than the slowest before it
+
+@dataclass(frozen=True)
+class Trained:
+    """What became of runs that were due.
+
+    Attributes
+    ----------
+    here : int
+        How many this process trained.
+    left : int
+        How many are left for want of time.
+    """
+
+    here: int
+    left: int
 
 
 @dataclass(frozen=True)
 class Runner:
-    """Executes the runs of an experiment that is ready to train.
+    """Executes the runs of an experiment that is ready to train, beside other processes that may do the same.
+
+    As a context manager it tells others, at the end, that this process no longer works in the folder.
 
     Attributes
     ----------
@@ -45,6 +68,8 @@ class Runner:
         Of `time.monotonic`, in seconds, beyond which no run is to go.
     say : callable
         Takes lines about what happens.
+    member : Claim or None
+        Says to others that this process works in the folder; of the process that writes.
     """
 
     loaded: LoadedExperiment
@@ -54,6 +79,7 @@ class Runner:
     jobs: int | Literal["auto"]
     deadline: float
     say: Say
+    member: Claim | None = None
 
     @classmethod
     def set_up(
@@ -63,7 +89,7 @@ class Runner:
         say: Say = ignore,
         keys: Sequence[RunKey] | None = None,
     ) -> "Runner":
-        """Check everything that can be wrong, and prepare the data; nothing is trained.
+        """Check everything that can be wrong, prepare the data, write config and fold plan; nothing is trained.
 
         `keys` as in `prepare`.
 
@@ -86,18 +112,31 @@ class Runner:
             say = ignore
         if main:
             sweep((folder.path, dirs.cache, dirs.submissions), say)
+        replace, plan, member = options.replace and main, options.fold_file, None
         with state.main_process_first():
-            replace = options.replace and main
-            loaded, data = prepare(config, folder, dirs, replace, say, main, options.fold_file, keys)
-        return cls(loaded, data, dirs, state, options.jobs, deadline, say)
+            while True:
+                loaded, data = prepare(config, folder, dirs, replace, say, main, plan, keys)
+                if not main or (member := settle(loaded, data, replace, plan, say)):
+                    break
+        loaded = dataclasses.replace(loaded, differs=None)
+        return cls(loaded, data, dirs, state, options.jobs, deadline, say, member)
+
+    def __enter__(self) -> "Runner":
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        if self.member:
+            self.member.release()
 
     @property
     def main(self) -> bool:
         """Whether this is the process that writes."""
         return self.state.is_main_process
 
-    def train(self, keys: Sequence[RunKey], what: str = "", tolerant: bool = False) -> int:
-        """Train those of the runs that are not finished yet.
+    def train(self, keys: Sequence[RunKey], what: str = "", tolerant: bool = False) -> Trained:
+        """Train those of the runs that are not finished yet, and wait for those that other processes train.
 
         Parameters
         ----------
@@ -106,38 +145,57 @@ class Runner:
             What they are for, told beside their number.
         tolerant : bool
             A training that diverges is told and left at that, now and the next time.
-
-        Returns
-        -------
-        int
-            How many are left for want of time.
         """
-        config, folder = self.loaded.config, self.loaded.folder
+        config = self.loaded.config
         due = self.due(keys, tolerant)
         runs = f"{what} runs" if what else "runs"
         if len(due) < len(keys):
             self.say(f"{len(keys) - len(due)} of {len(keys)} {runs} are finished already")
         jobs = _jobs_at_a_time(self.jobs, config, self.state.num_processes, len(due))
+        turns = Turns(due, self.loaded.folder, self._settled(tolerant), self.deadline, self.say)
         if due:
             self.say(
                 self._announcement(f"1 {runs.removesuffix('s')}" if len(due) == 1 else f"{len(due)} {runs}", jobs)
             )
-        self.state.wait_for_everyone()  # nobody begins to write before all have seen what is due
-        begun = _in_time(due, folder, self.deadline)
-        if jobs > 1:
-            data = _sharing_cores(self.data, jobs, self.state.device.type == "cuda")
-            tasks = ((key, self.loaded, data, tolerant) for key in begun)
-            for _ in run_parallel(_train_aside, tasks, jobs):
-                pass
-        else:
-            for key in begun:
-                train_run(key, self.loaded, self.data, self.say, tolerant)
-        return len(self.due(due, tolerant))
+            if self.main:
+                turns.tell()
+        here = 0
+        while due:
+            here += self._side_by_side(turns, jobs, tolerant) if jobs > 1 else self._one_by_one(turns, tolerant)
+            if not agreed(self.main and turns.wait()):
+                break
+        return Trained(here, len(self.due(due, tolerant)))
+
+    def _one_by_one(self, turns: Turns, tolerant: bool) -> int:
+        """Train in this process what nobody else trains; how many."""
+        trained = 0
+        while True:
+            taken = turns.take() if self.main else None
+            key = agreed(taken[0] if taken else None)
+            if key is None:
+                return trained
+            with taken[1] if taken else nullcontext():
+                need = taken[1].need if taken else nothing
+                train_run(key, self.loaded, self.data, self.say, tolerant, need)
+            trained += 1
+
+    def _side_by_side(self, turns: Turns, jobs: int, tolerant: bool) -> int:
+        """Train in processes of their own what nobody else trains; how many."""
+        data, trained = _sharing_cores(self.data, jobs, self.state.device.type == "cuda"), 0
+        tasks = ((key, self.loaded, data, tolerant) for key in turns)
+        for key, done in run_parallel(_train_aside, tasks, jobs):
+            trained += done
+            if not done:
+                turns.give_back(key)
+        return trained
 
     def due(self, keys: Sequence[RunKey], tolerant: bool = False) -> list[RunKey]:
-        """Return those of the runs that `train` would train."""
-        folder = self.loaded.folder
-        return [key for key in keys if not (folder.run(key).finished or (tolerant and self._diverged(key)))]
+        """Return those of the runs that `train` would train: the same in processes that train together."""
+        settled = self._settled(tolerant)
+        return agreed([key for key in keys if not settled(key)])
+
+    def _settled(self, tolerant: bool) -> Callable[[RunKey], bool]:
+        return partial(is_settled, self.loaded, tolerant)
 
     def within(self, fold: int, folder: ExperimentDir) -> "Runner":
         """Return a runner for trainings that see nothing of a fold, in a folder of their own."""
@@ -145,11 +203,6 @@ class Runner:
         depends_on = self.loaded.depends_on | {"folds": folds.digest}
         loaded = dataclasses.replace(self.loaded, folder=folder, folds=folds, depends_on=depends_on)
         return dataclasses.replace(self, loaded=loaded)
-
-    def _diverged(self, key: RunKey) -> bool:
-        """Whether this very training was tried and diverged."""
-        run = self.loaded.folder.run(key)
-        return run.diverged and run.record.fingerprint == fingerprint(self.loaded.dependencies(key))
 
     def _announcement(self, runs: str, jobs: int) -> str:
         config = self.loaded.config
@@ -172,21 +225,6 @@ def _jobs_at_a_time(wanted: int | Literal["auto"], experiment: ExperimentConfig,
     return max(1, min(wanted, due))
 
 
-def _in_time(due: Sequence[RunKey], folder: ExperimentDir, deadline: float) -> Iterator[RunKey]:
-    """The runs, as one after the other is asked for, until a further one would go beyond the deadline
-    (of time.monotonic); the first in any case."""
-    begun: dict[RunKey, float] = {}  # of those that may be under way
-    slowest = 0.0
-    for key in due:
-        now = time.monotonic()
-        # One that is under way takes at least as long as it has taken already.
-        slowest = max([slowest, *(now - then for then in begun.values())])
-        if key != due[0] and now + MARGIN * slowest > deadline:
-            return
-        begun = {other: then for other, then in begun.items() if not folder.run(other).finished} | {key: now}
-        yield key
-
-
 def _sharing_cores(data: TrainingData, jobs: int, on_gpu: bool) -> TrainingData:
     """For one of so many runs side by side: where the number of data workers is `auto`, its share of them."""
     recipe = data.recipe
@@ -195,7 +233,24 @@ def _sharing_cores(data: TrainingData, jobs: int, on_gpu: bool) -> TrainingData:
     return dataclasses.replace(data, recipe=dataclasses.replace(recipe, data=config))
 
 
-def _train_aside(task: tuple[RunKey, LoadedExperiment, TrainingData, bool]) -> None:
-    """`train_run`, in a process of its own (see `run_parallel`)."""
+def is_settled(loaded: LoadedExperiment, tolerant: bool, key: RunKey) -> bool:
+    """Whether a run is finished; with `tolerant`, also where this very training was tried and diverged."""
+    run = loaded.folder.run(key)
+    if run.finished:
+        return True
+    return tolerant and run.diverged and run.record.fingerprint == fingerprint(loaded.dependencies(key))
+
+
+def _train_aside(task: tuple[RunKey, LoadedExperiment, TrainingData, bool]) -> tuple[RunKey, bool]:
+    """`train_run`, in a process of its own (see `run_parallel`); whether it did: another may have been faster."""
     key, loaded, data, tolerant = task
-    train_run(key, loaded, data, lambda line: print(line, flush=True), tolerant)
+    settled, run = partial(is_settled, loaded, tolerant), loaded.folder.run(key)
+    if (mine := claim_training(run, key, settled, _print, surely=True)) is None:
+        return key, False
+    with mine:
+        train_run(key, loaded, data, _print, tolerant, mine.need)
+    return key, True
+
+
+def _print(line: str) -> None:
+    print(line, flush=True)

@@ -4,11 +4,10 @@ import dataclasses
 import gc
 import platform
 import time
-from collections.abc import Iterable
+from collections.abc import Callable
 from contextlib import closing
 from functools import cache
 from importlib.metadata import version
-from typing import Any
 
 import numpy as np
 import pandas as pd
@@ -16,9 +15,8 @@ from accelerate import Accelerator
 
 from kit.competition.load import Competition
 from kit.core.errors import Diverged, KitError, Say, ignore
-from kit.core.runs import RunDir, RunKey, RunRecord, predictions, read_predictions, write_predictions
+from kit.core.runs import RunDir, RunKey, RunRecord, predictions, write_predictions
 from kit.core.settings import fingerprint
-from kit.core.whole import digest
 from kit.data.images import ImageSet
 from kit.experiment.config import ExperimentConfig
 from kit.experiment.loaded import LoadedExperiment
@@ -28,7 +26,7 @@ from kit.experiment.policies import groups_of
 from kit.experiment.prepare import TrainingData
 from kit.model.build import build_model
 from kit.training.device import make_accelerator
-from kit.training.memory import END_OTHERS, TRAIN_WITH_LESS, advising_on_memory
+from kit.training.memory import TRAIN_WITH_LESS, advising_on_memory
 from kit.training.rates import RatePolicy
 from kit.training.saved_weights import save_weights
 from kit.training.trainer import FoldData, Trainer, TrainResult
@@ -36,7 +34,18 @@ from kit.training.trainer import FoldData, Trainer, TrainResult
 PACKAGES = ("torch", "torchvision", "timm", "albumentations", "accelerate", "numpy", "scikit-learn", "pandas")
 
 
-def train_run(key: RunKey, loaded: LoadedExperiment, data: TrainingData, say: Say, tolerant: bool = False) -> None:
+def nothing() -> None:
+    """Need nothing: of a training whose run is claimed by nobody else for certain."""
+
+
+def train_run(
+    key: RunKey,
+    loaded: LoadedExperiment,
+    data: TrainingData,
+    say: Say,
+    tolerant: bool = False,
+    need: Callable[[], None] = nothing,
+) -> None:
     """Train one run, predict held-out and test rows, and write its folder.
 
     Parameters
@@ -48,6 +57,8 @@ def train_run(key: RunKey, loaded: LoadedExperiment, data: TrainingData, say: Sa
         Takes a line where it goes on from a checkpoint, and one when it is done.
     tolerant : bool
         A training that diverges is told and left at that.
+    need : callable
+        Asked before anything is written for good: raises KitError where the run is another process's by now.
 
     Raises
     ------
@@ -69,21 +80,25 @@ def train_run(key: RunKey, loaded: LoadedExperiment, data: TrainingData, say: Sa
             advising_on_memory(TRAIN_WITH_LESS),
             closing(trainer_of(key, loaded, data, run, accelerator, say=say)) as trainer,
         ):
+            trainer.need = need
             trained = trainer.train(str(key))
             test = trainer.predict(data.test, range(len(data.test)))
     except Exception as error:
         diverged = isinstance(error, Diverged)
         if main:
+            need()
             run.write(record.with_fields(status="diverged" if diverged else "failed", error=str(error)))
         if diverged and tolerant:
             say(f"{key}: {error}")
             accelerator.wait_for_everyone()  # all have to see that it diverged
             return
         if isinstance(error, KitError):
-            raise _told(key, error) from error
+            raise told(key, error) from error
         raise
     if main:
+        need()
         _write_results(run, loaded, data, trainer, trained, test)
+        need()  # writing may have taken a while
         last = _last_record(record, loaded, data, trainer, trained, time.monotonic() - started)
         run.write(last.with_fields(files=run.digests()))
         run.checkpoint.unlink(missing_ok=True)
@@ -131,7 +146,7 @@ def _last_record(
         status="finished",
         test=loaded.test_digest,
         test_pixels=test_pixels_digest(data.test),
-        unread=_unread(loaded.competition, data.test),
+        unread=unread_rows(loaded.competition, data.test),
         never=loaded.competition.without_rows,
         initial_weights=trainer.initial_weights,
         groups={group.label: group.n_params for group in trainer.groups},
@@ -154,11 +169,11 @@ def _write_results(
     competition, probabilities = loaded.competition, trained.probabilities
     ids = [competition.ids[row] for row in trainer.fold.valid_rows]
     write_predictions(predictions(ids, probabilities, competition.classes), run.oof)
-    write_predictions(_test_predictions(test, probabilities.mean(axis=0), competition, data.test), run.test)
+    write_predictions(test_predictions(test, probabilities.mean(axis=0), competition, data.test), run.test)
     save_weights(trained.model, run.weights)
 
 
-def _told(key: RunKey, error: KitError) -> KitError:
+def told(key: RunKey, error: KitError) -> KitError:
     """The error as the user is told it: with its run."""
     return type(error)(f"{key}: {error}")
 
@@ -200,99 +215,16 @@ def _is_first(key: RunKey, config: ExperimentConfig) -> bool:
     return (key.seed, key.fold) == (config.seeds[0], config.folds.chosen[0])
 
 
-def _test_predictions(
+def test_predictions(
     probabilities: np.ndarray, prior: np.ndarray, competition: Competition, images: ImageSet
 ) -> pd.DataFrame:
     """Of all test rows, those whose image cannot be read with the prior: the mean prediction of held-out rows."""
     frame = predictions(images.ids, probabilities, competition.classes)
-    rest = _unread(competition, images)
+    rest = unread_rows(competition, images)
     priors = predictions(rest, np.tile(prior, (len(rest), 1)), competition.classes)
     return pd.concat([frame, priors]).loc[competition.test_ids].rename_axis("id")
 
 
-def _unread(competition: Competition, images: ImageSet) -> list[str]:
+def unread_rows(competition: Competition, images: ImageSet) -> list[str]:
     """The test rows whose image is not among those that could be read."""
     return pd.Index(competition.test_ids).difference(images.ids, sort=False).tolist()
-
-
-def predict_anew(
-    runs: Iterable[RunDir], loaded: LoadedExperiment, data: TrainingData, say: Say, with_test: bool = True
-) -> None:
-    """Predict with the saved weights of finished runs what is missing, damaged, or of another test set.
-
-    Parameters
-    ----------
-    runs : iterable of RunDir
-        Of `loaded`; those that are not finished are passed over.
-    loaded : LoadedExperiment
-    data : TrainingData
-    say : callable
-        Takes a line a run: why, and whether the bits are those that were there.
-    with_test : bool
-        Whether test predictions have to be of the test set that is there now.
-
-    Raises
-    ------
-    KitError
-        Where the weights are damaged, too; the message begins with the run.
-    """
-    for run in runs:
-        if not run.finished:
-            continue
-        record = run.record
-        lost = [path for path in (run.oof, run.test) if not run.is_whole(path)]
-        other = _other_test(record, loaded, test_pixels_digest(data.test)) if with_test else ""
-        if not lost and not other:
-            continue
-        accelerator = make_accelerator(loaded.config.training)
-        try:
-            with (
-                advising_on_memory(END_OTHERS),
-                closing(trainer_of(record.key, loaded, data, run, accelerator, say=say)) as trainer,
-            ):
-                trainer.load_weights()
-                oof = trainer.evaluate() if run.oof in lost else None
-                test = trainer.predict(data.test, range(len(data.test))) if other or run.test in lost else None
-        except KitError as error:
-            raise _told(record.key, error) from error
-        if accelerator.is_main_process:
-            _write_anew(run, loaded, data, oof, test)
-            if other:
-                say(f"{record.key}: {other}; predicted it with the saved weights")
-            for path in lost if not other else [path for path in lost if path == run.oof]:
-                same = digest(path) == record.files[path.name]
-                bits = "to the same bits" if same else "to other bits, as on another device or by other versions"
-                say(f"{path} was damaged or missing; predicted anew with the saved weights, {bits}")
-        accelerator.wait_for_everyone()
-
-
-def _write_anew(
-    run: RunDir, loaded: LoadedExperiment, data: TrainingData, oof: np.ndarray | None, test: np.ndarray | None
-) -> None:
-    """Write predictions that were made anew, and what run.json says of them, where that has changed."""
-    competition, record = loaded.competition, run.record
-    if oof is not None:
-        ids = [competition.ids[row] for row in loaded.folds.validation_rows(record.fold)]
-        write_predictions(predictions(ids, oof, competition.classes), run.oof)
-    fields: dict[str, Any] = {}
-    if test is not None:
-        prior = read_predictions(run.oof).to_numpy().mean(axis=0)
-        write_predictions(_test_predictions(test, prior, competition, data.test), run.test)
-        pixels, unread = test_pixels_digest(data.test), _unread(competition, data.test)
-        fields = {"test": loaded.test_digest, "test_pixels": pixels, "unread": unread}
-    if record.files:
-        fields["files"] = record.files | {path.name: digest(path) for path in (run.oof, run.test)}
-    if (changed := record.with_fields(**fields)) != record:
-        run.write(changed)
-
-
-def _other_test(record: RunRecord, loaded: LoadedExperiment, pixels: str) -> str:
-    """Say why test predictions that are there are of no use now; "" where they are."""
-    if record.test != loaded.test_digest:
-        return "the test set has changed"
-    if record.test_pixels != pixels:
-        return "test images are read otherwise than when it was trained"
-    # To pool rows one has to know which of them hold the prior alone; older kits did not note it.
-    if record.unread is None and loaded.competition.test_observations is not None:
-        return "which test images could be read was not noted"
-    return ""

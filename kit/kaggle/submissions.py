@@ -13,7 +13,7 @@ from pathlib import Path
 
 from kit.core.errors import Damaged, KitError, ignore, some
 from kit.core.files import atomic
-from kit.core.manifest import mend, need_listed, writing
+from kit.core.manifest import mend, need_listed, noting
 from kit.core.paths import OutputDirs
 from kit.kaggle.client import Kaggle, KaggleSubmission
 from kit.kaggle.retry import one_line
@@ -209,7 +209,7 @@ def write_entry(entry: LogEntry, dirs: OutputDirs, before: LogEntry | None = Non
     """Write the entry in the place of `before`, or of the row with its ref; at the end where there is neither."""
     mend(dirs.submissions, ignore)
     with (
-        writing(dirs.submissions, dirs.submissions / LOG),
+        noting(dirs.submissions, dirs.submissions / LOG),
         atomic(dirs.submissions / LOG) as temporary,
         open(temporary, "w", encoding="utf-8", newline="") as file,
     ):

@@ -18,6 +18,7 @@ from kit.experiment.fingerprint import stored_experiment
 from kit.experiment.fold_plan import read_plan
 from kit.experiment.pixels import as_they_were_read
 from kit.experiment.pool import pooled, score_identity, stored_scores
+from kit.experiment.shared_folder import writing
 from kit.lr import Clock, PolicyConfig
 from kit.lr.clock import policy_groups
 from kit.report.material import PolicyData, PolicyOutcome, RealisedRates, ReportData, raw_policies
@@ -111,6 +112,13 @@ def report(
         Where the folder holds no experiment, or a damaged file.
     """
     folder = ExperimentDir(Path(experiment_folder))
+    if to:
+        return _report(folder, dirs, Path(to), say)
+    with writing(folder, f"writes the report of {folder.path.name}", say):
+        return _report(folder, dirs, folder.report, say)
+
+
+def _report(folder: ExperimentDir, dirs: OutputDirs, path: Path, say: Say) -> Path:
     report_data = gather(folder, dirs)
     if report_data.outdated:
         say(
@@ -119,7 +127,6 @@ def report(
         )
     if report_data.unavailable:
         say(f"without images and confusions: {report_data.unavailable}")
-    path = Path(to) if to else folder.report
     write_text(path, render(report_data))
     return path
 

@@ -2,15 +2,18 @@
 
 import os
 from datetime import timedelta
+from typing import TypeVar
 
 import torch
 from accelerate import Accelerator, PartialState
 from accelerate.state import AcceleratorState
-from accelerate.utils import GradientAccumulationPlugin
+from accelerate.utils import GradientAccumulationPlugin, broadcast_object_list
 
 from kit.core.errors import KitError
 from kit.training.config import TrainingConfig
 from kit.training.numerics import set_numerics
+
+Value = TypeVar("Value")
 
 
 def make_accelerator(config: TrainingConfig) -> Accelerator:
@@ -50,6 +53,16 @@ def process_state(config: TrainingConfig) -> PartialState:
         AcceleratorState._reset_state(reset_partial_state=True)
         state = _state(wanted or started > 1)  # without a GPU, accelerate lets each of several believe it is alone
     return state
+
+
+def agreed(value: Value) -> Value:
+    """Return the value that the first of the processes which train together gives, in each of them.
+
+    What decides what they do together and may change at any time, like the state of a folder, is read by one.
+    """
+    said = [value]
+    broadcast_object_list(said)
+    return said[0]
 
 
 def _state(cpu: bool) -> PartialState:

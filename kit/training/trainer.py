@@ -228,6 +228,7 @@ class Trainer:
             self.probes = Probes(config.probes, self.model, total, seed)
         self.losses = torch.zeros(total, device=device)  # stays there until it is logged
         self.history: list[dict[str, Any]] = []
+        self.need: Callable[[], None] = lambda: None  # raises where another process has taken the run over
         self.tracker = RunTracker(config.tracker if accelerator.is_main_process else None, run)
 
     def train(self, title: str = "training", on_step: Callable[[int], None] | None = None) -> TrainResult:
@@ -475,6 +476,7 @@ class Trainer:
         line = {"step": done, "epoch": done / self.plan.steps_per_epoch, **values}
         self.history.append(line)
         if self.accelerator.is_main_process:
+            self.need()
             append_history(self.dir.history, line)
         self.tracker.log(line, self.rates.by_group)
 
@@ -484,6 +486,8 @@ class Trainer:
         """Compare all realised rates with the policy's, and write them and what the probes saw."""
         self.rates.audit(range(self.plan.total_steps))
         if self.accelerator.is_main_process:
+            self.need()
+            write_history(self.dir.history, self.history)  # one taken for dead may have added to it
             self.rates.save(self.dir.rates, self.optimizer)
         if self.probes:
             self.probes.save(self.dir.activations, self.dir.learning)
@@ -491,6 +495,7 @@ class Trainer:
     def _save_checkpoint(self, done: int) -> None:
         if not self.accelerator.is_main_process:
             return
+        self.need()
         scaler = self.accelerator.scaler
         save_checkpoint(
             self.dir.checkpoint,

@@ -8,7 +8,7 @@ from support.refusals import refusal_of
 
 from kit.core.errors import Damaged
 from kit.core.files import write_text
-from kit.core.manifest import NAME, damaged, listed, mend, need_listed, writing
+from kit.core.manifest import NAME, damaged, listed, mend, need_listed, noting
 
 REMEDY = "do that"
 
@@ -16,7 +16,7 @@ REMEDY = "do that"
 def test_files_are_noted_as_they_are_after_they_were_written(tmp_path):
     one, two, gone = tmp_path / "one.txt", tmp_path / "policy/two.txt", tmp_path / "gone.txt"
     assert listed(tmp_path) == {}
-    with writing(tmp_path, one, two, gone):
+    with noting(tmp_path, one, two, gone):
         write_text(one, "1")
         write_text(two, "2")
     expected = {
@@ -24,7 +24,7 @@ def test_files_are_noted_as_they_are_after_they_were_written(tmp_path):
         "policy/two.txt": hashlib.sha256(b"2").hexdigest(),
     }
     assert listed(tmp_path) == json.loads((tmp_path / NAME).read_text())["files"] == expected
-    with writing(tmp_path, one):
+    with noting(tmp_path, one):
         write_text(one, "11")
     assert listed(tmp_path) == expected | {"one.txt": hashlib.sha256(b"11").hexdigest()}
     assert sorted(path.name for path in tmp_path.iterdir()) == [NAME, "one.txt", "policy"]  # no claim is left
@@ -35,7 +35,7 @@ def test_a_file_that_is_another_is_told(tmp_path):
     for path in (one, two):
         path.write_text("0")
     need_listed(tmp_path, one, REMEDY)  # of an earlier version: nothing is known of it
-    with writing(tmp_path, one):
+    with noting(tmp_path, one):
         write_text(one, "1")
     need_listed(tmp_path, one, REMEDY)
     need_listed(tmp_path, two, REMEDY)
@@ -52,11 +52,11 @@ def test_a_file_that_is_another_is_told(tmp_path):
 
 def test_who_is_killed_while_it_writes_leaves_files_that_are_not_checked(tmp_path):
     one = tmp_path / "one.txt"
-    with writing(tmp_path, one):
+    with noting(tmp_path, one):
         write_text(one, "1")
 
     def killed():
-        with writing(tmp_path, one):
+        with noting(tmp_path, one):
             write_text(one, "2")
             raise KeyboardInterrupt
 
@@ -70,7 +70,7 @@ def test_who_is_killed_while_it_writes_leaves_files_that_are_not_checked(tmp_pat
 def test_a_damaged_manifest_is_told_and_mended(tmp_path, content):
     one, said = tmp_path / "one.txt", list[str]()
     mend(tmp_path, said.append)
-    with writing(tmp_path, one):
+    with noting(tmp_path, one):
         write_text(one, "1")
     mend(tmp_path, said.append)
     assert said == []
@@ -87,7 +87,7 @@ def test_a_file_that_is_written_while_it_is_read_is_not_damaged(tmp_path, monkey
     import kit.core.manifest as manifest
 
     one = tmp_path / "one.txt"
-    with writing(tmp_path, one):
+    with noting(tmp_path, one):
         write_text(one, "1")
     before = listed(tmp_path)
     one.write_text("2")

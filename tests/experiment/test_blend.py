@@ -15,7 +15,7 @@ from kit.cli.show import show_blend
 from kit.competition.folds import FoldPlan, make_folds, read_folds, write_folds
 from kit.competition.load import load_competition
 from kit.core.files import write_json, write_text
-from kit.core.manifest import writing
+from kit.core.manifest import noting
 from kit.core.paths import OutputDirs
 from kit.core.runs import TRAINED_ANEW, ExperimentDir, RunKey, RunRecord, predictions, write_predictions
 from kit.experiment.blend import blend, default_name, read_blend
@@ -193,11 +193,11 @@ def test_scores_of_the_members_are_those_that_run_told(two):
     runs, file = folder.finished("uniform"), two / "submissions/one.csv"
     pool_policy("uniform", runs, experiment.scoring, loaded, file, write=True)
     file = folder.policy("uniform") / "scores.json"
-    with writing(folder.path, file):
+    with noting(folder.path, file):
         write_json(file, json.loads(file.read_text()) | {"oof": 0.1234})
     first, _ = blend(["one", "two"], two).record["members"]
     assert first["oof"] == 0.1234
-    with writing(folder.path, file):
+    with noting(folder.path, file):
         write_json(file, json.loads(file.read_text()) | {"scoring": {"average": "micro"}})
     first, _ = blend(["one", "two"], two).record["members"]
     assert first["oof"] != 0.1234

@@ -15,6 +15,7 @@ from kit.experiment.config import load_experiment, validate
 from kit.experiment.predict import predict_test
 from kit.experiment.prepare import prepare
 from kit.experiment.run import run
+from kit.experiment.runner import Runner
 from kit.report.audit import audit
 
 NUMBERS = {"blue": "01", "green": "02", "red": "03"}
@@ -96,7 +97,8 @@ def test_a_config_as_typed_hands_in_what_the_train_table_says(folder, tmp_path):
     assert experiment.competition.names == {"01": "blue", "2": "green", "03": "1e3"}
     folder_of_runs = ExperimentDir(tmp_path / "out/runs/tiny")
     lines: list[str] = []
-    loaded, data = prepare(experiment, folder_of_runs, OutputDirs.at(tmp_path / "out"), say=lines.append)
+    with Runner.set_up(experiment, tmp_path / "out", lines.append) as runner:
+        loaded, data = runner.loaded, runner.data
     assert loaded.competition.classes == ("03", "01", "02")
     assert loaded.competition.names == {"03": "1e3", "01": "blue", "02": "green"}
     assert data.recipe.training.class_weights == {"01": 2.0, "02": 0.5}

@@ -15,7 +15,7 @@ from kit.experiment.config import validate
 from kit.experiment.loaded import LoadedExperiment
 from kit.experiment.options import RunOptions
 from kit.experiment.pool import stored_scores
-from kit.experiment.prepare import prepare
+from kit.experiment.runner import Runner
 
 
 @pytest.fixture
@@ -40,8 +40,8 @@ def test_a_folder_of_another_config_is_refused(failed, tmp_path):
 def test_a_training_replaces_what_holds_no_finished_run(failed, tmp_path):
     config, folder = failed
     said = []
-    loaded, _ = prepare(config, folder, OutputDirs(tmp_path), say=said.append, shown=False)
-    assert loaded.differs is None
+    with Runner.set_up(config, tmp_path, said.append) as runner:
+        assert runner.loaded.differs is None
     assert said == [f"Replacing {folder.path}: it was made from another config (training.epochs: 2 there, 9 here)"]
     assert not folder.runs()
 

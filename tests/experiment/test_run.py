@@ -22,7 +22,7 @@ from support.refusals import refusal_of
 import kit.experiment.runner
 from kit import run
 from kit.core.errors import KitError
-from kit.core.manifest import writing
+from kit.core.manifest import noting
 from kit.core.paths import OutputDirs
 from kit.core.runs import ExperimentDir, RunDir, RunKey, RunRecord, read_predictions
 from kit.experiment.config import validate
@@ -307,7 +307,7 @@ class TestChanged:
         lines = path.read_text().splitlines()
         lines[1] = lines[1][:-1] + str((int(lines[1][-1]) + 1) % 3)
         path.write_text("\n".join(lines) + "\n")
-        with writing(path.parent, path), pytest.raises(KitError, match=r"other folds \(uniform/seed0/fold0\)"):
+        with noting(path.parent, path), pytest.raises(KitError, match=r"other folds \(uniform/seed0/fold0\)"):
             self.again(competition, output)
 
     def test_weights(self, competition, output, tmp_path, no_training):
@@ -540,7 +540,8 @@ class TestSeconds:
     def clock(self, monkeypatch):
         """Shows seconds, which go by only as a test says."""
         now = [0.0]
-        monkeypatch.setattr("kit.experiment.runner.time", SimpleNamespace(monotonic=lambda: now[0]))
+        for module in ("runner", "turns"):
+            monkeypatch.setattr(f"kit.experiment.{module}.time", SimpleNamespace(monotonic=lambda: now[0]))
         return now
 
     @pytest.fixture

@@ -3,6 +3,7 @@
 import numpy as np
 import pytest
 import torch
+from support.colours import experiment_content
 from support.trainings import trainer_of
 
 from kit.core.errors import KitError
@@ -88,15 +89,16 @@ def test_a_sweep_raises_all_groups_together():
 
 def swept(competition, path, rise, **training):
     """A trainer of the miniature under a sweep."""
-    plain = trainer_of(competition, path, training={"epochs": 12, **training})
+    content = {"training": {"epochs": 12, **training}}
+    plain = trainer_of(competition, path, **content)
     from kit.core.paths import OutputDirs
     from kit.core.runs import ExperimentDir
-    from kit.experiment.config import load_experiment
+    from kit.experiment.config import validate
     from kit.experiment.prepare import prepare, run_keys
     from kit.training.device import make_accelerator
 
     folder = ExperimentDir(path / "runs/tiny")
-    experiment = load_experiment(folder.config)
+    experiment = validate(experiment_content(competition, **content), "test")
     loaded, data = prepare(experiment, folder, OutputDirs(path), shown=False)
     return trainer_of_run(
         run_keys(experiment)[0], loaded, data, plain.dir, make_accelerator(experiment.training), rise

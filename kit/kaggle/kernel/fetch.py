@@ -5,6 +5,7 @@ import json
 import re
 import shutil
 from collections.abc import Sequence
+from contextlib import ExitStack
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -14,13 +15,14 @@ from kit.competition.folds import FoldPlan, read_folds
 from kit.competition.load import load_competition
 from kit.core.errors import Damaged, KitError, Say, some
 from kit.core.files import is_safe, sha256, whole_folder, write_bytes, write_text
-from kit.core.manifest import need_listed, writing
+from kit.core.manifest import need_listed, noting
 from kit.core.paths import OutputDirs
 from kit.core.runs import ExperimentDir, RunDir, RunKey
 from kit.experiment.config import ExperimentConfig
 from kit.experiment.fingerprint import changed_keys, digests, stored_experiment, with_what_was_run_before
 from kit.experiment.fold_plan import REMEDY
 from kit.experiment.own_files import files_of_code
+from kit.experiment.shared_folder import claim_run, holder_of_run, writing
 from kit.kaggle.client import Kaggle, PushedKernel
 from kit.kaggle.kernel.folder import BuildRecord, KernelFolder
 from kit.kaggle.kernel.push import pushed_kernel
@@ -235,15 +237,13 @@ def take_runs(folder: KernelFolder, root: Path, say: Say) -> tuple[ExperimentCon
                 f"{damaged[0]} is not what the kernel's run.json says of it; nothing is taken: fetch again, or "
                 "push the kernel again"
             )
-    _need_same(experiment, theirs, ours, dirs)
-    due = {place: run for place, run in dirs.items() if not _is_there(run, RunDir(ours.path / place), say)}
-    for place in dirs:
-        if place not in due:
-            say(f"{place} is here already")
-    _write_shared(experiment, theirs, ours)
-    for place, run in due.items():
-        with whole_folder(ours.path / place) as draft:
-            shutil.copytree(run.path, draft, dirs_exist_ok=True)
+    with writing(ours, f"takes runs that a kernel made of {record.experiment}", say), ExitStack() as claims:
+        _need_same(experiment, theirs, ours, dirs)
+        due = _claimed(_to_take(dirs, ours, say), ours, claims, say)
+        _write_shared(experiment, theirs, ours)
+        for place, run in due.items():
+            with whole_folder(ours.path / place) as draft:
+                shutil.copytree(run.path, draft, dirs_exist_ok=True)
     return experiment, [place.as_posix() for place in due]
 
 
@@ -251,12 +251,44 @@ def _write_shared(experiment: ExperimentConfig, theirs: ExperimentDir, ours: Exp
     """Write what all runs share: the fold plan where there is none, the config, and the user's own code."""
     code, text = files_of_code(experiment, tolerant=True), with_what_was_run_before(experiment, ours).to_yaml()
     folds = [] if ours.folds.is_file() else [ours.folds]
-    with writing(ours.path, *folds, ours.config, *(ours.path / name for name in code)):
+    with noting(ours.path, *folds, ours.config, *(ours.path / name for name in code)):
         for path in folds:
             write_text(path, theirs.folds.read_text(encoding="utf-8"))
         for name, content in code.items():
             write_bytes(ours.path / name, content)
         write_text(ours.config, text)
+
+
+def _to_take(dirs: dict[Path, RunDir], ours: ExperimentDir, say: Say) -> dict[Path, RunDir]:
+    """Return those of the runs that came which are not here, and on which no process works here.
+
+    Raises
+    ------
+    KitError
+        Where what is here in the place of one is other work.
+    """
+    due = {}
+    for place, run in dirs.items():
+        mine = RunDir(ours.path / place)
+        if holder := holder_of_run(mine):
+            say(f"{place} is not taken: {holder} works on it here")
+        elif _is_there(run, mine, say):
+            say(f"{place} is here already")
+        else:
+            due[place] = run
+    return due
+
+
+def _claimed(due: dict[Path, RunDir], ours: ExperimentDir, claims: ExitStack, say: Say) -> dict[Path, RunDir]:
+    """Claim the places of runs, and return those that could be had."""
+    taken = {}
+    for place, run in due.items():
+        if (mine := claim_run(RunDir(ours.path / place), f"fetches {place}")) is None:
+            say(f"{place} is not taken: another process has just begun to work on it here")
+            continue
+        claims.enter_context(mine)
+        taken[place] = run
+    return taken
 
 
 def _is_there(run: RunDir, mine: RunDir, say: Say) -> bool:

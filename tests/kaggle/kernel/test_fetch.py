@@ -19,7 +19,7 @@ from support.small_kernels import REF, SLUG, asked, listed, pushed, small_experi
 
 from kit.core.errors import KitError, some
 from kit.core.files import whole_folder
-from kit.core.manifest import writing
+from kit.core.manifest import noting
 from kit.core.runs import ExperimentDir, RunDir, RunRecord
 from kit.experiment.fingerprint import stored_experiment
 from kit.kaggle.client import Kaggle
@@ -395,7 +395,7 @@ def test_runs_of_another_fold_plan(server, kaggle, said, experiment, competition
     folder = competition if data_is_here else tmp_path / "no-data"
     fetch(train(server, kaggle, train_outputs(tmp_path / "made", experiment), folder), kaggle, say=said.append)
     plan = pd.read_csv("runs/tiny/folds.csv")
-    with writing(Path("runs/tiny"), Path("runs/tiny/folds.csv")):
+    with noting(Path("runs/tiny"), Path("runs/tiny/folds.csv")):
         plan.assign(fold=plan["fold"].to_numpy()[::-1]).to_csv("runs/tiny/folds.csv", index=False)
     path = train(server, kaggle, train_outputs(tmp_path / "other", experiment, (1,)), folder, 1)
     assert refusal_of(fetch, path, kaggle) == (

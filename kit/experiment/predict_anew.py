@@ -1,0 +1,132 @@
+"""Predictions of finished runs made anew with their weights: what is missing, damaged, or of another test set."""
+
+from collections.abc import Callable, Iterable
+from contextlib import closing, nullcontext
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from kit.core.errors import KitError, Say
+from kit.core.runs import RunDir, predictions, read_predictions, write_predictions
+from kit.core.whole import digest
+from kit.experiment.loaded import LoadedExperiment
+from kit.experiment.pixels import test_pixels_digest
+from kit.experiment.prepare import TrainingData
+from kit.experiment.shared_folder import holding_run
+from kit.experiment.train_run import nothing, test_predictions, told, trainer_of, unread_rows
+from kit.training.device import agreed, make_accelerator, process_state
+from kit.training.memory import END_OTHERS, advising_on_memory
+
+
+def predict_anew(
+    runs: Iterable[RunDir], loaded: LoadedExperiment, data: TrainingData, say: Say, with_test: bool = True
+) -> None:
+    """Predict with the saved weights of finished runs what is missing, damaged, or of another test set.
+
+    Of several processes that want the same, one does it, a run at a time.
+
+    Parameters
+    ----------
+    runs : iterable of RunDir
+        Of `loaded`; those that are not finished are passed over.
+    loaded : LoadedExperiment
+    data : TrainingData
+    say : callable
+        Takes a line a run: why, and whether the bits are those that were there.
+    with_test : bool
+        Whether test predictions have to be of the test set that is there now.
+
+    Raises
+    ------
+    KitError
+        Where the weights are damaged, too; the message begins with the run.
+    """
+    main = process_state(loaded.config.training).is_main_process
+    for run in agreed(list(runs)):
+        if not agreed(_due(run, loaded, data, with_test)):
+            continue
+        key = run.record.key
+        with holding_run(run, f"predicts with {key}", say) if main else nullcontext(nothing) as need:
+            if due := agreed(_due(run, loaded, data, with_test)):
+                _predict(run, loaded, data, due, say, need)
+
+
+@dataclass(frozen=True)
+class _Due:
+    """What of a run is to be predicted anew: files that are lost, and why the test predictions are of no use."""
+
+    lost: list[Path]
+    other: str
+
+    def __bool__(self) -> bool:
+        return bool(self.lost or self.other)
+
+
+def _due(run: RunDir, loaded: LoadedExperiment, data: TrainingData, with_test: bool) -> _Due:
+    if not run.finished:
+        return _Due([], "")
+    lost = [path for path in (run.oof, run.test) if not run.is_whole(path)]
+    return _Due(lost, _other_test(run, loaded, data) if with_test else "")
+
+
+def _predict(
+    run: RunDir, loaded: LoadedExperiment, data: TrainingData, due: _Due, say: Say, need: Callable[[], None]
+) -> None:
+    record, accelerator = run.record, make_accelerator(loaded.config.training)
+    try:
+        with (
+            advising_on_memory(END_OTHERS),
+            closing(trainer_of(record.key, loaded, data, run, accelerator, say=say)) as trainer,
+        ):
+            trainer.load_weights()
+            oof = trainer.evaluate() if run.oof in due.lost else None
+            wanted = due.other or run.test in due.lost
+            test = trainer.predict(data.test, range(len(data.test))) if wanted else None
+    except KitError as error:
+        raise told(record.key, error) from error
+    if accelerator.is_main_process:
+        need()
+        _write(run, loaded, data, oof, test)
+        if due.other:
+            say(f"{record.key}: {due.other}; predicted it with the saved weights")
+        for path in due.lost:
+            if not due.other or path == run.oof:
+                same = digest(path) == record.files[path.name]
+                bits = "to the same bits" if same else "to other bits, as on another device or by other versions"
+                say(f"{path} was damaged or missing; predicted anew with the saved weights, {bits}")
+    accelerator.wait_for_everyone()
+
+
+def _write(
+    run: RunDir, loaded: LoadedExperiment, data: TrainingData, oof: np.ndarray | None, test: np.ndarray | None
+) -> None:
+    """Write predictions that were made anew, and what run.json says of them, where that has changed."""
+    competition, record = loaded.competition, run.record
+    if oof is not None:
+        ids = [competition.ids[row] for row in loaded.folds.validation_rows(record.fold)]
+        write_predictions(predictions(ids, oof, competition.classes), run.oof)
+    fields: dict[str, Any] = {}
+    if test is not None:
+        prior = read_predictions(run.oof).to_numpy().mean(axis=0)
+        write_predictions(test_predictions(test, prior, competition, data.test), run.test)
+        pixels, unread = test_pixels_digest(data.test), unread_rows(competition, data.test)
+        fields = {"test": loaded.test_digest, "test_pixels": pixels, "unread": unread}
+    if record.files:
+        fields["files"] = record.files | {path.name: digest(path) for path in (run.oof, run.test)}
+    if (changed := record.with_fields(**fields)) != record:
+        run.write(changed)
+
+
+def _other_test(run: RunDir, loaded: LoadedExperiment, data: TrainingData) -> str:
+    """Say why the test predictions of a finished run are of no use now; "" where they are."""
+    record = run.record
+    if record.test != loaded.test_digest:
+        return "the test set has changed"
+    if record.test_pixels != test_pixels_digest(data.test):
+        return "test images are read otherwise than when it was trained"
+    # To pool rows one has to know which of them hold the prior alone; older kits did not note it.
+    if record.unread is None and loaded.competition.test_observations is not None:
+        return "which test images could be read was not noted"
+    return ""
