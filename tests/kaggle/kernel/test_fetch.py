@@ -498,8 +498,8 @@ def test_a_run_that_is_not_what_its_record_says_takes_no_place(server, kaggle, e
     run.weights.write_bytes(b"g")
     path = train(server, kaggle, listed(here(tmp_path / "made")), competition)
     assert refusal_of(fetch, path, kaggle) == (
-        f"{OUTPUT}/runs/tiny/uniform/seed0/fold0/weights.safetensors is not what the kernel's run.json says of it; "
-        "nothing is taken: fetch again, or push the kernel again"
+        f"{OUTPUT}/runs/tiny/uniform/seed0/fold0/weights.safetensors is not what the kernel's run.json says of "
+        "it; nothing is taken: fetch again, or push the kernel again"
     )
     assert not Path("runs").exists()
 
