@@ -25,7 +25,7 @@ from kit.core.files import as_record, atomic, read_object, write_json
 from kit.core.whole import digest, is_whole, need_sealed, need_whole, sealed
 
 TRAINED_ANEW = "remove the run's folder, and it is trained anew by python -m kit run"
-PREDICTED_ANEW = "python -m kit run predicts it anew with the saved weights"
+PREDICTED_ANEW = "python -m kit run, or compare, predicts it anew with the saved weights"
 
 
 @dataclass(frozen=True, order=True)

@@ -31,7 +31,7 @@ from kit.experiment.blend import blend
 from kit.experiment.config import ExperimentConfig, validate
 from kit.experiment.predict import predict_test
 from kit.kaggle.commands import list_submissions
-from kit.kaggle.kernel.build import build
+from kit.kaggle.kernel.build import _files, build
 from kit.kaggle.kernel.fetch import take_runs
 from kit.kaggle.kernel.folder import KernelFolder
 from kit.kaggle.submissions import LogEntry, write_entry
@@ -143,8 +143,10 @@ def kernel_build(config: ExperimentConfig, output: Path, say: Say) -> Any:
     section = config.competition.model_copy(update={"slug": "colours"})
     attached = config.kernel.model_copy(update={"datasets": ("tester/runs",)})
     there = config.model_copy(update={"competition": section, "kernel": attached})
-    made = build(there, "infer", output=output)
-    return made.folder.record.sha256, made.notes
+    packed = {
+        name: content for name, content in _files(there, "infer", output).items() if name.startswith("runs/")
+    }
+    return packed, build(there, "infer", output=output).notes
 
 
 def kernel_fetch(config: ExperimentConfig, output: Path, say: Say) -> Any:
@@ -303,6 +305,24 @@ def check(finished: Finished, undamaged: Callable[[str], Any], folder: Path, cas
 @pytest.mark.parametrize("case", in_ci(), ids=" ".join)
 def test_damage_is_noticed_where_the_file_is_read(finished, undamaged, tmp_path, case):
     assert check(finished, undamaged, tmp_path, case) in ("refused", "told")
+
+
+@pytest.mark.parametrize("command", COMMANDS)
+def test_an_experiment_of_an_earlier_version_gives_the_same(finished, undamaged, tmp_path, command):
+    """It has no manifest, and run.json names no files."""
+    expected, said = undamaged(command), list[str]()
+    shutil.copytree(finished.output, tmp_path / "copy")
+    for file in (tmp_path / "copy").rglob("run.json"):
+        record = json.loads(file.read_text())
+        del record["files"], record["digest"]
+        file.write_text(json.dumps(record))
+    for file in (tmp_path / "copy").rglob("manifest.json"):
+        file.unlink()
+    given = outcome(finished, command, tmp_path / "copy", said)
+    if command == "kernel fetch":  # what is taken is as it was left
+        given, expected = given[0], expected[0]
+    assert given == expected
+    assert not [line for line in said if "damaged" in line]
 
 
 @pytest.mark.slow
