@@ -7,7 +7,8 @@ from rich.markup import escape
 from rich.table import Table
 
 if TYPE_CHECKING:  # for annotations alone
-    from kit.kaggle.submissions import LogEntry, SubmissionsOverview
+    from kit.kaggle.submission_log import LogEntry
+    from kit.kaggle.submissions import SubmissionsOverview
 
 
 def show_submissions(overview: "SubmissionsOverview") -> None:
