@@ -29,7 +29,7 @@ from kit.core.errors import KitError, some
 if TYPE_CHECKING:  # for annotations alone: --help has to be fast
     from kit.experiment.grade import Grade
     from kit.experiment.predict import PredictResult
-    from kit.kaggle.submissions import LogEntry
+    from kit.kaggle.submission_log import LogEntry
 
 app = Commands(
     name="kit",

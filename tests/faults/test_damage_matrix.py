@@ -158,8 +158,6 @@ def kernel_fetch(config: ExperimentConfig, output: Path, say: Say) -> Any:
 
 def submissions(config: ExperimentConfig, output: Path, say: Say) -> Any:
     found = list_submissions(output=output, say=say)
-    if found.remark:
-        say(found.remark)
     return found.rows, found.agreements
 
 
