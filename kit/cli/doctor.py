@@ -6,9 +6,11 @@ import shutil
 import subprocess
 import sys
 import tempfile
-from dataclasses import dataclass
+from collections.abc import Sequence
+from dataclasses import dataclass, field
 from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
+from typing import Any
 
 REQUIREMENTS = Path(__file__).resolve().parents[2] / "requirements.txt"
 INSTALL = f"{Path(sys.executable).name} -m pip install -r requirements.txt"
@@ -61,26 +63,55 @@ class Finding:
 
 @dataclass(frozen=True)
 class Diagnosis:
-    """What the doctor found."""
+    """What the doctor found.
+
+    Attributes
+    ----------
+    findings : list of Finding
+        Of the set-up.
+    folders : list of FolderState
+        Of the runs that were named, as `kit.experiment.examine` tells them.
+    """
 
     findings: list[Finding]
+    folders: list[Any] = field(default_factory=list)
 
     @property
     def broken(self) -> bool:
         """Whether something is."""
-        return any(finding.broken for finding in self.findings)
+        return any(finding.broken for finding in self.findings) or any(each.broken for each in self.folders)
 
 
-def doctor(output: str | Path = ".") -> Diagnosis:
-    """Look at Python, the packages, their imports, the GPU, the disk and the folders below `output`."""
-    return Diagnosis(examine(output))
+def doctor(output: str | Path = ".", runs: Sequence[str | Path] | str | Path = ()) -> Diagnosis:
+    """Look at the set-up; or at runs on disk, every file of which is read.
+
+    Parameters
+    ----------
+    output : path
+        Holds runs/, submissions/ and cache/.
+    runs : path, or sequence of paths
+        A folder of experiments, experiments, or single runs. Left out: Python, the packages, their imports, the
+        GPU, the disk and the folders below `output`, and how many runs are there.
+
+    Raises
+    ------
+    KitError
+        Where `runs` names what holds none.
+    """
+    paths = [runs] if isinstance(runs, str | Path) else list(runs)
+    if not paths:
+        return Diagnosis(examine(output))
+    from kit.experiment.examine import examine_runs
+
+    return Diagnosis([], examine_runs(paths))
 
 
 def examine(output: str | Path = ".") -> list[Finding]:
     """Looks at Python, the packages, their imports, the GPU, the disk and the folders below `output`."""
     findings = [_python(), *_packages()]
     findings += _imports_and_gpu() if not any(finding.broken for finding in findings) else []
-    return [*findings, _disk(Path(output)), *_folders(Path(output))]
+    fine = not any(finding.broken for finding in findings)
+    return [*findings, _disk(Path(output)), *_folders(Path(output)), *(_runs(Path(output)) if fine else ())]
 
 
 def _python() -> Finding:
@@ -181,6 +212,16 @@ def _disk(output: Path) -> Finding:
             "delete cache/ and old runs/, or give --output DIR on another disk",
         )
     return Finding("disk", f"{free:.0f} GB free at {there}")
+
+
+def _runs(output: Path) -> list[Finding]:
+    """How many runs there are, where there are some."""
+    folder = output / "runs"
+    if not folder.is_dir() or not any(folder.iterdir()):
+        return []
+    from kit.experiment.examine import glance_at
+
+    return [Finding("runs", f"{glance_at(folder)}; python -m kit doctor {folder} reads all of their files")]
 
 
 def _folders(output: Path) -> list[Finding]:

@@ -412,13 +412,22 @@ def grade(
 
 @app.command()
 def doctor(
+    runs: Annotated[
+        list[str] | None,
+        typer.Argument(metavar="[RUNS...]", help="runs/, experiments or single runs: check these instead."),
+    ] = None,
     output: Annotated[str, typer.Option(metavar="DIR", help="Where runs/ and cache/ will be.")] = ".",
 ) -> None:
-    """Check Python, packages, GPU, disk and folders, and say what to do about what is broken."""
+    """Check Python, packages, GPU, disk and folders, or the files of runs; and what to do about what is broken."""
     from kit.cli.doctor import doctor
 
-    diagnosis = doctor(output)
-    give(diagnosis, lambda diagnosis: print(*diagnosis.findings, sep="\n"))
+    diagnosis = doctor(output, runs or ())
+    if runs:
+        from kit.cli.show_runs import show_runs
+
+        give(diagnosis, lambda diagnosis: show_runs(diagnosis.folders))
+    else:
+        give(diagnosis, lambda diagnosis: print(*diagnosis.findings, sep="\n"))
     if diagnosis.broken:
         raise typer.Exit(1)
 

@@ -50,10 +50,15 @@ def join(folder: ExperimentDir, what: str) -> Claim:
     return made
 
 
+def holders_of(folder: ExperimentDir, *patterns: str) -> list[Holder]:
+    """Return the processes that hold claims on things of such paths below the folder and live, or may live."""
+    holders = (holder_of(thing) for pattern in patterns for thing in claimed(folder.path, pattern))
+    return [holder for holder in holders if holder]
+
+
 def others_at_work(folder: ExperimentDir) -> list[Holder]:
     """Return the other processes that train in the folder, or may do so, those with a run first."""
-    holders = (holder_of(thing) for pattern in WORK for thing in claimed(folder.path, pattern))
-    return [holder for holder in holders if holder and holder.owner != Owner.mine()]
+    return [holder for holder in holders_of(folder, *WORK) if holder.owner != Owner.mine()]
 
 
 def need_nobody(folder: ExperimentDir, why: str, say: Say = ignore) -> None:
