@@ -14,6 +14,7 @@ from typing import Any, TypeVar
 
 from pydantic import BaseModel, ValidationError
 
+from kit.core.disk import writing
 from kit.core.errors import KitError
 
 Model = TypeVar("Model", bound=BaseModel)
@@ -26,7 +27,7 @@ DEVICES = r"(?i:con|prn|aux|nul|conin\$|conout\$|(com|lpt)[0-9\u00b9\u00b2\u00b3
 
 
 @contextmanager
-def atomic(path: Path) -> Iterator[Path]:
+def atomic(path: Path, size: int | None = None) -> Iterator[Path]:
     """Write a file so that it appears whole or not at all.
 
     On success the temporary file is flushed to disk and renamed to `path`. On an exception it is removed, and
@@ -36,23 +37,32 @@ def atomic(path: Path) -> Iterator[Path]:
     ----------
     path : Path
         The file to write, or to replace.
+    size : int, optional
+        How many bytes it takes, where that is known before: told where the disk is full.
 
     Yields
     ------
     Path
         An empty temporary file beside `path`, with the same suffix, to be written to.
+
+    Raises
+    ------
+    NotWritten
+        Where the disk is full, read-only or broken, whichever library wrote.
     """
     path = Path(path)
-    path.parent.mkdir(parents=True, exist_ok=True)
-    handle, name = tempfile.mkstemp(prefix=f".{path.name}.", suffix=path.suffix, dir=path.parent)
+    with writing(path):
+        path.parent.mkdir(parents=True, exist_ok=True)
+        handle, name = tempfile.mkstemp(prefix=f".{path.name}.", suffix=path.suffix, dir=path.parent)
     os.close(handle)
     temporary = Path(name)
     try:
-        yield temporary
-        with open(temporary, "rb+") as file:
-            os.fsync(file.fileno())
-        temporary.chmod(0o666 & ~_umask())  # mkstemp makes private files; these are meant to be shared
-        temporary.replace(path)
+        with writing(path, temporary, size):
+            yield temporary
+            with open(temporary, "rb+") as file:
+                os.fsync(file.fileno())
+            temporary.chmod(0o666 & ~_umask())  # mkstemp makes private files; these are meant to be shared
+            temporary.replace(path)
     finally:
         temporary.unlink(missing_ok=True)
 
@@ -74,22 +84,29 @@ def whole_folder(path: Path) -> Iterator[Path]:
     ------
     Path
         An empty folder beside `path`, to be filled.
+
+    Raises
+    ------
+    NotWritten
+        Where the disk is full, read-only or broken.
     """
     path = Path(path)
-    path.parent.mkdir(parents=True, exist_ok=True)
-    draft = Path(tempfile.mkdtemp(prefix=f".{path.name}.", dir=path.parent))
+    with writing(path):
+        path.parent.mkdir(parents=True, exist_ok=True)
+        draft = Path(tempfile.mkdtemp(prefix=f".{path.name}.", dir=path.parent))
     former = draft.with_name(f"{draft.name}.former")
     try:
-        yield draft
-        draft.chmod(0o777 & ~_umask())
-        if path.exists():
-            os.replace(path, former)
-        try:
-            os.replace(draft, path)
-        except BaseException:
-            if former.exists():
-                os.replace(former, path)
-            raise
+        with writing(path, draft):
+            yield draft
+            draft.chmod(0o777 & ~_umask())
+            if path.exists():
+                os.replace(path, former)
+            try:
+                os.replace(draft, path)
+            except BaseException:
+                if former.exists():
+                    os.replace(former, path)
+                raise
         shutil.rmtree(former, ignore_errors=True)
     finally:
         shutil.rmtree(draft, ignore_errors=True)
@@ -103,14 +120,32 @@ def _umask() -> int:
 
 def write_text(path: Path, text: str) -> None:
     """Write `text` to a file at once, in UTF-8 with Unix line ends."""
-    with atomic(path) as temporary:
-        temporary.write_text(text, encoding="utf-8", newline="\n")
+    write_bytes(path, text.encode())
 
 
 def write_bytes(path: Path, content: bytes) -> None:
     """Write a file at once."""
-    with atomic(path) as temporary:
+    with atomic(path, len(content)) as temporary:
         temporary.write_bytes(content)
+
+
+def append_text(path: Path, text: str) -> None:
+    """Add text to the end of a file, in UTF-8: all of it, or where that cannot be written, nothing.
+
+    Raises
+    ------
+    NotWritten
+        Where the disk is full, read-only or broken.
+    """
+    content = text.encode()
+    with writing(path, size=len(content)), open(path, "ab", buffering=0) as file:
+        before = file.tell()
+        try:
+            while content:
+                content = content[file.write(content) :]
+        except BaseException:
+            file.truncate(before)
+            raise
 
 
 def write_json(path: Path, value: Any) -> None:

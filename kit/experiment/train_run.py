@@ -4,7 +4,7 @@ import dataclasses
 import gc
 import platform
 import time
-from contextlib import closing
+from contextlib import closing, suppress
 from functools import cache
 from importlib.metadata import version
 from pathlib import Path
@@ -16,7 +16,7 @@ from safetensors.torch import load_file, save_file
 from torch import nn
 
 from kit.competition.load import Competition
-from kit.core.errors import Diverged, KitError, Say, ignore
+from kit.core.errors import Diverged, KitError, NotWritten, Say, ignore
 from kit.core.files import atomic
 from kit.core.runs import RunDir, RunKey, RunRecord, predictions, read_predictions, write_predictions
 from kit.core.settings import fingerprint
@@ -74,7 +74,8 @@ def train_run(key: RunKey, loaded: LoadedExperiment, data: TrainingData, say: Sa
     except Exception as error:
         diverged = isinstance(error, Diverged)
         if main:
-            run.write(record.with_fields(status="diverged" if diverged else "failed", error=str(error)))
+            with suppress(NotWritten):  # on a full disk: what is to be told is the first error
+                run.write(record.with_fields(status="diverged" if diverged else "failed", error=str(error)))
         if diverged and tolerant:
             say(f"{key}: {error}")
             accelerator.wait_for_everyone()  # all have to see that it diverged
@@ -216,7 +217,7 @@ def _unread(competition: Competition, images: ImageSet) -> list[str]:
 
 def _save_weights(model: nn.Module, path: Path) -> None:
     tensors = {name: tensor.detach().cpu().contiguous() for name, tensor in model.state_dict().items()}
-    with atomic(path) as temporary:
+    with atomic(path, sum(tensor.nbytes for tensor in tensors.values())) as temporary:
         save_file(tensors, temporary)
 
 

@@ -14,7 +14,7 @@ from typing import Any
 import numpy as np
 
 from kit.core.errors import KitError
-from kit.core.files import atomic, write_text
+from kit.core.files import append_text, atomic, write_text
 
 SIGNAL = "signal_"  # begins the names of a controller's signals in rates.npz
 
@@ -211,8 +211,7 @@ def append_history(path: Path, line: Mapping[str, float]) -> None:
     line : mapping of str to float
         `step` and `epoch` (updates and epochs done), and what was measured then.
     """
-    with open(path, "a", encoding="utf-8") as file:
-        file.write(json.dumps(line) + "\n")
+    append_text(path, json.dumps(line) + "\n")
 
 
 def write_history(path: Path, lines: Iterable[Mapping[str, float]]) -> None:
