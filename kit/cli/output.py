@@ -122,7 +122,8 @@ def lines_of(error: Exception) -> list[str]:
             return [f"what is printed, or a temporary file, could not be written: {reason_of(number)}; {mend}"]
         return [f"{named} could not be written: {reason_of(number)}; {remedy_of(number)}"]
     if number is None:
-        return []
+        lost = isinstance(error, RuntimeError) and "home directory" in str(error)  # pathlib's, of a path with ~
+        return ["~ stands for your home, which this system does not tell: set HOME, or write it out"] if lost else []
     said = next((line.strip() for line in reversed(str(error).splitlines()) if line.strip()), "")
     return [f"a file could not be written: {reason_of(number)} ({said[:200]}); {remedy_of(number)}"]
 

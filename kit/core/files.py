@@ -153,6 +153,14 @@ def write_json(path: Path, value: Any) -> None:
     write_text(path, json.dumps(value, indent=2, ensure_ascii=False) + "\n")
 
 
+def parse_json(text: str | bytes) -> Any:
+    """Return what a text in JSON holds; ValueError where it is none, or lies too deep in itself to be read."""
+    try:
+        return json.loads(text)
+    except RecursionError as error:
+        raise ValueError("too many lists and objects in each other") from error
+
+
 def read_json(path: Path, remedy: str) -> Any:
     """Return the content of a JSON file that the kit wrote.
 
@@ -174,7 +182,7 @@ def read_json(path: Path, remedy: str) -> Any:
         Where the file cannot be read, is not text in UTF-8 or is not JSON.
     """
     try:
-        return json.loads(Path(path).read_text(encoding="utf-8"))
+        return parse_json(Path(path).read_text(encoding="utf-8"))
     except (OSError, ValueError) as error:  # what is not UTF-8 and what is not JSON are both ValueErrors
         raise KitError(f"{path} is damaged ({error}); {remedy}") from error
 

@@ -13,7 +13,7 @@ from typing import Any, TypeVar
 import numpy as np
 
 from kit.core.errors import KitError, some
-from kit.core.files import atomic, write_text
+from kit.core.files import atomic, parse_json, write_text
 from kit.core.files import sha256 as file_sha256
 from kit.core.zips import ZipMember
 from kit.data.config import DataConfig
@@ -220,7 +220,7 @@ def open_readable(
 def _stored_notices(path: Path) -> dict[str, Noticed] | None:
     """Read what an earlier pass has noticed; None where there was none."""
     try:
-        stored = json.loads(path.read_text(encoding="utf-8"))
+        stored = parse_json(path.read_text(encoding="utf-8"))
         return {what: Noticed(int(count), tuple(first)) for what, (count, first) in stored.items()}
     except (OSError, ValueError, TypeError, AttributeError):
         return None

@@ -9,7 +9,7 @@ from pathlib import Path
 import numpy as np
 from PIL import Image
 
-from kit.core.files import write_text
+from kit.core.files import parse_json, write_text
 from kit.data.config import DataConfig
 from kit.data.deep import FULL, is_deep, is_unsigned_16, values_of
 from kit.data.images import Report, map_in_threads
@@ -123,7 +123,7 @@ def _range_of(file: File) -> _Range | None:
 
 def _stored(path: Path) -> tuple[float, float] | None:
     try:
-        low, high = json.loads(path.read_text(encoding="utf-8"))
+        low, high = parse_json(path.read_text(encoding="utf-8"))
         return float(low), float(high)
     except (OSError, ValueError, TypeError):
         return None

@@ -14,6 +14,7 @@ from datetime import UTC, datetime, timedelta
 from pathlib import Path
 from typing import Any
 
+from kit.core.disk import writing
 from kit.core.errors import KitError, Say, some
 from kit.core.files import atomic
 from kit.kaggle.logs import log_lines, streamed_lines
@@ -408,7 +409,8 @@ class Kaggle:
                     target.unlink(missing_ok=True)
                     raise requests.ConnectionError(str(error)) from error
 
-        self._with_retries(f"downloading {target.name}", fetch)
+        with writing(target):
+            self._with_retries(f"downloading {target.name}", fetch)
 
     def _new_dataset(self, folder: Path, metadata: dict[str, Any]) -> Any:
         from kagglesdk.datasets.types.dataset_api_service import ApiCreateDatasetRequest

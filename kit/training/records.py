@@ -14,7 +14,7 @@ from typing import Any
 import numpy as np
 
 from kit.core.errors import KitError
-from kit.core.files import append_text, atomic, write_text
+from kit.core.files import append_text, atomic, parse_json, write_text
 
 SIGNAL = "signal_"  # begins the names of a controller's signals in rates.npz
 
@@ -230,7 +230,7 @@ def read_history(path: Path) -> list[dict[str, Any]]:
     if not path.is_file():
         return []
     try:
-        return [json.loads(line) for line in path.read_text(encoding="utf-8").splitlines()]
+        return [parse_json(line) for line in path.read_text(encoding="utf-8").splitlines()]
     except ValueError as error:
         raise _damaged(path, error) from error
 
