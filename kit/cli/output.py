@@ -6,6 +6,7 @@ Every command of a `Commands` takes --json. It says what happens with `print` an
 
 import functools
 import inspect
+import io
 import os
 import sys
 from collections.abc import Callable, Iterable, Iterator
@@ -123,7 +124,7 @@ def lines_of(error: Exception) -> list[str]:
         return [f"{named} could not be written: {reason_of(number)}; {remedy_of(number)}"]
     if number is None:
         lost = isinstance(error, RuntimeError) and "home directory" in str(error)  # pathlib's, of a path with ~
-        return ["~ stands for your home, which this system does not tell: set HOME, or write it out"] if lost else []
+        return ["~ stands for your home, which this system does not tell: set HOME"] if lost else []
     said = next((line.strip() for line in reversed(str(error).splitlines()) if line.strip()), "")
     return [f"a file could not be written: {reason_of(number)} ({said[:200]}); {remedy_of(number)}"]
 
@@ -145,7 +146,9 @@ def told_apart() -> Iterator[None]:
         frames = [frame for frame in traceback.extract_tb(error.__traceback__) if "/kit/" in frame.filename]
         where = f" (at {os.path.basename(frames[-1].filename)}:{frames[-1].lineno})" if frames else ""
         reason = " ".join(str(error).split()) or "end of file"
-        raise KitError(f"a file that was read, or what another process sent, is cut short: {reason}{where}") from error
+        raise KitError(
+            f"a file that was read, or what another process sent, is cut short: {reason}{where}"
+        ) from error
 
 
 def _with_json(function: Callable[..., None]) -> Callable[..., None]:
@@ -197,7 +200,7 @@ def _write(given: dict[str, Any], stdout: TextIO) -> None:
 @contextmanager
 def _stdout_kept_free() -> Iterator[TextIO]:
     """Yield the real stdout; meanwhile what this process and those that it starts print there goes to stderr."""
-    stdout = sys.stdout or open(os.devnull, "w", encoding="utf-8")  # none, where the shell has closed it
+    stdout = sys.stdout or io.StringIO()  # none, where the shell has closed it
     stdout.flush()
     try:
         number, errors = stdout.fileno(), sys.stderr.fileno()

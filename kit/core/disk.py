@@ -1,7 +1,7 @@
 """What is said where a file cannot be written: the disk is full, the folder is read-only, the name is too long.
 
-Libraries tell it in kinds of their own: safetensors by a SafetensorError, torch by a RuntimeError that names no cause,
-numpy by an OSError without a number. All are recognised here, and in this one place become a NotWritten.
+Libraries tell it in kinds of their own: safetensors by a SafetensorError, torch by a RuntimeError that names no
+cause, numpy by an OSError without a number. All are recognised here, and in this one place become a NotWritten.
 """
 
 import errno

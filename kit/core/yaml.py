@@ -55,11 +55,11 @@ class _Loader(yaml.SafeLoader):
 
     def compose_node(self, parent: yaml.Node | None, index: int) -> yaml.Node | None:
         event = self.peek_event()
-        if isinstance(event, yaml.AliasEvent) and event.anchor in self.anchors:
-            if id(self.anchors[event.anchor]) not in self._counts:
-                raise _refusal(f"*{event.anchor} stands within what it names", event)
+        named = self.anchors.get(event.anchor) if isinstance(event, yaml.AliasEvent) else None
+        if named is not None and id(named) not in self._counts:
+            raise _refusal(f"*{event.anchor} stands within what it names", event.start_mark)
         if self._depth >= DEEPEST:
-            raise _refusal(f"more than {DEEPEST} lists and mappings in each other", event)
+            raise _refusal(f"more than {DEEPEST} lists and mappings in each other", event.start_mark)
         self._depth += 1
         node = super().compose_node(parent, index)
         self._depth -= 1
@@ -69,7 +69,9 @@ class _Loader(yaml.SafeLoader):
         flat = [part for pair in parts for part in pair] if isinstance(node, yaml.MappingNode) else parts
         count = self._counts[id(node)] = 1 + sum(self._counts[id(part)] for part in flat)
         if count > MOST_VALUES:
-            raise _refusal(f"more than {MOST_VALUES:,} values, each alias counted as what it names", event)
+            raise _refusal(
+                f"more than {MOST_VALUES:,} values, each alias counted as what it names", event.start_mark
+            )
         return node
 
     def construct_object(self, node: yaml.Node, deep: bool = False) -> Any:
@@ -84,7 +86,7 @@ class _Loader(yaml.SafeLoader):
             # How PyYAML fails at !!int of what is no number, or at one of 10,000 digits.
             shown = str(node.value)[:40]
             kind = node.tag.rpartition(":")[2]
-            raise yaml.constructor.ConstructorError(None, None, f"{shown!r} is no {kind}", node.start_mark) from error
+            raise _refusal(f"{shown!r} is no {kind}", node.start_mark) from error
 
     def construct_mapping(self, node: yaml.MappingNode, deep: bool = False) -> dict[Hashable, Any]:
         seen: set[Hashable] = set()
@@ -114,8 +116,8 @@ class _Dumper(yaml.SafeDumper):
     """A dumper that quotes the text 1e-2, which the loader would read as a number."""
 
 
-def _refusal(reason: str, event: yaml.Event) -> yaml.MarkedYAMLError:
-    return yaml.composer.ComposerError(None, None, reason, event.start_mark)
+def _refusal(reason: str, mark: Any) -> yaml.MarkedYAMLError:
+    return yaml.composer.ComposerError(None, None, reason, mark)
 
 
 def _represent_text(dumper: _Dumper, text: str) -> yaml.Node:

@@ -11,6 +11,7 @@ import torch
 from torch import nn
 
 from kit.competition.folds import write_folds
+from kit.competition.formulas import line_on_formulas
 from kit.competition.labels import spelling_of
 from kit.competition.load import Competition
 from kit.competition.observations import gets_the_prior
@@ -133,17 +134,21 @@ def prepare(
     if loaded.differs:  # only now, when nothing can go wrong any more
         say(f"Replacing {folder.path}: it was made from {loaded.differs}")
         shutil.rmtree(folder.path)
-    _write_down(loaded)
+    _write_down(loaded, dirs, say)
     return dataclasses.replace(loaded, differs=None), TrainingData(train, test, recipe)
 
 
-def _write_down(loaded: LoadedExperiment) -> None:
+def _write_down(loaded: LoadedExperiment, dirs: OutputDirs, say: Say) -> None:
     """Write the fold plan, the config, and the user's own code, by which the stored config goes."""
     config, folder = loaded.config, loaded.folder
     write_folds(loaded.folds, folder.folds)
     for name, content in files_of_code(config, tolerant=True).items():
         write_bytes(folder.path / name, content)
     write_text(folder.config, with_what_was_run_before(config, folder).to_yaml())
+    submission = dirs.submissions / f"{config.name}.csv"
+    submitted = [*loaded.competition.submission.ids, *loaded.competition.classes]
+    if line := line_on_formulas({folder.folds: loaded.folds.ids, submission: submitted}):
+        say(line)
 
 
 def _check_training(loaded: LoadedExperiment, say: Say) -> Recipe:

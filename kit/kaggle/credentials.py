@@ -69,7 +69,8 @@ def token_place(find: Callable[[], tuple[str | None, str | None]]) -> str | None
         token, place = find()
     except (OSError, ValueError) as error:
         name = getattr(error, "filename", None) or "the Kaggle access token"
-        raise KitError(f"{name} cannot be read ({getattr(error, 'strerror', None) or error}); {NEW}") from error
+        reason = getattr(error, "strerror", None) or error
+        raise KitError(f"{name} cannot be read ({reason}); {NEW}") from error
     if token is None:
         return None
     where = "~/.kaggle/access_token" if place == "access_token" else str(place)
@@ -80,7 +81,7 @@ def token_place(find: Callable[[], tuple[str | None, str | None]]) -> str | None
 
 
 def what_is_missing(token: str | None) -> str:
-    """Return why nobody could be signed in, where no file is damaged; `token` is the place of the token, if any."""
+    """Return why nobody is signed in, where no file is damaged; `token` is the place of the token, if any."""
     if token:
         return f"the Kaggle access token in {token} is not valid, or not any more; {NEW}, and put it there"
     places = (Path("~/.kaggle/access_token"), Path("~/.kaggle/access_token.txt"))
