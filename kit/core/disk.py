@@ -87,6 +87,7 @@ def reason_of(number: int | None) -> str:
         errno.EIO: "the disk itself fails (input/output error)",
         errno.ENOENT: "its folder is not there any more",
         errno.ENOTDIR: "a part of its path is a file, not a folder",
+        errno.EEXIST: "a part of its path is a file, not a folder",  # as mkdir says it
     } | ({errno.EDQUOT: "your share of the disk (its quota) is used up"} if hasattr(errno, "EDQUOT") else {})
     if number is None:
         return "not all bytes could be written"

@@ -270,6 +270,8 @@ def _refusal(folder: Path) -> str | None:
         folder.mkdir(parents=True, exist_ok=True)
         with tempfile.TemporaryFile(dir=folder):
             return None
+    except FileExistsError:
+        return "a part of its path is a file, not a folder"
     except OSError as error:
         return error.strerror or str(error) or type(error).__name__
 

@@ -489,16 +489,16 @@ def _signed_in(retry: Retry, say: Say) -> Any:
         and where the client is too old.
     """
     api, find_token = _client()
-    path, fault = Path(api.config), None
-    key: dict[str, str] = {}
+    path, key = Path(api.config), dict[str, str]()
+    token = token_place(find_token)
     try:
         key = read_key(path)
-    except KitError as error:  # what matters only where nothing else serves
-        fault = error
+    except KitError:
+        if not token and not ("KAGGLE_USERNAME" in os.environ and "KAGGLE_KEY" in os.environ):
+            raise  # else it does not matter
     api.read_config_file = lambda config_data=None, quiet=False: key | (config_data or {})
-    token = token_place(find_token)
     if not retry.call("signing in to Kaggle", _authenticate, api):
-        raise fault or KitError(what_is_missing(token))
+        raise KitError(what_is_missing(token))
     if key and not token:
         warn_of_readers(path, say)
     return api

@@ -154,11 +154,17 @@ def test_other_reasons(tmp_path, monkeypatch, number, reason, mend):
 def test_places_where_nothing_can_be_written(tmp_path):
     (tmp_path / "file").write_text("")
     within = tmp_path / "file" / "a" / "b.json"
-    assert refusal_of(write_json, within, 1).startswith(f"{within} could not be written: a part of its path is a file")
+    assert refusal_of(write_json, within, 1).startswith(
+        f"{within} could not be written: a part of its path is a file"
+    )
+    beside = tmp_path / "file" / "b.json"
+    assert "could not be written: a part of its path is a file" in refusal_of(write_json, beside, 1)
     long = tmp_path / ("x" * 300)
     assert "its name is longer than the file system allows; give the experiment" in refusal_of(write_json, long, 1)
     (tmp_path / "folder").mkdir()
-    assert refusal_of(write_json, tmp_path / "folder", 1).startswith(f"{tmp_path / 'folder'} could not be written: Is a")
+    assert refusal_of(write_json, tmp_path / "folder", 1).startswith(
+        f"{tmp_path / 'folder'} could not be written: Is a"
+    )
     assert "could not be written" in refusal_of(append_text, tmp_path / "folder", "a")
 
 
@@ -258,9 +264,15 @@ def test_a_disk_that_is_really_full(tmp_path):
     assert made.returncode == 0, made.stderr
     first, second, third, last = made.stdout.strip().splitlines()
     free = r"\d+\.\d kB are free; make room, and the same command goes on from what is there"
-    assert re.fullmatch(rf"{tmp_path}/a could not be written: the disk is full; it needs 100.0 kB, and {free}", first)
-    assert re.fullmatch(rf"{tmp_path}/log could not be written: the disk is full; it needs 100.0 kB, and {free}", second)
-    assert re.fullmatch(rf"{tmp_path}/c.npy could not be written: the disk is full; it needs more than .*{free}", third)
+    assert re.fullmatch(
+        rf"{tmp_path}/a could not be written: the disk is full; it needs 100.0 kB, and {free}", first
+    )
+    assert re.fullmatch(
+        rf"{tmp_path}/log could not be written: the disk is full; it needs 100.0 kB, and {free}", second
+    )
+    assert re.fullmatch(
+        rf"{tmp_path}/c.npy could not be written: the disk is full; it needs more than .*{free}", third
+    )
     assert last == "4096 first"
 
 

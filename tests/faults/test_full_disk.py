@@ -73,7 +73,9 @@ def contents(folder: Path) -> dict[str, bytes]:
 
 
 def test_a_disk_that_is_full_at_one_write_after_the_other(competition, tmp_path, full_at):
-    experiment = validate(experiment_content(competition, folds={"k": 2}, training={"checkpoint_minutes": 0}), "test")
+    experiment = validate(
+        experiment_content(competition, folds={"k": 2}, training={"checkpoint_minutes": 0}), "test"
+    )
     undisturbed, output = tmp_path / "undisturbed", tmp_path / "output"
     run(experiment, undisturbed)
     for write in WRITES:
@@ -94,7 +96,9 @@ def test_a_disk_that_is_full_at_one_write_after_the_other(competition, tmp_path,
 
 def test_a_run_whose_failure_cannot_be_noted_tells_the_first_error(competition, tmp_path, monkeypatch):
     """The disk is full for all: of the checkpoint's end and of run.json, the checkpoint's is the news."""
-    experiment = validate(experiment_content(competition, folds={"k": 2}, training={"checkpoint_minutes": 0}), "test")
+    experiment = validate(
+        experiment_content(competition, folds={"k": 2}, training={"checkpoint_minutes": 0}), "test"
+    )
     fsync = os.fsync
     full = False
 
