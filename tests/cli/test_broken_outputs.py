@@ -1,4 +1,4 @@
-"""Outputs that fail: a full disk behind stdout, a reader that has gone, none at all; ends of files are told as such."""
+"""Outputs that fail: a full disk behind stdout, a reader that has gone, none at all; and ends of files."""
 
 import errno
 import os

@@ -49,8 +49,8 @@ def test_no_number_is_a_formula(value):
 def test_files_without_formulas_are_not_told():
     assert line_on_formulas({Path("a.csv"): ["a", "-1"], Path("b.csv"): []}) is None
     assert line_on_formulas({Path("a.csv"): ["=a", "x", "@b"], Path("b.csv"): ["x"]}) == (
-        "ids or labels that a spreadsheet would run as formulas stand in a.csv (2, like '=a'); they are left as they "
-        "are, as Kaggle wants them: open these files as text"
+        "ids or labels that a spreadsheet would run as formulas stand in a.csv (2, like '=a'); they are left as "
+        "they are, as Kaggle wants them: open these files as text"
     )
 
 
@@ -71,8 +71,8 @@ def test_a_run_tells_once_and_hands_them_in_as_they_are(tmp_path):
     told = [line for line in said if "formulas" in line]
     assert told == [
         "ids or labels that a spreadsheet would run as formulas stand in "
-        f"{tmp_path / 'submissions' / 'tiny.csv'} (1, like '=red'); they are left as they are, as Kaggle wants them: "
-        "open these files as text"
+        f"{tmp_path / 'submissions' / 'tiny.csv'} (1, like '=red'); they are left as they are, as Kaggle "
+        "wants them: open these files as text"
     ]
     submitted = pd.read_csv(tmp_path / "submissions" / "tiny.csv")["label"]
     assert set(submitted) <= {"=red", "green", "blue"}
