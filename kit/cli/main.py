@@ -23,7 +23,7 @@ from kit.cli.options import (
     names_in,
     run_options,
 )
-from kit.cli.output import Commands, give, lines_of, print_errors, prints, say, stop
+from kit.cli.output import Commands, all_printed, give, lines_of, print_errors, prints, say, stop
 from kit.core.errors import KitError, some
 
 if TYPE_CHECKING:  # for annotations alone: --help has to be fast
@@ -442,10 +442,11 @@ def _interruptible() -> Iterator[None]:
 
 
 def main() -> None:
-    """Runs the command line; a KitError becomes its lines on stderr and exit code 1."""
+    """Runs the command line; a KitError or an OSError becomes its lines on stderr and exit code 1."""
     try:
-        app()
-    except (KitError, OSError) as error:
+        with all_printed():
+            app()
+    except Exception as error:
         if not (lines := lines_of(error)):
             raise
         print_errors(lines)

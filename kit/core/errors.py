@@ -24,6 +24,10 @@ class Damaged(KitError):
     """A file that does not hold what was written into it. Who can make it anew catches this."""
 
 
+class NotWritten(KitError):
+    """A file that could not be written: the disk is full, the folder read-only. What was there is as it was."""
+
+
 class Diverged(KitError):
     """A training whose loss or predictions are no longer finite."""
 

@@ -116,7 +116,7 @@ class Runner:
         with state.main_process_first():
             while True:
                 loaded, data = prepare(config, folder, dirs, replace, say, main, plan, keys)
-                if not main or (member := settle(loaded, data, replace, plan, say)):
+                if not main or (member := settle(loaded, data, dirs, replace, plan, say)):
                     break
         loaded = dataclasses.replace(loaded, differs=None)
         return cls(loaded, data, dirs, state, options.jobs, deadline, say, member)

@@ -5,7 +5,7 @@ import gc
 import platform
 import time
 from collections.abc import Callable
-from contextlib import closing
+from contextlib import closing, suppress
 from functools import cache
 from importlib.metadata import version
 
@@ -14,7 +14,7 @@ import pandas as pd
 from accelerate import Accelerator
 
 from kit.competition.load import Competition
-from kit.core.errors import Diverged, KitError, Say, ignore
+from kit.core.errors import Diverged, KitError, NotWritten, Say, ignore
 from kit.core.runs import RunDir, RunKey, RunRecord, predictions, write_predictions
 from kit.core.settings import fingerprint
 from kit.data.images import ImageSet
@@ -87,7 +87,8 @@ def train_run(
         diverged = isinstance(error, Diverged)
         if main:
             need()
-            run.write(record.with_fields(status="diverged" if diverged else "failed", error=str(error)))
+            with suppress(NotWritten):  # on a full disk: what is to be told is the first error
+                run.write(record.with_fields(status="diverged" if diverged else "failed", error=str(error)))
         if diverged and tolerant:
             say(f"{key}: {error}")
             accelerator.wait_for_everyone()  # all have to see that it diverged
