@@ -267,7 +267,7 @@ def _age(path: Path) -> str:
 
 def _faults(folder: ExperimentDir, records: Sequence[RunRecord]) -> Iterator[Fault]:
     """What is wrong with the files that all runs share."""
-    shared = [
+    shared: list[tuple[str, Callable[[], object]]] = [
         ("manifest.json", partial(manifest.listed, folder.path)),
         ("experiment.yaml", partial(_need_config, folder, bool(records))),
         ("folds.csv", partial(_need_plan, folder, records)),
