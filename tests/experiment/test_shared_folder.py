@@ -44,22 +44,22 @@ def folder(tmp_path) -> ExperimentDir:
     return ExperimentDir(tmp_path / "runs/tiny")
 
 
-@pytest.fixture
-def impatient(monkeypatch):
-    """A claim of another machine is dead soon."""
-    monkeypatch.setattr(claims, "PATIENCE", 0.5)
-    monkeypatch.setattr(turns, "TICK", 0.02)
-
-
 def files_of(output):
     pooled = [f"runs/tiny/uniform/{name}" for name in ("oof.parquet", "test.parquet", "scores.json")]
     return {name: (output / name).read_bytes() for name in [*pooled, "submissions/tiny.csv"]}
 
 
-def test_a_run_of_a_machine_that_is_gone_is_taken_over(competition, tmp_path, folder, alone, impatient):
+def test_a_run_of_a_machine_that_is_gone_is_taken_over(competition, tmp_path, folder, alone, monkeypatch):
     foreign(folder.run(KEYS[0]).path / RUN)
+    monkeypatch.setattr(turns, "TICK", 0.02)
     said = []
-    result = run(experiment(competition), tmp_path, say=said.append)
+
+    def say(line: str) -> None:
+        said.append(line)
+        if line.startswith("waits for"):  # a minute goes by
+            monkeypatch.setattr(claims, "PATIENCE", 0.0)
+
+    result = run(experiment(competition), tmp_path, say=say)
     assert (result.trained, result.kept, result.left) == (3, 0, 0)
     scored = [line.split(":")[0] for line in said if "(12 rows)" in line]
     assert scored == [str(KEYS[1]), str(KEYS[2]), str(KEYS[0])]  # what is free comes first
@@ -167,13 +167,13 @@ def test_policies_that_two_processes_bring_are_all_kept(competition, tmp_path, f
     """The second reads the stored config only when the first has written it."""
     other = experiment_content(competition, training={"epochs": 1}) | {"policies": {"late": {"lr": 1e-3}}}
     done = threading.Event()
+
+    def bring() -> None:
+        with Runner.set_up(validate(other, "test"), tmp_path):
+            done.set()
+
     with writing(folder, "sets up tiny"):
-        thread = threading.Thread(
-            target=lambda: (
-                Runner.set_up(validate(other, "test"), tmp_path).__exit__(None, None, None),
-                done.set(),
-            )
-        )
+        thread = threading.Thread(target=bring)
         thread.start()
         assert not done.wait(0.5)
         folder.config.write_text(experiment(competition).to_yaml())
@@ -241,7 +241,8 @@ class TestDeadline:
 
     def test_waiting_ends_with_it(self, folder, clock):
         foreign(folder.run(KEYS[0]).path / RUN)
-        said, waiting = [], Turns(KEYS[:1], folder, lambda key: False, 107.5, said.append)
+        said = []
+        waiting = Turns(KEYS[:1], folder, lambda key: False, 107.5, said.append)
         assert waiting.take() is None
         assert waiting.wait() is False
         assert clock[0] == pytest.approx(107.5)
