@@ -8,6 +8,7 @@ import threading
 from pathlib import Path
 
 import pytest
+from support.foreign_claims import foreign
 
 from kit.core import claims
 from kit.core.claims import Claim, claim, dead_claims, holder_of, holding, living_holder
@@ -36,14 +37,6 @@ for _ in range(int(sys.argv[2])):
 def other(path: Path, code: str = CLAIMS, *arguments: str) -> subprocess.Popen:
     """Start another process on the path."""
     return subprocess.Popen([sys.executable, "-c", code, str(path), *arguments], stdout=subprocess.PIPE, text=True)
-
-
-def foreign(path: Path, number: int = 1, beat: int = 0) -> Path:
-    """Write the claim of a process of another machine."""
-    file = path.with_name(f"{path.name}.{number}.claim")
-    owner = {"place": "0" * 16, "pid": 7, "started": 1, "host": "elsewhere"}
-    file.write_text(json.dumps({**owner, "what": "works", "since": "2026-01-01", "beat": beat}))
-    return file
 
 
 class Clock:
