@@ -40,11 +40,12 @@ from kit.model.own import check_output
 from kit.training.averaging import averages
 from kit.training.config import TrainingConfig
 from kit.training.device import process_state, resolve_precision
+from kit.training.fold_data import Recipe
 from kit.training.loss import OwnLoss, build_loss, class_weights
 from kit.training.optimizer import build_optimizer
 from kit.training.signals import SignalMeter
 from kit.training.tracker import need_tracker
-from kit.training.trainer import Recipe, batches_of
+from kit.training.trainer import batches_of
 
 
 @dataclass(frozen=True)
@@ -122,12 +123,12 @@ def prepare(
     need_room(loaded, run_keys(config) if keys is None else keys, say)
     need_tracker(config.training.tracker)
     recipe = _check_training(loaded, say)
-    if not replace and any(run.finished or run.checkpoint.is_file() for run in folder.runs()):
+    if not replace and any(run.finished or run.resumable for run in folder.runs()):
         loaded.need_same()
     decoding = _Decoding.of(config, loaded.competition, dirs, say, shown)
     train = decoding.train(loaded.competition)
     loaded = loaded.with_pixels(pixels_digest(train), other_pixels(train, folder))
-    if not replace and any(run.finished or run.checkpoint.is_file() for run in folder.runs()):
+    if not replace and any(run.finished or run.resumable for run in folder.runs()):
         loaded.need_same()
     test = decoding.test(loaded.competition)
     if loaded.differs:  # only now, when nothing can go wrong any more

@@ -29,9 +29,10 @@ from kit.experiment.policies import groups_of
 from kit.experiment.prepare import TrainingData
 from kit.model.build import build_model
 from kit.training.device import make_accelerator
+from kit.training.fold_data import FoldData
 from kit.training.memory import END_OTHERS, TRAIN_WITH_LESS, advising_on_memory
 from kit.training.rates import RatePolicy
-from kit.training.trainer import FoldData, Trainer, TrainResult
+from kit.training.trainer import Trainer, TrainResult
 
 PACKAGES = ("torch", "torchvision", "timm", "albumentations", "accelerate", "numpy", "scikit-learn", "pandas")
 
@@ -62,8 +63,6 @@ def train_run(key: RunKey, loaded: LoadedExperiment, data: TrainingData, say: Sa
         run.write(record)
     accelerator.wait_for_everyone()
     started = time.monotonic()
-    if run.checkpoint.is_file():
-        say(f"{key}: goes on from its last checkpoint")
     try:
         with (
             advising_on_memory(TRAIN_WITH_LESS),
@@ -192,6 +191,7 @@ def trainer_of(
     trainer = Trainer(model, groups, policy or stated.build(), fold, recipe, key.seed, accelerator, run)
     once = cache(lambda line: say(f"{key}: {line}"))  # it predicts again after each epoch
     trainer.predictor = dataclasses.replace(trainer.predictor, say=once)
+    trainer.checkpoints.say, trainer.checkpoints.of = once, fingerprint(loaded.dependencies(key))
     return trainer
 
 
