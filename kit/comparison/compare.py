@@ -20,6 +20,7 @@ from kit.comparison.views import VIEWS, Tuning, tuned_runs, tuning_of, views_of
 from kit.core.errors import Diverged, KitError, Say, ignore, some
 from kit.core.notebook import ShownAsTables
 from kit.core.runs import ExperimentDir, RunKey
+from kit.core.stopping import telling
 from kit.experiment.config import ExperimentConfig
 from kit.experiment.fingerprint import stored_experiment
 from kit.experiment.loaded import LoadedExperiment
@@ -87,6 +88,7 @@ def _view_table(view: ViewRecord, content: Comparison) -> pd.DataFrame:
     return table[[*(name for name in table if name != "verdict"), "verdict"]]
 
 
+@telling("while policies were compared; the runs are kept, and the same command compares them")
 def compare(
     experiment: ExperimentConfig,
     options: RunOptions | str | Path | None = None,

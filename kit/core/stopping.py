@@ -168,8 +168,9 @@ def told() -> Iterator[None]:
     """Turn an interruption into the line and the exit code that the user gets: `Stopped`."""
     try:
         yield
-    except Interrupted as error:
-        raise Stopped(f"interrupted {error.told}".strip(), error.code) from error
+    except KeyboardInterrupt as error:
+        told, code = (error.told, error.code) if isinstance(error, Interrupted) else ("", 128 + signal.SIGINT)
+        raise Stopped(f"interrupted {told}".strip(), code) from error
 
 
 def handle_in_child() -> None:

@@ -20,6 +20,7 @@ from kit.core.paths import OutputDirs
 from kit.core.processes import need_guard
 from kit.core.progress import Progress
 from kit.core.runs import ExperimentDir, RunKey
+from kit.core.stopping import telling
 from kit.data.augment import Augmentation
 from kit.data.config import DataConfig
 from kit.data.decode import try_decoder
@@ -76,6 +77,7 @@ def run_keys(experiment: ExperimentConfig) -> list[RunKey]:
     ]
 
 
+@telling("while data and model were prepared; what is finished is kept, and the same command prepares them again")
 def prepare(
     config: ExperimentConfig,
     folder: ExperimentDir,

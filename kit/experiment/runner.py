@@ -15,6 +15,7 @@ from kit.core.files import need_writable
 from kit.core.paths import OutputDirs
 from kit.core.runs import ExperimentDir, RunKey
 from kit.core.settings import fingerprint
+from kit.core.stopping import need_go_on
 from kit.data.loading import worker_count
 from kit.experiment.config import ExperimentConfig
 from kit.experiment.loaded import LoadedExperiment
@@ -128,7 +129,11 @@ class Runner:
                 pass
         else:
             for key in begun:
+                if self.state.num_processes == 1:  # several agree on it in the run
+                    need_go_on(f"before {key}; the same command begins it")
                 train_run(key, self.loaded, self.data, self.say, tolerant)
+        if self.state.num_processes == 1:
+            need_go_on("when these runs were trained; the same command goes on from there")
         return len(self.due(due, tolerant))
 
     def due(self, keys: Sequence[RunKey], tolerant: bool = False) -> list[RunKey]:

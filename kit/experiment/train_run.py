@@ -4,6 +4,7 @@ import dataclasses
 import gc
 import platform
 import time
+from collections.abc import Callable
 from contextlib import closing
 from functools import cache
 from importlib.metadata import version
@@ -16,6 +17,7 @@ from safetensors.torch import load_file, save_file
 from torch import nn
 
 from kit.competition.load import Competition
+from kit.core import stopping
 from kit.core.errors import Diverged, KitError, Say, ignore
 from kit.core.files import atomic
 from kit.core.runs import RunDir, RunKey, RunRecord, predictions, read_predictions, write_predictions
@@ -37,7 +39,19 @@ from kit.training.trainer import Trainer, TrainResult
 PACKAGES = ("torch", "torchvision", "timm", "albumentations", "accelerate", "numpy", "scikit-learn", "pandas")
 
 
-def train_run(key: RunKey, loaded: LoadedExperiment, data: TrainingData, say: Say, tolerant: bool = False) -> None:
+def never() -> bool:
+    """Say that there is time."""
+    return False
+
+
+def train_run(
+    key: RunKey,
+    loaded: LoadedExperiment,
+    data: TrainingData,
+    say: Say,
+    tolerant: bool = False,
+    expired: Callable[[], bool] = never,
+) -> None:
     """Train one run, predict held-out and test rows, and write its folder.
 
     Parameters
@@ -49,12 +63,29 @@ def train_run(key: RunKey, loaded: LoadedExperiment, data: TrainingData, say: Sa
         Takes a line where it goes on from a checkpoint, and one when it is done.
     tolerant : bool
         A training that diverges is told and left at that.
+    expired : callable
+        Asked after each update; once it is true, the training is stopped with a checkpoint.
 
     Raises
     ------
+    Stopped
+        Where that was asked for, by a signal or by `expired`; the message says where and how to go on.
     KitError
         Where the training fails; the message begins with the run.
     """
+    run = loaded.folder.run(key)
+    with stopping.deferred(), stopping.telling(lambda: _left_of(key, run)):
+        _train_run(key, loaded, data, say, tolerant, expired)
+
+
+def _train_run(
+    key: RunKey,
+    loaded: LoadedExperiment,
+    data: TrainingData,
+    say: Say,
+    tolerant: bool,
+    expired: Callable[[], bool],
+) -> None:
     gc.collect()  # a training that failed before this one left its model behind
     accelerator = make_accelerator(loaded.config.training)
     main, run = accelerator.is_main_process, loaded.folder.run(key)
@@ -68,8 +99,12 @@ def train_run(key: RunKey, loaded: LoadedExperiment, data: TrainingData, say: Sa
             advising_on_memory(TRAIN_WITH_LESS),
             closing(trainer_of(key, loaded, data, run, accelerator, say=say)) as trainer,
         ):
-            trained = trainer.train(str(key))
+            trained = trainer.train(str(key), expired=expired)
             test = trainer.predict(data.test, range(len(data.test)))
+    except (stopping.Stopped, stopping.Interrupted):
+        if main:
+            run.write(record.with_fields(status="stopped"))
+        raise
     except Exception as error:
         diverged = isinstance(error, Diverged)
         if main:
@@ -84,7 +119,8 @@ def train_run(key: RunKey, loaded: LoadedExperiment, data: TrainingData, say: Sa
     if main:
         _write_results(run, loaded, data, trainer, trained, test)
         run.write(_last_record(record, loaded, data, trainer, trained, time.monotonic() - started))
-        run.checkpoint.unlink(missing_ok=True)
+        for checkpoint in (run.checkpoint, run.checkpoint_before):
+            checkpoint.unlink(missing_ok=True)
     accelerator.wait_for_everyone()
     scoring, rows = loaded.config.scoring, len(trainer.fold.valid_rows)
     plainly = "" if scoring.rule == "argmax" else " before a decision rule"
@@ -94,6 +130,12 @@ def train_run(key: RunKey, loaded: LoadedExperiment, data: TrainingData, say: Sa
     )
     del trainer, trained
     gc.collect()  # accelerate ties models into cycles; a GPU cannot wait for those to be noticed
+
+
+def _left_of(key: RunKey, run: RunDir) -> str:
+    """What an interruption at once leaves of a run."""
+    on = "goes on from its last checkpoint" if run.resumable else "begins it anew"
+    return f"in {key}; the same command {on}"
 
 
 def _first_record(

@@ -287,8 +287,8 @@ def test_a_checkpoint_that_cannot_be_written_ends_the_training_in_one_line(run, 
     kept.take(4, 4)
     kept.close()
     line = (
-        f"{run.checkpoint} cannot be written ({reason}; it takes 2 MB, {free / 1e6:.0f} MB are free); mend that, and "
-        "the same command goes on after update 3"
+        f"{run.checkpoint} cannot be written ({reason}; it takes 2 MB, {free / 1e6:.0f} MB are free); mend that, "
+        "and the same command goes on after update 3"
     )
     assert refusal_of(kept.offer, 5, 5, False) == line
     assert read_checkpoint(run.checkpoint)["step"] == 3
@@ -302,7 +302,7 @@ def test_the_checkpoint_of_a_failing_thread_ends_the_training(competition, tmp_p
         raise OSError(28, "No space left on device")
 
     monkeypatch.setattr(torch, "save", full)
-    with pytest.raises(KitError, match="No space left on device.* the same command begins this run anew"):
+    with pytest.raises(KitError, match=r"No space left on device.* the same command begins this run anew"):
         trainer.train()
 
 
