@@ -63,8 +63,8 @@ def test_what_is_not_to_be_torn_apart_is_done_first():
             done.append(1)
         done.append(2)
 
-    with stopping.handled():
-        pytest.raises(Interrupted, work)
+    with stopping.handled(), pytest.raises(Interrupted):
+        work()
     assert done == [1]
 
 

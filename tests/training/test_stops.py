@@ -15,21 +15,18 @@ from kit.training.predict import Predictor
 from kit.training.stops import Stops
 
 EVERYTHING = {"mixup": 0.3, "ema": 0.9, "clip_grad": 1.0, "label_smoothing": 0.1, "class_weights": "balanced"}
-FREE = {"optimizer": {"name": "schedulefree:AdamWScheduleFree"}, "evaluate_every": 1}
+CONSTANT = {"lr": 1e-2, "groups": "stage", "schedule": "constant"}
 SETTINGS = {
     "sgd": {"training": {"optimizer": {"name": "sgd"}}},
     "everything": {"training": EVERYTHING, "data": {"augment": "heavy"}, "model": {"drop": 0.2}},
     "accumulating": {"training": {"accumulate": 2, "batch_size": 4, "probes": {"every": 2, "butterfly": [0.5]}}},
     "norms": {"training": {"norm_batches": 2, "ema": 0.5}},
-    "schedule-free": {"training": FREE},
-    "adaptive": {
-        "policies": {
-            "uniform": {"lr": 1e-2, "groups": "stage", "schedule": "constant", "controller": "temp_balance"}
-        }
+    "schedule-free": {
+        "training": {"optimizer": {"name": "schedulefree:AdamWScheduleFree"}},
+        "policies": {"uniform": CONSTANT},
     },
-    "freezing": {
-        "policies": {"uniform": {"lr": 1e-3, "groups": "stage", "profile": {"name": "gradual_unfreezing"}}}
-    },
+    "adaptive": {"policies": {"uniform": CONSTANT | {"controller": "temp_balance"}}},
+    "freezing": {"policies": {"thaw": {"lr": 1e-3, "profile": {"name": "gradual_unfreezing", "every": 0.25}}}},
 }
 
 
@@ -76,9 +73,7 @@ def test_stopped_at_every_update_it_ends_with_the_same_bits(competition, tmp_pat
 
 
 @pytest.mark.parametrize("name", ["sgd", "norms", "schedule-free"])
-def test_an_evaluation_that_is_given_up_is_made_when_the_training_goes_on(
-    competition, tmp_path, monkeypatch, name
-):
+def test_an_evaluation_that_is_given_up_is_made_later(competition, tmp_path, monkeypatch, name):
     if name == "schedule-free":
         pytest.importorskip("schedulefree")
     settings = SETTINGS[name] | {"prediction": {"batch_size": 4}}
@@ -156,7 +151,7 @@ def test_no_checkpoint_is_made_of_a_loss_that_is_not_finite(competition, tmp_pat
             signal.raise_signal(signal.SIGTERM)
 
     trainer._update = with_signal
-    with stopping.handled(), stopping.deferred(), pytest.raises(KitError, match="the loss is (nan|inf) at step"):
+    with stopping.handled(), stopping.deferred(), pytest.raises(KitError, match=r"the loss is (nan|inf) at step"):
         trainer.train()
     assert not trainer.dir.resumable
 
