@@ -7,7 +7,7 @@ import subprocess
 import sys
 
 import pytest
-from support.commands import ROOT, config_file, kit_here
+from support.commands import ROOT, TORCHRUN, config_file, kit_here
 from support.signals import of_session, until
 
 pytestmark = pytest.mark.skipif(sys.platform != "linux", reason="looks into /proc")
@@ -208,3 +208,25 @@ def test_none_is_lost_while_workers_start(competition, tmp_path, monkeypatch, ca
 
 AROUND: list = []
 REGISTERED: list = []
+
+
+@pytest.mark.slow
+def test_under_torchrun_all_stop_after_the_same_update_and_go_on(competition, tmp_path, begun):
+    config = config_file(competition, tmp_path / "a.yaml", training=LONG | {"batch_size": 4}, folds={"run": [0]})
+    results = {}
+    for name in ("cut", "whole"):
+        command = [*TORCHRUN, "run", str(config), "--output", str(tmp_path / name)]
+        environment = os.environ | {"CUDA_VISIBLE_DEVICES": ""}
+        if name == "cut":
+            process = subprocess.Popen(
+                command, cwd=ROOT, env=environment, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True
+            )
+            until(lambda: has_learned(tmp_path / "cut"))
+            process.terminate()
+            _, errors = process.communicate(timeout=60)
+            assert errors.count(" of uniform seed 0 fold 0; the same command goes on from there") == 1, errors
+        ended = subprocess.run(command, cwd=ROOT, env=environment, capture_output=True, text=True, check=False)
+        assert ended.returncode == 0, ended.stderr
+        assert ("goes on from its last checkpoint" in ended.stdout) == (name == "cut")
+        results[name] = [(run_of(tmp_path / name, 0) / file).read_bytes() for file in RESULTS]
+    assert results["cut"] == results["whole"]
