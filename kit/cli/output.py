@@ -17,6 +17,7 @@ from typing import Annotated, Any, NoReturn, TextIO, TypeVar
 import typer
 
 from kit.core.errors import KitError
+from kit.core.stopping import need_go_on, told
 
 Result = TypeVar("Result")
 AsJson = Annotated[bool, typer.Option("--json", help="One JSON object on stdout; lines for people go to stderr.")]
@@ -156,8 +157,9 @@ def _with_json(function: Callable[..., None]) -> Callable[..., None]:
 
     @functools.wraps(function)
     def command(*arguments: Any, as_json: bool = False, **keywords: Any) -> None:
-        with _object_on_stdout() if as_json else nullcontext(), told_apart():
-            return function(*arguments, **keywords)
+        with _object_on_stdout() if as_json else nullcontext(), told(), told_apart():
+            function(*arguments, **keywords)
+            need_go_on("when all was done")
 
     signature = inspect.signature(function)
     option = inspect.Parameter("as_json", inspect.Parameter.KEYWORD_ONLY, default=False, annotation=AsJson)

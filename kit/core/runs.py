@@ -46,7 +46,7 @@ class RunRecord(BaseModel):
     Attributes
     ----------
     status : str
-        running, finished, failed, or diverged.
+        running, stopped, finished, failed, or diverged.
     policy, seed, fold
         Which run it is.
     fingerprint : str
@@ -171,6 +171,16 @@ class RunDir:
     def checkpoint(self) -> Path:
         """Where an interrupted training goes on from."""
         return self.path / "checkpoint.pt"
+
+    @property
+    def checkpoint_before(self) -> Path:
+        """The checkpoint before that one."""
+        return self.path / "checkpoint.before.pt"
+
+    @property
+    def resumable(self) -> bool:
+        """Whether there is a checkpoint."""
+        return self.checkpoint.is_file() or self.checkpoint_before.is_file()
 
     @property
     def oof(self) -> Path:

@@ -2,6 +2,7 @@
 
 import os
 from collections.abc import Iterable, Iterator, Sequence
+from contextlib import nullcontext
 from dataclasses import dataclass
 from functools import lru_cache
 from typing import TypeVar
@@ -10,6 +11,7 @@ import numpy as np
 import torch
 from torch.utils.data import DataLoader, Dataset
 
+from kit.core.children import help_parent, starting
 from kit.core.errors import KitError
 from kit.core.processes import need_guard
 from kit.core.seeds import derive
@@ -165,7 +167,7 @@ def training_batches(
         Pixels, uint8 [batch, size, size, channels], and targets [batch, ...].
     """
     samples = _TrainingSamples(images, rows, targets, augmentation, plan.seed)
-    return _raising(iter(_loader(samples, plan.micro_batches(first_step), workers, pin)))
+    return _raising(_begun(_loader(samples, plan.micro_batches(first_step), workers, pin)))
 
 
 def _raising(batches: Iterator[Batch | KitError]) -> Iterator[Batch]:
@@ -186,7 +188,7 @@ def plain_batches(
         uint8 [≤ batch, size, size, channels] in the order of `rows`; the last one may be smaller.
     """
     batches = [list(rows[start : start + batch]) for start in range(0, len(rows), batch)]
-    return _raising(iter(_loader(_PlainSamples(images, size), batches, workers, pin)))
+    return _raising(_begun(_loader(_PlainSamples(images, size), batches, workers, pin)))
 
 
 class EvaluationLoader:
@@ -212,7 +214,7 @@ class EvaluationLoader:
             self._images, self._made_for = images, (size, workers, pin)
             self._loader = _loader(_PlainSamples(images, size), self._batches, workers, pin, stay=True)
         self._batches[:] = [list(rows[start : start + batch]) for start in range(0, len(rows), batch)]
-        return _raising(iter(self._loader))
+        return _raising(_begun(self._loader))
 
     def close(self) -> None:
         """End the workers, when the iteration under way is given up, too."""
@@ -231,7 +233,14 @@ def _loader(samples: Dataset, batches: Iterable[list], workers: int, pin: bool, 
         pin_memory=pin,
         prefetch_factor=4 if workers else None,
         persistent_workers=stay,
+        worker_init_fn=help_parent,
     )
+
+
+def _begun(loader: DataLoader) -> Iterator:
+    """Begin to go through a loader: its workers start here."""
+    with starting() if loader.num_workers else nullcontext():
+        return iter(loader)
 
 
 def _as_is(batch: Batch) -> Batch:

@@ -6,7 +6,6 @@ from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, field
 from functools import partial
 from pathlib import Path
-from typing import Any
 
 import pandas as pd
 
@@ -227,7 +226,7 @@ def _unfinished(name: str, run: RunDir, record: RunRecord | None) -> RunState:
     status = record.status if record else "begun"
     why = f"{status}: {record.error}; " if record and record.error else ""
     wrong = []
-    for path in (run.checkpoint, run.path / "checkpoint.before.pt"):
+    for path in (run.checkpoint, run.checkpoint_before):
         if not path.is_file():
             continue
         try:
@@ -249,12 +248,9 @@ def _unfinished(name: str, run: RunDir, record: RunRecord | None) -> RunState:
 
 def _updates_in(path: Path) -> int:
     """After how many updates a checkpoint was made, the whole of which is read."""
-    import torch
+    from kit.training.checkpoint import read_checkpoint
 
-    from kit.training.checkpoint import load_checkpoint
-
-    state: dict[str, Any] | None = load_checkpoint(path, torch.device("cpu"))
-    return int((state or {})["step"])
+    return int(read_checkpoint(path)["step"])
 
 
 def _age(path: Path) -> str:
@@ -338,8 +334,9 @@ def _litter(folder: Path) -> list[str]:
     places = {folder, *(path for pattern in RUNS for path in folder.glob(pattern))}
     claims = [file for place in sorted(places) for file in dead_claims(place)]
     done = [
-        run.checkpoint
+        path
         for run in map(RunDir, sorted(places))
-        if run.checkpoint.is_file() and (record := _record(run)) and record.status == "finished"
+        for path in (run.checkpoint, run.checkpoint_before)
+        if path.is_file() and (record := _record(run)) and record.status == "finished"
     ]
     return [path.relative_to(folder).as_posix() for path in (*files, *claims, *done)]

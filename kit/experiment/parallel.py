@@ -3,20 +3,27 @@
 import io
 import multiprocessing
 import os
+import signal
 import sys
+import time
 from collections.abc import Callable, Iterable, Iterator, Sequence
-from concurrent.futures import FIRST_COMPLETED, ProcessPoolExecutor, wait
+from concurrent.futures import FIRST_COMPLETED, Future, ProcessPoolExecutor, wait
 from concurrent.futures.process import BrokenProcessPool
+from contextlib import contextmanager, suppress
 from itertools import cycle, islice
 from multiprocessing.context import SpawnContext, SpawnProcess
 from typing import Any, TypeVar
 
+from kit.core import stopping
+from kit.core.children import starting, work_for_parent
 from kit.core.errors import KitError
 from kit.core.processes import GUARD, need_guard
 
 Item = TypeVar("Item")
 Made = TypeVar("Made")
 VISIBLE = "CUDA_VISIBLE_DEVICES"
+SENDS = hasattr(signal, "pthread_sigmask")  # on Windows, Ctrl-C reaches all, and nothing else can be sent
+PATIENCE_SECONDS = 30.0  # for the other processes, when one was ended from outside
 
 
 def run_parallel(task: Callable[[Item], Made], items: Iterable[Item], jobs: int) -> Iterator[Made]:
@@ -38,23 +45,58 @@ def run_parallel(task: Callable[[Item], Made], items: Iterable[Item], jobs: int)
         Where the script that calls this would begin anew in each process (see `need_guard`), where a process sees
         another GPU than its own, and where one was ended from outside. The first error of a task is raised when
         those under way have ended; what had not begun is not begun.
+    Stopped
+        Where that was asked for; a line of each task that was under way. A signal is passed on to the processes,
+        and they are waited for; a second Ctrl-C ends them.
     """
     need_guard("spawn")
-    left = iter(items)
-    with ProcessPoolExecutor(jobs, _OneGpuEach(_visible_gpus()), _begin) as pool:
-        # No more than are under way: the pool would begin what it holds, even after an error.
+    children = _OneGpuEach(_visible_gpus())
+    with (
+        children.ending(),
+        stopping.deferred(),
+        stopping.listening(children.pass_on),
+        ProcessPoolExecutor(jobs, children, _begin) as pool,
+        children.ending(),  # before the pool waits for them
+    ):
         try:
-            running = {pool.submit(_do, task, item) for item in islice(left, jobs)}
-            while running:
-                ended, running = wait(running, return_when=FIRST_COMPLETED)
-                made = [future.result() for future in ended]
-                running |= {pool.submit(_do, task, item) for item in islice(left, len(ended))}
-                yield from made
+            yield from _results(pool, children, task, iter(items), jobs)
         except BrokenProcessPool as error:
+            children.end()
+            stopping.need_go_on("before a run had written where it was; the same command goes on")
             raise KitError(
                 "a process that trained was ended from outside, most likely for want of memory; run fewer at a "
                 "time with --jobs 1"
             ) from error
+
+
+def _results(
+    pool: ProcessPoolExecutor,
+    children: "_OneGpuEach",
+    task: Callable[[Item], Made],
+    left: Iterator[Item],
+    jobs: int,
+) -> Iterator[Made]:
+    """Yield the results as they come; no more are given to the pool than are under way, as it would begin them."""
+    stopped: list[stopping.Stopped] = []
+    running: set[Future[Made]] = set()
+    free = jobs
+    while True:
+        if not (stopped or stopping.asked()):
+            with starting():
+                running |= {pool.submit(_do, task, item) for item in islice(left, free)}
+            if code := stopping.asked():  # meanwhile, when not all could be told
+                children.pass_on(code - 128)
+        if not running:
+            break
+        ended, running = wait(running, return_when=FIRST_COMPLETED)
+        stops = [error for future in ended if isinstance(error := future.exception(), stopping.Stopped)]
+        stopped += stops
+        free = len(ended)
+        yield from [future.result() for future in ended if future.exception() not in stops]
+    if stopped:
+        lines = dict.fromkeys(str(each) for each in stopped)
+        raise stopping.Stopped("\n".join(lines), stopping.asked() or stopped[0].code)
+    stopping.need_go_on("when the runs that were under way had ended; the same command goes on from there")
 
 
 def _visible_gpus() -> list[str]:
@@ -93,15 +135,51 @@ class _OneGpuEach(SpawnContext):
     def __init__(self, gpus: Sequence[str]):
         super().__init__()
         self._gpus = cycle(gpus or [None])
+        self._processes: list[_Process] = []
 
     def Process(self, *arguments: Any, **options: Any) -> _Process:  # type: ignore[override]
         process = _Process(*arguments, **options)
         process.gpu = next(self._gpus)
+        self._processes.append(process)
         return process
+
+    def pass_on(self, number: int) -> None:
+        """Ask the processes for what this one is asked for by a signal."""
+        for process in self._processes if SENDS else ():
+            if process.pid is not None and process.exitcode is None:
+                with suppress(ProcessLookupError):
+                    os.kill(process.pid, number if number == stopping.SAVE else signal.SIGTERM)
+
+    @contextmanager
+    def ending(self) -> Iterator[None]:
+        """End the processes where this one is interrupted within."""
+        try:
+            yield
+        except stopping.Interrupted:
+            self.kill()
+            raise
+        except KeyboardInterrupt:  # outside of a command, where Ctrl-C is not handled
+            self.end()
+            raise
+
+    def end(self) -> None:
+        """Let the processes that are left stop where they can go on; end those that take long."""
+        until = time.monotonic() + PATIENCE_SECONDS
+        while time.monotonic() < until and any(process.is_alive() for process in self._processes):
+            self.pass_on(signal.SIGTERM)
+            time.sleep(0.2)
+        self.kill()
+
+    def kill(self) -> None:
+        """End all processes at once."""
+        for process in self._processes:
+            if process.pid is not None and process.exitcode is None:
+                process.kill()
 
 
 def _begin() -> None:
-    """At the start of a process: its lines reach the output whole."""
+    """At the start of a process: it takes signals from its parent, and its lines reach the output whole."""
+    work_for_parent()
     if isinstance(sys.stdout, io.TextIOWrapper):  # unbuffered, a line and its end would be two writes
         sys.stdout.reconfigure(line_buffering=True, write_through=False)
     # Several progress bars would draw over each other: lines instead.
@@ -110,8 +188,9 @@ def _begin() -> None:
 
 def _do(task: Callable[[Item], Made], item: Item) -> Made:
     """Carry out a task in its process, which sees its GPU and no other."""
-    _need_own_gpu(getattr(multiprocessing.current_process(), "gpu", None))
-    return task(item)
+    with stopping.told():
+        _need_own_gpu(getattr(multiprocessing.current_process(), "gpu", None))
+        return task(item)
 
 
 def _need_own_gpu(gpu: str | None) -> None:

@@ -58,7 +58,7 @@ def settle(
         if bool(differs) != bool(loaded.differs):
             return None
         if loaded.differs:
-            if not replace and any(run.finished or run.checkpoint.is_file() for run in folder.runs()):
+            if not replace and any(run.finished or run.resumable for run in folder.runs()):
                 loaded.need_same()
             need_nobody(folder, loaded.differs, say)
             say(f"Replacing {folder.path}: it was made from {loaded.differs}")

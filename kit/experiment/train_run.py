@@ -14,6 +14,7 @@ import pandas as pd
 from accelerate import Accelerator
 
 from kit.competition.load import Competition
+from kit.core import stopping
 from kit.core.errors import Diverged, KitError, NotWritten, Say, ignore
 from kit.core.runs import RunDir, RunKey, RunRecord, predictions, write_predictions
 from kit.core.settings import fingerprint
@@ -26,10 +27,11 @@ from kit.experiment.policies import groups_of
 from kit.experiment.prepare import TrainingData
 from kit.model.build import build_model
 from kit.training.device import make_accelerator
+from kit.training.fold_data import FoldData
 from kit.training.memory import TRAIN_WITH_LESS, advising_on_memory
 from kit.training.rates import RatePolicy
 from kit.training.saved_weights import save_weights
-from kit.training.trainer import FoldData, Trainer, TrainResult
+from kit.training.trainer import Trainer, TrainResult
 
 PACKAGES = ("torch", "torchvision", "timm", "albumentations", "accelerate", "numpy", "scikit-learn", "pandas")
 
@@ -38,12 +40,18 @@ def nothing() -> None:
     """Need nothing: of a training whose run is claimed by nobody else for certain."""
 
 
+def never() -> bool:
+    """Say that there is time."""
+    return False
+
+
 def train_run(
     key: RunKey,
     loaded: LoadedExperiment,
     data: TrainingData,
     say: Say,
     tolerant: bool = False,
+    expired: Callable[[], bool] = never,
     need: Callable[[], None] = nothing,
 ) -> None:
     """Train one run, predict held-out and test rows, and write its folder.
@@ -57,14 +65,32 @@ def train_run(
         Takes a line where it goes on from a checkpoint, and one when it is done.
     tolerant : bool
         A training that diverges is told and left at that.
+    expired : callable
+        Asked after each update; once it is true, the training is stopped with a checkpoint.
     need : callable
         Asked before anything is written for good: raises KitError where the run is another process's by now.
 
     Raises
     ------
+    Stopped
+        Where that was asked for, by a signal or by `expired`; the message says where and how to go on.
     KitError
         Where the training fails; the message begins with the run.
     """
+    run = loaded.folder.run(key)
+    with stopping.deferred(), stopping.telling(lambda: _left_of(key, run)):
+        _train_run(key, loaded, data, say, tolerant, expired, need)
+
+
+def _train_run(
+    key: RunKey,
+    loaded: LoadedExperiment,
+    data: TrainingData,
+    say: Say,
+    tolerant: bool,
+    expired: Callable[[], bool],
+    need: Callable[[], None],
+) -> None:
     gc.collect()  # a training that failed before this one left its model behind
     accelerator = make_accelerator(loaded.config.training)
     main, run = accelerator.is_main_process, loaded.folder.run(key)
@@ -73,16 +99,18 @@ def train_run(
         run.write(record)
     accelerator.wait_for_everyone()
     started = time.monotonic()
-    if run.checkpoint.is_file():
-        say(f"{key}: goes on from its last checkpoint")
     try:
         with (
             advising_on_memory(TRAIN_WITH_LESS),
             closing(trainer_of(key, loaded, data, run, accelerator, say=say)) as trainer,
         ):
-            trainer.need = need
-            trained = trainer.train(str(key))
+            trainer.need = trainer.checkpoints.need = need
+            trained = trainer.train(str(key), expired=expired)
             test = trainer.predict(data.test, range(len(data.test)))
+    except (stopping.Stopped, stopping.Interrupted):
+        if main:
+            run.write(record.with_fields(status="stopped"))
+        raise
     except Exception as error:
         diverged = isinstance(error, Diverged)
         if main:
@@ -102,7 +130,8 @@ def train_run(
         need()  # writing may have taken a while
         last = _last_record(record, loaded, data, trainer, trained, time.monotonic() - started)
         run.write(last.with_fields(files=run.digests()))
-        run.checkpoint.unlink(missing_ok=True)
+        for checkpoint in (run.checkpoint, run.checkpoint_before):
+            checkpoint.unlink(missing_ok=True)
     accelerator.wait_for_everyone()
     scoring, rows = loaded.config.scoring, len(trainer.fold.valid_rows)
     plainly = "" if scoring.rule == "argmax" else " before a decision rule"
@@ -112,6 +141,12 @@ def train_run(
     )
     del trainer, trained
     gc.collect()  # accelerate ties models into cycles; a GPU cannot wait for those to be noticed
+
+
+def _left_of(key: RunKey, run: RunDir) -> str:
+    """What an interruption at once leaves of a run."""
+    on = "goes on from its last checkpoint" if run.resumable else "begins it anew"
+    return f"in {key}; the same command {on}"
 
 
 def _first_record(
@@ -209,6 +244,7 @@ def trainer_of(
     trainer = Trainer(model, groups, policy or stated.build(), fold, recipe, key.seed, accelerator, run)
     once = cache(lambda line: say(f"{key}: {line}"))  # it predicts again after each epoch
     trainer.predictor = dataclasses.replace(trainer.predictor, say=once)
+    trainer.checkpoints.say, trainer.checkpoints.of = once, fingerprint(loaded.dependencies(key))
     return trainer
 
 

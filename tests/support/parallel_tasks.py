@@ -5,6 +5,7 @@ import signal
 import time
 from pathlib import Path
 
+from kit.core import stopping
 from kit.core.errors import KitError
 
 
@@ -42,6 +43,22 @@ def fail_or_go_on(task: tuple[Path, int]) -> None:
 
 def fail_otherwise(_) -> None:
     raise ZeroDivisionError("by zero")
+
+
+def wait_for_a_stop(task: tuple[Path, int]) -> None:
+    """A task that can stop and go on later."""
+    folder, number = task
+    with stopping.deferred():
+        (folder / f"began{number}").touch()
+        _until(stopping.asked)
+    raise stopping.Stopped(f"{number} stopped", stopping.asked())
+
+
+def go_on_for_ever(task: tuple[Path, int]) -> None:
+    folder, number = task
+    with stopping.deferred():
+        (folder / f"began{number}").touch()
+        time.sleep(600)
 
 
 def kill_itself(number: int) -> int:

@@ -298,7 +298,7 @@ def _is_there(run: RunDir, mine: RunDir, say: Say) -> bool:
                 say(f"{damaged[0]} is damaged; the kernel's run takes its place")
             return not damaged
         raise KitError(f"{mine.path} is finished and another training than {run.path}; {_way_out(mine.path)}")
-    if mine.checkpoint.is_file():
+    if mine.resumable:
         raise KitError(
             f"{mine.path} is under way and holds a checkpoint, so {run.path} does not take its place; nothing is "
             "taken: let python -m kit run end it, or remove it"
@@ -324,7 +324,7 @@ def _need_same(
         )
     came = [(run, run.record.depends_on) for run in dirs.values()]
     for mine in ours.runs():
-        if mine.path.relative_to(ours.path) in dirs and not (mine.finished or mine.checkpoint.is_file()):
+        if mine.path.relative_to(ours.path) in dirs and not (mine.finished or mine.resumable):
             continue  # it gives way
         here = mine.record.depends_on
         for run, then in came:
