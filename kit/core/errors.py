@@ -19,7 +19,15 @@ class Damaged(KitError):
 
 
 class Diverged(KitError):
-    """A training whose loss or predictions are no longer finite."""
+    """A training whose loss or predictions are no longer finite.
+
+    Attributes
+    ----------
+    step : int or None
+        The first update whose loss is not finite, where it is that.
+    """
+
+    step: int | None = None
 
 
 def some(items: Iterable[object], limit: int = 10) -> str:

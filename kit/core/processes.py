@@ -14,7 +14,7 @@ GUARD = '`if __name__ == "__main__":`'
 
 
 def ending(exit_code: int) -> str:
-    """Return how a process ended, in words, by its exit code as multiprocessing has it: below 0 that of a signal."""
+    """Return in words how a process ended; its exit code is as multiprocessing has it, −9 for signal 9."""
     number = -exit_code
     if number == 9:  # Windows knows no SIGKILL
         return "was killed by signal 9, as the system does when memory runs out"

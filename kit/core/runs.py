@@ -80,6 +80,11 @@ class RunRecord(BaseModel):
         While training.
     scores : dict of str to float
         By metric, of the held-out rows by the plain rule.
+    micro_batch : int, optional
+        Images of a forward pass, where memory was too small for the config's batch_size.
+    nonfinite : list of dict
+        What was done about losses that were not finite: `{skipped: step}` for an update that was left out;
+        `{factor: f, step: s, error: text}` where the training was begun anew with its rates × `factor`.
     """
 
     model_config = ConfigDict(extra="allow", frozen=True, protected_namespaces=())
@@ -106,6 +111,13 @@ class RunRecord(BaseModel):
     seconds: dict[str, float] = {}
     images_per_second: float | None = None
     scores: dict[str, float] = {}
+    micro_batch: int | None = None
+    nonfinite: list[dict[str, Any]] = []
+
+    @property
+    def factor(self) -> float:
+        """What all rates of the policy were multiplied by, as it diverged at higher ones: else 1."""
+        return float(next((each["factor"] for each in reversed(self.nonfinite) if "factor" in each), 1.0))
 
     @property
     def key(self) -> RunKey:

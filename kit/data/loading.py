@@ -15,7 +15,7 @@ from kit.core.processes import need_guard
 from kit.core.seeds import derive
 from kit.data.augment import Augmentation, centre_crop
 from kit.data.images import ImageSet
-from kit.data.workers import LOOK, Lives, Workers, handed_over, steadily
+from kit.data.workers import ALONE, LOOK, Lives, Workers, handed_over, steadily
 
 
 def epoch_order(seed: int, epoch: int, n: int) -> np.ndarray:
@@ -134,7 +134,7 @@ def training_batches(
     augmentation: Augmentation,
     plan: BatchPlan,
     first_step: int = 0,
-    workers: Workers = Workers(),
+    workers: Workers = ALONE,
 ) -> Iterator[tuple[torch.Tensor, torch.Tensor]]:
     """Iterate over the micro-batches of a training, augmented.
 
@@ -178,13 +178,11 @@ def training_batches(
     if workers.count:
         size = plan.batch * (augmentation.pixels_bytes + targets[:1].nbytes)
         workers = workers.fitting(size)
-    return steadily(
-        lambda first, workers: _loader(samples, batches(first), workers), workers, place, Lives()
-    )
+    return steadily(lambda first, workers: _loader(samples, batches(first), workers), workers, place, Lives())
 
 
 def plain_batches(
-    images: ImageSet, rows: Sequence[int], size: int, batch: int, workers: Workers = Workers()
+    images: ImageSet, rows: Sequence[int], size: int, batch: int, workers: Workers = ALONE
 ) -> Iterator[torch.Tensor]:
     """Iterate over batches as evaluation sees them, not augmented.
 
@@ -218,7 +216,7 @@ class EvaluationLoader:
         self._lives = Lives()
 
     def batches(
-        self, images: ImageSet, rows: Sequence[int], size: int, batch: int, workers: Workers = Workers()
+        self, images: ImageSet, rows: Sequence[int], size: int, batch: int, workers: Workers = ALONE
     ) -> Iterator[torch.Tensor]:
         """Iterate over batches as `plain_batches` does; what was left of the iteration before is dropped."""
         if not workers.count:

@@ -15,7 +15,7 @@ USABLE = 0.9  # of what is free: semaphores and ends of pages take some, too
 
 
 def free_shared_memory() -> int | None:
-    """Return how many bytes are free in /dev/shm; 0 where Linux has none, None where nothing but memory limits it."""
+    """Return the bytes free in /dev/shm; 0 where Linux has none, None where nothing but memory limits it."""
     if sys.platform != "linux":
         return None
     try:

@@ -4,6 +4,7 @@ import signal
 import threading
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, replace
+from multiprocessing.connection import wait
 from typing import Any, TypeVar
 
 from torch.utils.data import DataLoader, get_worker_info
@@ -14,6 +15,7 @@ from kit.data.shared_memory import PLACE, free_shared_memory, workers_that_fit
 
 Batch = TypeVar("Batch")
 LOOK = 5.0  # seconds between two looks at the workers while a batch is waited for
+GONE = 2.0  # seconds that a worker takes to end, once it has let go
 PATIENCE = 900.0  # seconds that a batch is waited for
 MORE_ROOM = "docker run --shm-size=2g makes more"
 
@@ -43,20 +45,24 @@ class Workers:
     ahead: int = 4
 
     def fitting(self, batch_bytes: int) -> "Workers":
-        """Return as many as shared memory has room for with batches of this size, and say it where they are fewer."""
+        """Return as many as shared memory has room for, with batches of this size; fewer are said."""
         free = free_shared_memory()
         count, ahead = workers_that_fit(self.count, batch_bytes, free if free is None else free // self.processes)
         if count < self.count:
             need = (self.count * self.ahead + 2) * batch_bytes
             self.say(
-                f"{PLACE} has {(free or 0) / 1e6:.0f} MB free, where the batches of {self.count} data workers take "
-                f"up to {need / 1e6:.0f} MB; goes on with {count or 'none'} ({MORE_ROOM}, or lower data.workers)"
+                f"{PLACE} has {(free or 0) / 1e6:.0f} MB free, and the batches of {self.count} data workers "
+                f"take up to {need / 1e6:.0f} MB; goes on with {count or 'none'} "
+                f"({MORE_ROOM}, or lower data.workers)"
             )
         return replace(self, count=count, ahead=ahead)
 
 
+ALONE = Workers()
+
+
 class WorkerDied(Exception):
-    """A data worker ended before its work was done: with which exit code, None where it has no room to hand over."""
+    """A data worker ended before its time: its exit code, None where it had no room to hand a batch over."""
 
     def __init__(self, exit_code: int | None):
         super().__init__(exit_code)
@@ -85,13 +91,13 @@ class Lives:
         how = f"found no room in {PLACE}" if code is None else ending(code)
         if not self.left:
             raise KitError(
-                f"a data worker {how} ({place}), the second one; lower data.workers (there were {workers.count}), 0 "
-                "does without; set data.cache to true, or run fewer side by side (--jobs)"
+                f"a data worker {how} (due: {place}), the second one; lower data.workers (there were "
+                f"{workers.count}), 0 does without; set data.cache to true, or run fewer side by side (--jobs)"
             )
         self.left -= 1
         count = 0 if full else workers.count
         then = "goes on without data workers" if full else "they are started anew, once"
-        workers.say(f"a data worker {how} ({place}); {then}")
+        workers.say(f"a data worker {how} (due: {place}); {then}")
         return replace(workers, count=count)
 
 
@@ -115,7 +121,7 @@ def steadily(
     Raises
     ------
     KitError
-        What a batch holds in its place, where workers die again, and where no batch comes for a quarter of an hour.
+        What a batch holds in its place; where workers die again; where no batch comes for a quarter of an hour.
     """
     done, died = 0, None
     batches = _begun(make(done, workers))
@@ -141,7 +147,7 @@ def steadily(
 def _begun(loader: DataLoader) -> Iterator[Any]:
     """Return an iterator whose dead workers are noticed where a batch is asked for, and nowhere else.
 
-    torch has a handler of SIGCHLD raise an error for a dead worker, which strikes in the midst of an update as well.
+    torch has a handler of SIGCHLD raise an error for a dead worker, which strikes amid an update as well.
     """
     before = signal.getsignal(signal.SIGCHLD) if hasattr(signal, "SIGCHLD") else None
     batches = iter(loader)
@@ -166,8 +172,8 @@ def _next(batches: Iterator[Batch], number: int, place: Callable[[int], str]) ->
             waited += LOOK
             if waited >= PATIENCE:
                 raise KitError(
-                    f"no batch came from the data workers for {PATIENCE / 60:.0f} minutes ({place(number)}); look "
-                    "whether the disk answers, or set data.workers to 0, which shows what hangs"
+                    f"no batch came from the data workers for {PATIENCE / 60:.0f} minutes (due: {place(number)}); "
+                    "look whether the disk answers, or set data.workers to 0, which shows what hangs"
                 ) from error
     if isinstance(batch, NoRoom):
         raise WorkerDied(None)
@@ -176,8 +182,13 @@ def _next(batches: Iterator[Batch], number: int, place: Callable[[int], str]) ->
 
 def _death(batches: Iterator[Any], error: Exception) -> int | None:
     """The exit code of a worker that ended too early; None where all are well."""
-    codes = [worker.exitcode for worker in getattr(batches, "_workers", ())]
-    if died := [code for code in codes if code]:
+    workers = getattr(batches, "_workers", ())
+    if isinstance(error, OSError | EOFError):  # what it handed over is gone; its end may take a moment
+        gone = wait([worker.sentinel for worker in workers], GONE)
+        for worker in workers:
+            if worker.sentinel in gone:
+                worker.join(GONE)
+    if died := [worker.exitcode for worker in workers if worker.exitcode]:
         return died[0]
     return 0 if "exited unexpectedly" in str(error) else None
 

@@ -4,6 +4,7 @@ import dataclasses
 import gc
 import platform
 import time
+from collections.abc import Callable
 from contextlib import closing
 from functools import cache
 from importlib.metadata import version
@@ -21,6 +22,7 @@ from kit.core.files import atomic
 from kit.core.runs import RunDir, RunKey, RunRecord, predictions, read_predictions, write_predictions
 from kit.core.settings import fingerprint
 from kit.data.images import ImageSet
+from kit.experiment.attempts import Attempt, Attempts
 from kit.experiment.config import ExperimentConfig
 from kit.experiment.loaded import LoadedExperiment
 from kit.experiment.own_files import packages_of_code
@@ -30,6 +32,7 @@ from kit.experiment.prepare import TrainingData
 from kit.model.build import build_model
 from kit.training.device import make_accelerator
 from kit.training.memory import END_OTHERS, TRAIN_WITH_LESS, advising_on_memory
+from kit.training.micro_batch import asking_for_less
 from kit.training.rates import RatePolicy
 from kit.training.trainer import FoldData, Trainer, TrainResult
 
@@ -58,23 +61,19 @@ def train_run(key: RunKey, loaded: LoadedExperiment, data: TrainingData, say: Sa
     accelerator = make_accelerator(loaded.config.training)
     main, run = accelerator.is_main_process, loaded.folder.run(key)
     record = _first_record(key, loaded, data, accelerator)
-    if main:
-        run.write(record)
-    accelerator.wait_for_everyone()
+    attempts = Attempts(key, run, loaded.config.training, record, _trainers(key, loaded, data, say), say)
     started = time.monotonic()
     if run.checkpoint.is_file():
         say(f"{key}: goes on from its last checkpoint")
     try:
-        with (
-            advising_on_memory(TRAIN_WITH_LESS),
-            closing(trainer_of(key, loaded, data, run, accelerator, say=say)) as trainer,
-        ):
-            trained = trainer.train(str(key))
-            test = trainer.predict(data.test, range(len(data.test)))
+        with advising_on_memory(TRAIN_WITH_LESS):
+            trainer, (trained, test) = attempts.make(
+                lambda trainer: _trained(trainer, key, data), look_for_cause=not tolerant
+            )
     except Exception as error:
         diverged = isinstance(error, Diverged)
         if main:
-            run.write(record.with_fields(status="diverged" if diverged else "failed", error=str(error)))
+            run.write(attempts.record.with_fields(status="diverged" if diverged else "failed", error=str(error)))
         if diverged and tolerant:
             say(f"{key}: {error}")
             accelerator.wait_for_everyone()  # all have to see that it diverged
@@ -84,7 +83,7 @@ def train_run(key: RunKey, loaded: LoadedExperiment, data: TrainingData, say: Sa
         raise
     if main:
         _write_results(run, loaded, data, trainer, trained, test)
-        run.write(_last_record(record, loaded, data, trainer, trained, time.monotonic() - started))
+        run.write(_last_record(attempts.record, loaded, data, trainer, trained, time.monotonic() - started))
         run.checkpoint.unlink(missing_ok=True)
     accelerator.wait_for_everyone()
     scoring, rows = loaded.config.scoring, len(trainer.fold.valid_rows)
@@ -95,6 +94,25 @@ def train_run(key: RunKey, loaded: LoadedExperiment, data: TrainingData, say: Sa
     )
     del trainer, trained
     gc.collect()  # accelerate ties models into cycles; a GPU cannot wait for those to be noticed
+
+
+def _trainers(
+    key: RunKey, loaded: LoadedExperiment, data: TrainingData, say: Say
+) -> Callable[[Attempt, Accelerator, RunDir], Trainer]:
+    """What makes the trainer of an attempt."""
+    stated = loaded.config.policies[key.policy].build()
+
+    def make(attempt: Attempt, accelerator: Accelerator, run: RunDir) -> Trainer:
+        return trainer_of(key, loaded, attempt.data(data), run, accelerator, attempt.policy(stated), say)
+
+    return make
+
+
+def _trained(trainer: Trainer, key: RunKey, data: TrainingData) -> tuple[TrainResult, np.ndarray]:
+    """The trained model with its score, and the probabilities of the test rows."""
+    with asking_for_less(trainer.config, trainer.accelerator, trainer.model):
+        trained = trainer.train(str(key))
+    return trained, trainer.predict(data.test, range(len(data.test)))
 
 
 def _first_record(
@@ -191,7 +209,7 @@ def trainer_of(
         recipe = dataclasses.replace(recipe, training=recipe.training.model_copy(update={"probes": None}))
     trainer = Trainer(model, groups, policy or stated.build(), fold, recipe, key.seed, accelerator, run)
     once = cache(lambda line: say(f"{key}: {line}"))  # it predicts again after each epoch
-    trainer.predictor = dataclasses.replace(trainer.predictor, say=once)
+    trainer.predictor, trainer.say = dataclasses.replace(trainer.predictor, say=once), once
     return trainer
 
 

@@ -14,7 +14,7 @@ from accelerate import Accelerator, PartialState
 from timm.utils.model_ema import ModelEmaV3
 from torch import nn
 
-from kit.core.errors import Diverged, KitError
+from kit.core.errors import Diverged, KitError, Say, ignore
 from kit.core.progress import Progress
 from kit.core.runs import RunDir
 from kit.core.seeds import derive
@@ -22,6 +22,7 @@ from kit.data.augment import Augmentation
 from kit.data.config import DataConfig
 from kit.data.images import ImageSet
 from kit.data.loading import BatchPlan, plain_batches, training_batches, worker_count
+from kit.data.workers import Workers
 from kit.model.build import Normalisation, weights_digest
 from kit.model.groups import DepthGroup
 from kit.scoring.config import ScoringConfig
@@ -31,6 +32,7 @@ from kit.training.checkpoint import load_checkpoint, save_checkpoint
 from kit.training.config import PredictionConfig, TrainingConfig
 from kit.training.device import seed_device
 from kit.training.loss import build_loss, build_mix, class_weights, row_weights
+from kit.training.nonfinite import Skipper, first_broken, sound
 from kit.training.optimizer import build_optimizer
 from kit.training.predict import Normalise, Predictor
 from kit.training.probes import Probes
@@ -227,6 +229,9 @@ class Trainer:
             self.probes = Probes(config.probes, self.model, total, seed)
         self.losses = torch.zeros(total, device=device)  # stays there until it is logged
         self.history: list[dict[str, Any]] = []
+        self.say: Say = ignore
+        skips = config.on_nonfinite == "skip"
+        self.skipper = Skipper(self.model, accelerator, self.rates, per_epoch) if skips else None
         self.tracker = RunTracker(config.tracker if accelerator.is_main_process else None, run)
 
     def train(self, title: str = "training", on_step: Callable[[int], None] | None = None) -> TrainResult:
@@ -293,6 +298,11 @@ class Trainer:
             self._update(step, batches)
             yield step
 
+    def remaining_updates(self) -> tuple[int, Iterator[int]]:
+        """Take up the checkpoint, and return how many updates it holds, and what makes the others."""
+        first = self._restore()
+        return first, self.updates(first)
+
     def evaluate(self) -> np.ndarray:
         """Return the probabilities of the held-out rows under the weights that count, float32 [rows, classes]."""
         return self.predict(self.fold.images, self.fold.valid_rows)
@@ -332,7 +342,9 @@ class Trainer:
         self._seed(step)
         if self.rates.write(step, self.optimizer):
             self._distribute()
-        mean_weight = self._mean_weight(step)
+        mean_weight, left_out = self._mean_weight(step), False
+        if self.skipper:
+            self.skipper.begin()
         for part in range(self.config.accumulate):
             pixels, targets = next(batches)
             inputs, targets = self.normalise(pixels), targets.to(self.device, non_blocking=True)
@@ -344,16 +356,29 @@ class Trainer:
                 self.accelerator.backward(loss)
                 self.losses[step] += loss.detach() / self.config.accumulate
                 if self.accelerator.sync_gradients:  # all parts are there
-                    self._before_step(step)
-                self.optimizer.step()  # by accelerate, nothing before all parts are there
+                    left_out = self._leaves_out(step)
+                    if not left_out:
+                        self._before_step(step)
+                if not left_out:
+                    self.optimizer.step()  # by accelerate, nothing before all parts are there
                 self.optimizer.zero_grad()
         self.rates.confirm(step, self.optimizer)
+        if left_out:
+            return
         if self.signal_meter:
             self.signal_meter.after_update(self.rates.lr[step])
         if self.probes:
             self.probes.after_update(step, self.optimizer)
         if self.ema:
             self.ema.update(self.model, step=step)
+
+    def _leaves_out(self, step: int) -> bool:
+        """Say whether this update is left out (training.on_nonfinite: skip)."""
+        if not (self.skipper and self.skipper.leaves_out(step, self.losses[step], self.optimizer)):
+            return False
+        if self.probes:
+            self.probes.leave_out(step)
+        return True
 
     def _before_step(self, step: int) -> None:
         """Do what has to be done between the gradients of the whole update and the optimizer's step."""
@@ -391,8 +416,7 @@ class Trainer:
             Augmentation(data),
             self.plan,
             first,
-            workers,
-            pin=on_gpu,
+            Workers(workers, on_gpu, self.accelerator.num_processes, self.say),
         )
 
     def _some_inputs(self, count: int) -> Iterator[torch.Tensor]:
@@ -426,7 +450,7 @@ class Trainer:
             return
         rows = self.fold.valid_rows[: self.probes.config.images].tolist()
         images, size = self.fold.images, self.recipe.data.size
-        pixels = next(iter(plain_batches(images, rows, size, len(rows), 0, pin=False)))
+        pixels = next(iter(plain_batches(images, rows, size, len(rows))))
         self.probes.measure_butterfly(done, self.normalise(pixels), self.fold.multilabel)
 
     def _log_losses(self, first: int, done: int) -> float:
@@ -435,14 +459,18 @@ class Trainer:
         if self.probes:
             self.probes.collect()
         losses = self.accelerator.reduce(self.losses[first:done].clone(), "mean").cpu().numpy()
-        if not np.isfinite(losses).all():
-            step = first + int(np.flatnonzero(~np.isfinite(losses))[0])
-            raise Diverged(
+        if (step := first_broken(losses, first, self.rates.skipped)) is not None:
+            error = Diverged(
                 f"the loss is {losses[step - first]} at step {step} of {self.plan.total_steps} "
                 f"(epoch {step / self.plan.steps_per_epoch:.1f}), where the highest rate was "
                 f"{self.rates.lr[step].max():.3g}; {self._advice()}"
             )
-        mean = float(losses.mean())
+            error.step = step
+            raise error
+        made = losses[[step not in self.rates.skipped for step in range(first, done)]]
+        if not len(made):
+            return float("nan")
+        mean = float(made.mean())
         self._log(done, loss=mean)
         return mean
 
@@ -490,6 +518,8 @@ class Trainer:
     def _save_checkpoint(self, done: int) -> None:
         if not self.accelerator.is_main_process:
             return
+        if not sound(self.model, self.optimizer, self.losses[:done], self.rates.skipped):
+            return  # the losses that are read next say why, in all processes
         scaler = self.accelerator.scaler
         save_checkpoint(
             self.dir.checkpoint,

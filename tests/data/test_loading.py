@@ -181,7 +181,9 @@ def test_epochs_see_other_pixels_of_the_same_sample(images):
 def test_workers_do_not_change_a_byte(images):
     alone = as_bytes(training_batches(images, ROWS, TARGETS, augmentation(), PLAN))
     shared = as_bytes(training_batches(images, ROWS, TARGETS, augmentation(), PLAN, workers=Workers(2)))
-    resumed = as_bytes(training_batches(images, ROWS, TARGETS, augmentation(), PLAN, first_step=5, workers=Workers(2)))
+    resumed = as_bytes(
+        training_batches(images, ROWS, TARGETS, augmentation(), PLAN, first_step=5, workers=Workers(2))
+    )
     assert shared == alone
     assert resumed == alone[5:]
 

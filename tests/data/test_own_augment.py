@@ -138,7 +138,9 @@ def images(tmp_path, first=None) -> ImageSet:
 
 
 def batches(tmp_path, augmentation, workers=0, first=None, step=0):
-    made = training_batches(images(tmp_path, first), np.arange(6), np.arange(6), augmentation, PLAN, step, Workers(workers))
+    made = training_batches(
+        images(tmp_path, first), np.arange(6), np.arange(6), augmentation, PLAN, step, Workers(workers)
+    )
     return [pixels.numpy().tobytes() for pixels, _ in made]
 
 
