@@ -193,9 +193,11 @@ def plain_batches(
     """
     batches = _in_batches(rows, batch)
     samples = _PlainSamples(images, size)
+    if workers.count:
+        workers = workers.fitting(_plain_bytes(images, size, batch))
     return steadily(
         lambda first, workers: _loader(samples, batches[first:], workers),
-        workers.fitting(_plain_bytes(images, size, batch)),
+        workers,
         _place_of(images, batches),
         Lives(),
     )
@@ -274,6 +276,7 @@ def _loader(samples: Dataset, batches: Iterable[list], workers: Workers, stay: b
         prefetch_factor=workers.ahead if workers.count else None,
         timeout=LOOK if workers.count else 0,
         persistent_workers=stay and bool(workers.count),
+        generator=torch.Generator(),  # else each iteration draws from that of dropout, perhaps amid an update
     )
 
 

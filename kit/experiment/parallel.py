@@ -4,22 +4,27 @@ import io
 import multiprocessing
 import os
 import sys
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from concurrent.futures import FIRST_COMPLETED, ProcessPoolExecutor, wait
 from concurrent.futures.process import BrokenProcessPool
 from itertools import cycle, islice
 from multiprocessing.context import SpawnContext, SpawnProcess
+from multiprocessing.sharedctypes import RawValue
 from typing import Any, TypeVar
 
 from kit.core.errors import KitError
-from kit.core.processes import GUARD, need_guard
+from kit.core.processes import GUARD, ending, need_guard
 
 Item = TypeVar("Item")
 Made = TypeVar("Made")
 VISIBLE = "CUDA_VISIBLE_DEVICES"
+TERMINATED = -15  # by the pool, once another process of it is gone
+GONE = 10.0  # seconds that a process takes to end
 
 
-def run_parallel(task: Callable[[Item], Made], items: Iterable[Item], jobs: int) -> Iterator[Made]:
+def run_parallel(
+    task: Callable[[Item], Made], items: Iterable[Item], jobs: int, name: Callable[[Item], object] = str
+) -> Iterator[Made]:
     """Yield `task(item)` of every item, as they end, `jobs` of them at a time.
 
     A process takes the next item when it has done one.
@@ -31,6 +36,8 @@ def run_parallel(task: Callable[[Item], Made], items: Iterable[Item], jobs: int)
         turn, of those that this process sees.
     items : iterable
     jobs : int
+    name : callable
+        What an item is called, where its process ends before its time.
 
     Raises
     ------
@@ -40,21 +47,26 @@ def run_parallel(task: Callable[[Item], Made], items: Iterable[Item], jobs: int)
         those under way have ended; what had not begun is not begun.
     """
     need_guard("spawn")
-    left = iter(items)
-    with ProcessPoolExecutor(jobs, _OneGpuEach(_visible_gpus()), _begin) as pool:
+    left, names = iter(items), dict[int, str]()
+
+    def numbered(count: int) -> Iterator[tuple[int, Item]]:
+        for item in islice(left, count):
+            number = len(names)
+            names[number] = str(name(item))
+            yield number, item
+
+    context = _OneGpuEach(_visible_gpus())
+    with ProcessPoolExecutor(jobs, context, _begin) as pool:
         # No more than are under way: the pool would begin what it holds, even after an error.
         try:
-            running = {pool.submit(_do, task, item) for item in islice(left, jobs)}
+            running = {pool.submit(_do, task, item, number) for number, item in numbered(jobs)}
             while running:
                 ended, running = wait(running, return_when=FIRST_COMPLETED)
                 made = [future.result() for future in ended]
-                running |= {pool.submit(_do, task, item) for item in islice(left, len(ended))}
+                running |= {pool.submit(_do, task, item, number) for number, item in numbered(len(ended))}
                 yield from made
         except BrokenProcessPool as error:
-            raise KitError(
-                "a process that trained was ended from outside, most likely for want of memory; run fewer at a "
-                "time with --jobs 1"
-            ) from error
+            raise KitError(context.told(names)) from error
 
 
 def _visible_gpus() -> list[str]:
@@ -71,6 +83,7 @@ class _Process(SpawnProcess):
     """A process that sees one GPU from its first line on: what it imports may ask for CUDA already."""
 
     gpu: str | None = None
+    doing: Any = None  # a shared number: which of the items it is at; -1 where it is at none
 
     def start(self) -> None:
         stated = {} if self.gpu is None else {VISIBLE: self.gpu}
@@ -93,11 +106,25 @@ class _OneGpuEach(SpawnContext):
     def __init__(self, gpus: Sequence[str]):
         super().__init__()
         self._gpus = cycle(gpus or [None])
+        self._made: list[_Process] = []
 
     def Process(self, *arguments: Any, **options: Any) -> _Process:  # type: ignore[override]
         process = _Process(*arguments, **options)
-        process.gpu = next(self._gpus)
+        process.gpu, process.doing = next(self._gpus), RawValue("q", -1)
+        self._made.append(process)
         return process
+
+    def told(self, names: Mapping[int, str]) -> str:
+        """Say which process ended before its time, at what, how, and what to do."""
+        for process in self._made:
+            process.join(GONE)
+        ended = [process for process in self._made if process.exitcode]
+        for process in sorted(ended, key=lambda each: each.exitcode == TERMINATED):
+            number = process.doing.value
+            what = f"{names[number]}: its process" if number in names else "a process that trains"
+            advice = "run fewer at a time (--jobs 1), with fewer data.workers, or with data.cache true"
+            return f"{what} {ending(process.exitcode or 0)}; {advice}; the same command goes on"
+        return "a process that trains was ended from outside; the same command goes on"
 
 
 def _begin() -> None:
@@ -108,10 +135,17 @@ def _begin() -> None:
     sys.stdout.isatty = lambda: False  # type: ignore[method-assign]  # of this process's own stream
 
 
-def _do(task: Callable[[Item], Made], item: Item) -> Made:
+def _do(task: Callable[[Item], Made], item: Item, number: int) -> Made:
     """Carry out a task in its process, which sees its GPU and no other."""
-    _need_own_gpu(getattr(multiprocessing.current_process(), "gpu", None))
-    return task(item)
+    process = multiprocessing.current_process()
+    _need_own_gpu(getattr(process, "gpu", None))
+    doing = getattr(process, "doing", None)
+    if doing is not None:
+        doing.value = number
+    made = task(item)
+    if doing is not None:
+        doing.value = -1
+    return made
 
 
 def _need_own_gpu(gpu: str | None) -> None:

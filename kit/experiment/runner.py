@@ -4,6 +4,7 @@ import dataclasses
 import time
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
+from operator import itemgetter
 from pathlib import Path
 from typing import Literal
 
@@ -124,7 +125,7 @@ class Runner:
         if jobs > 1:
             data = _sharing_cores(self.data, jobs, self.state.device.type == "cuda")
             tasks = ((key, self.loaded, data, tolerant) for key in begun)
-            for _ in run_parallel(_train_aside, tasks, jobs):
+            for _ in run_parallel(_train_aside, tasks, jobs, name=itemgetter(0)):
                 pass
         else:
             for key in begun:

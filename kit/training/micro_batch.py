@@ -39,8 +39,8 @@ def asking_for_less(training: TrainingConfig, accelerator: Accelerator, model: n
             raise
         size, passes = training.batch_size, training.accumulate
         told = TooLarge(
-            f"memory is too small for {size} images at a time; trains with {half} and {2 * passes} forward passes "
-            "an update, which has the same images"
+            f"the device's memory is too small for {size} images at a time; trains with {half} and {2 * passes} "
+            "forward passes an update, which has the same images"
             + (f", but batch norms see {half} of them at a time" if norms else "")
         )
         told.fits = half

@@ -21,6 +21,8 @@ from kit.training.config import PredictionConfig, TrainingConfig
 from kit.training.device import free_memory
 from kit.training.memory import END_OTHERS, advising_on_memory, lacks_memory_of
 
+ONE_IMAGE = "the device's memory is too small to predict one image"
+
 
 @dataclass(frozen=True)
 class Normalise:
@@ -191,12 +193,12 @@ class Predictor:
                 if not lacks_memory_of(self.accelerator.device, error):
                     raise
                 if size == 1:
-                    raise KitError(
-                        f"memory is too small to predict one image; lower data.size, or {END_OTHERS}"
-                    ) from error
+                    raise KitError(f"{ONE_IMAGE}; lower data.size, or {END_OTHERS}") from error
             self.limit.most = size // 2
             free_memory()  # here nothing holds the error any more, whose frames hold the batch
-            self.say(f"memory is too small to predict {size} images at a time; goes on with {size // 2}")
+            self.say(
+                f"the device's memory is too small to predict {size} images at a time; goes on with {size // 2}"
+            )
 
     def _probabilities(self, inputs: torch.Tensor) -> torch.Tensor:
         probabilities = self._activate(self.model(inputs))

@@ -185,6 +185,15 @@ def test_a_worker_that_dies_disturbs_nothing_else(images):
     assert len(list(batches)) == PLAN.total_steps - 1
 
 
+@pytest.mark.parametrize("workers", [0, 1])
+def test_batches_draw_nothing_from_the_generator_of_dropout(images, workers):
+    charge(images, 1)
+    torch.manual_seed(5)
+    before = torch.get_rng_state()
+    train(images, Workers(workers))
+    assert torch.equal(torch.get_rng_state(), before)
+
+
 def test_workers_serve_a_thread_as_well(images):
     alone, made = train(images, Workers()), []
     thread = threading.Thread(target=lambda: made.extend(train(images, Workers(1))))
