@@ -24,7 +24,7 @@ class Diverged(KitError):
     Attributes
     ----------
     step : int or None
-        The first update whose loss is not finite, where it is that.
+        The first update whose loss is not finite, or would be: the one before it broke the weights.
     """
 
     step: int | None = None

@@ -17,7 +17,7 @@ from kit.lr import Policy
 from kit.training.config import TrainingConfig
 from kit.training.device import free_memory, make_accelerator
 from kit.training.micro_batch import TooLarge, with_micro_batch
-from kit.training.nonfinite import LOWER, RESTARTS, Lowered, largest_update
+from kit.training.nonfinite import LOWER, RESTARTS, Lowered, discard_broken, largest_update
 from kit.training.rates import RatePolicy
 from kit.training.trainer import Trainer
 
@@ -141,6 +141,8 @@ class Attempts:
             except TooLarge as error:
                 following, text, step = replace(self.now, micro_batch=error.fits), str(error), None
             except Diverged as error:
+                if error.step and accelerator.is_main_process:
+                    discard_broken(self.run, error.step)
                 restarts = self.config.on_nonfinite == "restart_lower"
                 following = self.now.lower(error) if restarts else None
                 if following is None and not (error.step and look_for_cause):

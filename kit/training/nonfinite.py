@@ -13,8 +13,10 @@ from torch import nn
 from torch.nn.utils import get_total_norm
 
 from kit.core.errors import Diverged
+from kit.core.runs import RunDir
 from kit.lr import Clock, PolicyGroup, Rates
 from kit.lr.controllers import ControllerBase
+from kit.training.checkpoint import load_checkpoint
 from kit.training.rates import Optimizer, RatePolicy, RateWriter
 
 if TYPE_CHECKING:
@@ -53,6 +55,17 @@ def sound(model: nn.Module, optimizer: Optimizer, losses: torch.Tensor, skipped:
     counted = torch.ones(len(losses), dtype=torch.bool, device=losses.device)
     counted[[step for step in skipped if step < len(losses)]] = False
     return all_finite([*model.state_dict().values(), *state, losses[counted]])
+
+
+def discard_broken(run: RunDir, step: int) -> None:
+    """Remove checkpoints that hold the update before number `step`, which broke the weights."""
+    for path in sorted(run.path.glob("checkpoint*.pt")):
+        state = load_checkpoint(path, torch.device("cpu"))
+        if state and state["step"] >= step:
+            path.unlink()
+    left = sorted(run.path.glob("checkpoint*.pt"))
+    if left and not run.checkpoint.is_file():
+        left[-1].replace(run.checkpoint)
 
 
 def first_broken(losses: np.ndarray, first: int, skipped: Iterable[int]) -> int | None:

@@ -229,6 +229,7 @@ class Trainer:
             self.probes = Probes(config.probes, self.model, total, seed)
         self.losses = torch.zeros(total, device=device)  # stays there until it is logged
         self.history: list[dict[str, Any]] = []
+        self.made = 0  # updates
         self.say: Say = ignore
         skips = config.on_nonfinite == "skip"
         self.skipper = Skipper(self.model, accelerator, self.rates, per_epoch) if skips else None
@@ -294,8 +295,10 @@ class Trainer:
         self._distribute()
         if first == self.plan.total_steps:
             self.rates.write(first - 1, self.optimizer)  # what is frozen at the end is frozen for what follows
+        self.made = first
         for step in range(first, self.plan.total_steps):
             self._update(step, batches)
+            self.made = step + 1
             yield step
 
     def remaining_updates(self) -> tuple[int, Iterator[int]]:
@@ -320,7 +323,9 @@ class Trainer:
                 torch.distributed.broadcast(buffer, src=0)
         probabilities = self.predictor.predict(images, rows)
         if not np.isfinite(probabilities).all():
-            raise Diverged("the trained model predicts values that are not finite; " + self._advice())
+            error = Diverged("the trained model predicts values that are not finite; " + self._advice())
+            error.step = self.made
+            raise error
         return probabilities
 
     def load_weights(self, weights: dict[str, torch.Tensor]) -> None:
