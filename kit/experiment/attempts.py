@@ -145,7 +145,9 @@ class Attempts:
                     discard_broken(self.run, error.step)
                 restarts = self.config.on_nonfinite == "restart_lower"
                 following = self.now.lower(error) if restarts else None
-                if following is None and not (error.step and look_for_cause):
+                # With skip the weights hold what every update made of them, not what the last one did.
+                looks = error.step and look_for_cause and self.config.on_nonfinite != "skip"
+                if following is None and not looks:
                     raise
                 text, step = str(error), error.step
             # Behind the handlers nothing holds the error any more, whose frames hold the model.
