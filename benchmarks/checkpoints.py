@@ -130,7 +130,8 @@ def show(trainer, epochs, cpus, spent) -> None:
     total, cpu = sum(epochs[True]), sum(cpus[True])
     print(
         f"{spent['written']:.0f} checkpoints of {size:.0f} MB in {total:.0f} s: the loop waited "
-        f"{spent['copy']:.2f} s ({spent['copy'] / total:.2%}), the thread took {spent['thread wall']:.2f} s and of the processor "
+        f"{spent['copy']:.2f} s ({spent['copy'] / total:.2%}), the thread took "
+        f"{spent['thread wall']:.2f} s and of the processor "
         f"{spent['thread cpu']:.2f} s ({(spent['copy'] + spent['thread cpu']) / cpu:.2%} of its time)"
     )
 

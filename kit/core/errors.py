@@ -29,7 +29,15 @@ class NotWritten(KitError):
 
 
 class Diverged(KitError):
-    """A training whose loss or predictions are no longer finite."""
+    """A training whose loss or predictions are no longer finite.
+
+    Attributes
+    ----------
+    step : int or None
+        The first update whose loss is not finite, or would be: the one before it broke the weights.
+    """
+
+    step: int | None = None
 
 
 def some(items: Iterable[object], limit: int = 10) -> str:

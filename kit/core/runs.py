@@ -89,6 +89,11 @@ class RunRecord(BaseModel):
     files : dict of str to str
         The SHA-256 of each file that a finished run left in its folder, by name. Empty in early versions, whose
         files are read without a check.
+    micro_batch : int, optional
+        Images of a forward pass, where memory was too small for the config's batch_size.
+    nonfinite : list of dict
+        What was done about losses that were not finite: `{skipped: step}` for an update that was left out;
+        `{factor: f, step: s, error: text}` where the training was begun anew with its rates × `factor`.
 
     Notes
     -----
@@ -120,6 +125,13 @@ class RunRecord(BaseModel):
     images_per_second: float | None = None
     scores: dict[str, float] = {}
     files: dict[str, str] = {}
+    micro_batch: int | None = None
+    nonfinite: list[dict[str, Any]] = []
+
+    @property
+    def factor(self) -> float:
+        """What all rates of the policy were multiplied by, as it diverged at higher ones: else 1."""
+        return float(next((each["factor"] for each in reversed(self.nonfinite) if "factor" in each), 1.0))
 
     @property
     def key(self) -> RunKey:

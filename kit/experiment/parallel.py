@@ -6,27 +6,32 @@ import os
 import signal
 import sys
 import time
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from concurrent.futures import FIRST_COMPLETED, Future, ProcessPoolExecutor, wait
 from concurrent.futures.process import BrokenProcessPool
 from contextlib import contextmanager, suppress
 from itertools import cycle, islice
 from multiprocessing.context import SpawnContext, SpawnProcess
+from multiprocessing.sharedctypes import RawValue
 from typing import Any, TypeVar
 
 from kit.core import stopping
 from kit.core.children import starting, work_for_parent
 from kit.core.errors import KitError
-from kit.core.processes import GUARD, need_guard
+from kit.core.processes import GUARD, ending, need_guard
 
 Item = TypeVar("Item")
 Made = TypeVar("Made")
 VISIBLE = "CUDA_VISIBLE_DEVICES"
 SENDS = hasattr(signal, "pthread_sigmask")  # on Windows, Ctrl-C reaches all, and nothing else can be sent
 PATIENCE_SECONDS = 30.0  # for the other processes, when one was ended from outside
+TERMINATED = -15  # by the pool, once another process of it is gone
+GONE = 10.0  # seconds that a process takes to end
 
 
-def run_parallel(task: Callable[[Item], Made], items: Iterable[Item], jobs: int) -> Iterator[Made]:
+def run_parallel(
+    task: Callable[[Item], Made], items: Iterable[Item], jobs: int, name: Callable[[Item], object] = str
+) -> Iterator[Made]:
     """Yield `task(item)` of every item, as they end, `jobs` of them at a time.
 
     A process takes the next item when it has done one.
@@ -38,6 +43,8 @@ def run_parallel(task: Callable[[Item], Made], items: Iterable[Item], jobs: int)
         turn, of those that this process sees.
     items : iterable
     jobs : int
+    name : callable
+        What an item is called, where its process ends before its time.
 
     Raises
     ------
@@ -50,7 +57,13 @@ def run_parallel(task: Callable[[Item], Made], items: Iterable[Item], jobs: int)
         and they are waited for; a second Ctrl-C ends them.
     """
     need_guard("spawn")
-    children = _OneGpuEach(_visible_gpus())
+    children, names = _OneGpuEach(_visible_gpus()), dict[int, str]()
+
+    def numbered() -> Iterator[tuple[Item, int]]:
+        for number, item in enumerate(items):
+            names[number] = str(name(item))
+            yield item, number
+
     with (
         children.ending(),
         stopping.deferred(),
@@ -59,21 +72,19 @@ def run_parallel(task: Callable[[Item], Made], items: Iterable[Item], jobs: int)
         children.ending(),  # before the pool waits for them
     ):
         try:
-            yield from _results(pool, children, task, iter(items), jobs)
+            yield from _results(pool, children, task, numbered(), jobs)
         except BrokenProcessPool as error:
+            line = children.told(names)
             children.end()
             stopping.need_go_on("before a run had written where it was; the same command goes on")
-            raise KitError(
-                "a process that trained was ended from outside, most likely for want of memory; run fewer at a "
-                "time with --jobs 1"
-            ) from error
+            raise KitError(line) from error
 
 
 def _results(
     pool: ProcessPoolExecutor,
     children: "_OneGpuEach",
     task: Callable[[Item], Made],
-    left: Iterator[Item],
+    left: Iterator[tuple[Item, int]],
     jobs: int,
 ) -> Iterator[Made]:
     """Yield the results as they come; no more are given to the pool than are under way, as it would begin them."""
@@ -83,7 +94,7 @@ def _results(
     while True:
         if not (stopped or stopping.asked()):
             with starting():
-                running |= {pool.submit(_do, task, item) for item in islice(left, free)}
+                running |= {pool.submit(_do, task, item, number) for item, number in islice(left, free)}
             if code := stopping.asked():  # meanwhile, when not all could be told
                 children.pass_on(code - 128)
         if not running:
@@ -113,6 +124,7 @@ class _Process(SpawnProcess):
     """A process that sees one GPU from its first line on: what it imports may ask for CUDA already."""
 
     gpu: str | None = None
+    doing: Any = None  # a shared number: which of the items it is at; -1 where it is at none
 
     def start(self) -> None:
         stated = {} if self.gpu is None else {VISIBLE: self.gpu}
@@ -139,7 +151,7 @@ class _OneGpuEach(SpawnContext):
 
     def Process(self, *arguments: Any, **options: Any) -> _Process:  # type: ignore[override]
         process = _Process(*arguments, **options)
-        process.gpu = next(self._gpus)
+        process.gpu, process.doing = next(self._gpus), RawValue("q", -1)
         self._processes.append(process)
         return process
 
@@ -176,6 +188,18 @@ class _OneGpuEach(SpawnContext):
             if process.pid is not None and process.exitcode is None:
                 process.kill()
 
+    def told(self, names: Mapping[int, str]) -> str:
+        """Say which process ended before its time, at what, how, and what to do."""
+        for process in self._processes:
+            process.join(GONE)
+        ended = [process for process in self._processes if process.exitcode]
+        for process in sorted(ended, key=lambda each: each.exitcode == TERMINATED):
+            number = process.doing.value
+            what = f"{names[number]}: its process" if number in names else "a process that trains"
+            advice = "run fewer at a time (--jobs 1), with fewer data.workers, or with data.cache true"
+            return f"{what} {ending(process.exitcode or 0)}; {advice}; the same command goes on"
+        return "a process that trains was ended from outside; the same command goes on"
+
 
 def _begin() -> None:
     """At the start of a process: it takes signals from its parent, and its lines reach the output whole."""
@@ -186,11 +210,18 @@ def _begin() -> None:
     sys.stdout.isatty = lambda: False  # type: ignore[method-assign]  # of this process's own stream
 
 
-def _do(task: Callable[[Item], Made], item: Item) -> Made:
+def _do(task: Callable[[Item], Made], item: Item, number: int) -> Made:
     """Carry out a task in its process, which sees its GPU and no other."""
+    process = multiprocessing.current_process()
+    doing = getattr(process, "doing", None)
     with stopping.told():
-        _need_own_gpu(getattr(multiprocessing.current_process(), "gpu", None))
-        return task(item)
+        _need_own_gpu(getattr(process, "gpu", None))
+        if doing is not None:
+            doing.value = number
+        made = task(item)
+        if doing is not None:
+            doing.value = -1
+        return made
 
 
 def _need_own_gpu(gpu: str | None) -> None:

@@ -84,9 +84,7 @@ def prepare(
     folds: Path | None = None,
     keys: Sequence[RunKey] | None = None,
 ) -> tuple[LoadedExperiment, TrainingData]:
-    """Read and check what the runs need; the images come last, as decoding may take minutes.
-
-    Nothing is written but the cache: that comes afterwards (see `kit.experiment.settle`).
+    """Read and check what the runs need; nothing is written but the cache (see `kit.experiment.settle`).
 
     Parameters
     ----------

@@ -6,6 +6,7 @@ from collections.abc import Callable, Sequence
 from contextlib import nullcontext
 from dataclasses import dataclass
 from functools import partial
+from operator import itemgetter
 from pathlib import Path
 from types import TracebackType
 from typing import Literal
@@ -193,7 +194,7 @@ class Runner:
         """Train in processes of their own what nobody else trains; how many."""
         data, trained = _sharing_cores(self.data, jobs, self.state.device.type == "cuda"), 0
         tasks = ((key, self.loaded, data, tolerant) for key in turns)
-        for key, done in run_parallel(_train_aside, tasks, jobs):
+        for key, done in run_parallel(_train_aside, tasks, jobs, name=itemgetter(0)):
             trained += done
             if not done:
                 turns.give_back(key)

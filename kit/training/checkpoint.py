@@ -85,6 +85,7 @@ class Checkpoints:
         self.run, self.minutes, self.accelerator = run, minutes, accelerator
         self.parts, self.losses, self.history = parts, losses, history
         self.of, self.say, self.step = "", ignore, 0
+        self.sound: Callable[[int], bool] = lambda done: True  # whether the state is worth being kept
         self.need: Callable[[], None] = lambda: None  # raises where another process has taken the run over
         self._seconds: float | None = None  # that the last one took
         self._taken = time.monotonic()  # when that was
@@ -178,7 +179,7 @@ class Checkpoints:
     def take(self, done: int, logged: int) -> None:
         """Copy the state and begin to write it; what was being written is waited for."""
         self._wait()
-        if not self.accelerator.is_main_process:
+        if not (self.accelerator.is_main_process and self.sound(done)):
             return
         self.need()
         self._held, self._taken = None, time.monotonic()
@@ -188,7 +189,7 @@ class Checkpoints:
 
     def hold(self, done: int, logged: int) -> None:
         """Copy the state, to be written only if `finish` is called: what follows may change the model."""
-        if self.accelerator.is_main_process and (self._busy or self.step != done):
+        if self.accelerator.is_main_process and (self._busy or self.step != done) and self.sound(done):
             self._held = host_copy(self._state(done, logged))
 
     def finish(self) -> None:

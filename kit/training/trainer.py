@@ -14,7 +14,7 @@ from accelerate import Accelerator, PartialState
 from timm.utils.model_ema import ModelEmaV3
 from torch import nn
 
-from kit.core.errors import Diverged, KitError
+from kit.core.errors import Diverged, KitError, Say, ignore
 from kit.core.progress import Progress
 from kit.core.runs import RunDir
 from kit.core.seeds import derive
@@ -22,6 +22,7 @@ from kit.core.stopping import Stopped
 from kit.data.augment import Augmentation
 from kit.data.images import ImageSet
 from kit.data.loading import BatchPlan, plain_batches, training_batches, worker_count
+from kit.data.workers import Workers
 from kit.model.build import weights_digest
 from kit.model.groups import DepthGroup
 from kit.scoring.f1 import argmax, score
@@ -31,6 +32,7 @@ from kit.training.config import TrainingConfig
 from kit.training.device import seed_device
 from kit.training.fold_data import FoldData, Recipe
 from kit.training.loss import build_loss, build_mix, class_weights, row_weights
+from kit.training.nonfinite import Skipper, first_broken, sound
 from kit.training.optimizer import build_optimizer
 from kit.training.predict import Normalise, Predictor
 from kit.training.probes import Probes
@@ -164,16 +166,7 @@ class Trainer:
         self.settling = Settling(
             self.model, self.final_model, optimizer, accelerator, config.norm_batches, self._some_inputs
         )
-        self.predictor = Predictor(
-            self.final_model,
-            self.normalise,
-            accelerator,
-            recipe.data,
-            config,
-            recipe.prediction,
-            fold.multilabel,
-            never=fold.without_rows,
-        )
+        self.predictor = self._predictor()
 
         self.rates = RateWriter(policy, groups, total, per_epoch)
         controller, decay = policy.controller, config.optimizer.weight_decay
@@ -185,18 +178,12 @@ class Trainer:
         self.logged = 0  # updates whose losses have been logged
         self.history: list[dict[str, Any]] = []
         self.need: Callable[[], None] = lambda: None  # raises where another process has taken the run over
+        self.made = 0  # updates
+        self.say: Say = ignore
+        skips = config.on_nonfinite == "skip"
+        self.skipper = Skipper(self.model, accelerator, self.rates, per_epoch) if skips else None
         self.tracker = RunTracker(config.tracker if accelerator.is_main_process else None, run)
-        state = {
-            "model": self.model,
-            "ema": self.ema.module if self.ema else None,
-            "optimizer": self.optimizer,
-            "scaler": accelerator.scaler,
-            "rates": self.rates,
-            "signals": self.signal_meter,
-            "probes": self.probes,
-        }
-        minutes = config.checkpoint_minutes
-        self.checkpoints = Checkpoints(run, minutes, accelerator, state, self.losses, self.history)
+        self.checkpoints = self._kept_in(run)
         self.stops = Stops(self.checkpoints, accelerator, total, self._checked_losses)
 
     def train(
@@ -295,9 +282,30 @@ class Trainer:
         """Make one update after the other, from number `first` on, and yield the number of each afterwards."""
         batches = self._batches(first)
         self._begin(first)
+        self.made = first
         for step in range(first, self.plan.total_steps):
             self._update(step, batches)
+            self.made = step + 1
             yield step
+
+    def remaining_updates(self) -> tuple[int, Iterator[int]]:
+        """Take up the checkpoint, and return how many updates it holds, and what makes the others."""
+        self.checkpoints.say = ignore
+        first, self.logged = self.checkpoints.restore()
+        return first, self.updates(first)
+
+    def _predictor(self) -> Predictor:
+        """What predicts with the weights that count."""
+        return Predictor(
+            self.final_model,
+            self.normalise,
+            self.accelerator,
+            self.recipe.data,
+            self.config,
+            self.recipe.prediction,
+            self.fold.multilabel,
+            never=self.fold.without_rows,
+        )
 
     def evaluate(self) -> np.ndarray:
         """Return the probabilities of the held-out rows under the weights that count, float32 [rows, classes]."""
@@ -320,7 +328,9 @@ class Trainer:
         if len(probabilities) < len(rows):
             self.stops.give_up()
         if not np.isfinite(probabilities).all():
-            raise Diverged("the trained model predicts values that are not finite; " + self._advice())
+            error = Diverged("the trained model predicts values that are not finite; " + self._advice())
+            error.step = self.made
+            raise error
         return probabilities
 
     def load_weights(self) -> None:
@@ -343,7 +353,9 @@ class Trainer:
         self._seed(step)
         if self.rates.write(step, self.optimizer):
             self._distribute()
-        mean_weight = self._mean_weight(step)
+        mean_weight, left_out = self._mean_weight(step), False
+        if self.skipper:
+            self.skipper.begin()
         for part in range(self.config.accumulate):
             pixels, targets = next(batches)
             inputs, targets = self.normalise(pixels), targets.to(self.device, non_blocking=True)
@@ -355,16 +367,29 @@ class Trainer:
                 self.accelerator.backward(loss)
                 self.losses[step] += loss.detach() / self.config.accumulate
                 if self.accelerator.sync_gradients:  # all parts are there
-                    self._before_step(step)
-                self.optimizer.step()  # by accelerate, nothing before all parts are there
+                    left_out = self._leaves_out(step)
+                    if not left_out:
+                        self._before_step(step)
+                if not left_out:
+                    self.optimizer.step()  # by accelerate, nothing before all parts are there
                 self.optimizer.zero_grad()
         self.rates.confirm(step, self.optimizer)
+        if left_out:
+            return
         if self.signal_meter:
             self.signal_meter.after_update(self.rates.lr[step])
         if self.probes:
             self.probes.after_update(step, self.optimizer)
         if self.ema:
             self.ema.update(self.model, step=step)
+
+    def _leaves_out(self, step: int) -> bool:
+        """Say whether this update is left out (training.on_nonfinite: skip)."""
+        if not (self.skipper and self.skipper.leaves_out(step, self.losses[step], self.optimizer)):
+            return False
+        if self.probes:
+            self.probes.leave_out(step)
+        return True
 
     def _before_step(self, step: int) -> None:
         """Do what has to be done between the gradients of the whole update and the optimizer's step."""
@@ -402,8 +427,7 @@ class Trainer:
             Augmentation(data),
             self.plan,
             first,
-            workers,
-            pin=on_gpu,
+            Workers(workers, on_gpu, self.accelerator.num_processes, self.say),
         )
 
     def _some_inputs(self, count: int) -> Iterator[torch.Tensor]:
@@ -437,29 +461,33 @@ class Trainer:
             return
         rows = self.fold.valid_rows[: self.probes.config.images].tolist()
         images, size = self.fold.images, self.recipe.data.size
-        pixels = next(iter(plain_batches(images, rows, size, len(rows), 0, pin=False)))
+        pixels = next(iter(plain_batches(images, rows, size, len(rows))))
         self.probes.measure_butterfly(done, self.normalise(pixels), self.fold.multilabel)
 
     def _log_losses(self, first: int, done: int) -> float:
         """Check the rates and losses of steps `first` to `done`, log their mean loss and return it."""
-        mean = float(self._checked_losses(first, done).mean())
+        losses = self._checked_losses(first, done)
+        if not len(losses):  # all were left out
+            return float("nan")
+        mean = float(losses.mean())
         self._log(done, loss=mean)
         return mean
 
     def _checked_losses(self, first: int, done: int) -> np.ndarray:
-        """Check the rates and losses of steps `first` to `done`, and return the losses."""
+        """Check the rates and losses of steps `first` to `done`, and return the losses of those not left out."""
         self.rates.audit(range(first, done))
         if self.probes:
             self.probes.collect()
         losses = self.accelerator.reduce(self.losses[first:done].clone(), "mean").cpu().numpy()
-        if not np.isfinite(losses).all():
-            step = first + int(np.flatnonzero(~np.isfinite(losses))[0])
-            raise Diverged(
+        if (step := first_broken(losses, first, self.rates.skipped)) is not None:
+            error = Diverged(
                 f"the loss is {losses[step - first]} at step {step} of {self.plan.total_steps} "
                 f"(epoch {step / self.plan.steps_per_epoch:.1f}), where the highest rate was "
                 f"{self.rates.lr[step].max():.3g}; {self._advice()}"
             )
-        return losses
+            error.step = step
+            raise error
+        return losses[[step not in self.rates.skipped for step in range(first, done)]]
 
     def _advice(self) -> str:
         half = self.accelerator.mixed_precision == "fp16"
@@ -494,6 +522,26 @@ class Trainer:
         self.tracker.log(line, self.rates.by_group)
 
     # Saving and stopping.
+
+    def _kept_in(self, run: RunDir) -> Checkpoints:
+        """What keeps the state of this training."""
+        state = {
+            "model": self.model,
+            "ema": self.ema.module if self.ema else None,
+            "optimizer": self.optimizer,
+            "scaler": self.accelerator.scaler,
+            "rates": self.rates,
+            "signals": self.signal_meter,
+            "probes": self.probes,
+        }
+        minutes = self.config.checkpoint_minutes
+        checkpoints = Checkpoints(run, minutes, self.accelerator, state, self.losses, self.history)
+        checkpoints.sound = self._is_sound
+        return checkpoints
+
+    def _is_sound(self, done: int) -> bool:
+        """Whether a checkpoint after so many updates is worth its name; where not, the next losses say why."""
+        return sound(self.model, self.optimizer, self.losses[:done], self.rates.skipped)
 
     def _save_records(self) -> None:
         """Compare all realised rates with the policy's, and write them and what the probes saw."""

@@ -10,6 +10,7 @@ from pathlib import Path
 
 import pytest
 from support.parallel_tasks import (
+    die_beside_another,
     fail_or_go_on,
     fail_otherwise,
     go_on_for_ever,
@@ -26,9 +27,8 @@ from kit.core import stopping
 from kit.experiment.parallel import run_parallel
 
 ROOT = Path(__file__).parents[2]
-WANT_OF_MEMORY = (
-    "a process that trained was ended from outside, most likely for want of memory; "
-    "run fewer at a time with --jobs 1"
+ADVICE = (
+    "run fewer at a time (--jobs 1), with fewer data.workers, or with data.cache true; the same command goes on"
 )
 
 
@@ -83,9 +83,17 @@ def test_another_error_stays_what_it_is():
 
 
 def test_a_killed_process_is_told_with_advice_after_the_results_before_it():
-    results = run_parallel(kill_itself, [0, 1, 2, 3], 1)
+    results = run_parallel(kill_itself, [0, 1, 2, 3], 1, name="run {}".format)
     assert [next(results), next(results)] == [0, 1]
-    assert refusal_of(next, results) == WANT_OF_MEMORY
+    how = "was killed by signal 9, as the system does when memory runs out"
+    assert refusal_of(next, results) == f"run 2: its process {how}; {ADVICE}"
+
+
+def test_of_two_processes_the_one_that_died_is_named(tmp_path):
+    """The pool ends the other one, which is at fault for nothing."""
+    tasks = [(tmp_path, name) for name in ("waits", "dies")]
+    message = refusal_of(lambda: list(run_parallel(die_beside_another, tasks, 2, name=lambda task: task[1])))
+    assert message == f"dies: its process was killed by signal 11 (SIGSEGV); {ADVICE}"
 
 
 @pytest.fixture

@@ -67,6 +67,16 @@ def kill_itself(number: int) -> int:
     return number
 
 
+def die_beside_another(task: tuple[Path, str]) -> None:
+    """`dies` ends when `waits` has begun, which would go on for a minute."""
+    folder, name = task
+    (folder / name).touch()
+    if name == "dies":
+        _until((folder / "waits").exists)
+        os.kill(os.getpid(), signal.SIGSEGV)
+    time.sleep(60)
+
+
 def _until(met) -> None:
     deadline = time.monotonic() + 30
     while not met():
