@@ -1,5 +1,7 @@
 """Probabilities of images under a trained model."""
 
+import dataclasses
+import time
 from collections.abc import Callable, Sequence
 from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass, field
@@ -73,6 +75,11 @@ class Predictor:
         Classes that no training row has, by their place: their probability is 0.
     loader : EvaluationLoader
         Its workers serve every prediction of the same images; to be closed after the last.
+    all_views : callable
+        Asked as a prediction begins; where it says no, each image is predicted in one view whatever `prediction`
+        asks for.
+    timed : callable
+        Told how many single views of images were predicted, and in how many seconds.
     """
 
     model: nn.Module
@@ -85,6 +92,8 @@ class Predictor:
     say: Say = ignore
     never: Sequence[int] = ()
     loader: EvaluationLoader = field(default_factory=EvaluationLoader)
+    all_views: Callable[[], bool] = lambda: True
+    timed: Callable[[int, float], None] = lambda views, seconds: None
 
     def predict(
         self,
@@ -118,7 +127,12 @@ class Predictor:
         KitError
             Where memory is too small for a batch.
         """
+        if self.prediction.views > 1 and not self.all_views():
+            one = dataclasses.replace(self, prediction=self.prediction.model_copy(update={"tta": "none"}))
+            return one.predict(images, rows, expired)
+        began = time.monotonic()
         probabilities = self._predicted(images, rows, expired, self.accelerator.autocast())
+        self.timed(len(probabilities) * self.prediction.views, time.monotonic() - began)
         if self.accelerator.mixed_precision != "fp16" or np.isfinite(probabilities).all():
             return probabilities
         again = self._predicted(images, rows, expired, nullcontext())
