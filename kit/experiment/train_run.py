@@ -20,6 +20,7 @@ from kit.core.errors import Diverged, KitError, Say, ignore
 from kit.core.files import atomic
 from kit.core.runs import RunDir, RunKey, RunRecord, predictions, read_predictions, write_predictions
 from kit.core.settings import fingerprint
+from kit.core.stopping import Stopped
 from kit.data.images import ImageSet
 from kit.experiment.config import ExperimentConfig
 from kit.experiment.loaded import LoadedExperiment
@@ -72,9 +73,10 @@ def train_run(key: RunKey, loaded: LoadedExperiment, data: TrainingData, say: Sa
             trained = trainer.train(str(key))
             test = trainer.predict(data.test, range(len(data.test)))
     except Exception as error:
-        diverged = isinstance(error, Diverged)
+        diverged, stopped = isinstance(error, Diverged), isinstance(error, Stopped)
         if main:
-            run.write(record.with_fields(status="diverged" if diverged else "failed", error=str(error)))
+            status = "diverged" if diverged else "stopped" if stopped else "failed"
+            run.write(record.with_fields(status=status, error=str(error)))
         if diverged and tolerant:
             say(f"{key}: {error}")
             accelerator.wait_for_everyone()  # all have to see that it diverged
@@ -159,6 +161,8 @@ def _write_results(
 
 def _told(key: RunKey, error: KitError) -> KitError:
     """The error as the user is told it: with its run."""
+    if isinstance(error, Stopped):
+        return Stopped(f"{key}: {error}", error.code)
     return type(error)(f"{key}: {error}")
 
 

@@ -18,6 +18,7 @@ from kit.core.errors import Diverged, KitError
 from kit.core.progress import Progress
 from kit.core.runs import RunDir
 from kit.core.seeds import derive
+from kit.core.stopping import OUT_OF_TIME, Stopped
 from kit.data.augment import Augmentation
 from kit.data.config import DataConfig
 from kit.data.images import ImageSet
@@ -229,7 +230,12 @@ class Trainer:
         self.history: list[dict[str, Any]] = []
         self.tracker = RunTracker(config.tracker if accelerator.is_main_process else None, run)
 
-    def train(self, title: str = "training", on_step: Callable[[int], None] | None = None) -> TrainResult:
+    def train(
+        self,
+        title: str = "training",
+        on_step: Callable[[int], None] | None = None,
+        expired: Callable[[], bool] = lambda: False,
+    ) -> TrainResult:
         """Train to the last step, going on from the run's checkpoint where there is one.
 
         Parameters
@@ -238,17 +244,23 @@ class Trainer:
             Of the progress bar.
         on_step : callable, optional
             Called with the number of each update after it.
+        expired : callable
+            Asked after each update; once it is true a checkpoint is written and the training stops.
 
         Raises
         ------
+        Stopped
+            Once `expired` is true.
         KitError
             For a loss that is not finite, and for realised rates that are not the policy's.
         """
         first = self._restore()
         with self.tracker.following(self.history, self.rates.by_group):
-            return self._train(first, title, on_step)
+            return self._train(first, title, on_step, expired)
 
-    def _train(self, first: int, title: str, on_step: Callable[[int], None] | None) -> TrainResult:
+    def _train(
+        self, first: int, title: str, on_step: Callable[[int], None] | None, expired: Callable[[], bool]
+    ) -> TrainResult:
         total = self.plan.total_steps
         logged = first  # updates whose losses have been logged
         started = saved = time.monotonic()
@@ -273,6 +285,9 @@ class Trainer:
                     saved = time.monotonic()
                 if on_step:
                     on_step(step)
+                if expired():
+                    self._save_checkpoint(done)
+                    raise Stopped(f"stopped after update {done} of {total}: the time is over", OUT_OF_TIME)
         seconds = time.monotonic() - started - evaluating
         self.settling.settle()
         probabilities = self.evaluate()
