@@ -3,13 +3,39 @@
 import html
 import sys
 import time
-from typing import TYPE_CHECKING, Any, Protocol
-
-if TYPE_CHECKING:
-    pass
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from typing import Any, Protocol
 
 QUIET_SECONDS = 5.0  # between two lines where the output is no terminal
 NOTEBOOK_SECONDS = 0.2  # between two changes of the bar in a notebook, each of which is a message
+
+_notes: list[Callable[[], str]] = []  # what stands beside every bar
+_needs: list[Callable[[], None]] = []
+
+
+@contextmanager
+def beside(note: Callable[[], str] = lambda: "", need: Callable[[], None] = lambda: None) -> Iterator[None]:
+    """Show something beside all progress within, like how far the whole is of which it is a part.
+
+    Parameters
+    ----------
+    note : callable
+        Returns what to show; "" shows nothing.
+    need : callable
+        Called after every step; may raise what ends the work.
+    """
+    _notes.append(note)
+    _needs.append(need)
+    try:
+        yield
+    finally:
+        _notes.remove(note)
+        _needs.remove(need)
+
+
+def _beside() -> str:
+    return "; ".join(filter(None, (note() for note in _notes)))
 
 
 class Progress:
@@ -50,6 +76,13 @@ class Progress:
         self.done, self.note = done, note or self.note
         if self._view:
             self._view.update(self)
+        for need in _needs:
+            need()
+
+    @property
+    def notes(self) -> str:
+        """The note, and what stands beside all bars."""
+        return ", ".join(filter(None, (self.note, _beside())))
 
     @property
     def seconds(self) -> float:
@@ -61,7 +94,7 @@ class Progress:
         """How far it is, in words."""
         left = self.seconds / max(1, self.done - self._first) * (self.total - self.done)
         time_left = f", {left:.0f} s left" if self.done < self.total else f", {self.seconds:.1f} s"
-        note = f", {self.note}" if self.note else ""
+        note = f", {notes}" if (notes := self.notes) else ""
         return f"{self.title}: {self.unit} {self.done}/{self.total}{time_left}{note}"
 
 
@@ -104,7 +137,7 @@ class _TerminalBar:
         self._task = self._bar.add_task(progress.title, total=progress.total, completed=progress.done, note="")
 
     def update(self, progress: Progress) -> None:
-        self._bar.update(self._task, completed=progress.done, note=progress.note)
+        self._bar.update(self._task, completed=progress.done, note=progress.notes)
 
     def end(self, progress: Progress) -> None:
         self._bar.stop()

@@ -1,7 +1,7 @@
-"""What of an experiment fits into a budget of time, and what is given up. Pure: seconds go in, a decision comes out.
+"""What of an experiment fits into a budget of time, and what is given up: seconds go in, a decision comes out.
 
-Given up is, in this order: views (test-time augmentation), seeds (the last first), folds (the last first); policies
-never are. A seed or fold is given up for all policies alike.
+Given up are, in this order, views (test-time augmentation), seeds (the last first) and folds (the last first), for all
+policies alike.
 """
 
 import heapq
@@ -165,7 +165,7 @@ def decide(
 
 
 def makespan(costs: Iterable[float], jobs: int, under_way: Sequence[float] = ()) -> float:
-    """Return the seconds until the last run has ended, each begun in its order as soon as one of `jobs` is free."""
+    """Return the seconds until the last run has ended, each begun as soon as one of `jobs` is free."""
     free = [0.0] * max(0, jobs - len(under_way)) + [max(0.0, left) for left in under_way]
     heapq.heapify(free)
     last = max(free, default=0.0)
@@ -179,8 +179,8 @@ def makespan(costs: Iterable[float], jobs: int, under_way: Sequence[float] = ())
 def by_unit(keys: Sequence[RunKey], seeds: Sequence[int], folds: Sequence[int]) -> list[RunKey]:
     """Return the runs in the order in which they are trained under a budget: by seed, then fold, then policy.
 
-    So policies stay comparable wherever the time ends. Policies keep their order, which is that of `keys`; `seeds` and
-    `folds` state that of theirs.
+    So policies stay comparable wherever the time ends. They keep the order of `keys`; `seeds` and `folds` state that
+    of theirs.
     """
 
     def place(of: Sequence[int], value: int) -> tuple[int, int]:

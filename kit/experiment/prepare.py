@@ -75,6 +75,14 @@ def run_keys(experiment: ExperimentConfig) -> list[RunKey]:
     ]
 
 
+@dataclass(frozen=True)
+class Checked:
+    """An experiment of which everything is checked but its images, none of which has been read."""
+
+    loaded: LoadedExperiment
+    recipe: Recipe
+
+
 def prepare(
     config: ExperimentConfig,
     folder: ExperimentDir,
@@ -85,7 +93,20 @@ def prepare(
     folds: Path | None = None,
     keys: Sequence[RunKey] | None = None,
 ) -> tuple[LoadedExperiment, TrainingData]:
-    """Read, check and write down what the runs need; the images come last, as decoding may take minutes.
+    """Read, check and write down what the runs need: `check`, then `decode`, as decoding may take minutes."""
+    return decode(check(config, folder, dirs, replace, say, folds, keys), dirs, replace, say, shown)
+
+
+def check(
+    config: ExperimentConfig,
+    folder: ExperimentDir,
+    dirs: OutputDirs,
+    replace: bool = False,
+    say: Say = ignore,
+    folds: Path | None = None,
+    keys: Sequence[RunKey] | None = None,
+) -> Checked:
+    """Read and check what the runs need but for the images.
 
     Parameters
     ----------
@@ -95,20 +116,13 @@ def prepare(
     dirs : OutputDirs
         Where decoded images are kept.
     replace : bool
-        Whether runs of another config or other data in the folder are thrown away.
+        Whether runs of another config or other data in the folder are no fault.
     say : callable
         Takes lines about what happens.
-    shown : bool
-        Whether decoding shows a progress bar.
     folds : Path, optional
         A fold plan to follow, instead of one made here.
     keys : sequence of RunKey, optional
         Runs that will be trained for certain, whose predictions need room; left out: all of the config.
-
-    Returns
-    -------
-    LoadedExperiment
-    TrainingData
 
     Raises
     ------
@@ -122,19 +136,45 @@ def prepare(
     need_room(loaded, run_keys(config) if keys is None else keys, say)
     need_tracker(config.training.tracker)
     recipe = _check_training(loaded, say)
-    if not replace and any(run.finished or run.checkpoint.is_file() for run in folder.runs()):
-        loaded.need_same()
+    _need_same(loaded, replace)
+    return Checked(loaded, recipe)
+
+
+def decode(
+    checked: Checked, dirs: OutputDirs, replace: bool = False, say: Say = ignore, shown: bool = True
+) -> tuple[LoadedExperiment, TrainingData]:
+    """Decode the images, and write down what the runs need.
+
+    Parameters
+    ----------
+    checked : Checked
+    dirs, replace, say
+        As in `check`; runs of another config or other data are thrown away.
+    shown : bool
+        Whether decoding shows a progress bar.
+
+    Raises
+    ------
+    KitError
+        For images that cannot be read, and where those in the folder's runs were others (unless `replace`).
+    """
+    loaded, recipe = checked.loaded, checked.recipe
+    config, folder = loaded.config, loaded.folder
     decoding = _Decoding.of(config, loaded.competition, dirs, say, shown)
     train = decoding.train(loaded.competition)
     loaded = loaded.with_pixels(pixels_digest(train), other_pixels(train, folder))
-    if not replace and any(run.finished or run.checkpoint.is_file() for run in folder.runs()):
-        loaded.need_same()
+    _need_same(loaded, replace)
     test = decoding.test(loaded.competition)
     if loaded.differs:  # only now, when nothing can go wrong any more
         say(f"Replacing {folder.path}: it was made from {loaded.differs}")
         shutil.rmtree(folder.path)
     _write_down(loaded)
     return dataclasses.replace(loaded, differs=None), TrainingData(train, test, recipe)
+
+
+def _need_same(loaded: LoadedExperiment, replace: bool) -> None:
+    if not replace and any(run.finished or run.checkpoint.is_file() for run in loaded.folder.runs()):
+        loaded.need_same()
 
 
 def _write_down(loaded: LoadedExperiment) -> None:

@@ -10,12 +10,13 @@ from kit.core.errors import KitError, Say, ignore, some
 from kit.core.notebook import ShownAsTables
 from kit.core.paths import OutputDirs
 from kit.core.runs import ExperimentDir
+from kit.experiment.budget import as_told
 from kit.experiment.config import ExperimentConfig
 from kit.experiment.curves import draw_curves
 from kit.experiment.fingerprint import stored_experiment
 from kit.experiment.loaded import LoadedExperiment
 from kit.experiment.options import RunOptions
-from kit.experiment.pool import PolicyResult, pool_policy
+from kit.experiment.pool import PolicyResult, pool_policy, submission_file
 from kit.experiment.prepare import run_keys
 from kit.experiment.runner import Runner
 from kit.experiment.train_run import predict_test_anew
@@ -36,7 +37,9 @@ class ExperimentResult(ShownAsTables):
     policies : dict of str to PolicyResult
         By name; policies of which no run is finished have none.
     left : int
-        Runs that were not begun, as the time would not have sufficed.
+        Runs that are not finished, as the time did not suffice.
+    given_up : tuple of str
+        What a budget of time gave up, in words: views, seeds, folds.
     """
 
     folder: Path
@@ -44,6 +47,7 @@ class ExperimentResult(ShownAsTables):
     kept: int
     policies: dict[str, PolicyResult]
     left: int = 0
+    given_up: tuple[str, ...] = ()
 
     def tables(self) -> dict[str, pd.DataFrame]:
         """Return a row a policy: its pooled out-of-fold score, the mean of its runs', rule and submission."""
@@ -66,7 +70,9 @@ class ExperimentResult(ShownAsTables):
     def remarks(self) -> list[str]:
         """Return how many runs were trained."""
         left = f", {self.left} are left" if self.left else ""
-        return [f"{self.trained} runs were trained, {self.kept} were there{left}; all else is in {self.folder}"]
+        given_up = [f"given up for want of time: {'; '.join(self.given_up)}"] if self.given_up else []
+        line = f"{self.trained} runs were trained, {self.kept} were there{left}; all else is in {self.folder}"
+        return [line, *given_up]
 
 
 def run(
@@ -106,16 +112,23 @@ def train_and_pool(experiment: ExperimentConfig, runner: Runner, tolerant: bool 
 
     `tolerant` as in `Runner.train`.
     """
-    keys = run_keys(experiment)
+    keys, budget = run_keys(experiment), runner.budget
     due = len(runner.due(keys, tolerant))
-    left = runner.train(keys, tolerant=tolerant)
     loaded, folder = runner.loaded, runner.loaded.folder
+
+    def hand_in() -> dict[str, PolicyResult]:
+        return _pool_policies(experiment, loaded, runner.dirs, write=runner.main)
+
+    left = runner.train(keys, tolerant=tolerant, hand_in=hand_in)
     for policy in experiment.policies:
-        predict_test_anew(policy, loaded, runner.data, runner.say)
-    results = _pool_policies(experiment, loaded, runner.dirs, write=runner.main)
-    if runner.main and (due or not folder.curves.is_file()):
+        predict_test_anew(policy, loaded, runner.data, runner.say, budget)
+    results = hand_in()
+    if runner.main and results and (due or not folder.curves.is_file()):
         draw_curves(folder, experiment.scoring.title, _policies_in(folder))
-    return ExperimentResult(folder.path, due - left, len(keys) - due, results, left)
+    without = [key for key in keys if (run := folder.run(key)).finished and run.record.views == "none"]
+    lacking = runner.due(keys, tolerant) if budget.limited else []
+    given_up = tuple(as_told(lacking, keys, len(without)))
+    return ExperimentResult(folder.path, due - left, len(keys) - due, results, left, given_up)
 
 
 def pool(experiment: ExperimentConfig, output: str | Path = ".") -> ExperimentResult:
@@ -154,12 +167,10 @@ def _policies_in(folder: ExperimentDir) -> Sequence[str]:
 def _pool_policies(
     experiment: ExperimentConfig, loaded: LoadedExperiment, dirs: OutputDirs, write: bool
 ) -> dict[str, PolicyResult]:
-    """Each policy with finished runs, pooled. The submission of the policy that the experiment began with is named
-    <experiment>, that of another <experiment>+<policy> (no name holds a +)."""
-    results, first = {}, next(iter(_policies_in(loaded.folder)), None)
+    """Each policy with finished runs, pooled; without those that have not predicted the test set that is there."""
+    results = {}
     for policy in experiment.policies:
-        if runs := loaded.folder.finished(policy):
-            name = experiment.name if policy == first else f"{experiment.name}+{policy}"
-            file = dirs.submissions / f"{name}.csv"
+        if runs := [run for run in loaded.folder.finished(policy) if run.record.test == loaded.test_digest]:
+            file = submission_file(loaded, policy, dirs)
             results[policy] = pool_policy(policy, runs, experiment.scoring, loaded, file, write)
     return results

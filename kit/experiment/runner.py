@@ -1,8 +1,7 @@
 """Which runs are trained, how many at a time, and until when."""
 
 import dataclasses
-import time
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Literal
@@ -13,18 +12,21 @@ from accelerate import PartialState
 from kit.core.errors import KitError, Say, ignore
 from kit.core.files import need_writable
 from kit.core.paths import OutputDirs
+from kit.core.progress import beside
 from kit.core.runs import ExperimentDir, RunKey
 from kit.core.settings import fingerprint
+from kit.core.stopping import OUT_OF_TIME, Stopped
 from kit.data.loading import worker_count
 from kit.experiment.config import ExperimentConfig
 from kit.experiment.loaded import LoadedExperiment
-from kit.experiment.options import RunOptions, need_time
+from kit.experiment.options import RunOptions
 from kit.experiment.parallel import run_parallel
-from kit.experiment.prepare import TrainingData, prepare
+from kit.experiment.prepare import TrainingData, check, decode
+from kit.experiment.prior import hand_in_prior
+from kit.experiment.timekeeping import Budget, Plan, RunClock
 from kit.experiment.train_run import train_run
 from kit.training.device import process_state, resolve_precision
-
-MARGIN = 1.3  # a run may take this much longer than the slowest before it
+from kit.training.trainer import batches_of
 
 
 @dataclass(frozen=True)
@@ -40,8 +42,8 @@ class Runner:
         Of the processes that train together under torchrun.
     jobs : int or "auto"
         Runs side by side; auto: one on each GPU.
-    deadline : float
-        Of `time.monotonic`, in seconds, beyond which no run is to go.
+    budget : Budget
+        How much time there is.
     say : callable
         Takes lines about what happens.
     """
@@ -51,7 +53,7 @@ class Runner:
     dirs: OutputDirs
     state: PartialState
     jobs: int | Literal["auto"]
-    deadline: float
+    budget: Budget
     say: Say
 
     @classmethod
@@ -72,28 +74,36 @@ class Runner:
             For everything in the config, the data or the options that cannot work.
         """
         options = RunOptions.of(options)
-        seconds = options.seconds
-        deadline = float("inf") if seconds is None else time.monotonic() + seconds
         dirs = options.dirs
         for path in (dirs.runs, dirs.cache, dirs.submissions):
             need_writable(path)
         folder = ExperimentDir(dirs.runs / config.name)
         state = process_state(config.training)
         main = state.is_main_process
-        need_time(seconds, state.num_processes)
+        budget = options.limit(config.budget, state.num_processes)
         if not main:
             say = ignore
         with state.main_process_first():
             replace = options.replace and main
-            loaded, data = prepare(config, folder, dirs, replace, say, main, options.fold_file, keys)
-        return cls(loaded, data, dirs, state, options.jobs, deadline, say)
+            checked = check(config, folder, dirs, replace, say, options.fold_file, keys)
+            if budget.limited:  # before what may take long
+                hand_in_prior(checked.loaded, dirs, say)
+            with beside(need=lambda: _need_time(budget)):
+                loaded, data = decode(checked, dirs, replace, say, main)
+        return cls(loaded, data, dirs, state, options.jobs, budget, say)
 
     @property
     def main(self) -> bool:
         """Whether this is the process that writes."""
         return self.state.is_main_process
 
-    def train(self, keys: Sequence[RunKey], what: str = "", tolerant: bool = False) -> int:
+    def train(
+        self,
+        keys: Sequence[RunKey],
+        what: str = "",
+        tolerant: bool = False,
+        hand_in: Callable[[], object] | None = None,
+    ) -> int:
         """Train those of the runs that are not finished yet.
 
         Parameters
@@ -103,13 +113,15 @@ class Runner:
             What they are for, told beside their number.
         tolerant : bool
             A training that diverges is told and left at that, now and the next time.
+        hand_in : callable, optional
+            Hands in what is finished; called once the first run is, where there is a budget.
 
         Returns
         -------
         int
             How many are left for want of time.
         """
-        config, folder = self.loaded.config, self.loaded.folder
+        config = self.loaded.config
         due = self.due(keys, tolerant)
         runs = f"{what} runs" if what else "runs"
         if len(due) < len(keys):
@@ -120,16 +132,31 @@ class Runner:
                 self._announcement(f"1 {runs.removesuffix('s')}" if len(due) == 1 else f"{len(due)} {runs}", jobs)
             )
         self.state.wait_for_everyone()  # nobody begins to write before all have seen what is due
-        begun = _in_time(due, folder, self.deadline)
-        if jobs > 1:
-            data = _sharing_cores(self.data, jobs, self.state.device.type == "cuda")
-            tasks = ((key, self.loaded, data, tolerant) for key in begun)
-            for _ in run_parallel(_train_aside, tasks, jobs):
-                pass
-        else:
-            for key in begun:
-                train_run(key, self.loaded, self.data, self.say, tolerant)
+        plan = self._plan(due, keys, jobs)
+        with beside(plan.note):
+            begun = plan.begin(self.say, hand_in)
+            if jobs > 1:
+                data = _sharing_cores(self.data, jobs, self.state.device.type == "cuda")
+                tasks = ((key, self.loaded, data, tolerant, plan) for key in begun)
+                for _ in run_parallel(_train_aside, tasks, jobs):
+                    pass
+            else:
+                for key in begun:
+                    _train(key, self.loaded, self.data, self.say, tolerant, plan)
         return len(self.due(due, tolerant))
+
+    def _plan(self, due: Sequence[RunKey], keys: Sequence[RunKey], jobs: int) -> Plan:
+        """What to train of `due` in the time that is left."""
+        training, seed = self.loaded.config.training, self.loaded.config.seeds[0]
+        plan = Plan.of(
+            self.budget,
+            due,
+            keys,
+            self.loaded,
+            lambda rows: batches_of(training, rows, seed, self.state),
+            len(self.data.test),
+        )
+        return dataclasses.replace(plan, jobs=jobs)
 
     def due(self, keys: Sequence[RunKey], tolerant: bool = False) -> list[RunKey]:
         """Return those of the runs that `train` would train."""
@@ -169,21 +196,6 @@ def _jobs_at_a_time(wanted: int | Literal["auto"], experiment: ExperimentConfig,
     return max(1, min(wanted, due))
 
 
-def _in_time(due: Sequence[RunKey], folder: ExperimentDir, deadline: float) -> Iterator[RunKey]:
-    """The runs, as one after the other is asked for, until a further one would go beyond the deadline
-    (of time.monotonic); the first in any case."""
-    begun: dict[RunKey, float] = {}  # of those that may be under way
-    slowest = 0.0
-    for key in due:
-        now = time.monotonic()
-        # One that is under way takes at least as long as it has taken already.
-        slowest = max([slowest, *(now - then for then in begun.values())])
-        if key != due[0] and now + MARGIN * slowest > deadline:
-            return
-        begun = {other: then for other, then in begun.items() if not folder.run(other).finished} | {key: now}
-        yield key
-
-
 def _sharing_cores(data: TrainingData, jobs: int, on_gpu: bool) -> TrainingData:
     """For one of so many runs side by side: where the number of data workers is `auto`, its share of them."""
     recipe = data.recipe
@@ -192,7 +204,30 @@ def _sharing_cores(data: TrainingData, jobs: int, on_gpu: bool) -> TrainingData:
     return dataclasses.replace(data, recipe=dataclasses.replace(recipe, data=config))
 
 
-def _train_aside(task: tuple[RunKey, LoadedExperiment, TrainingData, bool]) -> None:
+def _train(
+    key: RunKey, loaded: LoadedExperiment, data: TrainingData, say: Say, tolerant: bool, plan: Plan
+) -> None:
+    """`train_run` within the budget; where that ends, it is told where the run stopped."""
+    try:
+        train_run(key, loaded, data, say, tolerant, RunClock(plan, key, say))
+    except Stopped as stopped:
+        if stopped.code != OUT_OF_TIME:
+            raise
+        say(str(stopped))
+
+
+def _train_aside(task: tuple[RunKey, LoadedExperiment, TrainingData, bool, Plan]) -> None:
     """`train_run`, in a process of its own (see `run_parallel`)."""
-    key, loaded, data, tolerant = task
-    train_run(key, loaded, data, lambda line: print(line, flush=True), tolerant)
+    key, loaded, data, tolerant, plan = task
+    with beside(plan.note):
+        _train(key, loaded, data, lambda line: print(line, flush=True), tolerant, plan)
+
+
+def _need_time(budget: Budget) -> None:
+    """Raise Stopped where the budget is over."""
+    if budget.over:
+        raise Stopped(
+            "budget: all of it went into reading the images, and nothing is trained; the submission is the prior. "
+            "Give more time",
+            OUT_OF_TIME,
+        )

@@ -1,20 +1,23 @@
 """The clock of a command with a budget: what was measured, what is begun, and when a run has to stop.
 
-All of it goes by `time.monotonic`, which neither a clock that is set nor a suspended machine moves; it is one clock for
-all processes of a machine.
+All of it goes by `time.monotonic`, which neither a clock that is set nor a suspended machine moves; it is one clock
+for all processes of a machine.
 """
 
 import time
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, field, replace
+from typing import TYPE_CHECKING
 
 from kit.core.durations import in_words
 from kit.core.errors import KitError, Say, ignore
 from kit.core.runs import RunDir, RunKey, RunRecord
-from kit.data.loading import BatchPlan
 from kit.experiment.budget import MARGIN, Cost, Decision, Pace, Work, as_told, by_unit, decide, sentence
-from kit.experiment.loaded import LoadedExperiment
 from kit.training.records import read_history
+
+if TYPE_CHECKING:  # they bring torch
+    from kit.data.loading import BatchPlan
+    from kit.experiment.loaded import LoadedExperiment
 
 WARM_UP = 3  # updates before the pace counts: the first ones compile, fill caches and start workers
 LEAST = 1.0  # seconds that are kept for the end at least
@@ -100,6 +103,11 @@ class Budget:
         self.pooling = (time.monotonic() - began) / max(1, pooled)
         self.reserve = max(LEAST, MARGIN * self.pooling * runs)
 
+    def allows(self, record: RunRecord, images: int, views: int) -> bool:
+        """Whether so many images can be predicted, in so many views each, with the weights of a finished run."""
+        speed = record.seconds.get("image") or 1 / (record.images_per_second or float("inf"))
+        return not self.limited or MARGIN * images * views * speed < self.left
+
     def learn(self, run: RunDir, work: Work, ours: bool) -> None:
         """Take the pace of a finished run, `ours` where this command trained it."""
         record = run.record
@@ -121,8 +129,8 @@ class Budget:
 def pace_of(record: RunRecord, work: Work) -> Pace | None:
     """Return the pace that run.json tells; None where it tells none.
 
-    Earlier versions did not note how long an update and a prediction take: an image takes no longer to predict than to
-    train on.
+    Earlier versions did not note how long an update and a prediction take: an image takes no longer to predict than
+    to train on.
     """
     took, speed = record.seconds, record.images_per_second
     if not (speed and {"training", "whole"} <= took.keys()):
@@ -168,8 +176,8 @@ class Plan:
         budget: Budget,
         due: Sequence[RunKey],
         keys: Sequence[RunKey],
-        loaded: LoadedExperiment,
-        batches: Callable[[int], BatchPlan],
+        loaded: "LoadedExperiment",
+        batches: Callable[[int], "BatchPlan"],
         test: int,
     ) -> "Plan":
         """Return the plan of `due`, some of `keys`.
@@ -367,7 +375,7 @@ class RunClock:
         self._fixed = True
 
     def expired(self) -> bool:
-        """Say whether a run that goes on would be interrupted by the end of the budget before it is asked again."""
+        """Say whether the budget would end before this is asked again, if the run went on."""
         if self._work is None:
             return False
         pace, work, left = self._pace(), self._work, self._budget.left
@@ -385,7 +393,8 @@ class RunClock:
     def still(self) -> Cost:
         """Return what the run still takes."""
         pace, work = self._pace(), self._work
-        assert pace is not None and work is not None, "only asked where something was measured"
+        if pace is None or work is None:
+            raise AssertionError("only asked where something was measured")
         both = [pace.between(work, self._done, views) + pace.at_the_end(work, views) for views in (True, False)]
         return Cost(self.key, *(MARGIN * seconds for seconds in both))
 

@@ -28,16 +28,24 @@ from kit.experiment.own_files import packages_of_code
 from kit.experiment.pixels import reading_of, test_pixels_digest
 from kit.experiment.policies import groups_of
 from kit.experiment.prepare import TrainingData
+from kit.experiment.timekeeping import Budget, RunClock, unlimited
 from kit.model.build import build_model
 from kit.training.device import make_accelerator
 from kit.training.memory import END_OTHERS, TRAIN_WITH_LESS, advising_on_memory
 from kit.training.rates import RatePolicy
-from kit.training.trainer import FoldData, Trainer, TrainResult
+from kit.training.trainer import FoldData, Trainer, TrainResult, plain_score
 
 PACKAGES = ("torch", "torchvision", "timm", "albumentations", "accelerate", "numpy", "scikit-learn", "pandas")
 
 
-def train_run(key: RunKey, loaded: LoadedExperiment, data: TrainingData, say: Say, tolerant: bool = False) -> None:
+def train_run(
+    key: RunKey,
+    loaded: LoadedExperiment,
+    data: TrainingData,
+    say: Say,
+    tolerant: bool = False,
+    clock: RunClock | None = None,
+) -> None:
     """Train one run, predict held-out and test rows, and write its folder.
 
     Parameters
@@ -49,13 +57,19 @@ def train_run(key: RunKey, loaded: LoadedExperiment, data: TrainingData, say: Sa
         Takes a line where it goes on from a checkpoint, and one when it is done.
     tolerant : bool
         A training that diverges is told and left at that.
+    clock : RunClock, optional
+        Measures it, and says when it has to stop and whether all views are predicted; left out: a clock without a
+        budget.
 
     Raises
     ------
+    Stopped
+        Where the clock stopped it.
     KitError
         Where the training fails; the message begins with the run.
     """
     gc.collect()  # a training that failed before this one left its model behind
+    clock = clock or unlimited(key)
     accelerator = make_accelerator(loaded.config.training)
     main, run = accelerator.is_main_process, loaded.folder.run(key)
     record = _first_record(key, loaded, data, accelerator)
@@ -70,7 +84,11 @@ def train_run(key: RunKey, loaded: LoadedExperiment, data: TrainingData, say: Sa
             advising_on_memory(TRAIN_WITH_LESS),
             closing(trainer_of(key, loaded, data, run, accelerator, say=say)) as trainer,
         ):
-            trained = trainer.train(str(key))
+            trainer.predictor = dataclasses.replace(
+                trainer.predictor, all_views=clock.all_views, timed=clock.predicted
+            )
+            trained = trainer.train(str(key), clock.stepped, clock.expired)
+            clock.settle()
             test = trainer.predict(data.test, range(len(data.test)))
     except Exception as error:
         diverged, stopped = isinstance(error, Diverged), isinstance(error, Stopped)
@@ -86,7 +104,9 @@ def train_run(key: RunKey, loaded: LoadedExperiment, data: TrainingData, say: Sa
         raise
     if main:
         _write_results(run, loaded, data, trainer, trained, test)
-        run.write(_last_record(record, loaded, data, trainer, trained, time.monotonic() - started))
+        last = _last_record(record, loaded, data, trainer, trained, time.monotonic() - started)
+        views = {"views": "none"} if clock.without_views else {}
+        run.write(last.with_fields(seconds=last.seconds | clock.timings(), **views))
         run.checkpoint.unlink(missing_ok=True)
     accelerator.wait_for_everyone()
     scoring, rows = loaded.config.scoring, len(trainer.fold.valid_rows)
@@ -224,17 +244,22 @@ def _save_weights(model: nn.Module, path: Path) -> None:
         save_file(tensors, temporary)
 
 
-def predict_test_anew(policy: str, loaded: LoadedExperiment, data: TrainingData, say: Say) -> None:
-    """Predict the test set with the saved weights of runs of a policy that saw another one."""
+def predict_test_anew(
+    policy: str, loaded: LoadedExperiment, data: TrainingData, say: Say, budget: Budget | None = None
+) -> None:
+    """Predict anew with the saved weights of a policy's runs: where they saw another test set, or in fewer views.
+
+    With a budget only while it lasts; a run whose turn does not come stays as it is.
+    """
     pixels = test_pixels_digest(data.test)
     for run in loaded.folder.runs(policy):
-        record = run.record
-        # To pool rows one has to know which of them hold the prior alone; older kits did not note it.
-        known = record.unread is not None or loaded.competition.test_observations is None
-        same = (record.test, record.test_pixels) == (loaded.test_digest, pixels)
-        if not run.finished or (same and known):
+        if not run.finished or not (why := _why_anew(record := run.record, loaded, pixels)):
             continue
-        key = record.key
+        key, whole = record.key, _lacks_views(record, loaded)
+        held_out = loaded.folds.validation_rows(key.fold)[: None if whole else 0]
+        if budget and not budget.allows(record, len(held_out) + len(data.test), loaded.config.prediction.views):
+            say(f"{key}: {why}; the time does not suffice to predict it anew, the next run does it")
+            continue
         accelerator = make_accelerator(loaded.config.training)
         try:
             with (
@@ -242,22 +267,56 @@ def predict_test_anew(policy: str, loaded: LoadedExperiment, data: TrainingData,
                 closing(trainer_of(key, loaded, data, run, accelerator, say=say)) as trainer,
             ):
                 trainer.load_weights(load_file(run.weights))
+                probabilities = trainer.evaluate() if whole else None
                 test = trainer.predict(data.test, range(len(data.test)))
         except KitError as error:
             raise _told(key, error) from error
         if accelerator.is_main_process:
-            prior = read_predictions(run.oof).to_numpy().mean(axis=0)
-            write_predictions(_test_predictions(test, prior, loaded.competition, data.test), run.test)
-            unread = _unread(loaded.competition, data.test)
-            run.write(record.with_fields(test=loaded.test_digest, test_pixels=pixels, unread=unread))
+            _write_anew(run, loaded, data, held_out, probabilities, test)
         accelerator.wait_for_everyone()
-        say(f"{key}: {_why_anew(record, loaded, pixels)}; predicted it with the saved weights")
+        say(f"{key}: {why}; predicted it with the saved weights")
+
+
+def _write_anew(
+    run: RunDir,
+    loaded: LoadedExperiment,
+    data: TrainingData,
+    held_out: np.ndarray,
+    probabilities: np.ndarray | None,
+    test: np.ndarray,
+) -> None:
+    """Write what saved weights predict, of held-out rows too where there is some, and what is known of it."""
+    competition, record, fields = loaded.competition, run.record, {}
+    prior = (read_predictions(run.oof).to_numpy() if probabilities is None else probabilities).mean(axis=0)
+    # A kill in between leaves the record, by which it is predicted anew once more.
+    write_predictions(_test_predictions(test, prior, competition, data.test), run.test)
+    if probabilities is not None:
+        ids = [competition.ids[row] for row in held_out]
+        write_predictions(predictions(ids, probabilities, competition.classes), run.oof)
+        score = plain_score(probabilities, competition.targets[held_out], loaded.config.scoring)
+        fields = {"views": "", "scores": record.scores | {loaded.config.scoring.key: score}}
+    run.write(
+        record.with_fields(
+            test=loaded.test_digest,
+            test_pixels=test_pixels_digest(data.test),
+            unread=_unread(competition, data.test),
+            **fields,
+        )
+    )
+
+
+def _lacks_views(record: RunRecord, loaded: LoadedExperiment) -> bool:
+    """Whether a budget of time gave up views that the config asks for."""
+    return record.views == "none" and loaded.config.prediction.views > 1
 
 
 def _why_anew(record: RunRecord, loaded: LoadedExperiment, pixels: str) -> str:
-    """Why test predictions that are there are made anew."""
+    """Why predictions that are there are made anew; "" where they are not."""
     if record.test != loaded.test_digest:
         return "the test set has changed"
     if record.test_pixels != pixels:
         return "test images are read otherwise than when it was trained"
-    return "which test images could be read was not noted"
+    # To pool rows one has to know which of them hold the prior alone; older kits did not note it.
+    if record.unread is None and loaded.competition.test_observations is not None:
+        return "which test images could be read was not noted"
+    return "views had been given up for want of time" if _lacks_views(record, loaded) else ""
