@@ -161,6 +161,8 @@ def compare(
 
         give(compared, show_comparison)
         say(f"Report: {report(compared.folder, options.dirs, say=say)}")
+    if compared.left:
+        raise KitError(f"the budget left {compared.left} runs; the same command trains them and compares all")
 
 
 @app.command()

@@ -1,7 +1,7 @@
 """What of an experiment fits into a budget of time, and what is given up: seconds go in, a decision comes out.
 
-Given up are, in this order, views (test-time augmentation), seeds (the last first) and folds (the last first), for all
-policies alike.
+Given up are, in this order, views (test-time augmentation), seeds (the last first) and folds (the last first),
+for all policies alike.
 """
 
 import heapq
@@ -179,8 +179,8 @@ def makespan(costs: Iterable[float], jobs: int, under_way: Sequence[float] = ())
 def by_unit(keys: Sequence[RunKey], seeds: Sequence[int], folds: Sequence[int]) -> list[RunKey]:
     """Return the runs in the order in which they are trained under a budget: by seed, then fold, then policy.
 
-    So policies stay comparable wherever the time ends. They keep the order of `keys`; `seeds` and `folds` state that
-    of theirs.
+    So policies stay comparable wherever the time ends. They keep the order of `keys`; `seeds` and `folds` are in
+    theirs.
     """
 
     def place(of: Sequence[int], value: int) -> tuple[int, int]:

@@ -123,7 +123,7 @@ def train_and_pool(experiment: ExperimentConfig, runner: Runner, tolerant: bool 
     for policy in experiment.policies:
         predict_test_anew(policy, loaded, runner.data, runner.say, budget)
     results = hand_in()
-    if runner.main and results and (due or not folder.curves.is_file()):
+    if runner.main and results and not budget.over and (due or not folder.curves.is_file()):
         draw_curves(folder, experiment.scoring.title, _policies_in(folder))
     without = [key for key in keys if (run := folder.run(key)).finished and run.record.views == "none"]
     lacking = runner.due(keys, tolerant) if budget.limited else []

@@ -1,7 +1,7 @@
 """The clock of a command with a budget: what was measured, what is begun, and when a run has to stop.
 
-All of it goes by `time.monotonic`, which neither a clock that is set nor a suspended machine moves; it is one clock
-for all processes of a machine.
+All of it goes by `time.monotonic`, which neither a clock that is set nor a suspended machine moves; it is one
+clock for all processes of a machine.
 """
 
 import time
@@ -20,7 +20,7 @@ if TYPE_CHECKING:  # they bring torch
     from kit.experiment.loaded import LoadedExperiment
 
 WARM_UP = 3  # updates before the pace counts: the first ones compile, fill caches and start workers
-LEAST = 1.0  # seconds that are kept for the end at least
+LEAST = 2.0  # seconds that are kept for the end at least
 SHARE = 0.02  # of the budget, kept for the end until it was measured, LONGEST seconds at most
 LONGEST = 60.0
 
@@ -129,8 +129,8 @@ class Budget:
 def pace_of(record: RunRecord, work: Work) -> Pace | None:
     """Return the pace that run.json tells; None where it tells none.
 
-    Earlier versions did not note how long an update and a prediction take: an image takes no longer to predict than
-    to train on.
+    Earlier versions did not note how long an update and a prediction take: an image takes no longer to predict
+    than to train on.
     """
     took, speed = record.seconds, record.images_per_second
     if not (speed and {"training", "whole"} <= took.keys()):

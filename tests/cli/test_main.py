@@ -144,7 +144,7 @@ def test_too_little_time_is_told_at_the_end_and_fails(config, tmp_path, monkeypa
     assert code == 1
     assert "pooled out-of-fold macro F1" in output
     assert errors.splitlines()[-1] == (
-        "error: the time limit allows no more than 1 of 2 runs; the same command trains the others"
+        "error: the budget allowed no more than 1 of 2 runs; the same command trains the others"
     )
     code, output, errors = kit_here(monkeypatch, capsys, *words)
     assert code == 0, errors

@@ -194,7 +194,7 @@ def _record(experiment: ExperimentConfig, kind: Kind, slug: str, digest: str, fa
         folds=list(experiment.folds.chosen),
         competition=experiment.competition.record(),
         weights=experiment.model.weights if experiment.model.weights not in ("none", "hub") else "",
-        hours=experiment.kernel.hours,
+        hours=experiment.kernel.limit(kind),
         sha256=digest,
         family=family,
     )
@@ -347,7 +347,8 @@ def _code(
         text = "" if apart else _lines(base64.b85encode(archive).decode())
         facts = {
             "internet": kernel.internet and record.kind == "train",
-            "hours": kernel.hours,
+            "hours": record.hours,
+            **({"budget": experiment.budget} if experiment.budget and record.kind == "train" else {}),
             "datasets": list(kernel.datasets),
             "code": apart,
             "sha256": record.sha256,
@@ -450,6 +451,11 @@ def _write_code_dataset(folder: KernelFolder, reference: str, archive: bytes) ->
 def _notes(experiment: ExperimentConfig, kind: Kind, apart: str, root: Path) -> list[str]:
     """Return what the user should know."""
     kernel, notes = experiment.kernel, []
+    limits = (
+        (f"kernel.{key}", of, kernel.limit(of)) for key, of in (("hours", "train"), ("infer_hours", "infer"))
+    )
+    told = ", ".join(f"{key} {hours:g} ({of})" for key, of, hours in limits)
+    notes.append(f"its session may take {kernel.limit(kind):g} h: {told}")
     if apart:
         notes.append(
             f"the code is too large for one file: it travels as the dataset {apart}, pushed with the kernel"

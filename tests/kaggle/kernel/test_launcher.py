@@ -136,7 +136,7 @@ def test_an_infer_kernel_predicts_the_test_set(kernel):
 def test_the_kit_has_the_time_that_is_left_less_a_tenth_or_twenty_seconds(kernel, kind, rehearsed, seconds):
     kernel.build(tell("sys.argv[-2:]"), kind=kind, hours=2)
     option, left = kernel.told(**rehearsed)
-    assert option == "--seconds"
+    assert option == "--budget"
     assert seconds - 10 <= int(left) <= seconds
     kernel.script.write_text(
         kernel.script.read_text("utf-8").replace("BEGUN = time.monotonic()", "BEGUN = time.monotonic() - 2000"),
