@@ -193,8 +193,8 @@ def _with_baseline(experiment: ExperimentConfig) -> ExperimentConfig:
 def _train(
     experiment: ExperimentConfig, runner: "Runner"
 ) -> tuple[Tuning | None, dict[str, ScoredRuns], int, int]:
-    """Everything that is compared: what tuned, the policies as they are scored, how many runs were trained, and how
-    many of those that a budget allowed some of are left."""
+    """Everything that is compared: what tuned, the policies as they are scored, how many runs were trained, and
+    how many are left."""
     from kit.experiment.run import train_and_pool
 
     first = _train_baseline(experiment, runner)
@@ -223,8 +223,7 @@ def _train(
 
 
 def _train_baseline(experiment: ExperimentConfig, runner: "Runner") -> int:
-    """Before all others: should it diverge, nothing can be compared with it. Under a budget its first run alone, as
-    policies take turns there."""
+    """Before all others: should it diverge, nothing can be compared with it. Under a budget one run alone."""
     from kit.experiment.prepare import run_keys
 
     baseline = experiment.compare.baseline
@@ -254,8 +253,8 @@ def _trained(runner: "Runner", keys: Sequence[RunKey], what: str) -> int:
 def _need_all(left: int, trained: int) -> None:
     if left:
         raise KitError(
-            f"the budget allowed no more than {trained} of {trained + left} runs; the same command trains the others "
-            "and compares"
+            f"the budget allowed no more than {trained} of {trained + left} runs; the same command trains the "
+            "others and compares"
         )
 
 

@@ -239,8 +239,8 @@ def unequal_views(view: View) -> str | None:
     if not 0 < len(lacking) < len(runs):
         return None
     return (
-        f"{len(lacking)} of {len(runs)} runs were predicted in one view of each image for want of time, the others in "
-        "several; python -m kit run with more time predicts them alike."
+        f"{len(lacking)} of {len(runs)} runs were predicted in one view of each image for want of time, the "
+        "others in several; python -m kit run with more time predicts them alike."
     )
 
 

@@ -451,11 +451,10 @@ def _write_code_dataset(folder: KernelFolder, reference: str, archive: bytes) ->
 def _notes(experiment: ExperimentConfig, kind: Kind, apart: str, root: Path) -> list[str]:
     """Return what the user should know."""
     kernel, notes = experiment.kernel, []
-    limits = (
-        (f"kernel.{key}", of, kernel.limit(of)) for key, of in (("hours", "train"), ("infer_hours", "infer"))
+    notes.append(
+        f"Kaggle may end it after {kernel.limit(kind):g} h (kernel.hours is {kernel.hours:g}, for training; "
+        f"kernel.infer_hours {kernel.infer_hours:g}, for the rerun)"
     )
-    told = ", ".join(f"{key} {hours:g} ({of})" for key, of, hours in limits)
-    notes.append(f"its session may take {kernel.limit(kind):g} h: {told}")
     if apart:
         notes.append(
             f"the code is too large for one file: it travels as the dataset {apart}, pushed with the kernel"
