@@ -11,27 +11,16 @@ QUIET_SECONDS = 5.0  # between two lines where the output is no terminal
 NOTEBOOK_SECONDS = 0.2  # between two changes of the bar in a notebook, each of which is a message
 
 _notes: list[Callable[[], str]] = []  # what stands beside every bar
-_needs: list[Callable[[], None]] = []
 
 
 @contextmanager
-def beside(note: Callable[[], str] = lambda: "", need: Callable[[], None] = lambda: None) -> Iterator[None]:
-    """Show something beside all progress within, like how far the whole is of which it is a part.
-
-    Parameters
-    ----------
-    note : callable
-        Returns what to show; "" shows nothing.
-    need : callable
-        Called after every step; may raise what ends the work.
-    """
+def beside(note: Callable[[], str]) -> Iterator[None]:
+    """Show what `note` returns beside all progress within, like how far the whole is of which it is a part."""
     _notes.append(note)
-    _needs.append(need)
     try:
         yield
     finally:
         _notes.remove(note)
-        _needs.remove(need)
 
 
 def _beside() -> str:
@@ -76,8 +65,6 @@ class Progress:
         self.done, self.note = done, note or self.note
         if self._view:
             self._view.update(self)
-        for need in _needs:
-            need()
 
     @property
     def notes(self) -> str:

@@ -15,6 +15,7 @@ import numpy as np
 from kit.core.errors import KitError, some
 from kit.core.files import atomic, write_text
 from kit.core.files import sha256 as file_sha256
+from kit.core.stopping import OUT_OF_TIME, Stopped
 from kit.core.zips import ZipMember
 from kit.data.config import DataConfig
 from kit.data.decode import DecodeError, Decoder
@@ -144,6 +145,7 @@ def open_images(
     config: DataConfig,
     cache_folder: Path,
     report: Report = lambda done, total: None,
+    expired: Callable[[], bool] = lambda: False,
 ) -> ImageSet:
     """Open the images of `sources`, every one checked before this returns.
 
@@ -157,14 +159,19 @@ def open_images(
         Where that file is.
     report : callable
         Called as `report(done, total)` after each image.
+    expired : callable
+        Asked before each image; no further one is decoded once it is true.
 
     Raises
     ------
+    Stopped
+        Where not all could be decoded before that.
     KitError
         Names every file that cannot be decoded.
     """
-    readable = open_readable(ids, sources, config, cache_folder, report)
+    readable = open_readable(ids, sources, config, cache_folder, report, expired)
     images, broken = readable.images, list(readable.broken.values())
+    need_all(readable)
     if broken:
         if images.cache:
             images.cache.unlink()
@@ -173,6 +180,19 @@ def open_images(
             "their rows"
         )
     return images
+
+
+def need_all(readable: ReadableImages) -> None:
+    """Raise Stopped where time was over before all images were decoded, and remove what was kept of them."""
+    images, done = readable.images, len(readable.rows) + len(readable.broken)
+    if done < len(images):
+        if images.cache:
+            images.cache.unlink()
+        raise Stopped(
+            f"budget: it was over after {done} of {len(images)} images were decoded, and nothing is trained; give more "
+            "time",
+            OUT_OF_TIME,
+        )
 
 
 def open_readable(

@@ -2,7 +2,7 @@
 
 import dataclasses
 import shutil
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
@@ -23,7 +23,7 @@ from kit.core.runs import ExperimentDir, RunKey
 from kit.data.augment import Augmentation
 from kit.data.config import DataConfig
 from kit.data.decode import try_decoder
-from kit.data.images import ImageSet, Report, open_images, open_readable
+from kit.data.images import ImageSet, Report, need_all, open_images, open_readable
 from kit.data.levels import with_levels
 from kit.data.loading import worker_count
 from kit.experiment.config import ExperimentConfig
@@ -141,7 +141,12 @@ def check(
 
 
 def decode(
-    checked: Checked, dirs: OutputDirs, replace: bool = False, say: Say = ignore, shown: bool = True
+    checked: Checked,
+    dirs: OutputDirs,
+    replace: bool = False,
+    say: Say = ignore,
+    shown: bool = True,
+    expired: Callable[[], bool] = lambda: False,
 ) -> tuple[LoadedExperiment, TrainingData]:
     """Decode the images, and write down what the runs need.
 
@@ -152,15 +157,19 @@ def decode(
         As in `check`; runs of another config or other data are thrown away.
     shown : bool
         Whether decoding shows a progress bar.
+    expired : callable
+        Asked before each image; once it is true, decoding stops.
 
     Raises
     ------
+    Stopped
+        Where it was stopped.
     KitError
         For images that cannot be read, and where those in the folder's runs were others (unless `replace`).
     """
     loaded, recipe = checked.loaded, checked.recipe
     config, folder = loaded.config, loaded.folder
-    decoding = _Decoding.of(config, loaded.competition, dirs, say, shown)
+    decoding = _Decoding.of(config, loaded.competition, dirs, say, shown, expired)
     train = decoding.train(loaded.competition)
     loaded = loaded.with_pixels(pixels_digest(train), other_pixels(train, folder))
     _need_same(loaded, replace)
@@ -281,21 +290,30 @@ class _Decoding:
     dirs: OutputDirs
     say: Say
     shown: bool
+    expired: Callable[[], bool]
 
     @classmethod
     def of(
-        cls, config: ExperimentConfig, competition: Competition, dirs: OutputDirs, say: Say, shown: bool
+        cls,
+        config: ExperimentConfig,
+        competition: Competition,
+        dirs: OutputDirs,
+        say: Say,
+        shown: bool,
+        expired: Callable[[], bool],
     ) -> "_Decoding":
         """For files with more than 8 bits, the training images decide the levels of all."""
         data = with_levels(config.data, competition.train_images, dirs.cache)
         if data.levels != config.data.levels:
             say("Images of more than 8 bits: {:g} becomes 0, {:g} becomes 255 (data.levels)".format(*data.levels))
-        return cls(data, dirs, say, shown)
+        return cls(data, dirs, say, shown, expired)
 
     def train(self, competition: Competition) -> ImageSet:
         """All of them; KitError where one cannot be read, or where nothing is left of all."""
         with self._progress("train", competition.ids) as report:
-            images = open_images(competition.ids, competition.train_images, self.data, self.dirs.cache, report)
+            images = open_images(
+                competition.ids, competition.train_images, self.data, self.dirs.cache, report, self.expired
+            )
         need_something(images)
         self._tell("train", images)
         return images
@@ -305,7 +323,8 @@ class _Decoding:
         ids, sources = competition.test_ids, competition.test_images
         data, cache = self.data, self.dirs.cache
         with self._progress("test", ids) as report:
-            readable = open_readable(ids, sources, data, cache, report)
+            readable = open_readable(ids, sources, data, cache, report, self.expired)
+        need_all(readable)
         images = readable.images
         if readable.broken:
             rest = gets_the_prior(competition.test_observations is not None)

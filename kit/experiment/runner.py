@@ -88,8 +88,7 @@ class Runner:
             checked = check(config, folder, dirs, replace, say, options.fold_file, keys)
             if budget.limited:  # before what may take long
                 hand_in_prior(checked.loaded, dirs, say)
-            with beside(need=lambda: _need_time(budget)):
-                loaded, data = decode(checked, dirs, replace, say, main)
+            loaded, data = decode(checked, dirs, replace, say, main, lambda: budget.over)
         return cls(loaded, data, dirs, state, options.jobs, budget, say)
 
     @property
@@ -221,13 +220,3 @@ def _train_aside(task: tuple[RunKey, LoadedExperiment, TrainingData, bool, Plan]
     key, loaded, data, tolerant, plan = task
     with beside(plan.note):
         _train(key, loaded, data, lambda line: print(line, flush=True), tolerant, plan)
-
-
-def _need_time(budget: Budget) -> None:
-    """Raise Stopped where the budget is over."""
-    if budget.over:
-        raise Stopped(
-            "budget: all of it went into reading the images, and nothing is trained; the submission is the prior. "
-            "Give more time",
-            OUT_OF_TIME,
-        )

@@ -278,7 +278,8 @@ class Plan:
 
     def _tell(self, decision: Decision, left: float, without_views: int, say: Say) -> None:
         """Say what was decided, where that is something new."""
-        if (decision.given_up, bool(without_views)) != self._told:
+        anything = decision.runs or decision.given_up or decision.seconds
+        if anything and (decision.given_up, bool(without_views)) != self._told:
             self._told = (decision.given_up, bool(without_views))
             say(sentence(decision, as_told(decision.given_up, self.keys, without_views), left))
 
@@ -349,7 +350,8 @@ class RunClock:
         self._first = step if self._first is None else self._first
         seen = self._done - self._first
         if seen <= WARM_UP:
-            self._mark, self._marked, self._predicting, self._starting = now, self._done, 0.0, now - self._began
+            self._mark, self._marked, self._predicting = now, self._done, 0.0
+            self._starting = now - self._began - self._looking
             return
         self._updating = now - self._mark - self._predicting
         counted = self._done - self._marked
@@ -360,14 +362,17 @@ class RunClock:
         """Take note that so many single views of images were predicted in so many seconds."""
         self._predicting += seconds
         self._images, self._looking = self._images + images, self._looking + seconds
-        if self._work:
+        if self._work and self._done < self._work.updates:  # at the end the record tells it all
             self._project()
 
     def all_views(self) -> bool:
         """Say whether a prediction that begins now is in all views; all after the last update are so alike."""
         if not self._fixed:
             self._views = self._budget.views
-            self._fixed = self._work is not None and self._done >= self._work.updates
+            if self._work and self._done >= self._work.updates:
+                pace = self._pace()
+                self._views &= pace is None or MARGIN * pace.at_the_end(self._work, True) <= self._budget.left
+                self._fixed = True
         return self._views
 
     def settle(self) -> None:
@@ -379,11 +384,11 @@ class RunClock:
         if self._work is None:
             return False
         pace, work, left = self._pace(), self._work, self._budget.left
-        if pace is None or left <= 0:
+        if left <= 0 or pace is None or not self._is_measured:  # what others measured stops nothing
             return left <= 0
         to_come = work.updates - self._done
         if to_come <= 1:
-            gap = to_come * pace.update + pace.at_the_end(work, self._budget.views)
+            gap = to_come * pace.update + pace.at_the_end(work, views=False)  # before it stops, views go
         else:
             looks = work.epoch and (self._done % work.epoch == 0 or (self._done + 1) % work.epoch == 0)
             views = work.views if self._budget.views else 1
@@ -404,6 +409,10 @@ class RunClock:
         updates = {"update": max(0.0, self._updating) / counted} if counted else {}
         return updates | ({"image": self._looking / self._images} if self._images else {})
 
+    @property
+    def _is_measured(self) -> bool:
+        return self._updating > 0 or self._budget.measured
+
     def _pace(self) -> Pace | None:
         """What is known: measured, or by the runs before, or, of images, no longer than to train on one."""
         found, known = self.timings(), self._budget.pace(self.key.policy)
@@ -411,12 +420,15 @@ class RunClock:
             return None
         update = found.get("update") or (known.update if known else 0.0)
         at_most = update / self._work.samples if self._work else 0.0
-        image = found.get("image") or (known.image if known else at_most)
-        return Pace(update, image, known.other if known and self._budget.measured else self._starting)
+        image = found.get("image") or (
+            known.image if known and (self._budget.measured or not at_most) else at_most
+        )
+        starting = max(0.0, self._starting - WARM_UP * update)
+        return Pace(update, image, known.other if known and self._budget.measured else starting)
 
     def _project(self) -> None:
         pace = self._pace()
-        if pace is None or not (self._updating or self._budget.measured):
+        if pace is None or not self._is_measured:
             return
         self._budget.take(self.key.policy, pace, bool(self._images))
         self._plan.decide(self._say, self)

@@ -444,7 +444,7 @@ def test_fault_is_exactly_this_line(sections, line):
         ),
         ({"kernel": {"infer_hours": 12.5}}, "kernel.infer_hours = 12.5", ["less than or equal to 12"]),
         ({"budget": "8:30"}, "budget = '8:30'", ["expected a time like 90s, 45m, 8h30m or 1d2h, or seconds"]),
-        ({"budget": 0}, "budget = ", ["more than 0"]),
+        ({"budget": 0}, "budget = '0'", ["more than 0"]),
         ({"budget": "soon"}, "budget = 'soon'", ["expected a time like 90s"]),
         ({"kernel": {"hours": 12.5}}, "kernel.hours = 12.5", ["less than or equal to 12"]),
         ({"kernel": {"hours": 0}}, "kernel.hours = 0", ["greater than 0"]),
