@@ -189,8 +189,8 @@ def need_all(readable: ReadableImages) -> None:
         if images.cache:
             images.cache.unlink()
         raise Stopped(
-            f"budget: it was over after {done} of {len(images)} images were decoded, and nothing is trained; give more "
-            "time",
+            f"budget: it was over after {done} of {len(images)} images were decoded, and nothing is trained; give "
+            "more time",
             OUT_OF_TIME,
         )
 

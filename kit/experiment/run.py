@@ -19,7 +19,7 @@ from kit.experiment.options import RunOptions
 from kit.experiment.pool import PolicyResult, pool_policy, submission_file
 from kit.experiment.prepare import run_keys
 from kit.experiment.runner import Runner
-from kit.experiment.train_run import predict_test_anew
+from kit.experiment.train_run import has_time_for_views, predict_test_anew
 
 
 @dataclass(frozen=True)
@@ -120,8 +120,9 @@ def train_and_pool(experiment: ExperimentConfig, runner: Runner, tolerant: bool 
         return _pool_policies(experiment, loaded, runner.dirs, write=runner.main)
 
     left = runner.train(keys, tolerant=tolerant, hand_in=hand_in)
+    views = has_time_for_views(experiment.policies, loaded, len(runner.data.test), budget)
     for policy in experiment.policies:
-        predict_test_anew(policy, loaded, runner.data, runner.say, budget)
+        predict_test_anew(policy, loaded, runner.data, runner.say, budget, views)
     results = hand_in()
     if runner.main and results and not budget.over and (due or not folder.curves.is_file()):
         draw_curves(folder, experiment.scoring.title, _policies_in(folder))

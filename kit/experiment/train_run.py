@@ -4,6 +4,7 @@ import dataclasses
 import gc
 import platform
 import time
+from collections.abc import Iterable
 from contextlib import closing
 from functools import cache
 from importlib.metadata import version
@@ -35,6 +36,7 @@ from kit.training.memory import END_OTHERS, TRAIN_WITH_LESS, advising_on_memory
 from kit.training.rates import RatePolicy
 from kit.training.trainer import FoldData, Trainer, TrainResult, plain_score
 
+VIEWS_GIVEN_UP = "views had been given up for want of time"
 PACKAGES = ("torch", "torchvision", "timm", "albumentations", "accelerate", "numpy", "scikit-learn", "pandas")
 
 
@@ -245,15 +247,23 @@ def _save_weights(model: nn.Module, path: Path) -> None:
 
 
 def predict_test_anew(
-    policy: str, loaded: LoadedExperiment, data: TrainingData, say: Say, budget: Budget | None = None
+    policy: str,
+    loaded: LoadedExperiment,
+    data: TrainingData,
+    say: Say,
+    budget: Budget | None = None,
+    views: bool = True,
 ) -> None:
     """Predict anew with the saved weights of a policy's runs: where they saw another test set, or in fewer views.
 
-    With a budget only while it lasts; a run whose turn does not come stays as it is.
+    With a budget only while it lasts; a run whose turn does not come stays as it is. `views`: whether those that were
+    given up are made up for (`has_time_for_views`).
     """
     pixels = test_pixels_digest(data.test)
     for run in loaded.folder.runs(policy):
         if not run.finished or not (why := _why_anew(record := run.record, loaded, pixels)):
+            continue
+        if why == VIEWS_GIVEN_UP and not views:
             continue
         key, whole = record.key, _lacks_views(record, loaded)
         held_out = loaded.folds.validation_rows(key.fold)[: None if whole else 0]
@@ -305,6 +315,18 @@ def _write_anew(
     )
 
 
+def has_time_for_views(policies: Iterable[str], loaded: LoadedExperiment, test: int, budget: Budget) -> bool:
+    """Whether views that were given up can be made up for in all runs: some alone would not be comparable.
+
+    `test` is the number of test images.
+    """
+    lacking = [
+        run.record for name in policies for run in loaded.folder.finished(name) if _lacks_views(run.record, loaded)
+    ]
+    images = sum(len(loaded.folds.validation_rows(record.fold)) + test for record in lacking)
+    return all(budget.allows(record, images, loaded.config.prediction.views) for record in lacking)
+
+
 def _lacks_views(record: RunRecord, loaded: LoadedExperiment) -> bool:
     """Whether a budget of time gave up views that the config asks for."""
     return record.views == "none" and loaded.config.prediction.views > 1
@@ -319,4 +341,4 @@ def _why_anew(record: RunRecord, loaded: LoadedExperiment, pixels: str) -> str:
     # To pool rows one has to know which of them hold the prior alone; older kits did not note it.
     if record.unread is None and loaded.competition.test_observations is not None:
         return "which test images could be read was not noted"
-    return "views had been given up for want of time" if _lacks_views(record, loaded) else ""
+    return VIEWS_GIVEN_UP if _lacks_views(record, loaded) else ""

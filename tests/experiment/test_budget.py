@@ -120,8 +120,8 @@ def test_in_one_line():
     keys = in_order(keys_of(2, 2, 2))
     decision = decide([Cost(key, 4000.0, 3000.0) for key in keys], 13000.0)
     assert sentence(decision, as_told(decision.given_up, keys, 4), 13000.0) == (
-        "budget: what is due takes 8 h 53 m, 3 h 37 m are left for it; given up: views (prediction.tta) of 4 runs; "
-        "seed 1; the rest takes 3 h 20 m"
+        "budget: what is due takes 8 h 53 m, 3 h 37 m are left for it; given up: views (prediction.tta) of 4 "
+        "runs; seed 1; the rest takes 3 h 20 m"
     )
     decision = decide([Cost(key, 4.0, 3.0) for key in keys], 32.0)
     assert (

@@ -20,7 +20,7 @@ LIBRARY = _library()
 
 
 def environment_at(when: str) -> dict[str, str]:
-    """Variables under which a process sees the time `when`, as libfaketime writes it; its monotonic clock is right."""
+    """Variables under which a process sees the time `when`, as libfaketime writes it; not its monotonic clock."""
     return {
         "LD_PRELOAD": str(LIBRARY),
         "FAKETIME": when,
