@@ -256,8 +256,8 @@ def predict_test_anew(
 ) -> None:
     """Predict anew with the saved weights of a policy's runs: where they saw another test set, or in fewer views.
 
-    With a budget only while it lasts; a run whose turn does not come stays as it is. `views`: whether those that were
-    given up are made up for (`has_time_for_views`).
+    With a budget only while it lasts; a run whose turn does not come stays as it is. `views`: whether those
+    that were given up are made up for (`has_time_for_views`).
     """
     pixels = test_pixels_digest(data.test)
     for run in loaded.folder.runs(policy):

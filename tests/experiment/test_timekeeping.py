@@ -1,6 +1,11 @@
 """The clock of a command: simulated runs with known paces, whole experiments under a clock that a test moves."""
 
 import json
+import os
+import subprocess
+import sys
+import time
+from itertools import pairwise
 from types import SimpleNamespace
 
 import numpy as np
@@ -9,6 +14,8 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from support.colours import experiment_content
+from support.commands import ROOT
+from support.faketime import LIBRARY, clock_of
 from support.refusals import refusal_of
 
 import kit.experiment.timekeeping as timekeeping
@@ -359,3 +366,68 @@ class TestWholeExperiments:
         assert stopped.value.code == 1
         assert clock[0] - 100 <= 20
         assert len(pd.read_csv(tmp_path / "submissions/tiny.csv")) == 9
+
+
+class TestClocksThatAreSet:
+    """The time of day jumps; nothing that is decided changes."""
+
+    def test_in_this_process(self, competition, tmp_path, monkeypatch):
+        """It goes back and forth by years at every question."""
+        asked = iter(range(10**9))
+        monkeypatch.setattr(time, "time", lambda: 1e9 * (-1.0) ** next(asked))
+        config = validate(experiment_content(competition, training={"epochs": 1}), "test")
+        said: list[str] = []
+        made = run(config, RunOptions(tmp_path, budget="1h"), say=said.append)
+        assert (made.trained, made.left, made.given_up) == (3, 0, ())
+        record = ExperimentDir(tmp_path / "runs/tiny").run(RunKey("uniform", 0, 0)).record
+        assert all(0 <= seconds < 600 for seconds in record.seconds.values())
+
+    @pytest.mark.skipif(LIBRARY is None, reason="libfaketime is not installed")
+    def test_under_libfaketime(self, tmp_path):
+        """A process that sets its own clock back by five years and forth by ten while a budget runs."""
+        file = tmp_path / "now"
+        file.write_text("+0")
+        code = f"""
+import os, time
+from kit.experiment.timekeeping import Budget
+budget, seen = Budget(60.0), []
+for offset in ("+0", "-5y", "+5y", "-1d", "+0"):
+    with open({str(file)!r} + ".new", "w") as file:
+        file.write(offset + "\\n")
+    os.replace(file.name, {str(file)!r})
+    until = time.monotonic() + 0.02
+    while time.monotonic() < until:  # libfaketime breaks sleep
+        pass
+    seen.append((time.time(), budget.left))
+print(seen)
+"""
+        environment = {**os.environ, **clock_of(file), "PYTHONPATH": str(ROOT)}
+        told = subprocess.run(
+            [sys.executable, "-c", code], env=environment, capture_output=True, text=True, check=True
+        )
+        days, left = zip(*json.loads(told.stdout.replace("(", "[").replace(")", "]")), strict=True)
+        assert days[1] < days[0] - 1e8 < days[2] - 2e8  # the clock was set
+        assert left[-1] > 60 - LEAST - 30
+        assert all(0.02 <= before - after < 30 for before, after in pairwise(left))
+
+    @pytest.mark.slow
+    @pytest.mark.skipif(LIBRARY is None, reason="libfaketime is not installed")
+    @pytest.mark.parametrize("offset", ["-5y", "+5y"])
+    def test_a_command_under_libfaketime(self, competition, tmp_path, offset):
+        file = tmp_path / "now"
+        file.write_text("+0")
+        config = tmp_path / "tiny.yaml"
+        config.write_text(validate(experiment_content(competition), "test").to_yaml())
+        words = ["run", str(config), "--output", str(tmp_path), "--budget", "10m"]
+        environment = {**os.environ, **clock_of(file), "PYTHONPATH": str(ROOT)}
+        with subprocess.Popen(
+            [sys.executable, "-m", "kit", *words], env=environment, stdout=subprocess.PIPE, text=True
+        ) as process:
+            lines = []
+            for line in process.stdout:
+                lines.append(line)
+                if "runs of test_resnet" in line:
+                    (tmp_path / "later").write_text(offset)
+                    (tmp_path / "later").replace(file)
+        assert process.returncode == 0
+        assert "nothing is given up" in "".join(lines)
