@@ -18,6 +18,7 @@ from kit.core import stopping
 from kit.core.errors import Diverged, KitError, NotWritten, Say, ignore
 from kit.core.runs import RunDir, RunKey, RunRecord, predictions, write_predictions
 from kit.core.settings import fingerprint
+from kit.core.stopping import Stopped
 from kit.data.images import ImageSet
 from kit.experiment.attempts import Attempt, Attempts
 from kit.experiment.config import ExperimentConfig
@@ -26,6 +27,7 @@ from kit.experiment.own_files import packages_of_code
 from kit.experiment.pixels import reading_of, test_pixels_digest
 from kit.experiment.policies import groups_of
 from kit.experiment.prepare import TrainingData
+from kit.experiment.timekeeping import RunClock, unlimited
 from kit.model.build import build_model
 from kit.training.device import make_accelerator
 from kit.training.fold_data import FoldData
@@ -35,16 +37,12 @@ from kit.training.rates import RatePolicy
 from kit.training.saved_weights import save_weights
 from kit.training.trainer import Trainer, TrainResult
 
+VIEWS_GIVEN_UP = "views had been given up for want of time"
 PACKAGES = ("torch", "torchvision", "timm", "albumentations", "accelerate", "numpy", "scikit-learn", "pandas")
 
 
 def nothing() -> None:
     """Need nothing: of a training whose run is claimed by nobody else for certain."""
-
-
-def never() -> bool:
-    """Say that there is time."""
-    return False
 
 
 def train_run(
@@ -53,7 +51,7 @@ def train_run(
     data: TrainingData,
     say: Say,
     tolerant: bool = False,
-    expired: Callable[[], bool] = never,
+    clock: RunClock | None = None,
     need: Callable[[], None] = nothing,
 ) -> None:
     """Train one run, predict held-out and test rows, and write its folder.
@@ -67,21 +65,22 @@ def train_run(
         Takes a line where it goes on from a checkpoint, and one when it is done.
     tolerant : bool
         A training that diverges is told and left at that.
-    expired : callable
-        Asked after each update; once it is true, the training is stopped with a checkpoint.
+    clock : RunClock, optional
+        Measures it, and says when it has to stop and whether all views are predicted; left out: a clock without a
+        budget.
     need : callable
         Asked before anything is written for good: raises KitError where the run is another process's by now.
 
     Raises
     ------
     Stopped
-        Where that was asked for, by a signal or by `expired`; the message says where and how to go on.
+        Where that was asked for, by a signal or by the clock; the message says where and how to go on.
     KitError
         Where the training fails; the message begins with the run.
     """
     run = loaded.folder.run(key)
     with stopping.deferred(), stopping.telling(lambda: _left_of(key, run)):
-        _train_run(key, loaded, data, say, tolerant, expired, need)
+        _train_run(key, loaded, data, say, tolerant, clock or unlimited(key), need)
 
 
 def _train_run(
@@ -90,7 +89,7 @@ def _train_run(
     data: TrainingData,
     say: Say,
     tolerant: bool,
-    expired: Callable[[], bool],
+    clock: RunClock,
     need: Callable[[], None],
 ) -> None:
     gc.collect()  # a training that failed before this one left its model behind
@@ -102,7 +101,7 @@ def _train_run(
     try:
         with advising_on_memory(TRAIN_WITH_LESS):
             trainer, (trained, test) = attempts.make(
-                lambda trainer: _trained(trainer, key, data, expired), look_for_cause=not tolerant
+                lambda trainer: _trained(trainer, data, clock), look_for_cause=not tolerant
             )
     except (stopping.Stopped, stopping.Interrupted):
         if main:
@@ -130,7 +129,8 @@ def _train_run(
         _write_results(run, loaded, data, trainer, trained, test)
         need()  # writing may have taken a while
         last = _last_record(attempts.record, loaded, data, trainer, trained, time.monotonic() - started)
-        run.write(last.with_fields(files=run.digests()))
+        views = {"views": "none"} if clock.without_views else {}
+        run.write(last.with_fields(seconds=last.seconds | clock.timings(), files=run.digests(), **views))
         for checkpoint in (run.checkpoint, run.checkpoint_before):
             checkpoint.unlink(missing_ok=True)
     accelerator.wait_for_everyone()
@@ -164,12 +164,12 @@ def _trainers(
     return make
 
 
-def _trained(
-    trainer: Trainer, key: RunKey, data: TrainingData, expired: Callable[[], bool]
-) -> tuple[TrainResult, np.ndarray]:
+def _trained(trainer: Trainer, data: TrainingData, clock: RunClock) -> tuple[TrainResult, np.ndarray]:
     """The trained model with its score, and the probabilities of the test rows."""
+    trainer.predictor = dataclasses.replace(trainer.predictor, all_views=clock.all_views, timed=clock.predicted)
     with asking_for_less(trainer.config, trainer.accelerator, trainer.model):
-        trained = trainer.train(str(key), expired=expired)
+        trained = trainer.train(str(clock.key), clock.stepped, clock.expired)
+    clock.settle()
     return trained, trainer.predict(data.test, range(len(data.test)))
 
 
@@ -235,6 +235,8 @@ def _write_results(
 
 def told(key: RunKey, error: KitError) -> KitError:
     """The error as the user is told it: with its run."""
+    if isinstance(error, Stopped):
+        return Stopped(f"{key}: {error}", error.code)
     return type(error)(f"{key}: {error}")
 
 
