@@ -9,6 +9,7 @@ from pydantic import AfterValidator, BeforeValidator, Field, ValidationError, fi
 
 from kit.competition.config import CompetitionConfig, FoldsConfig, PixelsConfig
 from kit.core.errors import KitError, some
+from kit.core.manifest import need_listed
 from kit.core.settings import ConfigSection, Duration, Name, explain, settled
 from kit.core.yaml import Written, dump_yaml, parse_yaml, read_yaml
 from kit.data.config import DataConfig
@@ -18,6 +19,12 @@ from kit.lr.registry import policy_content, policy_files
 from kit.model.config import ModelConfig
 from kit.scoring.config import ScoringConfig
 from kit.training.config import PredictionConfig, TrainingConfig
+
+# Of experiment.yaml in an experiment's folder.
+STORED_REMEDY = (
+    "remove it, and python -m kit run CONFIG writes it anew; where it was changed by hand, remove manifest.json "
+    "beside it"
+)
 
 
 def _like(form: str, pattern: str) -> AfterValidator:
@@ -280,12 +287,15 @@ def load_experiment(
 
     Raises
     ------
+    Damaged
+        Where it is the config of an experiment in runs/, and not what was written there.
     KitError
         With a line for every key that is unknown or has a bad value.
     """
     path = Path(path)
     stated: list[Override] = [overrides] if isinstance(overrides, str) else list(overrides)
     chosen = [policies] if isinstance(policies, str) else list(policies)
+    need_listed(path.parent, path, STORED_REMEDY)  # where it is the one of an experiment that was run
     content = read_yaml(path, written=True)
     if not isinstance(content, dict):
         raise KitError(f"{path}: a config is a mapping of sections, like `name: digits`")
