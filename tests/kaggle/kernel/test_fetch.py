@@ -15,6 +15,7 @@ import yaml
 from support.colours import write_competition
 from support.fake_kaggle import answer, drop
 from support.faults import as_left
+from support.foreign_claims import foreign
 from support.refusals import refusal_of
 from support.small_kernels import REF, SLUG, asked, listed, pushed, small_experiment, train_outputs, write_kernel
 
@@ -360,6 +361,19 @@ def test_an_unfinished_run_gives_way(server, kaggle, said, experiment, competiti
     fetch(path, kaggle, say=said.append)
     assert here(run.path) == here(tmp_path / "made/runs/tiny/uniform/seed0/fold0")
     assert [file.name for file in run.path.parent.iterdir()] == ["fold0"]
+
+
+def test_a_run_that_is_trained_here_is_not_taken(server, kaggle, said, experiment, competition, tmp_path):
+    """Its process has only just begun: there is no checkpoint, and its folder stays what it is."""
+    run = RunDir(Path("runs/tiny/uniform/seed0/fold0"))
+    file = foreign(run.path / "run.json")
+    before = file.read_bytes()
+    path = train(server, kaggle, train_outputs(tmp_path / "made", experiment, (0, 1)), competition)
+    assert fetch(path, kaggle, say=said.append).runs == ["uniform/seed0/fold1"]
+    holder = "process 7 on elsewhere (works, since 2026-01-01)"
+    assert f"uniform/seed0/fold0 is not taken: {holder} works on it here" in said
+    assert here(run.path) == {file.name: before}
+    assert not list(Path("runs/tiny/uniform/seed0/fold1").glob("*.claim"))
 
 
 def test_an_unfinished_run_with_a_checkpoint_does_not(server, kaggle, experiment, competition, tmp_path):
