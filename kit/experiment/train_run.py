@@ -3,7 +3,6 @@
 import dataclasses
 import gc
 import platform
-import time
 from collections.abc import Iterable
 from contextlib import closing
 from functools import cache
@@ -31,6 +30,7 @@ from kit.experiment.policies import groups_of
 from kit.experiment.prepare import TrainingData
 from kit.experiment.timekeeping import Budget, RunClock, unlimited
 from kit.model.build import build_model
+from kit.scoring.config import ScoringConfig
 from kit.training.device import make_accelerator
 from kit.training.memory import END_OTHERS, TRAIN_WITH_LESS, advising_on_memory
 from kit.training.rates import RatePolicy
@@ -60,15 +60,12 @@ def train_run(
     tolerant : bool
         A training that diverges is told and left at that.
     clock : RunClock, optional
-        Measures it, and says when it has to stop and whether all views are predicted; left out: a clock without a
-        budget.
+        Measures it, and says when it has to stop and whether all views are predicted.
 
     Raises
     ------
-    Stopped
-        Where the clock stopped it.
     KitError
-        Where the training fails; the message begins with the run.
+        Where the training fails, or the clock stops it (Stopped); the message begins with the run.
     """
     gc.collect()  # a training that failed before this one left its model behind
     clock = clock or unlimited(key)
@@ -78,7 +75,6 @@ def train_run(
     if main:
         run.write(record)
     accelerator.wait_for_everyone()
-    started = time.monotonic()
     if run.checkpoint.is_file():
         say(f"{key}: goes on from its last checkpoint")
     try:
@@ -86,16 +82,10 @@ def train_run(
             advising_on_memory(TRAIN_WITH_LESS),
             closing(trainer_of(key, loaded, data, run, accelerator, say=say)) as trainer,
         ):
-            trainer.predictor = dataclasses.replace(
-                trainer.predictor, all_views=clock.all_views, timed=clock.predicted
-            )
-            trained = trainer.train(str(key), clock.stepped, clock.expired)
-            clock.settle()
-            test = trainer.predict(data.test, range(len(data.test)))
+            trained, test = _trained(trainer, data, clock)
     except Exception as error:
-        diverged, stopped = isinstance(error, Diverged), isinstance(error, Stopped)
+        diverged, status = isinstance(error, Diverged), _status_after(error)
         if main:
-            status = "diverged" if diverged else "stopped" if stopped else "failed"
             run.write(record.with_fields(status=status, error=str(error)))
         if diverged and tolerant:
             say(f"{key}: {error}")
@@ -106,19 +96,33 @@ def train_run(
         raise
     if main:
         _write_results(run, loaded, data, trainer, trained, test)
-        last = _last_record(record, loaded, data, trainer, trained, time.monotonic() - started)
-        views = {"views": "none"} if clock.without_views else {}
-        run.write(last.with_fields(seconds=last.seconds | clock.timings(), **views))
+        run.write(_last_record(record, loaded, data, trainer, trained, clock))
         run.checkpoint.unlink(missing_ok=True)
     accelerator.wait_for_everyone()
-    scoring, rows = loaded.config.scoring, len(trainer.fold.valid_rows)
-    plainly = "" if scoring.rule == "argmax" else " before a decision rule"
-    say(
-        f"{key}: {scoring.title} {trained.score:.4f}{plainly} ({rows} rows), "
-        f"{trained.seconds:.1f} s, {trained.images_per_second:.0f} images/s"
-    )
+    say(f"{key}: {_in_words(trained, loaded.config.scoring, len(trainer.fold.valid_rows))}")
     del trainer, trained
     gc.collect()  # accelerate ties models into cycles; a GPU cannot wait for those to be noticed
+
+
+def _trained(trainer: Trainer, data: TrainingData, clock: RunClock) -> tuple[TrainResult, np.ndarray]:
+    """Train by the clock, and predict the test images."""
+    trainer.predictor = dataclasses.replace(trainer.predictor, all_views=clock.all_views, timed=clock.predicted)
+    trained = trainer.train(str(clock.key), clock.stepped, clock.expired)
+    clock.settle()
+    return trained, trainer.predict(data.test, range(len(data.test)))
+
+
+def _status_after(error: Exception) -> str:
+    """What run.json calls a run that an error ended."""
+    return {Diverged: "diverged", Stopped: "stopped"}.get(type(error), "failed")
+
+
+def _in_words(trained: TrainResult, scoring: ScoringConfig, rows: int) -> str:
+    plainly = "" if scoring.rule == "argmax" else " before a decision rule"
+    return (
+        f"{scoring.title} {trained.score:.4f}{plainly} ({rows} rows), "
+        f"{trained.seconds:.1f} s, {trained.images_per_second:.0f} images/s"
+    )
 
 
 def _first_record(
@@ -148,7 +152,7 @@ def _last_record(
     data: TrainingData,
     trainer: Trainer,
     trained: TrainResult,
-    seconds: float,
+    clock: RunClock,
 ) -> RunRecord:
     return record.with_fields(
         status="finished",
@@ -159,9 +163,10 @@ def _last_record(
         initial_weights=trainer.initial_weights,
         groups={group.label: group.n_params for group in trainer.groups},
         steps=trained.steps,
-        seconds={"training": trained.seconds, "whole": seconds},
+        seconds={"training": trained.seconds, "whole": clock.seconds, **clock.timings()},
         images_per_second=trained.images_per_second,
         scores={loaded.config.scoring.key: trained.score},
+        **({"views": "none"} if clock.without_views else {}),
     )
 
 
