@@ -90,9 +90,8 @@ def predict_test(
     output, cache : path
         Hold runs/ and cache/; decoded images.
     budget : float or str, optional
-        Seconds, or text like 8h30m, from now, after which nothing more is decoded or predicted: the mean of the
-        models that are done is handed in; where not even the first is, the rows that it reached, and the prior for
-        the others.
+        Seconds, or text like 8h30m, after which nothing more is decoded or predicted: the mean of the models that
+        are done is handed in; where not even the first is, the rows that it reached, and the prior for the others.
     say : callable
         Takes lines about what happens.
 

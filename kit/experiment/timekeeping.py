@@ -351,6 +351,11 @@ class RunClock:
         self._views, self._fixed = True, False  # whether predictions are in all views, and that it stays so
 
     @property
+    def seconds(self) -> float:
+        """Since the run began."""
+        return time.monotonic() - self._began
+
+    @property
     def without_views(self) -> bool:
         """Whether the run's predictions are in one view although the config asks for several."""
         return self._work is not None and self._work.views > 1 and not self._views

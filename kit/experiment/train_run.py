@@ -3,7 +3,6 @@
 import dataclasses
 import gc
 import platform
-import time
 from collections.abc import Callable
 from contextlib import suppress
 from functools import cache
@@ -29,6 +28,7 @@ from kit.experiment.policies import groups_of
 from kit.experiment.prepare import TrainingData
 from kit.experiment.timekeeping import RunClock, unlimited
 from kit.model.build import build_model
+from kit.scoring.config import ScoringConfig
 from kit.training.device import make_accelerator
 from kit.training.fold_data import FoldData
 from kit.training.memory import TRAIN_WITH_LESS, advising_on_memory
@@ -66,7 +66,7 @@ def train_run(
     tolerant : bool
         A training that diverges is told and left at that.
     clock : RunClock, optional
-        Measures it, and says when it has to stop and whether all views are predicted; left out: a clock without a
+        Measures it, and says when it has to stop and whether all views are predicted; left out: one without a
         budget.
     need : callable
         Asked before anything is written for good: raises KitError where the run is another process's by now.
@@ -97,7 +97,6 @@ def _train_run(
     main, run = accelerator.is_main_process, loaded.folder.run(key)
     record = _first_record(key, loaded, data, accelerator)
     attempts = Attempts(key, run, loaded.config.training, record, _trainers(key, loaded, data, say, need), say)
-    started = time.monotonic()
     try:
         with advising_on_memory(TRAIN_WITH_LESS):
             trainer, (trained, test) = attempts.make(
@@ -128,18 +127,12 @@ def _train_run(
         need()
         _write_results(run, loaded, data, trainer, trained, test)
         need()  # writing may have taken a while
-        last = _last_record(attempts.record, loaded, data, trainer, trained, time.monotonic() - started)
-        views = {"views": "none"} if clock.without_views else {}
-        run.write(last.with_fields(seconds=last.seconds | clock.timings(), files=run.digests(), **views))
+        last = _last_record(attempts.record, loaded, data, trainer, trained, clock)
+        run.write(last.with_fields(files=run.digests()))
         for checkpoint in (run.checkpoint, run.checkpoint_before):
             checkpoint.unlink(missing_ok=True)
     accelerator.wait_for_everyone()
-    scoring, rows = loaded.config.scoring, len(trainer.fold.valid_rows)
-    plainly = "" if scoring.rule == "argmax" else " before a decision rule"
-    say(
-        f"{key}: {scoring.title} {trained.score:.4f}{plainly} ({rows} rows), "
-        f"{trained.seconds:.1f} s, {trained.images_per_second:.0f} images/s"
-    )
+    say(f"{key}: {_in_words(trained, loaded.config.scoring, len(trainer.fold.valid_rows))}")
     del trainer, trained
     gc.collect()  # accelerate ties models into cycles; a GPU cannot wait for those to be noticed
 
@@ -173,6 +166,14 @@ def _trained(trainer: Trainer, data: TrainingData, clock: RunClock) -> tuple[Tra
     return trained, trainer.predict(data.test, range(len(data.test)))
 
 
+def _in_words(trained: TrainResult, scoring: ScoringConfig, rows: int) -> str:
+    plainly = "" if scoring.rule == "argmax" else " before a decision rule"
+    return (
+        f"{scoring.title} {trained.score:.4f}{plainly} ({rows} rows), "
+        f"{trained.seconds:.1f} s, {trained.images_per_second:.0f} images/s"
+    )
+
+
 def _first_record(
     key: RunKey, loaded: LoadedExperiment, data: TrainingData, accelerator: Accelerator
 ) -> RunRecord:
@@ -200,7 +201,7 @@ def _last_record(
     data: TrainingData,
     trainer: Trainer,
     trained: TrainResult,
-    seconds: float,
+    clock: RunClock,
 ) -> RunRecord:
     return record.with_fields(
         status="finished",
@@ -211,9 +212,10 @@ def _last_record(
         initial_weights=trainer.initial_weights,
         groups={group.label: group.n_params for group in trainer.groups},
         steps=trained.steps,
-        seconds={"training": trained.seconds, "whole": seconds},
+        seconds={"training": trained.seconds, "whole": clock.seconds, **clock.timings()},
         images_per_second=trained.images_per_second,
         scores={loaded.config.scoring.key: trained.score},
+        **({"views": "none"} if clock.without_views else {}),
     )
 
 

@@ -233,7 +233,6 @@ class TestWholeExperiments:
         for module in (
             "kit.experiment.timekeeping",
             "kit.training.predict",
-            "kit.experiment.train_run",
             "kit.experiment.options",
         ):
             monkeypatch.setattr(f"{module}.time", fake)
