@@ -295,7 +295,9 @@ class TestPrecision:
             raise RuntimeError("CUDA error: out of memory")
 
         monkeypatch.setattr("kit.training.predict.Predictor._probabilities", forward)
-        assert refusal_of(predicted) == "the GPU's memory is too small; lower prediction.batch_size (it was 16)"
+        assert refusal_of(predicted) == (
+            "the device's memory is too small to predict one image; lower data.size, or end what else uses it"
+        )
 
 
 class TestRuns:
