@@ -12,6 +12,7 @@ import typer
 from kit.cli.options import Config, Overrides, Policies, chosen_folds
 from kit.cli.output import Commands, give, say, stop
 from kit.core.errors import KitError
+from kit.core.stopping import Interrupted
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -165,8 +166,9 @@ def push(
             output=output,
             say=say,
         )
-    except KeyboardInterrupt:
-        stop("interrupted; kernels that were pushed run on: push --all or wait goes on", 130)
+    except KeyboardInterrupt as error:
+        code = error.code if isinstance(error, Interrupted) else 130
+        stop("interrupted; kernels that were pushed run on: push --all or wait goes on", code)
     give(pushed, _show_ended)
     _exit_as_ended(pushed.ended)
 

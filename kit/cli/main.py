@@ -2,8 +2,6 @@
 
 import os
 import sys
-from collections.abc import Iterator
-from contextlib import contextmanager
 from typing import TYPE_CHECKING, Annotated
 
 import typer
@@ -23,13 +21,14 @@ from kit.cli.options import (
     names_in,
     run_options,
 )
-from kit.cli.output import Commands, give, lines_of, print_errors, prints, say, stop
+from kit.cli.output import Commands, all_printed, give, lines_of, print_errors, prints, say
 from kit.core.errors import KitError, some
+from kit.core.stopping import Stopped, handled
 
 if TYPE_CHECKING:  # for annotations alone: --help has to be fast
     from kit.experiment.grade import Grade
     from kit.experiment.predict import PredictResult
-    from kit.kaggle.submissions import LogEntry
+    from kit.kaggle.submission_log import LogEntry
 
 app = Commands(
     name="kit",
@@ -100,8 +99,7 @@ def run(
     explain_broken_imports()
     from kit.experiment.run import run
 
-    with _interruptible():
-        result = run(experiment, run_options(output, cache, folds, replace, jobs, seconds), say=say)
+    result = run(experiment, run_options(output, cache, folds, replace, jobs, seconds), say=say)
     from kit.cli.show import show_result
 
     give(result, show_result)
@@ -146,9 +144,8 @@ def compare(
     from kit.cli.show_comparison import show_comparison
     from kit.comparison.compare import compare
 
-    with _interruptible():
-        options = run_options(output, cache, None, replace, jobs, seconds)
-        compared = compare(experiment, options, say=say, stored=stored)
+    options = run_options(output, cache, None, replace, jobs, seconds)
+    compared = compare(experiment, options, say=say, stored=stored)
     if compared.main:
         from kit.report.gather import report
 
@@ -432,20 +429,16 @@ def doctor(
         raise typer.Exit(1)
 
 
-@contextmanager
-def _interruptible() -> Iterator[None]:
-    """Ctrl-C ends a training with a line and exit code 130."""
-    try:
-        yield
-    except KeyboardInterrupt:
-        stop("interrupted; the same command goes on from the last checkpoint", 130)
-
-
 def main() -> None:
-    """Runs the command line; a KitError becomes its lines on stderr and exit code 1."""
+    """Runs the command line; errors, and what a signal stops, become lines on stderr and exit codes."""
     try:
-        app()
-    except (KitError, OSError) as error:
+        with all_printed(), handled():
+            app()
+    except Stopped as stopped:
+        if prints():
+            print(stopped, file=sys.stderr)
+        sys.exit(stopped.code)
+    except Exception as error:
         if not (lines := lines_of(error)):
             raise
         print_errors(lines)

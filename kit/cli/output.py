@@ -6,16 +6,18 @@ Every command of a `Commands` takes --json. It says what happens with `print` an
 
 import functools
 import inspect
+import io
 import os
 import sys
 from collections.abc import Callable, Iterable, Iterator
-from contextlib import contextmanager, redirect_stdout
+from contextlib import contextmanager, nullcontext, redirect_stdout
 from contextvars import ContextVar
 from typing import Annotated, Any, NoReturn, TextIO, TypeVar
 
 import typer
 
 from kit.core.errors import KitError
+from kit.core.stopping import need_go_on, told
 
 Result = TypeVar("Result")
 AsJson = Annotated[bool, typer.Option("--json", help="One JSON object on stdout; lines for people go to stderr.")]
@@ -66,16 +68,88 @@ def say(line: str) -> None:
     print(line, flush=True)
 
 
+@contextmanager
+def all_printed() -> Iterator[None]:
+    """Print what waits to be printed, and let an end of whoever reads it, like `head`, pass without a word.
+
+    Raises
+    ------
+    OSError
+        Where it cannot be printed: of a file, as its disk is full. Nothing tries again when Python ends.
+    """
+    try:
+        try:
+            yield
+        finally:
+            if sys.stdout is not None:
+                sys.stdout.flush()
+    except BrokenPipeError:
+        _print_nowhere()
+        sys.exit(1)
+    except OSError:
+        _print_nowhere()
+        raise
+
+
+def _print_nowhere() -> None:
+    """Drop what waits to be printed, and what is printed from now on."""
+    try:
+        nowhere, number = os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno()
+        os.dup2(nowhere, number)
+        os.close(nowhere)
+        sys.stdout.flush()
+    except (OSError, ValueError, AttributeError):  # no file, or none at all
+        return
+
+
 def print_errors(lines: Iterable[str]) -> None:
     """Print what is wrong to stderr, a line each."""
     print("\n".join(f"error: {line}" for line in lines), file=sys.stderr)
 
 
-def lines_of(error: KitError | OSError) -> list[str]:
-    """Return what the user is told of an error; nothing of one that is not the user's to mend."""
+def lines_of(error: Exception) -> list[str]:
+    """Return what the user is told of an error; nothing of one that is a fault of the kit's own."""
     if isinstance(error, KitError):
         return str(error).splitlines()
-    return [] if error.filename is None else [f"{error.filename}: {error.strerror}"]
+    from kit.core.disk import FULL, number_of, reason_of, remedy_of
+
+    number = number_of(error)
+    if isinstance(error, OSError):
+        named = error.filename if error.filename2 is None else error.filename2  # of a copy: where it goes
+        if number is None:
+            what = error.strerror or " ".join(str(error).split()) or type(error).__name__
+            return [what if named is None else f"{named}: {what}"]
+        if named is None:
+            mend = "make room, and give the command again" if number in FULL else remedy_of(number)
+            return [f"what is printed, or a temporary file, could not be written: {reason_of(number)}; {mend}"]
+        return [f"{named} could not be written: {reason_of(number)}; {remedy_of(number)}"]
+    if number is None:
+        lost = isinstance(error, RuntimeError) and "home directory" in str(error)  # pathlib's, of a path with ~
+        return ["~ stands for your home, which this system does not tell: set HOME"] if lost else []
+    said = next((line.strip() for line in reversed(str(error).splitlines()) if line.strip()), "")
+    return [f"a file could not be written: {reason_of(number)} ({said[:200]}); {remedy_of(number)}"]
+
+
+@contextmanager
+def told_apart() -> Iterator[None]:
+    """Let an end of file be told as what it is: typer takes it for Ctrl-D, and says "Aborted!".
+
+    Raises
+    ------
+    KitError
+        In place of an EOFError, with the line of the code that came to the end.
+    """
+    try:
+        yield
+    except EOFError as error:
+        import traceback
+
+        frames = [frame for frame in traceback.extract_tb(error.__traceback__) if "/kit/" in frame.filename]
+        where = f" (at {os.path.basename(frames[-1].filename)}:{frames[-1].lineno})" if frames else ""
+        reason = " ".join(str(error).split()) or "end of file"
+        raise KitError(
+            f"a file that was read, or what another process sent, is cut short: {reason}{where}"
+        ) from error
 
 
 def _with_json(function: Callable[..., None]) -> Callable[..., None]:
@@ -83,10 +157,9 @@ def _with_json(function: Callable[..., None]) -> Callable[..., None]:
 
     @functools.wraps(function)
     def command(*arguments: Any, as_json: bool = False, **keywords: Any) -> None:
-        if not as_json:
-            return function(*arguments, **keywords)
-        with _object_on_stdout():
-            return function(*arguments, **keywords)
+        with _object_on_stdout() if as_json else nullcontext(), told(), told_apart():
+            function(*arguments, **keywords)
+            need_go_on("when all was done")
 
     signature = inspect.signature(function)
     option = inspect.Parameter("as_json", inspect.Parameter.KEYWORD_ONLY, default=False, annotation=AsJson)
@@ -129,7 +202,7 @@ def _write(given: dict[str, Any], stdout: TextIO) -> None:
 @contextmanager
 def _stdout_kept_free() -> Iterator[TextIO]:
     """Yield the real stdout; meanwhile what this process and those that it starts print there goes to stderr."""
-    stdout = sys.stdout
+    stdout = sys.stdout or io.StringIO()  # none, where the shell has closed it
     stdout.flush()
     try:
         number, errors = stdout.fileno(), sys.stderr.fileno()

@@ -7,7 +7,8 @@ from rich.markup import escape
 from rich.table import Table
 
 if TYPE_CHECKING:  # for annotations alone
-    from kit.kaggle.submissions import LogEntry, SubmissionsOverview
+    from kit.kaggle.submission_log import LogEntry
+    from kit.kaggle.submissions import SubmissionsOverview
 
 
 def show_submissions(overview: "SubmissionsOverview") -> None:
@@ -22,8 +23,6 @@ def show_submissions(overview: "SubmissionsOverview") -> None:
         cells = (row.time[:16].replace("T", " "), row.competition, row.file, _name(row))
         table.add_row(*map(escape, (*cells, row.cv, row.public, row.private, row.status)))
     Console(width=None if Console().is_terminal else 180).print(table)
-    if overview.remark:
-        print(overview.remark)
     for each in overview.agreements:
         if each.correlation is None:
             print(f"{each.competition}: no rank correlation of CV and public score: {each.reason}")

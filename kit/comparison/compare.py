@@ -22,6 +22,7 @@ from kit.core.errors import Damaged, Diverged, KitError, Say, ignore, some
 from kit.core.manifest import noting
 from kit.core.notebook import ShownAsTables
 from kit.core.runs import ExperimentDir, RunKey
+from kit.core.stopping import telling
 from kit.experiment.config import ExperimentConfig
 from kit.experiment.fingerprint import stored_experiment
 from kit.experiment.loaded import LoadedExperiment
@@ -90,6 +91,7 @@ def _view_table(view: ViewRecord, content: Comparison) -> pd.DataFrame:
     return table[[*(name for name in table if name != "verdict"), "verdict"]]
 
 
+@telling("while policies were compared; the runs are kept, and the same command compares them")
 def compare(
     experiment: ExperimentConfig,
     options: RunOptions | str | Path | None = None,

@@ -17,6 +17,7 @@ from kit.core.files import atomic, read_record, write_json
 from kit.core.manifest import need_listed
 from kit.core.runs import RunDir
 from kit.experiment.config import ExperimentConfig
+from kit.experiment.deviations import deviations
 from kit.experiment.loaded import LoadedExperiment
 from kit.experiment.pool import RunScore, ScoredRuns, decided, score_identity
 
@@ -294,7 +295,7 @@ def _compared(
     return {
         "name": view.name,
         "about": f"{view.about} {size_of(view)}",
-        "note": " ".join(filter(None, (view.note, machines_of(view)))) or None,
+        "note": " ".join(filter(None, (view.note, machines_of(view), *_deviations(view)))) or None,
         "policies": [
             {
                 "policy": name,
@@ -314,6 +315,10 @@ def _compared(
             for name, runs in view.diverged.items()
         ],
     }
+
+
+def _deviations(view: View) -> list[str]:
+    return deviations(run.record for runs in view.runs.values() for run in runs.values())
 
 
 def _decided(runs: Iterable[RunDir], loaded: LoadedExperiment) -> ScoredRuns:

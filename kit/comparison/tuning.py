@@ -165,7 +165,7 @@ def trial_scores(
 ) -> dict[Trial, float | None]:
     """Return the score of each trial by the plain rule (the most likely class, or all from .5 on).
 
-    None stands for a trial that diverged.
+    None stands for a trial that diverged, at this rate: one that was begun anew with lower rates, too.
     """
     observations = competition.observations
     names = observations.of if observations else competition.ids
@@ -176,7 +176,7 @@ def trial_scores(
 def _plain_score(
     run: RunDir, truth: Mapping[str, np.ndarray], observations: Observations | None, config: ScoringConfig
 ) -> float | None:
-    if not run.finished:
+    if not run.finished or run.record.factor != 1:
         return None
     frame = run.read_oof()
     frame = observations.pooled(frame) if observations else frame

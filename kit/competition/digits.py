@@ -1,15 +1,12 @@
 """The embedded competition: scikit-learn's handwritten digits in Kaggle's layout."""
 
-import os
-import shutil
-import tempfile
 from pathlib import Path
 
 import numpy as np
 import pandas as pd
 from PIL import Image
 
-from kit.core.files import write_text
+from kit.core.files import whole_folder, write_text
 
 SIDE = 32  # pixels; the originals are 8 × 8 with 17 grey levels
 
@@ -29,10 +26,7 @@ def write_digits(folder: Path) -> None:
     digits = load_digits()
     rows = np.arange(len(digits.target))
     train, test = train_test_split(rows, test_size=0.2, stratify=digits.target, random_state=0)
-    folder.parent.mkdir(parents=True, exist_ok=True)
-    draft = Path(tempfile.mkdtemp(prefix=f".{folder.name}.", dir=folder.parent))
-    try:
-        draft.chmod(0o755)
+    with whole_folder(folder) as draft:
         for part, members in (("train", np.sort(train)), ("test", np.sort(test))):
             (draft / part).mkdir()
             for row in members:
@@ -42,9 +36,6 @@ def write_digits(folder: Path) -> None:
         _table(test, None).to_csv(draft / "test.csv", index=False)
         _table(test, np.zeros_like(digits.target)).to_csv(draft / "sample_submission.csv", index=False)
         write_text(solution_path(folder), _table(test, digits.target).to_csv(index=False))
-        os.replace(draft, folder)
-    finally:
-        shutil.rmtree(draft, ignore_errors=True)
 
 
 def _id(row: int) -> str:

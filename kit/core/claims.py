@@ -65,7 +65,8 @@ class Claim:
 
     def __init__(self, path: Path, number: int, content: dict[str, Any], after: Holder | None = None):
         self.path, self.number, self.after, self._content = path, number, after, content
-        self._pid, self.lost = os.getpid(), False
+        self._pid, self.lost, self._released = os.getpid(), False, False
+        self._writing = threading.Lock()  # a beat must not write the file anew that a release removes
 
     @property
     def file(self) -> Path:
@@ -87,7 +88,12 @@ class Claim:
         """Let others see that the owner lives; a claim that was taken over is left alone."""
         if self.lost or os.getpid() != self._pid:
             return
-        with suppress(OSError):  # a disk that is full or away for a while: the next beat may succeed
+        with (
+            self._writing,
+            suppress(OSError),
+        ):  # a disk that is full or away for a while: the next beat may succeed
+            if self._released:
+                return
             if max(_numbers(self.path), default=0) != self.number:
                 self.lost = True
                 return
@@ -103,7 +109,8 @@ class Claim:
         if os.getpid() != self._pid:
             return
         _beating.discard(self)
-        with suppress(OSError):
+        with self._writing, suppress(OSError):
+            self._released = True
             if not self.lost:
                 self.file.unlink(missing_ok=True)
 

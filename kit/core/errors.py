@@ -24,8 +24,20 @@ class Damaged(KitError):
     """A file that does not hold what was written into it. Who can make it anew catches this."""
 
 
+class NotWritten(KitError):
+    """A file that could not be written: the disk is full, the folder read-only. What was there is as it was."""
+
+
 class Diverged(KitError):
-    """A training whose loss or predictions are no longer finite."""
+    """A training whose loss or predictions are no longer finite.
+
+    Attributes
+    ----------
+    step : int or None
+        The first update whose loss is not finite, or would be: the one before it broke the weights.
+    """
+
+    step: int | None = None
 
 
 def some(items: Iterable[object], limit: int = 10) -> str:

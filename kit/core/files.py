@@ -14,6 +14,7 @@ from typing import Any, TypeVar
 
 from pydantic import BaseModel, ValidationError
 
+from kit.core.disk import writing
 from kit.core.errors import Damaged, KitError
 from kit.core.owner import Owner
 
@@ -27,7 +28,7 @@ DEVICES = r"(?i:con|prn|aux|nul|conin\$|conout\$|(com|lpt)[0-9\u00b9\u00b2\u00b3
 
 
 @contextmanager
-def atomic(path: Path) -> Iterator[Path]:
+def atomic(path: Path, size: int | None = None) -> Iterator[Path]:
     """Write a file so that it appears whole or not at all.
 
     On success the temporary file is flushed to disk and renamed to `path`. On an exception it is removed, and
@@ -37,24 +38,33 @@ def atomic(path: Path) -> Iterator[Path]:
     ----------
     path : Path
         The file to write, or to replace.
+    size : int, optional
+        How many bytes it takes, where that is known before: told where the disk is full.
 
     Yields
     ------
     Path
         An empty temporary file beside `path`, with the same suffix, to be written to.
+
+    Raises
+    ------
+    NotWritten
+        Where the disk is full, read-only or broken, whichever library wrote.
     """
     path = Path(path)
-    path.parent.mkdir(parents=True, exist_ok=True)
     end = f".tmp{path.suffix}"
-    handle, name = tempfile.mkstemp(prefix=_beginning(path, end), suffix=end, dir=path.parent)
+    with writing(path):
+        path.parent.mkdir(parents=True, exist_ok=True)
+        handle, name = tempfile.mkstemp(prefix=_beginning(path, end), suffix=end, dir=path.parent)
     os.close(handle)
     temporary = Path(name)
     try:
-        yield temporary
-        with open(temporary, "rb+") as file:
-            os.fsync(file.fileno())
-        temporary.chmod(0o666 & ~_umask())  # mkstemp makes private files; these are meant to be shared
-        temporary.replace(path)
+        with writing(path, temporary, size):
+            yield temporary
+            with open(temporary, "rb+") as file:
+                os.fsync(file.fileno())
+            temporary.chmod(0o666 & ~_umask())  # mkstemp makes private files; these are meant to be shared
+            temporary.replace(path)
     finally:
         temporary.unlink(missing_ok=True)
 
@@ -76,22 +86,29 @@ def whole_folder(path: Path) -> Iterator[Path]:
     ------
     Path
         An empty folder beside `path`, to be filled.
+
+    Raises
+    ------
+    NotWritten
+        Where the disk is full, read-only or broken.
     """
     path = Path(path)
-    path.parent.mkdir(parents=True, exist_ok=True)
-    draft = Path(tempfile.mkdtemp(prefix=_beginning(path, ".former"), suffix=".tmp", dir=path.parent))
+    with writing(path):
+        path.parent.mkdir(parents=True, exist_ok=True)
+        draft = Path(tempfile.mkdtemp(prefix=_beginning(path, ".former"), suffix=".tmp", dir=path.parent))
     former = draft.with_suffix(".former")
     try:
-        yield draft
-        draft.chmod(0o777 & ~_umask())
-        if path.exists():
-            os.replace(path, former)
-        try:
-            os.replace(draft, path)
-        except BaseException:
-            if former.exists():
-                os.replace(former, path)
-            raise
+        with writing(path, draft):
+            yield draft
+            draft.chmod(0o777 & ~_umask())
+            if path.exists():
+                os.replace(path, former)
+            try:
+                os.replace(draft, path)
+            except BaseException:
+                if former.exists():
+                    os.replace(former, path)
+                raise
         shutil.rmtree(former, ignore_errors=True)
     finally:
         shutil.rmtree(draft, ignore_errors=True)
@@ -112,19 +129,45 @@ def _umask() -> int:
 
 def write_text(path: Path, text: str) -> None:
     """Write `text` to a file at once, in UTF-8 with Unix line ends."""
-    with atomic(path) as temporary:
-        temporary.write_text(text, encoding="utf-8", newline="\n")
+    write_bytes(path, text.encode())
 
 
 def write_bytes(path: Path, content: bytes) -> None:
     """Write a file at once."""
-    with atomic(path) as temporary:
+    with atomic(path, len(content)) as temporary:
         temporary.write_bytes(content)
+
+
+def append_text(path: Path, text: str) -> None:
+    """Add text to the end of a file, in UTF-8: all of it, or where that cannot be written, nothing.
+
+    Raises
+    ------
+    NotWritten
+        Where the disk is full, read-only or broken.
+    """
+    content = text.encode()
+    with writing(path, size=len(content)), open(path, "ab", buffering=0) as file:
+        before = file.tell()
+        try:
+            while content:
+                content = content[file.write(content) :]
+        except BaseException:
+            file.truncate(before)
+            raise
 
 
 def write_json(path: Path, value: Any) -> None:
     """Write `value` to a file at once, as indented JSON that ends with a line end."""
     write_text(path, json.dumps(value, indent=2, ensure_ascii=False) + "\n")
+
+
+def parse_json(text: str | bytes) -> Any:
+    """Return what a text in JSON holds; ValueError where it is none, or lies too deep in itself to be read."""
+    try:
+        return json.loads(text)
+    except RecursionError as error:
+        raise ValueError("too many lists and objects in each other") from error
 
 
 def read_json(path: Path, remedy: str) -> Any:
@@ -148,7 +191,7 @@ def read_json(path: Path, remedy: str) -> Any:
         Where the file cannot be read, is not text in UTF-8 or is not JSON.
     """
     try:
-        return json.loads(Path(path).read_text(encoding="utf-8"))
+        return parse_json(Path(path).read_text(encoding="utf-8"))
     except (OSError, ValueError) as error:  # what is not UTF-8 and what is not JSON are both ValueErrors
         raise Damaged(f"{path} is damaged ({error}); {remedy}") from error
 
@@ -236,6 +279,8 @@ def _refusal(folder: Path) -> str | None:
         folder.mkdir(parents=True, exist_ok=True)
         with tempfile.TemporaryFile(dir=folder):
             return None
+    except FileExistsError:
+        return "a part of its path is a file, not a folder"
     except OSError as error:
         return error.strerror or str(error) or type(error).__name__
 

@@ -1,5 +1,6 @@
 """What the kit's pictures share: colours, markers, and how figures are made and saved."""
 
+import logging
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -22,12 +23,21 @@ def new_figure(width: float, height: float) -> "Figure":
 
     It is made without pyplot: no display is asked for, and no global state of the user's notebook is touched.
     """
+    logging.getLogger("matplotlib").addFilter(_is_no_word_on_caches)
     from matplotlib.backends.backend_agg import FigureCanvasAgg
     from matplotlib.figure import Figure
 
     figure = Figure(figsize=(width, height), layout="constrained")
     FigureCanvasAgg(figure)
     return figure
+
+
+def _is_no_word_on_caches(record: logging.LogRecord) -> bool:
+    """Whether a word of matplotlib's is about something else than a home that cannot be written.
+
+    It makes a temporary folder then, which serves as well.
+    """
+    return "MPLCONFIGDIR" not in str(record.msg) and "mkdir -p failed" not in str(record.msg)
 
 
 def save(figure: "Figure", path: Path) -> None:

@@ -3,6 +3,7 @@
 import ast
 import linecache
 import multiprocessing
+import signal
 import sys
 from pathlib import Path
 from types import FrameType, ModuleType
@@ -10,6 +11,17 @@ from types import FrameType, ModuleType
 from kit.core.errors import KitError
 
 GUARD = '`if __name__ == "__main__":`'
+
+
+def ending(exit_code: int) -> str:
+    """Return in words how a process ended; its exit code is as multiprocessing has it, −9 for signal 9."""
+    number = -exit_code
+    if number == 9:  # Windows knows no SIGKILL
+        return "was killed by signal 9, as the system does when memory runs out"
+    if exit_code >= 0:
+        return f"ended with exit code {exit_code}"
+    known = number in {each.value for each in signal.Signals}
+    return f"was killed by signal {number}" + (f" ({signal.Signals(number).name})" if known else "")
 
 
 def need_guard(method: str | None = None) -> None:

@@ -5,6 +5,8 @@ import sys
 import time
 from typing import TYPE_CHECKING, Any, Protocol
 
+from kit.core.stopping import look
+
 if TYPE_CHECKING:
     pass
 
@@ -47,6 +49,7 @@ class Progress:
 
     def update(self, done: int, note: str = "") -> None:
         """Show that `done` of `total` steps are done; `note` stays until another one is given."""
+        look()
         self.done, self.note = done, note or self.note
         if self._view:
             self._view.update(self)

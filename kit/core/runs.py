@@ -25,7 +25,7 @@ from kit.core.files import as_record, atomic, read_object, write_json
 from kit.core.whole import digest, is_whole, need_sealed, need_whole, sealed
 
 TRAINED_ANEW = "remove the run's folder, and it is trained anew by python -m kit run"
-PREDICTED_ANEW = "python -m kit run predicts it anew with the saved weights"
+PREDICTED_ANEW = "python -m kit run, or compare, predicts it anew with the saved weights"
 
 
 @dataclass(frozen=True, order=True)
@@ -46,7 +46,7 @@ class RunRecord(BaseModel):
     Attributes
     ----------
     status : str
-        running, finished, failed, or diverged.
+        running, stopped, finished, failed, or diverged.
     policy, seed, fold
         Which run it is.
     fingerprint : str
@@ -89,6 +89,11 @@ class RunRecord(BaseModel):
     files : dict of str to str
         The SHA-256 of each file that a finished run left in its folder, by name. Empty in early versions, whose
         files are read without a check.
+    micro_batch : int, optional
+        Images of a forward pass, where memory was too small for the config's batch_size.
+    nonfinite : list of dict
+        What was done about losses that were not finite: `{skipped: step}` for an update that was left out;
+        `{factor: f, step: s, error: text}` where the training was begun anew with its rates × `factor`.
 
     Notes
     -----
@@ -120,6 +125,13 @@ class RunRecord(BaseModel):
     images_per_second: float | None = None
     scores: dict[str, float] = {}
     files: dict[str, str] = {}
+    micro_batch: int | None = None
+    nonfinite: list[dict[str, Any]] = []
+
+    @property
+    def factor(self) -> float:
+        """What all rates of the policy were multiplied by, as it diverged at higher ones: else 1."""
+        return float(next((each["factor"] for each in reversed(self.nonfinite) if "factor" in each), 1.0))
 
     @property
     def key(self) -> RunKey:
@@ -171,6 +183,16 @@ class RunDir:
     def checkpoint(self) -> Path:
         """Where an interrupted training goes on from."""
         return self.path / "checkpoint.pt"
+
+    @property
+    def checkpoint_before(self) -> Path:
+        """The checkpoint before that one."""
+        return self.path / "checkpoint.before.pt"
+
+    @property
+    def resumable(self) -> bool:
+        """Whether there is a checkpoint."""
+        return self.checkpoint.is_file() or self.checkpoint_before.is_file()
 
     @property
     def oof(self) -> Path:

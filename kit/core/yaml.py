@@ -15,6 +15,10 @@ from kit.core.errors import KitError, some
 _FLOAT = re.compile(r"^[-+]?(\d+\.?\d*|\.\d+)[eE][-+]?\d+$")
 
 
+DEEPEST = 100  # levels of lists and mappings in each other
+MOST_VALUES = 1_000_000  # with what aliases stand for; a config of 80,000 classes has 160,000
+LONGEST = 4_000_000  # characters
+
 _READ_BY_YAML = ("tag:yaml.org,2002:int", "tag:yaml.org,2002:float", "tag:yaml.org,2002:bool")
 
 
@@ -38,7 +42,51 @@ class Written:
 
 
 class _Loader(yaml.SafeLoader):
-    """A loader that reads 1e-2 as a number and refuses repeated keys; dates stay text."""
+    """A loader that reads 1e-2 as a number and refuses repeated keys; dates stay text.
+
+    What it takes is bounded: how deep lists and mappings lie in each other, and how many values there are once
+    each alias stands for what it names. A file of one kilobyte can otherwise stand for 10^9 of them.
+    """
+
+    def __init__(self, stream: str):
+        super().__init__(stream)
+        self._depth = 0
+        self._counts: dict[int, int] = {}  # by a node's identity: the values in it, itself included
+
+    def compose_node(self, parent: yaml.Node | None, index: int) -> yaml.Node | None:
+        event = self.peek_event()
+        named = self.anchors.get(event.anchor) if isinstance(event, yaml.AliasEvent) else None
+        if named is not None and id(named) not in self._counts:
+            raise _refusal(f"*{event.anchor} stands within what it names", event.start_mark)
+        if self._depth >= DEEPEST:
+            raise _refusal(f"more than {DEEPEST} lists and mappings in each other", event.start_mark)
+        self._depth += 1
+        node = super().compose_node(parent, index)
+        self._depth -= 1
+        if node is None or id(node) in self._counts:
+            return node
+        parts = node.value if isinstance(node, yaml.CollectionNode) else ()
+        flat = [part for pair in parts for part in pair] if isinstance(node, yaml.MappingNode) else parts
+        count = self._counts[id(node)] = 1 + sum(self._counts[id(part)] for part in flat)
+        if count > MOST_VALUES:
+            raise _refusal(
+                f"more than {MOST_VALUES:,} values, each alias counted as what it names", event.start_mark
+            )
+        return node
+
+    def construct_object(self, node: yaml.Node, deep: bool = False) -> Any:
+        try:
+            value = super().construct_object(node, deep)
+            if isinstance(value, int):
+                float(value)  # OverflowError: more than 300 digits
+            elif isinstance(value, str):
+                value.encode()  # UnicodeError: half of a character, which nothing can write
+            return value
+        except (ValueError, KeyError, AttributeError, TypeError, IndexError, OverflowError) as error:
+            # How PyYAML fails at !!int of what is no number, or at one of 10,000 digits.
+            shown = str(node.value)[:40]
+            kind = node.tag.rpartition(":")[2]
+            raise _refusal(f"{shown!r} is no {kind}", node.start_mark) from error
 
     def construct_mapping(self, node: yaml.MappingNode, deep: bool = False) -> dict[Hashable, Any]:
         seen: set[Hashable] = set()
@@ -66,6 +114,10 @@ class _WrittenLoader(_Loader):
 
 class _Dumper(yaml.SafeDumper):
     """A dumper that quotes the text 1e-2, which the loader would read as a number."""
+
+
+def _refusal(reason: str, mark: Any) -> yaml.MarkedYAMLError:
+    return yaml.composer.ComposerError(None, None, reason, mark)
 
 
 def _represent_text(dumper: _Dumper, text: str) -> yaml.Node:
@@ -130,6 +182,8 @@ def parse_yaml(text: str, source: str, written: bool = False) -> Any:
     KitError
         Where the text is not YAML, with the line.
     """
+    if len(text) > LONGEST:
+        raise KitError(f"{source}: {len(text):,} characters; YAML is read up to {LONGEST:,}")
     try:
         return yaml.load(text, _WrittenLoader if written else _Loader)
     except yaml.MarkedYAMLError as error:

@@ -71,6 +71,11 @@ class Augmentation:
     def _build(self, config: DataConfig) -> None:
         self._config, self._compose = config, composed(_steps(config), config)
 
+    @property
+    def pixels_bytes(self) -> int:
+        """Of an image that it gives."""
+        return self._config.size**2 * self._config.channels
+
     def __call__(self, pixels: np.ndarray, seed: int) -> np.ndarray:
         """Augment one image; the same seed gives the same pixels."""
         if self._compose is None:

@@ -22,7 +22,7 @@ from kit.data.config import DataConfig
 from kit.data.decode import DecodeError, Decoder
 from kit.data.deep import FULL
 from kit.data.kept import keep_json, kept_json
-from kit.data.pixel_cache import WAYS_OUT, Filling, NoRoom, PixelCache, in_gb
+from kit.data.pixel_cache import WAYS_OUT, PixelCache, Store, in_gb
 from kit.data.sources import File, PixelRow, Source, digest_of, files_key
 
 T = TypeVar("T")
@@ -291,10 +291,10 @@ def _decoded(
     images: ImageSet, place: _Place, config: DataConfig, report: Report, say: Say, expired: Callable[[], bool]
 ) -> ReadableImages:
     """Decode all images, into the cache where it is wanted; there, those that cannot be decoded are damaged."""
-    store = _Store()
+    store = Store()
     if _wants_cache(images, config, place.pixels):
         place.pixels.unlink(missing_ok=True)  # damaged: its space is needed
-        store = _Store.of(place, _shape(images))
+        store = Store.of(place.part, place.key, _shape(images))
     images.noticed = {}
     try:
         rows, broken = _for_each(images, store, report, expired)
@@ -310,44 +310,6 @@ def _decoded(
         if images.cache:
             images.cache.move(place.pixels)
     return ReadableImages(images, rows, broken)
-
-
-class _Store:
-    """Takes decoded pixels, and writes them to a file as long as its disk has room; without a file, nowhere."""
-
-    def __init__(self, filling: Filling | None = None, full: str = ""):
-        self._filling, self.full = filling, full
-
-    @classmethod
-    def of(cls, place: _Place, shape: tuple[int, ...]) -> "_Store":
-        try:
-            return cls(Filling(place.part, place.key, shape))
-        except NoRoom as error:
-            return cls(full=str(error))
-
-    def __call__(self, row: int, pixels: np.ndarray) -> None:
-        if self._filling and not self.full:
-            try:
-                self._filling(row, pixels)
-            except NoRoom as error:
-                self.full = str(error)
-
-    def done(self) -> PixelCache | None:
-        """Return the file as a cache; None where there is none, or had no room."""
-        if self._filling is None or self.full:
-            return None
-        try:
-            cache = self._filling.done().open()
-        except NoRoom as error:
-            self.full = str(error)
-            return None
-        self._filling = None
-        return cache
-
-    def give_up(self) -> None:
-        """Remove the file, unless it is done."""
-        if self._filling:
-            self._filling.give_up()
 
 
 def content_digest(sources: Sequence[Source], root: Path) -> str:

@@ -1,22 +1,22 @@
 """Batches of uint8 pixels, in an order and with an augmentation that depend on counters alone."""
 
 import os
-from collections.abc import Iterable, Iterator, Sequence
-from dataclasses import dataclass
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from dataclasses import dataclass, replace
 from functools import lru_cache
-from typing import TypeVar
+from itertools import islice
 
 import numpy as np
 import torch
 from torch.utils.data import DataLoader, Dataset
 
-from kit.core.errors import KitError
+from kit.core.children import help_parent
+from kit.core.errors import KitError, some
 from kit.core.processes import need_guard
 from kit.core.seeds import derive
 from kit.data.augment import Augmentation, centre_crop
 from kit.data.images import ImageSet
-
-Batch = TypeVar("Batch")
+from kit.data.workers import ALONE, LOOK, Lives, Workers, handed_over, steadily
 
 
 def epoch_order(seed: int, epoch: int, n: int) -> np.ndarray:
@@ -135,8 +135,7 @@ def training_batches(
     augmentation: Augmentation,
     plan: BatchPlan,
     first_step: int = 0,
-    workers: int = 0,
-    pin: bool = False,
+    workers: Workers = ALONE,
 ) -> Iterator[tuple[torch.Tensor, torch.Tensor]]:
     """Iterate over the micro-batches of a training, augmented.
 
@@ -154,29 +153,37 @@ def training_batches(
         Which samples a micro-batch holds.
     first_step : int
         The update to begin with.
-    workers : int
-        Processes that prepare batches; 0: this one does.
-    pin : bool
-        Whether batches lie in pinned memory, as a GPU wants.
+    workers : Workers
+        The processes that prepare batches.
 
     Yields
     ------
     tuple of Tensor
         Pixels, uint8 [batch, size, size, channels], and targets [batch, ...].
+
+    Raises
+    ------
+    KitError
+        For an image that cannot be read any more, and where workers die twice or hang.
     """
     samples = _TrainingSamples(images, rows, targets, augmentation, plan.seed)
-    return _raising(iter(_loader(samples, plan.micro_batches(first_step), workers, pin)))
 
+    def batches(first: int) -> Iterator[list[tuple[int, int]]]:
+        return islice(plan.micro_batches(first_step), first, None)
 
-def _raising(batches: Iterator[Batch | KitError]) -> Iterator[Batch]:
-    for batch in batches:
-        if isinstance(batch, KitError):
-            raise batch
-        yield batch
+    def place(number: int) -> str:
+        pairs = next(batches(number), [])
+        names = some([images.ids[rows[sample]] for _, sample in pairs], 5)
+        return f"epoch {pairs[0][0] + 1}, images {names}" if pairs else "after the last batch"
+
+    if workers.count:
+        size = plan.batch * (augmentation.pixels_bytes + targets[:1].nbytes)
+        workers = workers.fitting(size)
+    return steadily(lambda first, workers: _loader(samples, batches(first), workers), workers, place, Lives())
 
 
 def plain_batches(
-    images: ImageSet, rows: Sequence[int], size: int, batch: int, workers: int = 0, pin: bool = False
+    images: ImageSet, rows: Sequence[int], size: int, batch: int, workers: Workers = ALONE
 ) -> Iterator[torch.Tensor]:
     """Iterate over batches as evaluation sees them, not augmented.
 
@@ -185,8 +192,16 @@ def plain_batches(
     Tensor
         uint8 [≤ batch, size, size, channels] in the order of `rows`; the last one may be smaller.
     """
-    batches = [list(rows[start : start + batch]) for start in range(0, len(rows), batch)]
-    return _raising(iter(_loader(_PlainSamples(images, size), batches, workers, pin)))
+    batches = _in_batches(rows, batch)
+    samples = _PlainSamples(images, size)
+    if workers.count:
+        workers = workers.fitting(_plain_bytes(images, size, batch))
+    return steadily(
+        lambda first, workers: _loader(samples, batches[first:], workers),
+        workers,
+        _place_of(images, batches),
+        Lives(),
+    )
 
 
 class EvaluationLoader:
@@ -200,42 +215,71 @@ class EvaluationLoader:
         self._images: ImageSet | None = None
         self._batches: list[list[int]] = []  # what the loader goes through, filled anew for each evaluation
         self._made_for: tuple[int, int, bool] | None = None
+        self._workers = Workers()  # those that fit
+        self._lives = Lives()
 
     def batches(
-        self, images: ImageSet, rows: Sequence[int], size: int, batch: int, workers: int = 0, pin: bool = False
+        self, images: ImageSet, rows: Sequence[int], size: int, batch: int, workers: Workers = ALONE
     ) -> Iterator[torch.Tensor]:
         """Iterate over batches as `plain_batches` does; what was left of the iteration before is dropped."""
-        if not workers:
-            return plain_batches(images, rows, size, batch, pin=pin)
-        if self._loader is None or self._images is not images or self._made_for != (size, workers, pin):
+        if not workers.count:
+            return plain_batches(images, rows, size, batch, workers)
+        wanted = (size, workers.count, workers.pin)
+        if self._loader is None or self._images is not images or self._made_for != wanted:
             self.close()
-            self._images, self._made_for = images, (size, workers, pin)
-            self._loader = _loader(_PlainSamples(images, size), self._batches, workers, pin, stay=True)
-        self._batches[:] = [list(rows[start : start + batch]) for start in range(0, len(rows), batch)]
-        return _raising(iter(self._loader))
+            self._images, self._made_for = images, wanted
+            self._workers = workers.fitting(_plain_bytes(images, size, batch))
+        self._workers = replace(self._workers, say=workers.say)
+        whole = _in_batches(rows, batch)
+
+        def make(first: int, workers: Workers) -> DataLoader:
+            if self._loader is None or first or workers is not self._workers:
+                self._loader, self._workers = None, workers  # the end of a loader is that of its workers
+                self._loader = _loader(_PlainSamples(images, size), self._batches, workers, stay=True)
+            self._batches[:] = whole[first:]
+            return self._loader
+
+        return steadily(make, self._workers, _place_of(images, whole), self._lives)
 
     def close(self) -> None:
         """End the workers, when the iteration under way is given up, too."""
         self._loader = self._images = self._made_for = None  # the end of a loader is that of its workers
 
 
-def _loader(samples: Dataset, batches: Iterable[list], workers: int, pin: bool, stay: bool = False) -> DataLoader:
+def _in_batches(rows: Sequence[int], batch: int) -> list[list[int]]:
+    return [list(rows[start : start + batch]) for start in range(0, len(rows), batch)]
+
+
+def _place_of(images: ImageSet, batches: Sequence[Sequence[int]]) -> Callable[[int], str]:
+    """Says of an evaluation which images a batch holds."""
+
+    def place(number: int) -> str:
+        rows = batches[number] if number < len(batches) else ()
+        return f"images to predict: {some([images.ids[row] for row in rows], 5)}"
+
+    return place
+
+
+def _plain_bytes(images: ImageSet, size: int, batch: int) -> int:
+    return batch * size * size * images.decoder.channels
+
+
+def _loader(samples: Dataset, batches: Iterable[list], workers: Workers, stay: bool = False) -> DataLoader:
     """Return a loader; `stay`: its workers wait for another iteration."""
-    if workers:
+    if workers.count:
         need_guard()
     return DataLoader(
         samples,
         batch_sampler=batches,
-        collate_fn=_as_is,
-        num_workers=workers,
-        pin_memory=pin,
-        prefetch_factor=4 if workers else None,
-        persistent_workers=stay,
+        collate_fn=handed_over,
+        num_workers=workers.count,
+        pin_memory=workers.pin,
+        prefetch_factor=workers.ahead if workers.count else None,
+        timeout=LOOK if workers.count else 0,
+        worker_init_fn=help_parent,
+        persistent_workers=stay and bool(workers.count),
+        generator=torch.Generator(),  # else each iteration draws from that of dropout, perhaps amid an update
     )
-
-
-def _as_is(batch: Batch) -> Batch:
-    return batch
 
 
 def worker_count(setting: int | str, on_gpu: bool, processes: int = 1) -> int:

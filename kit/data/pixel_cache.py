@@ -242,6 +242,52 @@ class Filling:
         )
 
 
+class Store:
+    """Takes decoded pixels, and writes them to a file as long as its disk has room; without a file, nowhere.
+
+    Attributes
+    ----------
+    full : str
+        What there was no room for; "" where there was.
+    """
+
+    def __init__(self, filling: Filling | None = None, full: str = ""):
+        self._filling, self.full = filling, full
+
+    @classmethod
+    def of(cls, file: Path, key: str, shape: tuple[int, ...]) -> "Store":
+        """Return one with a file, as `Filling` makes it, unless the disk has no room."""
+        try:
+            return cls(Filling(file, key, shape))
+        except NoRoom as error:
+            return cls(full=str(error))
+
+    def __call__(self, row: int, pixels: np.ndarray) -> None:
+        """Take the pixels of an image; from several threads."""
+        if self._filling and not self.full:
+            try:
+                self._filling(row, pixels)
+            except NoRoom as error:
+                self.full = str(error)
+
+    def done(self) -> PixelCache | None:
+        """Return the file as a cache; None where there is none, or had no room."""
+        if self._filling is None or self.full:
+            return None
+        try:
+            cache = self._filling.done().open()
+        except NoRoom as error:
+            self.full = str(error)
+            return None
+        self._filling = None
+        return cache
+
+    def give_up(self) -> None:
+        """Remove the file, unless it is done."""
+        if self._filling:
+            self._filling.give_up()
+
+
 WAYS_OUT = "make room, or go on with data.cache=false, a smaller data.size, or --cache DIR on another disk"
 
 

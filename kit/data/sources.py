@@ -9,6 +9,7 @@ from hashlib import sha256
 from pathlib import Path
 from typing import IO
 
+from kit.core.disk import writing
 from kit.core.zips import ZipMember
 
 File = Path | ZipMember  # a file on disk, or inside a zip archive
@@ -132,7 +133,9 @@ def on_disk(file: File | Member) -> Iterator[Path]:
         return
     with tempfile.TemporaryDirectory(prefix="kit-") as folder:
         path = Path(folder) / file.name.rpartition("/")[2]
-        path.write_bytes(file.read())
+        content = file.read()
+        with writing(path, size=len(content)):
+            path.write_bytes(content)
         yield path
 
 

@@ -16,6 +16,7 @@ import pandas as pd
 from pydantic import TypeAdapter, ValidationError
 
 from kit.competition.folds import FoldPlan
+from kit.competition.formulas import line_on_formulas
 from kit.competition.load import Competition, load_competition
 from kit.competition.submission import write_submission
 from kit.core.errors import KitError, Say, ignore, some
@@ -142,7 +143,10 @@ def blend(
         ranked=competition.submission.kind != "probabilities",  # ranks are none
     )
     record = _record(name, members, pools, choice, experiment, competition, plan)
-    return _write(record, choice, pools, config, competition, dirs)
+    made = _write(record, choice, pools, config, competition, dirs)
+    if line := line_on_formulas({made.submission: [*competition.submission.ids, *competition.classes]}):
+        say(line)
+    return made
 
 
 def read_blend(dirs: OutputDirs, name: str) -> dict[str, Any] | None:

@@ -16,6 +16,7 @@ from kit.core.notebook import ShownAsTables
 from kit.core.paths import OutputDirs
 from kit.core.progress import Progress
 from kit.core.runs import ExperimentDir, RunDir, RunKey
+from kit.core.stopping import telling
 from kit.experiment.config import ExperimentConfig
 from kit.experiment.loaded import LoadedExperiment
 from kit.experiment.prepare import prepare, run_keys
@@ -112,6 +113,7 @@ class FindLrResult(ShownAsTables):
         return top, {group.label: rates.get(group.label, 0.0) / top for group in self.groups}
 
 
+@telling("while rates were tried; nothing is kept of that, the same command begins again")
 def find_lr(
     experiment: ExperimentConfig, search: RangeSearch = RangeSearch(), output: str | Path = ".", say: Say = ignore
 ) -> FindLrResult:

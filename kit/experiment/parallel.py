@@ -3,23 +3,35 @@
 import io
 import multiprocessing
 import os
+import signal
 import sys
-from collections.abc import Callable, Iterable, Iterator, Sequence
-from concurrent.futures import FIRST_COMPLETED, ProcessPoolExecutor, wait
+import time
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from concurrent.futures import FIRST_COMPLETED, Future, ProcessPoolExecutor, wait
 from concurrent.futures.process import BrokenProcessPool
+from contextlib import contextmanager, suppress
 from itertools import cycle, islice
 from multiprocessing.context import SpawnContext, SpawnProcess
+from multiprocessing.sharedctypes import RawValue
 from typing import Any, TypeVar
 
+from kit.core import stopping
+from kit.core.children import starting, work_for_parent
 from kit.core.errors import KitError
-from kit.core.processes import GUARD, need_guard
+from kit.core.processes import GUARD, ending, need_guard
 
 Item = TypeVar("Item")
 Made = TypeVar("Made")
 VISIBLE = "CUDA_VISIBLE_DEVICES"
+SENDS = hasattr(signal, "pthread_sigmask")  # on Windows, Ctrl-C reaches all, and nothing else can be sent
+PATIENCE_SECONDS = 30.0  # for the other processes, when one was ended from outside
+TERMINATED = -15  # by the pool, once another process of it is gone
+GONE = 10.0  # seconds that a process takes to end
 
 
-def run_parallel(task: Callable[[Item], Made], items: Iterable[Item], jobs: int) -> Iterator[Made]:
+def run_parallel(
+    task: Callable[[Item], Made], items: Iterable[Item], jobs: int, name: Callable[[Item], object] = str
+) -> Iterator[Made]:
     """Yield `task(item)` of every item, as they end, `jobs` of them at a time.
 
     A process takes the next item when it has done one.
@@ -31,6 +43,8 @@ def run_parallel(task: Callable[[Item], Made], items: Iterable[Item], jobs: int)
         turn, of those that this process sees.
     items : iterable
     jobs : int
+    name : callable
+        What an item is called, where its process ends before its time.
 
     Raises
     ------
@@ -38,23 +52,62 @@ def run_parallel(task: Callable[[Item], Made], items: Iterable[Item], jobs: int)
         Where the script that calls this would begin anew in each process (see `need_guard`), where a process sees
         another GPU than its own, and where one was ended from outside. The first error of a task is raised when
         those under way have ended; what had not begun is not begun.
+    Stopped
+        Where that was asked for; a line of each task that was under way. A signal is passed on to the processes,
+        and they are waited for; a second Ctrl-C ends them.
     """
     need_guard("spawn")
-    left = iter(items)
-    with ProcessPoolExecutor(jobs, _OneGpuEach(_visible_gpus()), _begin) as pool:
-        # No more than are under way: the pool would begin what it holds, even after an error.
+    children, names = _OneGpuEach(_visible_gpus()), dict[int, str]()
+
+    def numbered() -> Iterator[tuple[Item, int]]:
+        for number, item in enumerate(items):
+            names[number] = str(name(item))
+            yield item, number
+
+    with (
+        children.ending(),
+        stopping.deferred(),
+        stopping.listening(children.pass_on),
+        ProcessPoolExecutor(jobs, children, _begin) as pool,
+        children.ending(),  # before the pool waits for them
+    ):
         try:
-            running = {pool.submit(_do, task, item) for item in islice(left, jobs)}
-            while running:
-                ended, running = wait(running, return_when=FIRST_COMPLETED)
-                made = [future.result() for future in ended]
-                running |= {pool.submit(_do, task, item) for item in islice(left, len(ended))}
-                yield from made
+            yield from _results(pool, children, task, numbered(), jobs)
         except BrokenProcessPool as error:
-            raise KitError(
-                "a process that trained was ended from outside, most likely for want of memory; run fewer at a "
-                "time with --jobs 1"
-            ) from error
+            line = children.told(names)
+            children.end()
+            stopping.need_go_on("before a run had written where it was; the same command goes on")
+            raise KitError(line) from error
+
+
+def _results(
+    pool: ProcessPoolExecutor,
+    children: "_OneGpuEach",
+    task: Callable[[Item], Made],
+    left: Iterator[tuple[Item, int]],
+    jobs: int,
+) -> Iterator[Made]:
+    """Yield the results as they come; no more are given to the pool than are under way, as it would begin them."""
+    stopped: list[stopping.Stopped] = []
+    running: set[Future[Made]] = set()
+    free = jobs
+    while True:
+        if not (stopped or stopping.asked()):
+            with starting():
+                running |= {pool.submit(_do, task, item, number) for item, number in islice(left, free)}
+            if code := stopping.asked():  # meanwhile, when not all could be told
+                children.pass_on(code - 128)
+        if not running:
+            break
+        ended, running = wait(running, return_when=FIRST_COMPLETED)
+        stops = [error for future in ended if isinstance(error := future.exception(), stopping.Stopped)]
+        stopped += stops
+        free = len(ended)
+        yield from [future.result() for future in ended if future.exception() not in stops]
+    if stopped:
+        lines = dict.fromkeys(str(each) for each in stopped)
+        raise stopping.Stopped("\n".join(lines), stopping.asked() or stopped[0].code)
+    stopping.need_go_on("when the runs that were under way had ended; the same command goes on from there")
 
 
 def _visible_gpus() -> list[str]:
@@ -71,6 +124,7 @@ class _Process(SpawnProcess):
     """A process that sees one GPU from its first line on: what it imports may ask for CUDA already."""
 
     gpu: str | None = None
+    doing: Any = None  # a shared number: which of the items it is at; -1 where it is at none
 
     def start(self) -> None:
         stated = {} if self.gpu is None else {VISIBLE: self.gpu}
@@ -93,25 +147,81 @@ class _OneGpuEach(SpawnContext):
     def __init__(self, gpus: Sequence[str]):
         super().__init__()
         self._gpus = cycle(gpus or [None])
+        self._processes: list[_Process] = []
 
     def Process(self, *arguments: Any, **options: Any) -> _Process:  # type: ignore[override]
         process = _Process(*arguments, **options)
-        process.gpu = next(self._gpus)
+        process.gpu, process.doing = next(self._gpus), RawValue("q", -1)
+        self._processes.append(process)
         return process
+
+    def pass_on(self, number: int) -> None:
+        """Ask the processes for what this one is asked for by a signal."""
+        for process in self._processes if SENDS else ():
+            if process.pid is not None and process.exitcode is None:
+                with suppress(ProcessLookupError):
+                    os.kill(process.pid, number if number == stopping.SAVE else signal.SIGTERM)
+
+    @contextmanager
+    def ending(self) -> Iterator[None]:
+        """End the processes where this one is interrupted within."""
+        try:
+            yield
+        except stopping.Interrupted:
+            self.kill()
+            raise
+        except KeyboardInterrupt:  # outside of a command, where Ctrl-C is not handled
+            self.end()
+            raise
+
+    def end(self) -> None:
+        """Let the processes that are left stop where they can go on; end those that take long."""
+        until = time.monotonic() + PATIENCE_SECONDS
+        while time.monotonic() < until and any(process.is_alive() for process in self._processes):
+            self.pass_on(signal.SIGTERM)
+            time.sleep(0.2)
+        self.kill()
+
+    def kill(self) -> None:
+        """End all processes at once."""
+        for process in self._processes:
+            if process.pid is not None and process.exitcode is None:
+                process.kill()
+
+    def told(self, names: Mapping[int, str]) -> str:
+        """Say which process ended before its time, at what, how, and what to do."""
+        for process in self._processes:
+            process.join(GONE)
+        ended = [process for process in self._processes if process.exitcode]
+        for process in sorted(ended, key=lambda each: each.exitcode == TERMINATED):
+            number = process.doing.value
+            what = f"{names[number]}: its process" if number in names else "a process that trains"
+            advice = "run fewer at a time (--jobs 1), with fewer data.workers, or with data.cache true"
+            return f"{what} {ending(process.exitcode or 0)}; {advice}; the same command goes on"
+        return "a process that trains was ended from outside; the same command goes on"
 
 
 def _begin() -> None:
-    """At the start of a process: its lines reach the output whole."""
+    """At the start of a process: it takes signals from its parent, and its lines reach the output whole."""
+    work_for_parent()
     if isinstance(sys.stdout, io.TextIOWrapper):  # unbuffered, a line and its end would be two writes
         sys.stdout.reconfigure(line_buffering=True, write_through=False)
     # Several progress bars would draw over each other: lines instead.
     sys.stdout.isatty = lambda: False  # type: ignore[method-assign]  # of this process's own stream
 
 
-def _do(task: Callable[[Item], Made], item: Item) -> Made:
+def _do(task: Callable[[Item], Made], item: Item, number: int) -> Made:
     """Carry out a task in its process, which sees its GPU and no other."""
-    _need_own_gpu(getattr(multiprocessing.current_process(), "gpu", None))
-    return task(item)
+    process = multiprocessing.current_process()
+    doing = getattr(process, "doing", None)
+    with stopping.told():
+        _need_own_gpu(getattr(process, "gpu", None))
+        if doing is not None:
+            doing.value = number
+        made = task(item)
+        if doing is not None:
+            doing.value = -1
+        return made
 
 
 def _need_own_gpu(gpu: str | None) -> None:

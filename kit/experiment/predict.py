@@ -21,6 +21,7 @@ from kit.core.errors import Damaged, KitError, Say, ignore, some
 from kit.core.files import need_output
 from kit.core.paths import OutputDirs, input_root, mounted
 from kit.core.runs import ExperimentDir, RunDir, RunKey, RunRecord, average, predictions
+from kit.core.stopping import telling
 from kit.core.whole import digest
 from kit.data.images import ReadableImages, open_readable
 from kit.data.loading import EvaluationLoader
@@ -64,6 +65,7 @@ class PredictResult:
     late: list[str]
 
 
+@telling("while the test set was predicted; the submission is as it was, the same command begins again")
 def predict_test(
     experiment: ExperimentConfig,
     sources: Sequence[str | Path] = (),

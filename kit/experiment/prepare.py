@@ -17,6 +17,7 @@ from kit.core.paths import OutputDirs
 from kit.core.processes import need_guard
 from kit.core.progress import Progress
 from kit.core.runs import ExperimentDir, RunKey
+from kit.core.stopping import telling
 from kit.data.augment import Augmentation
 from kit.data.config import DataConfig
 from kit.data.decode import try_decoder
@@ -36,11 +37,12 @@ from kit.model.own import check_output
 from kit.training.averaging import averages
 from kit.training.config import TrainingConfig
 from kit.training.device import process_state, resolve_precision
+from kit.training.fold_data import Recipe
 from kit.training.loss import OwnLoss, build_loss, class_weights
 from kit.training.optimizer import build_optimizer
 from kit.training.signals import SignalMeter
 from kit.training.tracker import need_tracker
-from kit.training.trainer import Recipe, batches_of
+from kit.training.trainer import batches_of
 
 
 @dataclass(frozen=True)
@@ -71,6 +73,7 @@ def run_keys(experiment: ExperimentConfig) -> list[RunKey]:
     ]
 
 
+@telling("while data and model were prepared; what is finished is kept, and the same command prepares them again")
 def prepare(
     config: ExperimentConfig,
     folder: ExperimentDir,
@@ -81,9 +84,7 @@ def prepare(
     folds: Path | None = None,
     keys: Sequence[RunKey] | None = None,
 ) -> tuple[LoadedExperiment, TrainingData]:
-    """Read and check what the runs need; the images come last, as decoding may take minutes.
-
-    Nothing is written but the cache: that comes afterwards (see `kit.experiment.settle`).
+    """Read and check what the runs need; nothing is written but the cache (see `kit.experiment.settle`).
 
     Parameters
     ----------
@@ -124,12 +125,12 @@ def prepare(
     recipe = _check_training(loaded, say)
     if loaded.differs:
         need_nobody(folder, loaded.differs, say)
-    if not replace and any(run.finished or run.checkpoint.is_file() for run in folder.runs()):
+    if not replace and any(run.finished or run.resumable for run in folder.runs()):
         loaded.need_same()
     decoding = _Decoding.of(config, loaded.competition, dirs, say, shown)
     train = decoding.train(loaded.competition)
     loaded = loaded.with_pixels(pixels_digest(train), other_pixels(train, folder))
-    if not replace and any(run.finished or run.checkpoint.is_file() for run in folder.runs()):
+    if not replace and any(run.finished or run.resumable for run in folder.runs()):
         loaded.need_same()
     return loaded, TrainingData(train, decoding.test(loaded.competition), recipe)
 

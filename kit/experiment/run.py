@@ -11,6 +11,7 @@ from kit.core.errors import KitError, Say, ignore, some
 from kit.core.notebook import ShownAsTables
 from kit.core.paths import OutputDirs
 from kit.core.runs import ExperimentDir
+from kit.core.stopping import telling
 from kit.experiment.config import ExperimentConfig
 from kit.experiment.curves import draw_curves
 from kit.experiment.fingerprint import stored_experiment
@@ -104,6 +105,7 @@ def run(
         return train_and_pool(experiment, runner)
 
 
+@telling("while runs were pooled; they are kept, and the same command pools them")
 def train_and_pool(experiment: ExperimentConfig, runner: Runner, tolerant: bool = False) -> ExperimentResult:
     """Do what `run` does with a runner that is set up, perhaps for more policies than those of `experiment`.
 

@@ -6,6 +6,7 @@ from collections.abc import Callable, Sequence
 from contextlib import nullcontext
 from dataclasses import dataclass
 from functools import partial
+from operator import itemgetter
 from pathlib import Path
 from types import TracebackType
 from typing import Literal
@@ -20,6 +21,7 @@ from kit.core.litter import sweep
 from kit.core.paths import OutputDirs
 from kit.core.runs import ExperimentDir, RunKey
 from kit.core.settings import fingerprint
+from kit.core.stopping import need_go_on, telling
 from kit.data.loading import worker_count
 from kit.experiment.config import ExperimentConfig
 from kit.experiment.loaded import LoadedExperiment
@@ -116,7 +118,7 @@ class Runner:
         with state.main_process_first():
             while True:
                 loaded, data = prepare(config, folder, dirs, replace, say, main, plan, keys)
-                if not main or (member := settle(loaded, data, replace, plan, say)):
+                if not main or (member := settle(loaded, data, dirs, replace, plan, say)):
                     break
         loaded = dataclasses.replace(loaded, differs=None)
         return cls(loaded, data, dirs, state, options.jobs, deadline, say, member)
@@ -162,9 +164,16 @@ class Runner:
         here = 0
         while due:
             here += self._side_by_side(turns, jobs, tolerant) if jobs > 1 else self._one_by_one(turns, tolerant)
-            if not agreed(self.main and turns.wait()):
+            if not agreed(self.main and self._waited(turns)):
                 break
+        if self.state.num_processes == 1:
+            need_go_on("when these runs were trained; the same command goes on from there")
         return Trained(here, len(self.due(due, tolerant)))
+
+    def _waited(self, turns: Turns) -> bool:
+        """Wait for the runs that other processes train, as `Turns.wait` does."""
+        with telling("while it waited for other processes; the same command waits on"):
+            return turns.wait()
 
     def _one_by_one(self, turns: Turns, tolerant: bool) -> int:
         """Train in this process what nobody else trains; how many."""
@@ -175,15 +184,17 @@ class Runner:
             if key is None:
                 return trained
             with taken[1] if taken else nullcontext():
+                if self.state.num_processes == 1:  # several agree on it in the run
+                    need_go_on(f"before {key}; the same command begins it")
                 need = taken[1].need if taken else nothing
-                train_run(key, self.loaded, self.data, self.say, tolerant, need)
+                train_run(key, self.loaded, self.data, self.say, tolerant, need=need)
             trained += 1
 
     def _side_by_side(self, turns: Turns, jobs: int, tolerant: bool) -> int:
         """Train in processes of their own what nobody else trains; how many."""
         data, trained = _sharing_cores(self.data, jobs, self.state.device.type == "cuda"), 0
         tasks = ((key, self.loaded, data, tolerant) for key in turns)
-        for key, done in run_parallel(_train_aside, tasks, jobs):
+        for key, done in run_parallel(_train_aside, tasks, jobs, name=itemgetter(0)):
             trained += done
             if not done:
                 turns.give_back(key)
@@ -248,7 +259,7 @@ def _train_aside(task: tuple[RunKey, LoadedExperiment, TrainingData, bool]) -> t
     if (mine := claim_training(run, key, settled, _print, surely=True)) is None:
         return key, False
     with mine:
-        train_run(key, loaded, data, _print, tolerant, mine.need)
+        train_run(key, loaded, data, _print, tolerant, need=mine.need)
     return key, True
 
 

@@ -4,10 +4,12 @@ import shutil
 from pathlib import Path
 
 from kit.competition.folds import write_folds
+from kit.competition.formulas import line_on_formulas
 from kit.core.claims import Claim
 from kit.core.errors import KitError, Say
 from kit.core.files import write_bytes, write_text
 from kit.core.manifest import noting
+from kit.core.paths import OutputDirs
 from kit.core.runs import ExperimentDir
 from kit.experiment.fingerprint import difference, with_what_was_run_before
 from kit.experiment.fold_plan import read_plan
@@ -19,7 +21,7 @@ from kit.experiment.shared_folder import EXPERIMENT, join, need_nobody, others_a
 
 
 def settle(
-    loaded: LoadedExperiment, data: TrainingData, replace: bool, given: Path | None, say: Say
+    loaded: LoadedExperiment, data: TrainingData, dirs: OutputDirs, replace: bool, given: Path | None, say: Say
 ) -> Claim | None:
     """Write down the config, the fold plan and own code, and say to others that this process works in the folder.
 
@@ -29,6 +31,7 @@ def settle(
     ----------
     loaded : LoadedExperiment
     data : TrainingData
+    dirs : OutputDirs
     replace : bool
         Whether runs of another config or other data are thrown away.
     given : Path or None
@@ -55,7 +58,7 @@ def settle(
         if bool(differs) != bool(loaded.differs):
             return None
         if loaded.differs:
-            if not replace and any(run.finished or run.checkpoint.is_file() for run in folder.runs()):
+            if not replace and any(run.finished or run.resumable for run in folder.runs()):
                 loaded.need_same()
             need_nobody(folder, loaded.differs, say)
             say(f"Replacing {folder.path}: it was made from {loaded.differs}")
@@ -69,7 +72,7 @@ def settle(
                         "plan; leave --folds out, or give the experiment another name (--set name=...)"
                     )
                 return None
-        _write_down(loaded)
+        _write_down(loaded, dirs, say)
         return join(folder, f"runs {loaded.config.name}")
 
 
@@ -81,7 +84,7 @@ def _clear(folder: ExperimentDir) -> None:
         shutil.rmtree(path) if path.is_dir() and not path.is_symlink() else path.unlink(missing_ok=True)
 
 
-def _write_down(loaded: LoadedExperiment) -> None:
+def _write_down(loaded: LoadedExperiment, dirs: OutputDirs, say: Say) -> None:
     """Write the fold plan, the config, and the user's own code, by which the stored config goes."""
     config, folder, code = loaded.config, loaded.folder, files_of_code(loaded.config, tolerant=True)
     text = with_what_was_run_before(config, folder).to_yaml()
@@ -90,3 +93,7 @@ def _write_down(loaded: LoadedExperiment) -> None:
         for name, content in code.items():
             write_bytes(folder.path / name, content)
         write_text(folder.config, text)
+    submission = dirs.submissions / f"{config.name}.csv"
+    submitted = [*loaded.competition.submission.ids, *loaded.competition.classes]
+    if line := line_on_formulas({folder.folds: loaded.folds.ids, submission: submitted}):
+        say(line)

@@ -5,7 +5,7 @@ import gc
 import platform
 import time
 from collections.abc import Callable
-from contextlib import closing
+from contextlib import suppress
 from functools import cache
 from importlib.metadata import version
 
@@ -14,10 +14,12 @@ import pandas as pd
 from accelerate import Accelerator
 
 from kit.competition.load import Competition
-from kit.core.errors import Diverged, KitError, Say, ignore
+from kit.core import stopping
+from kit.core.errors import Diverged, KitError, NotWritten, Say, ignore
 from kit.core.runs import RunDir, RunKey, RunRecord, predictions, write_predictions
 from kit.core.settings import fingerprint
 from kit.data.images import ImageSet
+from kit.experiment.attempts import Attempt, Attempts
 from kit.experiment.config import ExperimentConfig
 from kit.experiment.loaded import LoadedExperiment
 from kit.experiment.own_files import packages_of_code
@@ -26,10 +28,12 @@ from kit.experiment.policies import groups_of
 from kit.experiment.prepare import TrainingData
 from kit.model.build import build_model
 from kit.training.device import make_accelerator
+from kit.training.fold_data import FoldData
 from kit.training.memory import TRAIN_WITH_LESS, advising_on_memory
+from kit.training.micro_batch import asking_for_less
 from kit.training.rates import RatePolicy
 from kit.training.saved_weights import save_weights
-from kit.training.trainer import FoldData, Trainer, TrainResult
+from kit.training.trainer import Trainer, TrainResult
 
 PACKAGES = ("torch", "torchvision", "timm", "albumentations", "accelerate", "numpy", "scikit-learn", "pandas")
 
@@ -38,12 +42,18 @@ def nothing() -> None:
     """Need nothing: of a training whose run is claimed by nobody else for certain."""
 
 
+def never() -> bool:
+    """Say that there is time."""
+    return False
+
+
 def train_run(
     key: RunKey,
     loaded: LoadedExperiment,
     data: TrainingData,
     say: Say,
     tolerant: bool = False,
+    expired: Callable[[], bool] = never,
     need: Callable[[], None] = nothing,
 ) -> None:
     """Train one run, predict held-out and test rows, and write its folder.
@@ -57,37 +67,57 @@ def train_run(
         Takes a line where it goes on from a checkpoint, and one when it is done.
     tolerant : bool
         A training that diverges is told and left at that.
+    expired : callable
+        Asked after each update; once it is true, the training is stopped with a checkpoint.
     need : callable
         Asked before anything is written for good: raises KitError where the run is another process's by now.
 
     Raises
     ------
+    Stopped
+        Where that was asked for, by a signal or by `expired`; the message says where and how to go on.
     KitError
         Where the training fails; the message begins with the run.
     """
+    run = loaded.folder.run(key)
+    with stopping.deferred(), stopping.telling(lambda: _left_of(key, run)):
+        _train_run(key, loaded, data, say, tolerant, expired, need)
+
+
+def _train_run(
+    key: RunKey,
+    loaded: LoadedExperiment,
+    data: TrainingData,
+    say: Say,
+    tolerant: bool,
+    expired: Callable[[], bool],
+    need: Callable[[], None],
+) -> None:
     gc.collect()  # a training that failed before this one left its model behind
     accelerator = make_accelerator(loaded.config.training)
     main, run = accelerator.is_main_process, loaded.folder.run(key)
     record = _first_record(key, loaded, data, accelerator)
-    if main:
-        run.write(record)
-    accelerator.wait_for_everyone()
+    attempts = Attempts(key, run, loaded.config.training, record, _trainers(key, loaded, data, say, need), say)
     started = time.monotonic()
-    if run.checkpoint.is_file():
-        say(f"{key}: goes on from its last checkpoint")
     try:
-        with (
-            advising_on_memory(TRAIN_WITH_LESS),
-            closing(trainer_of(key, loaded, data, run, accelerator, say=say)) as trainer,
-        ):
-            trainer.need = need
-            trained = trainer.train(str(key))
-            test = trainer.predict(data.test, range(len(data.test)))
+        with advising_on_memory(TRAIN_WITH_LESS):
+            trainer, (trained, test) = attempts.make(
+                lambda trainer: _trained(trainer, key, data, expired), look_for_cause=not tolerant
+            )
+    except (stopping.Stopped, stopping.Interrupted):
+        if main:
+            with suppress(KitError):  # where the run is another's, or the disk is full, that is no matter
+                need()
+                run.write(attempts.record.with_fields(status="stopped"))
+        raise
     except Exception as error:
         diverged = isinstance(error, Diverged)
         if main:
             need()
-            run.write(record.with_fields(status="diverged" if diverged else "failed", error=str(error)))
+            with suppress(NotWritten):  # on a full disk: what is to be told is the first error
+                run.write(
+                    attempts.record.with_fields(status="diverged" if diverged else "failed", error=str(error))
+                )
         if diverged and tolerant:
             say(f"{key}: {error}")
             accelerator.wait_for_everyone()  # all have to see that it diverged
@@ -99,9 +129,10 @@ def train_run(
         need()
         _write_results(run, loaded, data, trainer, trained, test)
         need()  # writing may have taken a while
-        last = _last_record(record, loaded, data, trainer, trained, time.monotonic() - started)
+        last = _last_record(attempts.record, loaded, data, trainer, trained, time.monotonic() - started)
         run.write(last.with_fields(files=run.digests()))
-        run.checkpoint.unlink(missing_ok=True)
+        for checkpoint in (run.checkpoint, run.checkpoint_before):
+            checkpoint.unlink(missing_ok=True)
     accelerator.wait_for_everyone()
     scoring, rows = loaded.config.scoring, len(trainer.fold.valid_rows)
     plainly = "" if scoring.rule == "argmax" else " before a decision rule"
@@ -111,6 +142,35 @@ def train_run(
     )
     del trainer, trained
     gc.collect()  # accelerate ties models into cycles; a GPU cannot wait for those to be noticed
+
+
+def _left_of(key: RunKey, run: RunDir) -> str:
+    """What an interruption at once leaves of a run."""
+    on = "goes on from its last checkpoint" if run.resumable else "begins it anew"
+    return f"in {key}; the same command {on}"
+
+
+def _trainers(
+    key: RunKey, loaded: LoadedExperiment, data: TrainingData, say: Say, need: Callable[[], None]
+) -> Callable[[Attempt, Accelerator, RunDir], Trainer]:
+    """What makes the trainer of an attempt."""
+    stated = loaded.config.policies[key.policy].build()
+
+    def make(attempt: Attempt, accelerator: Accelerator, run: RunDir) -> Trainer:
+        trainer = trainer_of(key, loaded, attempt.data(data), run, accelerator, attempt.policy(stated), say)
+        trainer.need = trainer.checkpoints.need = need
+        return trainer
+
+    return make
+
+
+def _trained(
+    trainer: Trainer, key: RunKey, data: TrainingData, expired: Callable[[], bool]
+) -> tuple[TrainResult, np.ndarray]:
+    """The trained model with its score, and the probabilities of the test rows."""
+    with asking_for_less(trainer.config, trainer.accelerator, trainer.model):
+        trained = trainer.train(str(key), expired=expired)
+    return trained, trainer.predict(data.test, range(len(data.test)))
 
 
 def _first_record(
@@ -207,7 +267,8 @@ def trainer_of(
         recipe = dataclasses.replace(recipe, training=recipe.training.model_copy(update={"probes": None}))
     trainer = Trainer(model, groups, policy or stated.build(), fold, recipe, key.seed, accelerator, run)
     once = cache(lambda line: say(f"{key}: {line}"))  # it predicts again after each epoch
-    trainer.predictor = dataclasses.replace(trainer.predictor, say=once)
+    trainer.predictor, trainer.say = dataclasses.replace(trainer.predictor, say=once), once
+    trainer.checkpoints.say, trainer.checkpoints.of = once, fingerprint(loaded.dependencies(key))
     return trainer
 
 

@@ -7,6 +7,9 @@ kernel. So its Python API is used, down to the requests it is made of, and what 
 import contextlib
 import io
 import json
+import os
+import sys
+import tempfile
 import time
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
@@ -14,8 +17,10 @@ from datetime import UTC, datetime, timedelta
 from pathlib import Path
 from typing import Any
 
+from kit.core.disk import writing
 from kit.core.errors import KitError, Say, some
 from kit.core.files import atomic
+from kit.kaggle.credentials import read_key, token_place, warn_of_readers, what_is_missing
 from kit.kaggle.logs import log_lines, streamed_lines
 from kit.kaggle.retry import NotSent, Refused, Retry, one_line
 
@@ -117,7 +122,7 @@ class Kaggle:
         self._say = say
         self._retry = Retry(say, wait)
         self._with_retries, self._once = self._retry.call, self._retry.once
-        self._api = _signed_in()
+        self._api = _signed_in(self._retry, say)
 
     @property
     def user(self) -> str:
@@ -408,7 +413,8 @@ class Kaggle:
                     target.unlink(missing_ok=True)
                     raise requests.ConnectionError(str(error)) from error
 
-        self._with_retries(f"downloading {target.name}", fetch)
+        with writing(target):
+            self._with_retries(f"downloading {target.name}", fetch)
 
     def _new_dataset(self, folder: Path, metadata: dict[str, Any]) -> Any:
         from kagglesdk.datasets.types.dataset_api_service import ApiCreateDatasetRequest
@@ -473,30 +479,88 @@ def kernel_url(owner: str, slug: str) -> str:
     return f"https://www.kaggle.com/code/{owner}/{slug}"
 
 
-def _signed_in() -> Any:
-    """Return the client with the user's credentials; KitError where there are none, or it is too old."""
-    silence = io.StringIO()
-    with contextlib.redirect_stdout(silence), contextlib.redirect_stderr(silence):
-        try:
-            from kaggle.api.kaggle_api_extended import KaggleApi
-            from kagglesdk.kernels.types.kernels_api_service import ApiListKernelSessionOutputRequest
+def _signed_in(retry: Retry, say: Say) -> Any:
+    """Return the client with the user's credentials.
 
-            api = KaggleApi()
-            api.authenticate()
-        except ImportError as error:
-            raise KitError(
-                f"Kaggle's client cannot be imported ({error}); pip install -r requirements.txt"
-            ) from error
-        except (SystemExit, OSError, ValueError) as error:
-            raise KitError(
-                "no Kaggle credentials; make an API token on kaggle.com/settings and put it where it says, or set "
-                "KAGGLE_USERNAME and KAGGLE_KEY"
-            ) from error
-    if not hasattr(ApiListKernelSessionOutputRequest, "version_label"):
+    Raises
+    ------
+    KitError
+        Where there are none, where those that are there are damaged or not valid, where Kaggle cannot be reached,
+        and where the client is too old.
+    """
+    api, find_token = _client()
+    path, key = Path(api.config), dict[str, str]()
+    token = token_place(find_token)
+    try:
+        key = read_key(path)
+    except KitError:
+        if not token and not ("KAGGLE_USERNAME" in os.environ and "KAGGLE_KEY" in os.environ):
+            raise  # else it does not matter
+    api.read_config_file = lambda config_data=None, quiet=False: key | (config_data or {})
+    if not retry.call("signing in to Kaggle", _authenticate, api):
+        raise KitError(what_is_missing(token))
+    if key and not token:
+        warn_of_readers(path, say)
+    return api
+
+
+def _client() -> tuple[Any, Callable[[], tuple[str | None, str | None]]]:
+    """Return the client, signed in by nobody, and how it finds an access token."""
+    try:
+        try:
+            api, session_request = _imported()
+        except OSError:  # it makes a folder in the home as it is imported, which need not be writable
+            for name in [name for name in sys.modules if name.partition(".")[0] == "kaggle"]:
+                del sys.modules[name]  # half of what was imported is left
+            with _another_place_for_its_config():
+                api, session_request = _imported()
+    except ImportError as error:
+        raise KitError(f"Kaggle's client cannot be imported ({error}); pip install -r requirements.txt") from error
+    if not hasattr(session_request, "version_label"):
         raise KitError(
             "Kaggle's client is too old to ask for one version of a kernel; pip install -U kaggle kagglesdk"
         )
-    return api
+    try:
+        from kagglesdk.kaggle_env import get_access_token_from_env
+    except ImportError:  # before there were tokens
+        return api, lambda: (None, None)
+    return api, get_access_token_from_env
+
+
+def _imported() -> tuple[Any, type]:
+    """Return the client, and the request that tells how old it is."""
+    silence = io.StringIO()
+    with contextlib.redirect_stdout(silence), contextlib.redirect_stderr(silence):
+        from kaggle.api.kaggle_api_extended import KaggleApi
+        from kagglesdk.kernels.types.kernels_api_service import ApiListKernelSessionOutputRequest
+
+        return KaggleApi(), ApiListKernelSessionOutputRequest
+
+
+@contextlib.contextmanager
+def _another_place_for_its_config() -> Iterator[None]:
+    before = os.environ.get("KAGGLE_CONFIG_DIR")
+    with tempfile.TemporaryDirectory(prefix="kit-") as folder:
+        os.environ["KAGGLE_CONFIG_DIR"] = folder
+        try:
+            yield
+        finally:
+            del os.environ["KAGGLE_CONFIG_DIR"]
+            if before is not None:
+                os.environ["KAGGLE_CONFIG_DIR"] = before
+
+
+def _authenticate(api: Any) -> bool:
+    """Let the client sign in, with an access token, a key or what its own log-in left; False where it cannot."""
+    silence = io.StringIO()
+    with contextlib.redirect_stdout(silence), contextlib.redirect_stderr(silence):
+        try:
+            api.authenticate()
+        except SystemExit:
+            return False
+        except AttributeError as error:
+            raise KitError("~/.kaggle/credentials.json is damaged; run: kaggle auth login --force") from error
+    return True
 
 
 def _request(kind: type, **fields: Any) -> Any:

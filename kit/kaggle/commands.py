@@ -10,7 +10,8 @@ from kit.kaggle import datasets, download, submissions
 from kit.kaggle.client import Kaggle
 from kit.kaggle.image import MissingRequirement, missing, read_image
 from kit.kaggle.image import refresh as refresh_image
-from kit.kaggle.submissions import LogEntry, SubmissionsOverview
+from kit.kaggle.submission_log import LogEntry
+from kit.kaggle.submissions import SubmissionsOverview
 from kit.kaggle.submit import submit_file, submit_kernel
 from kit.kaggle.wheels import wheels_folder
 
@@ -136,11 +137,9 @@ def list_submissions(
         Where nothing was handed in to that competition.
     """
     dirs = OutputDirs.at(output)
-    if refresh and (before := submissions.overview(dirs, competition)).rows:
-        if before.remark:
-            say(before.remark)
-        say(f"{len(submissions.refresh(dirs, Kaggle(say), competition))} rows have changed")
-    return submissions.overview(dirs, competition)
+    if refresh and submissions.overview(dirs, competition, say).rows:
+        say(f"{len(submissions.refresh(dirs, Kaggle(say), competition, say))} rows have changed")
+    return submissions.overview(dirs, competition, say)
 
 
 def collect_wheels(

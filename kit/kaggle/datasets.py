@@ -4,7 +4,6 @@ Kaggle's client checks little and late, and drops silently what it cannot take. 
 refused here, before anything is sent, and so is what looks like a secret.
 """
 
-import json
 import os
 import re
 import shutil
@@ -15,7 +14,7 @@ from pathlib import Path
 from typing import Any
 
 from kit.core.errors import KitError, Say, some
-from kit.core.files import atomic, write_json
+from kit.core.files import atomic, parse_json, write_json
 from kit.kaggle.archive import need_no_secrets
 from kit.kaggle.client import Kaggle
 
@@ -160,7 +159,7 @@ def _refs(folder: Path) -> list[str]:
 def _read_metadata(path: Path) -> dict[str, Any]:
     """Return the metadata in a file, which users write as well; KitError where it is no JSON object."""
     try:
-        metadata = json.loads(path.read_text(encoding="utf-8"))
+        metadata = parse_json(path.read_text(encoding="utf-8"))
     except (OSError, ValueError) as error:
         raise KitError(f"{path}: cannot be read ({error})") from error
     if not isinstance(metadata, dict):

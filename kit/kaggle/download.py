@@ -1,6 +1,5 @@
 """A competition is downloaded from Kaggle and unpacked into a folder; nothing outside it is touched."""
 
-import json
 import re
 import shutil
 import stat
@@ -11,7 +10,7 @@ from pathlib import Path, PurePosixPath
 from typing import Any
 
 from kit.core.errors import KitError, Say, some
-from kit.core.files import is_safe, need_writable, whole_folder, write_json
+from kit.core.files import is_safe, need_writable, parse_json, whole_folder, write_json
 from kit.kaggle.client import Kaggle
 
 SPARE = 0.5e9  # bytes that stay free
@@ -79,7 +78,7 @@ def _identity(answer: Any) -> dict[str, str]:
 def _read(about: Path) -> dict[str, str]:
     """Return the identity of what was downloaded; {} where there is none, or it is damaged."""
     try:
-        identity: dict[str, str] = json.loads(about.read_text(encoding="utf-8"))
+        identity: dict[str, str] = parse_json(about.read_text(encoding="utf-8"))
     except (OSError, ValueError):  # then the download begins anew, which needs no word
         return {}
     return identity

@@ -1,7 +1,8 @@
 """A kernel's log is read as Kaggle keeps it and as it streams it."""
 
-import json
 from collections.abc import Iterable, Iterator
+
+from kit.core.files import parse_json
 
 
 def log_lines(log: str) -> Iterator[str]:
@@ -35,7 +36,7 @@ def streamed_lines(stream: Iterable[bytes]) -> Iterator[str]:
 
 def _text(log: str) -> str:
     try:
-        return "".join(event["data"] for event in json.loads(log))
+        return "".join(event["data"] for event in parse_json(log))
     except (ValueError, TypeError, KeyError):
         return log
 

@@ -1,22 +1,19 @@
-"""The log of what was handed in, submissions/log.csv: its rows, and what has become of them.
+"""What has become of the rows of submissions/log.csv.
 
 It also tells how far CV scores order submissions as their public scores do.
 """
 
-import csv
-import io
 import re
 from collections.abc import Sequence
-from dataclasses import asdict, dataclass, fields, replace
+from dataclasses import dataclass, replace
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
 
-from kit.core.errors import Damaged, KitError, ignore, some
-from kit.core.files import atomic
-from kit.core.manifest import mend, need_listed, noting
+from kit.core.errors import KitError, Say, some, tell
 from kit.core.paths import OutputDirs
 from kit.kaggle.client import Kaggle, KaggleSubmission
 from kit.kaggle.retry import one_line
+from kit.kaggle.submission_log import LogEntry, read_log, write_entry
 
 SENDING = timedelta(hours=1)  # longer than all attempts to send a submission take
 CLOCKS = timedelta(minutes=10)  # by which this machine's clock and Kaggle's may differ
@@ -24,51 +21,6 @@ UNDER_WAY = ("PENDING", "UNKNOWN")  # statuses that Kaggle's list may change
 LOG = "log.csv"  # in submissions/
 OUTPUT = "submission.csv"  # the output of a kernel that is handed in
 FEWEST_PAIRS = 3  # of two, the ranks agree or not by a coin's toss
-
-
-@dataclass(frozen=True)
-class LogEntry:
-    """One row of submissions/log.csv.
-
-    Attributes
-    ----------
-    time : str
-        When it was handed in, in ISO 8601.
-    competition : str
-        Kaggle's name of it.
-    file : str
-        The submission file, or owner/slug and version of the kernel.
-    sha256 : str
-        Of the file, or of what was pushed.
-    experiment : str
-        Its name, or the blend's.
-    policy : str
-        By the file's name; "" where it is not one that `kit run` gives.
-    cv : str
-        The pooled out-of-fold score of the experiment's policy, or of the blend.
-    ref : str
-        Kaggle's number of the submission; "" until it is known.
-    status : str
-        PENDING, COMPLETE, ERROR, REFUSED where Kaggle did not take it, or UNKNOWN from before it is sent until
-        Kaggle's answer, and on where that was lost.
-    public, private : str
-        Kaggle's scores; "" until they are known.
-    message : str
-        What Kaggle shows beside it, in one line; "" in a log of an older kit.
-    """
-
-    time: str
-    competition: str
-    file: str
-    sha256: str
-    experiment: str = ""
-    policy: str = ""
-    cv: str = ""
-    ref: str = ""
-    status: str = ""
-    public: str = ""
-    private: str = ""
-    message: str = ""
 
 
 @dataclass(frozen=True)
@@ -95,34 +47,33 @@ class Agreement:
 
 @dataclass(frozen=True)
 class SubmissionsOverview:
-    """The rows of the log, oldest first, an agreement for each competition in it, and what is odd about it."""
+    """The rows of the log, oldest first, and an agreement for each competition in it."""
 
     rows: list[LogEntry]
     agreements: list[Agreement]
-    remark: str = ""
 
 
-def overview(dirs: OutputDirs, competition: str | None = None) -> SubmissionsOverview:
+def overview(dirs: OutputDirs, competition: str | None = None, say: Say = tell) -> SubmissionsOverview:
     """Return what was handed in, to one competition or to all; KitError where nothing was to the one."""
-    rows = _rows_of(competition, dirs)
+    rows = _rows_of(competition, dirs, say)
     slugs = dict.fromkeys(row.competition for row in rows)
     agreements = [_agreement(slug, [row for row in rows if row.competition == slug]) for slug in slugs]
-    return SubmissionsOverview(rows, agreements, log_remark(dirs))
+    return SubmissionsOverview(rows, agreements)
 
 
-def refresh(dirs: OutputDirs, kaggle: Kaggle, competition: str | None = None) -> list[LogEntry]:
+def refresh(dirs: OutputDirs, kaggle: Kaggle, competition: str | None = None, say: Say = tell) -> list[LogEntry]:
     """Ask Kaggle for the scores that were not there yet, and log them; return the rows that have changed.
 
     It asks of a competition only where rows are under way, or scored without a public or a private score.
     """
-    before = _rows_of(competition, dirs)
+    before = _rows_of(competition, dirs, say)
     for slug in dict.fromkeys(row.competition for row in before):
-        catch_up(slug, dirs, kaggle, late=True)
-    return [row for row in _rows_of(competition, dirs) if row not in before]
+        catch_up(slug, dirs, kaggle, late=True, say=say)
+    return [row for row in _rows_of(competition, dirs, say) if row not in before]
 
 
-def _rows_of(competition: str | None, dirs: OutputDirs) -> list[LogEntry]:
-    rows = read_log(dirs)
+def _rows_of(competition: str | None, dirs: OutputDirs, say: Say) -> list[LogEntry]:
+    rows = read_log(dirs, say)
     if competition is None or not rows:
         return rows
     if not (chosen := [row for row in rows if row.competition == competition]):
@@ -164,73 +115,19 @@ def _number(text: str) -> float:
         ) from None
 
 
-def read_log(dirs: OutputDirs) -> list[LogEntry]:
-    """Return the rows of submissions/log.csv, oldest first.
-
-    Raises
-    ------
-    KitError
-        Where it is no log, or is damaged so that rows cannot be told.
-    """
-    path = dirs.submissions / LOG
-    if not path.is_file():
-        return []
-    known = [field.name for field in fields(LogEntry) if field.name != "message"]
-    try:
-        text = path.read_text(encoding="utf-8")
-        rows = csv.DictReader(io.StringIO(text, newline=""), strict=True)
-        if lacking := [name for name in known if name not in (rows.fieldnames or ())]:
-            what = f"has no column {some(lacking)}" if text else "is empty"
-            raise KitError(f"{path} {what}; it is not the kit's log: move it away")
-        read = list(rows)
-    except (UnicodeDecodeError, csv.Error) as error:
-        raise Damaged(f"{path} is damaged ({error}); mend it, or move it away") from error
-    for number, row in enumerate(read, start=1):
-        if None in row or None in row.values() or "\0" in "".join(row.values()):
-            raise Damaged(f"{path} is damaged (row {number} is none of the log's); mend it, or move it away")
-    return [LogEntry(**{field.name: row.get(field.name) or "" for field in fields(LogEntry)}) for row in read]
-
-
-def log_remark(dirs: OutputDirs) -> str:
-    """Return that the log is not as the kit wrote it, which people may change by hand; else ""."""
-    path = dirs.submissions / LOG
-    if not path.is_file():
-        return ""
-    try:
-        need_listed(dirs.submissions, path, "")
-        if path.read_bytes().endswith(b"\n"):
-            return ""
-    except Damaged:
-        pass
-    return f"{path} was changed by hand, or is damaged; it is taken as it is"
-
-
-def write_entry(entry: LogEntry, dirs: OutputDirs, before: LogEntry | None = None) -> None:
-    """Write the entry in the place of `before`, or of the row with its ref; at the end where there is neither."""
-    mend(dirs.submissions, ignore)
-    with (
-        noting(dirs.submissions, dirs.submissions / LOG),
-        atomic(dirs.submissions / LOG) as temporary,
-        open(temporary, "w", encoding="utf-8", newline="") as file,
-    ):
-        rows = read_log(dirs)
-        earlier = (at for at, row in enumerate(rows) if row == before or (entry.ref and row.ref == entry.ref))
-        at = next(earlier, len(rows))
-        rows[at : at + 1] = [entry]
-        writer = csv.DictWriter(file, [field.name for field in fields(LogEntry)], lineterminator="\n")
-        writer.writeheader()
-        writer.writerows(map(asdict, rows))
-
-
-def catch_up(competition: str, dirs: OutputDirs, kaggle: Kaggle, late: bool = False) -> list[LogEntry]:
+def catch_up(
+    competition: str, dirs: OutputDirs, kaggle: Kaggle, late: bool = False, say: Say = tell
+) -> list[LogEntry]:
     """Bring the rows whose end is not known up to date with what Kaggle lists; return them as they are then.
 
     Parameters
     ----------
     late : bool
         As well the rows that lack a score: private scores come when the competition ends.
+    say : callable
+        Takes lines about the log, and about who writes it at the same time.
     """
-    rows = read_log(dirs)
+    rows = read_log(dirs, say)
     due = [row for row in rows if row.competition == competition and _may_change(row, late)]
     if not due:
         return []
@@ -244,7 +141,7 @@ def catch_up(competition: str, dirs: OutputDirs, kaggle: Kaggle, late: bool = Fa
         else:
             current = _found(row, [each for each in listed if str(each.ref) not in logged], now)
         if current != row:
-            write_entry(current, dirs, row)
+            write_entry(current, dirs, row, say)
         logged.add(current.ref)
         followed.append(current)
     return followed

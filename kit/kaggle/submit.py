@@ -24,17 +24,8 @@ from kit.kaggle.client import Kaggle
 from kit.kaggle.kernel.folder import KernelFolder
 from kit.kaggle.kernel.push import pushed_kernel
 from kit.kaggle.retry import Lost, one_line
-from kit.kaggle.submissions import (
-    OUTPUT,
-    UNDER_WAY,
-    LogEntry,
-    as_listed,
-    catch_up,
-    log_remark,
-    read_log,
-    timestamp,
-    write_entry,
-)
+from kit.kaggle.submission_log import LogEntry, read_log, write_entry
+from kit.kaggle.submissions import OUTPUT, UNDER_WAY, as_listed, catch_up, timestamp
 
 POLL = 10.0  # seconds between two looks at the score
 PATIENCE = 12 * 3600.0  # seconds; a code competition runs the kernel again
@@ -211,45 +202,50 @@ def _hand_in(
     pause: Callable[[float], None],
 ) -> LogEntry:
     """Send what was not sent before, in the log already when it is sent, and waits for its score."""
-    if remark := log_remark(dirs):
-        say(remark)
-    followed = catch_up(entry.competition, dirs, kaggle)
+    followed = catch_up(entry.competition, dirs, kaggle, say=say)
     sent = [row for row in followed if row.ref and _same(row, entry) and not again]
     for row in followed:
         if row.status not in UNDER_WAY and row not in sent:
             say(f"{row.file} of {row.time}: {_outcome(row)}")
     if sent:
         say(f"{sent[-1].file} was submitted on {sent[-1].time}; it is not sent again, its score is waited for")
-        return _scored(sent[-1], dirs, kaggle, pause)
-    if not again:
-        _need_new(entry, dirs, kaggle)
+        return _scored(sent[-1], dirs, kaggle, say, pause)
     unanswered = replace(entry, status="UNKNOWN")
-    write_entry(unanswered, dirs)
+    if again:
+        write_entry(unanswered, dirs, say=say)
+    else:
+        _need_new(entry, read_log(dirs, say))
+        _need_one_left(entry, kaggle)
+        # Once more: another process may have begun to send the same meanwhile.
+        write_entry(unanswered, dirs, say=say, check=lambda rows: _need_new(entry, rows))
     try:
         entry = replace(entry, ref=str(send()), status="PENDING")
     except Lost:
         raise
     except KitError:
-        write_entry(replace(entry, status="REFUSED"), dirs, unanswered)
+        write_entry(replace(entry, status="REFUSED"), dirs, unanswered, say)
         raise
-    write_entry(entry, dirs, unanswered)
+    write_entry(entry, dirs, unanswered, say)
     say(
         f"submitted {entry.file} to {entry.competition}; waiting for the score (Ctrl-C is safe: the same command "
         "goes on waiting)"
     )
-    return _scored(entry, dirs, kaggle, pause)
+    return _scored(entry, dirs, kaggle, say, pause)
 
 
 def _same(row: LogEntry, entry: LogEntry) -> bool:
     return (row.sha256, row.competition) == (entry.sha256, entry.competition)
 
 
-def _need_new(entry: LogEntry, dirs: OutputDirs, kaggle: Kaggle) -> None:
-    if same := [row for row in read_log(dirs) if _same(row, entry) and row.status != "REFUSED"]:
+def _need_new(entry: LogEntry, rows: list[LogEntry]) -> None:
+    if same := [row for row in rows if _same(row, entry) and row.status != "REFUSED"]:
         last = same[-1]
         score = f", public score {last.public}" if last.public else ""
         was = "may have been submitted" if last.status == "UNKNOWN" else "was submitted"
         raise KitError(f"{entry.file} {was} on {last.time} as {last.file}{score}; --again submits it once more")
+
+
+def _need_one_left(entry: LogEntry, kaggle: Kaggle) -> None:
     if kaggle.submissions_left(entry.competition) == 0:
         raise KitError(
             f"{entry.competition} takes no more submission of yours today; days begin at 0:00 UTC (--again tries "
@@ -257,14 +253,16 @@ def _need_new(entry: LogEntry, dirs: OutputDirs, kaggle: Kaggle) -> None:
         )
 
 
-def _scored(entry: LogEntry, dirs: OutputDirs, kaggle: Kaggle, pause: Callable[[float], None]) -> LogEntry:
+def _scored(
+    entry: LogEntry, dirs: OutputDirs, kaggle: Kaggle, say: Say, pause: Callable[[float], None]
+) -> LogEntry:
     """Wait until Kaggle has scored it, and log that."""
     begun = time.monotonic()
     while time.monotonic() - begun < PATIENCE:
         found = next((each for each in kaggle.submissions(entry.competition) if str(each.ref) == entry.ref), None)
         if found and found.status != "PENDING":
             entry = as_listed(entry, found)
-            write_entry(entry, dirs)
+            write_entry(entry, dirs, say=say)
             if found.status == "ERROR":
                 raise KitError(f"Kaggle could not score {entry.file}: {found.error or 'it does not say why'}")
             return entry

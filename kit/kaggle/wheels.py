@@ -19,7 +19,7 @@ from packaging.requirements import Requirement
 from packaging.utils import canonicalize_name, parse_wheel_filename
 
 from kit.core.errors import KitError, Say, some
-from kit.core.files import sha256, write_json, write_text
+from kit.core.files import parse_json, sha256, write_json, write_text
 from kit.kaggle.datasets import dataset_folder, need_dataset_folder
 from kit.kaggle.image import KaggleImage, MissingRequirement, parse_requirement
 
@@ -247,7 +247,7 @@ def _collected(folder: Path) -> list[Path]:
     """Return the wheels in a folder; KitError where one was not put there by `collect_wheels`."""
     there, table = sorted(folder.glob("*.whl")), folder / WHEELS
     try:
-        listed = {entry["file"] for entry in json.loads(table.read_text(encoding="utf-8"))}
+        listed = {entry["file"] for entry in parse_json(table.read_text(encoding="utf-8"))}
     except FileNotFoundError:
         listed = set()
     except (OSError, ValueError, TypeError, KeyError) as error:

@@ -14,7 +14,8 @@ import timm
 import torch
 from torch import nn
 
-from kit.core.errors import KitError, some
+from kit.core.disk import number_of, reason_of
+from kit.core.errors import KitError, NotWritten, some
 from kit.core.own_code import is_reference
 from kit.core.paths import weight_file
 from kit.core.seeds import derive
@@ -125,6 +126,7 @@ def _described(name: str) -> timm.models.PretrainedCfg:
             with within_reach(name):
                 described, _, _ = _hub.load_model_config_from_hf(place)
     except Exception as error:  # whatever the hub's clients raise
+        _need_room_for(name, error)
         raise KitError(
             f"model.name: {name} cannot be had ({_line(error)}); check the name and the network"
         ) from error
@@ -168,6 +170,16 @@ def weights_digest(model: nn.Module) -> str:
     return digest.hexdigest()[:16]
 
 
+def _need_room_for(name: str, error: Exception) -> None:
+    """NotWritten where an error of the hub's clients says that what they fetched could not be kept."""
+    number = number_of(error) or (error.errno if isinstance(error, PermissionError) else None)
+    if number is not None:
+        raise NotWritten(
+            f"{name}: what comes from the hub could not be kept: {reason_of(number)} ({_line(error)}); make room, "
+            "or set HF_HOME to a folder that can be written"
+        ) from error
+
+
 def _create(config: ModelConfig, options: dict) -> nn.Module:
     try:
         return timm.create_model(config.name, **options)
@@ -182,6 +194,7 @@ def _from_hub(config: ModelConfig, options: dict) -> nn.Module:
     except KitError:
         raise
     except Exception as error:  # whatever the hub's clients raise: no network, no such file, a broken cache
+        _need_room_for(config.name, error)
         raise KitError(
             f"model.weights: the pretrained weights of {config.name} cannot be had from timm's hub "
             f"({_line(error)}); check the network, or give the path of a local weight file"

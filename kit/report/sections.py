@@ -5,6 +5,7 @@ from collections.abc import Iterable, Mapping, Sequence
 from typing import Any
 
 from kit.core.runs import RunRecord
+from kit.experiment.deviations import deviations
 from kit.report import figures
 from kit.report.blocks import PageSection
 from kit.report.figures.drawing import Figure, LegendEntry
@@ -195,6 +196,7 @@ def runs_section(report_data: ReportData) -> PageSection:
         if record.error:
             place = f"{record.key}"
             section.texts.append(f"{place} {record.status}: {record.error}")
+    section.texts += deviations(records)
     section.texts += _circumstances(finished or records, report_data)
     if report_data.config:
         section.folded.append(("The config", report_data.config))

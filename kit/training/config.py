@@ -99,7 +99,11 @@ class TrainingConfig(ConfigSection):
     log_every : int
         Updates between two looks at the loss (a wait for the device each).
     checkpoint_minutes : float
-        Between checkpoints from which a killed run goes on.
+        Between checkpoints, from which a stopped or killed run goes on; more are written at the ends of epochs
+        where that costs next to nothing. 0: after each look at the loss.
+    on_nonfinite : str
+        Where a loss is not finite: stop; skip that update; or restart_lower, begin anew with all rates a third of
+        what they were, three times at most.
     probes : ProbesConfig, optional
         What is looked at inside the training, like {every: 10}; left out: nothing.
     tracker : str, optional
@@ -114,7 +118,7 @@ class TrainingConfig(ConfigSection):
     incidental: ClassVar[frozenset[str]] = frozenset(
         {"evaluate_every", "log_every", "checkpoint_minutes", "probes", "tracker", "device"}
     )
-    later: ClassVar[frozenset[str]] = frozenset({"loss", "norm_batches"})
+    later: ClassVar[frozenset[str]] = frozenset({"loss", "norm_batches", "on_nonfinite"})
 
     epochs: Annotated[int, Field(ge=1)] = 5
     batch_size: Annotated[int, Field(ge=1)] = 64
@@ -131,7 +135,8 @@ class TrainingConfig(ConfigSection):
     norm_batches: Annotated[int, Field(ge=0)] | None = None
     evaluate_every: Annotated[int, Field(ge=0)] = 1
     log_every: Annotated[int, Field(ge=1)] = 20
-    checkpoint_minutes: Annotated[float, Field(ge=0)] = 10.0
+    checkpoint_minutes: Annotated[float, Field(ge=0)] = 5.0
+    on_nonfinite: Literal["stop", "skip", "restart_lower"] = "stop"
     probes: ProbesConfig | None = None
     tracker: TrackerName | None = None
     device: Literal["auto", "cpu"] = "auto"

@@ -36,14 +36,21 @@ def out_of_memory(error: BaseException) -> bool:
 
 
 @contextmanager
-def advising_on_memory(advice: str) -> Iterator[None]:
-    """Turn running out of memory within into a KitError that ends with `advice`; other errors pass."""
+def advising_on_memory(advice: str, kind: type[KitError] = KitError) -> Iterator[None]:
+    """Turn running out of memory within into a `kind` of KitError that ends with `advice`; other errors pass."""
     try:
         yield
     except Exception as error:
         if (whose := _whose(error)) is None:
             raise
-        raise KitError(f"{whose} memory is too small; {advice}") from error
+        raise kind(f"{whose} memory is too small; {advice}") from error
+
+
+def lacks_memory_of(device: torch.device, error: BaseException) -> bool:
+    """Tell whether what ran out is the memory that a network's activations take on this device."""
+    return _whose(error) == "the GPU's" or (
+        device.type == "cpu" and any(phrase in str(error) for phrase in _OF_THE_MACHINE[:2])
+    )
 
 
 def _whose(error: BaseException) -> str | None:

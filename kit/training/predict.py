@@ -11,13 +11,17 @@ from accelerate import Accelerator
 from accelerate.utils import gather_object
 from torch import nn
 
-from kit.core.errors import Say, ignore
+from kit.core.errors import KitError, Say, ignore
 from kit.data.config import DataConfig
 from kit.data.images import ImageSet
 from kit.data.loading import EvaluationLoader, worker_count
+from kit.data.workers import Workers
 from kit.model.modes import evaluating
 from kit.training.config import PredictionConfig, TrainingConfig
-from kit.training.memory import advising_on_memory
+from kit.training.device import free_memory
+from kit.training.memory import END_OTHERS, advising_on_memory, lacks_memory_of
+
+ONE_IMAGE = "the device's memory is too small to predict one image"
 
 
 @dataclass(frozen=True)
@@ -47,6 +51,23 @@ class Normalise:
         return images.float().sub_(self.mean).div_(self.std)
 
 
+@dataclass
+class BatchLimit:
+    """How many images of a batch the device's memory has room for, as far as is known.
+
+    Attributes
+    ----------
+    most : int or None
+        None: nothing has failed yet.
+    """
+
+    most: int | None = None
+
+    def of(self, wanted: int) -> int:
+        """Return how many images to predict at a time."""
+        return wanted if self.most is None else min(wanted, self.most)
+
+
 @dataclass(frozen=True)
 class Predictor:
     """A trained model and how it predicts.
@@ -73,6 +94,8 @@ class Predictor:
         Classes that no training row has, by their place: their probability is 0.
     loader : EvaluationLoader
         Its workers serve every prediction of the same images; to be closed after the last.
+    limit : BatchLimit
+        Where a batch was too large for the device, the size that the following ones have.
     """
 
     model: nn.Module
@@ -85,6 +108,7 @@ class Predictor:
     say: Say = ignore
     never: Sequence[int] = ()
     loader: EvaluationLoader = field(default_factory=EvaluationLoader)
+    limit: BatchLimit = field(default_factory=BatchLimit)
 
     def predict(
         self,
@@ -96,6 +120,7 @@ class Predictor:
 
         Several processes share the rows, and each gets all the probabilities. Afterwards every module is in the
         mode (training or not) that it was in before. Where fp16 overflows, all are predicted again in fp32.
+        A batch that is too large for the device's memory is halved, and so are those after it.
 
         Parameters
         ----------
@@ -116,7 +141,7 @@ class Predictor:
         Raises
         ------
         KitError
-            Where memory is too small for a batch.
+            Where memory is too small for one image.
         """
         probabilities = self._predicted(images, rows, expired, self.accelerator.autocast())
         if self.accelerator.mixed_precision != "fp16" or np.isfinite(probabilities).all():
@@ -133,23 +158,47 @@ class Predictor:
         expired: Callable[[], bool],
         precision: AbstractContextManager[None],
     ) -> np.ndarray:
-        processes, on_gpu = self.accelerator.num_processes, self.accelerator.device.type == "cuda"
+        processes = self.accelerator.num_processes
         mine = np.array_split(np.asarray(rows, dtype=np.int64), processes)[self.accelerator.process_index]
-        batch_size = self.prediction.batch_size or 2 * self.training.batch_size
-        workers = worker_count(self.data.workers, on_gpu, processes) if len(mine) > batch_size else 0
-        outputs = []
         with (
-            advising_on_memory(f"lower prediction.batch_size (it was {batch_size})"),
+            advising_on_memory(f"lower prediction.batch_size (it was {self._batch_size})"),
             evaluating(self.model),
             torch.inference_mode(),
             precision,
         ):
-            for pixels in self.loader.batches(images, mine.tolist(), self.data.size, batch_size, workers, on_gpu):
-                if expired():
-                    break
-                outputs.append(self._probabilities(self.normalise(pixels)))
+            outputs = self._outputs(images, mine.tolist(), expired)
             part = torch.cat(outputs).cpu().numpy() if outputs else self._no_rows()
         return np.concatenate(gather_object([part])) if processes > 1 else part
+
+    @property
+    def _batch_size(self) -> int:
+        return self.limit.of(self.prediction.batch_size or 2 * self.training.batch_size)
+
+    def _outputs(self, images: ImageSet, rows: list[int], expired: Callable[[], bool]) -> list[torch.Tensor]:
+        """Return the probabilities of each batch, on the device."""
+        outputs: list[torch.Tensor] = []
+        done, processes, on_gpu = 0, self.accelerator.num_processes, self.accelerator.device.type == "cuda"
+        while True:
+            left, size = rows[done:], self._batch_size
+            count = worker_count(self.data.workers, on_gpu, processes) if len(left) > size else 0
+            workers = Workers(count, on_gpu, processes, self.say)
+            try:
+                for pixels in self.loader.batches(images, left, self.data.size, size, workers):
+                    if expired():
+                        break
+                    outputs.append(self._probabilities(self.normalise(pixels)))
+                    done += len(pixels)
+                return outputs
+            except Exception as error:
+                if not lacks_memory_of(self.accelerator.device, error):
+                    raise
+                if size == 1:
+                    raise KitError(f"{ONE_IMAGE}; lower data.size, or {END_OTHERS}") from error
+            self.limit.most = size // 2
+            free_memory()  # here nothing holds the error any more, whose frames hold the batch
+            self.say(
+                f"the device's memory is too small to predict {size} images at a time; goes on with {size // 2}"
+            )
 
     def _probabilities(self, inputs: torch.Tensor) -> torch.Tensor:
         probabilities = self._activate(self.model(inputs))

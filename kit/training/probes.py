@@ -120,6 +120,12 @@ class Probes:
         self.steps.append(step)
         self._before = None
 
+    def leave_out(self, step: int) -> None:
+        """Forget what was seen of an update that was left out."""
+        if self.due(step):
+            self.counts.pop()
+            self.moments.pop()
+
     def _rates(self, optimizer: torch.optim.Optimizer) -> list[float]:
         """Return the rate of each depth group: the mean over its parameters where the policy cuts finer."""
         rate_of = {id(value): group["lr"] for group in optimizer.param_groups for value in group["params"]}

@@ -70,6 +70,8 @@ class RateWriter:
         What the controller made, float64 [steps, groups]; None where the policy has no controller.
     signals : dict of str to ndarray
         What the controller was fed, float64 [steps, groups] each.
+    skipped : set of int
+        The updates that were left out.
     """
 
     def __init__(self, policy: RatePolicy, groups: Sequence[DepthGroup], total_steps: int, steps_per_epoch: int):
@@ -83,6 +85,7 @@ class RateWriter:
         controller = policy.controller
         self.multiplier = np.full(shape, np.nan) if controller else None
         self.signals = {name: np.full(shape, np.nan) for name in (controller.signals if controller else ())}
+        self.skipped: set[int] = set()
         self._state = controller.start(len(groups)) if controller else {}
         self._depth_of = {
             id(value): depth for depth, group in enumerate(groups) for value in group.parameters.values()
@@ -193,6 +196,13 @@ class RateWriter:
                     f"the policy says {self._now.momentum:g} for both: something else writes into the optimizer's"
                 )
 
+    def leave_out(self, step: int, optimizer: Optimizer) -> None:
+        """Record an update that is left out: its rates stand in the optimizer, and no controller is asked."""
+        self.skipped.add(step)
+        if self.multiplier is not None:
+            self.multiplier[step] = 1.0
+        self.record(step, optimizer)
+
     def confirm(self, step: int, optimizer: Optimizer) -> None:
         """Check, after the update, that the rates are still those that were recorded right before it.
 
@@ -227,7 +237,7 @@ class RateWriter:
             intended = rates.lr
             if controller and multipliers is not None:
                 multiplier = multipliers[step]
-                if steps.start == 0:
+                if steps.start == 0 and step not in self.skipped:
                     signals = {name: values[step] for name, values in self.signals.items()}
                     multiplier, state = controller.step(state, signals, rates.lr, self._fraction(step))
                 intended = rates.lr * multiplier
@@ -280,13 +290,14 @@ class RateWriter:
     def state_dict(self) -> dict[str, Any]:
         """Return the record so far and the controller's state, for a checkpoint."""
         arrays = {name: torch.from_numpy(values) for name, values in self._as_record().arrays().items()}
-        return {"arrays": arrays, "controller": self._state}
+        return {"arrays": arrays, "controller": self._state, "skipped": sorted(self.skipped)}
 
     def load_state_dict(self, state: dict[str, Any]) -> None:
         """Go on from a checkpoint."""
         for name, values in self._as_record().arrays().items():
             values[:] = state["arrays"][name].cpu().numpy()
         self._state = state["controller"]
+        self.skipped = set(state.get("skipped", ()))
 
     def save(self, path: Path, optimizer: Optimizer | None = None) -> None:
         """Write rates.npz, with what the `optimizer` says of its own factors."""

@@ -12,7 +12,7 @@ from typing import Any
 import numpy as np
 
 from kit.core.errors import Damaged
-from kit.core.files import atomic, write_text
+from kit.core.files import append_text, atomic, parse_json, write_text
 from kit.core.runs import TRAINED_ANEW, RunDir
 
 SIGNAL = "signal_"  # begins the names of a controller's signals in rates.npz
@@ -213,8 +213,7 @@ def append_history(path: Path, line: Mapping[str, float]) -> None:
     line : mapping of str to float
         `step` and `epoch` (updates and epochs done), and what was measured then.
     """
-    with open(path, "a", encoding="utf-8") as file:
-        file.write(json.dumps(line) + "\n")
+    append_text(path, json.dumps(line) + "\n")
 
 
 def write_history(path: Path, lines: Iterable[Mapping[str, float]]) -> None:
@@ -234,7 +233,7 @@ def read_history(path: Path) -> list[dict[str, Any]]:
         return []
     try:
         text = path.read_text(encoding="utf-8")
-        lines = [json.loads(line) for line in text.splitlines()]
+        lines = [parse_json(line) for line in text.splitlines()]
     except ValueError as error:
         raise _damaged(path, error) from error
     for number, line in enumerate(lines, start=1):

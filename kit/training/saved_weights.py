@@ -13,7 +13,7 @@ from kit.core.runs import TRAINED_ANEW, RunDir
 def save_weights(model: nn.Module, path: Path) -> None:
     """Write the weights and buffers of a model."""
     tensors = {name: tensor.detach().cpu().contiguous() for name, tensor in model.state_dict().items()}
-    with atomic(path) as temporary:
+    with atomic(path, sum(tensor.nbytes for tensor in tensors.values())) as temporary:
         save_file(tensors, temporary)
 
 

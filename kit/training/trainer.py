@@ -14,23 +14,25 @@ from accelerate import Accelerator, PartialState
 from timm.utils.model_ema import ModelEmaV3
 from torch import nn
 
-from kit.core.errors import Diverged, KitError
+from kit.core.errors import Diverged, KitError, Say, ignore
 from kit.core.progress import Progress
 from kit.core.runs import RunDir
 from kit.core.seeds import derive
+from kit.core.stopping import Stopped
 from kit.data.augment import Augmentation
-from kit.data.config import DataConfig
 from kit.data.images import ImageSet
 from kit.data.loading import BatchPlan, plain_batches, training_batches, worker_count
-from kit.model.build import Normalisation, weights_digest
+from kit.data.workers import Workers
+from kit.model.build import weights_digest
 from kit.model.groups import DepthGroup
-from kit.scoring.config import ScoringConfig
 from kit.scoring.f1 import argmax, score
 from kit.training.averaging import Settling
-from kit.training.checkpoint import load_checkpoint, save_checkpoint
-from kit.training.config import PredictionConfig, TrainingConfig
+from kit.training.checkpoint import Checkpoints
+from kit.training.config import TrainingConfig
 from kit.training.device import seed_device
+from kit.training.fold_data import FoldData, Recipe
 from kit.training.loss import build_loss, build_mix, class_weights, row_weights
+from kit.training.nonfinite import Skipper, first_broken, sound
 from kit.training.optimizer import build_optimizer
 from kit.training.predict import Normalise, Predictor
 from kit.training.probes import Probes
@@ -38,53 +40,8 @@ from kit.training.rates import RatePolicy, RateWriter
 from kit.training.records import append_history, write_history
 from kit.training.saved_weights import load_weights
 from kit.training.signals import SignalMeter
+from kit.training.stops import Stops
 from kit.training.tracker import RunTracker
-
-
-@dataclass(frozen=True)
-class FoldData:
-    """What one fold model trains on and is scored on.
-
-    Attributes
-    ----------
-    images : ImageSet
-        All training images of the competition.
-    targets : ndarray
-        Class index of each image, int64 [images]; where an image may have several labels, bool [images, classes].
-    train_rows, valid_rows : ndarray
-        Which rows of `images` train, and which are held out; int64.
-    classes : sequence of str
-        Their names, in the order of the columns of predictions.
-    """
-
-    images: ImageSet
-    targets: np.ndarray
-    train_rows: np.ndarray
-    valid_rows: np.ndarray
-    classes: Sequence[str]
-
-    @property
-    def multilabel(self) -> bool:
-        """Whether an image may have several labels."""
-        return self.targets.ndim == 2
-
-    @property
-    def without_rows(self) -> list[int]:
-        """The classes that no image has, in any fold, by their place."""
-        several, number = self.multilabel, len(self.classes)
-        counts = self.targets.sum(axis=0) if several else np.bincount(self.targets, minlength=number)
-        return np.flatnonzero(counts == 0).tolist()
-
-
-@dataclass(frozen=True)
-class Recipe:
-    """How to train: the sections of the config that the loop needs, and how pixels are normalised."""
-
-    data: DataConfig
-    training: TrainingConfig
-    prediction: PredictionConfig
-    scoring: ScoringConfig
-    normalisation: Normalisation
 
 
 @dataclass(frozen=True)
@@ -209,16 +166,7 @@ class Trainer:
         self.settling = Settling(
             self.model, self.final_model, optimizer, accelerator, config.norm_batches, self._some_inputs
         )
-        self.predictor = Predictor(
-            self.final_model,
-            self.normalise,
-            accelerator,
-            recipe.data,
-            config,
-            recipe.prediction,
-            fold.multilabel,
-            never=fold.without_rows,
-        )
+        self.predictor = self._predictor()
 
         self.rates = RateWriter(policy, groups, total, per_epoch)
         controller, decay = policy.controller, config.optimizer.weight_decay
@@ -227,55 +175,80 @@ class Trainer:
         if config.probes and accelerator.is_main_process:
             self.probes = Probes(config.probes, self.model, total, seed)
         self.losses = torch.zeros(total, device=device)  # stays there until it is logged
+        self.logged = 0  # updates whose losses have been logged
         self.history: list[dict[str, Any]] = []
         self.need: Callable[[], None] = lambda: None  # raises where another process has taken the run over
+        self.made = 0  # updates
+        self.say: Say = ignore
+        skips = config.on_nonfinite == "skip"
+        self.skipper = Skipper(self.model, accelerator, self.rates, per_epoch) if skips else None
         self.tracker = RunTracker(config.tracker if accelerator.is_main_process else None, run)
+        self.checkpoints = self._kept_in(run)
+        self.stops = Stops(self.checkpoints, accelerator, total, self._checked_losses)
 
-    def train(self, title: str = "training", on_step: Callable[[int], None] | None = None) -> TrainResult:
+    def train(
+        self,
+        title: str = "training",
+        on_step: Callable[[int], None] | None = None,
+        expired: Callable[[], bool] = lambda: False,
+    ) -> TrainResult:
         """Train to the last step, going on from the run's checkpoint where there is one.
 
         Parameters
         ----------
         title : str
-            Of the progress bar.
+            Of the progress bar, and in what is said of where it stopped.
         on_step : callable, optional
             Called with the number of each update after it.
+        expired : callable
+            Asked after each update (of several processes: at each look at the losses); once it is true, a
+            checkpoint is written and the training stops.
 
         Raises
         ------
+        Stopped
+            Where that was asked for by a signal (`kit.core.stopping`) or by `expired`; a checkpoint is written.
         KitError
             For a loss that is not finite, and for realised rates that are not the policy's.
         """
-        first = self._restore()
-        with self.tracker.following(self.history, self.rates.by_group):
-            return self._train(first, title, on_step)
+        self.stops.begin(title, expired)
+        first, self.logged = self.checkpoints.restore()
+        if self.accelerator.is_main_process:
+            write_history(self.dir.history, self.history)
+        try:
+            with self.tracker.following(self.history, self.rates.by_group):
+                return self._train(first, title, on_step)
+        except BaseException:
+            self.checkpoints.close()  # what is being written is worth having
+            raise
 
     def _train(self, first: int, title: str, on_step: Callable[[int], None] | None) -> TrainResult:
-        total = self.plan.total_steps
-        logged = first  # updates whose losses have been logged
-        started = saved = time.monotonic()
+        total, per_epoch = self.plan.total_steps, self.plan.steps_per_epoch
+        started = time.monotonic()
         evaluating = 0.0  # seconds
         self._measure_butterfly(first)
         with Progress(title, total, first, shown=self.accelerator.is_main_process) as progress:
+            self.stops.look(first, self.logged, together=True)
+            if first and self._evaluates_at(first) and not self._scored(first):  # where that was given up
+                self._begin(first)
+                evaluating += self._score(first)
             for step in self.updates(first):
                 done = step + 1
                 progress.update(done)
                 self._measure_butterfly(done)
-                logs = done % self.plan.steps_per_epoch == 0 or done - logged >= self.config.log_every
+                logs = done % per_epoch == 0 or done - self.logged >= self.config.log_every
                 if logs:
-                    progress.update(done, f"loss {self._log_losses(logged, done):.3f}")
-                    logged = done
+                    progress.update(done, f"loss {self._log_losses(self.logged, done):.3f}")
+                    self.logged = done
+                self.stops.look(done, self.logged, together=logs)
                 if self._evaluates_at(done):
-                    began = time.monotonic()
-                    with self.settling.settled():
-                        self._log_score(self.evaluate(), done)
-                    evaluating += time.monotonic() - began
-                if logs and time.monotonic() - saved >= 60 * self.config.checkpoint_minutes:
-                    self._save_checkpoint(done)
-                    saved = time.monotonic()
+                    evaluating += self._score(done)
+                if logs:
+                    self.checkpoints.offer(done, done, done % per_epoch == 0)
                 if on_step:
                     on_step(step)
         seconds = time.monotonic() - started - evaluating
+        self.checkpoints.hold(total, total)
         self.settling.settle()
         probabilities = self.evaluate()
         final_score = self._log_score(probabilities, total)
@@ -283,17 +256,56 @@ class Trainer:
         speed = (total - first) * self.plan.samples_per_update / max(seconds, 1e-9)
         return TrainResult(self.final_model, probabilities, final_score, total, seconds, speed)
 
+    def _begin(self, first: int) -> None:
+        """Bring model and optimizer into the state of learning, before update number `first`."""
+        self.model.train()
+        self.settling.begin()
+        if first:
+            self.rates.write(first - 1, self.optimizer)  # what was frozen last is frozen for what comes before it
+        self._distribute()
+
+    def _score(self, done: int) -> float:
+        """Score the held-out rows and log that; return the seconds that it took."""
+        began = time.monotonic()
+        try:
+            with self.settling.settled():
+                probabilities = self.evaluate()
+        except Stopped as stopped:
+            self.stops.stop(done, self.logged, stopped.code)
+        self._log_score(probabilities, done)
+        return time.monotonic() - began
+
+    def _scored(self, done: int) -> bool:
+        return any("valid_score" in line and line["step"] == done for line in self.history)
+
     def updates(self, first: int = 0) -> Iterator[int]:
         """Make one update after the other, from number `first` on, and yield the number of each afterwards."""
         batches = self._batches(first)
-        self.model.train()
-        self.settling.begin()
-        self._distribute()
-        if first == self.plan.total_steps:
-            self.rates.write(first - 1, self.optimizer)  # what is frozen at the end is frozen for what follows
+        self._begin(first)
+        self.made = first
         for step in range(first, self.plan.total_steps):
             self._update(step, batches)
+            self.made = step + 1
             yield step
+
+    def remaining_updates(self) -> tuple[int, Iterator[int]]:
+        """Take up the checkpoint, and return how many updates it holds, and what makes the others."""
+        self.checkpoints.say = ignore
+        first, self.logged = self.checkpoints.restore()
+        return first, self.updates(first)
+
+    def _predictor(self) -> Predictor:
+        """What predicts with the weights that count."""
+        return Predictor(
+            self.final_model,
+            self.normalise,
+            self.accelerator,
+            self.recipe.data,
+            self.config,
+            self.recipe.prediction,
+            self.fold.multilabel,
+            never=self.fold.without_rows,
+        )
 
     def evaluate(self) -> np.ndarray:
         """Return the probabilities of the held-out rows under the weights that count, float32 [rows, classes]."""
@@ -306,13 +318,19 @@ class Trainer:
         ------
         Diverged
             Where they are not finite.
+        Stopped
+            Between two batches, where that was asked for; what is held of the training is written.
         """
         if self.accelerator.num_processes > 1:  # each process has batch-norm statistics of its own samples
             for buffer in self.final_model.buffers():
                 torch.distributed.broadcast(buffer, src=0)
-        probabilities = self.predictor.predict(images, rows)
+        probabilities = self.predictor.predict(images, rows, self.stops.predicting)
+        if len(probabilities) < len(rows):
+            self.stops.give_up()
         if not np.isfinite(probabilities).all():
-            raise Diverged("the trained model predicts values that are not finite; " + self._advice())
+            error = Diverged("the trained model predicts values that are not finite; " + self._advice())
+            error.step = self.made
+            raise error
         return probabilities
 
     def load_weights(self) -> None:
@@ -320,8 +338,9 @@ class Trainer:
         load_weights(self.dir, self.final_model)
 
     def close(self) -> None:
-        """End the processes that prepare batches for evaluations."""
+        """End the processes that prepare batches for evaluations, and let a checkpoint be written to its end."""
         self.predictor.loader.close()
+        self.checkpoints.close()
 
     # One update.
 
@@ -334,7 +353,9 @@ class Trainer:
         self._seed(step)
         if self.rates.write(step, self.optimizer):
             self._distribute()
-        mean_weight = self._mean_weight(step)
+        mean_weight, left_out = self._mean_weight(step), False
+        if self.skipper:
+            self.skipper.begin()
         for part in range(self.config.accumulate):
             pixels, targets = next(batches)
             inputs, targets = self.normalise(pixels), targets.to(self.device, non_blocking=True)
@@ -346,16 +367,29 @@ class Trainer:
                 self.accelerator.backward(loss)
                 self.losses[step] += loss.detach() / self.config.accumulate
                 if self.accelerator.sync_gradients:  # all parts are there
-                    self._before_step(step)
-                self.optimizer.step()  # by accelerate, nothing before all parts are there
+                    left_out = self._leaves_out(step)
+                    if not left_out:
+                        self._before_step(step)
+                if not left_out:
+                    self.optimizer.step()  # by accelerate, nothing before all parts are there
                 self.optimizer.zero_grad()
         self.rates.confirm(step, self.optimizer)
+        if left_out:
+            return
         if self.signal_meter:
             self.signal_meter.after_update(self.rates.lr[step])
         if self.probes:
             self.probes.after_update(step, self.optimizer)
         if self.ema:
             self.ema.update(self.model, step=step)
+
+    def _leaves_out(self, step: int) -> bool:
+        """Say whether this update is left out (training.on_nonfinite: skip)."""
+        if not (self.skipper and self.skipper.leaves_out(step, self.losses[step], self.optimizer)):
+            return False
+        if self.probes:
+            self.probes.leave_out(step)
+        return True
 
     def _before_step(self, step: int) -> None:
         """Do what has to be done between the gradients of the whole update and the optimizer's step."""
@@ -393,8 +427,7 @@ class Trainer:
             Augmentation(data),
             self.plan,
             first,
-            workers,
-            pin=on_gpu,
+            Workers(workers, on_gpu, self.accelerator.num_processes, self.say),
         )
 
     def _some_inputs(self, count: int) -> Iterator[torch.Tensor]:
@@ -428,25 +461,33 @@ class Trainer:
             return
         rows = self.fold.valid_rows[: self.probes.config.images].tolist()
         images, size = self.fold.images, self.recipe.data.size
-        pixels = next(iter(plain_batches(images, rows, size, len(rows), 0, pin=False)))
+        pixels = next(iter(plain_batches(images, rows, size, len(rows))))
         self.probes.measure_butterfly(done, self.normalise(pixels), self.fold.multilabel)
 
     def _log_losses(self, first: int, done: int) -> float:
         """Check the rates and losses of steps `first` to `done`, log their mean loss and return it."""
+        losses = self._checked_losses(first, done)
+        if not len(losses):  # all were left out
+            return float("nan")
+        mean = float(losses.mean())
+        self._log(done, loss=mean)
+        return mean
+
+    def _checked_losses(self, first: int, done: int) -> np.ndarray:
+        """Check the rates and losses of steps `first` to `done`, and return the losses of those not left out."""
         self.rates.audit(range(first, done))
         if self.probes:
             self.probes.collect()
         losses = self.accelerator.reduce(self.losses[first:done].clone(), "mean").cpu().numpy()
-        if not np.isfinite(losses).all():
-            step = first + int(np.flatnonzero(~np.isfinite(losses))[0])
-            raise Diverged(
+        if (step := first_broken(losses, first, self.rates.skipped)) is not None:
+            error = Diverged(
                 f"the loss is {losses[step - first]} at step {step} of {self.plan.total_steps} "
                 f"(epoch {step / self.plan.steps_per_epoch:.1f}), where the highest rate was "
                 f"{self.rates.lr[step].max():.3g}; {self._advice()}"
             )
-        mean = float(losses.mean())
-        self._log(done, loss=mean)
-        return mean
+            error.step = step
+            raise error
+        return losses[[step not in self.rates.skipped for step in range(first, done)]]
 
     def _advice(self) -> str:
         half = self.accelerator.mixed_precision == "fp16"
@@ -480,7 +521,27 @@ class Trainer:
             append_history(self.dir.history, line)
         self.tracker.log(line, self.rates.by_group)
 
-    # Saving and going on.
+    # Saving and stopping.
+
+    def _kept_in(self, run: RunDir) -> Checkpoints:
+        """What keeps the state of this training."""
+        state = {
+            "model": self.model,
+            "ema": self.ema.module if self.ema else None,
+            "optimizer": self.optimizer,
+            "scaler": self.accelerator.scaler,
+            "rates": self.rates,
+            "signals": self.signal_meter,
+            "probes": self.probes,
+        }
+        minutes = self.config.checkpoint_minutes
+        checkpoints = Checkpoints(run, minutes, self.accelerator, state, self.losses, self.history)
+        checkpoints.sound = self._is_sound
+        return checkpoints
+
+    def _is_sound(self, done: int) -> bool:
+        """Whether a checkpoint after so many updates is worth its name; where not, the next losses say why."""
+        return sound(self.model, self.optimizer, self.losses[:done], self.rates.skipped)
 
     def _save_records(self) -> None:
         """Compare all realised rates with the policy's, and write them and what the probes saw."""
@@ -491,56 +552,3 @@ class Trainer:
             self.rates.save(self.dir.rates, self.optimizer)
         if self.probes:
             self.probes.save(self.dir.activations, self.dir.learning)
-
-    def _save_checkpoint(self, done: int) -> None:
-        if not self.accelerator.is_main_process:
-            return
-        self.need()
-        scaler = self.accelerator.scaler
-        save_checkpoint(
-            self.dir.checkpoint,
-            {
-                "step": done,
-                "made_on": self._made_on(),
-                "model": self.model.state_dict(),
-                "ema": self.ema.module.state_dict() if self.ema else None,
-                "optimizer": self.optimizer.state_dict(),
-                "scaler": scaler.state_dict() if scaler else None,
-                "losses": self.losses,
-                "rates": self.rates.state_dict(),
-                "signals": self.signal_meter.state_dict() if self.signal_meter else None,
-                "probes": self.probes.state_dict() if self.probes else None,
-                "history": self.history,
-            },
-        )
-
-    def _restore(self) -> int:
-        """Take up the run's checkpoint, and return the number of updates done so far: 0 where there is none."""
-        state = load_checkpoint(self.dir.checkpoint, self.device) or {"step": 0, "history": []}
-        if state["step"] and state["made_on"] != self._made_on():
-            raise KitError(
-                f"{self.dir.checkpoint} was made on {state['made_on']}, this is {self._made_on()}, where the same "
-                "bits cannot be had; go on there, or delete that file to start this run anew"
-            )
-        self.history = state["history"]
-        if self.accelerator.is_main_process:
-            write_history(self.dir.history, self.history)
-        if state["step"]:
-            self.model.load_state_dict(state["model"])
-            self.optimizer.load_state_dict(state["optimizer"])
-            if self.ema:
-                self.ema.module.load_state_dict(state["ema"])
-            if self.accelerator.scaler:
-                self.accelerator.scaler.load_state_dict(state["scaler"])
-            self.losses.copy_(state["losses"])
-            self.rates.load_state_dict(state["rates"])
-            if self.signal_meter:
-                self.signal_meter.load_state_dict(state["signals"])
-            if self.probes:
-                self.probes.load_state_dict(state.get("probes"))
-        return state["step"]
-
-    def _made_on(self) -> str:
-        """Say on what the training runs: a checkpoint can go on only where that is the same."""
-        precision = self.accelerator.mixed_precision.replace("no", "fp32")
-        return f"{self.accelerator.num_processes} × {self.device.type} in {precision}"

@@ -297,6 +297,20 @@ def test_a_policy_that_diverged_once_is_counted_but_not_compared(wide, tmp_path)
     assert "makes it anew" in page
 
 
+def test_what_trainings_did_otherwise_than_their_config_says_is_told(wide, tmp_path):
+    config = experiment(wide, TWO)
+    lowered = [{"factor": 1 / 3, "step": 4, "error": "the loss is nan"}]
+    left_out = [{"skipped": 2}, {"skipped": 7}]
+    changes = {"sliced": {"nonfinite": lowered, "micro_batch": 4}, "uniform": {"nonfinite": left_out}}
+    folder = store(config, tmp_path, {"uniform": 0.6, "sliced": 0.5}, folds=[0], **changes)
+    (view,) = compare(config, tmp_path, stored=True).content.to_json()["views"]
+    assert "not of the peak that their policy states: sliced seed 0 fold 0 at × 0.333." in view["note"]
+    assert "Updates were left out, as their loss was not finite: uniform seed 0 fold 0: 2 of " in view["note"]
+    assert "fewer images at a time: sliced seed 0 fold 0: 4 images." in view["note"]
+    page = report(folder.path, OutputDirs(tmp_path)).read_text()
+    assert page.count("not of the peak that their policy states: sliced seed 0 fold 0 at × 0.333.") == 2
+
+
 def test_without_a_run_of_the_baseline_nothing_is_compared(wide, tmp_path):
     config = experiment(wide, TWO)
     store(config, tmp_path, {"sliced": 0.6}, sliced={"status": "diverged", "error": "the loss is nan"})
@@ -375,6 +389,18 @@ def test_tuned_policies_that_diverge_are_told(wide, tmp_path):
     assert [each["policy"] for each in content["views"][1]["comparisons"]] == ["sliced"]
     assert content["ledger"][2]["chosen"] == {}
     assert content["missing"][0] in report(folder.path, OutputDirs(tmp_path)).read_text()
+
+
+def test_a_rate_that_had_to_be_lowered_is_not_chosen(wide, tmp_path):
+    """Its trial was begun anew at a third of it, and says nothing about the rate itself."""
+    config = experiment(wide, TWO, compare={"tune": {"rates": [1e-3, 1e-1], "folds": [0]}})
+    whole = config.model_copy(update={"policies": config.policies | variants(config)})
+    accuracy = {name: 0.9 if name.endswith("lr0.1") else 0.5 for name in whole.policies}
+    lowered = {"nonfinite": [{"factor": 1 / 3, "step": 4, "error": "the loss is nan"}]}
+    for changes, rate in (({}, 0.1), ({"sliced-lr0.1": lowered}, 0.001)):
+        store(whole, tmp_path, accuracy, **changes)
+        ledger = compare(config, tmp_path, stored=True).content.to_json()["ledger"]
+        assert set(ledger[1]["chosen"].values()) == {rate}
 
 
 def test_a_comparison_of_fewer_policies_says_what_it_replaces(wide, tmp_path):

@@ -158,6 +158,23 @@ def test_hearts_beat_by_themselves(thing: Path, monkeypatch):
         assert beaten.wait(60)
 
 
+def test_a_beat_does_not_bring_back_what_is_given_up_meanwhile(thing: Path, monkeypatch):
+    mine, replace = claim(thing, "works"), os.replace
+    giving_up = threading.Thread(target=mine.release)
+
+    def late(draft: Path, file: Path) -> None:
+        giving_up.start()
+        giving_up.join(0.1)
+        replace(draft, file)
+
+    monkeypatch.setattr(claims.os, "replace", late)
+    mine.beat()
+    giving_up.join()
+    assert os.listdir(thing.parent) == []
+    mine.beat()
+    assert os.listdir(thing.parent) == []
+
+
 def test_a_fork_neither_beats_nor_gives_up(thing: Path):
     with claim(thing, "works") as mine:
         if not (child := os.fork()):

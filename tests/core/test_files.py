@@ -10,10 +10,11 @@ from pathlib import PurePosixPath, PureWindowsPath
 import pytest
 from hypothesis import example, given
 from hypothesis import strategies as st
+from support.refusals import refusal_of
 
 from kit.core import files
 from kit.core.errors import KitError
-from kit.core.files import atomic, is_safe, read_json, sha256, write_json, write_text
+from kit.core.files import atomic, is_safe, parse_json, read_json, sha256, write_json, write_text
 
 
 def names(folder) -> list[str]:
@@ -192,3 +193,13 @@ def test_what_is_accepted_stays_below_the_folder(name):
 def test_plain_names_are_accepted(parts):
     reserved = any(PureWindowsPath(part).is_reserved() for part in parts)
     assert is_safe("/".join(parts)) is not reserved
+
+
+def test_json_that_lies_too_deep_is_damaged(tmp_path):
+    (tmp_path / "a.json").write_text("[" * 100_000 + "]" * 100_000)
+    assert refusal_of(read_json, tmp_path / "a.json", "remove it") == (
+        f"{tmp_path / 'a.json'} is damaged (too many lists and objects in each other); remove it"
+    )
+    with pytest.raises(ValueError, match="too many"):
+        parse_json('{"a": ' * 100_000)
+    assert parse_json(b'{"a": [1, null]}') == {"a": [1, None]}

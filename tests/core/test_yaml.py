@@ -5,6 +5,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from support.refusals import refusal_of
 
+from kit.core.errors import KitError
 from kit.core.settings import ConfigSection, Text, settled
 from kit.core.yaml import Written, dump_yaml, parse_yaml
 
@@ -101,3 +102,86 @@ def test_text_that_is_dumped_reads_back_as_it_was(text):
     dumped = dump_yaml(content)
     assert parse_yaml(dumped, "here") == content
     assert settled(parse_yaml(dumped, "here", written=True), Section) == content
+
+
+# What a file from elsewhere may do
+
+
+def bomb(levels: int = 10) -> str:
+    """Nine aliases of the line before a line: 9^levels values in half a kilobyte."""
+    lines = ["a0: &a0 [x, x]"]
+    lines += [f"a{level}: &a{level} [{', '.join([f'*a{level - 1}'] * 9)}]" for level in range(1, levels)]
+    return "\n".join(lines) + "\n"
+
+
+@pytest.mark.parametrize(
+    ("text", "line", "reason"),
+    [
+        (bomb(), 7, "more than 1,000,000 values, each alias counted as what it names"),
+        ("a: 1\nb: " + "[" * 3000 + "]" * 3000, 2, "more than 100 lists and mappings in each other"),
+        ("a: 1\nb: " + "{a: " * 3000 + "}" * 3000, 2, "more than 100 lists and mappings in each other"),
+        (
+            "\n".join(" " * depth + "a:" for depth in range(300)),
+            100,
+            "more than 100 lists and mappings in each other",
+        ),
+        ("b: 1\na: &a [1, *a]\n", 2, "*a stands within what it names"),
+        ("b: 1\na: &a {b: {c: *a}}\n", 2, "*a stands within what it names"),
+        ("b: 1\na: " + "9" * 5000, 2, f"'{'9' * 40}' is no int"),
+        ("b: 1\na: 0x" + "f" * 5000, 2, f"'0x{'f' * 38}' is no int"),
+        ("b: 1\na: !!int foo\n", 2, "'foo' is no int"),
+        ("b: 1\na: !!bool foo\n", 2, "'foo' is no bool"),
+        ("b: 1\na: !!timestamp foo\n", 2, "'foo' is no timestamp"),
+        ('b: 1\na: "\\ud800"\n', 2, r"'\ud800' is no str"),
+        (
+            "b: 1\na: !!python/object/apply:os.system [ls]\n",
+            2,
+            "could not determine a constructor for the tag 'tag:yaml.org,2002:python/object/apply:os.system'",
+        ),
+    ],
+)
+def test_what_would_hang_or_break_is_refused_with_its_line(text, line, reason):
+    assert refusal_of(parse_yaml, text, "a.yaml") == f"a.yaml:{line}: not valid YAML: {reason}"
+
+
+@pytest.mark.parametrize("merged", [False, True])
+def test_mappings_that_grow_by_aliases_are_refused(merged):
+    lines = ["a0: &a0 {k: v, l: w}"]
+    for level in range(1, 12):
+        aliases = [f"*a{level - 1}"] * 9
+        inner = (
+            f"<<: [{', '.join(aliases)}]"
+            if merged
+            else ", ".join(f"k{i}: {name}" for i, name in enumerate(aliases))
+        )
+        lines.append(f"a{level}: &a{level} {{{inner}, z: 1}}")
+    assert "more than 1,000,000 values" in refusal_of(parse_yaml, "\n".join(lines), "a.yaml")
+
+
+def test_a_text_that_would_take_minutes_is_refused():
+    assert refusal_of(parse_yaml, "a" * 4_000_001, "a.yaml") == (
+        "a.yaml: 4,000,001 characters; YAML is read up to 4,000,000"
+    )
+
+
+def test_aliases_and_depth_within_bounds_are_read():
+    text = "base: &base {lr: 1e-2}\nuniform: *base\nlist: [*base, *base]\nother: {<<: *base, groups: stage}\n"
+    base = {"lr": 0.01}
+    assert parse_yaml(text, "a") == {
+        "base": base,
+        "uniform": base,
+        "list": [base, base],
+        "other": {"lr": 0.01, "groups": "stage"},
+    }
+    deep = parse_yaml("[" * 99 + "]" * 99, "a")
+    for _ in range(98):
+        (deep,) = deep
+    assert deep == []
+    same = "&a x\n"
+    assert parse_yaml("- " + same + "- *a\n" * 2000, "a") == ["x"] * 2001
+
+
+@pytest.mark.parametrize("written", [False, True])
+def test_bounds_hold_however_it_is_read(written):
+    with pytest.raises(KitError, match="more than 100 lists"):
+        parse_yaml("[" * 200 + "]" * 200, "a", written=written)

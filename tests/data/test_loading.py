@@ -23,6 +23,7 @@ from kit.data.loading import (
     training_batches,
     worker_count,
 )
+from kit.data.workers import Workers
 
 quick = settings(deadline=None, derandomize=True, max_examples=60)
 seeds = st.integers(0, 2**32)
@@ -180,8 +181,10 @@ def test_epochs_see_other_pixels_of_the_same_sample(images):
 
 def test_workers_do_not_change_a_byte(images):
     alone = as_bytes(training_batches(images, ROWS, TARGETS, augmentation(), PLAN))
-    shared = as_bytes(training_batches(images, ROWS, TARGETS, augmentation(), PLAN, workers=2))
-    resumed = as_bytes(training_batches(images, ROWS, TARGETS, augmentation(), PLAN, first_step=5, workers=2))
+    shared = as_bytes(training_batches(images, ROWS, TARGETS, augmentation(), PLAN, workers=Workers(2)))
+    resumed = as_bytes(
+        training_batches(images, ROWS, TARGETS, augmentation(), PLAN, first_step=5, workers=Workers(2))
+    )
     assert shared == alone
     assert resumed == alone[5:]
 
@@ -189,7 +192,7 @@ def test_workers_do_not_change_a_byte(images):
 @pytest.mark.parametrize("workers", [0, 2])
 def test_plain_batches_are_centres_in_order_with_a_smaller_last_one(images, workers):
     rows = [4, 3, 13, 0, 4, 7, 1]
-    batches = list(plain_batches(images, rows, SIZE, batch=3, workers=workers))
+    batches = list(plain_batches(images, rows, SIZE, batch=3, workers=Workers(workers)))
     assert [len(batch) for batch in batches] == [3, 3, 1]
     np.testing.assert_array_equal(torch.cat(batches), [images[row][2:10, 2:10] for row in rows])
 
@@ -200,7 +203,7 @@ ROWS_TO_EVALUATE = [[4, 3, 13, 0, 4, 7, 1], [1, 2], [], list(range(N)), [4, 3, 1
 def test_the_workers_of_an_evaluation_serve_the_next_one(images, started):
     loader = EvaluationLoader()
     for rows in ROWS_TO_EVALUATE:
-        batches = list(loader.batches(images, rows, SIZE, 3, workers=2))
+        batches = list(loader.batches(images, rows, SIZE, 3, workers=Workers(2)))
         expected = list(plain_batches(images, rows, SIZE, 3))
         assert len(batches) == len(expected)
         assert all(map(torch.equal, batches, expected))
@@ -213,13 +216,13 @@ def test_the_workers_of_an_evaluation_serve_the_next_one(images, started):
 @pytest.mark.parametrize("taken", [0, 1, 3])
 def test_an_evaluation_that_is_given_up_leaves_nothing_to_the_next(images, started, taken):
     loader = EvaluationLoader()
-    given_up = loader.batches(images, list(range(N)) * 3, SIZE, 2, workers=2)
+    given_up = loader.batches(images, list(range(N)) * 3, SIZE, 2, workers=Workers(2))
     for _ in range(taken):
         next(given_up)
     rows = [13, 12, 11, 10, 9]
-    pixels = torch.cat(list(loader.batches(images, rows, SIZE, 2, workers=2)))
+    pixels = torch.cat(list(loader.batches(images, rows, SIZE, 2, workers=Workers(2))))
     np.testing.assert_array_equal(pixels, [images[row][2:10, 2:10] for row in rows])
-    next(loader.batches(images, list(range(N)), SIZE, 2, workers=2))
+    next(loader.batches(images, list(range(N)), SIZE, 2, workers=Workers(2)))
     del given_up
     loader.close()
     assert [process.is_alive() for process in started] == [False, False]
@@ -229,8 +232,8 @@ def test_other_images_get_workers_of_their_own_and_end_those_before(images, star
     cache = pixel_cache(tmp_path / "reversed.npy", np.load(images.cache.file)[::-1])
     reverse = ImageSet(images.ids[::-1], [], images.decoder, cache=cache)
     loader = EvaluationLoader()
-    here = torch.cat(list(loader.batches(images, [0, 5, 2], SIZE, 2, workers=1)))
-    there = torch.cat(list(loader.batches(reverse, [N - 1, N - 6, N - 3], SIZE, 2, workers=1)))
+    here = torch.cat(list(loader.batches(images, [0, 5, 2], SIZE, 2, workers=Workers(1))))
+    there = torch.cat(list(loader.batches(reverse, [N - 1, N - 6, N - 3], SIZE, 2, workers=Workers(1))))
     np.testing.assert_array_equal(here, there)
     assert [process.is_alive() for process in started] == [False, True]
     assert list(loader.batches(reverse, [1], SIZE, 2)) != []  # without workers, in this process

@@ -16,6 +16,7 @@ from kit.data.config import DataConfig
 from kit.data.decode import Decoder
 from kit.data.images import ImageSet
 from kit.data.loading import BatchPlan, training_batches
+from kit.data.workers import Workers
 
 MINE = """import albumentations as A
 import numpy as np
@@ -136,7 +137,9 @@ def images(tmp_path, first=None) -> ImageSet:
 
 
 def batches(tmp_path, augmentation, workers=0, first=None, step=0):
-    made = training_batches(images(tmp_path, first), np.arange(6), np.arange(6), augmentation, PLAN, step, workers)
+    made = training_batches(
+        images(tmp_path, first), np.arange(6), np.arange(6), augmentation, PLAN, step, Workers(workers)
+    )
     return [pixels.numpy().tobytes() for pixels, _ in made]
 
 

@@ -4,6 +4,7 @@ import errno
 import multiprocessing
 import os
 import pickle
+import resource
 import signal
 import subprocess
 import sys
@@ -328,6 +329,21 @@ def test_without_room_auto_goes_on_and_true_says_what_to_do(folder, monkeypatch,
     assert len(said) == 1
     assert said[0].startswith("No pixel cache: ")
     assert [path.name[:8] for path in (folder / "cache").iterdir()] == ["checked-"]
+
+
+def test_a_file_that_may_not_be_so_large(folder):
+    """As the system refuses it, here by the process' limit: a quota or a full disk looks the same."""
+    if not (child := os.fork()):
+        resource.setrlimit(resource.RLIMIT_FSIZE, (700, resource.RLIM_INFINITY))
+        said: list[str] = []
+        images = opened(folder, said.append, cache="auto")
+        right = (
+            images.cache is None
+            and "(File too large)" in said[0]
+            and (all_pixels(images) == decoded(folder)).all()
+        )
+        os._exit(0 if right else 1)
+    assert os.waitpid(child, 0)[1] == 0
 
 
 # One process at a time

@@ -1,20 +1,34 @@
 """Processes side by side: results, devices, errors."""
 
+import multiprocessing
 import os
+import signal
 import subprocess
 import sys
+import threading
 from pathlib import Path
 
 import pytest
-from support.parallel_tasks import fail_or_go_on, fail_otherwise, kill_itself, see, shout, square
+from support.parallel_tasks import (
+    die_beside_another,
+    fail_or_go_on,
+    fail_otherwise,
+    go_on_for_ever,
+    kill_itself,
+    see,
+    shout,
+    square,
+    wait_for_a_stop,
+)
 from support.refusals import refusal_of
+from support.signals import of_session, until
 
+from kit.core import stopping
 from kit.experiment.parallel import run_parallel
 
 ROOT = Path(__file__).parents[2]
-WANT_OF_MEMORY = (
-    "a process that trained was ended from outside, most likely for want of memory; "
-    "run fewer at a time with --jobs 1"
+ADVICE = (
+    "run fewer at a time (--jobs 1), with fewer data.workers, or with data.cache true; the same command goes on"
 )
 
 
@@ -69,9 +83,69 @@ def test_another_error_stays_what_it_is():
 
 
 def test_a_killed_process_is_told_with_advice_after_the_results_before_it():
-    results = run_parallel(kill_itself, [0, 1, 2, 3], 1)
+    results = run_parallel(kill_itself, [0, 1, 2, 3], 1, name="run {}".format)
     assert [next(results), next(results)] == [0, 1]
-    assert refusal_of(next, results) == WANT_OF_MEMORY
+    how = "was killed by signal 9, as the system does when memory runs out"
+    assert refusal_of(next, results) == f"run 2: its process {how}; {ADVICE}"
+
+
+def test_of_two_processes_the_one_that_died_is_named(tmp_path):
+    """The pool ends the other one, which is at fault for nothing."""
+    tasks = [(tmp_path, name) for name in ("waits", "dies")]
+    message = refusal_of(lambda: list(run_parallel(die_beside_another, tasks, 2, name=lambda task: task[1])))
+    assert message == f"dies: its process was killed by signal 11 (SIGSEGV); {ADVICE}"
+
+
+@pytest.fixture
+def signals():
+    """Send this process signals when so many tasks have begun in a folder."""
+    threads = []
+
+    def send(folder, count, *numbers):
+        def wait():
+            until(lambda: len(list(folder.glob("began*"))) == count)
+            for number in numbers:
+                os.kill(os.getpid(), number)
+                until(stopping.asked)  # two at once would be one
+
+        threads.append(threading.Thread(target=wait))
+        threads[-1].start()
+
+    yield send
+    for thread in threads:
+        thread.join()
+
+
+@pytest.mark.parametrize(("number", "code"), [(signal.SIGINT, 130), (signal.SIGTERM, 143)])
+def test_a_signal_is_passed_on_and_each_task_is_told_once(tmp_path, signals, number, code):
+    signals(tmp_path, 2, number)
+    with stopping.handled(), pytest.raises(stopping.Stopped) as raised:
+        list(run_parallel(wait_for_a_stop, [(tmp_path, each) for each in range(5)], 2))
+    assert sorted(str(raised.value).splitlines()) == ["0 stopped", "1 stopped"]
+    assert raised.value.code == code
+    assert len(list(tmp_path.iterdir())) == 2  # no other was begun
+    assert multiprocessing.active_children() == []
+
+
+def test_a_second_ctrl_c_ends_processes_that_do_not_stop(tmp_path, signals):
+    signals(tmp_path, 2, signal.SIGINT, signal.SIGINT)
+    with stopping.handled(), pytest.raises(stopping.Interrupted):
+        list(run_parallel(go_on_for_ever, [(tmp_path, each) for each in range(2)], 2))
+    assert multiprocessing.active_children() == []
+
+
+def test_no_process_outlives_a_parent_that_was_killed(tmp_path):
+    environment = os.environ | {"PYTHONPATH": os.pathsep.join([str(ROOT), str(ROOT / "tests")])}
+    command = (
+        "from pathlib import Path; from support.parallel_tasks import go_on_for_ever; "
+        "from kit.experiment.parallel import run_parallel; "
+        f"list(run_parallel(go_on_for_ever, [(Path({str(tmp_path)!r}), n) for n in (0, 1)], 2))"
+    )
+    parent = subprocess.Popen([sys.executable, "-c", command], env=environment, start_new_session=True)
+    until(lambda: len(list(tmp_path.glob("began*"))) == 2)
+    parent.kill()
+    parent.wait()
+    until(lambda: of_session(parent.pid) == [], 20)
 
 
 SCRIPT = """

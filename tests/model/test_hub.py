@@ -1,5 +1,6 @@
 """Pretrained weights without a network: told at once; cached ones need none."""
 
+import errno
 import os
 import socket
 import subprocess
@@ -136,3 +137,25 @@ def test_weights_in_the_cache_need_no_answer(monkeypatch, tmp_path):
     model = build("test_resnet")
     assert torch.equal(model.conv1[0].weight, published.conv1[0].weight)
     assert weights_digest(model) == weights_digest(build("test_resnet"))
+
+
+@pytest.mark.parametrize(
+    ("error", "reason"),
+    [
+        (
+            OSError(errno.ENOSPC, "No space left on device"),
+            "the disk is full ([Errno 28] No space left on device)",
+        ),
+        (PermissionError(errno.EACCES, "Permission denied", "/x"), "you are not allowed to write there ("),
+        (RuntimeError("I/O error: No space left on device (os error 28)"), "the disk is full (I/O error: "),
+    ],
+)
+def test_weights_that_cannot_be_kept_are_no_matter_of_the_network(monkeypatch, error, reason):
+    def fail(*_, **__):
+        raise error
+
+    monkeypatch.setattr("kit.model.hub._need_answer", lambda *_: None)
+    monkeypatch.setattr("timm.create_model", fail)
+    line = refusal_of(build, "resnet18")
+    assert line.startswith(f"resnet18: what comes from the hub could not be kept: {reason}")
+    assert line.endswith("; make room, or set HF_HOME to a folder that can be written")

@@ -5,6 +5,7 @@ import signal
 import time
 from pathlib import Path
 
+from kit.core import stopping
 from kit.core.errors import KitError
 
 
@@ -44,10 +45,36 @@ def fail_otherwise(_) -> None:
     raise ZeroDivisionError("by zero")
 
 
+def wait_for_a_stop(task: tuple[Path, int]) -> None:
+    """A task that can stop and go on later."""
+    folder, number = task
+    with stopping.deferred():
+        (folder / f"began{number}").touch()
+        _until(stopping.asked)
+    raise stopping.Stopped(f"{number} stopped", stopping.asked())
+
+
+def go_on_for_ever(task: tuple[Path, int]) -> None:
+    folder, number = task
+    with stopping.deferred():
+        (folder / f"began{number}").touch()
+        time.sleep(600)
+
+
 def kill_itself(number: int) -> int:
     if number == 2:
         os.kill(os.getpid(), signal.SIGKILL)
     return number
+
+
+def die_beside_another(task: tuple[Path, str]) -> None:
+    """`dies` ends when `waits` has begun, which would go on for a minute."""
+    folder, name = task
+    (folder / name).touch()
+    if name == "dies":
+        _until((folder / "waits").exists)
+        os.kill(os.getpid(), signal.SIGSEGV)
+    time.sleep(60)
 
 
 def _until(met) -> None:

@@ -119,6 +119,29 @@ def test_what_is_not_finite_in_fp32_either_is_handed_on_without_a_word():
     assert said == []
 
 
+@pytest.mark.parametrize("batch_size", [4, 5])
+def test_a_batch_that_is_too_large_is_halved_and_that_is_said_once(batch_size):
+    sizes: list[int] = []
+
+    class Hungry(Growing):
+        def forward(self, inputs):
+            sizes.append(len(inputs))
+            if len(inputs) > 2:
+                raise torch.OutOfMemoryError("CUDA out of memory. Tried to allocate 2.00 GiB.")
+            return super().forward(inputs)
+
+    said: list[str] = []
+    hungry = predictor(Hungry(1.0), "no", said, batch_size=batch_size)
+    expected = predictor(Growing(1.0), "no", [], batch_size=batch_size).predict(Images(), range(7))
+    np.testing.assert_allclose(hungry.predict(Images(), range(7)), expected, rtol=1e-6)
+    np.testing.assert_array_equal(hungry.predict(Images(), []), expected[:0])
+    assert len(hungry.predict(Images(), [3])) == 1
+    assert sizes == [batch_size, 2, 2, 2, 1, 1]
+    assert said == [
+        f"the device's memory is too small to predict {batch_size} images at a time; goes on with 2",
+    ]
+
+
 def test_too_little_memory_is_told_with_what_to_lower():
     class Hungry(Growing):
         def forward(self, inputs):
@@ -126,7 +149,7 @@ def test_too_little_memory_is_told_with_what_to_lower():
 
     model = Hungry(1.0)
     assert refusal_of(predictor(model, "no", [], batch_size=4).predict, Images(), range(7)) == (
-        "the GPU's memory is too small; lower prediction.batch_size (it was 4)"
+        "the device's memory is too small to predict one image; lower data.size, or end what else uses it"
     )
     assert model.training
 

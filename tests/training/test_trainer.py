@@ -198,11 +198,11 @@ def test_predictions_that_are_not_finite_end_the_run(competition, tmp_path):
         trainer.train()
 
 
-def test_a_checkpoint_of_another_set_up_is_refused(competition, tmp_path):
+def test_a_checkpoint_of_another_set_up_is_refused(competition, tmp_path, monkeypatch):
     settings = {"training": {"checkpoint_minutes": 0, "log_every": 1}}
     with pytest.raises(Killed):
         trainer_of(competition, tmp_path, **settings).train(on_step=kill_at(1))
-    settings["training"]["precision"] = "bf16"
+    monkeypatch.setattr("kit.training.device.resolve_precision", lambda setting, cpu: "bf16")
     with pytest.raises(KitError, match=r"checkpoint.pt was made on 1 × cpu in fp32, this is 1 × cpu in bf16"):
         trainer_of(competition, tmp_path, **settings).train()
 

@@ -15,7 +15,7 @@ from typing import Any
 
 from kit.competition.folds import folds_text
 from kit.core.errors import KitError, some
-from kit.core.files import need_writable, write_json, write_text
+from kit.core.files import need_writable, write_bytes, write_json, write_text
 from kit.core.paths import OutputDirs
 from kit.core.runs import ExperimentDir
 from kit.experiment.config import ExperimentConfig
@@ -442,9 +442,8 @@ def _clear(folder: KernelFolder) -> None:
 
 
 def _write_code_dataset(folder: KernelFolder, reference: str, archive: bytes) -> None:
-    folder.code_dataset.mkdir()
     # Not called .tar.bz2: Kaggle would unpack it.
-    (folder.code_dataset / "bundle.bin").write_bytes(archive)
+    write_bytes(folder.code_dataset / "bundle.bin", archive)
     dataset_folder(folder.code_dataset, reference, reference.partition("/")[2].replace("-", " "))
 
 

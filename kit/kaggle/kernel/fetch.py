@@ -1,7 +1,6 @@
 """What a kernel made is brought home: verified, put into the run directory, pooled as if trained here."""
 
 import contextlib
-import json
 import re
 import shutil
 from collections.abc import Sequence
@@ -14,7 +13,7 @@ from kit.competition.config import CompetitionConfig
 from kit.competition.folds import FoldPlan, read_folds
 from kit.competition.load import load_competition
 from kit.core.errors import Damaged, KitError, Say, some
-from kit.core.files import is_safe, sha256, whole_folder, write_bytes, write_text
+from kit.core.files import is_safe, parse_json, sha256, whole_folder, write_bytes, write_text
 from kit.core.manifest import need_listed, noting
 from kit.core.paths import OutputDirs
 from kit.core.runs import ExperimentDir, RunDir, RunKey
@@ -198,7 +197,7 @@ def _download(wanted: dict[str, str], target: Path, kaggle: Kaggle, say: Say) ->
 def _hashes(file: Path) -> dict[str, str]:
     """Return the list of outputs, name → SHA-256; KitError where it is none."""
     try:
-        hashes: dict[str, str] = json.loads(file.read_text(encoding="utf-8"))
+        hashes: dict[str, str] = parse_json(file.read_text(encoding="utf-8"))
         fine = all(is_safe(name) and re.fullmatch("[0-9a-f]{64}", digest) for name, digest in hashes.items())
     except (ValueError, TypeError, AttributeError) as error:
         raise KitError(f"{file} is no list of outputs: {error}") from error
@@ -299,7 +298,7 @@ def _is_there(run: RunDir, mine: RunDir, say: Say) -> bool:
                 say(f"{damaged[0]} is damaged; the kernel's run takes its place")
             return not damaged
         raise KitError(f"{mine.path} is finished and another training than {run.path}; {_way_out(mine.path)}")
-    if mine.checkpoint.is_file():
+    if mine.resumable:
         raise KitError(
             f"{mine.path} is under way and holds a checkpoint, so {run.path} does not take its place; nothing is "
             "taken: let python -m kit run end it, or remove it"
@@ -325,7 +324,7 @@ def _need_same(
         )
     came = [(run, run.record.depends_on) for run in dirs.values()]
     for mine in ours.runs():
-        if mine.path.relative_to(ours.path) in dirs and not (mine.finished or mine.checkpoint.is_file()):
+        if mine.path.relative_to(ours.path) in dirs and not (mine.finished or mine.resumable):
             continue  # it gives way
         here = mine.record.depends_on
         for run, then in came:

@@ -307,13 +307,21 @@ def _namespaces_command(job: _Job, status: int) -> list[str]:
         str(job.script),
         str(job.working),
         {str(PurePosixPath(mount.target)): str(mount.source.resolve()) for mount in job.mounts},
-        hidden=[str(Path(__file__).resolve().parents[3]), str(Path.home().resolve())],
+        hidden=[str(Path(__file__).resolve().parents[3]), *_home()],
     )
     if job.isolation == "bubblewrap":
         return namespaces.bubblewrap(steps, executable, status)
     root = job.scratch / "root"
     root.mkdir()
     return namespaces.unshare(steps, executable, status, str(root))
+
+
+def _home() -> list[str]:
+    """The home folder, of whoever has one: in a container a user need not."""
+    try:
+        return [str(Path.home().resolve())]
+    except RuntimeError:
+        return []
 
 
 def _run_redirected(job: _Job, time_limit: float | None, on_line: Callable[[str], None]) -> SandboxOutcome:

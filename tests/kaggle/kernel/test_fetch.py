@@ -14,6 +14,7 @@ import pytest
 import yaml
 from support.colours import write_competition
 from support.fake_kaggle import answer, drop
+from support.faults import as_left
 from support.foreign_claims import foreign
 from support.refusals import refusal_of
 from support.small_kernels import REF, SLUG, asked, listed, pushed, small_experiment, train_outputs, write_kernel
@@ -485,6 +486,35 @@ def test_a_kernel_that_trained_nothing(server, kaggle, experiment, competition, 
     left = {name: content for name, content in outputs.items() if "weights" not in name and "outputs" not in name}
     path = train(server, kaggle, listed(left), competition)
     assert refusal_of(fetch, path, kaggle) == f"{OUTPUT}/runs/tiny holds no finished run of uniform"
+    assert not Path("runs").exists()
+
+
+def test_a_run_that_is_damaged_here_gives_way_to_the_same_of_the_kernel(
+    server, kaggle, said, experiment, competition, tmp_path
+):
+    train_outputs(tmp_path / "made", experiment)
+    as_left(RunDir(tmp_path / "made/runs/tiny/uniform/seed0/fold0"))
+    path = train(server, kaggle, listed(here(tmp_path / "made")), competition)
+    fetch(path, kaggle, say=said.append)
+    mine = RunDir(Path("runs/tiny/uniform/seed0/fold0"))
+    before = here(mine.path)
+    assert fetch(path, kaggle, say=said.append).runs == []
+    mine.weights.write_bytes(b"g")
+    assert fetch(path, kaggle, say=said.append).runs == ["uniform/seed0/fold0"]
+    assert said[-1] == f"{mine.weights} is damaged; the kernel's run takes its place"
+    assert here(mine.path) == before
+
+
+def test_a_run_that_is_not_what_its_record_says_takes_no_place(server, kaggle, experiment, competition, tmp_path):
+    """The kernel's list of outputs was made of what was damaged already."""
+    train_outputs(tmp_path / "made", experiment)
+    as_left(run := RunDir(tmp_path / "made/runs/tiny/uniform/seed0/fold0"))
+    run.weights.write_bytes(b"g")
+    path = train(server, kaggle, listed(here(tmp_path / "made")), competition)
+    assert refusal_of(fetch, path, kaggle) == (
+        f"{OUTPUT}/runs/tiny/uniform/seed0/fold0/weights.safetensors is not what the kernel's run.json says of "
+        "it; nothing is taken: fetch again, or push the kernel again"
+    )
     assert not Path("runs").exists()
 
 
