@@ -12,7 +12,7 @@ import pandas as pd
 from kit.competition.folds import FoldPlan
 from kit.core import manifest
 from kit.core.claims import dead_claims
-from kit.core.errors import KitError
+from kit.core.errors import Damaged, KitError
 from kit.core.files import read_object
 from kit.core.litter import litter_in
 from kit.core.runs import TRAINED_ANEW, ExperimentDir, RunDir, RunRecord, read_predictions
@@ -223,34 +223,24 @@ def _read_weights(path: Path) -> None:
 
 
 def _unfinished(name: str, run: RunDir, record: RunRecord | None) -> RunState:
+    from kit.training.checkpoint import read_checkpoint  # it brings torch
+
     status = record.status if record else "begun"
     why = f"{status}: {record.error}; " if record and record.error else ""
     wrong = []
-    for path in (run.checkpoint, run.checkpoint_before):
-        if not path.is_file():
-            continue
+    for path in filter(Path.is_file, (run.checkpoint, run.checkpoint_before)):
         try:
-            step = _updates_in(path)
-        except Exception as error:  # whatever a damaged file makes torch raise
-            reason = str(error).splitlines()[0][:120] if str(error) else type(error).__name__
-            wrong.append(f"{path.name} is damaged ({reason})")
+            step = int(read_checkpoint(path)["step"])
+        except Damaged as error:
+            wrong.append(str(error).replace(f"{run.path}/", ""))
             continue
         told = "; ".join([f"{why}from update {step}, {_age(path)} old", *wrong])
         return RunState(name, "resumable", told, f"{NEXT} goes on")
     if wrong:
-        names = " and ".join(each.partition(" ")[0] for each in wrong)
-        advice = f"remove {names}, and {NEXT} begins this run anew"
-        return RunState(name, "damaged", "; ".join(wrong), advice)
+        return RunState(name, "damaged", "; ".join(wrong), f"{NEXT} begins this run anew")
     if status in ("failed", "diverged", "stopped"):
         return RunState(name, status, (record.error or "") if record else "", f"{NEXT} begins it anew")
     return RunState(name, "begun", "without a checkpoint yet", f"{NEXT} begins it anew")
-
-
-def _updates_in(path: Path) -> int:
-    """After how many updates a checkpoint was made, the whole of which is read."""
-    from kit.training.checkpoint import read_checkpoint
-
-    return int(read_checkpoint(path)["step"])
 
 
 def _age(path: Path) -> str:

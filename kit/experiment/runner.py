@@ -199,9 +199,9 @@ class Runner:
             key = agreed(taken[0] if taken else None)
             if key is None:
                 return trained
-            if self.state.num_processes == 1:  # several agree on it in the run
-                need_go_on(f"before {key}; the same command begins it")
             with taken[1] if taken else nullcontext():
+                if self.state.num_processes == 1:  # several agree on it in the run
+                    need_go_on(f"before {key}; the same command begins it")
                 need = taken[1].need if taken else nothing
                 clock = RunClock(turns.plan, key, self.say)
                 trained += _train(key, self.loaded, self.data, self.say, tolerant, clock, need)

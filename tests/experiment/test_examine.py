@@ -17,6 +17,7 @@ from kit.core.owner import Owner
 from kit.core.runs import PREDICTED_ANEW, TRAINED_ANEW, ExperimentDir, RunDir, RunKey, RunRecord
 from kit.experiment.config import validate
 from kit.experiment.examine import examine_runs
+from kit.training.checkpoint import read_checkpoint
 
 BACK = "bring back the file as it was, or start the experiment anew with python -m kit run --replace"
 
@@ -162,12 +163,16 @@ def test_a_run_with_a_checkpoint_goes_on(competition, tmp_path, monkeypatch):
     state, about, advice = of(path)["uniform/seed0/fold0"]
     assert (state, advice) == ("resumable", "python -m kit run (or compare) goes on")
     assert about.startswith("from update ")
-    checkpoints = sorted((path / "uniform/seed0/fold0").glob("checkpoint*"))
-    for checkpoint in checkpoints:
-        checkpoint.write_bytes(checkpoint.read_bytes()[:-200])
+    newest, before = (path / f"uniform/seed0/fold0/checkpoint{kind}.pt" for kind in ("", ".before"))
+    step = read_checkpoint(before)["step"]
+    newest.write_bytes(newest.read_bytes()[:-200])
+    state, about, _ = of(path)["uniform/seed0/fold0"]
+    assert (state, about.partition(",")[0]) == ("resumable", f"from update {step}")
+    assert about.endswith("old; checkpoint.pt is damaged (its end is missing)")
+    before.write_bytes(b"")
     state, about, advice = of(path)["uniform/seed0/fold0"]
     assert state == "damaged"
-    assert about.startswith("checkpoint.pt is damaged (")
+    assert about == "checkpoint.pt is damaged (its end is missing); checkpoint.before.pt is damaged (it is empty)"
     assert "begins this run anew" in advice
 
 
