@@ -184,17 +184,7 @@ class Trainer:
         self.logged = 0  # updates whose losses have been logged
         self.history: list[dict[str, Any]] = []
         self.tracker = RunTracker(config.tracker if accelerator.is_main_process else None, run)
-        state = {
-            "model": self.model,
-            "ema": self.ema.module if self.ema else None,
-            "optimizer": self.optimizer,
-            "scaler": accelerator.scaler,
-            "rates": self.rates,
-            "signals": self.signal_meter,
-            "probes": self.probes,
-        }
-        minutes = config.checkpoint_minutes
-        self.checkpoints = Checkpoints(run, minutes, accelerator, state, self.losses, self.history)
+        self.checkpoints = self._checkpoints()
         self.stops = Stops(self.checkpoints, accelerator, total, self._checked_losses)
 
     def train(
@@ -490,7 +480,21 @@ class Trainer:
             append_history(self.dir.history, line)
         self.tracker.log(line, self.rates.by_group)
 
-    # Saving and stopping.
+    # Saving.
+
+    def _checkpoints(self) -> Checkpoints:
+        """Return what saves the state of the training, of which these are the parts."""
+        parts = {
+            "model": self.model,
+            "ema": self.ema.module if self.ema else None,
+            "optimizer": self.optimizer,
+            "scaler": self.accelerator.scaler,
+            "rates": self.rates,
+            "signals": self.signal_meter,
+            "probes": self.probes,
+        }
+        minutes = self.config.checkpoint_minutes
+        return Checkpoints(self.dir, minutes, self.accelerator, parts, self.losses, self.history)
 
     def _save_records(self) -> None:
         """Compare all realised rates with the policy's, and write them and what the probes saw."""
