@@ -59,10 +59,10 @@ class Begun(Exception):
 def begun(competition, tmp_path, monkeypatch):
     """How training would begin on a machine with so many GPUs, in so many processes of torchrun."""
 
-    def run_parallel(function, tasks, jobs):
+    def run_parallel(function, tasks, jobs, **_):
         raise Begun(jobs, tasks)
 
-    def train(*_):
+    def train(*_, **__):
         raise Begun(1)
 
     monkeypatch.setattr("kit.experiment.runner.run_parallel", run_parallel)
