@@ -82,6 +82,7 @@ def trainer_in(scratch: Path, options: argparse.Namespace):
         Image.fromarray(pixels).save(folder / "train" / f"{row}.png")
     table = pd.DataFrame({"id": range(rows), "label": [row % 10 for row in range(rows)]})
     table.to_csv(folder / "train.csv", index=False)
+    table[["id"]].head(1).to_csv(folder / "test.csv", index=False)
     table.head(1).to_csv(folder / "sample_submission.csv", index=False)
     content = {
         "name": "bench",
@@ -128,11 +129,11 @@ def show(trainer, epochs, cpus, spent) -> None:
         means = {kind: statistics.mean(values) for kind, values in each.items()}
         print(f"{name}: {means[True]:.3f} s an epoch with, {means[False]:.3f} s without")
     total, cpu = sum(epochs[True]), sum(cpus[True])
+    of_processor = (spent["copy"] + spent["thread cpu"]) / cpu
     print(
         f"{spent['written']:.0f} checkpoints of {size:.0f} MB in {total:.0f} s: the loop waited "
-        f"{spent['copy']:.2f} s ({spent['copy'] / total:.2%}), the thread took "
-        f"{spent['thread wall']:.2f} s and of the processor "
-        f"{spent['thread cpu']:.2f} s ({(spent['copy'] + spent['thread cpu']) / cpu:.2%} of its time)"
+        f"{spent['copy']:.2f} s, {spent['copy'] / total:.2%}; the thread wrote for "
+        f"{spent['thread wall']:.2f} s; both took {of_processor:.2%} of the processor's time"
     )
 
 

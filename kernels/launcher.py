@@ -66,10 +66,11 @@ def install_wheels(site):
 
 
 def seconds_left():
-    """What is left of the time limit, less a tenth of it, at least RESERVE, for the kit's start and the end; 1 s
-    where nothing is left: then a train kernel trains one run, an infer kernel hands in what it has."""
+    """What is left of the time limit, less a tenth of it, at least RESERVE, for the kit's start and the end; no
+    more than the config's own budget; 1 s where nothing is left: then the kit hands in what it has."""
     limit = float(os.environ.get("KIT_SECONDS", 3600 * KERNEL["hours"]))  # a rehearsal may have a shorter one
-    return max(1, round(limit - max(0.1 * limit, RESERVE) - (time.monotonic() - BEGUN)))
+    left = limit - max(0.1 * limit, RESERVE) - (time.monotonic() - BEGUN)
+    return max(1, round(min(left, KERNEL.get("budget", left))))
 
 
 def run_kit(folder, *arguments):

@@ -13,6 +13,6 @@ finish(
         code,
         *("predict", "config.yaml", "--submission", WORKING / "submission.csv"),
         *("--output", code, "--cache", code / "cache"),
-        *("--seconds", seconds_left),
+        *("--budget", seconds_left),
     )
 )

@@ -13,6 +13,6 @@ finish(
         code,
         *("run", "config.yaml", "--folds", "folds.csv", "--jobs", "auto"),
         *("--output", WORKING, "--cache", code / "cache"),
-        *("--seconds", seconds_left),
+        *("--budget", seconds_left),
     )
 )

@@ -94,7 +94,7 @@ def rehearse(
         str | None, typer.Option(metavar="0|1|3|x5", help="Another test set, as in Kaggle's rerun.")
     ] = None,
     time_limit: Annotated[
-        float | None, typer.Option(metavar="S", help="Seconds; left out: the config's kernel.hours.")
+        float | None, typer.Option(metavar="S", help="Seconds; left out: kernel.hours, or infer_hours.")
     ] = None,
     mounts: Annotated[
         Literal["nested", "flat"],

@@ -8,6 +8,7 @@ import typer
 
 from kit.cli.kernel import kernel_app
 from kit.cli.options import (
+    BudgetOption,
     Cache,
     Config,
     Jobs,
@@ -19,6 +20,7 @@ from kit.cli.options import (
     chosen_folds,
     explain_broken_imports,
     names_in,
+    one_budget,
     run_options,
 )
 from kit.cli.output import Commands, all_printed, give, lines_of, print_errors, prints, say
@@ -90,22 +92,25 @@ def run(
     ] = None,
     cache: Cache = None,
     jobs: Jobs = "auto",
+    budget: BudgetOption = None,
     seconds: Seconds = None,
 ) -> None:
     """Train every policy × seed × fold that is not there yet; score; write the submission."""
     from kit.experiment.config import load_experiment
 
+    budget = one_budget(budget, seconds)
     experiment = load_experiment(config, [*(overrides or []), *chosen_folds(fold)], policy or [])
     explain_broken_imports()
     from kit.experiment.run import run
 
-    result = run(experiment, run_options(output, cache, folds, replace, jobs, seconds), say=say)
+    result = run(experiment, run_options(output, cache, folds, replace, jobs, budget), say=say)
     from kit.cli.show import show_result
 
     give(result, show_result)
     if result.left:
         part = f"{result.trained} of {result.trained + result.left} runs"
-        raise KitError(f"the time limit allows no more than {part}; the same command trains the others")
+        held = "" if result.policies else "no run is finished, and the submission is the prior: "
+        raise KitError(f"{held}the budget allowed no more than {part}; the same command trains the others")
 
 
 @app.command()
@@ -129,13 +134,15 @@ def compare(
     replace: Replace = False,
     cache: Cache = None,
     jobs: Jobs = "auto",
+    budget: BudgetOption = None,
     seconds: Seconds = None,
 ) -> None:
     """Train policies × folds × seeds on equal terms, and say which wins, by how much, and how sure that is."""
     from kit.experiment.config import load_experiment, of_size
 
-    if stored and (replace or seconds is not None):
-        raise KitError("--stored compares what is there: leave out --replace and --seconds")
+    budget = one_budget(budget, seconds)
+    if stored and (replace or budget is not None):
+        raise KitError("--stored compares what is there: leave out --replace and --budget")
     extra = [("compare.baseline", baseline)] if baseline else []
     experiment = load_experiment(config, [*(overrides or []), *extra], names_in(policies))
     experiment = of_size(experiment, seeds, folds)
@@ -144,13 +151,15 @@ def compare(
     from kit.cli.show_comparison import show_comparison
     from kit.comparison.compare import compare
 
-    options = run_options(output, cache, None, replace, jobs, seconds)
+    options = run_options(output, cache, None, replace, jobs, budget)
     compared = compare(experiment, options, say=say, stored=stored)
     if compared.main:
         from kit.report.gather import report
 
         give(compared, show_comparison)
         say(f"Report: {report(compared.folder, options.dirs, say=say)}")
+    if compared.left:
+        raise KitError(f"the budget left {compared.left} runs; the same command trains them and compares all")
 
 
 @app.command()
@@ -196,13 +205,13 @@ def predict(
     ),
     output: Annotated[str, typer.Option(metavar="DIR", help="Holds runs/ and cache/.")] = ".",
     cache: Annotated[str | None, typer.Option(metavar="DIR", help="Keep decoded images there.")] = None,
-    seconds: Annotated[
-        float | None, typer.Option(help="Predict nothing after so long: what is done is handed in.")
-    ] = None,
+    budget: BudgetOption = None,
+    seconds: Seconds = None,
 ) -> None:
     """Predict the test set that is there with trained runs, without the train table."""
     from kit.experiment.config import load_experiment
 
+    budget = one_budget(budget, seconds)
     experiment = load_experiment(config, overrides or [], policy or [])
     explain_broken_imports()
     from kit.experiment.predict import predict_test
@@ -210,7 +219,7 @@ def predict(
     def show(made: "PredictResult") -> None:
         print(f"{made.submission}: {made.rows} rows, the mean of {made.models} of {made.of} models")
 
-    give(predict_test(experiment, runs or (), submission, output, cache, seconds, say), show)
+    give(predict_test(experiment, runs or (), submission, output, cache, budget, say), show)
 
 
 @app.command()

@@ -1,10 +1,12 @@
 """Options that several commands share, and what is made of them."""
 
+import time
 from collections.abc import Sequence
 from typing import TYPE_CHECKING, Annotated, Any, Literal
 
 import typer
 
+from kit.core.durations import duration
 from kit.core.errors import KitError
 
 if TYPE_CHECKING:  # for annotations alone: --help has to be fast
@@ -24,7 +26,14 @@ Replace = Annotated[
 ]
 Cache = Annotated[str | None, typer.Option(metavar="DIR", help="Keep decoded images there, not in OUTPUT/cache.")]
 Jobs = Annotated[str, typer.Option(metavar="N", help="Runs side by side; auto: one on each GPU.")]
-Seconds = Annotated[float | None, typer.Option(help="Begin no run that would take longer than this in all.")]
+BudgetOption = Annotated[
+    str | None,
+    typer.Option("--budget", metavar="TIME", help="Be done in 8h30m, 45m or 90s: what does not fit is given up."),
+]
+Seconds = Annotated[
+    str | None, typer.Option("--seconds", metavar="N", help="--budget in seconds.", show_default=False)
+]
+BEGUN = time.monotonic()  # the command
 
 
 def run_options(
@@ -33,12 +42,25 @@ def run_options(
     folds: str | None,
     replace: bool,
     jobs: str,
-    seconds: float | None,
+    budget: str | None,
 ) -> "RunOptions":
     """Return what the command line says about runs; KitError for a number of jobs that is none."""
     from kit.experiment.options import RunOptions
 
-    return RunOptions(output, cache, folds, replace, number_of_jobs(jobs), seconds)
+    return RunOptions(output, cache, folds, replace, number_of_jobs(jobs), budget, BEGUN)
+
+
+def one_budget(budget: str | None, seconds: str | None) -> str | None:
+    """Return that of --budget and --seconds which is given; KitError for both, and for what is no time."""
+    if budget is not None and seconds is not None:
+        raise KitError("--budget, --seconds: they are one thing; give one of the two")
+    option, text = ("--budget", budget) if seconds is None else ("--seconds", seconds)
+    if text is not None:
+        try:
+            duration(text)
+        except KitError as error:
+            raise KitError(f"{option} {error}") from error
+    return text
 
 
 def number_of_jobs(text: str) -> int | Literal["auto"]:

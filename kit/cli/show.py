@@ -25,7 +25,7 @@ SHOWN_CLASSES = 50
 
 def show_result(result: "ExperimentResult") -> None:
     """Print the scores of each policy, those of its classes, and where the files are."""
-    if not result.trained:
+    if not (result.trained or result.left):
         print(f"Nothing to train: all {result.kept} runs of {result.folder} are finished.")
     for policy, outcome in result.policies.items():
         scores, metric = outcome.scores, outcome.scores.metric
@@ -41,6 +41,8 @@ def show_result(result: "ExperimentResult") -> None:
         print(f"{policy}: submission {outcome.submission}, the mean of {models}")
         if scores.submission == "probabilities":
             print(f"{policy}: it holds probabilities as they are; rule and score are of labels made of them")
+    if result.given_up:
+        print(f"Given up for want of time: {'; '.join(result.given_up)}")
     print(f"Everything else: {result.folder}")
 
 

@@ -46,6 +46,8 @@ class CompareResult(ShownAsTables):
         The content of comparison.json.
     trained : int
         How many runs this process trained.
+    left : int
+        Runs that are not finished, as the time did not suffice; the others are compared.
     main : bool
         Whether this process is the one that writes.
     """
@@ -53,6 +55,7 @@ class CompareResult(ShownAsTables):
     folder: Path
     content: Comparison
     trained: int
+    left: int = 0
     main: bool = field(default=True, repr=False)
 
     def tables(self) -> dict[str, pd.DataFrame]:
@@ -134,7 +137,7 @@ def compare(
     with ExitStack() as working:
         if stored:
             loaded, main = _open_stored(whole, folder, options, say), True
-            tuning, trained = tuning_of(loaded, experiment), 0
+            tuning, trained, left = tuning_of(loaded, experiment), 0, 0
         else:
             from kit.experiment.prepare import run_keys
             from kit.experiment.runner import Runner
@@ -142,13 +145,13 @@ def compare(
             wanted = run_keys(experiment)  # of variants only trials tell which
             runner = working.enter_context(Runner.set_up(whole, options, say, wanted))
             loaded, main = runner.loaded, runner.main
-            tuning, known, trained = _train(experiment, runner)
+            tuning, known, trained, left = _train(experiment, runner)
         views, missing = views_of(experiment, loaded, tuning)
         content = content_of(experiment, loaded, views, missing, tuning, known)
         if main:
             with writing(folder, f"compares the policies of {experiment.name}", say):
                 _write_down(content, folder, say)
-    return CompareResult(folder.path, content, trained, main)
+    return CompareResult(folder.path, content, trained, left, main)
 
 
 def _write_down(content: Comparison, folder: ExperimentDir, say: Say) -> None:
@@ -203,20 +206,26 @@ def _with_baseline(experiment: ExperimentConfig) -> ExperimentConfig:
     return experiment.model_copy(update={"compare": chosen})
 
 
-def _train(experiment: ExperimentConfig, runner: "Runner") -> tuple[Tuning | None, dict[str, ScoredRuns], int]:
-    """Everything that is compared: what tuned, the policies as they are scored, and how many runs were trained."""
+def _train(
+    experiment: ExperimentConfig, runner: "Runner"
+) -> tuple[Tuning | None, dict[str, ScoredRuns], int, int]:
+    """Everything that is compared: what tuned, the policies as they are scored, how many runs were trained, and
+    how many are left."""
     from kit.experiment.run import train_and_pool
 
     first = _train_baseline(experiment, runner)
     result = train_and_pool(experiment, runner, tolerant=True)
-    _need_all(result.left, first + result.trained)
+    if len(result.policies) < len(experiment.policies):  # not a run of each to compare
+        _need_all(result.left, first + result.trained)
     trained, known = first + result.trained, {name: each.decided for name, each in result.policies.items()}
+    if result.left:
+        return None, known, trained, result.left
     seeds, folds = experiment.seeds, experiment.folds.chosen
     names = [equalised(name, experiment.policies[name])[0] for name in to_equalise(experiment)]
     others = [RunKey(name, seed, fold) for name in names for seed in seeds for fold in folds]
     trained += _trained(runner, [key for key in others if key.policy not in experiment.policies], "equalised")
     if experiment.compare.tune is None:
-        return None, known, trained
+        return None, known, trained, 0
     each = trials(experiment)
     for within in dict.fromkeys(trial.within for trial in each):
         where = runner if within is None else runner.within(within, trial_folder(runner.loaded.folder, within))
@@ -224,17 +233,18 @@ def _train(experiment: ExperimentConfig, runner: "Runner") -> tuple[Tuning | Non
         trained += _trained(where, keys, "tuning")
     tuning = tuning_of(runner.loaded, experiment)
     if tuning is None or baseline_of(experiment) not in tuning.chosen:  # nothing to compare with
-        return tuning, known, trained
+        return tuning, known, trained, 0
     keys = [RunKey(*key) for key in tuned_runs(experiment, tuning).values()]
-    return tuning, known, trained + _trained(runner, keys, "tuned")
+    return tuning, known, trained + _trained(runner, keys, "tuned"), 0
 
 
 def _train_baseline(experiment: ExperimentConfig, runner: "Runner") -> int:
-    """Before all others: should it diverge, nothing can be compared with it."""
+    """Before all others: should it diverge, nothing can be compared with it. Under a budget one run alone."""
     from kit.experiment.prepare import run_keys
 
     baseline = experiment.compare.baseline
     keys = runner.due([key for key in run_keys(experiment) if key.policy == baseline])
+    keys = keys[:1] if runner.budget.limited else keys
     if not keys:
         return 0
     try:
@@ -262,7 +272,7 @@ def _trained(runner: "Runner", keys: Sequence[RunKey], what: str) -> int:
 def _need_all(left: int, trained: int) -> None:
     if left:
         raise KitError(
-            f"the time limit allows no more than {trained} of {trained + left} runs; the same command trains the "
+            f"the budget allowed no more than {trained} of {trained + left} runs; the same command trains the "
             "others and compares"
         )
 

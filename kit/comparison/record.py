@@ -11,7 +11,17 @@ from pydantic import BaseModel, ConfigDict
 from kit.comparison.bootstrap import BootstrapResult, bootstrap
 from kit.comparison.statistics import compare as compare_scores
 from kit.comparison.tuning import baseline_of
-from kit.comparison.views import VIEWS, Pair, Tuning, View, check_fair, check_run, machines_of, size_of
+from kit.comparison.views import (
+    VIEWS,
+    Pair,
+    Tuning,
+    View,
+    check_fair,
+    check_run,
+    machines_of,
+    size_of,
+    unequal_views,
+)
 from kit.core.errors import some
 from kit.core.files import atomic, read_record, write_json
 from kit.core.manifest import need_listed
@@ -295,7 +305,8 @@ def _compared(
     return {
         "name": view.name,
         "about": f"{view.about} {size_of(view)}",
-        "note": " ".join(filter(None, (view.note, machines_of(view), *_deviations(view)))) or None,
+        "note": " ".join(filter(None, (view.note, machines_of(view), unequal_views(view), *_deviations(view))))
+        or None,
         "policies": [
             {
                 "policy": name,

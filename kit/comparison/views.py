@@ -232,6 +232,18 @@ def _counted(number: int, what: str) -> str:
     return f"{number} {what}{'' if number == 1 else 's'}"
 
 
+def unequal_views(view: View) -> str | None:
+    """Told where a budget of time gave up test-time augmentation for some of the runs only."""
+    runs = {f"{name} {pair}": run for name, each in view.runs.items() for pair, run in each.items()}
+    lacking = [name for name, run in runs.items() if run.record.views == "none"]
+    if not 0 < len(lacking) < len(runs):
+        return None
+    return (
+        f"{len(lacking)} of {len(runs)} runs were predicted in one view of each image for want of time, the "
+        "others in several; python -m kit run with more time predicts them alike."
+    )
+
+
 def machines_of(view: View) -> str | None:
     """Told where runs were not all trained on the same kind of device, in one precision and with one torch."""
     records = [run.record for runs in view.runs.values() for run in runs.values()]

@@ -3,15 +3,30 @@
 import html
 import sys
 import time
-from typing import TYPE_CHECKING, Any, Protocol
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from typing import Any, Protocol
 
 from kit.core.stopping import look
 
-if TYPE_CHECKING:
-    pass
-
 QUIET_SECONDS = 5.0  # between two lines where the output is no terminal
 NOTEBOOK_SECONDS = 0.2  # between two changes of the bar in a notebook, each of which is a message
+
+_notes: list[Callable[[], str]] = []  # what stands beside every bar
+
+
+@contextmanager
+def beside(note: Callable[[], str]) -> Iterator[None]:
+    """Show what `note` returns beside all progress within, like how far the whole is of which it is a part."""
+    _notes.append(note)
+    try:
+        yield
+    finally:
+        _notes.remove(note)
+
+
+def _beside() -> str:
+    return "; ".join(filter(None, (note() for note in _notes)))
 
 
 class Progress:
@@ -55,6 +70,11 @@ class Progress:
             self._view.update(self)
 
     @property
+    def notes(self) -> str:
+        """The note, and what stands beside all bars."""
+        return ", ".join(filter(None, (self.note, _beside())))
+
+    @property
     def seconds(self) -> float:
         """Since it began."""
         return time.monotonic() - self._started
@@ -64,7 +84,7 @@ class Progress:
         """How far it is, in words."""
         left = self.seconds / max(1, self.done - self._first) * (self.total - self.done)
         time_left = f", {left:.0f} s left" if self.done < self.total else f", {self.seconds:.1f} s"
-        note = f", {self.note}" if self.note else ""
+        note = f", {notes}" if (notes := self.notes) else ""
         return f"{self.title}: {self.unit} {self.done}/{self.total}{time_left}{note}"
 
 
@@ -107,7 +127,7 @@ class _TerminalBar:
         self._task = self._bar.add_task(progress.title, total=progress.total, completed=progress.done, note="")
 
     def update(self, progress: Progress) -> None:
-        self._bar.update(self._task, completed=progress.done, note=progress.note)
+        self._bar.update(self._task, completed=progress.done, note=progress.notes)
 
     def end(self, progress: Progress) -> None:
         self._bar.stop()

@@ -81,7 +81,10 @@ class RunRecord(BaseModel):
     steps : int, optional
         Updates.
     seconds : dict of str to float
-        Of `training`, and of the `whole` run.
+        Of `training`, and of the `whole` run; of an `update`, and of an `image` that is predicted in one view.
+    views : str
+        "none" where a budget of time gave up the views that `prediction` asks for: its out-of-fold and test
+        predictions are of one view of each image; else "".
     images_per_second : float, optional
         While training.
     scores : dict of str to float
@@ -123,6 +126,7 @@ class RunRecord(BaseModel):
     steps: int | None = None
     seconds: dict[str, float] = {}
     images_per_second: float | None = None
+    views: str = ""
     scores: dict[str, float] = {}
     files: dict[str, str] = {}
     micro_batch: int | None = None

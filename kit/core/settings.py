@@ -19,6 +19,7 @@ from pydantic import (
 )
 from pydantic_core import ErrorDetails
 
+from kit.core.durations import EXPECTED, duration
 from kit.core.errors import KitError, some
 from kit.core.yaml import Written
 
@@ -36,6 +37,17 @@ def _as_text(value: Any) -> Any:
 
 # Text of a table, like a label or the name of a column. In YAML it is what is written, whatever YAML makes of it.
 Text = Annotated[str, BeforeValidator(_as_text)]
+
+
+def _as_seconds(text: Any) -> Any:
+    try:
+        return duration(text)
+    except (KitError, TypeError) as error:
+        raise ValueError(EXPECTED) from error
+
+
+# A length of time in seconds, written like 8h30m. As written: YAML would make the number 510 of 8:30.
+Duration = Annotated[float, BeforeValidator(_as_seconds), BeforeValidator(_as_text)]
 
 
 class FrozenOptions(BaseModel):

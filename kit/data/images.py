@@ -17,6 +17,7 @@ from kit.core.claims import holding
 from kit.core.errors import Damaged, KitError, Say, ignore, some, tell
 from kit.core.files import sha256 as file_sha256
 from kit.core.owner import Owner
+from kit.core.stopping import OUT_OF_TIME, Stopped
 from kit.core.zips import ZipMember
 from kit.data.config import DataConfig
 from kit.data.decode import DecodeError, Decoder
@@ -173,6 +174,7 @@ def open_images(
     report: Report = lambda done, total: None,
     say: Say = ignore,
     what: str = "decodes images",
+    expired: Callable[[], bool] = lambda: False,
 ) -> ImageSet:
     """Open the images of `sources`, every one checked before this returns.
 
@@ -190,14 +192,19 @@ def open_images(
         Takes a line where a cache is made anew, another process is waited for, or the disk has no room.
     what : str
         What this is for, told to other processes that wait for it.
+    expired : callable
+        Asked before each image; no further one is decoded once it is true.
 
     Raises
     ------
+    Stopped
+        Where not all could be decoded before that.
     KitError
         Names every file that cannot be decoded.
     """
-    readable = open_readable(ids, sources, config, cache_folder, report, say, what)
+    readable = open_readable(ids, sources, config, cache_folder, report, say, what, expired)
     images, broken = readable.images, list(readable.broken.values())
+    need_all(readable)
     if broken:
         if images.cache:
             images.cache.remove()
@@ -206,6 +213,19 @@ def open_images(
             "their rows"
         )
     return images
+
+
+def need_all(readable: ReadableImages) -> None:
+    """Raise Stopped where time was over before all images were decoded, and remove what was kept of them."""
+    images, done = readable.images, len(readable.rows) + len(readable.broken)
+    if done < len(images):
+        if images.cache:
+            images.cache.remove()
+        raise Stopped(
+            f"budget: it was over after {done} of {len(images)} images were decoded, and nothing is trained; give "
+            "more time",
+            OUT_OF_TIME,
+        )
 
 
 def open_readable(

@@ -5,11 +5,12 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Annotated, Any, ClassVar, Literal
 
-from pydantic import AfterValidator, Field, ValidationError, field_validator, model_validator
+from pydantic import AfterValidator, BeforeValidator, Field, ValidationError, field_validator, model_validator
 
 from kit.competition.config import CompetitionConfig, FoldsConfig, PixelsConfig
 from kit.core.errors import KitError, some
-from kit.core.settings import ConfigSection, Name, explain, settled
+from kit.core.manifest import need_listed
+from kit.core.settings import ConfigSection, Duration, Name, explain, settled
 from kit.core.yaml import Written, dump_yaml, parse_yaml, read_yaml
 from kit.data.config import DataConfig
 from kit.experiment.own_files import rebased, with_code
@@ -18,6 +19,12 @@ from kit.lr.registry import policy_content, policy_files
 from kit.model.config import ModelConfig
 from kit.scoring.config import ScoringConfig
 from kit.training.config import PredictionConfig, TrainingConfig
+
+# Of experiment.yaml in an experiment's folder.
+STORED_REMEDY = (
+    "remove it, and python -m kit run CONFIG writes it anew; where it was changed by hand, remove manifest.json "
+    "beside it"
+)
 
 
 def _like(form: str, pattern: str) -> AfterValidator:
@@ -43,6 +50,45 @@ ModelRef = Annotated[
 ]
 
 
+def _runs_the_kit(name: Any) -> Any:
+    """Refuse accelerators that Kaggle has, but on which a kernel of the kit would fail or crawl."""
+    if isinstance(name, str) and "tpu" in name.lower():
+        raise ValueError(
+            "a TPU gets the image without a GPU's torch, and the kit would train on the CPU without a word; take "
+            "NvidiaTeslaT4, or none for the CPU"
+        )
+    if isinstance(name, str) and "p100" in name.lower():
+        raise ValueError(
+            "the torch of Kaggle's image has no code for a P100 any more, so the first batch would fail; take "
+            "NvidiaTeslaT4"
+        )
+    return name
+
+
+GPUS = {
+    "none": 0,
+    "NvidiaTeslaT4": 2,
+    "NvidiaL4": 1,
+    "NvidiaL4X1": 1,
+    "NvidiaTeslaA100": 1,
+    "NvidiaH100": 1,
+    "NvidiaRtxPro6000": 1,
+}
+
+Accelerator = Annotated[
+    Literal[
+        "none",
+        "NvidiaTeslaT4",
+        "NvidiaL4",
+        "NvidiaL4X1",
+        "NvidiaTeslaA100",
+        "NvidiaH100",
+        "NvidiaRtxPro6000",
+    ],
+    BeforeValidator(_runs_the_kit),
+]
+
+
 class KernelConfig(ConfigSection):
     """How an experiment becomes Kaggle kernels. They are always private.
 
@@ -51,12 +97,14 @@ class KernelConfig(ConfigSection):
     owner
         The Kaggle user whose kernels they are; left out: the one whose credentials push them.
     accelerator
-        NvidiaTeslaT4 is two T4s: folds run side by side, one a GPU; none: four CPU cores. P100 is not among them:
-        the image's torch does not run on it; L4, A100, H100 are not for everyone.
+        As Kaggle names it. NvidiaTeslaT4 is two T4s: folds run side by side, one a GPU; none: four CPU cores; the
+        others are one GPU and not for everyone. TPUs and the P100 are refused.
     internet
         Whether a train kernel may use the network; an infer kernel never does.
     hours
-        After which Kaggle ends the session; it allows 12.
+        After which Kaggle ends the session of a train kernel; it allows 12.
+    infer_hours
+        After which it ends that of an infer kernel: what the competition allows for its rerun, mostly 9.
     kernels
         Whose outputs an infer kernel attaches, owner/slug; left out: the pushed train kernels of this experiment.
     datasets
@@ -70,9 +118,10 @@ class KernelConfig(ConfigSection):
     """
 
     owner: Owner | None = None
-    accelerator: Literal["none", "NvidiaTeslaT4", "NvidiaL4", "NvidiaTeslaA100", "NvidiaH100"] = "NvidiaTeslaT4"
+    accelerator: Accelerator = "NvidiaTeslaT4"
     internet: bool = False
     hours: Annotated[float, Field(gt=0, le=12)] = 12.0
+    infer_hours: Annotated[float, Field(gt=0, le=12)] = 9.0
     kernels: tuple[Ref, ...] | None = None
     datasets: tuple[Ref, ...] = ()
     models: tuple[ModelRef, ...] = ()
@@ -82,7 +131,11 @@ class KernelConfig(ConfigSection):
     @property
     def gpus(self) -> int:
         """How many GPUs the accelerator has."""
-        return {"none": 0, "NvidiaTeslaT4": 2}.get(self.accelerator, 1)
+        return GPUS[self.accelerator]
+
+    def limit(self, kind: str) -> float:
+        """Return the hours after which Kaggle ends a kernel of a kind, train or infer."""
+        return self.infer_hours if kind == "infer" else self.hours
 
 
 class TuneConfig(ConfigSection):
@@ -154,11 +207,14 @@ class ExperimentConfig(ConfigSection):
         By name; in YAML a name, a list of names (files in configs/policies/), or a mapping.
     seeds
         Each trains every policy and fold once.
+    budget
+        Seconds that `run` and `compare` may take, written like 8h30m; what does not fit is given up in a declared
+        order (`kit.experiment.budget`). Left out: no limit.
     code
         The digest of each file of own code, which the kit writes here.
     """
 
-    incidental: ClassVar[frozenset[str]] = frozenset({"kernel", "compare"})
+    incidental: ClassVar[frozenset[str]] = frozenset({"kernel", "compare", "budget"})
     later: ClassVar[frozenset[str]] = frozenset({"code"})
 
     name: Name
@@ -173,6 +229,7 @@ class ExperimentConfig(ConfigSection):
     seeds: tuple[int, ...] = (0,)
     compare: CompareConfig = CompareConfig()
     kernel: KernelConfig = KernelConfig()
+    budget: Duration | None = None
     code: dict[str, str] = {}
 
     @model_validator(mode="after")
@@ -230,12 +287,15 @@ def load_experiment(
 
     Raises
     ------
+    Damaged
+        Where it is the config of an experiment in runs/, and not what was written there.
     KitError
         With a line for every key that is unknown or has a bad value.
     """
     path = Path(path)
     stated: list[Override] = [overrides] if isinstance(overrides, str) else list(overrides)
     chosen = [policies] if isinstance(policies, str) else list(policies)
+    need_listed(path.parent, path, STORED_REMEDY)  # where it is the one of an experiment that was run
     content = read_yaml(path, written=True)
     if not isinstance(content, dict):
         raise KitError(f"{path}: a config is a mapping of sections, like `name: digits`")

@@ -15,15 +15,10 @@ from kit.core.runs import ExperimentDir
 from kit.core.settings import fingerprint
 from kit.core.yaml import read_yaml
 from kit.data.images import content_digest
-from kit.experiment.config import ExperimentConfig, validate
+from kit.experiment.config import STORED_REMEDY, ExperimentConfig, validate
 from kit.experiment.fold_plan import read_plan
 from kit.experiment.own_files import code_of, files_named, pinned
 from kit.lr.config import PolicyConfig
-
-CONFIG_REMEDY = (
-    "remove it, and python -m kit run CONFIG writes it anew; where it was changed by hand, remove manifest.json "
-    "beside it"
-)
 
 
 def config_digest(experiment: ExperimentConfig) -> str:
@@ -176,7 +171,7 @@ def stored_experiment(folder: ExperimentDir) -> ExperimentConfig | None:
     """
     if not folder.config.is_file():
         return None
-    need_listed(folder.path, folder.config, CONFIG_REMEDY)
+    need_listed(folder.path, folder.config, STORED_REMEDY)
     return pinned(validate(read_yaml(folder.config, written=True), str(folder.config), folder.path, stored=True))
 
 

@@ -1,11 +1,14 @@
 """What the command line says about runs: where they go, which folds they follow, how many at a time."""
 
+import time
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Literal
 
+from kit.core.durations import duration
 from kit.core.errors import KitError
 from kit.core.paths import OutputDirs
+from kit.experiment.timekeeping import Budget
 
 
 @dataclass(frozen=True)
@@ -24,9 +27,12 @@ class RunOptions:
         Start anew where the experiment of this name was made from another config or other data.
     jobs : int or "auto"
         Runs side by side; auto: as many as there are GPUs, one a GPU.
-    seconds : float, optional
-        From the start, beyond which no run is to go: none is begun that would, judged by the slowest so far; the
-        first always is. What is finished is pooled, and the same call trains the others.
+    budget : float or str, optional
+        Seconds, or text like 8h30m, in which all has to be done; left out: what the config says. What does not fit
+        is given up in a declared order (`kit.experiment.budget`); what is finished is pooled, and the same call
+        trains the others.
+    since : float, optional
+        When it began, by `time.monotonic`; left out: when the command begins to prepare.
     """
 
     output: str | Path = "."
@@ -34,12 +40,34 @@ class RunOptions:
     folds: str | Path | None = None
     replace: bool = False
     jobs: int | Literal["auto"] = "auto"
-    seconds: float | None = None
+    budget: float | str | None = None
+    since: float | None = None
 
     def __post_init__(self) -> None:
         if self.jobs != "auto" and self.jobs < 1:
             raise KitError(f"--jobs {self.jobs}: expected auto or a number from 1")
-        need_time(self.seconds)
+        self.limit(None)
+
+    def limit(self, otherwise: float | None, processes: int = 1) -> Budget:
+        """Return the budget, that of the config where the options state none.
+
+        Parameters
+        ----------
+        otherwise : float, optional
+            Seconds that the config states.
+        processes : int
+            That work together, by torchrun.
+
+        Raises
+        ------
+        KitError
+            For a length of time that is none, and for one beside several processes.
+        """
+        seconds = seconds_of(self.budget, processes)
+        if seconds is None and otherwise is not None:
+            seconds = seconds_of(otherwise, processes)
+        since = time.monotonic() if self.since is None else self.since
+        return Budget(float("inf") if seconds is None else seconds, since)
 
     @classmethod
     def of(
@@ -68,24 +96,27 @@ class RunOptions:
         return Path(self.folds).expanduser() if self.folds else None
 
 
-def need_time(seconds: float | None, processes: int = 1) -> None:
-    """Refuse a time limit that is none.
+def seconds_of(budget: float | str | None, processes: int = 1) -> float | None:
+    """Return the seconds of a budget; None where there is none.
 
     Parameters
     ----------
-    seconds : float, optional
-        Left out: no limit.
+    budget : float or str, optional
+        Seconds, or text like 8h30m.
     processes : int
         That work together, by torchrun.
 
     Raises
     ------
     KitError
-        For one that is not above 0, and for one beside several processes.
+        For what is no length of time, and for one beside several processes.
     """
-    if seconds is None:
-        return
-    if not seconds > 0:  # not a number, too
-        raise KitError(f"--seconds {seconds:g}: expected a number above 0")
+    if budget is None:
+        return None
+    try:
+        seconds = duration(budget)
+    except KitError as error:
+        raise KitError(f"--budget {error}") from error
     if processes > 1:
-        raise KitError("--seconds: each of torchrun's processes would go by its own clock; use one of the two")
+        raise KitError("--budget: each of torchrun's processes would go by its own clock; use one of the two")
+    return seconds

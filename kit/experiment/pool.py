@@ -17,7 +17,9 @@ from kit.competition.submission import SubmissionFormat, write_submission
 from kit.core.errors import Damaged, KitError, some
 from kit.core.files import as_record, read_object, write_json
 from kit.core.manifest import need_listed, noting
+from kit.core.paths import OutputDirs
 from kit.core.runs import TRAINED_ANEW, ExperimentDir, RunDir, RunRecord, average, in_order, write_predictions
+from kit.experiment.fingerprint import stored_experiment
 from kit.experiment.loaded import LoadedExperiment
 from kit.scoring.config import ScoringConfig, Transfer
 from kit.scoring.decide import Rule, RuleChoice, choose_rule, decide_test, rule_from_json
@@ -339,6 +341,14 @@ def _decided(
     taken = pool.oof.to_numpy() if config.of_probabilities else None
     ids, whole = pool.oof.index, choice.cross_fitted
     return ScoredRuns(ids, pool.truth, choice.predicted, pool.groups, whole, scores, taken)
+
+
+def submission_file(loaded: LoadedExperiment, policy: str, dirs: OutputDirs) -> Path:
+    """Return the file of a policy's submission: <experiment>.csv for the policy that the experiment began with,
+    <experiment>+<policy>.csv for others (no name holds a +)."""
+    stored, name = stored_experiment(loaded.folder), loaded.config.name
+    first = next(iter((stored or loaded.config).policies))
+    return dirs.submissions / f"{name if policy == first else f'{name}+{policy}'}.csv"
 
 
 def by_fold(predictions: Iterable[tuple[int, pd.DataFrame]]) -> dict[int, pd.DataFrame]:

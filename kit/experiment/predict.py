@@ -27,7 +27,7 @@ from kit.data.images import ReadableImages, open_readable
 from kit.data.loading import EvaluationLoader
 from kit.experiment.config import ExperimentConfig
 from kit.experiment.fingerprint import config_digest, policy_digest
-from kit.experiment.options import need_time
+from kit.experiment.options import seconds_of
 from kit.experiment.pixels import as_they_were_read, tell_noticed
 from kit.experiment.pool import by_fold, hand_in, stored_rule
 from kit.model.build import build_model, normalisation
@@ -72,7 +72,7 @@ def predict_test(
     submission: str | Path = "submission.csv",
     output: str | Path = ".",
     cache: str | Path | None = None,
-    seconds: float | None = None,
+    budget: float | str | None = None,
     say: Say = ignore,
 ) -> PredictResult:
     """Predict the test set that is there with the runs of the experiment's first policy; the mean of all.
@@ -89,9 +89,9 @@ def predict_test(
         The file to write; a valid one of the most common class is there from the beginning.
     output, cache : path
         Hold runs/ and cache/; decoded images.
-    seconds : float, optional
-        From now, after which nothing more is decoded or predicted: the mean of the models that are done is handed
-        in; where not even the first is, the rows that it reached, and the prior for the others.
+    budget : float or str, optional
+        Seconds, or text like 8h30m, after which nothing more is decoded or predicted: the mean of the models that
+        are done is handed in; where not even the first is, the rows that it reached, and the prior for the others.
     say : callable
         Takes lines about what happens.
 
@@ -101,9 +101,8 @@ def predict_test(
         Where no run of this experiment is found, where runs were trained under another config, where test table
         and sample submission disagree, and where not one of the test images is there.
     """
-    deadline = float("inf") if seconds is None else time.monotonic() + seconds
-    state = process_state(experiment.training)
-    need_time(seconds, state.num_processes)
+    state, began = process_state(experiment.training), time.monotonic()
+    deadline = began + (seconds_of(budget, state.num_processes) or float("inf"))
     main, say = (True, say) if state.is_main_process else (False, ignore)
     need_output("--submission", str(submission), (".csv",))
     submission, dirs = Path(submission), OutputDirs.at(output, cache)

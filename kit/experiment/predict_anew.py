@@ -2,28 +2,38 @@
 
 from collections.abc import Callable, Iterable
 from contextlib import closing, nullcontext
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 
 from kit.core.errors import KitError, Say
-from kit.core.runs import RunDir, predictions, read_predictions, write_predictions
+from kit.core.runs import RunDir, RunRecord, predictions, read_predictions, write_predictions
 from kit.core.whole import digest
 from kit.experiment.loaded import LoadedExperiment
 from kit.experiment.pixels import test_pixels_digest
 from kit.experiment.prepare import TrainingData
 from kit.experiment.shared_folder import holding_run
+from kit.experiment.timekeeping import Budget
 from kit.experiment.train_run import nothing, test_predictions, told, trainer_of, unread_rows
 from kit.training.device import agreed, make_accelerator, process_state
 from kit.training.memory import END_OTHERS, advising_on_memory
+from kit.training.trainer import plain_score
+
+VIEWS_GIVEN_UP = "views had been given up for want of time"
 
 
 def predict_anew(
-    runs: Iterable[RunDir], loaded: LoadedExperiment, data: TrainingData, say: Say, with_test: bool = True
+    runs: Iterable[RunDir],
+    loaded: LoadedExperiment,
+    data: TrainingData,
+    say: Say,
+    with_test: bool = True,
+    budget: Budget | None = None,
+    views: bool = True,
 ) -> None:
-    """Predict with the saved weights of finished runs what is missing, damaged, or of another test set.
+    """Predict with the weights of finished runs what is missing, damaged, in few views, or of another test set.
 
     Of several processes that want the same, one does it, a run at a time.
 
@@ -37,6 +47,10 @@ def predict_anew(
         Takes a line a run: why, and whether the bits are those that were there.
     with_test : bool
         Whether test predictions have to be of the test set that is there now.
+    budget : Budget, optional
+        A run whose turn does not come while it lasts stays as it is.
+    views : bool
+        Whether views that a budget gave up are made up for (see `has_time_for_views`).
 
     Raises
     ------
@@ -45,30 +59,69 @@ def predict_anew(
     """
     main = process_state(loaded.config.training).is_main_process
     for run in agreed(list(runs)):
-        if not agreed(_due(run, loaded, data, with_test)):
+        due = agreed(_due(run, loaded, data, with_test, views))
+        if not due:
             continue
-        key = run.record.key
+        key, images = run.record.key, len(data.test) + (len(loaded.folds.validation_rows(run.record.fold)))
+        if budget and not budget.allows(run.record, images, loaded.config.prediction.views):
+            say(f"{key}: {due.other}; the time does not suffice to predict it anew, the next run does it")
+            continue
         with holding_run(run, f"predicts with {key}", say) if main else nullcontext(nothing) as need:
-            if due := agreed(_due(run, loaded, data, with_test)):
+            if due := agreed(_due(run, loaded, data, with_test, views)):
                 _predict(run, loaded, data, due, say, need)
 
 
 @dataclass(frozen=True)
 class _Due:
-    """What of a run is to be predicted anew: files that are lost, and why the test predictions are of no use."""
+    """What of a run is to be predicted anew.
+
+    Attributes
+    ----------
+    lost : list of Path
+        Files that are missing or damaged.
+    other : str
+        Why what is there is of no use; "" where it is.
+    whole : bool
+        Whether held-out rows are predicted, too, all in all views.
+    """
 
     lost: list[Path]
-    other: str
+    other: str = ""
+    whole: bool = False
 
     def __bool__(self) -> bool:
         return bool(self.lost or self.other)
 
 
-def _due(run: RunDir, loaded: LoadedExperiment, data: TrainingData, with_test: bool) -> _Due:
+def _due(run: RunDir, loaded: LoadedExperiment, data: TrainingData, with_test: bool, views: bool) -> _Due:
     if not run.finished:
-        return _Due([], "")
+        return _Due([])
     lost = [path for path in (run.oof, run.test) if not run.is_whole(path)]
-    return _Due(lost, _other_test(run, loaded, data) if with_test else "")
+    other, lacks = _other_test(run, loaded, data) if with_test else "", _lacks_views(run.record, loaded)
+    return _Due(lost, other or (VIEWS_GIVEN_UP if lacks and views else ""), lacks and bool(other or views))
+
+
+def has_time_for_views(policies: Iterable[str], loaded: LoadedExperiment, test: int, budget: Budget) -> bool:
+    """Return whether views that were given up can be made up for in all runs: some alone would not be comparable.
+
+    Parameters
+    ----------
+    policies : iterable of str
+    loaded : LoadedExperiment
+    test : int
+        Test images.
+    budget : Budget
+    """
+    lacking = [
+        run.record for name in policies for run in loaded.folder.finished(name) if _lacks_views(run.record, loaded)
+    ]
+    images = sum(len(loaded.folds.validation_rows(record.fold)) + test for record in lacking)
+    return all(budget.allows(record, images, loaded.config.prediction.views) for record in lacking)
+
+
+def _lacks_views(record: RunRecord, loaded: LoadedExperiment) -> bool:
+    """Whether a budget of time gave up views that the config asks for."""
+    return record.views == "none" and loaded.config.prediction.views > 1
 
 
 def _predict(
@@ -81,17 +134,19 @@ def _predict(
             closing(trainer_of(record.key, loaded, data, run, accelerator, say=say)) as trainer,
         ):
             trainer.load_weights()
-            oof = trainer.evaluate() if run.oof in due.lost else None
+            in_all = due.whole or record.views != "none"  # what is only lost is to be as it was
+            trainer.predictor = replace(trainer.predictor, all_views=lambda: in_all)
+            oof = trainer.evaluate() if due.whole or run.oof in due.lost else None
             wanted = due.other or run.test in due.lost
             test = trainer.predict(data.test, range(len(data.test))) if wanted else None
     except KitError as error:
         raise told(record.key, error) from error
     if accelerator.is_main_process:
         need()
-        _write(run, loaded, data, oof, test)
+        _write(run, loaded, data, oof, test, due.whole)
         if due.other:
             say(f"{record.key}: {due.other}; predicted it with the saved weights")
-        for path in due.lost:
+        for path in due.lost if not due.whole else ():
             if not due.other or path == run.oof:
                 same = digest(path) == record.files[path.name]
                 bits = "to the same bits" if same else "to other bits, as on another device or by other versions"
@@ -100,19 +155,27 @@ def _predict(
 
 
 def _write(
-    run: RunDir, loaded: LoadedExperiment, data: TrainingData, oof: np.ndarray | None, test: np.ndarray | None
+    run: RunDir,
+    loaded: LoadedExperiment,
+    data: TrainingData,
+    oof: np.ndarray | None,
+    test: np.ndarray | None,
+    whole: bool,
 ) -> None:
     """Write predictions that were made anew, and what run.json says of them, where that has changed."""
-    competition, record = loaded.competition, run.record
+    competition, record, fields = loaded.competition, run.record, dict[str, Any]()
     if oof is not None:
-        ids = [competition.ids[row] for row in loaded.folds.validation_rows(record.fold)]
+        rows = loaded.folds.validation_rows(record.fold)
+        ids = [competition.ids[row] for row in rows]
         write_predictions(predictions(ids, oof, competition.classes), run.oof)
-    fields: dict[str, Any] = {}
+        if whole:
+            score = plain_score(oof, competition.targets[rows], loaded.config.scoring)
+            fields = {"views": "", "scores": record.scores | {loaded.config.scoring.key: score}}
     if test is not None:
         prior = read_predictions(run.oof).to_numpy().mean(axis=0)
         write_predictions(test_predictions(test, prior, competition, data.test), run.test)
         pixels, unread = test_pixels_digest(data.test), unread_rows(competition, data.test)
-        fields = {"test": loaded.test_digest, "test_pixels": pixels, "unread": unread}
+        fields |= {"test": loaded.test_digest, "test_pixels": pixels, "unread": unread}
     if record.files:
         fields["files"] = record.files | {path.name: digest(path) for path in (run.oof, run.test)}
     if (changed := record.with_fields(**fields)) != record:

@@ -1,6 +1,6 @@
 """Everything that can be wrong is found here, before the first training starts."""
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
@@ -21,7 +21,7 @@ from kit.core.stopping import telling
 from kit.data.augment import Augmentation
 from kit.data.config import DataConfig
 from kit.data.decode import try_decoder
-from kit.data.images import ImageSet, Report, open_images, open_readable
+from kit.data.images import ImageSet, Report, need_all, open_images, open_readable
 from kit.data.levels import with_levels
 from kit.data.loading import worker_count
 from kit.experiment.config import ExperimentConfig
@@ -73,7 +73,14 @@ def run_keys(experiment: ExperimentConfig) -> list[RunKey]:
     ]
 
 
-@telling("while data and model were prepared; what is finished is kept, and the same command prepares them again")
+@dataclass(frozen=True)
+class Checked:
+    """An experiment of which everything is checked but its images, none of which has been read."""
+
+    loaded: LoadedExperiment
+    recipe: Recipe
+
+
 def prepare(
     config: ExperimentConfig,
     folder: ExperimentDir,
@@ -84,7 +91,21 @@ def prepare(
     folds: Path | None = None,
     keys: Sequence[RunKey] | None = None,
 ) -> tuple[LoadedExperiment, TrainingData]:
-    """Read and check what the runs need; nothing is written but the cache (see `kit.experiment.settle`).
+    """Read and check what the runs need; nothing is written but the cache (see `kit.experiment.settle`)."""
+    return decode(check(config, folder, dirs, replace, say, folds, keys), dirs, replace, say, shown)
+
+
+@telling("while data and model were prepared; what is finished is kept, and the same command prepares them again")
+def check(
+    config: ExperimentConfig,
+    folder: ExperimentDir,
+    dirs: OutputDirs,
+    replace: bool = False,
+    say: Say = ignore,
+    folds: Path | None = None,
+    keys: Sequence[RunKey] | None = None,
+) -> Checked:
+    """Read and check what the runs need but for the images.
 
     Parameters
     ----------
@@ -97,18 +118,10 @@ def prepare(
         Whether runs of another config or other data in the folder may be thrown away.
     say : callable
         Takes lines about what happens.
-    shown : bool
-        Whether decoding shows a progress bar.
     folds : Path, optional
         A fold plan to follow, instead of one made here.
     keys : sequence of RunKey, optional
         Runs that will be trained for certain, whose predictions need room; left out: all of the config.
-
-    Returns
-    -------
-    LoadedExperiment
-        With how it differs from what is in the folder, where that may be thrown away.
-    TrainingData
 
     Raises
     ------
@@ -125,14 +138,55 @@ def prepare(
     recipe = _check_training(loaded, say)
     if loaded.differs:
         need_nobody(folder, loaded.differs, say)
-    if not replace and any(run.finished or run.resumable for run in folder.runs()):
-        loaded.need_same()
-    decoding = _Decoding.of(config, loaded.competition, dirs, say, shown)
+    _need_same(loaded, replace)
+    return Checked(loaded, recipe)
+
+
+@telling("while data and model were prepared; what is finished is kept, and the same command prepares them again")
+def decode(
+    checked: Checked,
+    dirs: OutputDirs,
+    replace: bool = False,
+    say: Say = ignore,
+    shown: bool = True,
+    expired: Callable[[], bool] = lambda: False,
+) -> tuple[LoadedExperiment, TrainingData]:
+    """Decode the images.
+
+    Parameters
+    ----------
+    checked : Checked
+    dirs, replace, say
+        As in `check`.
+    shown : bool
+        Whether decoding shows a progress bar.
+    expired : callable
+        Asked before each image; once it is true, decoding stops.
+
+    Returns
+    -------
+    LoadedExperiment
+        With how it differs from what is in the folder, where that may be thrown away.
+    TrainingData
+
+    Raises
+    ------
+    Stopped
+        Where it was stopped.
+    KitError
+        For images that cannot be read, and where those in the folder's runs were others (unless `replace`).
+    """
+    loaded, recipe = checked.loaded, checked.recipe
+    decoding = _Decoding.of(loaded.config, loaded.competition, dirs, say, shown, expired)
     train = decoding.train(loaded.competition)
-    loaded = loaded.with_pixels(pixels_digest(train), other_pixels(train, folder))
-    if not replace and any(run.finished or run.resumable for run in folder.runs()):
-        loaded.need_same()
+    loaded = loaded.with_pixels(pixels_digest(train), other_pixels(train, loaded.folder))
+    _need_same(loaded, replace)
     return loaded, TrainingData(train, decoding.test(loaded.competition), recipe)
+
+
+def _need_same(loaded: LoadedExperiment, replace: bool) -> None:
+    if not replace and any(run.finished or run.resumable for run in loaded.folder.runs()):
+        loaded.need_same()
 
 
 def _check_training(loaded: LoadedExperiment, say: Say) -> Recipe:
@@ -231,16 +285,23 @@ class _Decoding:
     say: Say
     shown: bool
     name: str
+    expired: Callable[[], bool]
 
     @classmethod
     def of(
-        cls, config: ExperimentConfig, competition: Competition, dirs: OutputDirs, say: Say, shown: bool
+        cls,
+        config: ExperimentConfig,
+        competition: Competition,
+        dirs: OutputDirs,
+        say: Say,
+        shown: bool,
+        expired: Callable[[], bool],
     ) -> "_Decoding":
         """For files with more than 8 bits, the training images decide the levels of all."""
         data = with_levels(config.data, competition.train_images, dirs.cache, say=say)
         if data.levels != config.data.levels:
             say("Images of more than 8 bits: {:g} becomes 0, {:g} becomes 255 (data.levels)".format(*data.levels))
-        return cls(data, dirs, say, shown, config.name)
+        return cls(data, dirs, say, shown, config.name, expired)
 
     def train(self, competition: Competition) -> ImageSet:
         """All of them; KitError where one cannot be read, or where nothing is left of all."""
@@ -248,6 +309,7 @@ class _Decoding:
             images = open_images(
                 *(competition.ids, competition.train_images, self.data, self.dirs.cache, report, self.say),
                 what=f"decodes train images of {self.name}",
+                expired=self.expired,
             )
         need_something(images)
         self._tell("train", images)
@@ -258,7 +320,8 @@ class _Decoding:
         ids, sources = competition.test_ids, competition.test_images
         data, cache, what = self.data, self.dirs.cache, f"decodes test images of {self.name}"
         with self._progress("test", ids) as report:
-            readable = open_readable(ids, sources, data, cache, report, self.say, what)
+            readable = open_readable(ids, sources, data, cache, report, self.say, what, self.expired)
+        need_all(readable)
         images = readable.images
         if readable.broken:
             rest = gets_the_prior(competition.test_observations is not None)

@@ -12,13 +12,14 @@ from kit.core.notebook import ShownAsTables
 from kit.core.paths import OutputDirs
 from kit.core.runs import ExperimentDir
 from kit.core.stopping import telling
+from kit.experiment.budget import as_told
 from kit.experiment.config import ExperimentConfig
 from kit.experiment.curves import draw_curves
 from kit.experiment.fingerprint import stored_experiment
 from kit.experiment.loaded import LoadedExperiment
 from kit.experiment.options import RunOptions
-from kit.experiment.pool import PolicyResult, damaged_pooled, pool_policy
-from kit.experiment.predict_anew import predict_anew
+from kit.experiment.pool import PolicyResult, damaged_pooled, pool_policy, submission_file
+from kit.experiment.predict_anew import has_time_for_views, predict_anew
 from kit.experiment.prepare import run_keys
 from kit.experiment.runner import Runner
 from kit.experiment.shared_folder import writing
@@ -39,7 +40,9 @@ class ExperimentResult(ShownAsTables):
     policies : dict of str to PolicyResult
         By name; policies of which no run is finished have none.
     left : int
-        Runs that were not begun, as the time would not have sufficed.
+        Runs that are not finished, as the time did not suffice.
+    given_up : tuple of str
+        What a budget of time gave up, in words: views, seeds, folds.
     """
 
     folder: Path
@@ -47,6 +50,7 @@ class ExperimentResult(ShownAsTables):
     kept: int
     policies: dict[str, PolicyResult]
     left: int = 0
+    given_up: tuple[str, ...] = ()
 
     def tables(self) -> dict[str, pd.DataFrame]:
         """Return a row a policy: its pooled out-of-fold score, the mean of its runs', rule and submission."""
@@ -69,7 +73,9 @@ class ExperimentResult(ShownAsTables):
     def remarks(self) -> list[str]:
         """Return how many runs were trained."""
         left = f", {self.left} are left" if self.left else ""
-        return [f"{self.trained} runs were trained, {self.kept} were there{left}; all else is in {self.folder}"]
+        given_up = [f"given up for want of time: {'; '.join(self.given_up)}"] if self.given_up else []
+        line = f"{self.trained} runs were trained, {self.kept} were there{left}; all else is in {self.folder}"
+        return [line, *given_up]
 
 
 def run(
@@ -111,18 +117,27 @@ def train_and_pool(experiment: ExperimentConfig, runner: Runner, tolerant: bool 
 
     `tolerant` as in `Runner.train`.
     """
-    keys = run_keys(experiment)
+    keys, budget = run_keys(experiment), runner.budget
     due = len(runner.due(keys, tolerant))
-    trained = runner.train(keys, tolerant=tolerant)
     loaded, folder = runner.loaded, runner.loaded.folder
+
+    def hand_in() -> dict[str, PolicyResult]:
+        with writing(folder, f"pools {experiment.name}", runner.say) if runner.main else nullcontext():
+            return _pool_policies(experiment, loaded, runner.dirs, runner.main, runner.say)
+
+    trained = runner.train(keys, tolerant=tolerant, hand_in=hand_in)
+    views = has_time_for_views(experiment.policies, loaded, len(runner.data.test), budget)
     for policy in experiment.policies:
-        predict_anew(folder.runs(policy), loaded, runner.data, runner.say)
-    with writing(folder, f"pools {experiment.name}", runner.say) if runner.main else nullcontext():
-        results = _pool_policies(experiment, loaded, runner.dirs, runner.main, runner.say)
-        if runner.main and (due or not folder.curves.is_file()):
+        predict_anew(folder.runs(policy), loaded, runner.data, runner.say, budget=budget, views=views)
+    results = hand_in()
+    if runner.main and results and not budget.over and (due or not folder.curves.is_file()):
+        with writing(folder, f"draws the curves of {experiment.name}", runner.say):
             draw_curves(folder, experiment.scoring.title, _policies_in(folder))
+    without = [key for key in keys if (run := folder.run(key)).finished and run.record.views == "none"]
+    lacking = runner.due(keys, tolerant) if budget.limited else []
+    given_up = tuple(as_told(lacking, keys, len(without)))
     kept = len(keys) - trained.here - trained.left
-    return ExperimentResult(folder.path, trained.here, kept, results, trained.left)
+    return ExperimentResult(folder.path, trained.here, kept, results, trained.left, given_up)
 
 
 def pool(experiment: ExperimentConfig, output: str | Path = ".", say: Say = ignore) -> ExperimentResult:
@@ -170,13 +185,11 @@ def _policies_in(folder: ExperimentDir) -> Sequence[str]:
 def _pool_policies(
     experiment: ExperimentConfig, loaded: LoadedExperiment, dirs: OutputDirs, write: bool, say: Say = ignore
 ) -> dict[str, PolicyResult]:
-    """Each policy with finished runs, pooled. The submission of the policy that the experiment began with is named
-    <experiment>, that of another <experiment>+<policy> (no name holds a +)."""
-    results, first = {}, next(iter(_policies_in(loaded.folder)), None)
+    """Each policy with finished runs, pooled; without those that have not predicted the test set that is there."""
+    results = {}
     for policy in experiment.policies:
-        if runs := loaded.folder.finished(policy):
-            name = experiment.name if policy == first else f"{experiment.name}+{policy}"
-            file = dirs.submissions / f"{name}.csv"
+        if runs := [run for run in loaded.folder.finished(policy) if run.record.test == loaded.test_digest]:
+            file = submission_file(loaded, policy, dirs)
             for path in damaged_pooled(policy, loaded.folder):
                 say(f"{path} is damaged; it is written anew")
             results[policy] = pool_policy(policy, runs, experiment.scoring, loaded, file, write)

@@ -1,7 +1,6 @@
 """An experiment that is set up, and its runs trained: one by one, or several at a time."""
 
 import dataclasses
-import time
 from collections.abc import Callable, Sequence
 from contextlib import nullcontext
 from dataclasses import dataclass
@@ -19,20 +18,24 @@ from kit.core.errors import KitError, Say, ignore
 from kit.core.files import need_writable
 from kit.core.litter import sweep
 from kit.core.paths import OutputDirs
+from kit.core.progress import beside
 from kit.core.runs import ExperimentDir, RunKey
 from kit.core.settings import fingerprint
-from kit.core.stopping import need_go_on, telling
+from kit.core.stopping import OUT_OF_TIME, Stopped, need_go_on, telling
 from kit.data.loading import worker_count
 from kit.experiment.config import ExperimentConfig
 from kit.experiment.loaded import LoadedExperiment
-from kit.experiment.options import RunOptions, need_time
+from kit.experiment.options import RunOptions
 from kit.experiment.parallel import run_parallel
-from kit.experiment.prepare import TrainingData, prepare
+from kit.experiment.prepare import TrainingData, check, decode
+from kit.experiment.prior import hand_in_prior
 from kit.experiment.settle import settle
 from kit.experiment.shared_folder import claim_training
+from kit.experiment.timekeeping import Budget, Plan, RunClock
 from kit.experiment.train_run import nothing, train_run
 from kit.experiment.turns import Turns
 from kit.training.device import agreed, process_state, resolve_precision
+from kit.training.trainer import batches_of
 
 
 @dataclass(frozen=True)
@@ -66,8 +69,8 @@ class Runner:
         Of the processes that train together under torchrun.
     jobs : int or "auto"
         Runs side by side; auto: one on each GPU.
-    deadline : float
-        Of `time.monotonic`, in seconds, beyond which no run is to go.
+    budget : Budget
+        How much time there is.
     say : callable
         Takes lines about what happens.
     member : Claim or None
@@ -79,7 +82,7 @@ class Runner:
     dirs: OutputDirs
     state: PartialState
     jobs: int | Literal["auto"]
-    deadline: float
+    budget: Budget
     say: Say
     member: Claim | None = None
 
@@ -101,15 +104,13 @@ class Runner:
             For everything in the config, the data or the options that cannot work.
         """
         options = RunOptions.of(options)
-        seconds = options.seconds
-        deadline = float("inf") if seconds is None else time.monotonic() + seconds
         dirs = options.dirs
         for path in (dirs.runs, dirs.cache, dirs.submissions):
             need_writable(path)
         folder = ExperimentDir(dirs.runs / config.name)
         state = process_state(config.training)
         main = state.is_main_process
-        need_time(seconds, state.num_processes)
+        budget = options.limit(config.budget, state.num_processes)
         if not main:
             say = ignore
         if main:
@@ -117,11 +118,14 @@ class Runner:
         replace, plan, member = options.replace and main, options.fold_file, None
         with state.main_process_first():
             while True:
-                loaded, data = prepare(config, folder, dirs, replace, say, main, plan, keys)
+                checked = check(config, folder, dirs, replace, say, plan, keys)
+                if budget.limited and main:  # before what may take long
+                    hand_in_prior(checked.loaded, dirs, say)
+                loaded, data = decode(checked, dirs, replace, say, main, lambda: budget.over)
                 if not main or (member := settle(loaded, data, dirs, replace, plan, say)):
                     break
         loaded = dataclasses.replace(loaded, differs=None)
-        return cls(loaded, data, dirs, state, options.jobs, deadline, say, member)
+        return cls(loaded, data, dirs, state, options.jobs, budget, say, member)
 
     def __enter__(self) -> "Runner":
         return self
@@ -137,7 +141,13 @@ class Runner:
         """Whether this is the process that writes."""
         return self.state.is_main_process
 
-    def train(self, keys: Sequence[RunKey], what: str = "", tolerant: bool = False) -> Trained:
+    def train(
+        self,
+        keys: Sequence[RunKey],
+        what: str = "",
+        tolerant: bool = False,
+        hand_in: Callable[[], object] | None = None,
+    ) -> Trained:
         """Train those of the runs that are not finished yet, and wait for those that other processes train.
 
         Parameters
@@ -147,6 +157,8 @@ class Runner:
             What they are for, told beside their number.
         tolerant : bool
             A training that diverges is told and left at that, now and the next time.
+        hand_in : callable, optional
+            Hands in what is finished; called once the first run is, where there is a budget.
         """
         config = self.loaded.config
         due = self.due(keys, tolerant)
@@ -154,7 +166,8 @@ class Runner:
         if len(due) < len(keys):
             self.say(f"{len(keys) - len(due)} of {len(keys)} {runs} are finished already")
         jobs = _jobs_at_a_time(self.jobs, config, self.state.num_processes, len(due))
-        turns = Turns(due, self.loaded.folder, self._settled(tolerant), self.deadline, self.say)
+        plan = self._plan(due, keys, jobs)
+        turns = Turns(due, self.loaded.folder, self._settled(tolerant), plan, self.say, hand_in)
         if due:
             self.say(
                 self._announcement(f"1 {runs.removesuffix('s')}" if len(due) == 1 else f"{len(due)} {runs}", jobs)
@@ -162,10 +175,13 @@ class Runner:
             if self.main:
                 turns.tell()
         here = 0
-        while due:
-            here += self._side_by_side(turns, jobs, tolerant) if jobs > 1 else self._one_by_one(turns, tolerant)
-            if not agreed(self.main and self._waited(turns)):
-                break
+        with beside(plan.note):
+            while due:
+                here += (
+                    self._side_by_side(turns, jobs, tolerant) if jobs > 1 else self._one_by_one(turns, tolerant)
+                )
+                if not agreed(self.main and self._waited(turns)):
+                    break
         if self.state.num_processes == 1:
             need_go_on("when these runs were trained; the same command goes on from there")
         return Trained(here, len(self.due(due, tolerant)))
@@ -187,18 +203,31 @@ class Runner:
                 if self.state.num_processes == 1:  # several agree on it in the run
                     need_go_on(f"before {key}; the same command begins it")
                 need = taken[1].need if taken else nothing
-                train_run(key, self.loaded, self.data, self.say, tolerant, need=need)
-            trained += 1
+                clock = RunClock(turns.plan, key, self.say)
+                trained += _train(key, self.loaded, self.data, self.say, tolerant, clock, need)
 
     def _side_by_side(self, turns: Turns, jobs: int, tolerant: bool) -> int:
         """Train in processes of their own what nobody else trains; how many."""
         data, trained = _sharing_cores(self.data, jobs, self.state.device.type == "cuda"), 0
-        tasks = ((key, self.loaded, data, tolerant) for key in turns)
+        tasks = ((key, self.loaded, data, tolerant, turns.plan) for key in turns)
         for key, done in run_parallel(_train_aside, tasks, jobs, name=itemgetter(0)):
-            trained += done
-            if not done:
+            trained += bool(done)
+            if done is None:
                 turns.give_back(key)
         return trained
+
+    def _plan(self, due: Sequence[RunKey], keys: Sequence[RunKey], jobs: int) -> Plan:
+        """What to train of `due` in the time that is left."""
+        training, seed = self.loaded.config.training, self.loaded.config.seeds[0]
+        plan = Plan.of(
+            self.budget,
+            due,
+            keys,
+            self.loaded,
+            lambda rows: batches_of(training, rows, seed, self.state),
+            len(self.data.test),
+        )
+        return dataclasses.replace(plan, jobs=jobs)
 
     def due(self, keys: Sequence[RunKey], tolerant: bool = False) -> list[RunKey]:
         """Return those of the runs that `train` would train: the same in processes that train together."""
@@ -252,15 +281,34 @@ def is_settled(loaded: LoadedExperiment, tolerant: bool, key: RunKey) -> bool:
     return tolerant and run.diverged and run.record.fingerprint == fingerprint(loaded.dependencies(key))
 
 
-def _train_aside(task: tuple[RunKey, LoadedExperiment, TrainingData, bool]) -> tuple[RunKey, bool]:
-    """`train_run`, in a process of its own (see `run_parallel`); whether it did: another may have been faster."""
-    key, loaded, data, tolerant = task
+def _train(
+    key: RunKey,
+    loaded: LoadedExperiment,
+    data: TrainingData,
+    say: Say,
+    tolerant: bool,
+    clock: RunClock,
+    need: Callable[[], None],
+) -> bool:
+    """`train_run` within the budget; where that ends, it is told where the run stopped, and it is False."""
+    try:
+        train_run(key, loaded, data, say, tolerant, clock, need)
+    except Stopped as stopped:
+        if stopped.code != OUT_OF_TIME:
+            raise
+        say(str(stopped))
+        return False
+    return True
+
+
+def _train_aside(task: tuple[RunKey, LoadedExperiment, TrainingData, bool, Plan]) -> tuple[RunKey, bool | None]:
+    """`_train`, in a process of its own (see `run_parallel`); None where another process was faster."""
+    key, loaded, data, tolerant, plan = task
     settled, run = partial(is_settled, loaded, tolerant), loaded.folder.run(key)
     if (mine := claim_training(run, key, settled, _print, surely=True)) is None:
-        return key, False
-    with mine:
-        train_run(key, loaded, data, _print, tolerant, need=mine.need)
-    return key, True
+        return key, None
+    with mine, beside(plan.note):
+        return key, _train(key, loaded, data, _print, tolerant, RunClock(plan, key, _print), mine.need)
 
 
 def _print(line: str) -> None:

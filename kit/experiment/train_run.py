@@ -3,7 +3,6 @@
 import dataclasses
 import gc
 import platform
-import time
 from collections.abc import Callable
 from contextlib import suppress
 from functools import cache
@@ -18,6 +17,7 @@ from kit.core import stopping
 from kit.core.errors import Diverged, KitError, NotWritten, Say, ignore
 from kit.core.runs import RunDir, RunKey, RunRecord, predictions, write_predictions
 from kit.core.settings import fingerprint
+from kit.core.stopping import Stopped
 from kit.data.images import ImageSet
 from kit.experiment.attempts import Attempt, Attempts
 from kit.experiment.config import ExperimentConfig
@@ -26,7 +26,9 @@ from kit.experiment.own_files import packages_of_code
 from kit.experiment.pixels import reading_of, test_pixels_digest
 from kit.experiment.policies import groups_of
 from kit.experiment.prepare import TrainingData
+from kit.experiment.timekeeping import RunClock, unlimited
 from kit.model.build import build_model
+from kit.scoring.config import ScoringConfig
 from kit.training.device import make_accelerator
 from kit.training.fold_data import FoldData
 from kit.training.memory import TRAIN_WITH_LESS, advising_on_memory
@@ -35,16 +37,12 @@ from kit.training.rates import RatePolicy
 from kit.training.saved_weights import save_weights
 from kit.training.trainer import Trainer, TrainResult
 
+VIEWS_GIVEN_UP = "views had been given up for want of time"
 PACKAGES = ("torch", "torchvision", "timm", "albumentations", "accelerate", "numpy", "scikit-learn", "pandas")
 
 
 def nothing() -> None:
     """Need nothing: of a training whose run is claimed by nobody else for certain."""
-
-
-def never() -> bool:
-    """Say that there is time."""
-    return False
 
 
 def train_run(
@@ -53,7 +51,7 @@ def train_run(
     data: TrainingData,
     say: Say,
     tolerant: bool = False,
-    expired: Callable[[], bool] = never,
+    clock: RunClock | None = None,
     need: Callable[[], None] = nothing,
 ) -> None:
     """Train one run, predict held-out and test rows, and write its folder.
@@ -67,21 +65,22 @@ def train_run(
         Takes a line where it goes on from a checkpoint, and one when it is done.
     tolerant : bool
         A training that diverges is told and left at that.
-    expired : callable
-        Asked after each update; once it is true, the training is stopped with a checkpoint.
+    clock : RunClock, optional
+        Measures it, and says when it has to stop and whether all views are predicted; left out: one without a
+        budget.
     need : callable
         Asked before anything is written for good: raises KitError where the run is another process's by now.
 
     Raises
     ------
     Stopped
-        Where that was asked for, by a signal or by `expired`; the message says where and how to go on.
+        Where that was asked for, by a signal or by the clock; the message says where and how to go on.
     KitError
         Where the training fails; the message begins with the run.
     """
     run = loaded.folder.run(key)
     with stopping.deferred(), stopping.telling(lambda: _left_of(key, run)):
-        _train_run(key, loaded, data, say, tolerant, expired, need)
+        _train_run(key, loaded, data, say, tolerant, clock or unlimited(key), need)
 
 
 def _train_run(
@@ -90,7 +89,7 @@ def _train_run(
     data: TrainingData,
     say: Say,
     tolerant: bool,
-    expired: Callable[[], bool],
+    clock: RunClock,
     need: Callable[[], None],
 ) -> None:
     gc.collect()  # a training that failed before this one left its model behind
@@ -98,11 +97,10 @@ def _train_run(
     main, run = accelerator.is_main_process, loaded.folder.run(key)
     record = _first_record(key, loaded, data, accelerator)
     attempts = Attempts(key, run, loaded.config.training, record, _trainers(key, loaded, data, say, need), say)
-    started = time.monotonic()
     try:
         with advising_on_memory(TRAIN_WITH_LESS):
             trainer, (trained, test) = attempts.make(
-                lambda trainer: _trained(trainer, key, data, expired), look_for_cause=not tolerant
+                lambda trainer: _trained(trainer, data, clock), look_for_cause=not tolerant
             )
     except (stopping.Stopped, stopping.Interrupted):
         if main:
@@ -129,17 +127,12 @@ def _train_run(
         need()
         _write_results(run, loaded, data, trainer, trained, test)
         need()  # writing may have taken a while
-        last = _last_record(attempts.record, loaded, data, trainer, trained, time.monotonic() - started)
+        last = _last_record(attempts.record, loaded, data, trainer, trained, clock)
         run.write(last.with_fields(files=run.digests()))
         for checkpoint in (run.checkpoint, run.checkpoint_before):
             checkpoint.unlink(missing_ok=True)
     accelerator.wait_for_everyone()
-    scoring, rows = loaded.config.scoring, len(trainer.fold.valid_rows)
-    plainly = "" if scoring.rule == "argmax" else " before a decision rule"
-    say(
-        f"{key}: {scoring.title} {trained.score:.4f}{plainly} ({rows} rows), "
-        f"{trained.seconds:.1f} s, {trained.images_per_second:.0f} images/s"
-    )
+    say(f"{key}: {_in_words(trained, loaded.config.scoring, len(trainer.fold.valid_rows))}")
     del trainer, trained
     gc.collect()  # accelerate ties models into cycles; a GPU cannot wait for those to be noticed
 
@@ -164,13 +157,21 @@ def _trainers(
     return make
 
 
-def _trained(
-    trainer: Trainer, key: RunKey, data: TrainingData, expired: Callable[[], bool]
-) -> tuple[TrainResult, np.ndarray]:
+def _trained(trainer: Trainer, data: TrainingData, clock: RunClock) -> tuple[TrainResult, np.ndarray]:
     """The trained model with its score, and the probabilities of the test rows."""
+    trainer.predictor = dataclasses.replace(trainer.predictor, all_views=clock.all_views, timed=clock.predicted)
     with asking_for_less(trainer.config, trainer.accelerator, trainer.model):
-        trained = trainer.train(str(key), expired=expired)
+        trained = trainer.train(str(clock.key), clock.stepped, clock.expired)
+    clock.settle()
     return trained, trainer.predict(data.test, range(len(data.test)))
+
+
+def _in_words(trained: TrainResult, scoring: ScoringConfig, rows: int) -> str:
+    plainly = "" if scoring.rule == "argmax" else " before a decision rule"
+    return (
+        f"{scoring.title} {trained.score:.4f}{plainly} ({rows} rows), "
+        f"{trained.seconds:.1f} s, {trained.images_per_second:.0f} images/s"
+    )
 
 
 def _first_record(
@@ -200,7 +201,7 @@ def _last_record(
     data: TrainingData,
     trainer: Trainer,
     trained: TrainResult,
-    seconds: float,
+    clock: RunClock,
 ) -> RunRecord:
     return record.with_fields(
         status="finished",
@@ -211,9 +212,10 @@ def _last_record(
         initial_weights=trainer.initial_weights,
         groups={group.label: group.n_params for group in trainer.groups},
         steps=trained.steps,
-        seconds={"training": trained.seconds, "whole": seconds},
+        seconds={"training": trained.seconds, "whole": clock.seconds, **clock.timings()},
         images_per_second=trained.images_per_second,
         scores={loaded.config.scoring.key: trained.score},
+        **({"views": "none"} if clock.without_views else {}),
     )
 
 
@@ -235,6 +237,8 @@ def _write_results(
 
 def told(key: RunKey, error: KitError) -> KitError:
     """The error as the user is told it: with its run."""
+    if isinstance(error, Stopped):
+        return Stopped(f"{key}: {error}", error.code)
     return type(error)(f"{key}: {error}")
 
 

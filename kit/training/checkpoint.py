@@ -294,6 +294,8 @@ def read_checkpoint(path: Path, device: torch.device | str = "cpu") -> dict[str,
     ------
     Damaged
         Where the file is not what was written.
+    KitError
+        Where it is, but this torch cannot load it.
     """
     with open(path, "rb") as file:
         length = file.seek(0, os.SEEK_END) - TRAILER
@@ -305,10 +307,13 @@ def read_checkpoint(path: Path, device: torch.device | str = "cpu") -> dict[str,
         if _digest(file, length) != trailer[len(MAGIC) :]:
             raise Damaged(f"{path} is damaged (it does not hold what was written)")
         file.seek(0)
+        device = torch.device(device)
+        there = torch.device("cpu") if device.type == "cpu" else device  # torchrun's cpu:0 is no place to load to
         try:
-            return torch.load(file, map_location=device, weights_only=True)
-        except (RuntimeError, pickle.UnpicklingError, EOFError) as error:
-            raise Damaged(f"{path} is damaged ({' '.join(str(error).split())[:100]})") from error
+            return torch.load(file, map_location=there, weights_only=True)
+        except (RuntimeError, pickle.UnpicklingError) as error:  # it is whole: of another version of torch
+            reason = " ".join(str(error).split())[:200]
+            raise KitError(f"{path} cannot be loaded ({reason}); delete it to begin this run anew") from error
 
 
 def _digest(file: Any, length: int) -> bytes:

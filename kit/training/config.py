@@ -180,3 +180,8 @@ class PredictionConfig(ConfigSection):
 
     tta: Literal["none", "hflip"] = "none"
     batch_size: Annotated[int, Field(ge=1)] | None = None
+
+    @property
+    def views(self) -> int:
+        """How many views of an image are predicted."""
+        return 1 if self.tta == "none" else 2

@@ -1,5 +1,7 @@
 """Probabilities of images under a trained model."""
 
+import dataclasses
+import time
 from collections.abc import Callable, Sequence
 from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass, field
@@ -96,6 +98,11 @@ class Predictor:
         Its workers serve every prediction of the same images; to be closed after the last.
     limit : BatchLimit
         Where a batch was too large for the device, the size that the following ones have.
+    all_views : callable
+        Asked as a prediction begins; where it says no, each image is predicted in one view whatever `prediction`
+        asks for.
+    timed : callable
+        Told how many single views of images were predicted, and in how many seconds.
     """
 
     model: nn.Module
@@ -109,6 +116,8 @@ class Predictor:
     never: Sequence[int] = ()
     loader: EvaluationLoader = field(default_factory=EvaluationLoader)
     limit: BatchLimit = field(default_factory=BatchLimit)
+    all_views: Callable[[], bool] = lambda: True
+    timed: Callable[[int, float], None] = lambda views, seconds: None
 
     def predict(
         self,
@@ -143,7 +152,12 @@ class Predictor:
         KitError
             Where memory is too small for one image.
         """
+        if self.prediction.views > 1 and not self.all_views():
+            one = dataclasses.replace(self, prediction=self.prediction.model_copy(update={"tta": "none"}))
+            return one.predict(images, rows, expired)
+        began = time.monotonic()
         probabilities = self._predicted(images, rows, expired, self.accelerator.autocast())
+        self.timed(len(probabilities) * self.prediction.views, time.monotonic() - began)
         if self.accelerator.mixed_precision != "fp16" or np.isfinite(probabilities).all():
             return probabilities
         again = self._predicted(images, rows, expired, nullcontext())

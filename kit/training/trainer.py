@@ -25,6 +25,7 @@ from kit.data.loading import BatchPlan, plain_batches, training_batches, worker_
 from kit.data.workers import Workers
 from kit.model.build import weights_digest
 from kit.model.groups import DepthGroup
+from kit.scoring.config import ScoringConfig
 from kit.scoring.f1 import argmax, score
 from kit.training.averaging import Settling
 from kit.training.checkpoint import Checkpoints
@@ -91,6 +92,21 @@ def batches_of(
             f"{n_rows} rows train; lower batch_size"
         )
     return plan
+
+
+def plain_score(probabilities: np.ndarray, truth: np.ndarray, config: ScoringConfig) -> float:
+    """Return the score of rows by the plain rule: the most likely class, or all classes from .5 on.
+
+    Parameters
+    ----------
+    probabilities : ndarray
+        float [rows, classes].
+    truth : ndarray
+        Class index [rows], or bool [rows, classes].
+    config : ScoringConfig
+    """
+    predicted = probabilities >= 0.5 if truth.ndim == 2 else argmax(probabilities)
+    return score(truth, predicted, config, probabilities)
 
 
 class Trainer:
@@ -504,10 +520,10 @@ class Trainer:
         """Log the score of the held-out rows and return it: by the plain rule, whatever rule is fitted later."""
         truth = self.fold.targets[self.fold.valid_rows]
         if self.fold.multilabel:
-            predicted, likelihood = probabilities >= 0.5, np.where(truth, probabilities, 1 - probabilities)
+            likelihood = np.where(truth, probabilities, 1 - probabilities)
         else:
-            predicted, likelihood = argmax(probabilities), probabilities[np.arange(len(truth)), truth]
-        value = score(truth, predicted, self.recipe.scoring, probabilities)
+            likelihood = probabilities[np.arange(len(truth)), truth]
+        value = plain_score(probabilities, truth, self.recipe.scoring)
         loss = float(-np.log(likelihood.astype(np.float64).clip(1e-15)).mean())
         self._log(done, valid_score=value, valid_loss=loss)
         return value

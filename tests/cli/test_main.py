@@ -138,18 +138,35 @@ def test_how_many_jobs_otherwise(config, monkeypatch, capsys, text):
     assert errors == f"error: --jobs {text}: expected auto or a number from 1\n"
 
 
-def test_too_little_time_is_told_at_the_end_and_fails(config, tmp_path, monkeypatch, capsys):
+def test_too_little_time_is_told_and_fails(config, tmp_path, monkeypatch, capsys):
+    """The prior is handed in, and the same command trains."""
     words = ("run", str(config), "--output", str(tmp_path), "--fold", "0,1")
-    code, output, errors = kit_here(monkeypatch, capsys, *words, "--seconds", "1e-9")
+    code, output, errors = kit_here(monkeypatch, capsys, *words, "--budget", "1e-9")
     assert code == 1
-    assert "pooled out-of-fold macro F1" in output
-    assert errors.splitlines()[-1] == (
-        "error: the time limit allows no more than 1 of 2 runs; the same command trains the others"
-    )
-    code, output, errors = kit_here(monkeypatch, capsys, *words)
+    assert "has the same for every row, what most training rows have" in output
+    assert errors.splitlines()[-1].startswith("error: budget: it was over after 0 of 36 images were decoded")
+    assert len((tmp_path / "submissions/tiny.csv").read_text().splitlines()) == 10
+    code, output, errors = kit_here(monkeypatch, capsys, *words, "--seconds", "3600")
     assert code == 0, errors
-    assert "1 of 2 runs are finished already" in output
+    assert "are left for it; nothing is given up" in output
     assert "(24 of 36 rows)" in output
+
+
+@pytest.mark.parametrize(
+    ("options", "message"),
+    [
+        (
+            ("--budget", "8:30"),
+            "--budget 8:30: expected a time like 90s, 45m, 8h30m or 1d2h, or seconds, more than 0",
+        ),
+        (("--seconds=-1",), "--seconds -1: expected a time like 90s, 45m, 8h30m or 1d2h, or seconds, more than 0"),
+        (("--seconds", "9", "--budget", "9"), "--budget, --seconds: they are one thing; give one of the two"),
+    ],
+)
+@pytest.mark.parametrize("command", ["run", "compare", "predict"])
+def test_what_is_no_budget_is_refused(config, monkeypatch, capsys, command, options, message):
+    code, _, errors = kit_here(monkeypatch, capsys, command, str(config), *options)
+    assert (code, errors) == (1, f"error: {message}\n")
 
 
 def test_an_override_of_a_policy_that_is_not_there_is_no_new_policy(config, tmp_path, monkeypatch, capsys):

@@ -598,7 +598,7 @@ def test_the_commands_as_they_are_typed(wide, tmp_path, monkeypatch, capsys):
     assert "trained without probes" in err
     code, out, err = kit_here(monkeypatch, capsys, "compare", str(file), "--stored", "--seconds", "9", *here)
     assert code == 1
-    assert "leave out --replace and --seconds" in err
+    assert "leave out --replace and --budget" in err
     code, out, err = kit_here(monkeypatch, capsys, "compare", str(file), "--policies", "uniform,other", *here)
     assert code == 1
     assert "there is no policy 'other'" in err

@@ -430,8 +430,22 @@ def test_fault_is_exactly_this_line(sections, line):
         (
             {"kernel": {"accelerator": "NvidiaTeslaP100"}},
             "kernel.accelerator = 'NvidiaTeslaP100'",
-            ["'none', 'NvidiaTeslaT4', 'NvidiaL4'"],
+            ["the torch of Kaggle's image has no code for a P100", "take NvidiaTeslaT4"],
         ),
+        (
+            {"kernel": {"accelerator": "TpuV5E8"}},
+            "kernel.accelerator = 'TpuV5E8'",
+            ["a TPU gets the image without a GPU's torch", "take NvidiaTeslaT4, or none for the CPU"],
+        ),
+        (
+            {"kernel": {"accelerator": "Nvidia"}},
+            "kernel.accelerator = 'Nvidia'",
+            ["'none', 'NvidiaTeslaT4', 'NvidiaL4', 'NvidiaL4X1'", "'NvidiaRtxPro6000'"],
+        ),
+        ({"kernel": {"infer_hours": 12.5}}, "kernel.infer_hours = 12.5", ["less than or equal to 12"]),
+        ({"budget": "8:30"}, "budget = '8:30'", ["expected a time like 90s, 45m, 8h30m or 1d2h, or seconds"]),
+        ({"budget": 0}, "budget = '0'", ["more than 0"]),
+        ({"budget": "soon"}, "budget = 'soon'", ["expected a time like 90s"]),
         ({"kernel": {"hours": 12.5}}, "kernel.hours = 12.5", ["less than or equal to 12"]),
         ({"kernel": {"hours": 0}}, "kernel.hours = 0", ["greater than 0"]),
         ({"kernel": {"max_code_kb": 9}}, "kernel.max_code_kb = 9", ["greater than or equal to 10"]),
@@ -677,6 +691,8 @@ INCIDENTAL = {  # where things lie, how fast it goes, what is shown, how it goes
     "kernel.accelerator": "none",
     "kernel.internet": True,
     "kernel.hours": 1.5,
+    "kernel.infer_hours": 2,
+    "budget": "8h30m",
     "kernel.kernels": ["jo/tiny-train"],
     "kernel.datasets": ["jo/weights"],
     "kernel.models": ["jo/resnet/pyTorch/default/1"],
@@ -856,7 +872,15 @@ def test_the_slug_may_come_from_the_command_line():
 
 @pytest.mark.parametrize(
     ("accelerator", "gpus"),
-    [("none", 0), ("NvidiaTeslaT4", 2), ("NvidiaL4", 1), ("NvidiaTeslaA100", 1), ("NvidiaH100", 1)],
+    [
+        ("none", 0),
+        ("NvidiaTeslaT4", 2),
+        ("NvidiaL4", 1),
+        ("NvidiaL4X1", 1),
+        ("NvidiaTeslaA100", 1),
+        ("NvidiaH100", 1),
+        ("NvidiaRtxPro6000", 1),
+    ],
 )
 def test_gpus_of_each_accelerator(accelerator, gpus):
     assert described(kernel={"accelerator": accelerator}).kernel.gpus == gpus
@@ -883,6 +907,7 @@ def test_defaults_of_a_kernel():
         "accelerator": "NvidiaTeslaT4",
         "internet": False,
         "hours": 12.0,
+        "infer_hours": 9.0,
         "kernels": None,
         "datasets": (),
         "models": (),

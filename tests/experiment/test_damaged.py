@@ -8,7 +8,7 @@ from support.colours import experiment_content
 from support.faults import damage
 from support.refusals import refusal_of
 
-from kit import compare, run
+from kit import compare, load_experiment, run
 from kit.core import whole
 from kit.core.runs import PREDICTED_ANEW, TRAINED_ANEW, ExperimentDir, RunDir, RunKey
 from kit.experiment.config import validate
@@ -135,6 +135,7 @@ def test_a_damaged_stored_config_is_removed_and_written_anew(competition, copied
     damage(file, "cut")
     message = refusal_of(run, experiment(competition), copied)
     assert message.startswith(f"{file} is damaged (its content is not what was written); remove it, and ")
+    assert refusal_of(load_experiment, file) == message  # given as the config of a command
     file.unlink()
     run(experiment(competition), copied)
     assert file.read_bytes() == before

@@ -145,7 +145,7 @@ def test_no_process_outlives_a_parent_that_was_killed(tmp_path):
     until(lambda: len(list(tmp_path.glob("began*"))) == 2)
     parent.kill()
     parent.wait()
-    until(lambda: of_session(parent.pid) == [], 20)
+    until(lambda: of_session(parent.pid) == [], 120)
 
 
 SCRIPT = """

@@ -62,7 +62,7 @@ def predicted(trained, data, tmp_path):
             sources or [trained / "runs"],
             tmp_path / "made" / "submission.csv",
             tmp_path,
-            seconds=seconds,
+            budget=seconds,
             say=said.append,
         )
         assert made.submission == tmp_path / "made" / "submission.csv"
@@ -295,7 +295,9 @@ class TestPrecision:
             raise RuntimeError("CUDA error: out of memory")
 
         monkeypatch.setattr("kit.training.predict.Predictor._probabilities", forward)
-        assert refusal_of(predicted) == "the GPU's memory is too small; lower prediction.batch_size (it was 16)"
+        assert refusal_of(predicted) == (
+            "the device's memory is too small to predict one image; lower data.size, or end what else uses it"
+        )
 
 
 class TestRuns:
@@ -544,7 +546,8 @@ class TestTime:
 
     @pytest.mark.parametrize("seconds", [0, -3, float("nan")])
     def test_no_time_at_all_is_refused(self, within, seconds):
-        assert refusal_of(lambda: within(seconds)) == f"--seconds {seconds:g}: expected a number above 0"
+        told = "expected a time like 90s, 45m, 8h30m or 1d2h, or seconds, more than 0"
+        assert refusal_of(lambda: within(seconds)) == f"--budget {seconds:g}: {told}"
 
 
 class TestCommand:
@@ -628,5 +631,5 @@ def test_the_runs_say_what_they_depend_on(trained):
         code, lines, errors = kit("--runs", str(trained / "runs"), "--seconds", "60")
         assert (code, lines) == (1, [])
         assert errors == (
-            "error: --seconds: each of torchrun's processes would go by its own clock; use one of the two\n"
+            "error: --budget: each of torchrun's processes would go by its own clock; use one of the two\n"
         )

@@ -24,7 +24,7 @@ from kit import run
 from kit.core.errors import KitError
 from kit.core.manifest import noting
 from kit.core.paths import OutputDirs
-from kit.core.runs import ExperimentDir, RunDir, RunKey, RunRecord, read_predictions
+from kit.core.runs import ExperimentDir, RunDir, read_predictions
 from kit.experiment.config import validate
 from kit.experiment.grade import grade
 from kit.experiment.loaded import LoadedExperiment
@@ -523,107 +523,13 @@ class TestSideBySide:
         """Two T4s have four cores: no more processes that prepare batches than these."""
         monkeypatch.setattr("os.cpu_count", lambda: 4)
         sections = {"data": {"workers": workers}, "training": {"device": "auto"}}
-        _, _, sharing, _ = next(begun(2, gpus, **sections).tasks)
+        _, _, sharing, _, _ = next(begun(2, gpus, **sections).tasks)
         assert sharing.recipe.data.workers == each
 
     def test_torchrun_shares_out_every_run_already(self, begun):
         assert [begun(wanted, processes=2).jobs for wanted in ("auto", 1)] == [1, 1]
         assert refusal_of(lambda: begun(2, processes=2)) == (
             "--jobs: torchrun shares out every run already; use one of the two"
-        )
-
-
-class TestSeconds:
-    """`seconds`: no run is begun that would go beyond them."""
-
-    @pytest.fixture
-    def clock(self, monkeypatch):
-        """Shows seconds, which go by only as a test says."""
-        now = [0.0]
-        for module in ("runner", "turns"):
-            monkeypatch.setattr(f"kit.experiment.{module}.time", SimpleNamespace(monotonic=lambda: now[0]))
-        return now
-
-    @pytest.fixture
-    def slow(self, clock, monkeypatch):
-        """Reading takes five seconds, each run ten."""
-
-        def taking(seconds, function):
-            def timed(*arguments, **keywords):
-                clock[0] += seconds
-                return function(*arguments, **keywords)
-
-            return timed
-
-        for name, seconds in (("prepare", 5), ("train_run", 10)):
-            monkeypatch.setattr(
-                f"kit.experiment.runner.{name}", taking(seconds, getattr(kit.experiment.runner, name))
-            )
-
-    def run(self, competition, output, seconds, **sections):
-        config = experiment(competition, training={"epochs": 1}, **sections)
-        return run(config, RunOptions(output, seconds=seconds))
-
-    @pytest.mark.parametrize(("seconds", "trained"), [(1e-9, 1), (27.9, 1), (28, 2), (38, 3)])
-    def test_runs_that_would_end_too_late_are_not_begun(self, competition, tmp_path, slow, seconds, trained):
-        result = self.run(competition, tmp_path, seconds)
-        assert (result.trained, result.kept, result.left) == (trained, 0, 3 - trained)
-        assert [each.fold for each in result.policies["uniform"].scores.runs] == [*range(trained)]
-        assert (tmp_path / "submissions/tiny.csv").is_file()
-
-    @pytest.mark.parametrize(
-        ("options", "message"),
-        [
-            ({"seconds": 0}, "--seconds 0: expected a number above 0"),
-            ({"seconds": -5.5}, "--seconds -5.5: expected a number above 0"),
-            ({"seconds": float("nan")}, "--seconds nan: expected a number above 0"),
-            ({"jobs": 0}, "--jobs 0: expected auto or a number from 1"),
-        ],
-    )
-    def test_no_time_and_no_jobs_are_refused(self, options, message):
-        assert refusal_of(lambda: RunOptions(**options)) == message
-
-    def test_the_same_call_trains_the_others(self, competition, tmp_path, slow):
-        self.run(competition, tmp_path, 28)
-        result = self.run(competition, tmp_path, 28)
-        assert (result.trained, result.kept, result.left) == (1, 2, 0)
-
-    def test_a_policy_that_was_not_reached_has_no_results(self, competition, tmp_path, slow):
-        sections = {"folds": {"run": [0]}, "policies": {"uniform": {"lr": 1e-2}, "late": {"lr": 1e-3}}}
-        result = self.run(competition, tmp_path, 1e-9, **sections)
-        assert (list(result.policies), result.left) == (["uniform"], 1)
-
-    def test_jobs_at_a_time(self, begun, competition, tmp_path, clock):
-        """A run that is still under way counts as long as it has taken already."""
-        folder = ExperimentDir(tmp_path / "runs/tiny")
-        keys = [RunKey("uniform", 0, fold) for fold in range(5)]
-
-        def end(fold: int) -> None:
-            run = folder.run(keys[fold])
-            run.path.mkdir(parents=True)
-            for file in (run.weights, run.oof, run.test, run.rates):
-                file.touch()
-            run.write(RunRecord(status="finished", policy="uniform", seed=0, fold=fold))
-
-        with pytest.raises(Begun) as caught:
-            run(experiment(competition, folds={"k": 5}), RunOptions(tmp_path, jobs=2, seconds=50))
-        begins = (key for key, *_ in caught.value.tasks)
-        assert [next(begins), next(begins)] == keys[:2]  # at once: nothing is known of how long they take
-        clock[0] = 10
-        end(0)
-        assert next(begins) == keys[2]  # 10 + 1.3 × 10 seconds
-        clock[0] = 21
-        end(2)
-        assert next(begins) == keys[3]  # 21 + 1.3 × 21, as fold 1 is under way since 0: 48.3
-        clock[0] = 22
-        end(1)
-        assert list(begins) == []  # 22 + 1.3 × 22
-
-    def test_torchrun_has_several_clocks(self, competition, tmp_path, monkeypatch, no_training):
-        state = SimpleNamespace(is_main_process=True, num_processes=2)
-        monkeypatch.setattr("kit.experiment.runner.process_state", lambda training: state)
-        assert refusal_of(lambda: self.run(competition, tmp_path, 9)) == (
-            "--seconds: each of torchrun's processes would go by its own clock; use one of the two"
         )
 
 

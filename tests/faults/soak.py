@@ -188,11 +188,7 @@ class Scenario:
             self.bench.tally.add(kind, trouble="; ".join(wrong))
             return
         self.bench.tally.add(kind, survived=True)
-        if odd := differences(self.whole, results(output)):
-            self.bench.tally.add(kind, trouble=f"not identical: {'; '.join(odd)}")
-        else:
-            self.bench.tally.add(kind, identical=True)
-            shutil.rmtree(output)
+        self.ends(output, [kind])  # which takes away what the killed ones left
 
 
 def kernel_soaked(bench: Bench, faults: Sequence[str]) -> None:

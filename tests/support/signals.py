@@ -6,7 +6,7 @@ from collections.abc import Callable
 from pathlib import Path
 
 
-def until(met: Callable[[], object], seconds: float = 60) -> None:
+def until(met: Callable[[], object], seconds: float = 300) -> None:
     """Wait until something is so; it is a failure where that takes too long."""
     deadline = time.monotonic() + seconds
     while not met():

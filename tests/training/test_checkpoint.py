@@ -40,6 +40,20 @@ def test_a_checkpoint_comes_back_as_it_was(run):
     assert content[-40:-32] == b"kit-ckp1"
 
 
+def test_processes_by_torchrun_take_it_up_on_a_cpu(run):
+    """There the device is called cpu:0, which torch.load does not know."""
+    write_checkpoint(run, state_of(1))
+    state = read_checkpoint(run.checkpoint, torch.device("cpu", 0))
+    assert torch.equal(state["weights"]["a"], state_of(1)["weights"]["a"])
+
+
+def test_a_whole_one_that_cannot_be_loaded_is_not_passed_over(run):
+    write_checkpoint(run, {"step": 1, "odd": OnCuda()})
+    line = refusal_of(read_checkpoint, run.checkpoint)
+    assert line.startswith(f"{run.checkpoint} cannot be loaded (")
+    assert line.endswith("; delete it to begin this run anew")
+
+
 def test_the_last_two_are_kept(run):
     for step in (1, 2, 3):
         write_checkpoint(run, state_of(step))

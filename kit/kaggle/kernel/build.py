@@ -194,7 +194,7 @@ def _record(experiment: ExperimentConfig, kind: Kind, slug: str, digest: str, fa
         folds=list(experiment.folds.chosen),
         competition=experiment.competition.record(),
         weights=experiment.model.weights if experiment.model.weights not in ("none", "hub") else "",
-        hours=experiment.kernel.hours,
+        hours=experiment.kernel.limit(kind),
         sha256=digest,
         family=family,
     )
@@ -348,7 +348,8 @@ def _code(
         text = "" if apart else _lines(base64.b85encode(archive).decode())
         facts = {
             "internet": kernel.internet and record.kind == "train",
-            "hours": kernel.hours,
+            "hours": record.hours,
+            **({"budget": experiment.budget} if experiment.budget and record.kind == "train" else {}),
             "datasets": list(kernel.datasets),
             "code": apart,
             "sha256": record.sha256,
@@ -450,6 +451,10 @@ def _write_code_dataset(folder: KernelFolder, reference: str, archive: bytes) ->
 def _notes(experiment: ExperimentConfig, kind: Kind, apart: str, root: Path) -> list[str]:
     """Return what the user should know."""
     kernel, notes = experiment.kernel, []
+    notes.append(
+        f"Kaggle may end it after {kernel.limit(kind):g} h (kernel.hours is {kernel.hours:g}, for training; "
+        f"kernel.infer_hours {kernel.infer_hours:g}, for the rerun)"
+    )
     if apart:
         notes.append(
             f"the code is too large for one file: it travels as the dataset {apart}, pushed with the kernel"

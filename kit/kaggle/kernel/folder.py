@@ -48,7 +48,7 @@ class BuildRecord:
     weights : str
         The local file, as the config names it; "" where there is none.
     hours : float
-        The limit of its session.
+        The limit of its session, that of its kind.
     sha256 : str
         Of the archive.
     family : str

@@ -86,7 +86,8 @@ class RehearsalOptions:
     test_rows : str, optional
         `0`, `1`, `3` or `x5`: another test set than the one at hand, as in Kaggle's rerun.
     time_limit : float, optional
-        Seconds, also for the kernel itself to keep to; left out: the config's kernel.hours.
+        Seconds, also for the kernel itself to keep to; left out: the config's kernel.hours, for an infer kernel
+        kernel.infer_hours.
     form : str
         Of the mounts: `nested` (/kaggle/input/competitions/<slug>) or `flat` (/kaggle/input/<slug>).
     sources : mapping

@@ -169,12 +169,27 @@ def test_the_head_says_what_it_is(build):
 def test_what_travels_is_listed_with_its_size(build):
     _, told = build("--set", "kernel.accelerator=none")
     files = packed(built("tiny-train")[1])
-    *lines, last = told.splitlines()
+    *lines, last, hours = told.splitlines()
     listed = {line.split()[1]: int(line.split()[0].replace(",", "")) for line in lines}
     assert listed == {name: len(content) for name, content in files.items()}
     assert {"kit/__main__.py", "kit/kaggle/kernel/build.py", "config.yaml", "folds.csv"} <= set(files)
     size = Path("kernels/build/tiny-train/tiny-train.py").stat().st_size
     assert last == f"kernels/build/tiny-train: {len(files)} files in {size / 1000:.0f} kB of code"
+    assert hours == (
+        "  Kaggle may end it after 12 h (kernel.hours is 12, for training; kernel.infer_hours 9, for the rerun)"
+    )
+
+
+@pytest.mark.parametrize(("kind", "hours"), [("train", 7.5), ("infer", 2)])
+def test_each_kind_of_kernel_has_its_own_hours(build, kind, hours):
+    """Kaggle's limit of the session, and what the kernel keeps to; a training to a budget of its own as well."""
+    stated = ["kernel.hours=7.5", "kernel.infer_hours=2", "kernel.kernels=[me/tiny-train]", "budget=90m"]
+    build(*(word for each in stated for word in ("--set", each)), kind=kind)
+    folder = Path(f"kernels/build/tiny-{kind}")
+    assert json.loads((folder / "build.json").read_text())["hours"] == hours
+    code = (folder / f"tiny-{kind}.py").read_text()
+    assert f"'hours': {hours}" in code
+    assert ("'budget': 5400.0" in code) == (kind == "train")
 
 
 @pytest.mark.parametrize("notebook", [False, True])

@@ -14,6 +14,7 @@ from pathlib import Path
 
 import pytest
 
+from kit.core.durations import duration
 from kit.experiment.config import validate
 from kit.kaggle.archive import pack
 from kit.kaggle.kernel import build
@@ -136,7 +137,7 @@ def test_an_infer_kernel_predicts_the_test_set(kernel):
 def test_the_kit_has_the_time_that_is_left_less_a_tenth_or_twenty_seconds(kernel, kind, rehearsed, seconds):
     kernel.build(tell("sys.argv[-2:]"), kind=kind, hours=2)
     option, left = kernel.told(**rehearsed)
-    assert option == "--seconds"
+    assert option == "--budget"
     assert seconds - 10 <= int(left) <= seconds
     kernel.script.write_text(
         kernel.script.read_text("utf-8").replace("BEGUN = time.monotonic()", "BEGUN = time.monotonic() - 2000"),
@@ -376,3 +377,16 @@ def test_a_dataset_without_wheels_needs_no_pip(kernel):
     kernel.attach("weights", {"a.pth": b"1"})
     kernel.attach("none", {"wheels.json": b"[]"})
     assert kernel.run()[1][1:] == ["done", "exit code 0 after 0 s, 1 files"]
+
+
+@pytest.mark.parametrize(("budget", "seconds"), [("20m", 1200), ("3h", 6480)])
+def test_a_training_keeps_to_the_budget_of_the_config(kernel, budget, seconds):
+    """Where that is less than the session leaves."""
+    kernel.build(tell("sys.argv[-2:]"), hours=2)
+    text = kernel.script.read_text("utf-8").replace(
+        "KERNEL = {", f"KERNEL = {{'budget': {duration(budget)!r}, ", 1
+    )
+    kernel.script.write_text(text, encoding="utf-8")
+    option, left = kernel.told()
+    assert option == "--budget"
+    assert seconds - 10 <= int(left) <= seconds
