@@ -140,10 +140,10 @@ class TestOnePlan:
 
     def test_also_where_that_came_while_this_one_prepared(self, competition, tmp_path, folder, given, monkeypatch):
         """The other process is set up between this one's look at the folder and its turn to write."""
-        prepare, prepared = kit_runner.prepare, []
+        decode, prepared = kit_runner.decode, []
 
         def slowly(*arguments):
-            made = prepare(*arguments)
+            made = decode(*arguments)
             prepared.append(made[0].folds.digest)
             if len(prepared) == 1:
                 with Runner.set_up(experiment(competition), RunOptions(tmp_path, folds=given)) as first:
@@ -151,7 +151,7 @@ class TestOnePlan:
                 foreign(folder.path / f"{MEMBER}-other")
             return made
 
-        monkeypatch.setattr(kit_runner, "prepare", slowly)
+        monkeypatch.setattr(kit_runner, "decode", slowly)
         with Runner.set_up(experiment(competition), tmp_path) as runner:
             assert runner.loaded.folds.digest == prepared[1] != prepared[0]
         assert pd.read_csv(folder.folds)["fold"].tolist() == [row // 12 for row in range(36)]
