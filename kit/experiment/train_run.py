@@ -37,7 +37,6 @@ from kit.training.rates import RatePolicy
 from kit.training.saved_weights import save_weights
 from kit.training.trainer import Trainer, TrainResult
 
-VIEWS_GIVEN_UP = "views had been given up for want of time"
 PACKAGES = ("torch", "torchvision", "timm", "albumentations", "accelerate", "numpy", "scikit-learn", "pandas")
 
 
