@@ -95,7 +95,8 @@ def _train_run(
     accelerator = make_accelerator(loaded.config.training)
     main, run = accelerator.is_main_process, loaded.folder.run(key)
     record = _first_record(key, loaded, data, accelerator)
-    attempts = Attempts(key, run, loaded.config.training, record, _trainers(key, loaded, data, say, need), say)
+    trainers = _trainers(key, loaded, data, say, need)
+    attempts = Attempts(key, run, loaded.config.training, record, trainers, say, need, clock.expired)
     try:
         with advising_on_memory(TRAIN_WITH_LESS):
             trainer, (trained, test) = attempts.make(

@@ -36,7 +36,7 @@ class Simulated:
 
     def __init__(self, key: RunKey):
         self.key, self.finished, self.begun = key, False, False
-        self.checkpoint = SimpleNamespace(is_file=lambda: False)
+        self.resumable = False
         self.record = RunRecord(policy=key.policy, seed=key.seed, fold=key.fold)
 
 
@@ -91,9 +91,19 @@ class Simulation:
     def run(self):
         with pytest.MonkeyPatch.context() as patch:
             patch.setattr(timekeeping, "time", SimpleNamespace(monotonic=lambda: self.now))
-            for key in self.plan.begin(self.said.append):
+            for key in self.begins():
                 self.train(key)
         return self
+
+    def begins(self):
+        """Yields each run that is begun."""
+        while key := self.plan.choose(self.waiting, self.said.append):
+            self.plan.begin(key)
+            yield key
+
+    @property
+    def waiting(self):
+        return [key for key in self.plan.due if key not in self.plan.begun]
 
     @property
     def done(self):
@@ -198,7 +208,7 @@ def test_jobs_at_a_time():
         made.budget.take("flat", truth, looked=True)
         with pytest.MonkeyPatch.context() as patch:
             patch.setattr(timekeeping, "time", SimpleNamespace(monotonic=lambda made=made: made.now))
-            begins = made.plan.begin(made.said.append)
+            begins = made.begins()
             first = [next(begins), next(begins)]
             assert first == made.plan.due[:2]
             made.now = 21.0
