@@ -25,7 +25,7 @@ from kit.cli.options import (
 )
 from kit.cli.output import Commands, all_printed, give, lines_of, print_errors, prints, say
 from kit.core.errors import KitError, some
-from kit.core.stopping import Stopped, handled
+from kit.core.stopping import OUT_OF_TIME, Stopped, handled
 
 if TYPE_CHECKING:  # for annotations alone: --help has to be fast
     from kit.experiment.grade import Grade
@@ -445,7 +445,7 @@ def main() -> None:
             app()
     except Stopped as stopped:
         if prints():
-            print(stopped, file=sys.stderr)
+            print_errors(lines_of(stopped)) if stopped.code == OUT_OF_TIME else print(stopped, file=sys.stderr)
         sys.exit(stopped.code)
     except Exception as error:
         if not (lines := lines_of(error)):

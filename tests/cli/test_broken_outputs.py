@@ -69,7 +69,7 @@ def test_every_oserror_is_a_line(monkeypatch, capsys, error, line, as_json):
     def fail():
         raise error
 
-    monkeypatch.setattr("kit.cli.doctor.doctor", lambda output: fail())
+    monkeypatch.setattr("kit.cli.doctor.doctor", lambda *_: fail())
     code, out, err = kit_here(monkeypatch, capsys, "doctor", *(["--json"] if as_json else []))
     assert code == 1
     assert err == f"error: {line}\n"
@@ -81,7 +81,7 @@ def test_an_end_of_file_is_no_ctrl_d(monkeypatch, capsys, tmp_path):
     import numpy as np
 
     (tmp_path / "empty.npy").touch()
-    monkeypatch.setattr("kit.cli.doctor.doctor", lambda output: np.load(tmp_path / "empty.npy"))
+    monkeypatch.setattr("kit.cli.doctor.doctor", lambda *_: np.load(tmp_path / "empty.npy"))
     code, out, err = kit_here(monkeypatch, capsys, "doctor")
     assert (code, out) == (1, "")
     assert err.startswith(
@@ -93,7 +93,7 @@ def test_an_end_of_file_is_no_ctrl_d(monkeypatch, capsys, tmp_path):
 def test_a_fault_of_the_kits_own_keeps_its_traceback(monkeypatch):
     from kit.cli.main import main
 
-    def fail(output):
+    def fail(*_):
         raise RuntimeError("a bug")
 
     monkeypatch.setattr("kit.cli.doctor.doctor", fail)

@@ -29,6 +29,7 @@ from kit.data.decode import Decoder
 from kit.data.images import ImageSet, open_images, open_readable
 from kit.data.loading import plain_batches
 from kit.data.pixel_cache import Filling, NoRoom, PixelCache
+from kit.data.workers import Workers
 
 KEY, SHAPE = "0123456789abcdef", (5, 4, 6, 3)
 PIXELS = np.random.default_rng(0).integers(0, 256, SHAPE, dtype=np.uint8)
@@ -238,7 +239,7 @@ def test_workers_notice_as_well(folder, capfd, monkeypatch, method):
     before = multiprocessing.get_start_method(allow_none=True)
     multiprocessing.set_start_method(method, force=True)
     try:
-        batches = list(plain_batches(images, range(5), 8, 2, workers=2))
+        batches = list(plain_batches(images, range(5), 8, 2, Workers(2)))
     finally:
         multiprocessing.set_start_method(before, force=True)
     np.testing.assert_array_equal(np.concatenate(batches), decoded(folder))

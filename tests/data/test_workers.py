@@ -44,14 +44,22 @@ class Breaking(ImageSet):
         return super().__getitem__(row)
 
 
+class Pixels:
+    """A cache, as far as a set of images looks at it."""
+
+    def __init__(self, pixels: np.ndarray):
+        self.pixels = pixels
+
+    def read(self, row: int) -> np.ndarray:
+        return self.pixels[row]
+
+
 @pytest.fixture
 def images(tmp_path, monkeypatch):
     monkeypatch.setattr(of_workers, "LOOK", 0.2)
     monkeypatch.setattr("kit.data.loading.LOOK", 0.2)
-    np.save(tmp_path / "p.npy", np.random.default_rng(0).integers(0, 256, (N, SIZE, SIZE, 3), dtype=np.uint8))
-    made = Breaking(
-        [f"id{row}" for row in range(N)], [], Decoder(SIZE, 3, "squash", "bicubic"), tmp_path / "p.npy"
-    )
+    pixels = Pixels(np.random.default_rng(0).integers(0, 256, (N, SIZE, SIZE, 3), dtype=np.uint8))
+    made = Breaking([f"id{row}" for row in range(N)], [], Decoder(SIZE, 3, "squash", "bicubic"), pixels)
     made.folder, made.parent = tmp_path / "charges", os.getpid()
     made.folder.mkdir()
     return made

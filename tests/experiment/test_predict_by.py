@@ -10,6 +10,7 @@ import pytest
 from sklearn.metrics import f1_score
 from support.colours import COLOURS, experiment_content, write_competition
 from support.commands import config_file, kit_here
+from support.faults import as_left
 from support.refusals import refusal_of
 
 from kit import blend, compare, grade, predict, run
@@ -256,6 +257,7 @@ def test_runs_whose_folds_cut_observations_are_not_pooled(trained, tmp_path):
     loaded = LoadedExperiment.open(experiment, folder, OutputDirs(tmp_path))
     oof = folder.finished("uniform")[0].oof
     read(oof).iloc[1:].reset_index().to_parquet(oof)
+    as_left(folder.finished("uniform")[0])
     for one in folder.finished("uniform"):
         if one.record.seed == 1:
             shutil.rmtree(one.path)

@@ -155,13 +155,13 @@ def test_between_two_runs_the_next_is_not_begun(competition, tmp_path, monkeypat
     from kit.experiment import train_run
 
     config = config_file(competition, tmp_path / "a.yaml", folds={"run": [0, 1]}, training={"epochs": 1})
-    original = train_run._save_weights
+    original = train_run.save_weights
 
     def with_signal(model, path):
         signal.raise_signal(signal.SIGTERM)
         original(model, path)
 
-    monkeypatch.setattr(train_run, "_save_weights", with_signal)
+    monkeypatch.setattr(train_run, "save_weights", with_signal)
     code, output, errors = kit_here(monkeypatch, capsys, "run", str(config), "--output", str(tmp_path))
     assert (code, errors) == (143, "stopped before uniform seed 0 fold 1; the same command begins it\n")
     assert "uniform seed 0 fold 0: macro F1" in output

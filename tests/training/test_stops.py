@@ -216,9 +216,8 @@ def test_several_processes_stop_where_one_of_them_is_asked(monkeypatch, others):
     stops.look(3, 0, together=False)
     assert shared == []
     if others[0]:
-        with pytest.raises(
-            Stopped, match="stopped at update 4 of 10 .*; the same command goes on from there"
-        ) as raised:
+        said = r"stopped at update 4 of 10 .*; the same command goes on from there"
+        with pytest.raises(Stopped, match=said) as raised:
             stops.look(4, 4, together=True)
         assert raised.value.code == others[0]
     else:
