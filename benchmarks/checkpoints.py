@@ -74,7 +74,7 @@ def parse() -> argparse.Namespace:
 
 def trainer_in(scratch: Path, options: argparse.Namespace):
     generator = np.random.default_rng(0)
-    rows = 3 * options.batch * options.steps // 2 + 3
+    rows = max(90, 3 * options.batch * options.steps // 2 + 3)
     folder = scratch / "data"
     (folder / "train").mkdir(parents=True)
     for row in range(rows):
@@ -87,7 +87,7 @@ def trainer_in(scratch: Path, options: argparse.Namespace):
     content = {
         "name": "bench",
         "competition": {"path": str(folder), "train_images": "train/{id}.png", "test_images": "train/{id}.png"},
-        "folds": {"k": 3},
+        "folds": {"k": 3, "seed": 0},
         "data": {"size": options.size, "workers": 0},
         "model": {"name": options.model, "weights": "none"},
         "policies": {"uniform": {"lr": 1e-4, "schedule": "constant"}},

@@ -12,6 +12,7 @@ import errno
 import json
 import os
 import re
+import secrets
 import threading
 import time
 from collections.abc import Callable, Iterator
@@ -76,8 +77,8 @@ class Claim:
     def need(self) -> None:
         """Raise KitError where another process has taken this one for dead and works in its place."""
         newest = max(_numbers(self.path), default=0)
-        if self.lost or newest > self.number or not self.file.exists():
-            self.lost = True
+        if self.lost or newest > self.number or not self._is_mine:
+            self._lose()
             other = f" by {_read(_file(self.path, newest))[0]}" if newest > self.number else ""
             raise KitError(
                 f"{self.path}: this process was not heard of for {PATIENCE:.0f} s and was taken for dead, and its "
@@ -94,8 +95,8 @@ class Claim:
         ):  # a disk that is full or away for a while: the next beat may succeed
             if self._released:
                 return
-            if max(_numbers(self.path), default=0) != self.number:
-                self.lost = True
+            if max(_numbers(self.path), default=0) != self.number or not self._is_mine:
+                self._lose()
                 return
             self._content["beat"] += 1
             draft = _draft(self.path, self._content)
@@ -111,7 +112,19 @@ class Claim:
         _beating.discard(self)
         with self._writing, suppress(OSError):
             self._released = True
-            if not self.lost:
+            if not self.lost and self._is_mine:
+                self.file.unlink(missing_ok=True)
+
+    @property
+    def _is_mine(self) -> bool:
+        """Whether the file is this claim: after others took it over and gave it up, it may be a new one's."""
+        return _token(self.file) == self._content["token"]
+
+    def _lose(self) -> None:
+        """Note that it was taken over; what is left of it does not stand in the way."""
+        self.lost = True
+        if self._is_mine:
+            with suppress(OSError):
                 self.file.unlink(missing_ok=True)
 
     def __enter__(self) -> "Claim":
@@ -142,10 +155,10 @@ def claim(path: Path, what: str) -> Claim | None:
     path = Path(path)
     path.parent.mkdir(parents=True, exist_ok=True)
     there = _numbers(path)
-    if any(_lives(_file(path, number)) is not False for number in there[-1:]):
+    if _held(path) is not None:
         return None
     content = {**asdict(Owner.mine()), "what": what, "since": datetime.now(UTC).isoformat(timespec="seconds")}
-    content["beat"] = 0
+    content |= {"token": secrets.token_hex(8), "beat": 0}
     after = _read(_file(path, there[-1]))[0] if there else None
     made = Claim(path, max(there, default=0) + 1, content, after)
     try:
@@ -205,20 +218,17 @@ def holding(
 
 def holder_of(path: Path) -> Holder | None:
     """Return who holds a claim on a thing and lives, or may live; None where nobody does."""
-    newest = max(_numbers(Path(path)), default=0)
-    if not newest or _lives(_file(Path(path), newest)) is False:
-        return None
-    return _read(_file(Path(path), newest))[0]
+    number = _held(Path(path))
+    return None if number is None else _read(_file(Path(path), number))[0]
 
 
 def living_holder(path: Path, say: Say = ignore) -> Holder | None:
     """Return who holds a claim on a thing and lives for certain; else None. To find out may take a minute."""
     told = False
     while True:
-        newest = max(_numbers(Path(path)), default=0)
-        lives = _lives(_file(Path(path), newest)) if newest else False
-        if lives is not None:
-            return _read(_file(Path(path), newest))[0] if lives else None
+        number = _held(Path(path))
+        if number is None or _lives(_file(Path(path), number)):
+            return None if number is None else _read(_file(Path(path), number))[0]
         if not told:
             say(f"looks whether {holder_of(path)} still lives")
             told = True
@@ -306,14 +316,28 @@ def _read(file: Path) -> tuple[Holder, bytes | None]:
     """Return what a claim says, and its bytes; None where there is no such file."""
     try:
         content = file.read_bytes()
-    except OSError:
+    except FileNotFoundError:
         return Holder(None), None
+    except OSError as error:  # over NFS, or for want of open files: nothing is known of it
+        return Holder(None), str(error.errno).encode()
     try:
         said = json.loads(content)
         owner = Owner(str(said["place"]), int(said["pid"]), int(said["started"]), str(said["host"]))
         return Holder(owner, str(said["what"]), str(said["since"])), content
     except (ValueError, KeyError, TypeError):
         return Holder(None), content
+
+
+def _held(path: Path) -> int | None:
+    """The number of the newest claim whose owner is not known to be dead; None where there is none."""
+    return next((number for number in reversed(_numbers(path)) if _lives(_file(path, number)) is not False), None)
+
+
+def _token(file: Path) -> str | None:
+    try:
+        return str(json.loads(file.read_bytes())["token"])
+    except (OSError, ValueError, KeyError, TypeError):
+        return None
 
 
 def _file(path: Path, number: int) -> Path:

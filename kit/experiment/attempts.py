@@ -12,6 +12,7 @@ from accelerate import Accelerator, PartialState
 
 from kit.core.errors import Diverged, KitError, Say
 from kit.core.runs import RunDir, RunKey, RunRecord
+from kit.core.stopping import asked
 from kit.experiment.prepare import TrainingData
 from kit.lr import Policy
 from kit.training.config import TrainingConfig
@@ -101,12 +102,25 @@ class Attempts:
         Takes an attempt, a fresh accelerator and the folder of a run, and gives the Trainer.
     say : callable
         Takes a line for each attempt after the first.
+    need : callable
+        Asked before anything is written or removed: raises where the run is another process's by now.
+    expired : callable
+        Whether the time is over, so that nothing is made again only to say what broke a training.
     """
 
     def __init__(
-        self, key: RunKey, run: RunDir, config: TrainingConfig, record: RunRecord, trainer: MakeTrainer, say: Say
+        self,
+        key: RunKey,
+        run: RunDir,
+        config: TrainingConfig,
+        record: RunRecord,
+        trainer: MakeTrainer,
+        say: Say,
+        need: Callable[[], None] = lambda: None,
+        expired: Callable[[], bool] = lambda: False,
     ):
         self.key, self.run, self.config, self.trainer, self.say = key, run, config, trainer, say
+        self.need, self.expired = need, expired
         self._record, self.now = record, Attempt.of(run, record.fingerprint)
         self._skipped: Collection[int] = ()
 
@@ -142,6 +156,7 @@ class Attempts:
                 following, text, step = replace(self.now, micro_batch=error.fits), str(error), None
             except Diverged as error:
                 if error.step and accelerator.is_main_process:
+                    self.need()
                     discard_broken(self.run, error.step)
                 restarts = self.config.on_nonfinite == "restart_lower"
                 following = self.now.lower(error) if restarts else None
@@ -161,6 +176,7 @@ class Attempts:
         accelerator = make_accelerator(self.now.training(self.config))
         self._skipped = ()
         if accelerator.is_main_process:
+            self.need()
             self.run.write(self.record)
         accelerator.wait_for_everyone()
         return accelerator
@@ -170,6 +186,7 @@ class Attempts:
         if len(following.restarts) > len(self.now.restarts):
             # In this order: a kill in between leaves a run that begins anew and comes here again.
             if PartialState().is_main_process:
+                self.need()
                 for path in self.run.path.glob("checkpoint*"):
                     path.unlink()
             place = f"restart {len(following.restarts)} of {RESTARTS}"
@@ -179,8 +196,15 @@ class Attempts:
         self.now = following
         self.say(f"{self.key}: {text}")
 
+    @property
+    def _ends(self) -> bool:
+        """Whether the command is to end, so that nothing more is to be found out."""
+        return asked() > 0 or self.expired()
+
     def _cause(self, step: int | None) -> str:
         """Say which depth group the update before that loss moved most; nothing where that cannot be found."""
+        if self._ends:
+            return ""
         self.say(f"{self.key}: the loss is not finite; makes the updates before it again, to see what broke it")
         with tempfile.TemporaryDirectory() as scratch:
             for path in self.run.path.glob("checkpoint*"):  # whose history stays as it is
@@ -188,7 +212,7 @@ class Attempts:
             try:
                 accelerator = make_accelerator(self.now.training(self.config))
                 with closing(self.trainer(self.now, accelerator, RunDir(Path(scratch)))) as trainer:
-                    found = largest_update(trainer, step - 1) if step else None
+                    found = largest_update(trainer, step - 1, lambda: self._ends) if step else None
             except (KitError, RuntimeError):
                 return ""
         if found is None:

@@ -165,7 +165,7 @@ def _state_of_experiment(folder: ExperimentDir) -> FolderState:
     records = [record for run in runs if (record := _record(run)) is not None]
     early = sum(record.status == "finished" and not record.files for record in records)
     at_work = [str(holder) for holder in holders_of(folder, f"{MEMBER}-*", "experiment")]
-    faults = list(_faults(folder, records))
+    faults = list(_faults(folder, [record for run in folder.runs() if (record := _record(run)) is not None]))
     return FolderState(folder.path, states, faults, at_work, _litter(folder.path), early)
 
 
@@ -252,7 +252,7 @@ def _age(path: Path) -> str:
 
 
 def _faults(folder: ExperimentDir, records: Sequence[RunRecord]) -> Iterator[Fault]:
-    """What is wrong with the files that all runs share."""
+    """What is wrong with the files that all runs share; those that tune follow plans of their own."""
     shared: list[tuple[str, Callable[[], object]]] = [
         ("manifest.json", partial(manifest.listed, folder.path)),
         ("experiment.yaml", partial(_need_config, folder, bool(records))),

@@ -93,8 +93,9 @@ def _results(
     free = jobs
     while True:
         if not (stopped or stopping.asked()):
+            taken = list(islice(left, free))  # which may take long; signals are heard meanwhile
             with starting():
-                running |= {pool.submit(_do, task, item, number) for item, number in islice(left, free)}
+                running |= {pool.submit(_do, task, item, number) for item, number in taken}
             if code := stopping.asked():  # meanwhile, when not all could be told
                 children.pass_on(code - 128)
         if not running:

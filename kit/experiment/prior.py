@@ -13,7 +13,7 @@ from kit.scoring.decide import plain_rule
 
 
 def hand_in_prior(loaded: LoadedExperiment, dirs: OutputDirs, say: Say) -> Path | None:
-    """Write the prior as the experiment's submission where none is there yet, and say so.
+    """Write the prior as the experiment's submission where none of this experiment is there yet, and say so.
 
     Returns
     -------
@@ -22,7 +22,7 @@ def hand_in_prior(loaded: LoadedExperiment, dirs: OutputDirs, say: Say) -> Path 
     """
     first = next(iter(loaded.config.policies))
     file = submission_file(loaded, first, dirs)
-    if file.is_file():
+    if file.is_file() and not loaded.differs:  # else it is of other runs, which are thrown away
         return None
     competition, config = loaded.competition, loaded.config.scoring
     prior = class_shares(competition)

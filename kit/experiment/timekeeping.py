@@ -458,7 +458,8 @@ class RunClock:
         if pace is None or not self._is_measured:
             return
         self._budget.take(self.key.policy, pace, bool(self._images))
-        self._plan.decide(self._say, self)
+        if self._plan.jobs == 1:  # of several, each would decide without knowing what the others do
+            self._plan.decide(self._say, self)
 
 
 def unlimited(key: RunKey) -> RunClock:

@@ -37,7 +37,6 @@ from kit.training.rates import RatePolicy
 from kit.training.saved_weights import save_weights
 from kit.training.trainer import Trainer, TrainResult
 
-VIEWS_GIVEN_UP = "views had been given up for want of time"
 PACKAGES = ("torch", "torchvision", "timm", "albumentations", "accelerate", "numpy", "scikit-learn", "pandas")
 
 
@@ -96,7 +95,8 @@ def _train_run(
     accelerator = make_accelerator(loaded.config.training)
     main, run = accelerator.is_main_process, loaded.folder.run(key)
     record = _first_record(key, loaded, data, accelerator)
-    attempts = Attempts(key, run, loaded.config.training, record, _trainers(key, loaded, data, say, need), say)
+    trainers = _trainers(key, loaded, data, say, need)
+    attempts = Attempts(key, run, loaded.config.training, record, trainers, say, need, clock.expired)
     try:
         with advising_on_memory(TRAIN_WITH_LESS):
             trainer, (trained, test) = attempts.make(

@@ -24,7 +24,7 @@ from kit.core.runs import RunDir
 MAGIC = b"kit-ckp1"
 TRAILER = len(MAGIC) + hashlib.sha256().digest_size
 SHARE = 0.01  # of the time of training that checkpoints at the ends of epochs may take
-BYTES_PER_SECOND = 150e6  # assumed until the first one is written
+BYTES_PER_SECOND = 100e6  # assumed until the first one is written
 LEAST_SECONDS = 0.01  # for a file and its flush
 GRACE_SECONDS = 2.0  # for what is being written when the command ends at once
 
@@ -46,7 +46,7 @@ class Checkpoints:
 
     At the end of an epoch one is written where it costs no more than 1 % of the time since the last one: where
     that is at least 100 times what the last one took, copy and writing together (before there was one, the state's
-    size at 150 MB/s). With epochs of a second that is one in many epochs. benchmarks/checkpoints.py measures it.
+    size at 100 MB/s). With epochs of a second that is one in many epochs. benchmarks/checkpoints.py measures it.
 
     Parameters
     ----------

@@ -2,7 +2,7 @@
 
 import dataclasses
 import math
-from collections.abc import Iterable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from contextlib import suppress
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
@@ -160,7 +160,9 @@ class Lowered:
         return self.policy.fraction(clock)
 
 
-def largest_update(trainer: "Trainer", step: int) -> tuple[str, float] | None:
+def largest_update(
+    trainer: "Trainer", step: int, ends: Callable[[], bool] = lambda: False
+) -> tuple[str, float] | None:
     """Return which depth group update number `step` moved most relative to its weights, ‖Δw‖ / ‖w‖, and how far.
 
     When a loss that is not finite is noticed, gradients of NaN have gone into all weights and into the optimizer's
@@ -173,17 +175,21 @@ def largest_update(trainer: "Trainer", step: int) -> tuple[str, float] | None:
         A fresh one; afterwards it is of no more use.
     step : int
         The last update before the loss that is not finite.
+    ends : callable
+        Asked before each update; once it is true, that is given up.
 
     Returns
     -------
     tuple or None
         The label of the depth group and the ratio, inf where the update itself is not finite; None where the
-        checkpoint is of later.
+        checkpoint is of later, or where it was given up.
     """
     done, updates = trainer.remaining_updates()
     if done > step:
         return None
     for _ in range(step - done):
+        if ends():
+            return None
         next(updates)
     before = [[value.detach().clone() for value in group.parameters.values()] for group in trainer.groups]
     next(updates)

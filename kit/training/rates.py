@@ -297,7 +297,8 @@ class RateWriter:
         for name, values in self._as_record().arrays().items():
             values[:] = state["arrays"][name].cpu().numpy()
         self._state = state["controller"]
-        self.skipped = set(state.get("skipped", ()))
+        self.skipped.clear()  # in place: others look at this very set
+        self.skipped.update(state.get("skipped", ()))
 
     def save(self, path: Path, optimizer: Optimizer | None = None) -> None:
         """Write rates.npz, with what the `optimizer` says of its own factors."""

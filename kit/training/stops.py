@@ -69,7 +69,9 @@ class Stops:
             self.stop(done, logged, code)
         if save and done:
             self._save(done, logged)
-            self.checkpoints.say(f"checkpoint written after update {done} of {self.total}")
+            written = self.checkpoints.step == done or not self.checkpoints.accelerator.is_main_process
+            what = "checkpoint written" if written else "no checkpoint of weights that are not finite"
+            self.checkpoints.say(f"{what} after update {done} of {self.total}")
 
     def stop(self, done: int, logged: int, code: int) -> NoReturn:
         """Write a checkpoint, unless there is one of this update, and raise Stopped."""
@@ -78,7 +80,9 @@ class Stops:
             where = f"before the first update of {self.title}; the same command begins it"
             raise Stopped(f"{over}stopped {where}", code)
         self._save(done, logged)
-        raise Stopped(f"{over}stopped at update {done} of {self.total} of {self.title}; {GOES_ON}", code)
+        raise Stopped(
+            f"{over}stopped at update {done} of {self.total} of {self.title}; {self._goes_on(done)}", code
+        )
 
     def predicting(self) -> bool:
         """Whether what is being predicted is to be given up, between two batches."""
@@ -87,7 +91,16 @@ class Stops:
     def give_up(self) -> NoReturn:
         """Write what is held of a training that has made its last update, and raise Stopped."""
         self.checkpoints.finish()
-        raise Stopped(f"stopped after the last update of {self.title}; {GOES_ON}", stopping.asked())
+        on = self._goes_on(self.total)
+        raise Stopped(f"stopped after the last update of {self.title}; {on}", stopping.asked())
+
+    def _goes_on(self, done: int) -> str:
+        """How the same command goes on, by the checkpoint that is there."""
+        kept = self.checkpoints.step
+        if kept == done or not self.accelerator.is_main_process:
+            return GOES_ON
+        where = f"from the checkpoint after update {kept}" if kept else "from the beginning"
+        return f"its weights are not finite and were not saved; the same command goes on {where}"
 
     def _save(self, done: int, logged: int) -> None:
         if logged < done:

@@ -537,7 +537,7 @@ class Trainer:
             append_history(self.dir.history, line)
         self.tracker.log(line, self.rates.by_group)
 
-    # Saving and stopping.
+    # Saving.
 
     def _kept_in(self, run: RunDir) -> Checkpoints:
         """What keeps the state of this training."""

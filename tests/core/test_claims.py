@@ -128,16 +128,55 @@ def test_clocks_of_files_do_not_matter(thing: Path, monkeypatch):
         assert holder_of(thing) is None
 
 
-def test_who_was_taken_for_dead_finds_out(thing: Path):
+def test_who_was_taken_for_dead_finds_out_and_stands_in_nobodys_way(thing: Path):
     with claim(thing, "works") as mine:
         mine.need()
         foreign(thing, 2)
+        mine.beat()
+        assert os.listdir(thing.parent) == ["run.json.2.claim"]
         with pytest.raises(KitError, match=r"taken for dead.*by process 7 on elsewhere \(works"):
             mine.need()
-        before = mine.file.read_bytes()
+    assert os.listdir(thing.parent) == ["run.json.2.claim"]
+
+
+def test_a_new_claim_of_the_same_number_is_another(thing: Path):
+    """Taken over, given up, and begun anew by a third, while its owner slept."""
+    with claim(thing, "works") as mine:
+        before = foreign(thing, 1).read_bytes()
         mine.beat()
-        assert mine.file.read_bytes() == before
-    assert os.listdir(thing.parent) == ["run.json.1.claim", "run.json.2.claim"]  # which the new owner takes away
+        with pytest.raises(KitError, match="taken for dead"):
+            mine.need()
+    assert mine.file.read_bytes() == before
+
+
+def test_who_takes_over_and_dies_does_not_free_what_a_living_process_holds(thing: Path, monkeypatch):
+    clock = Clock(monkeypatch)
+    with claim(thing, "works"):
+        foreign(thing, 2)
+        assert claim(thing, "too") is None
+        clock.now += 61  # the second is dead, the first lives
+        assert holder_of(thing).owner == Owner.mine()
+        assert claim(thing, "too") is None
+    with claim(thing, "too") as mine:
+        assert mine.number == 3
+
+
+def test_what_cannot_be_read_is_not_taken_for_gone(thing: Path, monkeypatch):
+    clock = Clock(monkeypatch)
+    thing.parent.mkdir()
+    file = foreign(thing)
+    read = Path.read_bytes
+
+    def stale(path: Path) -> bytes:
+        if path == file:
+            raise OSError(116, "Stale file handle")
+        return read(path)
+
+    monkeypatch.setattr(Path, "read_bytes", stale)
+    assert claim(thing, "works") is None
+    assert dead_claims(thing.parent) == []
+    clock.now += 61
+    assert dead_claims(thing.parent) == [file]
 
 
 def test_a_beat_changes_the_claim_and_nothing_else(thing: Path):

@@ -225,6 +225,10 @@ def test_the_command_tells_damage_by_its_exit_code(folder, monkeypatch, capsys):
 def test_runs_that_tune_are_among_them(folder):
     inner = folder.path / "tuning/fold1"
     shutil.copytree(folder.path / "uniform", inner / "uniform")
+    for each in ExperimentDir(inner).runs():  # of a plan that leaves a fold out
+        each.write(each.record.with_fields(depends_on=each.record.depends_on | {"folds": "other"}))
+    (state,) = examine_runs([folder.path])
+    assert not state.broken
     assert list(of(folder.path))[2:] == [f"tuning/fold1/uniform/seed0/fold{fold}" for fold in (0, 1)]
 
 

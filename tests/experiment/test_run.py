@@ -62,7 +62,7 @@ def begun(competition, tmp_path, monkeypatch):
     def run_parallel(function, tasks, jobs, **_):
         raise Begun(jobs, tasks)
 
-    def train(*_):
+    def train(*_, **__):
         raise Begun(1)
 
     monkeypatch.setattr("kit.experiment.runner.run_parallel", run_parallel)

@@ -21,7 +21,8 @@ from kit.experiment.fingerprint import stored_experiment
 from kit.experiment.options import RunOptions
 from kit.experiment.runner import Runner
 from kit.experiment.shared_folder import MEMBER, RUN, claim_training, join, others_at_work, writing
-from kit.experiment.turns import Turns, next_run
+from kit.experiment.timekeeping import Budget, Plan
+from kit.experiment.turns import Turns
 from kit.training import trainer as kit_trainer
 
 KEYS = [RunKey("uniform", 0, fold) for fold in range(3)]
@@ -139,10 +140,10 @@ class TestOnePlan:
 
     def test_also_where_that_came_while_this_one_prepared(self, competition, tmp_path, folder, given, monkeypatch):
         """The other process is set up between this one's look at the folder and its turn to write."""
-        prepare, prepared = kit_runner.prepare, []
+        decode, prepared = kit_runner.decode, []
 
         def slowly(*arguments):
-            made = prepare(*arguments)
+            made = decode(*arguments)
             prepared.append(made[0].folds.digest)
             if len(prepared) == 1:
                 with Runner.set_up(experiment(competition), RunOptions(tmp_path, folds=given)) as first:
@@ -150,7 +151,7 @@ class TestOnePlan:
                 foreign(folder.path / f"{MEMBER}-other")
             return made
 
-        monkeypatch.setattr(kit_runner, "prepare", slowly)
+        monkeypatch.setattr(kit_runner, "decode", slowly)
         with Runner.set_up(experiment(competition), tmp_path) as runner:
             assert runner.loaded.folds.digest == prepared[1] != prepared[0]
         assert pd.read_csv(folder.folds)["fold"].tolist() == [row // 12 for row in range(36)]
@@ -221,12 +222,23 @@ def test_members_that_are_gone_leave_no_claims(folder):
     second.release()
 
 
+def turns_of(keys, folder, say=lambda line: None, settled=(), **budget) -> Turns:
+    plan = Plan(Budget(**budget), list(keys), list(keys), {}, {})
+    return Turns(keys, folder, lambda key: key in settled, plan, say)
+
+
 @pytest.mark.parametrize(
-    ("elsewhere", "ends", "expected"),
-    [((), 5.0, KEYS[0]), (KEYS[:1], 5.0, KEYS[1]), (KEYS, 5.0, None), ((), 11.0, None), (KEYS[:2], 10.0, KEYS[2])],
+    ("elsewhere", "settled"), [((), ()), ((0,), ()), ((1,), (0,)), ((0, 1, 2), ()), ((), (2,))]
 )
-def test_which_run_comes_next(elsewhere, ends, expected):
-    assert next_run(KEYS, elsewhere, ends, deadline=10.0) == expected
+def test_the_runs_that_nobody_else_has_come_in_their_order(folder, elsewhere, settled):
+    for fold in elsewhere:
+        foreign(folder.run(KEYS[fold]).path / RUN)
+    mine = turns_of(KEYS, folder, settled=[KEYS[fold] for fold in settled])
+    taken = []
+    while (each := mine.take()) is not None:
+        taken.append(each[0])
+        each[1].release()
+    assert taken == [key for key in KEYS if key.fold not in (*elsewhere, *settled)]
 
 
 class TestDeadline:
@@ -242,7 +254,7 @@ class TestDeadline:
     def test_waiting_ends_with_it(self, folder, clock):
         foreign(folder.run(KEYS[0]).path / RUN)
         said = []
-        waiting = Turns(KEYS[:1], folder, lambda key: False, 107.5, said.append)
+        waiting = turns_of(KEYS[:1], folder, said.append, seconds=10.0, since=100.0, reserve=2.5)
         assert waiting.take() is None
         assert waiting.wait() is False
         assert clock[0] == pytest.approx(107.5)
@@ -250,7 +262,7 @@ class TestDeadline:
 
     def test_without_one_a_claim_that_does_not_beat_is_waited_for_a_minute(self, folder, clock):
         foreign(folder.run(KEYS[0]).path / RUN)
-        waiting = Turns(KEYS[:1], folder, lambda key: False, float("inf"), lambda line: None)
+        waiting = turns_of(KEYS[:1], folder)
         assert waiting.take() is None
         while waiting.wait() and (taken := waiting.take()) is None:
             pass

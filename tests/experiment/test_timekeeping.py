@@ -36,7 +36,7 @@ class Simulated:
 
     def __init__(self, key: RunKey):
         self.key, self.finished, self.begun = key, False, False
-        self.checkpoint = SimpleNamespace(is_file=lambda: False)
+        self.resumable = False
         self.record = RunRecord(policy=key.policy, seed=key.seed, fold=key.fold)
 
 
@@ -101,6 +101,16 @@ class Simulation:
             for key in self.begins():
                 self.train(key)
         return self
+
+    def begins(self):
+        """Yields each run that is begun."""
+        while key := self.plan.choose(self.waiting, self.said.append):
+            self.plan.begin(key)
+            yield key
+
+    @property
+    def waiting(self):
+        return [key for key in self.plan.due if key not in self.plan.begun]
 
     @property
     def done(self):
