@@ -88,13 +88,6 @@ class Simulation:
             views="none" if clock.without_views else "",
         )
 
-    def begins(self):
-        """The runs that are begun, as one after the other is asked for."""
-        plan = self.plan
-        while key := plan.choose([each for each in plan.due if each not in plan.begun], self.said.append):
-            plan.begin(key)
-            yield key
-
     def run(self):
         with pytest.MonkeyPatch.context() as patch:
             patch.setattr(timekeeping, "time", SimpleNamespace(monotonic=lambda: self.now))
