@@ -14,6 +14,7 @@ from timm.models.resnet import ResNet
 from kit import run
 from kit.core.runs import RunDir
 from kit.experiment.config import validate
+from kit.training.checkpoint import Checkpoints, read_checkpoint
 from kit.training.records import RateRecord
 from kit.training.trainer import Trainer
 
@@ -187,23 +188,25 @@ def test_the_last_checkpoint_before_the_bad_update_is_kept(competition, tmp_path
                     value.mul_(1e30)
 
     saved = []
-    save = Trainer._save_checkpoint
+    take = Checkpoints.take
 
-    def keep(trainer, done):
+    def keep(checkpoints, done, logged):
         if done in (3, 5):
-            save(trainer, done)
+            take(checkpoints, done, logged)
             saved.append(done)
 
     with monkeypatch.context() as patched:
         patched.setattr(Trainer, "_update", update)
-        patched.setattr(Trainer, "_save_checkpoint", keep)
+        patched.setattr(Checkpoints, "take", keep)
         message = refusal_of(run, config, tmp_path / "broken")
     assert "the loss is nan at step 5 of 9" in message
     names = list(run_dir(tmp_path / "whole").record.groups)
     found = rf"the update before moved the weights of depth group {names[1]} most, by 1e\+30 times their norm\)"
     assert re.search(found, message)
     assert saved == [3, 5]
-    assert not run_dir(tmp_path / "broken").checkpoint.exists()  # of the two the one after update 4 was the last
+    left = run_dir(tmp_path / "broken")
+    assert not left.checkpoint.exists()  # of the two the one after update 4 was the last
+    assert read_checkpoint(left.checkpoint_before)["step"] == 3
 
 
 @pytest.fixture

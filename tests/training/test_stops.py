@@ -187,10 +187,13 @@ class Checkpointer:
     step = 0
 
     def __init__(self):
-        self.calls, self.say = [], lambda line: None
+        self.calls, self.said = [], []
+        self.say = self.said.append
+        self.accelerator = SimpleNamespace(is_main_process=True)
 
     def take(self, done, logged):
         self.calls.append((done, logged))
+        self.step = done
 
     def finish(self):
         self.calls.append("finish")
@@ -208,16 +211,31 @@ def test_several_processes_stop_where_one_of_them_is_asked(monkeypatch, others):
 
     monkeypatch.setattr(torch.distributed, "all_reduce", all_reduce)
     kept = Checkpointer()
-    together = SimpleNamespace(num_processes=2, device=torch.device("cpu"))
+    together = SimpleNamespace(num_processes=2, device=torch.device("cpu"), is_main_process=True)
     stops = Stops(kept, together, 10, lambda first, done: None)
     stops.look(3, 0, together=False)
     assert shared == []
     if others[0]:
-        with pytest.raises(Stopped, match="stopped at update 4 of 10") as raised:
+        with pytest.raises(
+            Stopped, match="stopped at update 4 of 10 .*; the same command goes on from there"
+        ) as raised:
             stops.look(4, 4, together=True)
         assert raised.value.code == others[0]
     else:
         stops.look(4, 4, together=True)
     assert shared == [[0, 0]]
     assert kept.calls == ([(4, 4), "finish"] if any(others) else [])
+    assert kept.said == (["checkpoint written after update 4 of 10"] if others == (0, 1) else [])
     assert not stops.predicting()
+
+
+@pytest.mark.parametrize(
+    ("before", "where"), [(0, "from the beginning"), (2, "from the checkpoint after update 2")]
+)
+def test_what_was_not_saved_is_not_said_to_be(before, where):
+    """Weights that are not finite are no checkpoint."""
+    kept = Checkpointer()
+    kept.step, kept.take = before, lambda done, logged: None
+    alone = SimpleNamespace(num_processes=1, device=torch.device("cpu"), is_main_process=True)
+    with pytest.raises(Stopped, match=f"not finite and were not saved; the same command goes on {where}$"):
+        Stops(kept, alone, 10, lambda first, done: None).stop(4, 4, 143)
