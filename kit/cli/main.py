@@ -25,7 +25,7 @@ from kit.cli.options import (
 )
 from kit.cli.output import Commands, all_printed, give, lines_of, print_errors, prints, say
 from kit.core.errors import KitError, some
-from kit.core.stopping import Stopped, handled
+from kit.core.stopping import OUT_OF_TIME, Stopped, handled
 
 if TYPE_CHECKING:  # for annotations alone: --help has to be fast
     from kit.experiment.grade import Grade
@@ -444,7 +444,9 @@ def main() -> None:
         with all_printed(), handled():
             app()
     except Stopped as stopped:
-        if prints():
+        if stopped.code == OUT_OF_TIME:  # nobody asked for that
+            print_errors(lines_of(stopped))
+        elif prints():
             print(stopped, file=sys.stderr)
         sys.exit(stopped.code)
     except Exception as error:
