@@ -444,8 +444,10 @@ def main() -> None:
         with all_printed(), handled():
             app()
     except Stopped as stopped:
-        if prints():
-            print_errors(lines_of(stopped)) if stopped.code == OUT_OF_TIME else print(stopped, file=sys.stderr)
+        if stopped.code == OUT_OF_TIME:  # nobody asked for that
+            print_errors(lines_of(stopped))
+        elif prints():
+            print(stopped, file=sys.stderr)
         sys.exit(stopped.code)
     except Exception as error:
         if not (lines := lines_of(error)):

@@ -125,14 +125,21 @@ def train_and_pool(experiment: ExperimentConfig, runner: Runner, tolerant: bool 
         with writing(folder, f"pools {experiment.name}", runner.say) if runner.main else nullcontext():
             return _pool_policies(experiment, loaded, runner.dirs, runner.main, runner.say)
 
-    trained = runner.train(keys, tolerant=tolerant, hand_in=hand_in)
+    def draw() -> None:
+        with writing(folder, f"draws the curves of {experiment.name}", runner.say):
+            draw_curves(folder, experiment.scoring.title, _policies_in(folder))
+
+    def hand_in_and_draw() -> None:
+        hand_in()
+        budget.draw(draw)
+
+    trained = runner.train(keys, tolerant=tolerant, hand_in=hand_in_and_draw)
     views = has_time_for_views(experiment.policies, loaded, len(runner.data.test), budget)
     for policy in experiment.policies:
         predict_anew(folder.runs(policy), loaded, runner.data, runner.say, budget=budget, views=views)
     results = hand_in()
-    if runner.main and results and not budget.over and (due or not folder.curves.is_file()):
-        with writing(folder, f"draws the curves of {experiment.name}", runner.say):
-            draw_curves(folder, experiment.scoring.title, _policies_in(folder))
+    if runner.main and results and (due or not folder.curves.is_file()):
+        budget.draw(draw)
     without = [key for key in keys if (run := folder.run(key)).finished and run.record.views == "none"]
     lacking = runner.due(keys, tolerant) if budget.limited else []
     given_up = tuple(as_told(lacking, keys, len(without)))

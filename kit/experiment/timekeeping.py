@@ -49,6 +49,8 @@ class Budget:
         Whether it was measured how long images take to predict.
     pooling : float, optional
         Seconds that it took to pool one run.
+    drawing : float
+        Seconds that it took to draw what is drawn at the end; 0 where that is not known yet.
     """
 
     seconds: float = float("inf")
@@ -60,6 +62,7 @@ class Budget:
     without_views: bool = False
     looked: bool = False
     pooling: float | None = None
+    drawing: float = 0.0
 
     def __post_init__(self) -> None:
         if self.limited:
@@ -100,8 +103,16 @@ class Budget:
         """
         began = time.monotonic()
         hand_in()
-        self.pooling = (time.monotonic() - began) / max(1, pooled)
-        self.reserve = max(LEAST, MARGIN * self.pooling * runs)
+        self.pooling = max(0.0, time.monotonic() - began - self.drawing) / max(1, pooled)
+        self.reserve = max(LEAST, MARGIN * (self.pooling * runs + self.drawing))
+
+    def draw(self, drawing: Callable[[], object]) -> None:
+        """Draw where there is time for it, and note how long it takes."""
+        if self.over and not 0 < MARGIN * self.drawing < self.left + self.reserve:
+            return
+        began = time.monotonic()
+        drawing()
+        self.drawing = time.monotonic() - began
 
     def allows(self, record: RunRecord, images: int, views: int) -> bool:
         """Whether so many images can be predicted, in so many views each, with the weights of a finished run."""

@@ -251,7 +251,7 @@ def test_a_plan_that_cuts_observations_is_refused(trained, tmp_path):
     assert any(said in line for line in audit(timed, tmp_path).advice)
 
 
-def test_runs_whose_folds_cut_observations_are_not_pooled(trained, tmp_path):
+def test_runs_that_lack_a_part_of_an_observation_are_not_pooled(trained, tmp_path):
     shutil.copytree(trained / "runs", tmp_path / "runs")
     folder, experiment = ExperimentDir(tmp_path / "runs/tiny"), described(trained / "data")
     loaded = LoadedExperiment.open(experiment, folder, OutputDirs(tmp_path))
@@ -262,7 +262,7 @@ def test_runs_whose_folds_cut_observations_are_not_pooled(trained, tmp_path):
         if one.record.seed == 1:
             shutil.rmtree(one.path)
     message = refusal_of(pooled, folder.finished("uniform"), loaded.competition, loaded.folds)
-    assert "observations in parts" in message
+    assert "oof.parquet is of other rows than it should be (17 rows, not 18)" in message
 
 
 @pytest.mark.parametrize("size", ["0", "1", "3", "x5"])

@@ -155,7 +155,10 @@ def test_a_rate_is_scaled_as_it_is_written():
         (("--png", "x.txt"), "--png x.txt: the name has to end in .png or .svg or .pdf"),
         (("--csv", "x.png"), "--csv x.png: the name has to end in .csv"),
         (("--png", "folder.png"), "--png folder.png: is a folder"),
-        (("--png", "file/x.png"), "--png file/x.png: cannot be written (File exists)"),
+        (
+            ("--png", "file/x.png"),
+            "--png file/x.png: cannot be written (a part of its path is a file, not a folder)",
+        ),
     ],
 )
 @pytest.mark.parametrize("command", ["lr", "find-lr"])

@@ -218,6 +218,36 @@ def test_jobs_at_a_time():
             assert len([*first, *begins]) == number
 
 
+def test_time_for_the_end_is_measured_and_kept(monkeypatch):
+    """Two runs are pooled in three seconds and drawn in five: ten runs take 15 and 5."""
+    now = [0.0]
+    monkeypatch.setattr(timekeeping, "time", SimpleNamespace(monotonic=lambda: now[0]))
+
+    def takes(seconds):
+        now[0] += seconds
+
+    budget = Budget(1000.0, since=0.0)
+    assert budget.left == 1000 - 1000 * SHARE
+
+    def hand_in():
+        takes(3)
+        budget.draw(lambda: takes(5))
+
+    budget.measure_handing_in(hand_in, pooled=2, runs=10)
+    assert (budget.pooling, budget.drawing) == (1.5, 5)
+    assert budget.reserve == pytest.approx(MARGIN * 20)
+    assert budget.left == pytest.approx(1000 - 8 - MARGIN * 20)
+    now[0] = 994.4  # the others were pooled, and it fits still
+    budget.draw(lambda: takes(5.5))
+    assert now[0] == 999.9
+    budget.draw(lambda: takes(5.5))
+    assert now[0] == 999.9
+    unknown = Budget(10.0, since=995.0)
+    now[0] = 1004.0
+    unknown.draw(lambda: takes(1))
+    assert now[0] == 1004.0  # nobody knows how long it takes, and only time that is kept is left
+
+
 @pytest.mark.parametrize("budget", [0, -5.5, "nan", "8:30", ""])
 def test_no_time_is_refused(budget):
     shown = f"{budget:g}" if isinstance(budget, int | float) else budget

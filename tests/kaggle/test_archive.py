@@ -298,4 +298,4 @@ def test_the_kit_itself_passes_and_is_source_only():
     )
     assert {name.partition("/")[0] for name in files} == {"kit"}
     assert {Path(name).suffix for name in files} == {".py", ".html", ".typed"}
-    assert not [name for name in files if "test_" in name or "/build/" in name or "cache" in name.lower()]
+    assert not [name for name in files if "test_" in name or "/build/" in name or "pycache" in name.lower()]
