@@ -18,6 +18,7 @@ from support.refusals import refusal_of
 
 from kit import run
 from kit.competition.config import PixelsConfig
+from kit.core.manifest import noting
 from kit.core.runs import read_predictions
 from kit.experiment.config import ExperimentConfig, load_experiment
 from kit.experiment.predict import PredictResult, predict_test
@@ -255,7 +256,8 @@ def test_scores_of_other_runs_lend_no_rule(trained, tmp_path):
     shutil.copytree(trained(PATHOLOGY).root, moved.root)
     scores = moved.scores
     scores["runs"][0]["fingerprint"] = "other"
-    (moved.policy / "scores.json").write_text(json.dumps(scores))
+    with noting(moved.policy.parent, moved.policy / "scores.json"):
+        (moved.policy / "scores.json").write_text(json.dumps(scores))
     made, said = predicted(moved, moved.folder, tmp_path)
     assert said[0].startswith("the pooled scores at hand are of other runs than these")
     assert said[1].startswith("decision rule, fitted on")

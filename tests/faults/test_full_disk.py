@@ -112,4 +112,4 @@ def test_a_run_whose_failure_cannot_be_noted_tells_the_first_error(competition, 
     monkeypatch.setattr(os, "fsync", failing_fsync)
     line = refusal_of(run, experiment, tmp_path)
     assert line.startswith("uniform seed 0 fold 0: ")
-    assert "checkpoint.pt could not be written: the disk is full; it needs more than " in line
+    assert "checkpoint.pt could not be written: the disk is full; it needs " in line

@@ -57,7 +57,6 @@ def test_probes_that_are_turned_on_for_the_rest_of_a_run_sample_that(competition
     """Probes are no part of what a run is: a killed run without them may go on with them."""
     with pytest.raises(Killed):
         trainer_of(competition, tmp_path, **HARD).train(on_step=kill_at(5))
-    (tmp_path / "runs/tiny/experiment.yaml").unlink()
     late = trainer_of(competition, tmp_path, **with_probes(ON))
     assert outcome(late, late.train()) == whole[1]
     mine, expected = Learning.load(late.dir.learning), Learning.load(whole[0].dir.learning)
