@@ -357,7 +357,11 @@ def _numbers(path: Path) -> list[int]:
 def _draft(path: Path, content: dict[str, Any]) -> Path:
     """Write a claim's content beside it, under a name that no other process uses."""
     draft = path.with_name(f".{path.name}.{Owner.mine().tag}.{threading.get_ident()}.tmp")
-    draft.write_text(json.dumps(content), encoding="utf-8")
+    try:
+        draft.write_text(json.dumps(content), encoding="utf-8")
+    except OSError:
+        draft.unlink(missing_ok=True)
+        raise
     return draft
 
 

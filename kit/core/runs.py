@@ -277,7 +277,11 @@ class RunDir:
         Damaged
             Where it is missing, is another file, or is not among what the run left.
         """
-        remedy = PREDICTED_ANEW if path in (self.oof, self.test) and self.record.files else TRAINED_ANEW
+        remedy = TRAINED_ANEW
+        if path in (self.oof, self.test) and self.record.files:
+            remedy = PREDICTED_ANEW
+        elif path in (self.history, self.activations, self.learning):
+            remedy = f"bring it back from a copy (predictions do not need it, curves do), or {TRAINED_ANEW}"
         if not self.is_whole(path):
             need_whole(path, self.record.files.get(path.name, ""), remedy)
         return path

@@ -205,6 +205,8 @@ def as_told(given_up: Sequence[RunKey], keys: Sequence[RunKey], views: int = 0) 
     list of str
         Like ["views (prediction.tta) of 4 runs", "seed 1", "folds 3, 4 of seed 0"]; empty where nothing was.
     """
+    if keys and set(given_up).issuperset(keys):
+        return ["all runs"]
     told = [f"views (prediction.tta) of {views} run{'s' * (views > 1)}"] * bool(views)
     lacking = set(given_up)
     several = len({key.seed for key in keys}) > 1
@@ -231,6 +233,9 @@ def sentence(decision: Decision, told: Sequence[str], left: float) -> str:
     line = f"budget: what is due takes {in_words(decision.whole)}, {in_words(left)} are left for it"
     if not told:
         return f"{line}; nothing is given up"
-    return f"{line}; given up: {'; '.join(told)}" + (
-        f"; the rest takes {in_words(decision.seconds)}" if decision.runs or decision.seconds else ""
-    )
+    line += f"; given up: {'; '.join(told)}"
+    if decision.seconds > left:  # of what is under way
+        return (
+            f"{line}; not even the rest fits ({in_words(decision.seconds)}): it is trained as far as a checkpoint"
+        )
+    return line + (f"; the rest takes {in_words(decision.seconds)}" if decision.runs or decision.seconds else "")

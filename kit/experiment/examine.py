@@ -12,10 +12,10 @@ import pandas as pd
 from kit.competition.folds import FoldPlan
 from kit.core import manifest
 from kit.core.claims import dead_claims
-from kit.core.errors import Damaged, KitError
+from kit.core.errors import Damaged, KitError, some
 from kit.core.files import read_object
 from kit.core.litter import litter_in
-from kit.core.runs import TRAINED_ANEW, ExperimentDir, RunDir, RunRecord, read_predictions
+from kit.core.runs import PREDICTED_ANEW, TRAINED_ANEW, ExperimentDir, RunDir, RunRecord, read_predictions
 from kit.experiment.fingerprint import stored_experiment
 from kit.experiment.shared_folder import MEMBER, holder_of_run, holders_of
 from kit.training.records import RateRecord, read_history
@@ -200,9 +200,13 @@ def _damaged(name: str, error: KitError, run: RunDir) -> RunState:
 
 def _need_whole(run: RunDir, record: RunRecord) -> None:
     """Read all that a finished run left; KitError for the first file that is not what was written."""
-    for path in run.artefacts:
-        if run.left(path) or path in (run.weights, run.oof, run.test, run.rates):
-            run.checked(path)
+    needed = (run.weights, run.oof, run.test, run.rates)
+    wrong = [path for path in run.artefacts if (run.left(path) or path in needed) and not run.is_whole(path)]
+    if len(wrong) == 1:
+        run.checked(wrong[0])
+    elif wrong:
+        mend = PREDICTED_ANEW if {*wrong} <= {run.oof, run.test} else TRAINED_ANEW
+        raise Damaged(f"{some(path.name for path in wrong)} are damaged or missing; {mend}")
     if record.files:
         return
     for path in (run.oof, run.test):  # of an early version: whether they can be read
@@ -238,7 +242,10 @@ def _unfinished(name: str, run: RunDir, record: RunRecord | None) -> RunState:
         return RunState(name, "resumable", told, f"{NEXT} goes on")
     if wrong:
         return RunState(name, "damaged", "; ".join(wrong), f"{NEXT} begins this run anew")
-    if status in ("failed", "diverged", "stopped"):
+    if status == "diverged":
+        advice = "lower the policy's lr, or set training.clip_grad: as it is, it ends alike again"
+        return RunState(name, status, (record.error or "") if record else "", advice)
+    if status in ("failed", "stopped"):
         return RunState(name, status, (record.error or "") if record else "", f"{NEXT} begins it anew")
     return RunState(name, "begun", "without a checkpoint yet", f"{NEXT} begins it anew")
 

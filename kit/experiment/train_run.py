@@ -14,7 +14,7 @@ from accelerate import Accelerator
 
 from kit.competition.load import Competition
 from kit.core import stopping
-from kit.core.errors import Diverged, KitError, NotWritten, Say, ignore
+from kit.core.errors import Diverged, KitError, NotWritten, Say, ignore, some
 from kit.core.runs import RunDir, RunKey, RunRecord, predictions, write_predictions
 from kit.core.settings import fingerprint
 from kit.core.stopping import Stopped
@@ -110,6 +110,7 @@ def _train_run(
         raise
     except Exception as error:
         diverged = isinstance(error, Diverged)
+        _tell_deviations(key, attempts, say)
         if main:
             need()
             with suppress(NotWritten):  # on a full disk: what is to be told is the first error
@@ -132,9 +133,16 @@ def _train_run(
         for checkpoint in (run.checkpoint, run.checkpoint_before):
             checkpoint.unlink(missing_ok=True)
     accelerator.wait_for_everyone()
+    _tell_deviations(key, attempts, say)
     say(f"{key}: {_in_words(trained, loaded.config.scoring, len(trainer.fold.valid_rows))}")
     del trainer, trained
     gc.collect()  # accelerate ties models into cycles; a GPU cannot wait for those to be noticed
+
+
+def _tell_deviations(key: RunKey, attempts: Attempts, say: Say) -> None:
+    """Say which updates were left out; other rates and micro-batches were told when they began."""
+    if steps := [each["skipped"] for each in attempts.record.nonfinite if "skipped" in each]:
+        say(f"{key}: {len(steps)} updates were left out, as their loss was not finite: {some(steps, 10)}")
 
 
 def _left_of(key: RunKey, run: RunDir) -> str:

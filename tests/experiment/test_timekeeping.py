@@ -313,6 +313,22 @@ class TestWholeExperiments:
         assert told["seconds"]["update"] == pytest.approx(1.0)
         assert told["seconds"]["image"] == pytest.approx(0.1)
 
+    def test_a_submission_that_is_not_of_these_runs_gives_way_to_the_prior(self, competition, tmp_path, clock):
+        """Of runs that are replaced, or damaged with no run left: when the time ends, the prior is there."""
+        file = tmp_path / "submissions/tiny.csv"
+        run(self.config(competition), tmp_path)
+        whole = file.read_bytes()
+        run(self.config(competition), RunOptions(tmp_path, budget=4))
+        assert file.read_bytes() == whole  # of the runs that are there
+        other = validate(experiment_content(competition, training={"epochs": 9, "batch_size": 8}), "test")
+        made = run(other, RunOptions(tmp_path, budget=4, replace=True))
+        assert (made.policies, made.left) == ({}, 3)
+        prior = pd.read_csv(file)
+        assert prior["label"].nunique() == 1
+        file.write_bytes(whole[:30])
+        run(other, RunOptions(tmp_path, budget=4))
+        pd.testing.assert_frame_equal(pd.read_csv(file), prior)
+
     def test_the_same_call_trains_the_others_to_the_same_bits(self, competition, tmp_path, clock):
         """One of them is stopped in its middle, and goes on."""
         whole = run(self.config(competition), tmp_path / "whole")
