@@ -191,8 +191,11 @@ class _OneGpuEach(SpawnContext):
 
     def told(self, names: Mapping[int, str]) -> str:
         """Say which process ended before its time, at what, how, and what to do."""
-        for process in self._processes:
-            process.join(GONE)
+        until = time.monotonic() + GONE
+        # Not by join: the pool waits for them as well, and of two only one is told the exit code, for both.
+        begun = [process for process in self._processes if process.pid is not None]
+        while any(process.exitcode is None for process in begun) and time.monotonic() < until:
+            time.sleep(0.01)
         ended = [process for process in self._processes if process.exitcode]
         for process in sorted(ended, key=lambda each: each.exitcode == TERMINATED):
             number = process.doing.value
