@@ -179,6 +179,7 @@ def test_a_gpu_that_is_too_small_is_told_with_what_to_lower(competition, tmp_pat
     )
 
 
+@pytest.mark.slow
 def test_several_processes_make_the_updates_asked_for_and_print_once(competition, tmp_path, kit):
     """Two by torchrun, half a batch each: the losses, and so the suggestions, are those of one with the whole."""
     found = {}
@@ -205,6 +206,7 @@ def test_several_processes_make_the_updates_asked_for_and_print_once(competition
     assert found[2][0] == found[1][0]  # once, and the same suggestions
 
 
+@pytest.mark.slow
 def test_rows_have_to_fill_an_update_of_all_processes(competition, tmp_path):
     file = config_file(competition, tmp_path / "config.yaml", training={"batch_size": 16})
     process = kit_together("find-lr", file, "--output", tmp_path)

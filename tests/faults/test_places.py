@@ -21,6 +21,7 @@ def listing(folder: Path) -> dict[str, tuple[int, int]]:
     return {str(path): (path.stat().st_size, path.stat().st_mtime_ns) for path in folder.rglob("*")}
 
 
+@pytest.mark.slow
 def test_a_run_without_a_home_says_nothing_of_it(tmp_path):
     """Pictures, models, augmentations: no library of them gets to talk."""
     folder = write_competition(tmp_path / "colours", rows=18, test_rows=3)

@@ -58,6 +58,7 @@ def project(tmp_path, monkeypatch):
     Path("mine/owned.yaml").write_text(yaml.safe_dump(content))
 
 
+@pytest.mark.slow
 def test_it_travels_and_gives_in_the_kernel_what_it_gives_at_home(project, kit, monkeypatch):
     monkeypatch.setenv("OMP_WAIT_POLICY", "passive")
     code, told = kit("run", "mine/owned.yaml", "--output", "home", "--jobs", "1")

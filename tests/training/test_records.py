@@ -175,14 +175,17 @@ def test_a_history_or_rates_that_end_too_early(tmp_path):
     )
 
 
+COPY = f"bring it back from a copy (predictions do not need it, curves do), or {TRAINED_ANEW}"
+
+
 def test_a_history_that_was_changed_is_told(tmp_path):
     run = run_of(tmp_path, files=True)
     run.history.write_text(run.history.read_text().replace("0.5}", "0.4}"))
     assert refusal_of(history_of, run) == (
-        f"{run.history} is damaged (its content is not what was written); {TRAINED_ANEW}"
+        f"{run.history} is damaged (its content is not what was written); {COPY}"
     )
     run.history.unlink()
-    assert refusal_of(history_of, run) == f"{run.history} is missing; {TRAINED_ANEW}"
+    assert refusal_of(history_of, run) == f"{run.history} is missing; {COPY}"
     assert activations_of(run) is None
 
 
