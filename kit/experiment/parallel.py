@@ -127,6 +127,12 @@ class _Process(SpawnProcess):
     gpu: str | None = None
     doing: Any = None  # a shared number: which of the items it is at; -1 where it is at none
 
+    def run(self) -> None:
+        try:
+            super().run()
+        except stopping.Interrupted as error:  # at no task
+            raise SystemExit(error.code) from None
+
     def start(self) -> None:
         stated = {} if self.gpu is None else {VISIBLE: self.gpu}
         before = os.environ.copy()

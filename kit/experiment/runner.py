@@ -232,6 +232,10 @@ class Runner:
     def due(self, keys: Sequence[RunKey], tolerant: bool = False) -> list[RunKey]:
         """Return those of the runs that `train` would train: the same in processes that train together."""
         settled = self._settled(tolerant)
+        for run in map(self.loaded.folder.run, keys if self.main else ()):
+            if run.resumable and run.finished:  # killed when all was written but its checkpoints not removed
+                for checkpoint in (run.checkpoint, run.checkpoint_before):
+                    checkpoint.unlink(missing_ok=True)
         return agreed([key for key in keys if not settled(key)])
 
     def _settled(self, tolerant: bool) -> Callable[[RunKey], bool]:

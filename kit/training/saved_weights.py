@@ -2,7 +2,7 @@
 
 from pathlib import Path
 
-from safetensors.torch import load_file, save_file
+from safetensors.torch import load_file, save
 from torch import nn
 
 from kit.core.errors import Damaged
@@ -14,7 +14,7 @@ def save_weights(model: nn.Module, path: Path) -> None:
     """Write the weights and buffers of a model."""
     tensors = {name: tensor.detach().cpu().contiguous() for name, tensor in model.state_dict().items()}
     with atomic(path, sum(tensor.nbytes for tensor in tensors.values())) as temporary:
-        save_file(tensors, temporary)
+        temporary.write_bytes(save(tensors))  # save_file makes a temporary file of its own, which a kill leaves
 
 
 def load_weights(run: RunDir, model: nn.Module) -> None:
