@@ -237,6 +237,15 @@ class RunDir:
         return all(path.is_file() for path in needed)
 
     @property
+    def left_over(self) -> list[Path]:
+        """Checkpoints of a finished run: it was killed when all was written and they were not removed yet."""
+        there = [path for path in (self.checkpoint, self.checkpoint_before) if path.is_file()]
+        try:
+            return there if there and self.finished else []
+        except KitError:  # of a damaged record nothing is known
+            return []
+
+    @property
     def diverged(self) -> bool:
         """Whether its training ended since the loss was not finite."""
         return self.begun and self.record.status == "diverged"

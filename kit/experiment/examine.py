@@ -330,10 +330,5 @@ def _litter(folder: Path) -> list[str]:
     files = [each.path for each in litter_in(folder) if each.alive is False]
     places = {folder, *(path for pattern in RUNS for path in folder.glob(pattern))}
     claims = [file for place in sorted(places) for file in dead_claims(place)]
-    done = [
-        path
-        for run in map(RunDir, sorted(places))
-        for path in (run.checkpoint, run.checkpoint_before)
-        if path.is_file() and (record := _record(run)) and record.status == "finished"
-    ]
+    done = [path for run in map(RunDir, sorted(places)) for path in run.left_over]
     return [path.relative_to(folder).as_posix() for path in (*files, *claims, *done)]

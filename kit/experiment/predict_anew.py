@@ -64,7 +64,8 @@ def predict_anew(
             continue
         key, images = run.record.key, len(data.test) + (len(loaded.folds.validation_rows(run.record.fold)))
         if budget and not budget.allows(run.record, images, loaded.config.prediction.views):
-            say(f"{key}: {due.other}; the time does not suffice to predict it anew, the next run does it")
+            why = due.other or "predictions are damaged or missing"
+            say(f"{key}: {why}; the time does not suffice to predict it anew, the next run does it")
             continue
         with holding_run(run, f"predicts with {key}", say) if main else nullcontext(nothing) as need:
             if due := agreed(_due(run, loaded, data, with_test, views)):

@@ -19,7 +19,7 @@ from kit.core.files import need_writable
 from kit.core.litter import sweep
 from kit.core.paths import OutputDirs
 from kit.core.progress import beside
-from kit.core.runs import ExperimentDir, RunKey
+from kit.core.runs import ExperimentDir, RunDir, RunKey
 from kit.core.settings import fingerprint
 from kit.core.stopping import OUT_OF_TIME, Stopped, need_go_on, telling
 from kit.data.loading import worker_count
@@ -115,6 +115,9 @@ class Runner:
             say = ignore
         if main:
             sweep((folder.path, dirs.cache, dirs.submissions), say)
+            for file in folder.path.rglob("fold*/run.json"):
+                for checkpoint in RunDir(file.parent).left_over:
+                    checkpoint.unlink(missing_ok=True)
         replace, plan, member = options.replace and main, options.fold_file, None
         with state.main_process_first():
             while True:
@@ -232,10 +235,6 @@ class Runner:
     def due(self, keys: Sequence[RunKey], tolerant: bool = False) -> list[RunKey]:
         """Return those of the runs that `train` would train: the same in processes that train together."""
         settled = self._settled(tolerant)
-        for run in map(self.loaded.folder.run, keys if self.main else ()):
-            if run.resumable and run.finished:  # killed when all was written but its checkpoints not removed
-                for checkpoint in (run.checkpoint, run.checkpoint_before):
-                    checkpoint.unlink(missing_ok=True)
         return agreed([key for key in keys if not settled(key)])
 
     def _settled(self, tolerant: bool) -> Callable[[RunKey], bool]:

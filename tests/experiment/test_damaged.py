@@ -152,3 +152,17 @@ def test_comparing_predicts_equalised_runs_anew(competition, tmp_path):
     )
     assert compare(config, tmp_path, say=said.append).content == content
     assert f"{one.oof} was damaged or missing; predicted anew with the saved weights, to the same bits" in said
+
+
+def test_checkpoints_of_a_run_that_was_killed_at_its_very_end_are_removed(competition, copied):
+    done, other = run_in(copied), RunDir(copied / "runs/tiny/late/seed0/fold0")
+    other.write(done.record.with_fields(status="stopped", policy="late", files={}))
+    for each in (done, other):
+        each.checkpoint.write_bytes(b"whatever")
+        each.checkpoint_before.write_bytes(b"whatever")
+    assert done.left_over == [done.checkpoint, done.checkpoint_before]
+    assert other.left_over == []
+    run(experiment(competition), copied)
+    assert not done.resumable
+    assert other.checkpoint.is_file()
+    assert other.checkpoint_before.is_file()

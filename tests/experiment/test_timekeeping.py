@@ -329,6 +329,20 @@ class TestWholeExperiments:
         run(other, RunOptions(tmp_path, budget=4))
         pd.testing.assert_frame_equal(pd.read_csv(file), prior)
 
+    def test_what_is_lost_and_cannot_be_predicted_in_time_is_said(self, competition, tmp_path, clock):
+        run(self.config(competition), tmp_path)
+        lost = tmp_path / "runs/tiny/uniform/seed0/fold0/test.parquet"
+        lost.unlink()
+        said: list[str] = []
+        refused = refusal_of(
+            lambda: run(self.config(competition), RunOptions(tmp_path, budget=4), say=said.append)
+        )
+        assert refused.startswith(f"{lost} is missing; ")
+        assert (
+            "uniform seed 0 fold 0: predictions are damaged or missing; the time does not suffice to predict it "
+            "anew, the next run does it"
+        ) in said
+
     def test_the_same_call_trains_the_others_to_the_same_bits(self, competition, tmp_path, clock):
         """One of them is stopped in its middle, and goes on."""
         whole = run(self.config(competition), tmp_path / "whole")
