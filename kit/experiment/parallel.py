@@ -25,7 +25,7 @@ Made = TypeVar("Made")
 VISIBLE = "CUDA_VISIBLE_DEVICES"
 SENDS = hasattr(signal, "pthread_sigmask")  # on Windows, Ctrl-C reaches all, and nothing else can be sent
 PATIENCE_SECONDS = 30.0  # for the other processes, when one was ended from outside
-TERMINATED = -15  # by the pool, once another process of it is gone
+TERMINATED = (-15, 143)  # by the pool, once another process of it is gone; 143 where it heard of that
 GONE = 10.0  # seconds that a process takes to end
 
 
@@ -203,7 +203,7 @@ class _OneGpuEach(SpawnContext):
         while any(process.exitcode is None for process in begun) and time.monotonic() < until:
             time.sleep(0.01)
         ended = [process for process in self._processes if process.exitcode]
-        for process in sorted(ended, key=lambda each: each.exitcode == TERMINATED):
+        for process in sorted(ended, key=lambda each: each.exitcode in TERMINATED):
             number = process.doing.value
             what = f"{names[number]}: its process" if number in names else "a process that trains"
             advice = "run fewer at a time (--jobs 1), with fewer data.workers, or with data.cache true"
