@@ -27,6 +27,7 @@ SENDS = hasattr(signal, "pthread_sigmask")  # on Windows, Ctrl-C reaches all, an
 PATIENCE_SECONDS = 30.0  # for the other processes, when one was ended from outside
 TERMINATED = (-15, 143)  # by the pool, once another process of it is gone; 143 where it heard of that
 GONE = 10.0  # seconds that a process takes to end
+LOOK_SECONDS = 1.0  # between two looks whether all processes are there
 
 
 def run_parallel(
@@ -100,7 +101,9 @@ def _results(
                 children.pass_on(code - 128)
         if not running:
             break
-        ended, running = wait(running, return_when=FIRST_COMPLETED)
+        while not (ended := wait(running, LOOK_SECONDS, FIRST_COMPLETED).done):
+            children.need_all()
+        running -= ended
         stops = [error for future in ended if isinstance(error := future.exception(), stopping.Stopped)]
         stopped += stops
         free = len(ended)
@@ -168,6 +171,15 @@ class _OneGpuEach(SpawnContext):
             if process.pid is not None and process.exitcode is None:
                 with suppress(ProcessLookupError):
                     os.kill(process.pid, number if number == stopping.SAVE else signal.SIGTERM)
+
+    def need_all(self) -> None:
+        """Raise BrokenProcessPool where a process has ended, and ask the others to stop.
+
+        The pool does it as well, but not for processes that it started while it waited, until it is woken.
+        """
+        if any(process.pid is not None and process.exitcode is not None for process in self._processes):
+            self.pass_on(signal.SIGTERM)
+            raise BrokenProcessPool
 
     @contextmanager
     def ending(self) -> Iterator[None]:

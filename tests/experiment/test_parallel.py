@@ -104,9 +104,10 @@ def signals():
     def send(folder, count, *numbers):
         def wait():
             until(lambda: len(list(folder.glob("began*"))) == count)
-            for number in numbers:
+            for position, number in enumerate(numbers):
+                if position:
+                    until(stopping.asked)  # two at once would be one
                 os.kill(os.getpid(), number)
-                until(stopping.asked)  # two at once would be one
 
         threads.append(threading.Thread(target=wait))
         threads[-1].start()
