@@ -16,7 +16,7 @@ test: $(VENV)/.installed-dev lint
 	$(BIN)/python -m pytest -n auto --maxprocesses 4
 
 test-slow: $(VENV)/.installed-dev
-	$(BIN)/python -m pytest -m slow
+	$(BIN)/python -m pytest -m slow -n auto --maxprocesses 4
 
 soak: $(VENV)/.installed-dev
 	PYTHONPATH=.:tests $(BIN)/python -m faults.soak

@@ -83,6 +83,7 @@ def test_the_command_prints_suggestions_and_writes_csv_and_png(competition, tmp_
     assert not (tmp_path / "runs").exists()
 
 
+@pytest.mark.slow
 def test_the_suggested_profile_can_be_pasted_into_a_policy(competition, tmp_path, kit):
     experiment = config(competition, tmp_path, {"lr": 1e-2, "groups": "coarse"})
     code, printed, errors = kit(

@@ -65,7 +65,12 @@ def written(tmp_path):
 
 @pytest.mark.parametrize(
     ("rows", "test_rows", "seeds", "several"),
-    [(6000, 600, 1, False), (6000, 600, 1, True), (1500, 6000, 1, False), (3000, 300, 3, True)],
+    [
+        (6000, 600, 1, False),
+        (6000, 600, 1, True),
+        (1500, 6000, 1, False),
+        pytest.param(3000, 300, 3, True, marks=pytest.mark.slow),
+    ],
 )
 def test_the_figure_is_what_pooling_takes(written, rows, test_rows, seeds, several, monkeypatch):
     monkeypatch.setattr("kit.scoring.thresholds.MANY", 20_000)  # of so few rows what rules are fitted on is most

@@ -312,6 +312,7 @@ def test_auto_precision_follows_the_device(monkeypatch):
     assert resolve_precision("fp16") == "fp16"
 
 
+@pytest.mark.slow  # tests/faults/test_kills.py kills the command each time
 def test_a_process_killed_for_good_goes_on_with_the_same_bits(competition, tmp_path):
     """SIGKILL in the middle of a training, then the same command again."""
     from kit import load_experiment, run
