@@ -40,7 +40,25 @@ def _is_no_word_on_caches(record: logging.LogRecord) -> bool:
     return "MPLCONFIGDIR" not in str(record.msg) and "mkdir -p failed" not in str(record.msg)
 
 
-def save(figure: "Figure", path: Path) -> None:
-    """Save a figure in the format that the file's suffix names: .png, .pdf or .svg."""
+def save(figure: "Figure", path: Path, source: str = "") -> None:
+    """Save a figure in the format that the file's suffix names: .png, .pdf or .svg.
+
+    Parameters
+    ----------
+    source : str
+        What a .png was drawn from, which `source_of` reads.
+    """
+    stated = {"Source": source} if source else None
     with atomic(path) as temporary:
-        figure.savefig(temporary, dpi=DPI, format=Path(path).suffix.lower().lstrip("."))
+        figure.savefig(temporary, dpi=DPI, format=Path(path).suffix.lower().lstrip("."), metadata=stated)
+
+
+def source_of(path: Path) -> str:
+    """Return what a .png was drawn from, as `save` wrote it; "" where it is missing, damaged, or does not tell."""
+    from PIL import Image
+
+    try:
+        with Image.open(path) as image:
+            return str(image.info.get("Source", ""))
+    except (OSError, SyntaxError, ValueError):  # PIL's words for a file that is no picture
+        return ""

@@ -4,6 +4,7 @@ Where work can be saved (`deferred`), a first signal is only noted, and the work
 and go on later. Elsewhere it ends the command at once, as an exception; a second Ctrl-C does so everywhere.
 """
 
+import os
 import signal
 import sys
 import threading
@@ -62,6 +63,7 @@ class _Wishes:
         self.deferring = 0
         self.listeners: list[Callable[[int], None]] = []
         self.lost = False
+        self.idle = False
         self.hook: Callable[[Any], Any] = sys.unraisablehook
 
     @property
@@ -133,6 +135,30 @@ def telling(what: str | Callable[[], str]) -> Iterator[None]:
 
 
 @contextmanager
+def idle() -> Iterator[None]:
+    """Let a stop end the process at once within, without an exception: it has nothing to save or to say.
+
+    An exception would tear what is imported within.
+    """
+    before, _wishes.idle = _wishes.idle, True
+    try:
+        yield
+    finally:
+        _wishes.idle = before
+
+
+@contextmanager
+def at_work() -> Iterator[None]:
+    """Take signals within `idle` as outside of it."""
+    before, _wishes.idle = _wishes.idle, False
+    try:
+        look()
+        yield
+    finally:
+        _wishes.idle = before
+
+
+@contextmanager
 def listening(listener: Callable[[int], None]) -> Iterator[None]:
     """Call `listener` with the number of each signal that asks for something, in the handler."""
     _wishes.listeners.append(listener)
@@ -199,6 +225,8 @@ def _handle(number: int, frame: FrameType | None) -> None:
         _wishes.code = _wishes.code or 128 + number
     for listener in list(_wishes.listeners):
         listener(number)
+    if _wishes.idle and _wishes.at_once:
+        os._exit(_wishes.code)
     if number != SAVE:
         look()
 
@@ -206,7 +234,8 @@ def _handle(number: int, frame: FrameType | None) -> None:
 def _repeat_lost(unraisable: Any) -> None:
     """Repeat an interruption that was raised where Python drops exceptions: in `__del__`, in callbacks."""
     if not isinstance(unraisable.exc_value, Interrupted):
-        _wishes.hook(unraisable)
+        if not _wishes.at_once:  # else something half-made is torn down, and says so
+            _wishes.hook(unraisable)
         return
     import _thread
 

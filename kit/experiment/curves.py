@@ -1,5 +1,6 @@
 """One picture of an experiment: the rates each policy realised, by depth, and the score it reached."""
 
+import hashlib
 from collections import defaultdict
 from collections.abc import Sequence
 from pathlib import Path
@@ -7,7 +8,7 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
-from kit.core.plotting import COLOURS, new_figure, save
+from kit.core.plotting import COLOURS, new_figure, save, source_of
 from kit.core.runs import ExperimentDir, RunDir
 from kit.lr.plots import draw_lines, rate_limits
 from kit.training.records import history_of, rates_of
@@ -51,8 +52,20 @@ def draw_curves(folder: ExperimentDir, metric: str, order: Sequence[str] = ()) -
         axes.set_ylim(max(min(lowest), max(highest) * 1e-10) / 2, max(highest) * 2)
     panels[0].set_ylabel("learning rate")
     (_draw_scores if len(runs) <= MOST_CURVES else _draw_last_scores)(panels[-1], runs, metric)
-    save(figure, folder.curves)
+    save(figure, folder.curves, _source(runs))
     return folder.curves
+
+
+def are_drawn(folder: ExperimentDir, order: Sequence[str] = ()) -> bool:
+    """Whether curves.png shows the runs that are finished now, in this order."""
+    return source_of(folder.curves) == _source(_finished(folder, order))
+
+
+def _source(runs: dict[str, list[RunDir]]) -> str:
+    """Return a digest of what curves are drawn from: the rates and the scores of runs."""
+    drawn = [(str(run.record.key), run.record.files) for members in runs.values() for run in members]
+    parts = [f"{key} {files.get('rates.npz')} {files.get('history.jsonl')}" for key, files in drawn]
+    return hashlib.sha256("\n".join(parts).encode()).hexdigest()
 
 
 def _finished(folder: ExperimentDir, order: Sequence[str]) -> dict[str, list[RunDir]]:

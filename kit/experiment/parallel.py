@@ -131,10 +131,8 @@ class _Process(SpawnProcess):
     doing: Any = None  # a shared number: which of the items it is at; -1 where it is at none
 
     def run(self) -> None:
-        try:
+        with stopping.idle():
             super().run()
-        except stopping.Interrupted as error:  # at no task
-            raise SystemExit(error.code) from None
 
     def start(self) -> None:
         stated = {} if self.gpu is None else {VISIBLE: self.gpu}
@@ -236,7 +234,7 @@ def _do(task: Callable[[Item], Made], item: Item, number: int) -> Made:
     """Carry out a task in its process, which sees its GPU and no other."""
     process = multiprocessing.current_process()
     doing = getattr(process, "doing", None)
-    with stopping.told():
+    with stopping.told(), stopping.at_work():
         _need_own_gpu(getattr(process, "gpu", None))
         if doing is not None:
             doing.value = number

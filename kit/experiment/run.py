@@ -14,7 +14,7 @@ from kit.core.runs import ExperimentDir
 from kit.core.stopping import telling
 from kit.experiment.budget import as_told
 from kit.experiment.config import ExperimentConfig
-from kit.experiment.curves import draw_curves
+from kit.experiment.curves import are_drawn, draw_curves
 from kit.experiment.fingerprint import stored_experiment
 from kit.experiment.loaded import LoadedExperiment
 from kit.experiment.options import RunOptions
@@ -118,7 +118,6 @@ def train_and_pool(experiment: ExperimentConfig, runner: Runner, tolerant: bool 
     `tolerant` as in `Runner.train`.
     """
     keys, budget = run_keys(experiment), runner.budget
-    due = len(runner.due(keys, tolerant))
     loaded, folder = runner.loaded, runner.loaded.folder
 
     def hand_in() -> dict[str, PolicyResult]:
@@ -138,7 +137,7 @@ def train_and_pool(experiment: ExperimentConfig, runner: Runner, tolerant: bool 
     for policy in experiment.policies:
         predict_anew(folder.runs(policy), loaded, runner.data, runner.say, budget=budget, views=views)
     results = hand_in()
-    if runner.main and results and (due or not folder.curves.is_file()):
+    if runner.main and results and not are_drawn(folder, _policies_in(folder)):
         budget.draw(draw)
     without = [key for key in keys if (run := folder.run(key)).finished and run.record.views == "none"]
     lacking = runner.due(keys, tolerant) if budget.limited else []

@@ -10,11 +10,13 @@ from pathlib import Path
 
 import pytest
 from support.parallel_tasks import (
+    Slow,
     die_beside_another,
     fail_or_go_on,
     fail_otherwise,
     go_on_for_ever,
     kill_itself,
+    nothing,
     see,
     shout,
     square,
@@ -126,6 +128,15 @@ def test_a_signal_is_passed_on_and_each_task_is_told_once(tmp_path, signals, num
     assert raised.value.code == code
     assert len(list(tmp_path.iterdir())) == 2  # no other was begun
     assert multiprocessing.active_children() == []
+
+
+def test_a_process_that_is_at_no_task_yet_ends_without_a_word(tmp_path, signals, capfd):
+    signals(tmp_path, 2, signal.SIGINT)
+    with stopping.handled(), pytest.raises(stopping.Stopped) as raised:
+        list(run_parallel(nothing, [Slow(tmp_path), Slow(tmp_path)], 2))
+    assert raised.value.code == 130
+    assert multiprocessing.active_children() == []
+    assert capfd.readouterr().err == ""
 
 
 def test_a_second_ctrl_c_ends_processes_that_do_not_stop(tmp_path, signals):

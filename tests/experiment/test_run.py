@@ -24,8 +24,9 @@ from kit import run
 from kit.core.errors import KitError
 from kit.core.manifest import noting
 from kit.core.paths import OutputDirs
-from kit.core.runs import ExperimentDir, RunDir, read_predictions
+from kit.core.runs import ExperimentDir, RunDir, RunKey, read_predictions
 from kit.experiment.config import validate
+from kit.experiment.curves import draw_curves
 from kit.experiment.grade import grade
 from kit.experiment.loaded import LoadedExperiment
 from kit.experiment.options import RunOptions
@@ -431,6 +432,21 @@ class TestPooled:
         (short_copy / "runs/tiny/curves.png").unlink()
         run(experiment(competition, training={"epochs": 1}), short_copy)
         assert (short_copy / "runs/tiny/curves.png").exists()
+
+    def test_a_picture_of_some_of_the_runs_is_drawn_anew(self, competition, short_copy, no_training):
+        """It is there where a command was killed after it had pooled in between."""
+        folder = ExperimentDir(short_copy / "runs/tiny")
+        whole = folder.curves.read_bytes()
+        one = folder.run(RunKey("uniform", 0, 1)).path
+        one.rename(short_copy / "aside")
+        draw_curves(folder, "macro F1")
+        assert folder.curves.read_bytes() != whole
+        (short_copy / "aside").rename(one)
+        run(experiment(competition, training={"epochs": 1}), short_copy)
+        assert folder.curves.read_bytes() == whole
+        before = folder.curves.stat().st_mtime_ns
+        run(experiment(competition, training={"epochs": 1}), short_copy)
+        assert folder.curves.stat().st_mtime_ns == before
 
 
 SCRIPT = """

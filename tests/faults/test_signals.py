@@ -85,7 +85,7 @@ def test_ctrl_c_stops_all_runs_side_by_side_and_a_kill_leaves_nobody(competition
     lines = sorted(line.partition(" of 1200 of ")[2] for line in errors.splitlines())
     on = "the same command goes on from there"
     assert lines == [f"uniform seed 0 fold {fold}; {on}" for fold in (0, 1)]
-    assert of_session(process.pid) == []
+    until(lambda: of_session(process.pid) == [], 30)
     for fold in (0, 1):
         assert json.loads((run_of(tmp_path, fold) / "run.json").read_text())["status"] == "stopped"
         assert (run_of(tmp_path, fold) / "checkpoint.pt").is_file()

@@ -54,6 +54,29 @@ def wait_for_a_stop(task: tuple[Path, int]) -> None:
     raise stopping.Stopped(f"{number} stopped", stopping.asked())
 
 
+class Slow:
+    """What takes long to arrive in another process, as a task does whose modules are imported there."""
+
+    def __init__(self, folder: Path):
+        self.folder = folder
+
+    def __reduce__(self):
+        return arrive, (self.folder,)
+
+
+def arrive(folder: Path) -> Slow:
+    (folder / f"began{os.getpid()}").touch()
+    try:
+        time.sleep(600)
+    except BaseException as error:  # as an import that is torn would
+        raise RecursionError("torn") from error
+    return Slow(folder)
+
+
+def nothing(task: Slow) -> None:
+    pass
+
+
 def go_on_for_ever(task: tuple[Path, int]) -> None:
     folder, number = task
     with stopping.deferred():
