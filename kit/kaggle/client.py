@@ -504,7 +504,8 @@ def _pushed(answer: Any, owner: str, slug: str) -> PushedKernel:
     """Return the version in the answer to a push, under the name that Kaggle gave it."""
     url = answer.url or ""
     for text in (getattr(answer, "ref", None) or "", url):
-        *_, place, owner_there, slug_there = ["", "", "", *text.strip("/").split("/")]
+        parts: list[str] = ["", "", "", *str(text).strip("/").split("/")]
+        place, owner_there, slug_there = parts[-3:]
         if owner_there and slug_there and place in ("", "code"):
             owner, slug = owner_there, slug_there
             break

@@ -63,7 +63,7 @@ def push(path: str | Path, kaggle: Kaggle, *, unrehearsed: bool = False, say: Sa
             except KeyboardInterrupt as error:
                 sentence = f"a session of {begun} may be running; the same command goes on"
                 if isinstance(error, Interrupted):
-                    error.told = sentence
+                    error.told = f"({sentence})"
                 else:
                     say(sentence)
                 raise
@@ -215,25 +215,28 @@ def push_all(
     running = [_underway(folder) for folder in folders if _is_pushed(folder)]
     ended: list[EndedSession] = []
     trouble: KitError | None = None
-    while due or running:
-        for each in list(running):
-            if (end := each.poll(kaggle, say)) is not None:
-                running.remove(each)
-                ended.append(end)
-        while due and len(running) < sessions and not trouble:
-            try:
-                push(due[0].path, kaggle, unrehearsed=unrehearsed, say=say)
-                running.append(_underway(due.pop(0)))
-            except KitError as error:
-                if running and "session count" in str(error).lower():  # others of the user's are running
-                    break
-                trouble = error
-        if trouble and not running:
-            failed = [f"{each.kernel} {each.outcome}" for each in ended if each.outcome != "complete"]
-            left = f"{len(due)} of {len(folders)} kernels are left; the same command goes on with them"
-            raise KitError("\n".join(filter(None, [str(trouble), some(failed), left]))) from trouble
-        if running:
-            pause(POLL)
+    with watched(running, say, "the same command"):
+        while due or running:
+            for each in list(running):
+                if (end := each.poll(kaggle, say)) is not None:
+                    running.remove(each)
+                    ended.append(end)
+            while due and len(running) < sessions and not trouble:
+                try:
+                    push(due[0].path, kaggle, unrehearsed=unrehearsed, say=say)
+                    running.append(_underway(due.pop(0)))
+                except KitError as error:
+                    if running and "session count" in str(error).lower():  # others of the user's are running
+                        break
+                    trouble = error
+                    if running:
+                        say(f"{error}; no further kernel is pushed, those under way are waited for")
+            if trouble and not running:
+                failed = [f"{each.kernel} {each.outcome}" for each in ended if each.outcome != "complete"]
+                left = f"{len(due)} of {len(folders)} kernels are left; the same command goes on with them"
+                raise KitError("\n".join(filter(None, [str(trouble), some(failed), left]))) from trouble
+            if running:
+                pause(POLL)
     return ended
 
 

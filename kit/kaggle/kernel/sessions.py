@@ -69,6 +69,7 @@ def wait(
     say: Say = print,
     pause: Callable[[float], None] = time.sleep,
     needs: str | None = None,
+    goes_on: str = "the same command",
 ) -> EndedSession:
     """Wait until this version of the kernel has ended.
 
@@ -78,37 +79,37 @@ def wait(
         What to sleep with; takes seconds.
     needs : str, optional
         An output without which the kernel has failed.
+    goes_on : str
+        The command that goes on waiting, for who is interrupted.
     """
     underway = RunningSession(kernel, needs, time.monotonic())
-    with watched([kernel], say):
+    with watched([underway], say, goes_on):
         while (ended := underway.poll(kaggle, say)) is None:
             pause(POLL)
     return ended
 
 
 @contextlib.contextmanager
-def watched(
-    kernels: Sequence[PushedKernel], say: Say, goes_on: str = "python -m kit kernel wait DIR"
-) -> Iterator[None]:
+def watched(running: Sequence["RunningSession"], say: Say, goes_on: str) -> Iterator[None]:
     """Say which sessions go on unwatched where what is inside ends by an error, Ctrl-C or SIGTERM.
 
     Parameters
     ----------
-    kernels : sequence of PushedKernel
-        Those that run; it is looked at when the end comes.
+    running : sequence of RunningSession
+        Is looked at when the end comes.
     goes_on : str
         The command that goes on.
     """
     try:
         yield
     except (KitError, KeyboardInterrupt) as error:
-        if not kernels:
+        if not running:
             raise
-        names = some([f"{each} ({each.url})" for each in kernels], 99)
+        names = some([f"{each} ({each.url})" for each in (session.kernel for session in running)], 99)
         sentence = f"not watched any more, and may be running on Kaggle: {names}; {goes_on} goes on"
         if isinstance(error, KeyboardInterrupt):
             if isinstance(error, Interrupted) and not error.told:
-                error.told = sentence
+                error.told = f"({sentence})"
             else:
                 say(sentence)
             raise
@@ -244,7 +245,7 @@ def wait_for_kernel(
     when = pushed.when if pushed and pushed.version == version else None
     kernel = PushedKernel(owner, slug, version, kernel_url(owner, slug), when)
     underway = RunningSession(kernel, None, time.monotonic())
-    with watched([kernel], say, "the same command"):
+    with watched([underway], say, "the same command"):
         while not (session := underway.status(kaggle, say)).ended:
             pause(POLL)
     if session.status != "COMPLETE":
