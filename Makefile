@@ -6,7 +6,7 @@ IMAGE := .venv-image
 VENV ?= .venv
 BIN := $(VENV)/bin
 CLIENT_TESTS := tests/kaggle/kernel/test_push.py $(addprefix tests/kaggle/test_,\
-  answers.py client.py credentials.py datasets.py download.py fake_kaggle.py retry.py submit.py)
+  answers.py client.py credentials.py datasets.py download.py retry.py submit.py)
 
 .PHONY: demo test test-slow test-clients soak lint rehearse-image clean-venv
 .DELETE_ON_ERROR:

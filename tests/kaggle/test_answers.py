@@ -2,6 +2,7 @@
 
 import json
 from datetime import UTC, datetime, timedelta
+from functools import partial
 from pathlib import Path
 
 import pytest
@@ -10,6 +11,7 @@ from support.fake_kaggle import Outcome, answer
 from support.refusals import refusal_of
 from support.small_kernels import REF, SLUG, asked, dataset, pushed, write_kernel
 
+from kit.core.paths import OutputDirs
 from kit.core.stopping import Interrupted, Stopped, told
 from kit.kaggle import datasets, retry
 from kit.kaggle.client import Kaggle
@@ -155,7 +157,7 @@ def test_a_lost_network_while_several_run_names_them(server, kaggle, said):
     def pause(seconds: float) -> None:
         server.misbehave("GetKernelSessionStatus", *[answer(503)] * 6)
 
-    message = refusal_of(push_all, kernels, kaggle, say=said.append, pause=pause)
+    message = refusal_of(partial(push_all, kernels, kaggle, say=said.append, pause=pause))
     assert "given up after 6 attempts" in message
     for fold in range(2):
         assert f"tester/small-train-fold-{fold} version 1 (https://" in message
@@ -170,12 +172,9 @@ def test_a_denied_code_submission(server, kaggle, kit, impatient):
     server.denies_code_submissions = True
     code, text = kit("submit", "--kernel", path)
     assert code == 1
-    assert (
-        "Permission 'kernelSessions.get' was denied" in text
-        and f"Probably today's submissions are used up, or the token's scope is too narrow: submit version 1 in the "
-        f"browser at {URL} with the description"
-        in text
-    )
+    assert "Permission 'kernelSessions.get' was denied" in text
+    assert "Probably today's submissions are used up, or the token's scope is too narrow" in text
+    assert f"submit version 1 in the browser at {URL} with the description" in text
     assert "UNKNOWN" in Path("submissions/log.csv").read_text()
 
     server.denies_code_submissions = False
@@ -183,8 +182,6 @@ def test_a_denied_code_submission(server, kaggle, kit, impatient):
     message = asked(server, "CreateCodeSubmission")[0]["submissionDescription"]
     version = pushed_kernel(path)
     kaggle.submit_kernel("colours", version, "submission.csv", message)  # as the browser does
-    from kit.core.paths import OutputDirs
-
     (row,) = catch_up("colours", OutputDirs.at("."), kaggle)
     assert (row.status, row.public) == ("COMPLETE", "0.5")
 

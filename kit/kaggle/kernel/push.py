@@ -59,7 +59,7 @@ def push(path: str | Path, kaggle: Kaggle, *, unrehearsed: bool = False, say: Sa
             try:
                 pushed = kaggle.push(Path(stage), 3600 * folder.record.hours)
             except Lost as error:
-                raise Lost(f"{error}\na session of {begun} may be running; the same command finds out") from error
+                raise Lost(f"{error}; a session of {begun} may be running; the same command finds out") from error
             except KeyboardInterrupt as error:
                 sentence = f"a session of {begun} may be running; the same command goes on"
                 if isinstance(error, Interrupted):

@@ -114,8 +114,8 @@ def watched(running: Sequence["RunningSession"], say: Say, goes_on: str) -> Iter
                 say(sentence)
             raise
         if isinstance(error, Stopped):
-            raise Stopped(f"{error}\n{sentence}", error.code) from error
-        raise KitError(f"{error}\n{sentence}") from error
+            raise Stopped(f"{error}; {sentence}", error.code) from error
+        raise KitError(f"{error}; {sentence}") from error
 
 
 def judge(kernel: PushedKernel, session: Session, kaggle: Kaggle, needs: str | None = None) -> EndedSession:

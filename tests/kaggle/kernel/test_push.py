@@ -522,8 +522,8 @@ def test_a_push_of_which_nothing_is_known(server, kaggle):
     message = refusal_of(push, path, kaggle)
     assert message == (
         f"pushing {REF}: may have arrived, look on Kaggle before you send it again (pushing {REF}: whether "
-        f"it arrived cannot be told)\na session of {REF} (https://www.kaggle.com/code/{REF}) may be running; the same "
-        "command finds out"
+        f"it arrived cannot be told); a session of {REF} (https://www.kaggle.com/code/{REF}) may be running; the "
+        "same command finds out"
     )
     assert len(server.kernels[REF]) == 1
     assert not (path / "push.json").exists()
@@ -692,7 +692,7 @@ def test_a_version_that_is_unknown_for_a_while(server, kit, kaggle, said, impati
     assert kit("kernel", "wait", path) == (
         1,
         f"error: asking for {REF} version 1: Kaggle answers 404: Not found; there is no such thing, or it is not "
-        f"yours to see. A session may be running all the same: look at https://www.kaggle.com/code/{REF}\n"
+        f"yours to see. A session may be running all the same: look at https://www.kaggle.com/code/{REF}; "
         f"not watched any more, and may be running on Kaggle: {REF} version 1 "
         f"(https://www.kaggle.com/code/{REF}); python -m kit kernel wait {path} goes on\n",
     )
