@@ -11,11 +11,17 @@ from pathlib import Path
 from typing import Any
 
 from kit.core.errors import KitError, Say, some
-from kit.core.stopping import Interrupted
 from kit.kaggle.client import Kaggle, PushedKernel, kernel_url
 from kit.kaggle.datasets import read_ref, send_dataset, wait_for_dataset
 from kit.kaggle.kernel.folder import KernelFolder, built, built_beside
-from kit.kaggle.kernel.sessions import EndedSession, RunningSession, required_output, wait_for_kernel, watched
+from kit.kaggle.kernel.sessions import (
+    EndedSession,
+    RunningSession,
+    required_output,
+    tell_interrupted,
+    wait_for_kernel,
+    watched,
+)
 from kit.kaggle.retry import Lost
 
 POLL = 15.0  # seconds between two looks at the kernels
@@ -61,11 +67,7 @@ def push(path: str | Path, kaggle: Kaggle, *, unrehearsed: bool = False, say: Sa
             except Lost as error:
                 raise Lost(f"{error}; a session of {begun} may be running; the same command finds out") from error
             except KeyboardInterrupt as error:
-                sentence = f"a session of {begun} may be running; the same command goes on"
-                if isinstance(error, Interrupted):
-                    error.told = f"({sentence})"
-                else:
-                    say(sentence)
+                tell_interrupted(error, f"a session of {begun} may be running; the same command goes on", say)
                 raise
             except KitError:  # what came of it is known, and is not what is wanted
                 folder.forget_begun_push()

@@ -108,14 +108,19 @@ def watched(running: Sequence["RunningSession"], say: Say, goes_on: str) -> Iter
         names = some([f"{each} ({each.url})" for each in (session.kernel for session in running)], 99)
         sentence = f"not watched any more, and may be running on Kaggle: {names}; {goes_on} goes on"
         if isinstance(error, KeyboardInterrupt):
-            if isinstance(error, Interrupted) and not error.told:
-                error.told = f"({sentence})"
-            else:
-                say(sentence)
+            tell_interrupted(error, sentence, say)
             raise
         if isinstance(error, Stopped):
             raise Stopped(f"{error}; {sentence}", error.code) from error
         raise KitError(f"{error}; {sentence}") from error
+
+
+def tell_interrupted(error: KeyboardInterrupt, sentence: str, say: Say) -> None:
+    """Let the interrupted command end with a sentence, or say it where its end has one, or cannot have one."""
+    if isinstance(error, Interrupted) and not error.told:
+        error.told = f"({sentence})"
+    else:
+        say(sentence)
 
 
 def judge(kernel: PushedKernel, session: Session, kaggle: Kaggle, needs: str | None = None) -> EndedSession:
