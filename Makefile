@@ -5,8 +5,10 @@ PYTHON_IMAGE ?= python3.12
 IMAGE := .venv-image
 VENV ?= .venv
 BIN := $(VENV)/bin
+CLIENT_TESTS := tests/kaggle/kernel/test_push.py $(addprefix tests/kaggle/test_,\
+  answers.py client.py credentials.py datasets.py download.py retry.py submit.py)
 
-.PHONY: demo test test-slow soak lint rehearse-image clean-venv
+.PHONY: demo test test-slow test-clients soak lint rehearse-image clean-venv
 .DELETE_ON_ERROR:
 
 demo: $(VENV)/.installed
@@ -20,6 +22,14 @@ test-slow: $(VENV)/.installed-dev
 
 soak: $(VENV)/.installed-dev
 	PYTHONPATH=.:tests $(BIN)/python -m faults.soak
+
+# The client of Kaggle's image, in a folder of its own; then the newest, as pip finds it.
+test-clients: $(VENV)/.installed-dev
+	for client in kaggle==2.0.2 kaggle; do \
+	  folder=$$(mktemp -d) && $(BIN)/python -m pip install -q --target $$folder $$client six && \
+	  PYTHONPATH=$$folder $(BIN)/python -m pytest -q $(CLIENT_TESTS); code=$$?; \
+	  rm -rf $$folder; [ $$code -eq 0 ] || exit $$code; \
+	done
 
 lint: $(VENV)/.installed-dev
 	$(BIN)/ruff check .

@@ -168,7 +168,8 @@ def push(
         )
     except KeyboardInterrupt as error:
         code = error.code if isinstance(error, Interrupted) else 130
-        stop("interrupted; kernels that were pushed run on: push --all or wait goes on", code)
+        told = error.told if isinstance(error, Interrupted) else ""
+        stop(f"interrupted {told}" if told else "interrupted; what was pushed before runs on", code)
     give(pushed, _show_ended)
     _exit_as_ended(pushed.ended)
 

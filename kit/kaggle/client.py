@@ -12,7 +12,7 @@ import sys
 import tempfile
 import time
 from collections.abc import Callable, Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
 from typing import Any
@@ -22,7 +22,7 @@ from kit.core.errors import KitError, Say, some
 from kit.core.files import atomic
 from kit.kaggle.credentials import read_key, token_place, warn_of_readers, what_is_missing
 from kit.kaggle.logs import log_lines, streamed_lines
-from kit.kaggle.retry import NotSent, Refused, Retry, one_line
+from kit.kaggle.retry import Lost, NotSent, Refused, Retry, Unanswered, one_line
 
 PAGE = 200  # files a page
 UPLOAD_FAILED = "Could not submit to competition"  # the client's words, in the answer that it makes up then
@@ -38,6 +38,7 @@ class PushedKernel:
     slug: str
     version: int
     url: str
+    when: datetime | None = field(default=None, compare=False)  # it was pushed; None: not known
 
     def __str__(self) -> str:
         return f"{self.owner}/{self.slug} version {self.version}"
@@ -142,7 +143,8 @@ class Kaggle:
         what = f"pushing {metadata['id']}"
         owner, slug = metadata["id"].split("/")
 
-        before = self.latest_version(owner, slug)
+        if (before := self.latest_version(owner, slug)) is None:
+            self._say(f"{what}: Kaggle does not tell its version; the answer to the push will")
 
         def send() -> Any:
             with contextlib.redirect_stdout(io.StringIO()):
@@ -150,6 +152,8 @@ class Kaggle:
 
         def arrived() -> PushedKernel | None:
             after = self.latest_version(owner, slug)
+            if before is None or after is None:  # nothing is known: a second push might make a second session
+                raise KitError(f"{what}: whether it arrived cannot be told")
             return PushedKernel(owner, slug, after, kernel_url(owner, slug)) if after > before else None
 
         answer: Any
@@ -168,12 +172,21 @@ class Kaggle:
         if bad := [f"{kind} {some(names)}" for kind, names in invalid.items() if names]:
             raise KitError(
                 f"{what}: Kaggle does not know, or does not let you use: {'; '.join(bad)}. The kernel was saved "
-                "and runs without; cancel it on its page, mend the sources and push again"
+                f"and runs without; cancel it on its page ({answer.url or kernel_url(owner, slug)}), mend the "
+                "sources and push again"
             )
-        return PushedKernel(owner, slug, int(answer.version_number), answer.url or "")
+        pushed = _pushed(answer, owner, slug)
+        if not pushed.version:
+            raise Lost(f"{what}: Kaggle names no version, and a session may be running: look at {pushed.url}")
+        if (pushed.owner, pushed.slug) != (owner, slug):
+            self._say(f"{what}: Kaggle calls it {pushed.owner}/{pushed.slug}")
+        return pushed
 
-    def latest_version(self, owner: str, slug: str) -> int:
-        """Return the number of the latest version of a kernel; 0 where there is none."""
+    def latest_version(self, owner: str, slug: str) -> int | None:
+        """Return the number of the latest version of a kernel; 0 where there is none, None where none can be told.
+
+        None it is after a lasting 5xx, with which Kaggle also answers for an id whose first push it refused.
+        """
         from kagglesdk.kernels.types.kernels_api_service import ApiGetKernelRequest
 
         request = _request(ApiGetKernelRequest, user_name=owner, kernel_slug=slug)
@@ -183,7 +196,15 @@ class Kaggle:
             if error.status in (403, 404):
                 return 0
             raise
+        except Unanswered as error:
+            if error.status >= 500:
+                return None
+            raise
         return int(answer.metadata.current_version_number or 0)
+
+    def until(self, what: str, look: Callable[[], Any], seconds: float | None = None) -> Any:
+        """Look again for some minutes until something shows; as `Retry.until`."""
+        return self._retry.until(what, look, seconds)
 
     def session(self, kernel: PushedKernel) -> Session:
         """Return how far this very version is: without its number, Kaggle tells of the latest."""
@@ -477,6 +498,18 @@ class Kaggle:
 def kernel_url(owner: str, slug: str) -> str:
     """Return the address of a kernel's page."""
     return f"https://www.kaggle.com/code/{owner}/{slug}"
+
+
+def _pushed(answer: Any, owner: str, slug: str) -> PushedKernel:
+    """Return the version in the answer to a push, under the name that Kaggle gave it."""
+    url = answer.url or ""
+    for text in (getattr(answer, "ref", None) or "", url):
+        parts: list[str] = ["", "", "", *str(text).strip("/").split("/")]
+        place, owner_there, slug_there = parts[-3:]
+        if owner_there and slug_there and place in ("", "code"):
+            owner, slug = owner_there, slug_there
+            break
+    return PushedKernel(owner, slug, int(answer.version_number or 0), url or kernel_url(owner, slug))
 
 
 def _signed_in(retry: Retry, say: Say) -> Any:

@@ -17,6 +17,7 @@ from kit.core.errors import KitError, Say, some
 from kit.core.files import atomic, parse_json, write_json
 from kit.kaggle.archive import need_no_secrets
 from kit.kaggle.client import Kaggle
+from kit.kaggle.retry import GRACE, NOT_YET, Refused, Unanswered
 
 DATASET, MODEL, VARIATION = "dataset-metadata.json", "model-metadata.json", "model-instance-metadata.json"
 NEVER_SENT = ("datapackage.json", "kernel-metadata.json", "dataset-cover-image")  # the client keeps them back
@@ -295,9 +296,18 @@ def _processed(
     """Return the dataset's status once Kaggle is not at work on it and has this version; "" for an unknown one."""
     begun, told = time.monotonic(), ""
     while True:
-        status = kaggle.dataset_status(reference)
-        if status == "READY" and version and 0 < kaggle.dataset_version(reference) < version:
+        grace = bool(version) and time.monotonic() - begun < GRACE  # only after an upload of our own
+        try:
+            status = kaggle.dataset_status(reference)
+            earlier = status == "READY" and version and 0 < kaggle.dataset_version(reference) < version
+        except (Refused, Unanswered) as error:
+            if not grace or error.status not in NOT_YET:
+                raise
+            status, earlier = "", False
+        if earlier:
             status = "READY in an earlier version"
+        elif grace and not status:
+            status = "Kaggle does not show it yet"
         elif status in ("", "READY", "FAILED", "DELETED"):
             return status
         if time.monotonic() - begun > PROCESSING:

@@ -23,6 +23,9 @@ Found = TypeVar("Found")
 
 ATTEMPTS = 6
 LONGEST_WAIT = 60.0  # seconds between two attempts, whatever Retry-After says
+GRACE = 300.0  # seconds for which Kaggle may not know, or not show, what was just sent to it
+GRACE_POLL = 10.0  # seconds between two looks meanwhile
+NOT_YET = {403, 404, 500}  # how it answers then
 LOOKS = (0.0, 10.0, 20.0)  # seconds before each look whether a request arrived: Kaggle may list it late
 
 TURNED_AWAY = {409, 425, 429}  # the request was not looked at
@@ -43,6 +46,20 @@ class Refused(KitError):
         self.status = status
 
 
+class Unanswered(KitError):
+    """All attempts failed in ways that may pass by themselves.
+
+    Attributes
+    ----------
+    status : int
+        HTTP's status of the last; 0 where the connection broke.
+    """
+
+    def __init__(self, message: str, status: int):
+        super().__init__(message)
+        self.status = status
+
+
 class Lost(KitError):
     """No answer tells whether the request arrived: the connection broke, or Kaggle answered 408 or 5xx."""
 
@@ -52,11 +69,11 @@ class NotSent(OSError):
 
 
 class _MayPass(Exception):
-    """An attempt failed in a way that may pass by itself; `after` is what Retry-After states, in seconds."""
+    """An attempt failed in a way that may pass; `after`: what Retry-After states, in seconds; `status`: HTTP's."""
 
-    def __init__(self, reason: str, after: float | None = None):
+    def __init__(self, reason: str, after: float | None = None, status: int = 0):
         super().__init__(reason)
-        self.after = after
+        self.after, self.status = after, status
 
 
 class Retry:
@@ -94,8 +111,10 @@ class Retry:
         ------
         Refused
             Where Kaggle's answer will not pass by itself; with Kaggle's own words.
+        Unanswered
+            Where all attempts failed.
         KitError
-            Where all attempts failed, or the client fails by itself.
+            Where the client fails by itself.
         """
         from tenacity import RetryCallState, Retrying, retry_if_exception_type, stop_after_attempt
 
@@ -105,7 +124,8 @@ class Retry:
 
         def give_up(state: RetryCallState) -> NoReturn:
             failure = _failure_of(state)
-            raise KitError(f"{what}: given up after {ATTEMPTS} attempts; {failure}") from failure.__cause__
+            given_up = f"{what}: given up after {ATTEMPTS} attempts; {failure}"
+            raise Unanswered(given_up, failure.status) from failure.__cause__
 
         retrying = Retrying(
             retry=retry_if_exception_type(_MayPass),
@@ -173,6 +193,38 @@ class Retry:
             lost = f"{what}: may have arrived, look on Kaggle before you send it again ({error})"
             raise Lost(lost) from error
 
+    def until(
+        self, what: str, look: Callable[[], Found | None], seconds: float | None = None, pause: float | None = None
+    ) -> Found | None:
+        """Look again and again until something is there: what was just done on Kaggle may show late.
+
+        Parameters
+        ----------
+        what : str
+            What is not there yet; the one line about it begins so.
+        look : callable
+            Returns what is there; None where it is not. It is called at least once.
+        seconds : float, optional
+            How long to look, in seconds; left out: `GRACE`. Pauses and looks count.
+        pause : float, optional
+            Seconds between two looks; left out: `GRACE_POLL`.
+
+        Returns
+        -------
+        object or None
+            What `look` found; None where the time is over.
+        """
+        limit = GRACE if seconds is None else seconds
+        begun, told = time.monotonic(), False
+        while (found := look()) is None:
+            if time.monotonic() - begun >= limit:
+                return None
+            if not told:
+                self._say(f"{what}; Kaggle may show it late: looking again for up to {limit / 60:.0f} min")
+                told = True
+            self._wait(GRACE_POLL if pause is None else pause)
+        return found
+
     def _look(self, arrived: Callable[[], Found | None]) -> Found | None:
         for pause in LOOKS:
             if pause:
@@ -191,9 +243,9 @@ def _attempt(what: str, call: Callable[..., Answer], *arguments: Any) -> Answer:
     except requests.HTTPError as error:
         status = _status(error)
         reason = f"Kaggle answers {status}: {_words(error)}"
-        if status not in TRANSIENT:
+        if status not in TRANSIENT or (status == 409 and "already in use" in reason.lower()):
             raise Refused(f"{what}: {reason}{_hint(status)}", status) from error
-        raise _MayPass(reason, _retry_after(error)) from error
+        raise _MayPass(reason, _retry_after(error), status) from error
     except json.JSONDecodeError as error:  # also that of requests
         raise _MayPass("the answer is not Kaggle's") from error
     except requests.RequestException as error:
@@ -237,8 +289,15 @@ def _status(error: Any) -> int:
     if error.response.status_code >= 400:
         return error.response.status_code
     with contextlib.suppress(Exception):
-        return int(error.response.json()["code"])
+        return int(_stated(error)["code"])
     return error.response.status_code
+
+
+def _stated(error: Any) -> Any:
+    """Return code and message of an answer, which are there as they are, or nested in `error`."""
+    content = error.response.json()
+    nested = content.get("error")
+    return nested if isinstance(nested, dict) else {"message": nested} | content
 
 
 def _retry_after(error: Any) -> float | None:
@@ -257,7 +316,7 @@ def _retry_after(error: Any) -> float | None:
 def _words(error: Any) -> str:
     """Return Kaggle's message, where its answer has one. Never an address: those of files hold a signature."""
     with contextlib.suppress(Exception):
-        if stated := one_line(error.response.json()["message"]):
+        if stated := one_line(_stated(error)["message"]):
             return stated
     return one_line(error.response.reason or "no reason") if error.response is not None else _broken(error)
 

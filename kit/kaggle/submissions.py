@@ -159,6 +159,8 @@ def _found(row: LogEntry, unlogged: list[KaggleSubmission], now: datetime) -> Lo
     near = [each for each in unlogged if sent - CLOCKS <= each.date <= sent + SENDING]
     if both := [each for each in same if each in near]:
         return as_listed(row, min(both, key=lambda each: each.date))
+    if name == OUTPUT and (later := [each for each in same if each.date >= sent - CLOCKS]):  # by hand, on its page
+        return as_listed(row, min(later, key=lambda each: each.date))
     over = now > sent + SENDING
     return replace(row, status="REFUSED") if over and not same and not near else row
 
@@ -171,7 +173,8 @@ def _may_change(row: LogEntry, late: bool) -> bool:
 def as_listed(entry: LogEntry, found: KaggleSubmission) -> LogEntry:
     """Return the entry with what Kaggle lists of it."""
     public, private = _text(found.public) or entry.public, _text(found.private) or entry.private
-    return replace(entry, ref=str(found.ref), status=found.status, public=public, private=private)
+    status = "ERROR" if found.status == "COMPLETE" and found.error else found.status  # as reported of reruns
+    return replace(entry, ref=str(found.ref), status=status, public=public, private=private)
 
 
 def _time(row: LogEntry) -> datetime:

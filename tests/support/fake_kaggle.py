@@ -322,6 +322,17 @@ class FakeKaggle:
         self.gpu_quota: tuple[float, float] = (0, 30 * 3600)  # seconds: used, total
         self.tpu_quota: tuple[float, float] = (0, 20 * 3600)
 
+        # As reported from live sessions; `lag_everything` sets them all.
+        self.nested_errors = False  # {"error": {code, message, status}} instead of {code, message}
+        self.kernel_lag = 0  # so many looks at a version that was just pushed are refused with `lag_status`
+        self.dataset_lag = 0  # so many looks at a dataset that was just made are refused with 403
+        self.output_lag = 0  # so many listings of an ended version's outputs are empty
+        self.lag_status = 403
+        self.slugs: dict[str, str] = {}  # slug that is pushed -> slug that Kaggle makes of it
+        self.broken_ids: set[str] = set()  # GetKernel answers 500 for these, as after a refused first push
+        self.denies_code_submissions = False
+
+        self._lags: dict[str, int] = {}
         self._changed = threading.Condition(threading.RLock())  # held by whoever reads or writes the state
         self._faults: dict[str, deque[Fault]] = defaultdict(deque)
         self._scripts: dict[str, deque[str]] = defaultdict(deque)
@@ -390,6 +401,21 @@ class FakeKaggle:
         with self._changed:
             self._faults[method].clear()
 
+    def lag_everything(self, looks: int = 2) -> None:
+        """Whatever may lag does so for some looks, and what may be refused once is; errors are nested."""
+        self.nested_errors = True
+        self.kernel_lag = self.dataset_lag = self.output_lag = looks
+        for method in ("SaveKernel", "CreateDataset", "CreateDatasetVersion", "CreateCodeSubmission"):
+            self.misbehave(method, answer(429, "Too many requests"))
+        for method in ("GetKernelSessionStatus", "ListKernelSessionOutput", "GetDatasetStatus", "ListSubmissions"):
+            self.misbehave(method, answer(503, "Service unavailable"))
+
+    def _lagging(self, what: str) -> bool:
+        """Whether a look at `what` still comes too early; counts it."""
+        left = self._lags.get(what, 0)
+        self._lags[what] = max(0, left - 1)
+        return left > 0
+
     def script_status(self, ref: str, statuses: Iterable[str]) -> None:
         """Each request for the status of the kernel moves it on to the next of these."""
         with self._changed:
@@ -448,11 +474,13 @@ class FakeKaggle:
             raise Refusal(403, "Permission 'kernels.update' was denied")
         if len(request.get("newTitle", "")) > 50:
             raise Refusal(500, "")
+        slug = self.slugs.get(slug, slug)
         versions = self.kernels.setdefault(f"{owner}/{slug}", [])
         mounted = [source for source in request.get("datasetDataSources", []) if self._is_ready(source)]
         version = KernelVersion(owner, slug, len(versions) + 1, request, request.get("text", ""), mounted)
         versions.append(version)
         self._stale[version.ref] = self.stale_statuses
+        self._lags |= {f"kernel {version.ref}": self.kernel_lag, f"outputs {version.ref}": self.output_lag}
         if self.runner is not None:
             self._in_background(self._run, version)
         return {
@@ -486,6 +514,8 @@ class FakeKaggle:
 
     @_method("kernels.KernelsApiService/GetKernel")
     def _get_kernel(self, request: Json) -> Json:
+        if f"{request.get('userName')}/{request.get('kernelSlug')}" in self.broken_ids:
+            raise Refusal(500, "Internal error")
         version = self._requested(request)
         pushed = {name: value for name, value in version.request.items() if name not in ("text", "newTitle")}
         about = {
@@ -511,7 +541,8 @@ class FakeKaggle:
     @_method("kernels.KernelsApiService/ListKernelSessionOutput")
     def _list_kernel_session_output(self, request: Json) -> Json:
         version = self._requested(request)
-        outputs = list(version.outputs().items()) if version.status in _OVER else []
+        over = version.status in _OVER and not self._lagging(f"outputs {version.ref}")
+        outputs = list(version.outputs().items()) if over else []
         page, token = _page(outputs, request, self.output_page_size)
         files = [{"fileName": name, "url": self._offer(content, name, version.modified)} for name, content in page]
         return {"files": files, "log": version.log_text(), "nextPageToken": token}
@@ -559,6 +590,8 @@ class FakeKaggle:
     def _requested(self, request: Json) -> KernelVersion:
         """The version that `request` is about; without a label the latest, or still the one before it."""
         ref, label = f"{request.get('userName')}/{request.get('kernelSlug')}", request.get("versionLabel")
+        if self._lagging(f"kernel {ref}"):
+            raise Refusal(self.lag_status, "Permission 'kernels.get' was denied")
         if label:
             numbered = re.fullmatch(r"v([0-9]+)", label)
             if numbered is None:
@@ -616,12 +649,15 @@ class FakeKaggle:
         dataset.versions.append({upload.name: bytes(upload.content) for upload in uploads})
         dataset.status, dataset.script = self.dataset_statuses[0], deque(self.dataset_statuses)
         self.datasets[dataset.ref] = dataset
+        self._lags[f"dataset {dataset.ref}"] = self.dataset_lag
         return {"status": "ok", "ref": dataset.ref, "url": f"https://www.kaggle.com/datasets/{dataset.ref}"}
 
     def _dataset(self, request: Json) -> Dataset:
         ref = f"{request.get('ownerSlug')}/{request.get('datasetSlug')}"
         if ref not in self.datasets:
             raise Refusal(404, f"Not found: dataset {ref}")
+        if self._lagging(f"dataset {ref}"):
+            raise Refusal(403, "Permission 'datasets.get' was denied")
         return self.datasets[ref]
 
     # Uploads
@@ -739,6 +775,8 @@ class FakeKaggle:
     @_method("competitions.CompetitionApiService/CreateCodeSubmission")
     def _create_code_submission(self, request: Json) -> Json:
         competition, name = self._competition(request), request.get("fileName", "")
+        if self.denies_code_submissions:
+            raise Refusal(403, "Permission 'kernelSessions.get' was denied")
         version = self._version(f"{request['kernelOwner']}/{request['kernelSlug']}", request.get("kernelVersion"))
         if version.status != "COMPLETE" or name not in version.outputs():
             raise Refusal(400, f"Version {version.number} of {version.ref} has no output file {name}")
@@ -835,6 +873,11 @@ class FakeKaggle:
             self.requests.append((name, request))
             return self._faults[name].popleft() if self._faults[name] else None
 
+    def error(self, content: Json) -> Json:
+        """The content of an error, in the form that is set."""
+        nested = self.nested_errors and "message" in content
+        return {"error": content | {"status": "REFUSED"}} if nested else content
+
     def call(self, path: str, request: Json) -> Reply:
         """The work of the API method at `path`."""
         result = _METHODS[path](self, request)
@@ -846,7 +889,7 @@ class FakeKaggle:
             try:
                 return work(*arguments)
             except Refusal as refusal:
-                return _json({"code": refusal.status, "message": refusal.message}, refusal.status)
+                return _json(self.error({"code": refusal.status, "message": refusal.message}), refusal.status)
             except Exception as bug:
                 self.errors.append(bug)
                 return _json({"code": 500, "message": repr(bug)}, 500)
@@ -957,7 +1000,7 @@ class _Handler(BaseHTTPRequestHandler):
         elif fault.status is not None:
             if fault.acted:
                 self.kaggle.attempt(work, *arguments)
-            self._send(_json(fault.body, fault.status, fault.headers))
+            self._send(_json(self.kaggle.error(fault.body), fault.status, fault.headers))
         elif fault.acted or fault.after_bytes:
             reply = self.kaggle.attempt(work, *arguments)
             if fault.after_bytes:

@@ -125,4 +125,10 @@ def logs(folder: str | Path, *, follow: bool = False, say: Say = ignore) -> Kern
 
 
 def _waited_for(folder: KernelFolder, kaggle: Kaggle, say: Say) -> EndedSession:
-    return waiting.wait(pushed_kernel(folder.path), kaggle, say, needs=required_output(folder))
+    return waiting.wait(
+        pushed_kernel(folder.path),
+        kaggle,
+        say,
+        needs=required_output(folder),
+        goes_on=f"python -m kit kernel wait {folder.path}",
+    )

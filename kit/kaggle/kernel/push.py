@@ -8,12 +8,20 @@ from collections.abc import Callable, Sequence
 from dataclasses import asdict
 from datetime import UTC, datetime
 from pathlib import Path
+from typing import Any
 
 from kit.core.errors import KitError, Say, some
 from kit.kaggle.client import Kaggle, PushedKernel, kernel_url
 from kit.kaggle.datasets import read_ref, send_dataset, wait_for_dataset
 from kit.kaggle.kernel.folder import KernelFolder, built, built_beside
-from kit.kaggle.kernel.sessions import EndedSession, RunningSession, required_output, wait_for_kernel
+from kit.kaggle.kernel.sessions import (
+    EndedSession,
+    RunningSession,
+    required_output,
+    tell_interrupted,
+    wait_for_kernel,
+    watched,
+)
 from kit.kaggle.retry import Lost
 
 POLL = 15.0  # seconds between two looks at the kernels
@@ -49,13 +57,17 @@ def push(path: str | Path, kaggle: Kaggle, *, unrehearsed: bool = False, say: Sa
         _make_ready(folder, kaggle, say)
         before = kaggle.latest_version(owner, folder.record.slug)
         folder.write_begun_push({"digest": folder.digest, "owner": owner, "version": before})
+        begun = f"{owner}/{folder.record.slug} ({kernel_url(owner, folder.record.slug)})"
         with tempfile.TemporaryDirectory(prefix="kit-") as stage:
             shutil.copy2(folder.code_file, stage)
             complete = metadata | {"id": f"{owner}/{folder.record.slug}"}
             (Path(stage) / "kernel-metadata.json").write_text(json.dumps(complete), encoding="utf-8")
             try:
                 pushed = kaggle.push(Path(stage), 3600 * folder.record.hours)
-            except Lost:
+            except Lost as error:
+                raise Lost(f"{error}; a session of {begun} may be running; the same command finds out") from error
+            except KeyboardInterrupt as error:
+                tell_interrupted(error, f"a session of {begun} may be running; the same command goes on", say)
                 raise
             except KitError:  # what came of it is known, and is not what is wanted
                 folder.forget_begun_push()
@@ -81,6 +93,12 @@ def _interrupted(folder: KernelFolder, owner: str, kaggle: Kaggle) -> PushedKern
     if (begun.get("digest"), begun.get("owner")) != (folder.digest, owner):
         return None
     version = kaggle.latest_version(owner, slug)
+    if begun["version"] is None or version is None:
+        raise KitError(
+            f"whether the interrupted push of {owner}/{slug} arrived cannot be told: look at "
+            f"{kernel_url(owner, slug)}; where no session runs there, remove {folder.path / 'pushing.json'} and "
+            "push again"
+        )
     return PushedKernel(owner, slug, version, kernel_url(owner, slug)) if version > begun["version"] else None
 
 
@@ -92,9 +110,15 @@ def _make_ready(folder: KernelFolder, kaggle: Kaggle, say: Say) -> None:
     for reference in metadata["dataset_sources"]:
         wait_for_dataset(reference, kaggle, say)
     for reference in metadata["kernel_sources"]:
-        wait_for_kernel(reference, kaggle, say)
+        wait_for_kernel(reference, kaggle, say, pushed=_pushed_beside(folder, reference))
     if metadata["enable_gpu"]:
         need_quota(kaggle, folder.record.hours, say)
+
+
+def _pushed_beside(folder: KernelFolder, reference: str) -> PushedKernel | None:
+    """Return the version of an attached kernel that was pushed from a folder beside this one."""
+    pushed = [pushed_kernel(each.path) for each in built_beside(folder) if each.push]
+    return next((each for each in pushed if f"{each.owner}/{each.slug}" == reference), None)
 
 
 def need_rehearsed(folders: Sequence[KernelFolder]) -> None:
@@ -132,7 +156,15 @@ def pushed_kernel(path: str | Path) -> PushedKernel:
     record = folder.push
     if not record:
         raise KitError(f"{folder.path} was not pushed yet: python -m kit kernel push {folder.path}")
-    return PushedKernel(record["owner"], record["slug"], record["version"], record["url"])
+    return PushedKernel(record["owner"], record["slug"], record["version"], record["url"], _time(record))
+
+
+def _time(record: dict[str, Any]) -> datetime | None:
+    """Return when it was pushed; None where an edited push.json does not tell."""
+    try:
+        return datetime.fromisoformat(record["when"]).astimezone(UTC)
+    except (KeyError, TypeError, ValueError):
+        return None
 
 
 def need_quota(kaggle: Kaggle, hours: float, say: Say) -> None:
@@ -185,25 +217,28 @@ def push_all(
     running = [_underway(folder) for folder in folders if _is_pushed(folder)]
     ended: list[EndedSession] = []
     trouble: KitError | None = None
-    while due or running:
-        for each in list(running):
-            if (end := each.poll(kaggle, say)) is not None:
-                running.remove(each)
-                ended.append(end)
-        while due and len(running) < sessions and not trouble:
-            try:
-                push(due[0].path, kaggle, unrehearsed=unrehearsed, say=say)
-                running.append(_underway(due.pop(0)))
-            except KitError as error:
-                if running and "session count" in str(error).lower():  # others of the user's are running
-                    break
-                trouble = error
-        if trouble and not running:
-            failed = [f"{each.kernel} {each.outcome}" for each in ended if each.outcome != "complete"]
-            left = f"{len(due)} of {len(folders)} kernels are left; the same command goes on with them"
-            raise KitError("\n".join(filter(None, [str(trouble), some(failed), left]))) from trouble
-        if running:
-            pause(POLL)
+    with watched(running, say, "the same command"):
+        while due or running:
+            for each in list(running):
+                if (end := each.poll(kaggle, say)) is not None:
+                    running.remove(each)
+                    ended.append(end)
+            while due and len(running) < sessions and not trouble:
+                try:
+                    push(due[0].path, kaggle, unrehearsed=unrehearsed, say=say)
+                    running.append(_underway(due.pop(0)))
+                except KitError as error:
+                    if running and "session count" in str(error).lower():  # others of the user's are running
+                        break
+                    trouble = error
+                    if running:
+                        say(f"{error}; no further kernel is pushed, those under way are waited for")
+            if trouble and not running:
+                failed = [f"{each.kernel} {each.outcome}" for each in ended if each.outcome != "complete"]
+                left = f"{len(due)} of {len(folders)} kernels are left; the same command goes on with them"
+                raise KitError("\n".join(filter(None, [str(trouble), some(failed), left]))) from trouble
+            if running:
+                pause(POLL)
     return ended
 
 

@@ -4,16 +4,18 @@ import contextlib
 import time
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
+from datetime import UTC, datetime
 from typing import Literal
 
-from kit.core.errors import KitError, Say
+from kit.core.errors import KitError, Say, some
+from kit.core.stopping import Interrupted, Stopped
 from kit.kaggle.client import Kaggle, PushedKernel, Session, kernel_url
 from kit.kaggle.kernel.folder import KernelFolder
-from kit.kaggle.retry import Refused
+from kit.kaggle.retry import GRACE, NOT_YET, Refused, Unanswered
 
 POLL = 15.0  # seconds between two looks at a session
+NOT_SHOWN = "Kaggle does not show it yet"
 NEWS = 60.0  # seconds between two lines that say the same
-UNKNOWN = 120.0  # seconds for which Kaggle may not know a version that was just pushed
 TAIL = 30  # lines of the log of a failed kernel
 WIDTH = 1000  # characters of each: a traceback may quote the whole code file
 
@@ -67,6 +69,7 @@ def wait(
     say: Say = print,
     pause: Callable[[float], None] = time.sleep,
     needs: str | None = None,
+    goes_on: str = "the same command",
 ) -> EndedSession:
     """Wait until this version of the kernel has ended.
 
@@ -76,11 +79,48 @@ def wait(
         What to sleep with; takes seconds.
     needs : str, optional
         An output without which the kernel has failed.
+    goes_on : str
+        The command that goes on waiting, for who is interrupted.
     """
     underway = RunningSession(kernel, needs, time.monotonic())
-    while (ended := underway.poll(kaggle, say)) is None:
-        pause(POLL)
+    with watched([underway], say, goes_on):
+        while (ended := underway.poll(kaggle, say)) is None:
+            pause(POLL)
     return ended
+
+
+@contextlib.contextmanager
+def watched(running: Sequence["RunningSession"], say: Say, goes_on: str) -> Iterator[None]:
+    """Say which sessions go on unwatched where what is inside ends by an error, Ctrl-C or SIGTERM.
+
+    Parameters
+    ----------
+    running : sequence of RunningSession
+        Is looked at when the end comes.
+    goes_on : str
+        The command that goes on.
+    """
+    try:
+        yield
+    except (KitError, KeyboardInterrupt) as error:
+        if not running:
+            raise
+        names = some([f"{each} ({each.url})" for each in (session.kernel for session in running)], 99)
+        sentence = f"not watched any more, and may be running on Kaggle: {names}; {goes_on} goes on"
+        if isinstance(error, KeyboardInterrupt):
+            tell_interrupted(error, sentence, say)
+            raise
+        if isinstance(error, Stopped):
+            raise Stopped(f"{error}; {sentence}", error.code) from error
+        raise KitError(f"{error}; {sentence}") from error
+
+
+def tell_interrupted(error: KeyboardInterrupt, sentence: str, say: Say) -> None:
+    """Let the interrupted command end with a sentence, or say it where its end has one, or cannot have one."""
+    if isinstance(error, Interrupted) and not error.told:
+        error.told = f"({sentence})"
+    else:
+        say(sentence)
 
 
 def judge(kernel: PushedKernel, session: Session, kaggle: Kaggle, needs: str | None = None) -> EndedSession:
@@ -126,7 +166,7 @@ def _failure(message: str, tail: Sequence[str]) -> str:
 def follow_log(kernel: PushedKernel, kaggle: Kaggle, pause: Callable[[float], None] = time.sleep) -> Iterator[str]:
     """Yield the lines of this version's log as they come, until it has ended."""
     seen, begun = 0, time.monotonic()
-    while not _session(kernel, kaggle, begun).ended:
+    while not session_of(kernel, kaggle, begun).ended:
         with contextlib.suppress(OSError, Refused):  # broken, or not begun: it comes again from the first line
             for number, line in enumerate(kaggle.log_stream(kernel)):
                 if number >= seen:
@@ -162,8 +202,12 @@ class RunningSession:
 
     def status(self, kaggle: Kaggle, say: Say) -> Session:
         """Ask how far it is, and say so where it goes on and that is news."""
-        session, now = _session(self.kernel, kaggle, self.begun), time.monotonic()
-        if not session.ended and (session.status != self.told or now - self.last >= NEWS):
+        session, now = session_of(self.kernel, kaggle, self.begun), time.monotonic()
+        if session.failure == NOT_SHOWN:
+            if not self.told:
+                say(f"{self.kernel}: {NOT_SHOWN}; looking again for up to {GRACE / 60:.0f} min")
+            self.told = self.told or NOT_SHOWN
+        elif not session.ended and (session.status != self.told or now - self.last >= NEWS):
             say(f"{self.kernel}: {session.status}, {(now - self.begun) / 60:.0f} min")
             self.told, self.last = session.status, now
         return session
@@ -177,22 +221,38 @@ class RunningSession:
         return ended
 
 
-def wait_for_kernel(reference: str, kaggle: Kaggle, say: Say, pause: Callable[[float], None] = time.sleep) -> None:
+def wait_for_kernel(
+    reference: str,
+    kaggle: Kaggle,
+    say: Say,
+    pause: Callable[[float], None] = time.sleep,
+    pushed: PushedKernel | None = None,
+) -> None:
     """Wait until the kernel, whose outputs are attached, has ended; KitError where it has not ended well.
 
     Parameters
     ----------
     reference : str
         owner/slug, of which Kaggle attaches the latest version, or owner/slug/version.
+    pushed : PushedKernel, optional
+        A version that was pushed from here: Kaggle may not show it yet.
     """
     owner, slug, *stated = reference.split("/")
     version = int(stated[0]) if stated else kaggle.latest_version(owner, slug)
+    if pushed and not stated and pushed.version > (version or 0) and (not version or _just_pushed(pushed)):
+        version = pushed.version
+    if version is None:
+        raise KitError(
+            f"Kaggle does not tell how far {reference} is, whose outputs this kernel attaches; try later"
+        )
     if not version:  # unknown: Kaggle says so itself when the kernel is pushed
         return
-    kernel = PushedKernel(owner, slug, version, kernel_url(owner, slug))
+    when = pushed.when if pushed and pushed.version == version else None
+    kernel = PushedKernel(owner, slug, version, kernel_url(owner, slug), when)
     underway = RunningSession(kernel, None, time.monotonic())
-    while not (session := underway.status(kaggle, say)).ended:
-        pause(POLL)
+    with watched([underway], say, "the same command"):
+        while not (session := underway.status(kaggle, say)).ended:
+            pause(POLL)
     if session.status != "COMPLETE":
         raise KitError(
             f"{kernel}, whose outputs this kernel attaches, ended with {session.status}; push that again first, "
@@ -200,11 +260,28 @@ def wait_for_kernel(reference: str, kaggle: Kaggle, say: Say, pause: Callable[[f
         )
 
 
-def _session(kernel: PushedKernel, kaggle: Kaggle, begun: float) -> Session:
-    """Return the session of the version; a version that Kaggle does not know yet is queued."""
+def session_of(kernel: PushedKernel, kaggle: Kaggle, begun: float) -> Session:
+    """Return the session of the version; one that was pushed a short while ago, and is not shown yet, is queued.
+
+    Parameters
+    ----------
+    begun : float
+        When the waiting began, by `time.monotonic`; counts where it is not known when the version was pushed.
+
+    Raises
+    ------
+    KitError
+        Where Kaggle does not show the version after `GRACE` seconds, or does not answer.
+    """
     try:
         return kaggle.session(kernel)
-    except Refused as error:
-        if error.status == 404 and time.monotonic() - begun < UNKNOWN:
-            return Session("QUEUED", "")
-        raise
+    except (Refused, Unanswered) as error:
+        if error.status not in NOT_YET:
+            raise
+        if _just_pushed(kernel) if kernel.when else time.monotonic() - begun < GRACE:
+            return Session("QUEUED", NOT_SHOWN)
+        raise KitError(f"{error}. A session may be running all the same: look at {kernel.url}") from error
+
+
+def _just_pushed(kernel: PushedKernel) -> bool:
+    return kernel.when is not None and (datetime.now(UTC) - kernel.when).total_seconds() < GRACE

@@ -521,8 +521,9 @@ def test_a_push_of_which_nothing_is_known(server, kaggle):
     server.misbehave("SaveKernel", drop(acted=True))
     message = refusal_of(push, path, kaggle)
     assert message == (
-        f"pushing {REF}: may have arrived, look on Kaggle before you send it again (asking for {REF}: given up "
-        "after 6 attempts; Kaggle answers 500: Internal Server Error)"
+        f"pushing {REF}: may have arrived, look on Kaggle before you send it again (pushing {REF}: whether "
+        f"it arrived cannot be told); a session of {REF} (https://www.kaggle.com/code/{REF}) may be running; the "
+        "same command finds out"
     )
     assert len(server.kernels[REF]) == 1
     assert not (path / "push.json").exists()
@@ -564,7 +565,8 @@ def test_sources_that_kaggle_does_not_know(server, kit, kind, source, monkeypatc
     assert kit("kernel", "push", path) == (
         1,
         f"error: pushing {REF}: Kaggle does not know, or does not let you use: {kind} {source}. The kernel was "
-        "saved and runs without; cancel it on its page, mend the sources and push again\n",
+        f"saved and runs without; cancel it on its page (https://www.kaggle.com/code/{REF}), mend the sources and "
+        "push again\n",
     )
     assert not (path / "push.json").exists()
 
@@ -681,13 +683,18 @@ def test_a_version_that_is_unknown_for_a_while(server, kit, kaggle, said, impati
     server.misbehave("GetKernelSessionStatus", *[answer(404, "Not found")] * 3)
     ended = wait(pushed_kernel(path), kaggle, said.append, no_pause)
     assert ended.outcome == "complete"
-    assert said[0] == f"{REF} version 1: QUEUED, 0 min"
-    monkeypatch.setattr(sessions, "UNKNOWN", -1)
+    assert said == [
+        f"{REF} version 1: Kaggle does not show it yet; looking again for up to 5 min",
+        f"{REF} version 1: complete, 0 min",
+    ]
+    monkeypatch.setattr(sessions, "GRACE", -1)  # what was pushed long ago
     server.misbehave("GetKernelSessionStatus", answer(404, "Not found"))
     assert kit("kernel", "wait", path) == (
         1,
         f"error: asking for {REF} version 1: Kaggle answers 404: Not found; there is no such thing, or it is not "
-        "yours to see\n",
+        f"yours to see. A session may be running all the same: look at https://www.kaggle.com/code/{REF}; "
+        f"not watched any more, and may be running on Kaggle: {REF} version 1 "
+        f"(https://www.kaggle.com/code/{REF}); python -m kit kernel wait {path} goes on\n",
     )
 
 
@@ -838,7 +845,7 @@ def test_an_interrupted_command_says_what_goes_on(server, kit, monkeypatch):
     for words in (["--all"], [f"kernels/build/{SLUG}", "--wait"]):
         assert kit("kernel", "push", *words) == (
             130,
-            "interrupted; kernels that were pushed run on: push --all or wait goes on\n",
+            "interrupted; what was pushed before runs on\n",
         )
 
 
@@ -951,7 +958,7 @@ def test_a_late_kernel_may_be_unknown_for_a_while_too(server, kaggle, said, monk
 
     def pause(seconds: float) -> None:
         if len(server.kernels) == 1:
-            clock[0] += sessions.UNKNOWN + 1  # so long the first one runs
+            clock[0] += sessions.GRACE + 1  # so long the first one runs
             server.finish(under_way(server)[0])
             server.misbehave("GetKernelSessionStatus", instead({"status": "COMPLETE"}), answer(404, "Not found"))
         else:
@@ -960,7 +967,8 @@ def test_a_late_kernel_may_be_unknown_for_a_while_too(server, kaggle, said, monk
 
     ended = push_all(kernels, kaggle, sessions=1, say=said.append, pause=pause)
     assert [each.outcome for each in ended] == ["complete"] * 2
-    assert "tester/small-train-fold-1 version 1: QUEUED, 0 min" in said
+    late = "tester/small-train-fold-1 version 1: Kaggle does not show it yet; looking again for up to 5 min"
+    assert late in said
 
 
 # Uploads

@@ -1,0 +1,207 @@
+"""Answers of Kaggle as live sessions report them, each with what the user is told."""
+
+import json
+from datetime import UTC, datetime, timedelta
+from functools import partial
+from pathlib import Path
+
+import pytest
+import requests
+from support.fake_kaggle import Outcome, answer
+from support.refusals import refusal_of
+from support.small_kernels import REF, SLUG, asked, dataset, pushed, write_kernel
+
+from kit.core.paths import OutputDirs
+from kit.core.stopping import Interrupted, Stopped, told
+from kit.kaggle import datasets, retry
+from kit.kaggle.client import Kaggle
+from kit.kaggle.datasets import upload, wait_for_dataset
+from kit.kaggle.kernel import sessions
+from kit.kaggle.kernel.push import push, push_all, pushed_kernel, select_kernels
+from kit.kaggle.kernel.sessions import wait, wait_for_kernel
+from kit.kaggle.retry import Refused, Retry
+from kit.kaggle.submissions import catch_up
+
+URL = f"https://www.kaggle.com/code/{REF}"
+UNWATCHED = f"not watched any more, and may be running on Kaggle: {REF} version 1 ({URL})"
+
+
+@pytest.fixture
+def said() -> list[str]:
+    return []
+
+
+@pytest.fixture
+def kaggle(server, said) -> Kaggle:
+    return Kaggle(said.append, lambda seconds: None)
+
+
+def no_pause(seconds: float) -> None:
+    pass
+
+
+def test_a_nested_error_reaches_the_user(server, kaggle):
+    server.nested_errors = True
+    server.misbehave("SaveKernel", answer(400, "This kernel cannot use internet"))
+    assert refusal_of(push, write_kernel(), kaggle) == (
+        f"pushing {REF}: Kaggle answers 400: This kernel cannot use internet"
+    )
+
+
+@pytest.mark.parametrize("content", [{"error": {"code": 403, "message": "no"}}, {"code": 403, "message": "no"}])
+def test_an_error_with_status_200_is_read_in_both_forms(content):
+    response = requests.Response()
+    response.status_code, response._content = 200, json.dumps(content).encode()
+
+    def fail() -> None:
+        raise requests.HTTPError(response=response)
+
+    with pytest.raises(Refused, match="Kaggle answers 403: no") as refused:
+        Retry(print).call("asking", fail)
+    assert refused.value.status == 403
+
+
+def test_a_title_in_use_is_not_tried_again(server, kaggle):
+    server.misbehave("SaveKernel", *[answer(409, "The requested title is already in use")] * 9)
+    assert "already in use" in refusal_of(push, write_kernel(), kaggle)
+    assert len(asked(server, "SaveKernel")) == 1
+
+
+@pytest.mark.parametrize("status", [403, 404, 500])
+def test_a_version_just_pushed_is_looked_for_again(server, kaggle, said, status):
+    server.kernel_lag, server.lag_status = 9, status
+    path = pushed(server, kaggle)
+    server.finish(REF)
+    assert wait(pushed_kernel(path), kaggle, said.append, no_pause).outcome == "complete"
+    line = f"{REF} version 1: Kaggle does not show it yet; looking again for up to 5 min"
+    assert said.count(line) == 1
+
+
+def test_the_grace_counts_from_the_push(server, kaggle, kit):
+    """A version that was pushed an hour ago, and is refused now, is refused."""
+    path = pushed(server, kaggle)
+    record = json.loads((path / "push.json").read_text())
+    record["when"] = (datetime.now(UTC) - timedelta(hours=1)).isoformat()
+    (path / "push.json").write_text(json.dumps(record))
+    server.misbehave("GetKernelSessionStatus", answer(403, "Permission was denied"))
+    code, told = kit("kernel", "wait", path)
+    assert code == 1
+    assert f"A session may be running all the same: look at {URL}" in told
+    assert f"{UNWATCHED}; python -m kit kernel wait {path} goes on" in told
+    assert len(asked(server, "GetKernelSessionStatus")) == 1
+
+
+def test_a_version_that_cannot_be_told_is_taken_from_the_answer(server, kaggle, said):
+    server.broken_ids = {REF}
+    assert push(write_kernel(), kaggle, say=said.append).version == 1
+    assert f"pushing {REF}: Kaggle does not tell its version; the answer to the push will" in said
+    assert kaggle.latest_version("tester", SLUG) is None
+
+
+def test_the_slug_of_the_answer_counts(server, kaggle, said):
+    server.slugs = {SLUG: "another-slug"}
+    path = write_kernel()
+    assert push(path, kaggle, say=said.append).slug == "another-slug"
+    assert json.loads((path / "push.json").read_text())["slug"] == "another-slug"
+    assert f"pushing {REF}: Kaggle calls it tester/another-slug" in said
+
+
+def test_an_attached_kernel_that_was_just_pushed_is_waited_for(server, kaggle, said):
+    """Also where Kaggle does not show it yet: without its outputs the kernel would run for nothing."""
+    server.kernel_lag = 3
+    kernel = pushed_kernel(pushed(server, kaggle))
+    server.script_status(REF, ["RUNNING", "COMPLETE"])
+    wait_for_kernel(REF, kaggle, said.append, no_pause, pushed=kernel)
+    assert server.kernels[REF][0].status == "COMPLETE"
+
+
+def test_a_dataset_just_made_is_looked_for_again(server, kaggle, said, impatient):
+    server.dataset_lag = 3
+    folder = dataset(a=b"1")
+    assert upload(folder, kaggle, say=said.append) == "tester/small-data"
+    assert "waiting for the dataset tester/small-data: Kaggle does not show it yet" in said
+
+
+def test_a_dataset_that_never_shows(server, kaggle, said, monkeypatch):
+    monkeypatch.setattr(datasets, "GRACE", -1)
+    assert refusal_of(wait_for_dataset, "tester/none-such", kaggle, said.append, no_pause, 1) == (
+        "there is no dataset tester/none-such on Kaggle that tester may see; upload it first"
+    )
+
+
+def test_until_looks_again_and_says_so_once(monkeypatch):
+    lines, waits, found = [], [], iter([None, None, "there"])
+    assert Retry(lines.append, waits.append).until("no CSV", lambda: next(found)) == "there"
+    assert lines == ["no CSV; Kaggle may show it late: looking again for up to 5 min"]
+    assert waits == [retry.GRACE_POLL] * 2
+    assert Retry(lines.append, waits.append).until("no CSV", lambda: None, seconds=0) is None
+
+
+@pytest.mark.parametrize("error", [KeyboardInterrupt(), Interrupted(143)], ids=["plain", "signal"])
+def test_an_interrupted_wait_names_what_runs(server, kaggle, said, error):
+    path = pushed(server, kaggle)
+
+    def pause(seconds: float) -> None:
+        raise error
+
+    with pytest.raises(Stopped) as stopped, told():
+        wait(pushed_kernel(path), kaggle, said.append, pause)
+    assert f"{UNWATCHED}; the same command goes on" in "\n".join([*said, str(stopped.value)])
+
+
+def test_a_lost_network_while_several_run_names_them(server, kaggle, said):
+    for fold in range(2):
+        write_kernel(f"small-train-fold-{fold}")
+    kernels = select_kernels([], True, Path())
+
+    def pause(seconds: float) -> None:
+        server.misbehave("GetKernelSessionStatus", *[answer(503)] * 6)
+
+    message = refusal_of(partial(push_all, kernels, kaggle, say=said.append, pause=pause))
+    assert "given up after 6 attempts" in message
+    for fold in range(2):
+        assert f"tester/small-train-fold-{fold} version 1 (https://" in message
+    assert message.endswith("; the same command goes on")
+
+
+def test_a_denied_code_submission(server, kaggle, kit, impatient):
+    """It may be submitted in the browser; the row of the log finds that."""
+    server.add_competition("colours", b"")
+    record = {"kind": "infer", "competition": {"slug": "colours"}}
+    path = pushed(server, kaggle, {"submission.csv": b"id,label\n"}, record=record)
+    server.denies_code_submissions = True
+    code, text = kit("submit", "--kernel", path)
+    assert code == 1
+    assert "Permission 'kernelSessions.get' was denied" in text
+    assert "Probably today's submissions are used up, or the token's scope is too narrow" in text
+    assert f"submit version 1 in the browser at {URL} with the description" in text
+    assert "UNKNOWN" in Path("submissions/log.csv").read_text()
+
+    server.denies_code_submissions = False
+    server.script_submission("colours", Outcome(public_score=0.5))
+    message = asked(server, "CreateCodeSubmission")[0]["submissionDescription"]
+    version = pushed_kernel(path)
+    kaggle.submit_kernel("colours", version, "submission.csv", message)  # as the browser does
+    (row,) = catch_up("colours", OutputDirs.at("."), kaggle)
+    assert (row.status, row.public) == ("COMPLETE", "0.5")
+
+
+def test_complete_with_an_error_text_is_a_failure(server, kaggle, kit, impatient):
+    server.add_competition("colours", b"")
+    record = {"kind": "infer", "competition": {"slug": "colours"}}
+    path = pushed(server, kaggle, {"submission.csv": b"id,label\n"}, record=record)
+    server.script_submission("colours", Outcome(error="Notebook Threw Exception"))
+    code, text = kit("submit", "--kernel", path)
+    assert code == 1
+    assert text.endswith(f"error: Kaggle could not score {REF} version 1: Notebook Threw Exception\n")
+
+
+def test_what_lags_and_is_refused_once_arrives(server, kaggle, said, impatient):
+    server.lag_everything()
+    folder = dataset(a=b"1")
+    upload(folder, kaggle, say=said.append)
+    path = pushed(server, kaggle, dataset_sources=["tester/small-data"])
+    server.finish(REF)
+    assert wait(pushed_kernel(path), kaggle, said.append, no_pause).outcome == "complete"
+    assert server.kernels[REF][0].mounted_datasets == ["tester/small-data"]
+    assert sessions.NOT_SHOWN in "".join(said)
