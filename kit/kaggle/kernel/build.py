@@ -353,6 +353,7 @@ def _code(
             "datasets": list(kernel.datasets),
             "code": apart,
             "sha256": record.sha256,
+            **({"experiment": record.experiment, "runs": record.runs} if record.kind == "train" else {}),
         }
         code = _fill((TEMPLATES / record.kind / "kernel.py").read_text(encoding="utf-8"), about, facts, text)
         return _as_notebook(code) if notebook else code

@@ -21,6 +21,7 @@ from typing import Any, Literal
 
 from kit.core.errors import KitError, some
 from kit.core.files import read_json, sha256, write_json
+from kit.core.runs import RunKey
 
 Kind = Literal["train", "infer"]
 BUILT = Path("kernels/build")  # below the folder that the command is told, or runs in
@@ -66,6 +67,12 @@ class BuildRecord:
     hours: float
     sha256: str
     family: str
+
+    @property
+    def runs(self) -> list[str]:
+        """The runs that a train kernel trains, as policy/seed0/fold1."""
+        keys = (RunKey(policy, seed, fold) for policy in self.policies for seed in self.seeds for fold in self.folds)
+        return [key.place for key in keys] if self.kind == "train" else []
 
 
 @dataclass(frozen=True)
