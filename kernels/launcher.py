@@ -78,7 +78,7 @@ def seconds_left():
 
 
 def finished(runs):
-    """The files of those of the runs that are finished (name: SHA-256, as their run.json says), and the other runs."""
+    """The files (name: SHA-256, by their run.json) of those of the runs that are finished, and the other runs."""
     files, missing = {}, []
     for run in runs:
         name = f"runs/{KERNEL['experiment']}/{run}"
@@ -102,7 +102,7 @@ def write_list(files, missing, code):
 
 
 def keep_list(folder, runs, ended):
-    """Lists what is finished after every run, until `ended`: a session that Kaggle ends at its limit leaves that."""
+    """Lists what is finished after every run, until `ended`: what a session leaves that Kaggle ends at its limit."""
     before, home = {}, WORKING / "runs" / KERNEL["experiment"]
     while not ended.wait(LOOK):
         files, missing = finished(runs)
@@ -118,8 +118,8 @@ def keep_list(folder, runs, ended):
 
 
 def run_kit(folder, *arguments, runs=()):
-    """Runs `python -m kit` in `folder`, prints what it says line by line, lists which of the runs are finished, and
-    gives its exit code."""
+    """Runs `python -m kit` in `folder`, prints what it says line by line, keeps the list of which of the runs are
+    finished, and gives its exit code."""
     site = folder / "site-packages"
     install_wheels(site)
     arguments = [word() if callable(word) else word for word in arguments]  # the time that is left now

@@ -97,7 +97,7 @@ def run(
     seconds: Seconds = None,
     only: Annotated[
         list[str] | None,
-        typer.Option(metavar="POLICY/SEED/FOLD", help="Of what is due train this run: flat/seed0/fold1. Repeatable."),
+        typer.Option(metavar="POLICY/SEED/FOLD", help="Train this run only: flat/seed0/fold1; repeatable."),
     ] = None,
 ) -> None:
     """Train every policy × seed × fold that is not there yet; score; write the submission."""

@@ -38,7 +38,9 @@ class OutputList:
         """Return what a file holds; KitError where it is no list of outputs."""
         try:
             content = parse_json(file.read_text(encoding="utf-8"))
-            if not isinstance(content.get("files"), dict):  # of an earlier version, which wrote it at its end alone
+            if not isinstance(
+                content.get("files"), dict
+            ):  # of an earlier version, which wrote it at its end alone
                 content = {"files": content, "missing": [], "exit_code": 0}
             listed = cls(**content)
             fine = _is_fine(listed)
