@@ -102,7 +102,7 @@ def write_list(files, missing, code):
 
 
 def keep_list(folder, runs, ended):
-    """Lists what is finished after every run, until `ended`: what a session leaves that Kaggle ends at its limit."""
+    """Lists what is finished after every run, until `ended`: that is what a session leaves which Kaggle ends."""
     before, home = {}, WORKING / "runs" / KERNEL["experiment"]
     while not ended.wait(LOOK):
         files, missing = finished(runs)

@@ -124,8 +124,8 @@ def fetch(path: str | Path, kaggle: Kaggle, output: str | Path = ".", say: Say =
     ------
     KitError
         Where the kernel has not ended or left no outputs, for files that are missing (also after some minutes, as
-        Kaggle may list them late) or damaged, for runs of another config, fold plan, data or weights than those that are there,
-        and where one would take the place of a run that is there.
+        Kaggle may list them late) or damaged, for runs of another config, fold plan, data or weights than those
+        that are there, and where one would take the place of a run that is there.
     """
     folder, kernel = KernelFolder.at(path), pushed_kernel(path)
     record, session = folder.pushed_record, kaggle.session(kernel)
@@ -146,9 +146,10 @@ def fetch(path: str | Path, kaggle: Kaggle, output: str | Path = ".", say: Say =
     try:
         experiment, runs = take_runs(folder, root, say)
     except KitError as error:
-        raise KitError(f"{error}; {trouble}") from error if trouble else error
+        raise KitError("; ".join(filter(None, [str(error), trouble]))) from error
     if missing := _missing(folder, root):
-        trouble = trouble or f"{kernel} finished {len(folder.pushed_runs) - len(missing)} of its runs"
+        wanted = len(folder.pushed_runs)
+        trouble = trouble or f"{kernel} finished {wanted - len(missing)} of {wanted} runs"
         mend = f"python -m kit kernel push {path} trains these alone, python -m kit run trains them here"
         trouble += f"; missing: {some(missing, 5)}; {mend}"
     return FetchResult(folder.output, len(listed.files), runs, experiment, trouble)
@@ -166,7 +167,7 @@ def _trouble(kernel: PushedKernel, session: Session, listed: OutputList, logs: s
 
 
 def _missing(folder: KernelFolder, root: Path) -> list[str]:
-    """Return the runs that the pushed version was to train and that are not finished; all of the kernel's are noted."""
+    """Return the runs of the pushed version that are not finished; all of the kernel's are noted."""
     record = folder.pushed_record
     ours = ExperimentDir(OutputDirs(root).runs / record.experiment)
     theirs = ExperimentDir(folder.output / "runs" / record.experiment)
@@ -193,7 +194,7 @@ def _download(kernel: PushedKernel, outputs: Outputs, target: Path, kaggle: Kagg
         )
     kaggle.download(outputs.files[LISTED], target / LISTED)
     listed = OutputList.read(target / LISTED)
-    due = _to_download(kernel, listed, outputs, say)
+    due = _to_download(listed, outputs, say)
     if late := [name for name in due if name not in outputs.files]:
         outputs = outputs_with(kernel, kaggle, late)
     _clear(target, {*due, LISTED})
@@ -213,14 +214,13 @@ def _download(kernel: PushedKernel, outputs: Outputs, target: Path, kaggle: Kagg
     return replace(listed, files={name: listed.files[name] for name in due})
 
 
-def _to_download(kernel: PushedKernel, listed: OutputList, outputs: Outputs, say: Say) -> list[str]:
+def _to_download(listed: OutputList, outputs: Outputs, say: Say) -> list[str]:
     """Return the names of the files to download; what is passed over is told."""
     odd = [name for name in {**listed.files, **outputs.files} if not is_safe(name)]
     if odd:
         say(f"passed over, as these are not names of files below a folder: {some(map(repr, odd), 5)}")
-    if extra := sorted(
-        {*outputs.files} - {*listed.files, *odd, LISTED} - {*filter(KAGGLES_OWN.fullmatch, outputs.files)}
-    ):
+    kaggles = filter(KAGGLES_OWN.fullmatch, outputs.files)
+    if extra := sorted({*outputs.files} - {*listed.files, *odd, LISTED, *kaggles}):
         say(f"passed over, as the kernel did not list them: {some(extra, 5)}")
     due = [name for name in listed.files if name not in odd]
     left_out = [name for name in due if name not in outputs.files and _may_be_left_out(name, listed)]

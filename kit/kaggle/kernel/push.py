@@ -126,8 +126,8 @@ def _left(folder: KernelFolder, kaggle: Kaggle, output: str | Path, say: Say) ->
         return []
     if listed and listed.missing and len(listed.missing) < len(runs):
         raise KitError(
-            f"{kernel} has finished {len(runs) - len(listed.missing)} of {len(runs)} runs, which are not here yet: "
-            f"python -m kit kernel fetch {folder.path}, then the same push pushes the others"
+            f"{kernel} has finished {len(runs) - len(listed.missing)} of {len(runs)} runs, which were not fetched "
+            f"yet: python -m kit kernel fetch {folder.path}, then the same push pushes the others"
         )
     return []
 
@@ -240,13 +240,14 @@ def push_all(
     list of EndedSession
         How each has ended, in the order in which they did.
     """
-    due, waited = [], []
+    due: list[KernelFolder] = []
+    waited: list[KernelFolder] = []
     for folder in folders:
-        left = left_over(folder, output)
-        if left == []:
+        rest = left_over(folder, output)
+        if rest == []:
             say(f"{folder.path}: all of its runs are here")
         else:
-            (due if left or not _is_pushed(folder) else waited).append(folder)
+            (due if rest or not _is_pushed(folder) else waited).append(folder)
     if not unrehearsed:
         need_rehearsed(due)
     running = [_underway(folder) for folder in waited]
