@@ -162,8 +162,8 @@ def finish(code, runs=()):
     outputs = {}
     for path in sorted(WORKING.rglob("*")):
         name = path.relative_to(WORKING).as_posix()
-        hidden = any(part.startswith(".") for part in name.split("/")) or path.name.startswith("__")
-        if hidden or name.startswith(LISTED) or not path.is_file() or not path.stat().st_size:
+        unseen = any(part.startswith(".") for part in name.split("/")) or path.name.startswith("__")
+        if unseen or name.startswith(LISTED) or not path.is_file() or not path.stat().st_size:
             continue  # Kaggle may leave out dotfiles and empty files
         outputs[name] = hashlib.sha256(path.read_bytes()).hexdigest()
     missing = finished(runs)[1]

@@ -110,7 +110,7 @@ class KernelVersion:
     status: str = "QUEUED"
     failure_message: str = ""
     log: list[Json] = field(default_factory=list)  # {stream_name, time, data}
-    files: Mapping[str, bytes] | Path | None = None  # None: nothing but a list of outputs, where it is COMPLETE
+    files: Mapping[str, bytes] | Path = field(default_factory=dict)
     modified: datetime = field(default_factory=lambda: datetime.now(UTC))
 
     @property
@@ -118,10 +118,9 @@ class KernelVersion:
         return f"{self.owner}/{self.slug}"
 
     def outputs(self) -> dict[str, bytes | Path]:
-        """What lies in the working folder after the run, by name."""
-        if self.files is None:
-            listed = b'{"files": {}, "missing": [], "exit_code": 0}'
-            return {"outputs.json": listed} if self.status == "COMPLETE" else {}
+        """What lies in the working folder after the run, by name; where a test states nothing, a good end's list."""
+        if not self.files and self.status == "COMPLETE":
+            return {"outputs.json": b'{"files": {}, "missing": [], "exit_code": 0}'}
         if not isinstance(self.files, Path):
             return dict(self.files)
         found = sorted(path for path in self.files.rglob("*") if path.is_file())
