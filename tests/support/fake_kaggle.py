@@ -118,7 +118,7 @@ class KernelVersion:
         return f"{self.owner}/{self.slug}"
 
     def outputs(self) -> dict[str, bytes | Path]:
-        """What lies in the working folder after the run, by name; where a test states nothing, a good end's list."""
+        """What lies in the working folder after the run, by name; unless stated, the list of a good end."""
         if not self.files and self.status == "COMPLETE":
             return {"outputs.json": b'{"files": {}, "missing": [], "exit_code": 0}'}
         if not isinstance(self.files, Path):

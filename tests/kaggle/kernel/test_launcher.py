@@ -281,8 +281,15 @@ def without_records(files: dict[str, str], working: Path) -> dict[str, str]:
 
 
 def test_what_is_finished_is_listed_after_every_run(kernel):
-    """A session that is killed at its limit leaves the list of the runs that were finished, and of nothing else."""
-    rest = "train(0); train(2); begin(1); print('waits', flush=True); time.sleep(60)"
+    """A session that is killed at its limit leaves the list of the runs that were finished, and nothing else."""
+    rest = """
+open(home + "/own.py", "w").write("mine")
+train(0); train(2); begin(1)
+print('waits', flush=True)
+kernel = os.getppid()
+while os.getppid() == kernel:
+    time.sleep(0.02)
+"""
     kernel.build(RUN + rest, more={"own.py": b"mine"}, folds=range(4))
     kernel.patch("LOOK = 5.0", "LOOK = 0.01")
     with subprocess.Popen(
@@ -299,6 +306,7 @@ def test_what_is_finished_is_listed_after_every_run(kernel):
     shared = {
         "runs/tiny/experiment.yaml": hashlib.sha256(b"name: tiny").hexdigest(),
         "runs/tiny/folds.csv": hashlib.sha256(b"id,fold").hexdigest(),
+        "runs/tiny/own.py": hashlib.sha256(b"mine").hexdigest(),
     }
     assert without_records(listed["files"], kernel.working) == run_files(0, 2) | shared
     assert listed["missing"] == ["flat/seed0/fold1", "flat/seed0/fold3"]
@@ -330,7 +338,7 @@ def test_what_is_left_of_an_earlier_version_is_trained_alone(kernel, notebook):
     file = KernelFolder(kernel.folder)
     (kernel.folder / "kernel.ipynb").write_text(kernel.text) if notebook else None
     name = "kernel.ipynb" if notebook else "script.py"
-    metadata = {key: "" for key in METADATA_KEYS} | {"code_file": name}
+    metadata = dict.fromkeys(METADATA_KEYS, "") | {"code_file": name}
     file.metadata_file.write_text(json.dumps(metadata))
     left = ["flat/seed0/fold1", "flat/seed0/fold3"]
     text = file.source_for(left)

@@ -11,7 +11,7 @@ from types import SimpleNamespace
 import pytest
 from support.fake_kaggle import answer, drop, instead
 from support.refusals import refusal_of
-from support.small_kernels import REF, SLUG, asked, dataset, pushed, rehearse, write_kernel
+from support.small_kernels import REF, SLUG, asked, dataset, listed, pushed, rehearse, write_kernel
 
 from kit.core.errors import KitError
 from kit.kaggle import datasets
