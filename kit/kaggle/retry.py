@@ -24,7 +24,7 @@ Found = TypeVar("Found")
 ATTEMPTS = 6
 LONGEST_WAIT = 60.0  # seconds between two attempts, whatever Retry-After says
 GRACE = 300.0  # seconds for which what Kaggle has just made may not be there yet
-FIRST_PAUSE = 5.0  # seconds between its first two looks; each pause is twice the one before
+GRACE_POLL = 10.0  # seconds between two looks at it
 LOOKS = (0.0, 10.0, 20.0)  # seconds before each look whether a request arrived: Kaggle may list it late
 
 TURNED_AWAY = {409, 425, 429}  # the request was not looked at
@@ -175,27 +175,34 @@ class Retry:
             lost = f"{what}: may have arrived, look on Kaggle before you send it again ({error})"
             raise Lost(lost) from error
 
-    def until(self, what: str, look: Callable[[], Found | None], seconds: float = GRACE) -> Found | None:
-        """Look, and look again until there is something, or so many seconds were waited.
+    def until(
+        self, what: str, look: Callable[[], Found | None], seconds: float | None = None, pause: float | None = None
+    ) -> Found | None:
+        """Look again and again until something is there: what was just done on Kaggle may show late.
 
         Parameters
         ----------
         what : str
-            What is looked for; the line that it is not there yet begins with it.
+            What is not there yet; the one line about it begins so.
         look : callable
-            Returns None where it is not there.
+            Returns what is there; None where it is not. It is called at least once.
+        seconds : float, optional
+            How long to look, in seconds; left out: `GRACE`. Pauses and looks count.
+        pause : float, optional
+            Seconds between two looks; left out: `GRACE_POLL`.
 
         Returns
         -------
         object or None
-            What `look` returned last.
+            What `look` found; None where the time is over.
         """
-        pause, waited = FIRST_PAUSE, 0.0
-        while (found := look()) is None and waited < seconds:
+        limit, pause = GRACE if seconds is None else seconds, GRACE_POLL if pause is None else pause
+        begun, waited = time.monotonic(), 0.0
+        while (found := look()) is None and max(waited, time.monotonic() - begun) < limit:
             if not waited:
-                self._say(f"{what}: not there yet, Kaggle may be late; looks again for {seconds / 60:.0f} min")
+                self._say(f"{what}; Kaggle may show it late: looking again for up to {limit / 60:.0f} min")
             self._wait(min(pause, LONGEST_WAIT))
-            waited, pause = waited + pause, min(2 * pause, 60.0)
+            waited += pause
         return found
 
     def _look(self, arrived: Callable[[], Found | None]) -> Found | None:

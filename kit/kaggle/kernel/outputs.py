@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from kit.core.errors import KitError
+from kit.core.errors import KitError, some
 from kit.core.files import parse_json
 from kit.kaggle.client import Kaggle, Outputs, PushedKernel
 
@@ -80,7 +80,7 @@ def outputs_with(kernel: PushedKernel, kaggle: Kaggle, names: Sequence[str]) -> 
     def lacking(outputs: Outputs) -> list[str]:
         return [name for name in names if name not in outputs.files]
 
-    kaggle.until(f"{' and '.join(names)} among the outputs of {kernel}", look)
+    kaggle.until(f"not yet among the outputs of {kernel}: {some(names, 5)}", look)
     return last
 
 

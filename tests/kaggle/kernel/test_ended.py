@@ -99,7 +99,7 @@ def test_complete_without_a_list_is_a_failure(server, kaggle, said, path):
     failure = "exception (there is no outputs.json among its outputs, so it did not reach its end)"
     assert (end.outcome, end.failure, end.missing) == ("failed", failure, RUNS)
     (line,) = said
-    assert line.startswith(f"outputs.json among the outputs of {REF} version 1")
+    assert line.startswith(f"not yet among the outputs of {REF} version 1: outputs.json")
 
 
 def test_an_infer_kernel_whose_kit_failed(server, kaggle):

@@ -133,7 +133,10 @@ def test_what_is_listed_late_is_looked_for_again(server, said, late):
     fetch(path, kaggle, say=said.append)
     assert here() == files
     assert len(pauses) == 3
-    assert len([line for line in said if line.startswith(f"{late} among the outputs of {REF} version 1")]) == 1
+    assert (
+        len([line for line in said if line.startswith(f"not yet among the outputs of {REF} version 1: {late}")])
+        == 1
+    )
 
 
 def test_nothing_is_written_through_links(server, kaggle, tmp_path):
@@ -174,9 +177,7 @@ def test_files_that_are_missing(server, kaggle, said):
     assert refusal_of(fetch, path, kaggle) == (
         "2 files that the kernel wrote are not among its outputs: submission.csv, big.bin"
     )
-    assert said[-1].startswith(
-        "submission.csv and big.bin among the outputs of tester/small-train-fold-0 version 1"
-    )
+    assert said[-1].startswith(f"not yet among the outputs of {REF} version 1: submission.csv, big.bin; ")
 
 
 def test_no_list_of_outputs(server, kaggle):
