@@ -214,15 +214,13 @@ class Retry:
         object or None
             What `look` found; None where the time is over.
         """
-        limit = GRACE if seconds is None else seconds
-        begun, told = time.monotonic(), False
-        while (found := look()) is None:
-            if time.monotonic() - begun >= limit:
-                return None
-            if not told:
+        limit, pause = GRACE if seconds is None else seconds, GRACE_POLL if pause is None else pause
+        begun, waited = time.monotonic(), 0.0
+        while (found := look()) is None and max(waited, time.monotonic() - begun) < limit:
+            if not waited:
                 self._say(f"{what}; Kaggle may show it late: looking again for up to {limit / 60:.0f} min")
-                told = True
-            self._wait(GRACE_POLL if pause is None else pause)
+            self._wait(min(pause, LONGEST_WAIT))
+            waited += pause
         return found
 
     def _look(self, arrived: Callable[[], Found | None]) -> Found | None:

@@ -55,7 +55,6 @@ def impatient(monkeypatch):
     for module in (kit.kaggle.kernel.push, kit.kaggle.kernel.sessions, kit.kaggle.datasets, kit.kaggle.submit):
         monkeypatch.setattr(module, "POLL", 0.05)
     monkeypatch.setattr(kit.kaggle.retry, "LONGEST_WAIT", 0.01)
-    monkeypatch.setattr(kit.kaggle.retry, "GRACE_POLL", 0.01)
     monkeypatch.setattr(kit.kaggle.retry, "LOOKS", (0.0,))
 
 

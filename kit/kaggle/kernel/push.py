@@ -11,28 +11,33 @@ from pathlib import Path
 from typing import Any
 
 from kit.core.errors import KitError, Say, some
+from kit.core.paths import OutputDirs
+from kit.core.runs import ExperimentDir, RunDir
 from kit.kaggle.client import Kaggle, PushedKernel, kernel_url
 from kit.kaggle.datasets import read_ref, send_dataset, wait_for_dataset
+from kit.kaggle.kernel.ended import EndedSession, expected_of
 from kit.kaggle.kernel.folder import KernelFolder, built, built_beside
-from kit.kaggle.kernel.sessions import (
-    EndedSession,
-    RunningSession,
-    required_output,
-    tell_interrupted,
-    wait_for_kernel,
-    watched,
-)
-from kit.kaggle.retry import Lost
+from kit.kaggle.kernel.outputs import list_of
+from kit.kaggle.kernel.sessions import RunningSession, session_of, tell_interrupted, wait_for_kernel, watched
+from kit.kaggle.retry import Lost, Refused
 
 POLL = 15.0  # seconds between two looks at the kernels
 SESSIONS = 2  # batch sessions with a GPU that Kaggle runs at once for a user
 
 
-def push(path: str | Path, kaggle: Kaggle, *, unrehearsed: bool = False, say: Say = print) -> PushedKernel:
+def push(
+    path: str | Path,
+    kaggle: Kaggle,
+    *,
+    unrehearsed: bool = False,
+    output: str | Path = ".",
+    say: Say = print,
+) -> PushedKernel:
     """Save the built kernel on Kaggle, which runs it at once; it is remembered in push.json.
 
     Waits until attached datasets are READY and attached kernels have ended, and looks at the GPU quota first. A
-    push that was interrupted before its answer came is recognised, and not repeated.
+    push that was interrupted before its answer came is recognised, and not repeated. Of a train kernel that was
+    pushed as it is built now, and whose finished runs were fetched, what is left is pushed alone.
 
     Parameters
     ----------
@@ -40,6 +45,8 @@ def push(path: str | Path, kaggle: Kaggle, *, unrehearsed: bool = False, say: Sa
         The folder of the built kernel.
     unrehearsed : bool
         Push what did not pass a rehearsal since it was built.
+    output : str or Path
+        Holds runs/, where the finished runs of an earlier version are.
 
     Raises
     ------
@@ -51,15 +58,19 @@ def push(path: str | Path, kaggle: Kaggle, *, unrehearsed: bool = False, say: Sa
         need_rehearsed([folder])
     metadata = folder.metadata
     owner = _owner(metadata["id"], kaggle)
-    if pushed := _interrupted(folder, owner, kaggle):
+    only = _left(folder, kaggle, output, say)
+    text = folder.source_for(only) if only else None
+    if pushed := _interrupted(folder, owner, only, kaggle):
         say(f"{pushed} had arrived before the push was interrupted; see on its page that all sources are there")
     else:
         _make_ready(folder, kaggle, say)
         before = kaggle.latest_version(owner, folder.record.slug)
-        folder.write_begun_push({"digest": folder.digest, "owner": owner, "version": before})
+        folder.write_begun_push({"digest": folder.digest, "owner": owner, "version": before, "only": only})
         begun = f"{owner}/{folder.record.slug} ({kernel_url(owner, folder.record.slug)})"
         with tempfile.TemporaryDirectory(prefix="kit-") as stage:
             shutil.copy2(folder.code_file, stage)
+            if text:
+                (Path(stage) / folder.code_file.name).write_text(text, encoding="utf-8")
             complete = metadata | {"id": f"{owner}/{folder.record.slug}"}
             (Path(stage) / "kernel-metadata.json").write_text(json.dumps(complete), encoding="utf-8")
             try:
@@ -73,6 +84,12 @@ def push(path: str | Path, kaggle: Kaggle, *, unrehearsed: bool = False, say: Sa
                 folder.forget_begun_push()
                 raise
         say(f"pushed {pushed}: {pushed.url}")
+    _remember(folder, pushed, only)
+    return pushed
+
+
+def _remember(folder: KernelFolder, pushed: PushedKernel, only: Sequence[str]) -> None:
+    """Write down what was pushed, and which runs it trains where these are not all."""
     folder.write_push(
         {
             "owner": pushed.owner,
@@ -81,16 +98,58 @@ def push(path: str | Path, kaggle: Kaggle, *, unrehearsed: bool = False, say: Sa
             "url": pushed.url,
             "digest": folder.digest,
             "build": asdict(folder.record),
+            "only": list(only),
             "when": datetime.now(UTC).isoformat(timespec="seconds"),
         }
     )
-    return pushed
 
 
-def _interrupted(folder: KernelFolder, owner: str, kaggle: Kaggle) -> PushedKernel | None:
+def left_over(folder: KernelFolder, output: str | Path) -> list[str] | None:
+    """Return the runs that are left of the pushed version: it did not finish them, and here they are not either.
+
+    None where it was not fetched yet, is not what is built now, or had all.
+    """
+    if not _is_pushed(folder) or folder.fetched.get("version") != folder.push["version"]:
+        return None
+    ours = ExperimentDir(OutputDirs.at(output).runs / folder.record.experiment)
+    missing = folder.fetched["missing"]
+    return [place for place in missing if not RunDir(ours.path / place).finished] if missing else None
+
+
+def _left(folder: KernelFolder, kaggle: Kaggle, output: str | Path, say: Say) -> list[str]:
+    """Return the runs that a push has to train; none where these are all.
+
+    KitError where the version before finished some, and these are not here yet.
+    """
+    if (left := left_over(folder, output)) is not None:
+        if not left:
+            raise KitError(f"{folder.path}: all of its runs are here; there is nothing to push")
+        say(f"{pushed_kernel(folder.path)} has finished its other runs; pushes what is left: {some(left, 5)}")
+        return left
+    if not _is_pushed(folder) or folder.record.kind != "train":
+        return []
+    kernel, runs = pushed_kernel(folder.path), folder.pushed_runs
+    if folder.fetched.get("version") == kernel.version:
+        return []
+    again = list(folder.push.get("only") or [])  # what was pushed is pushed once more
+    try:
+        if not session_of(kernel, kaggle).ended:
+            return again
+        listed = list_of(kaggle.outputs(kernel), kaggle)
+    except Refused:  # of a version that cannot be seen nothing is kept
+        return again
+    if listed and listed.missing and len(listed.missing) < len(runs):
+        raise KitError(
+            f"{kernel} has finished {len(runs) - len(listed.missing)} of {len(runs)} runs, which were not fetched "
+            f"yet: python -m kit kernel fetch {folder.path}, then the same push pushes the others"
+        )
+    return again
+
+
+def _interrupted(folder: KernelFolder, owner: str, only: list[str], kaggle: Kaggle) -> PushedKernel | None:
     """Return the version that an interrupted push of this very build made; None where it did not arrive."""
     begun, slug = folder.begun_push, folder.record.slug
-    if (begun.get("digest"), begun.get("owner")) != (folder.digest, owner):
+    if (begun.get("digest"), begun.get("owner"), begun.get("only", [])) != (folder.digest, owner, only):
         return None
     version = kaggle.latest_version(owner, slug)
     if begun["version"] is None or version is None:
@@ -186,12 +245,14 @@ def push_all(
     *,
     sessions: int = SESSIONS,
     unrehearsed: bool = False,
+    output: str | Path = ".",
     say: Say = print,
     pause: Callable[[float], None] = time.sleep,
 ) -> list[EndedSession]:
     """Push kernels, no more than `sessions` running at a time, and wait for all of them.
 
-    What was pushed as it is built now is not pushed again, but waited for. Where the quota is used up, or a push
+    What was pushed as it is built now is not pushed again, but waited for; of a train kernel whose finished runs
+    were fetched, what is left is pushed. Where the quota is used up, or a push
     is refused, no further one is begun; the kernels under way are waited for before the error is raised, and the
     same call goes on later.
 
@@ -203,6 +264,8 @@ def push_all(
         How many may run at once.
     unrehearsed : bool
         Whether also those are pushed that did not pass a rehearsal since they were built; else that is an error.
+    output : str or Path
+        As in `push`.
     pause : callable
         What to sleep with; takes seconds.
 
@@ -211,11 +274,10 @@ def push_all(
     list of EndedSession
         How each has ended, in the order in which they did.
     """
-    due = [folder for folder in folders if not _is_pushed(folder)]
+    due, waited = _due_and_pushed(folders, output, say)
     if not unrehearsed:
         need_rehearsed(due)
-    running = [_underway(folder) for folder in folders if _is_pushed(folder)]
-    ended: list[EndedSession] = []
+    running, ended = [_underway(folder) for folder in waited], list[EndedSession]()
     trouble: KitError | None = None
     with watched(running, say, "the same command"):
         while due or running:
@@ -225,7 +287,7 @@ def push_all(
                     ended.append(end)
             while due and len(running) < sessions and not trouble:
                 try:
-                    push(due[0].path, kaggle, unrehearsed=unrehearsed, say=say)
+                    push(due[0].path, kaggle, unrehearsed=unrehearsed, output=output, say=say)
                     running.append(_underway(due.pop(0)))
                 except KitError as error:
                     if running and "session count" in str(error).lower():  # others of the user's are running
@@ -240,6 +302,21 @@ def push_all(
             if running:
                 pause(POLL)
     return ended
+
+
+def _due_and_pushed(
+    folders: Sequence[KernelFolder], output: str | Path, say: Say
+) -> tuple[list[KernelFolder], list[KernelFolder]]:
+    """Return which kernels are to be pushed, also for what is left of them, and which are waited for alone."""
+    due: list[KernelFolder] = []
+    waited: list[KernelFolder] = []
+    for folder in folders:
+        left = left_over(folder, output)
+        if left == []:
+            say(f"{folder.path}: all of its runs are here")
+        else:
+            (due if left or not _is_pushed(folder) else waited).append(folder)
+    return due, waited
 
 
 def _owner(identity: str, kaggle: Kaggle) -> str:
@@ -263,7 +340,7 @@ def _send_code(folder: KernelFolder, kaggle: Kaggle, say: Say) -> None:
 
 
 def _underway(folder: KernelFolder) -> RunningSession:
-    return RunningSession(pushed_kernel(folder.path), required_output(folder), time.monotonic())
+    return RunningSession(pushed_kernel(folder.path), expected_of(folder), time.monotonic())
 
 
 def _is_pushed(folder: KernelFolder) -> bool:
