@@ -25,7 +25,7 @@ class FetchDataResult:
 
 @dataclass(frozen=True)
 class KernelWheelsResult:
-    """The Pythons of the images that were looked at, what they lack, and the wheels that were collected for that."""
+    """The Pythons of the images that are meant, what these lack, and the wheels that were collected for that."""
 
     pythons: list[str]
     lacking: list[MissingRequirement]
@@ -162,7 +162,8 @@ def collect_wheels(
     requirements : path
         What the kernels need.
     python : str, optional
-        Of the image that they are for, like "3.13"; "both": of all that kernels/image.txt knows. Left out: the first.
+        Of the image that they are for, like "3.13"; "both": of all that kernels/image.txt knows. Left out: the
+        first of these.
     say : callable
         Takes lines about what happens.
     """

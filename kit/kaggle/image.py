@@ -186,7 +186,7 @@ def _pin(text: str, place: str) -> Requirement:
 
 
 def _of_python_alone(requirement: Requirement) -> bool:
-    """Return whether a requirement's marker, if it has one, asks for the Python alone, by which images are told."""
+    """Return whether a requirement's marker, if it has one, asks for the Python alone, which images differ in."""
     words = re.findall(r"[a-z_]+", re.sub(r'"[^"]*"', "", str(requirement.marker or "")))
     return {*words} <= {"python_version", "and", "or"}
 
@@ -262,8 +262,8 @@ def refresh(
     if not re.fullmatch(r"3\.\d+", python):
         raise KitError(f"--python {python}: should look like 3.13")
     before = _before(known, python)
-    names = {canonicalize_name(one.name) for one in _read_requirements(requirements)}
-    names = names.union(*(image.versions for image in known.images))
+    names = {name for image in known.images for name in image.versions}
+    names |= {canonicalize_name(one.name) for one in _read_requirements(requirements)}
     versions = dict(before.versions)
     for path in published:
         stated = {name: one for name, one in _published(path).items() if name in names}
