@@ -111,7 +111,8 @@ class ImageTable:
         """Return the image with a Python, the first where None; KitError where there is none with it."""
         found = [image for image in self.images if python in (None, image.python)]
         if not found:
-            raise KitError(f"Python {python}: kernels/image.txt knows images with {some(self.pythons)}")
+            known = f"kernels/image.txt knows images with {some(self.pythons)}"
+            raise KitError(f"Python {python}: {known}; give one of these, or bring the table up to date")
         return found[0]
 
 

@@ -31,7 +31,7 @@ def fetched_runs(experiment: ExperimentConfig, root: Path) -> dict[str, dict[str
     Returns
     -------
     dict of str to dict of str to str
-        owner/slug → folder of the run in the kernel's outputs → SHA-256. A kernel without fetched runs is left out.
+        owner/slug → folder of the run in its outputs → SHA-256. A kernel without fetched runs is left out.
 
     Raises
     ------
@@ -81,8 +81,7 @@ def attached_notes(experiment: ExperimentConfig, attached: AttachedRuns, root: P
         left := _not_attached(experiment, attached, root)
     ):
         notes.append(
-            f"WARNING: it predicts without {some(left, 5)}: finished here, but in the outputs of no kernel that it "
-            "attaches"
+            f"WARNING: it predicts without {some(left, 5)}: finished here, but in no kernel that it attaches"
         )
     return notes
 
