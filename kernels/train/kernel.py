@@ -9,6 +9,7 @@ ARCHIVE = "{{archive}}"
 
 ONLY = []  # where `kernel push` pushes what is left of an earlier version, it names these runs here
 
+tell_versions()
 code, runs = unpack(), ONLY or KERNEL["runs"]
 finish(
     run_kit(

@@ -390,6 +390,9 @@ class TestRuns:
         message = refusal_of(lambda: predict_test(config, submission=tmp_path / "s.csv", output=tmp_path))
         assert message == f"there is no finished run of tiny/uniform here, and nothing is attached; {NO_RUN}"
         assert not (tmp_path / "s.csv").exists()
+        (tmp_path / "nothing/notebooks/me/other-kernel").mkdir(parents=True)
+        message = refusal_of(lambda: predict_test(config, submission=tmp_path / "s.csv", output=tmp_path))
+        assert message.endswith(f"; mounted in {tmp_path / 'nothing'}: notebooks/me/other-kernel")
 
     def test_an_unfinished_run_is_none(self, trained, predicted, tmp_path):
         shutil.copytree(trained / "runs", tmp_path / "runs")

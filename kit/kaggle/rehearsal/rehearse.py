@@ -266,7 +266,8 @@ def _outputs_of(reference: str, beside: KernelFolder) -> Path | None:
     """Return the folder of what was fetched of a kernel; before it ran on Kaggle, of what its rehearsal gave."""
     owner, slug = reference.split("/")[:2]
     for folder in built_beside(beside):
-        if folder.record.slug == slug and folder.push.get("owner", owner) == owner:
+        pushed = folder.push  # Kaggle may have given it another slug than ours
+        if pushed.get("slug", folder.record.slug) == slug and pushed.get("owner", owner) == owner:
             return folder.output if folder.output.is_dir() else folder.path / "rehearsal/working"
     return None
 

@@ -403,6 +403,17 @@ def test_outputs_of_a_train_kernel_are_those_fetched_else_those_of_its_rehearsal
     assert "nothing on this machine stands for me/squares-train" in told
 
 
+def test_outputs_of_a_train_kernel_that_kaggle_named_otherwise_are_found(verdict, project):
+    train = Path(write_kernel("", slug="squares-train", kind="train"))
+    (train / "output/fetched").mkdir(parents=True)
+    write_push(train, "me")
+    record = json.loads((train / "push.json").read_text())
+    (train / "push.json").write_text(json.dumps(record | {"slug": "squares-train-2"}))
+    code = f"print(os.listdir(INPUT + '/notebooks/me/squares-train-2'))\n{ALL_RED}"
+    assert "['fetched']" in verdict(code, kernel=["me/squares-train-2"])[2]
+    assert "nothing on this machine stands for me/squares-train" in verdict(code, kernel=["me/squares-train"])[2]
+
+
 def test_the_competition_may_be_elsewhere(verdict, project):
     moved = (project / f"data/{SLUG}").rename(project / "moved")
     code, _, told = verdict(ALL_RED, "--test-rows", "3")
