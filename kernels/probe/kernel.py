@@ -143,7 +143,7 @@ def network():
 
 
 def trial(name):
-    """Run a trial in a process of its own, as the kit's are, which may hang or be killed: "works", or what was said."""
+    """What comes of a trial in a process of its own, which may hang or be killed: "works", or what was said."""
     command = [sys.executable, __file__, name]
     try:
         ended = subprocess.run(command, capture_output=True, text=True, timeout=TRIAL)
@@ -181,7 +181,9 @@ def try_loader():
     """A data loader with workers; where shared memory is too small, one of them dies."""
     from torch.utils.data import DataLoader
 
-    total = sum(float(batch[:, 0, 0, 0].sum()) for batch in DataLoader(Squares(), batch_size=BATCH[0], num_workers=4))
+    total = sum(
+        float(batch[:, 0, 0, 0].sum()) for batch in DataLoader(Squares(), batch_size=BATCH[0], num_workers=4)
+    )
     assert total == sum(index * index for index in range(len(Squares())))
 
 
@@ -216,7 +218,7 @@ def leave_and_fail():
 
 
 def oversleep():
-    """Leave a file, and go on past the limit, which is to end this; after five times the limit it ends by itself."""
+    """Leave a file, and go on past the limit, which is to end this; at five times the limit it ends by itself."""
     (WORKING / "before.txt").write_text("before the limit\n")
     while time.monotonic() - BEGUN < 5 * KERNEL["limit"]:
         print(f"{time.monotonic() - BEGUN:.0f} s", flush=True)
@@ -226,4 +228,6 @@ def oversleep():
 
 if __name__ == "__main__":  # what is spawned takes this file up under another name
     does = sys.argv[1] if sys.argv[1:] in (["spawn"], ["loader"]) else KERNEL["does"]
-    {"report": report, "exit": leave_and_fail, "limit": oversleep, "spawn": try_spawn, "loader": try_loader}[does]()
+    {"report": report, "exit": leave_and_fail, "limit": oversleep, "spawn": try_spawn, "loader": try_loader}[
+        does
+    ]()

@@ -8,6 +8,7 @@ from kit.core.errors import KitError, Say, ignore
 from kit.core.paths import OutputDirs
 from kit.kaggle import datasets, download, submissions
 from kit.kaggle.client import Kaggle
+from kit.kaggle.facts import python_remark, read_facts
 from kit.kaggle.image import MissingRequirement, missing, read_image
 from kit.kaggle.image import refresh as refresh_image
 from kit.kaggle.submission_log import LogEntry
@@ -161,6 +162,9 @@ def collect_wheels(
     from kit.kaggle.kernel.build import TEMPLATES
 
     image = read_image(TEMPLATES / "image.txt")
+    if facts := read_facts():
+        for line in filter(None, [python_remark(facts, image.python), facts.remark()]):
+            say(line)
     lacking = missing(Path(requirements), image)
     for each in lacking:
         say(f"{each.requirement}: {each.reason}")

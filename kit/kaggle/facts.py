@@ -4,12 +4,12 @@ Without a probe the figures are those that others report; whoever uses one says 
 """
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from datetime import UTC, date, datetime
 from pathlib import Path
 from typing import Annotated, Literal
 
-from pydantic import BaseModel, ConfigDict, Field
+from pydantic import AfterValidator, BaseModel, ConfigDict, Field
 
 from kit.core.errors import some
 from kit.core.files import read_record, write_text
@@ -191,6 +191,12 @@ class Probed(_Record):
     came: dict[str, Literal["whole", "damaged", "missing"]] = {}
 
 
+def _with_python(image: dict[str, str]) -> dict[str, str]:
+    if not image.get("python"):
+        raise ValueError("python is missing")
+    return image
+
+
 class Facts(_Record):
     """What is known of real sessions.
 
@@ -199,13 +205,13 @@ class Facts(_Record):
     when : datetime
         When the last session looked, in UTC.
     image : dict
-        `python`, and name of a package → version, in that session.
+        `python`, always, and name of a package → version, in that session.
     facts : Probed
         What it and those before it found.
     """
 
     when: datetime
-    image: dict[str, str]
+    image: Annotated[dict[str, str], AfterValidator(_with_python)]
     facts: Probed
 
     @property
@@ -271,13 +277,13 @@ def session_limits(facts: Facts | None, gpu: bool) -> SessionLimits:
     session = facts.session(gpu) if facts else None
     if session is None:
         return SessionLimits()
-    memory, working = (MEMORY_GB, "reported"), (WORKING_GB, "reported")
+    limits, source = SessionLimits(), _source(session.when)
     if session.memory:
-        memory = (round(session.memory / 1e9, 1), _source(session.when))
+        limits = replace(limits, memory_gb=round(session.memory / 1e9, 1), memory_source=source)
     disk = (session.disks or {}).get("/kaggle/working")
     if disk and disk.total / 1e9 < WORKING_GB:
-        working = (round(disk.total / 1e9, 1), _source(session.when))
-    return SessionLimits(memory[0], working[0], memory[1], working[1])
+        limits = replace(limits, working_gb=round(disk.total / 1e9, 1), working_source=source)
+    return limits
 
 
 def mount_form(tree: Sequence[str] | None, references: Sequence[str]) -> Form | None:
@@ -298,6 +304,18 @@ def mount_form(tree: Sequence[str] | None, references: Sequence[str]) -> Form | 
         if flat in there:
             return "flat"
     return None
+
+
+def session_python(facts: Facts) -> str:
+    """Return the Python of the last session that was probed, like "3.12"."""
+    return ".".join(facts.image["python"].split(".")[:2])
+
+
+def python_remark(facts: Facts, wanted: str) -> str:
+    """Say that wheels for this Python, like "3.12", are of no use in the session that was probed; "" where they are."""
+    if (python := session_python(facts)) == wanted:
+        return ""
+    return f"these wheels are for Python {wanted}, but the {facts.source} found Python {python}"
 
 
 def image_differences(found: Mapping[str, str], image: KaggleImage) -> list[str]:

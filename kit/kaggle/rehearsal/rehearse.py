@@ -159,7 +159,7 @@ def rehearse(
 
 
 def _known(folder: KernelFolder, form: Form | None, say: Callable[[str], None]) -> tuple[SessionLimits, Form]:
-    """Return the limits of a session, and the form of mounts; say what of it a probe found, and how old that is."""
+    """Return the limits of a session, and the form of mounts; say what a probe found of it, and how old that is."""
     facts = read_facts(_root(folder))
     probed = facts.facts.form if facts else None
     if facts and probed and not form and any(_wanted(folder.metadata)):
@@ -205,7 +205,7 @@ def _run(
 def _resolved(
     folder: KernelFolder, sources: Mapping[str, str | Path], test_rows: str | None
 ) -> tuple[CompetitionConfig | None, dict[str, Path]]:
-    """Return the competition at hand (None for a probe), and the folder that stands for each source that the kernel attaches.
+    """Return the competition at hand (None for a probe), and the folder that stands for each attached source.
 
     Raises KitError for all that there is to refuse: the last rehearsal is still there.
     """
@@ -282,7 +282,9 @@ def _usual(folder: KernelFolder, reference: str) -> Path | None:
         return None
     if folder.code_dataset.is_dir() and reference == read_ref(folder.code_dataset):
         return folder.code_dataset
-    return _root(folder) / "kernels/datasets" / reference.split("/")[1]  # where `kernel weights` and `wheels` put them
+    return (
+        _root(folder) / "kernels/datasets" / reference.split("/")[1]
+    )  # where `kernel weights` and `wheels` put them
 
 
 def _outputs_of(reference: str, beside: KernelFolder) -> Path | None:
@@ -354,10 +356,9 @@ def _submission(path: Path, competition: CompetitionConfig) -> Check:
 def _size(working: Path, folder: KernelFolder, limits: SessionLimits) -> Check:
     files = [path for path in working.rglob("*") if path.is_file()]
     size, code = sum(path.stat().st_size for path in files) / 1e9, folder.code_file.stat().st_size / 1e6
-    room, source = limits.working_gb, limits.working_source
-    found = (
-        f"{len(files)} output files of {size:.3f} GB in all, of {room:g} ({source}); code {code:.2f} MB, of {CODE_MB}"
-    )
+    room = limits.working_gb
+    of = f"of {room:g} ({limits.working_source}); code {code:.2f} MB, of {CODE_MB}"
+    found = f"{len(files)} output files of {size:.3f} GB in all, {of}"
     return Check("sizes", size <= room and code <= CODE_MB, found)
 
 
