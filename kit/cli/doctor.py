@@ -238,9 +238,9 @@ def _kaggle(output: Path) -> list[Finding]:
         built = output / "kernels/build"
         unknown = Finding("Kaggle", "no session was probed yet", advice=f"{PROBE} tells what yours are like")
         return [unknown] if built.is_dir() and any(built.iterdir()) else []
-    versions = [f"{name} {facts.image[name]}" for name in ("torch", "timm") if name in facts.image]
-    state = f"{facts.source}: {', '.join([f'Python {facts.image["python"]}', *versions])}"
-    return [Finding("Kaggle", state, advice=facts.remark() if facts.age() > FRESH else "")]
+    shown = {"Python": facts.image["python"], **{name: facts.image.get(name) for name in ("torch", "timm")}}
+    versions = ", ".join(f"{name} {version}" for name, version in shown.items() if version)
+    return [Finding("Kaggle", f"{facts.source}: {versions}", advice=facts.remark() if facts.age() > FRESH else "")]
 
 
 def _folders(output: Path) -> list[Finding]:

@@ -88,7 +88,8 @@ def probe(
 ) -> KernelProbeResult:
     """Run a private kernel of two minutes on Kaggle that reports what a session is like, and keep what it says.
 
-    It is kept in kernels/facts.json, by which the kit goes from then on. A probe that was interrupted is taken up by the same call, and not pushed again.
+    The kit goes by kernels/facts.json from then on. A probe that was interrupted is taken up by the same call,
+    and not pushed again.
 
     Parameters
     ----------

@@ -159,7 +159,7 @@ def rehearse(
 
 
 def _known(folder: KernelFolder, form: Form | None, say: Callable[[str], None]) -> tuple[SessionLimits, Form]:
-    """Return the limits of a session, and the form of mounts; say what a probe found of it, and how old that is."""
+    """Return a session's limits and the form of mounts; say what of it a probe found, and how old that is."""
     facts = read_facts(_root(folder))
     probed = facts.facts.form if facts else None
     if facts and probed and not form and any(_wanted(folder.metadata)):
