@@ -63,7 +63,7 @@ def probe(
     rehearse: Annotated[bool, typer.Option("--rehearse", help="Here alone; nothing is pushed or kept.")] = False,
     output: Output = ".",
 ) -> None:
-    """Ask a real session on Kaggle what it is like, by a private kernel of two minutes; keep kernels/facts.json."""
+    """Ask a real session on Kaggle what it is like, by a private kernel of two minutes; and keep it."""
     from kit.kaggle.kernel.probe import probe
 
     def show(found: "KernelProbeResult") -> None:

@@ -312,7 +312,7 @@ def session_python(facts: Facts) -> str:
 
 
 def python_remark(facts: Facts, wanted: str) -> str:
-    """Say that wheels for this Python, like "3.12", are none for the session that was probed; "" where they are."""
+    """Say that wheels for this Python, like "3.12", do not fit the session that was probed; "" where they do."""
     if (python := session_python(facts)) == wanted:
         return ""
     return f"these wheels are for Python {wanted}, but the {facts.source} found Python {python}"
