@@ -67,7 +67,8 @@ def test_facts_are_old_after_thirty_days():
     assert known.age(DAY) == 0
     assert known.remark(DAY + timedelta(30)) == ""
     assert known.remark(DAY + timedelta(31)) == (
-        "what is known of Kaggle's sessions (kernels/facts.json) is 31 days old; python -m kit kernel probe looks again"
+        "what is known of Kaggle's sessions (kernels/facts.json) is 31 days old; python -m kit kernel probe looks "
+        "again"
     )
     assert known.source == "probe of 2026-11-20"
 

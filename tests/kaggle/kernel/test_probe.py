@@ -5,13 +5,14 @@ import importlib.metadata
 import json
 import os
 import platform
+import sys
 from dataclasses import replace
 from pathlib import Path
 from typing import get_type_hints
 
 import pytest
 from support.commands import kit_here
-from support.fake_kaggle import answer, drop, instead
+from support.fake_kaggle import Dataset, answer, drop, instead
 from support.kaggle_setting import runs_kernels
 from support.refusals import refusal_of
 from support.session_facts import WROTE, outputs
@@ -24,17 +25,13 @@ from kit.kaggle.kernel import probe as probing
 from kit.kaggle.kernel.folder import KernelFolder
 from kit.kaggle.kernel.probe import KERNELS, probe, write_probe
 
-LISTING = "kernels.KernelsApiService/ListKernelSessionOutput"
+LISTING = "ListKernelSessionOutput"
 URL = "https://www.kaggle.com/code/tester/kit-probe"
-
-
-def method(name: str) -> str:
-    return f"kernels.KernelsApiService/{name}"
 
 
 @pytest.fixture
 def reports(server, impatient, monkeypatch):
-    """Kaggle runs probes: the report is one by hand; the kernels that are to fail run isolated, for two seconds."""
+    """Kaggle runs probes: the report is one by hand; kernels that are to fail run isolated, for two seconds."""
     monkeypatch.setattr(probing, "POLL", 0.05)
     monkeypatch.setattr(probing, "SETTLED", 0.1)
     monkeypatch.setattr(probing, "LISTING", 0.3)
@@ -134,14 +131,13 @@ def test_a_probe_is_small_and_needs_nothing_but_torch(tmp_path):
             else []
         )
     }
-    import sys
-
     assert imported - set(sys.stdlib_module_names) == {"torch"}
 
 
 def test_it_is_private_and_has_no_network(server, reports):
     reports()
-    server.known_sources |= {"titanic", "me/data", "g/m/pyTorch/b/1"}
+    server.known_sources |= {"titanic", "g/m/pyTorch/b/1"}
+    server.datasets["me/data"] = Dataset("me", "data", {}, [{"a.csv": b"1"}])
     found = probe(gpu=True, attach=["titanic", "me/data", "g/m/pyTorch/b/1"])
     (request,) = asked(server, "SaveKernel")
     wanted = {
@@ -164,14 +160,14 @@ def test_it_is_private_and_has_no_network(server, reports):
 
 @pytest.mark.parametrize("reference", ["a/b/c", "", "../etc", "titanic/", "a b", "-/../x"])
 def test_what_cannot_be_attached(tmp_path, reference):
-    assert refusal_of(probe, attach=[reference], output=tmp_path).startswith(
+    assert refusal_of(lambda: probe(attach=[reference], output=tmp_path)).startswith(
         f"--attach {reference}: expected the slug of a competition, OWNER/SLUG of a dataset"
     )
 
 
 def test_failures_are_kaggles_alone(tmp_path):
     assert "--failures: what becomes of a kernel that fails" in refusal_of(
-        probe, rehearse=True, failures=True, output=tmp_path
+        lambda: probe(rehearse=True, failures=True, output=tmp_path)
     )
 
 
@@ -229,6 +225,7 @@ def test_outputs_that_are_listed_late_are_waited_for(server, reports):
     early = instead({"files": [], "log": ""})
     server.misbehave(LISTING, early, early)
     assert set(probe().facts.facts.came.values()) == {"whole"}
+    assert len(asked(server, LISTING)) > 2
 
 
 def test_outputs_that_are_never_listed(server, reports):
@@ -259,10 +256,10 @@ def test_a_report_that_is_none(server, reports):
 
 def test_an_error_meanwhile_says_what_may_be_running(server, reports):
     reports()
-    server.misbehave(method("GetKernelSessionStatus"), *[answer(401, "expired")] * 20)
+    server.misbehave("GetKernelSessionStatus", *[answer(401, "expired")] * 20)
     said = refusal_of(probe)
     assert said.endswith(f"; tester/kit-probe version 1 ({URL}) may be running; the same command goes on with it")
-    server.behave(method("GetKernelSessionStatus"))
+    server.behave("GetKernelSessionStatus")
     assert probe().kernels[0].version == 1
     assert len(asked(server, "SaveKernel")) == 1
 
@@ -292,7 +289,7 @@ def test_an_interrupted_probe_says_so_and_goes_on(server, reports, kit, monkeypa
 
 def test_a_push_that_is_refused_leaves_nothing_running(server, reports):
     reports()
-    server.misbehave(method("SaveKernel"), answer(400, "Maximum batch CPU session count of 5 reached."))
+    server.misbehave("SaveKernel", answer(400, "Maximum batch CPU session count of 5 reached."))
     assert "may be running" not in refusal_of(probe)
 
 
