@@ -13,6 +13,7 @@ from typing import get_type_hints
 import pytest
 from support.commands import kit_here
 from support.fake_kaggle import Dataset, answer, drop, instead
+from support.interpreters import need_interpreter
 from support.kaggle_setting import runs_kernels
 from support.refusals import refusal_of
 from support.session_facts import WROTE, outputs
@@ -20,10 +21,11 @@ from support.small_kernels import asked
 
 import kit as package
 from kit.core.jsonable import json_model
-from kit.kaggle.facts import read_facts
+from kit.kaggle.facts import SessionFacts, read_facts
 from kit.kaggle.kernel import probe as probing
 from kit.kaggle.kernel.folder import KernelFolder
 from kit.kaggle.kernel.probe import KERNELS, probe, write_probe
+from kit.kaggle.rehearsal.sandbox import run_isolated
 
 LISTING = "ListKernelSessionOutput"
 URL = "https://www.kaggle.com/code/tester/kit-probe"
@@ -109,6 +111,20 @@ def test_the_command_shows_what_was_found(rehearsed, tmp_path, kit, monkeypatch)
     assert lines["Python"].startswith(f"{platform.python_version()}, torch ")
     assert lines["processes"] == "spawned: works; a loader's: works"
     assert lines["mounted"] == "competitions/, datasets/, competitions/titanic/, datasets/me/"
+
+
+@pytest.mark.parametrize("version", ["3.12", "3.13"])
+def test_under_the_pythons_of_kaggles_image_without_any_package(tmp_path, version):
+    python = need_interpreter(version)
+    script = write_probe(tmp_path, "report").code_file
+    outcome = run_isolated(script, tmp_path / "working", [], python=python, time_limit=100, on_line=print)
+    assert outcome.exit_code == 0
+    session = SessionFacts.model_validate_json((tmp_path / "working/probe.json").read_text())
+    assert session.python.startswith(f"{version}.")
+    assert session.spawn == "works"
+    if "torch" not in session.packages:
+        assert session.gpus is None
+        assert session.loader.endswith("No module named 'torch'")
 
 
 # What is pushed
