@@ -45,7 +45,8 @@ def session_lines(session: "SessionFacts") -> dict[str, str]:
         lines["mounted"] = ", ".join(path for path in session.tree if path.count("/") <= 2)[:500] or "nothing"
     lines["processes"] = f"spawned: {session.spawn}; a loader's: {session.loader}"
     if session.network:
-        lines["network"] = "; ".join(f"{host}: {said}" for host, said in session.network.items())
+        reached = [host for host, said in session.network.items() if said == "reached"]
+        lines["network"] = f"reached {', '.join(reached)}" if reached else "none"
     return lines
 
 

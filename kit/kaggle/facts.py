@@ -321,10 +321,10 @@ def python_remark(facts: Facts, wanted: str) -> str:
 def image_differences(found: Mapping[str, str], image: KaggleImage) -> list[str]:
     """Say where a session's Python and packages are not those of the table of the image, a clause each."""
     python = ".".join(found["python"].split(".")[:2])
-    told = [f"Python {python}, not {image.python}"] if python != image.python else []
+    told = [f"Python {python} instead of {image.python}"] if python != image.python else []
     for name, version in image.versions.items():
         if version and name in found and found[name].partition("+")[0] != version:
-            told.append(f"{name} {found[name]}, not {version}")
+            told.append(f"{name} {found[name]} instead of {version}")
     return told
 
 

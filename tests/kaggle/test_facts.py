@@ -120,7 +120,7 @@ def test_a_mount_is_found_where_the_kit_would_look_for_it(reference, which, othe
 def test_what_the_table_of_the_image_has_otherwise():
     image = KaggleImage("3.12", "2026-08", {"torch": "2.10.0", "numpy": "2.0.2", "ray": None, "timm": "1.0.26"})
     found = {"python": "3.13.2", "torch": "2.11.0+cpu", "numpy": "2.0.2", "ray": "2.50"}
-    assert image_differences(found, image) == ["Python 3.13, not 3.12", "torch 2.11.0+cpu, not 2.10.0"]
+    assert image_differences(found, image) == ["Python 3.13 instead of 3.12", "torch 2.11.0+cpu instead of 2.10.0"]
     same = {"python": "3.12.13", "torch": "2.10.0+cu128"}
     assert image_differences(same, image) == []
 

@@ -44,6 +44,7 @@ POLL = 15.0  # seconds between two looks at the outputs
 LISTING = 300.0  # seconds for which they may not be listed though the session is complete
 SETTLED = 60.0  # seconds after which what is not listed beside the report will not be
 LOG_END = 5  # lines
+LEFT, OVERSLEPT = "before.txt", "after.txt"  # files of kernels that are to fail: at once, and past the limit
 REFERENCE = re.compile(r"[\w-]+(/[\w-]+(/[\w.-]+/[\w.-]+(/\d+)?)?)?", re.ASCII)
 
 # What a kernel does → end of its slug, limit of its session in seconds, and that in words.
@@ -132,7 +133,8 @@ def probe(
             if does in folders:
                 facts = _with_end(facts, does, _read_end(folders[does], kaggle, say, pause))
                 write_facts(root, facts)
-    return KernelProbeResult(list(kernels.values()), file, facts, _notes(facts, gpu, attach))
+    notes = _notes(facts, gpu, attach) + (_notes_of_ends(facts.facts) if failures else [])
+    return KernelProbeResult(list(kernels.values()), file, facts, notes)
 
 
 def _chosen(failures: bool) -> list[Does]:
@@ -326,9 +328,10 @@ def _put_together(
 
 def _read_end(folder: KernelFolder, kaggle: Kaggle, say: Say, pause: Callable[[float], None]) -> EndFacts:
     """Wait for a kernel that is to fail, and return how it did."""
+    say(f"{folder.path.name} is made to end badly; how it does is what is asked")
     kernel = _ended(folder, kaggle, say, pause).kernel
     session = kaggle.session(kernel)
-    files = sorted(_listed(kernel, ["before.txt"], SETTLED, kaggle, pause))
+    files = sorted(_listed(kernel, [LEFT], SETTLED, kaggle, pause))
     log = kaggle.outputs(kernel).log[-LOG_END:]
     _note_read(folder)
     when = datetime.now(UTC)
@@ -365,4 +368,16 @@ def _notes(facts: Facts, gpu: bool, attach: Sequence[str]) -> list[str]:
         notes.append(f"without internet, {some(reached)} was reached all the same")
     if lost := [f"{name!r} {how}" for name, how in facts.facts.came.items() if how != "whole"]:
         notes.append(f"of the files that it left, these did not come back as they were: {some(lost)}")
+    return notes
+
+
+def _notes_of_ends(probed: Probed) -> list[str]:
+    """Return what the user should know of the sessions that were to fail."""
+    notes = []
+    if probed.exit and LEFT not in probed.exit.files:
+        notes.append("what a session leaves that ends with exit code 3 is not to be had")
+    if probed.limit and LEFT not in probed.limit.files:
+        notes.append("what a session leaves that is ended at its limit is not to be had")
+    if probed.limit and OVERSLEPT in probed.limit.files:
+        notes.append("a session with a limit of a minute was not ended within five: limits are not kept")
     return notes

@@ -224,6 +224,27 @@ def test_a_probe_with_failures_from_the_command_to_the_facts(server, reports, ki
     assert "note: kernels/image.txt is of another image: " in told
 
 
+@pytest.mark.parametrize(
+    ("left", "notes"),
+    [
+        ({"before.txt": b"x"}, []),
+        (
+            {},
+            ["what a session leaves that ends with exit code 3 is not to be had", "is ended at its limit is not"],
+        ),
+        ({"before.txt": b"x", "after.txt": b"x"}, ["limit of a minute was not ended within five"]),
+    ],
+)
+def test_what_failures_tell(server, reports, left, notes):
+    server.known_sources |= {"titanic"}
+    server.runner = lambda version: (
+        ("COMPLETE", "", outputs(), "") if version.slug == "kit-probe" else ("ERROR", "", left, "")
+    )
+    told = [note for note in probe(failures=True, attach=["titanic"]).notes if "image.txt" not in note]
+    assert len(told) == len(notes)
+    assert all(part in note for part, note in zip(notes, told, strict=True))
+
+
 def test_a_second_probe_keeps_what_the_first_found_of_the_other_kind(server, reports):
     reports(outputs(memory=29_000_000_000))
     server.known_sources |= {"titanic"}
