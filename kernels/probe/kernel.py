@@ -21,6 +21,7 @@ INPUT = Path(os.environ.get("KIT_INPUT", "/kaggle/input"))  # a rehearsal may sa
 WORKING = Path(os.environ.get("KIT_WORKING", "/kaggle/working"))
 ODD_FILES = {".dotfile": "dot", "empty.txt": "", "nested/deep/file.txt": "deep", "with space.txt": "space"}
 HOSTS = ("pypi.org", "huggingface.co", "www.kaggle.com")
+LOOKED_AT = 1000  # entries of a folder of what is mounted
 TRIAL = 90  # seconds that a trial in a process of its own may take
 BATCHES, BATCH = 12, (8, 3, 256, 256)  # float32: 6 MB a batch, some 50 MB on their way at once
 
@@ -114,12 +115,13 @@ def driver():
 
 
 def tree(depth=6, shown=12, most=400):
-    """What is below /kaggle/input: folders end in "/"; of each folder `shown` names, "…" where there are more."""
+    """What is below /kaggle/input: folders end in "/"; of each `shown` names, folders first; "…" where there are more."""
     found, ahead = [], [INPUT]
     while ahead and len(found) < most:
         folder = ahead.pop(0)
         with os.scandir(folder) as entries:
-            names = sorted(itertools.islice(entries, shown + 1), key=lambda entry: entry.name)
+            some = itertools.islice(entries, LOOKED_AT)
+            names = sorted(some, key=lambda entry: (not entry.is_dir(), entry.name))
         for entry in names[:shown]:
             path = Path(entry.path)
             found.append(path.relative_to(INPUT).as_posix() + "/" * entry.is_dir())

@@ -5,12 +5,17 @@ import importlib.metadata
 import json
 import os
 import platform
+import re
+import shutil
+import subprocess
 import sys
 from dataclasses import replace
 from pathlib import Path
+from types import SimpleNamespace
 from typing import get_type_hints
 
 import pytest
+import torch
 from support.commands import kit_here
 from support.fake_kaggle import Dataset, answer, drop, instead
 from support.interpreters import need_interpreter
@@ -111,6 +116,48 @@ def test_the_command_shows_what_was_found(rehearsed, tmp_path, kit, monkeypatch)
     assert lines["Python"].startswith(f"{platform.python_version()}, torch ")
     assert lines["processes"] == "spawned: works; a loader's: works"
     assert lines["mounted"] == "competitions/, datasets/, competitions/titanic/, datasets/me/"
+
+
+def looks(tmp_path) -> dict:
+    """The functions of the probe's script, which is not run."""
+    script = write_probe(tmp_path, "report").code_file
+    space = {"__name__": "probe", "__file__": str(script)}
+    exec(compile(script.read_text(), script, "exec"), space)
+    return space
+
+
+def test_gpus_are_told_as_torch_tells_them(tmp_path, monkeypatch):
+    t4 = SimpleNamespace(name="Tesla T4", total_memory=15_642_329_088, major=7, minor=5)
+    monkeypatch.setattr(torch.cuda, "device_count", lambda: 2)
+    monkeypatch.setattr(torch.cuda, "get_device_properties", lambda index: t4)
+    assert looks(tmp_path)["gpus"]() == [{"name": "Tesla T4", "memory": 15_642_329_088, "compute": "7.5"}] * 2
+    monkeypatch.setattr(shutil, "which", lambda name: f"/usr/bin/{name}")
+    told = SimpleNamespace(returncode=0, stdout="580.82\n580.82\n")
+    monkeypatch.setattr(subprocess, "run", lambda *_, **__: told)
+    assert looks(tmp_path)["driver"]() == "580.82"
+
+
+@pytest.mark.gpu
+def test_the_gpus_of_this_machine(tmp_path):
+    told = looks(tmp_path)
+    assert [gpu["name"] for gpu in told["gpus"]()] == [
+        torch.cuda.get_device_name(index) for index in range(torch.cuda.device_count())
+    ]
+    assert re.fullmatch(r"[\d.]+", told["driver"]())
+
+
+def test_the_tree_of_what_is_mounted_is_bounded(tmp_path, monkeypatch):
+    monkeypatch.setenv("KIT_INPUT", str(tmp_path / "input"))
+    deep = tmp_path / "input/a/b/c/d/e/f/g"
+    deep.mkdir(parents=True)
+    for number in range(30):
+        (tmp_path / f"input/a/{number:02}.png").touch()
+    told = looks(tmp_path)["tree"]()
+    assert told[0] == "a/"
+    assert "a/b/c/d/e/f/" in told
+    assert "a/b/c/d/e/f/g/" not in told
+    assert "a/…" in told
+    assert [name for name in told if name.endswith(".png")] == [f"a/{number:02}.png" for number in range(11)]
 
 
 @pytest.mark.parametrize("version", ["3.12", "3.13"])
