@@ -115,7 +115,7 @@ def driver():
 
 
 def tree(depth=6, shown=12, most=400):
-    """What is below /kaggle/input: folders end in "/"; of each `shown` names, folders first; "…" where there are more."""
+    """What is below /kaggle/input: folders end in "/"; of each `shown` names, folders first, and "…" for more."""
     found, ahead = [], [INPUT]
     while ahead and len(found) < most:
         folder = ahead.pop(0)
