@@ -3,6 +3,7 @@ with it, installs attached wheels, runs `python -m kit`, and hands on its exit c
 
 import base64
 import bz2
+import contextlib
 import hashlib
 import io
 import json
@@ -11,11 +12,14 @@ import subprocess
 import sys
 import tarfile
 import tempfile
+import threading
 import time
 from pathlib import Path
 
 BEGUN = time.monotonic()
 RESERVE = 20  # seconds
+LOOK = 5.0  # seconds between two looks at which runs are finished
+LISTED = "outputs.json"
 INPUT = Path(os.environ.get("KIT_INPUT", "/kaggle/input"))  # a rehearsal may say otherwise
 WORKING = Path(os.environ.get("KIT_WORKING", "/kaggle/working"))
 
@@ -73,8 +77,49 @@ def seconds_left():
     return max(1, round(min(left, KERNEL.get("budget", left))))
 
 
-def run_kit(folder, *arguments):
-    """Runs `python -m kit` in `folder`, prints what it says line by line, and gives its exit code."""
+def finished(runs):
+    """The files (name: SHA-256, by their run.json) of those of the runs that are finished, and the other runs."""
+    files, missing = {}, []
+    for run in runs:
+        name = f"runs/{KERNEL['experiment']}/{run}"
+        record, content = {}, b""
+        with contextlib.suppress(OSError, ValueError):  # not begun
+            content = (WORKING / name / "run.json").read_bytes()
+            record = json.loads(content)
+        theirs = {f"{name}/{file}": digest for file, digest in record.get("files", {}).items()}
+        if record.get("status") == "finished" and all((WORKING / file).is_file() for file in theirs):
+            files |= {f"{name}/run.json": hashlib.sha256(content).hexdigest(), **theirs}
+        else:
+            missing.append(run)
+    return files, missing
+
+
+def write_list(files, missing, code):
+    """Writes the list of outputs, at once; `code` is the exit code of `python -m kit`, None while it runs."""
+    draft = WORKING / f"{LISTED}.tmp"
+    draft.write_text(json.dumps({"files": files, "missing": missing, "exit_code": code}, indent=1) + "\n")
+    draft.replace(WORKING / LISTED)
+
+
+def keep_list(folder, runs, ended):
+    """Lists what is finished after every run, until `ended`: that is what a session leaves which Kaggle ends."""
+    before, home = {}, WORKING / "runs" / KERNEL["experiment"]
+    while not ended.wait(LOOK):
+        files, missing = finished(runs)
+        if files == before:
+            continue
+        before = dict(files)
+        for path in home.rglob("*"):  # what the runs share, and what stays as it is: config, fold plan, own code
+            name = path.relative_to(home)
+            if path.is_file() and (name.name == "experiment.yaml" or (folder / name).is_file()):
+                files[path.relative_to(WORKING).as_posix()] = hashlib.sha256(path.read_bytes()).hexdigest()
+        with contextlib.suppress(OSError):  # a full disk: the kit itself says so
+            write_list(files, missing, None)
+
+
+def run_kit(folder, *arguments, runs=()):
+    """Runs `python -m kit` in `folder`, prints what it says line by line, keeps the list of which of the runs are
+    finished, and gives its exit code."""
     site = folder / "site-packages"
     install_wheels(site)
     arguments = [word() if callable(word) else word for word in arguments]  # the time that is left now
@@ -86,6 +131,10 @@ def run_kit(folder, *arguments):
     arguments = [*map(str, arguments), *(word for change in changes for word in ("--set", change))]
     command = [sys.executable, "-u", "-m", "kit", *arguments]
     print("$ python -m kit", *arguments, flush=True)
+    ended = threading.Event()
+    watch = threading.Thread(target=keep_list, args=(folder, runs, ended), daemon=True)
+    if runs:
+        watch.start()
     with (
         open(WORKING / "kit.log", "w", encoding="utf-8", buffering=1) as log,
         subprocess.Popen(
@@ -101,18 +150,28 @@ def run_kit(folder, *arguments):
         for line in process.stdout:
             print(line, end="", flush=True)
             log.write(line)
+    ended.set()
+    if runs:
+        watch.join()  # nothing is written over the list of the end
     return process.returncode
 
 
-def finish(code):
-    """Lists the outputs with their hashes, then ends as `python -m kit` did."""
-    outputs = {
-        path.relative_to(WORKING).as_posix(): hashlib.sha256(path.read_bytes()).hexdigest()
-        for path in sorted(WORKING.rglob("*"))
-        if path.is_file() and not path.name.startswith("__")
-    }
-    (WORKING / "outputs.json").write_text(json.dumps(outputs, indent=1) + "\n")
+def finish(code, runs=()):
+    """Lists the outputs with their hashes and which of the runs are missing, then ends as `python -m kit` did, or
+    where a run is finished with 0: Kaggle attaches no kernel that failed, and may discard what it left."""
+    outputs = {}
+    for path in sorted(WORKING.rglob("*")):
+        name = path.relative_to(WORKING).as_posix()
+        unseen = any(part.startswith(".") for part in name.split("/")) or path.name.startswith("__")
+        if unseen or name.startswith(LISTED) or not path.is_file() or not path.stat().st_size:
+            continue  # Kaggle may leave out dotfiles and empty files
+        outputs[name] = hashlib.sha256(path.read_bytes()).hexdigest()
+    missing = finished(runs)[1]
+    write_list(outputs, missing, code)
     print(f"exit code {code} after {time.monotonic() - BEGUN:.0f} s, {len(outputs)} files", flush=True)
+    if code and len(missing) < len(runs):
+        print(f"{len(runs) - len(missing)} of {len(runs)} runs are finished; the kernel ends with 0 to keep them")
+        return
     if code and "get_ipython" in globals():
         raise failure(f"python -m kit ended with exit code {code}")
     if code:

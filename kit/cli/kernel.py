@@ -20,9 +20,9 @@ if TYPE_CHECKING:
     from kit.kaggle.commands import KernelImageResult, KernelWeightsResult, KernelWheelsResult
     from kit.kaggle.kernel.build import KernelBuildResult
     from kit.kaggle.kernel.commands import KernelPushResult, KernelWaitResult
+    from kit.kaggle.kernel.ended import EndedSession
     from kit.kaggle.kernel.pool import KernelFetchResult
     from kit.kaggle.kernel.probe import KernelProbeResult
-    from kit.kaggle.kernel.sessions import EndedSession
     from kit.kaggle.rehearsal.rehearse import RehearsalVerdict
 
 kernel_app = Commands(

@@ -1,5 +1,6 @@
 """The command line: parse, call, print."""
 
+import dataclasses
 import os
 import sys
 from typing import TYPE_CHECKING, Annotated
@@ -94,6 +95,10 @@ def run(
     jobs: Jobs = "auto",
     budget: BudgetOption = None,
     seconds: Seconds = None,
+    only: Annotated[
+        list[str] | None,
+        typer.Option(metavar="POLICY/SEED/FOLD", help="Train this run only: flat/seed0/fold1; repeatable."),
+    ] = None,
 ) -> None:
     """Train every policy × seed × fold that is not there yet; score; write the submission."""
     from kit.experiment.config import load_experiment
@@ -103,7 +108,8 @@ def run(
     explain_broken_imports()
     from kit.experiment.run import run
 
-    result = run(experiment, run_options(output, cache, folds, replace, jobs, budget), say=say)
+    options = dataclasses.replace(run_options(output, cache, folds, replace, jobs, budget), only=tuple(only or ()))
+    result = run(experiment, options, say=say)
     from kit.cli.show import show_result
 
     give(result, show_result)

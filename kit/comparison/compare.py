@@ -132,6 +132,8 @@ def compare(
     check_tuning(experiment)
     whole = experiment.model_copy(update={"policies": experiment.policies | variants(experiment)})
     options = RunOptions.of(options, output)
+    if options.only:
+        raise KitError("only: a comparison takes all runs of its policies; leave it out, or use kit.run")
     folder = ExperimentDir(options.dirs.runs / experiment.name)
     known: dict[str, ScoredRuns] = {}
     with ExitStack() as working:

@@ -39,6 +39,11 @@ class RunKey:
     def __str__(self) -> str:
         return f"{self.policy} seed {self.seed} fold {self.fold}"
 
+    @property
+    def place(self) -> str:
+        """Where it lies below its experiment: policy/seed0/fold1."""
+        return f"{self.policy}/seed{self.seed}/fold{self.fold}"
+
 
 class RunRecord(BaseModel):
     """What run.json says of one training.
@@ -349,7 +354,7 @@ class ExperimentDir:
 
     def run(self, key: RunKey) -> RunDir:
         """Return the folder of a run, which need not have begun."""
-        return RunDir(self.policy(key.policy) / f"seed{key.seed}" / f"fold{key.fold}")
+        return RunDir(self.path / key.place)
 
 
 def predictions(ids: Sequence[str], probabilities: np.ndarray, classes: Sequence[str]) -> pd.DataFrame:

@@ -1,13 +1,15 @@
 """What the command line says about runs: where they go, which folds they follow, how many at a time."""
 
 import time
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Literal
 
 from kit.core.durations import duration
-from kit.core.errors import KitError
+from kit.core.errors import KitError, some
 from kit.core.paths import OutputDirs
+from kit.core.runs import RunKey
 from kit.experiment.timekeeping import Budget
 
 
@@ -33,6 +35,8 @@ class RunOptions:
         trains the others.
     since : float, optional
         When it began, by `time.monotonic`; left out: when the command begins to prepare.
+    only : sequence of str
+        Of the runs that are due those that `run` trains, as policy/seed0/fold1; left out: all.
     """
 
     output: str | Path = "."
@@ -42,6 +46,7 @@ class RunOptions:
     jobs: int | Literal["auto"] = "auto"
     budget: float | str | None = None
     since: float | None = None
+    only: Sequence[str] = ()
 
     def __post_init__(self) -> None:
         if self.jobs != "auto" and self.jobs < 1:
@@ -84,6 +89,19 @@ class RunOptions:
             raise KitError("output: the options say already where runs go; give one of the two")
         options = options if options is not None else output
         return options if isinstance(options, RunOptions) else cls("." if options is None else options)
+
+    def chosen(self, keys: Sequence[RunKey]) -> list[RunKey]:
+        """Return those of an experiment's runs that `only` names, all where it names none.
+
+        Raises
+        ------
+        KitError
+            Where it names what is no run of the experiment.
+        """
+        places = {key.place: key for key in keys}
+        if strange := [place for place in self.only if place not in places]:
+            raise KitError(f"--only {strange[0]}: no run of this experiment, which has {some(places, 5)}")
+        return [key for place, key in places.items() if not self.only or place in self.only]
 
     @property
     def dirs(self) -> OutputDirs:

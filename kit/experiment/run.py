@@ -10,7 +10,7 @@ import pandas as pd
 from kit.core.errors import KitError, Say, ignore, some
 from kit.core.notebook import ShownAsTables
 from kit.core.paths import OutputDirs
-from kit.core.runs import ExperimentDir
+from kit.core.runs import ExperimentDir, RunKey
 from kit.core.stopping import telling
 from kit.experiment.budget import as_told
 from kit.experiment.config import ExperimentConfig
@@ -107,17 +107,21 @@ def run(
     KitError
         Before any training, for everything in the config or the data that cannot work.
     """
-    with Runner.set_up(experiment, RunOptions.of(options, output), say) as runner:
-        return train_and_pool(experiment, runner)
+    options = RunOptions.of(options, output)
+    keys = options.chosen(run_keys(experiment))
+    with Runner.set_up(experiment, options, say, keys) as runner:
+        return train_and_pool(experiment, runner, keys=keys)
 
 
 @telling("while runs were pooled; they are kept, and the same command pools them")
-def train_and_pool(experiment: ExperimentConfig, runner: Runner, tolerant: bool = False) -> ExperimentResult:
+def train_and_pool(
+    experiment: ExperimentConfig, runner: Runner, tolerant: bool = False, keys: Sequence[RunKey] | None = None
+) -> ExperimentResult:
     """Do what `run` does with a runner that is set up, perhaps for more policies than those of `experiment`.
 
-    `tolerant` as in `Runner.train`.
+    `tolerant` as in `Runner.train`; `keys` are the runs to train, all where they are left out.
     """
-    keys, budget = run_keys(experiment), runner.budget
+    keys, budget = run_keys(experiment) if keys is None else keys, runner.budget
     due = len(runner.due(keys, tolerant))
     loaded, folder = runner.loaded, runner.loaded.folder
 

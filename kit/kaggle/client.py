@@ -21,8 +21,8 @@ from kit.core.disk import writing
 from kit.core.errors import KitError, Say, some
 from kit.core.files import atomic
 from kit.kaggle.credentials import read_key, token_place, warn_of_readers, what_is_missing
-from kit.kaggle.logs import log_lines, streamed_lines
-from kit.kaggle.retry import NotSent, Refused, Retry, one_line
+from kit.kaggle.logs import last_time, log_lines, streamed_lines
+from kit.kaggle.retry import Found, NotSent, Refused, Retry, one_line
 
 PAGE = 200  # files a page
 UPLOAD_FAILED = "Could not submit to competition"  # the client's words, in the answer that it makes up then
@@ -74,10 +74,13 @@ class Outputs:
         Name as Kaggle gives it → address.
     log : list of str
         Its lines.
+    seconds : float, optional
+        When the last of them was said, since the session began, where Kaggle tells.
     """
 
     files: dict[str, str]
     log: list[str]
+    seconds: float | None = None
 
 
 @dataclass(frozen=True)
@@ -123,6 +126,10 @@ class Kaggle:
         self._retry = Retry(say, wait)
         self._with_retries, self._once = self._retry.call, self._retry.once
         self._api = _signed_in(self._retry, say)
+
+    def until(self, what: str, look: Callable[[], Found | None]) -> Found | None:
+        """Look, and look again for some minutes until there is something, as `Retry.until` does."""
+        return self._retry.until(what, look)
 
     @property
     def user(self) -> str:
@@ -209,7 +216,7 @@ class Kaggle:
             files |= {file.file_name: file.url for file in page.files or []}
             log, token = log or page.log or "", page.next_page_token
             if not token:
-                return Outputs(files, list(log_lines(log)))
+                return Outputs(files, list(log_lines(log)), last_time(log))
 
     def log_stream(self, kernel: PushedKernel) -> Iterator[str]:
         """Yield the lines of this version's log, from the first on, while it runs; ends when the stream does.

@@ -13,6 +13,14 @@ def log_lines(log: str) -> Iterator[str]:
         yield _as_shown(rest)
 
 
+def last_time(log: str) -> float | None:
+    """Return when a log's last line was said, in seconds since the session began; None where it does not tell."""
+    try:
+        return float(parse_json(log)[-1]["time"])
+    except (ValueError, TypeError, KeyError, IndexError):
+        return None
+
+
 def streamed_lines(stream: Iterable[bytes]) -> Iterator[str]:
     """Yield the lines in a stream of server-sent events, as soon as each is whole.
 

@@ -23,6 +23,8 @@ Found = TypeVar("Found")
 
 ATTEMPTS = 6
 LONGEST_WAIT = 60.0  # seconds between two attempts, whatever Retry-After says
+GRACE = 300.0  # seconds for which what Kaggle has just made may not be there yet
+FIRST_PAUSE = 5.0  # seconds between its first two looks; each pause is twice the one before
 LOOKS = (0.0, 10.0, 20.0)  # seconds before each look whether a request arrived: Kaggle may list it late
 
 TURNED_AWAY = {409, 425, 429}  # the request was not looked at
@@ -172,6 +174,29 @@ class Retry:
                     return None, found
             lost = f"{what}: may have arrived, look on Kaggle before you send it again ({error})"
             raise Lost(lost) from error
+
+    def until(self, what: str, look: Callable[[], Found | None], seconds: float = GRACE) -> Found | None:
+        """Look, and look again until there is something, or so many seconds were waited.
+
+        Parameters
+        ----------
+        what : str
+            What is looked for; the line that it is not there yet begins with it.
+        look : callable
+            Returns None where it is not there.
+
+        Returns
+        -------
+        object or None
+            What `look` returned last.
+        """
+        pause, waited = FIRST_PAUSE, 0.0
+        while (found := look()) is None and waited < seconds:
+            if not waited:
+                self._say(f"{what}: not there yet, Kaggle may be late; looks again for {seconds / 60:.0f} min")
+            self._wait(min(pause, LONGEST_WAIT))
+            waited, pause = waited + pause, min(2 * pause, 60.0)
+        return found
 
     def _look(self, arrived: Callable[[], Found | None]) -> Found | None:
         for pause in LOOKS:

@@ -118,7 +118,9 @@ class KernelVersion:
         return f"{self.owner}/{self.slug}"
 
     def outputs(self) -> dict[str, bytes | Path]:
-        """What lies in the working folder after the run, by name."""
+        """What lies in the working folder after the run, by name; unless stated, the list of a good end."""
+        if not self.files and self.status == "COMPLETE":
+            return {"outputs.json": b'{"files": {}, "missing": [], "exit_code": 0}'}
         if not isinstance(self.files, Path):
             return dict(self.files)
         found = sorted(path for path in self.files.rglob("*") if path.is_file())

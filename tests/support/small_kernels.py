@@ -2,6 +2,7 @@
 
 import hashlib
 import json
+from collections.abc import Sequence
 from dataclasses import asdict, replace
 from pathlib import Path
 
@@ -87,10 +88,16 @@ def pushed(server, kaggle, files: dict[str, bytes] | None = None, slug: str = SL
     return path
 
 
-def listed(files: dict[str, bytes]) -> dict[str, bytes]:
-    """With the list that a kernel leaves of its outputs."""
-    hashes = {name: hashlib.sha256(content).hexdigest() for name, content in files.items()}
-    return files | {"outputs.json": json.dumps(hashes).encode()}
+def listed(
+    files: dict[str, bytes], missing: Sequence[str] | None = None, exit_code: int | None = 0
+) -> dict[str, bytes]:
+    """With the list that a kernel leaves of its outputs; without `missing` as early versions wrote it."""
+    content = {
+        name: hashlib.sha256(content).hexdigest() for name, content in files.items() if name != "outputs.json"
+    }
+    if missing is not None:
+        content = {"files": content, "missing": list(missing), "exit_code": exit_code}
+    return files | {"outputs.json": json.dumps(content).encode()}
 
 
 def small_experiment(competition: Path, **sections) -> ExperimentConfig:

@@ -26,6 +26,7 @@ from kit.kaggle.archive import Files, need_no_secrets, pack, package_files
 from kit.kaggle.datasets import dataset_folder
 from kit.kaggle.image import read_image
 from kit.kaggle.kernel.folder import BUILT, BuildRecord, KernelFolder, Kind, built
+from kit.kaggle.kernel.push import pushed_kernel
 
 PACKAGE = Path(__file__).resolve().parents[2]  # kit/
 TEMPLATES = PACKAGE.parent / "kernels"
@@ -353,6 +354,7 @@ def _code(
             "datasets": list(kernel.datasets),
             "code": apart,
             "sha256": record.sha256,
+            **({"experiment": record.experiment, "runs": record.runs} if record.kind == "train" else {}),
         }
         code = _fill((TEMPLATES / record.kind / "kernel.py").read_text(encoding="utf-8"), about, facts, text)
         return _as_notebook(code) if notebook else code
@@ -464,6 +466,13 @@ def _notes(experiment: ExperimentConfig, kind: Kind, apart: str, root: Path) -> 
         notes.append(f"{kernel.accelerator} is {kernel.gpus} GPUs, of which this kernel's single run uses one")
     if kind == "infer" and kernel.kernels:
         notes.append(f"attaches the outputs of {some(kernel.kernels)}")
+        for folder in built(root):
+            if folder.push.get("only") and f"{folder.push['owner']}/{folder.push['slug']}" in kernel.kernels:
+                notes.append(
+                    f"{pushed_kernel(folder.path)} holds {some(folder.pushed_runs)} only: the other runs of this "
+                    "kernel are those of an earlier version, which Kaggle does not attach; put runs/ into a "
+                    "dataset and name that in kernel.datasets"
+                )
     scoring, multilabel = experiment.scoring, experiment.competition.multilabel
     fitted = scoring.rule != "argmax" and scoring.rules(multilabel) != ("argmax",)
     if (

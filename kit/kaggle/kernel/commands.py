@@ -8,9 +8,10 @@ from kit.core.errors import Say, ignore
 from kit.kaggle.client import Kaggle, PushedKernel, Session
 from kit.kaggle.kernel import push as pushing
 from kit.kaggle.kernel import sessions as waiting
+from kit.kaggle.kernel.ended import EndedSession, expected_of
 from kit.kaggle.kernel.folder import KernelFolder
 from kit.kaggle.kernel.push import SESSIONS, pushed_kernel, select_kernels
-from kit.kaggle.kernel.sessions import EndedSession, follow_log, required_output
+from kit.kaggle.kernel.sessions import follow_log
 
 
 @dataclass(frozen=True)
@@ -90,9 +91,11 @@ def push(
     """
     kernels, kaggle = select_kernels(list(map(str, folders)), everything, Path(output)), Kaggle(say)
     if everything or len(kernels) > 1:
-        ended = pushing.push_all(kernels, kaggle, sessions=sessions, unrehearsed=unrehearsed, say=say)
+        ended = pushing.push_all(
+            kernels, kaggle, sessions=sessions, unrehearsed=unrehearsed, output=output, say=say
+        )
         return KernelPushResult([each.kernel for each in ended], ended)
-    pushed = pushing.push(kernels[0].path, kaggle, unrehearsed=unrehearsed, say=say)
+    pushed = pushing.push(kernels[0].path, kaggle, unrehearsed=unrehearsed, output=output, say=say)
     return KernelPushResult([pushed], [_waited_for(kernels[0], kaggle, say)] if wait else [])
 
 
@@ -125,4 +128,4 @@ def logs(folder: str | Path, *, follow: bool = False, say: Say = ignore) -> Kern
 
 
 def _waited_for(folder: KernelFolder, kaggle: Kaggle, say: Say) -> EndedSession:
-    return waiting.wait(pushed_kernel(folder.path), kaggle, say, needs=required_output(folder))
+    return waiting.wait(pushed_kernel(folder.path), kaggle, say, needs=expected_of(folder))

@@ -1,11 +1,12 @@
 """What a kernel made is brought home: verified, put into the run directory, pooled as if trained here."""
 
 import contextlib
+import hashlib
 import re
 import shutil
 from collections.abc import Sequence
 from contextlib import ExitStack
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
@@ -13,21 +14,23 @@ from kit.competition.config import CompetitionConfig
 from kit.competition.folds import FoldPlan, read_folds
 from kit.competition.load import load_competition
 from kit.core.errors import Damaged, KitError, Say, some
-from kit.core.files import is_safe, parse_json, sha256, whole_folder, write_bytes, write_text
+from kit.core.files import is_safe, sha256, whole_folder, write_bytes, write_text
 from kit.core.manifest import need_listed, noting
 from kit.core.paths import OutputDirs
-from kit.core.runs import ExperimentDir, RunDir, RunKey
+from kit.core.runs import ExperimentDir, RunDir
 from kit.experiment.config import ExperimentConfig
 from kit.experiment.fingerprint import changed_keys, digests, stored_experiment, with_what_was_run_before
 from kit.experiment.fold_plan import REMEDY
 from kit.experiment.own_files import files_of_code
 from kit.experiment.shared_folder import claim_run, holder_of_run, writing
-from kit.kaggle.client import Kaggle, PushedKernel
-from kit.kaggle.kernel.folder import BuildRecord, KernelFolder
+from kit.kaggle.client import Kaggle, Outputs, PushedKernel, Session
+from kit.kaggle.kernel.folder import KernelFolder
+from kit.kaggle.kernel.outputs import LISTED, OutputList, outputs_with
 from kit.kaggle.kernel.push import pushed_kernel
 
 KAGGLES_OWN = re.compile(r"__[^/]*|custom\.css")  # beside the kernel's outputs
-LISTED = "outputs.json"
+OF_A_RUN = re.compile(r"runs/[^/]+/[^/]+/seed\d+/fold\d+(?=/)")
+OF_NOTHING = hashlib.sha256(b"").hexdigest()
 OF_ONE_RUN = ("policy", "seed", "fold")  # of what a run depends on, all else is what the runs share
 
 
@@ -114,96 +117,146 @@ def fetch(path: str | Path, kaggle: Kaggle, output: str | Path = ".", say: Say =
     """Download the outputs of the pushed version of a kernel, and put its runs into the run directory.
 
     The outputs go to kernels/build/<slug>/output, the runs of a train kernel into runs/ below `output`; of one
-    that failed, those that it had finished.
+    that failed or was stopped, those that it had finished. Hidden and empty files, and names that no file can have
+    on every system, are passed over with a line.
 
     Raises
     ------
     KitError
-        Where the kernel has not ended or left no outputs, for names that lead out of the folder, for files that
-        are missing or damaged, for runs of another config, fold plan, data or weights than those that are there,
-        and where one would take the place of a run that is there.
+        Where the kernel has not ended or left no outputs, for files that are missing (also after some minutes, as
+        Kaggle may list them late) or damaged, for runs of another config, fold plan, data or weights than those
+        that are there, and where one would take the place of a run that is there.
     """
     folder, kernel = KernelFolder.at(path), pushed_kernel(path)
     record, session = folder.pushed_record, kaggle.session(kernel)
     if not session.ended:
         raise KitError(f"{kernel} is {session.status}, so it has no outputs yet: python -m kit kernel wait {path}")
     well, logs = session.status == "COMPLETE", f"python -m kit kernel logs {path}"
-    listed = kaggle.outputs(kernel).files
-    if not well and LISTED not in listed:
+    outputs = kaggle.outputs(kernel) if session.status == "ERROR" else outputs_with(kernel, kaggle, [LISTED])
+    if not well and LISTED not in outputs.files:
         raise KitError(f"{kernel} ended with {session.status}, not COMPLETE: {logs}")
-    files = _download(_wanted(listed, kernel), folder.output, kaggle, say)
-    say(f"{kernel}: {len(files)} files in {folder.output}, as the kernel left them")
-    trouble = "" if well else f"{kernel} ended with {session.status} ({logs})"
+    listed = _download(kernel, outputs, folder.output, kaggle, say)
+    say(f"{kernel}: {len(listed.files)} files in {folder.output}, as the kernel left them")
+    trouble = _trouble(kernel, session, listed, logs)
     if record.kind == "infer":
-        return FetchResult(folder.output, len(files), [], None, trouble)
+        if not trouble and "submission.csv" not in listed.files:
+            trouble = f"{kernel} left no submission.csv ({logs})"
+        return FetchResult(folder.output, len(listed.files), [], None, trouble)
     root = Path(output).expanduser()
     try:
         experiment, runs = take_runs(folder, root, say)
     except KitError as error:
-        raise error if well else KitError(f"{error}; {trouble}") from error
-    if not well and (missing := _missing(record, ExperimentDir(OutputDirs(root).runs / record.experiment))):
-        mend = "python -m kit run, or a kernel built with --fold, trains what is missing"
+        raise KitError("; ".join(filter(None, [str(error), trouble]))) from error
+    if missing := _missing(folder, root):
+        wanted = len(folder.pushed_runs)
+        trouble = trouble or f"{kernel} finished {wanted - len(missing)} of {wanted} runs"
+        mend = f"python -m kit kernel push {path} trains these alone, python -m kit run trains them here"
         trouble += f"; missing: {some(missing, 5)}; {mend}"
-    return FetchResult(folder.output, len(files), runs, experiment, trouble)
+    return FetchResult(folder.output, len(listed.files), runs, experiment, trouble)
 
 
-def _wanted(listed: dict[str, str], kernel: PushedKernel) -> dict[str, str]:
-    """Return those of the outputs that Kaggle lists which are the kernel's own."""
-    if hostile := [name for name in listed if not is_safe(name)]:
-        raise KitError(
-            f"{kernel}: nothing was downloaded, as these are not names of files below a folder: "
-            f"{some(map(repr, hostile), 5)}"
-        )
-    if LISTED not in listed:
-        raise KitError(f"{kernel} has no {LISTED} among its {len(listed)} outputs, so it did not reach its end")
-    return {name: url for name, url in listed.items() if not KAGGLES_OWN.fullmatch(name)}
+def _trouble(kernel: PushedKernel, session: Session, listed: OutputList, logs: str) -> str:
+    """Say how a version ended that did not end well; "" of one that did."""
+    if session.status != "COMPLETE":
+        return f"{kernel} ended with {session.status} ({logs})"
+    if listed.exit_code is None:
+        return f"{kernel} was ended before python -m kit was ({logs})"
+    if listed.exit_code:
+        return f"{kernel}: python -m kit ended with exit code {listed.exit_code} ({logs})"
+    return ""
 
 
-def _missing(record: BuildRecord, ours: ExperimentDir) -> list[str]:
-    """Return the runs of a kernel that are not finished here."""
-    keys = [
-        RunKey(policy, seed, fold) for policy in record.policies for seed in record.seeds for fold in record.folds
-    ]
-    return [str(key) for key in keys if not ours.run(key).finished]
+def _missing(folder: KernelFolder, root: Path) -> list[str]:
+    """Return the runs of the pushed version that are not finished; all of the kernel's are noted."""
+    record = folder.pushed_record
+    ours = ExperimentDir(OutputDirs(root).runs / record.experiment)
+    theirs = ExperimentDir(folder.output / "runs" / record.experiment)
+    missing = [run for run in record.runs if not any(RunDir(each.path / run).finished for each in (theirs, ours))]
+    folder.write_fetched({"version": folder.push["version"], "missing": missing})
+    return [run for run in folder.pushed_runs if run in missing]
 
 
-def _download(wanted: dict[str, str], target: Path, kaggle: Kaggle, say: Say) -> dict[str, str]:
-    """Download all files, whole and as they were; those that are here already are not downloaded again."""
+def _download(kernel: PushedKernel, outputs: Outputs, target: Path, kaggle: Kaggle, say: Say) -> OutputList:
+    """Download all files that the kernel listed, whole and as they were; those that are here already are kept.
+
+    Where the session was ended from outside, runs of which not all came are left out.
+
+    Returns
+    -------
+    OutputList
+        The kernel's, of the files that came.
+    """
     if links := [str(path) for path in (target, *target.rglob("*")) if path.is_symlink()]:
         raise KitError(f"nothing is downloaded through links: remove {some(links, 5)}")
-    kaggle.download(wanted[LISTED], target / LISTED)
-    hashes = _hashes(target / LISTED)
-    if missing := [name for name in hashes if name not in wanted]:
-        raise KitError(f"{len(missing)} files that the kernel wrote are not among its outputs: {some(missing, 5)}")
-    here = {path.relative_to(target).as_posix() for path in target.rglob("*") if path.is_file()}
-    for name in here - {*hashes, LISTED}:  # of an earlier version
-        (target / name).unlink()
+    if LISTED not in outputs.files:
+        raise KitError(
+            f"{kernel} has no {LISTED} among its {len(outputs.files)} outputs, so it did not reach its end"
+        )
+    kaggle.download(outputs.files[LISTED], target / LISTED)
+    listed = OutputList.read(target / LISTED)
+    due = _to_download(listed, outputs, say)
+    if late := [name for name in due if name not in outputs.files]:
+        outputs = outputs_with(kernel, kaggle, late)
+    _clear(target, {*due, LISTED})
+    lost = [name for name in due if name not in outputs.files]
+    for name in due:
+        file = target / name
+        if name in lost or (file.is_file() and sha256(file) == listed.files[name]):
+            continue
+        kaggle.download(outputs.files[name], file)
+        if sha256(file) != listed.files[name]:
+            file.unlink()
+            if listed.exit_code is not None:
+                raise KitError(f"{name} came damaged: it is not what the kernel wrote; fetch again")
+            lost.append(name)
+    if lost:
+        due = _without(lost, due, listed, target, say)
+    return replace(listed, files={name: listed.files[name] for name in due})
+
+
+def _to_download(listed: OutputList, outputs: Outputs, say: Say) -> list[str]:
+    """Return the names of the files to download; what is passed over is told."""
+    odd = [name for name in {**listed.files, **outputs.files} if not is_safe(name)]
+    if odd:
+        say(f"passed over, as these are not names of files below a folder: {some(map(repr, odd), 5)}")
+    kaggles = filter(KAGGLES_OWN.fullmatch, outputs.files)
+    if extra := sorted({*outputs.files} - {*listed.files, *odd, LISTED, *kaggles}):
+        say(f"passed over, as the kernel did not list them: {some(extra, 5)}")
+    due = [name for name in listed.files if name not in odd]
+    left_out = [name for name in due if name not in outputs.files and _may_be_left_out(name, listed)]
+    if left_out:
+        say(f"passed over, as Kaggle did not keep them: {some(left_out, 5)}")
+    return [name for name in due if name not in left_out]
+
+
+def _may_be_left_out(name: str, listed: OutputList) -> bool:
+    """Whether Kaggle may not keep a file: a hidden or an empty one. Early versions listed these."""
+    return any(part.startswith(".") for part in name.split("/")) or listed.files[name] == OF_NOTHING
+
+
+def _without(lost: list[str], due: list[str], listed: OutputList, target: Path, say: Say) -> list[str]:
+    """Return those of the files that came and are of use.
+
+    Where the session was ended from outside, those of a run of which not all came are removed; else KitError.
+    """
+    runs = {name: found[0] for name in due if (found := OF_A_RUN.match(name))}
+    if listed.exit_code is not None or not all(name in runs for name in lost):
+        raise KitError(f"{len(lost)} files that the kernel wrote are not among its outputs: {some(lost, 5)}")
+    broken = list(dict.fromkeys(runs[name] for name in lost))
+    say(f"left out, as not all of their files are what the kernel wrote: {some(broken, 5)}")
+    for run in broken:
+        shutil.rmtree(target / run, ignore_errors=True)
+    return [name for name in due if runs.get(name) not in broken]
+
+
+def _clear(target: Path, kept: set[str]) -> None:
+    """Remove what an earlier version left, and folders that are empty then."""
+    for path in [path for path in target.rglob("*") if path.is_file()]:
+        if path.relative_to(target).as_posix() not in kept:
+            path.unlink()
     for folder in sorted((path for path in target.rglob("*") if path.is_dir()), reverse=True):
         with contextlib.suppress(OSError):  # not empty
             folder.rmdir()
-    for name, digest in hashes.items():
-        file = target / name
-        if file.is_file() and sha256(file) == digest:
-            continue
-        kaggle.download(wanted[name], file)
-        if sha256(file) != digest:
-            file.unlink()
-            raise KitError(f"{name} came damaged: it is not what the kernel wrote; fetch again")
-    if extra := sorted({*wanted} - {*hashes, LISTED}):
-        say(f"passed over, as the kernel did not list them: {some(extra, 5)}")
-    return hashes
-
-
-def _hashes(file: Path) -> dict[str, str]:
-    """Return the list of outputs, name → SHA-256; KitError where it is none."""
-    try:
-        hashes: dict[str, str] = parse_json(file.read_text(encoding="utf-8"))
-        fine = all(is_safe(name) and re.fullmatch("[0-9a-f]{64}", digest) for name, digest in hashes.items())
-    except (ValueError, TypeError, AttributeError) as error:
-        raise KitError(f"{file} is no list of outputs: {error}") from error
-    if not fine:
-        raise KitError(f"{file} is no list of outputs: a name or a hash in it is none")
-    return hashes
 
 
 def take_runs(folder: KernelFolder, root: Path, say: Say) -> tuple[ExperimentConfig, list[str]]:

@@ -7,13 +7,16 @@ code/                 the archive as a dataset, where it is too large for the co
 code.json             which of these was uploaded last
 build.json            what it was built from
 rehearsal.json        how its last rehearsal ended; rehearsal/ holds that one's outputs
-push.json             owner, slug and version on Kaggle, and what that was built from
+push.json             owner, slug and version on Kaggle, what that was built from, and which runs it was to train
 pushing.json          a push that has begun, and whose end is not known
 output/               what was fetched
+fetched.json          of which version that was, and which of the kernel's runs were not finished after it
 ====================  =========================================================================
 """
 
 import hashlib
+import json
+import re
 from collections.abc import Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
@@ -21,6 +24,7 @@ from typing import Any, Literal
 
 from kit.core.errors import KitError, some
 from kit.core.files import read_json, sha256, write_json
+from kit.core.runs import RunKey
 
 Kind = Literal["train", "infer"]
 BUILT = Path("kernels/build")  # below the folder that the command is told, or runs in
@@ -66,6 +70,14 @@ class BuildRecord:
     hours: float
     sha256: str
     family: str
+
+    @property
+    def runs(self) -> list[str]:
+        """The runs that a train kernel trains, as policy/seed0/fold1."""
+        keys = (
+            RunKey(policy, seed, fold) for policy in self.policies for seed in self.seeds for fold in self.folds
+        )
+        return [key.place for key in keys] if self.kind == "train" else []
 
 
 @dataclass(frozen=True)
@@ -138,6 +150,27 @@ class KernelFolder:
         """What the pushed version was built from; the kernel may have been built anew since."""
         return self._record(self.push.get("build", {}), "push.json")
 
+    @property
+    def pushed_runs(self) -> list[str]:
+        """The runs that the pushed version was to train, as policy/seed0/fold1."""
+        return list(self.push.get("only") or self.pushed_record.runs)
+
+    def source_for(self, runs: Sequence[str]) -> str:
+        """Return the text of the code file that trains these of its runs only."""
+        text = self.code_file.read_text(encoding="utf-8")
+        if self.code_file.suffix != ".ipynb":
+            return self._with_runs(text, runs)
+        content = read_json(self.code_file, "build the kernel again")
+        for cell in content["cells"]:
+            cell["source"] = self._with_runs("".join(cell["source"]), runs)
+        return json.dumps(content, indent=1) + "\n"
+
+    def _with_runs(self, code: str, runs: Sequence[str]) -> str:
+        code, found = re.subn(r"(?m)^ONLY = \[\]", lambda line: f"ONLY = {list(runs)!r}", code)
+        if found != 1:
+            raise KitError(f"{self.code_file} was built by another version of the kit; build the kernel again")
+        return code
+
     def _record(self, content: dict[str, Any], name: str) -> BuildRecord:
         try:
             return BuildRecord(**content)
@@ -192,6 +225,15 @@ class KernelFolder:
     def forget_begun_push(self) -> None:
         """Remove what is known of a push that has begun."""
         (self.path / "pushing.json").unlink(missing_ok=True)
+
+    @property
+    def fetched(self) -> dict[str, Any]:
+        """The version that was fetched last, and the runs that were missing then; {} before the first."""
+        return self._read("fetched.json", ("version", "missing"))
+
+    def write_fetched(self, record: dict[str, Any]) -> None:
+        """Write down what was fetched."""
+        write_json(self.path / "fetched.json", record)
 
     @property
     def sent_code(self) -> dict[str, Any]:

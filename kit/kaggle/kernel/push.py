@@ -10,21 +10,33 @@ from datetime import UTC, datetime
 from pathlib import Path
 
 from kit.core.errors import KitError, Say, some
+from kit.core.paths import OutputDirs
+from kit.core.runs import ExperimentDir, RunDir
 from kit.kaggle.client import Kaggle, PushedKernel, kernel_url
 from kit.kaggle.datasets import read_ref, send_dataset, wait_for_dataset
+from kit.kaggle.kernel.ended import EndedSession, expected_of
 from kit.kaggle.kernel.folder import KernelFolder, built, built_beside
-from kit.kaggle.kernel.sessions import EndedSession, RunningSession, required_output, wait_for_kernel
-from kit.kaggle.retry import Lost
+from kit.kaggle.kernel.outputs import list_of
+from kit.kaggle.kernel.sessions import RunningSession, wait_for_kernel
+from kit.kaggle.retry import Lost, Refused
 
 POLL = 15.0  # seconds between two looks at the kernels
 SESSIONS = 2  # batch sessions with a GPU that Kaggle runs at once for a user
 
 
-def push(path: str | Path, kaggle: Kaggle, *, unrehearsed: bool = False, say: Say = print) -> PushedKernel:
+def push(
+    path: str | Path,
+    kaggle: Kaggle,
+    *,
+    unrehearsed: bool = False,
+    output: str | Path = ".",
+    say: Say = print,
+) -> PushedKernel:
     """Save the built kernel on Kaggle, which runs it at once; it is remembered in push.json.
 
     Waits until attached datasets are READY and attached kernels have ended, and looks at the GPU quota first. A
-    push that was interrupted before its answer came is recognised, and not repeated.
+    push that was interrupted before its answer came is recognised, and not repeated. Of a train kernel that was
+    pushed as it is built now, and whose finished runs were fetched, what is left is pushed alone.
 
     Parameters
     ----------
@@ -32,6 +44,8 @@ def push(path: str | Path, kaggle: Kaggle, *, unrehearsed: bool = False, say: Sa
         The folder of the built kernel.
     unrehearsed : bool
         Push what did not pass a rehearsal since it was built.
+    output : str or Path
+        Holds runs/, where the finished runs of an earlier version are.
 
     Raises
     ------
@@ -43,14 +57,17 @@ def push(path: str | Path, kaggle: Kaggle, *, unrehearsed: bool = False, say: Sa
         need_rehearsed([folder])
     metadata = folder.metadata
     owner = _owner(metadata["id"], kaggle)
-    if pushed := _interrupted(folder, owner, kaggle):
+    only = _left(folder, kaggle, output, say)
+    if pushed := _interrupted(folder, owner, only, kaggle):
         say(f"{pushed} had arrived before the push was interrupted; see on its page that all sources are there")
     else:
         _make_ready(folder, kaggle, say)
         before = kaggle.latest_version(owner, folder.record.slug)
-        folder.write_begun_push({"digest": folder.digest, "owner": owner, "version": before})
+        folder.write_begun_push({"digest": folder.digest, "owner": owner, "version": before, "only": only})
         with tempfile.TemporaryDirectory(prefix="kit-") as stage:
             shutil.copy2(folder.code_file, stage)
+            if only:
+                (Path(stage) / folder.code_file.name).write_text(folder.source_for(only), encoding="utf-8")
             complete = metadata | {"id": f"{owner}/{folder.record.slug}"}
             (Path(stage) / "kernel-metadata.json").write_text(json.dumps(complete), encoding="utf-8")
             try:
@@ -69,16 +86,56 @@ def push(path: str | Path, kaggle: Kaggle, *, unrehearsed: bool = False, say: Sa
             "url": pushed.url,
             "digest": folder.digest,
             "build": asdict(folder.record),
+            "only": only,
             "when": datetime.now(UTC).isoformat(timespec="seconds"),
         }
     )
     return pushed
 
 
-def _interrupted(folder: KernelFolder, owner: str, kaggle: Kaggle) -> PushedKernel | None:
+def left_over(folder: KernelFolder, output: str | Path) -> list[str] | None:
+    """Return the runs that are left of the pushed version: it did not finish them, and here they are not either.
+
+    None where it was not fetched yet, is not what is built now, or had all.
+    """
+    if not _is_pushed(folder) or folder.fetched.get("version") != folder.push["version"]:
+        return None
+    ours = ExperimentDir(OutputDirs.at(output).runs / folder.record.experiment)
+    missing = folder.fetched["missing"]
+    return [place for place in missing if not RunDir(ours.path / place).finished] if missing else None
+
+
+def _left(folder: KernelFolder, kaggle: Kaggle, output: str | Path, say: Say) -> list[str]:
+    """Return the runs that a push has to train; none where these are all.
+
+    KitError where the version before finished some, and these are not here yet.
+    """
+    if (left := left_over(folder, output)) is not None:
+        if not left:
+            raise KitError(f"{folder.path}: all of its runs are here; there is nothing to push")
+        say(f"{pushed_kernel(folder.path)} has finished its other runs; pushes what is left: {some(left, 5)}")
+        return left
+    if not _is_pushed(folder) or folder.record.kind != "train":
+        return []
+    kernel, runs = pushed_kernel(folder.path), folder.pushed_runs
+    try:
+        if folder.fetched.get("version") == kernel.version or not kaggle.session(kernel).ended:
+            return []
+        listed = list_of(kaggle.outputs(kernel), kaggle)
+    except Refused:  # of a version that cannot be seen nothing is kept
+        return []
+    if listed and listed.missing and len(listed.missing) < len(runs):
+        raise KitError(
+            f"{kernel} has finished {len(runs) - len(listed.missing)} of {len(runs)} runs, which were not fetched "
+            f"yet: python -m kit kernel fetch {folder.path}, then the same push pushes the others"
+        )
+    return []
+
+
+def _interrupted(folder: KernelFolder, owner: str, only: list[str], kaggle: Kaggle) -> PushedKernel | None:
     """Return the version that an interrupted push of this very build made; None where it did not arrive."""
     begun, slug = folder.begun_push, folder.record.slug
-    if (begun.get("digest"), begun.get("owner")) != (folder.digest, owner):
+    if (begun.get("digest"), begun.get("owner"), begun.get("only", [])) != (folder.digest, owner, only):
         return None
     version = kaggle.latest_version(owner, slug)
     return PushedKernel(owner, slug, version, kernel_url(owner, slug)) if version > begun["version"] else None
@@ -154,12 +211,14 @@ def push_all(
     *,
     sessions: int = SESSIONS,
     unrehearsed: bool = False,
+    output: str | Path = ".",
     say: Say = print,
     pause: Callable[[float], None] = time.sleep,
 ) -> list[EndedSession]:
     """Push kernels, no more than `sessions` running at a time, and wait for all of them.
 
-    What was pushed as it is built now is not pushed again, but waited for. Where the quota is used up, or a push
+    What was pushed as it is built now is not pushed again, but waited for; of a train kernel whose finished runs
+    were fetched, what is left is pushed. Where the quota is used up, or a push
     is refused, no further one is begun; the kernels under way are waited for before the error is raised, and the
     same call goes on later.
 
@@ -171,6 +230,8 @@ def push_all(
         How many may run at once.
     unrehearsed : bool
         Whether also those are pushed that did not pass a rehearsal since they were built; else that is an error.
+    output : str or Path
+        As in `push`.
     pause : callable
         What to sleep with; takes seconds.
 
@@ -179,10 +240,17 @@ def push_all(
     list of EndedSession
         How each has ended, in the order in which they did.
     """
-    due = [folder for folder in folders if not _is_pushed(folder)]
+    due: list[KernelFolder] = []
+    waited: list[KernelFolder] = []
+    for folder in folders:
+        rest = left_over(folder, output)
+        if rest == []:
+            say(f"{folder.path}: all of its runs are here")
+        else:
+            (due if rest or not _is_pushed(folder) else waited).append(folder)
     if not unrehearsed:
         need_rehearsed(due)
-    running = [_underway(folder) for folder in folders if _is_pushed(folder)]
+    running = [_underway(folder) for folder in waited]
     ended: list[EndedSession] = []
     trouble: KitError | None = None
     while due or running:
@@ -192,7 +260,7 @@ def push_all(
                 ended.append(end)
         while due and len(running) < sessions and not trouble:
             try:
-                push(due[0].path, kaggle, unrehearsed=unrehearsed, say=say)
+                push(due[0].path, kaggle, unrehearsed=unrehearsed, output=output, say=say)
                 running.append(_underway(due.pop(0)))
             except KitError as error:
                 if running and "session count" in str(error).lower():  # others of the user's are running
@@ -228,7 +296,7 @@ def _send_code(folder: KernelFolder, kaggle: Kaggle, say: Say) -> None:
 
 
 def _underway(folder: KernelFolder) -> RunningSession:
-    return RunningSession(pushed_kernel(folder.path), required_output(folder), time.monotonic())
+    return RunningSession(pushed_kernel(folder.path), expected_of(folder), time.monotonic())
 
 
 def _is_pushed(folder: KernelFolder) -> bool:

@@ -2,63 +2,17 @@
 
 import contextlib
 import time
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
-from typing import Literal
 
 from kit.core.errors import KitError, Say
 from kit.kaggle.client import Kaggle, PushedKernel, Session, kernel_url
-from kit.kaggle.kernel.folder import KernelFolder
+from kit.kaggle.kernel.ended import EndedSession, Expected, judge
 from kit.kaggle.retry import Refused
 
 POLL = 15.0  # seconds between two looks at a session
 NEWS = 60.0  # seconds between two lines that say the same
 UNKNOWN = 120.0  # seconds for which Kaggle may not know a version that was just pushed
-TAIL = 30  # lines of the log of a failed kernel
-WIDTH = 1000  # characters of each: a traceback may quote the whole code file
-
-# Kaggle's failure → words in its message, words in the log's end (fewer: logs speak of much), what may help.
-FAILURES = {
-    "timeout": (
-        ("time limit", "timeout", "timed out", "execution time", "allowed time"),
-        ("time limit", "maximum execution time"),
-        "fewer epochs, or fewer folds a kernel",
-    ),
-    "exceeded compute": (
-        ("memory", "compute", "sigkill", "code 137", "disk", "no space left"),
-        (
-            "out of memory",
-            "memory is too small",
-            "want of memory",
-            "exit code -9",
-            "exit code 137",
-            "no space left",
-        ),
-        "a smaller training.batch_size or data.cache_gb",
-    ),
-}
-
-
-@dataclass(frozen=True)
-class EndedSession:
-    """How a kernel's session ended.
-
-    Attributes
-    ----------
-    kernel : PushedKernel
-        The version that ran.
-    outcome : str
-        complete, failed or cancelled.
-    failure : str
-        Of a failed one: timeout, exception, exceeded compute or CSV not found, and what may help.
-    tail : sequence of str
-        The end of the log of a failed one.
-    """
-
-    kernel: PushedKernel
-    outcome: Literal["complete", "failed", "cancelled"]
-    failure: str = ""
-    tail: Sequence[str] = ()
 
 
 def wait(
@@ -66,7 +20,7 @@ def wait(
     kaggle: Kaggle,
     say: Say = print,
     pause: Callable[[float], None] = time.sleep,
-    needs: str | None = None,
+    needs: Expected | None = None,
 ) -> EndedSession:
     """Wait until this version of the kernel has ended.
 
@@ -74,53 +28,13 @@ def wait(
     ----------
     pause : callable
         What to sleep with; takes seconds.
-    needs : str, optional
-        An output without which the kernel has failed.
+    needs : Expected, optional
+        What it has to leave; without it, Kaggle's status alone decides.
     """
     underway = RunningSession(kernel, needs, time.monotonic())
     while (ended := underway.poll(kaggle, say)) is None:
         pause(POLL)
     return ended
-
-
-def judge(kernel: PushedKernel, session: Session, kaggle: Kaggle, needs: str | None = None) -> EndedSession:
-    """Return what an ended session means; `needs` as in `wait`."""
-    if session.status == "CANCEL_ACKNOWLEDGED":
-        return EndedSession(kernel, "cancelled")
-    if session.status == "COMPLETE" and needs is None:
-        return EndedSession(kernel, "complete")
-    if session.status == "COMPLETE":
-        outputs = kaggle.outputs(kernel)
-        if needs in outputs.files:
-            return EndedSession(kernel, "complete")
-        failure = f"CSV not found: there is no {needs} among its outputs"
-        return EndedSession(kernel, "failed", failure, _tail(outputs.log))
-    tail: list[str] = []
-    with contextlib.suppress(KitError):  # that it failed is known without its log
-        tail = _tail(kaggle.outputs(kernel).log)
-    return EndedSession(kernel, "failed", _failure(session.failure, tail), tail)
-
-
-def required_output(folder: KernelFolder) -> str | None:
-    """Return the output without which a kernel that ended well has failed all the same."""
-    return "submission.csv" if folder.record.kind == "infer" else None
-
-
-def _tail(log: Sequence[str]) -> list[str]:
-    return [line if len(line) <= WIDTH else f"{line[:WIDTH]} …" for line in log[-TAIL:]]
-
-
-def _failure(message: str, tail: Sequence[str]) -> str:
-    """Say which of Kaggle's failures it is: by Kaggle's message, else by what the kernel said last."""
-    stated = message or "as the log says"
-    log = " ".join(tail).lower()
-    for kind, (in_message, _, advice) in FAILURES.items():
-        if any(word in message.lower() for word in in_message):
-            return f"{kind} ({stated}); try {advice}"
-    for kind, (_, in_log, advice) in FAILURES.items():
-        if any(word in log for word in in_log):
-            return f"{kind} ({stated}); try {advice}"
-    return f"exception ({stated})"
 
 
 def follow_log(kernel: PushedKernel, kaggle: Kaggle, pause: Callable[[float], None] = time.sleep) -> Iterator[str]:
@@ -144,8 +58,8 @@ class RunningSession:
     ----------
     kernel : PushedKernel
         The version.
-    needs : str or None
-        An output without which it has failed.
+    needs : Expected or None
+        What it has to leave.
     begun : float
         When the waiting began, by `time.monotonic`.
     told : str
@@ -155,7 +69,7 @@ class RunningSession:
     """
 
     kernel: PushedKernel
-    needs: str | None
+    needs: Expected | None
     begun: float
     told: str = ""
     last: float = 0.0

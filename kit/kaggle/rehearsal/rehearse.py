@@ -15,10 +15,11 @@ from kit.competition.load import expected_submission, load_test
 from kit.competition.tables import read_submission
 from kit.core.errors import KitError, some
 from kit.core.paths import mount_points
-from kit.core.runs import ExperimentDir, RunKey
+from kit.core.runs import ExperimentDir, RunDir
 from kit.kaggle.datasets import read_ref
 from kit.kaggle.facts import REPORT, Form, SessionLimits, read_facts, session_limits
 from kit.kaggle.kernel.folder import BUILT, KernelFolder, built_beside
+from kit.kaggle.kernel.outputs import LISTED, OutputList
 from kit.kaggle.rehearsal.hidden_test import SIZES, write_variant
 from kit.kaggle.rehearsal.sandbox import Mount, SandboxOutcome, need_able, run_isolated
 
@@ -149,7 +150,7 @@ def rehearse(
         say(f"/kaggle/input/{mount.target} is {mount.source}")
     outcome = _run(code, working, mounts, limit, options, say)
     checks = [
-        *_run_checks(outcome, limit, limits),
+        *_run_checks(outcome, limit, limits, working / LISTED),
         *_output_checks(folder, working, competition),
         _size(working, folder, limits),
     ]
@@ -308,12 +309,17 @@ def _mount_point(reference: str, kernels: Sequence[str], form: Form) -> str:
     return points[1] if reference in kernels else points[0]
 
 
-def _run_checks(outcome: SandboxOutcome, limit: float, limits: SessionLimits) -> list[Check]:
-    code = "none, it was ended" if outcome.exit_code is None else str(outcome.exit_code)
+def _run_checks(outcome: SandboxOutcome, limit: float, limits: SessionLimits, listed: Path) -> list[Check]:
+    code, fine = (
+        "none, it was ended" if outcome.exit_code is None else str(outcome.exit_code),
+        outcome.exit_code == 0,
+    )
+    if fine and listed.is_file() and (of_kit := OutputList.read(listed).exit_code) != 0:
+        code, fine = f"0, to keep what is finished, but python -m kit ended with {of_kit}", False
     time = f"{outcome.seconds:.0f} s of {limit:g} s"
     memory = outcome.peak_memory / 1e9
     return [
-        Check("exit code", outcome.exit_code == 0, code),
+        Check("exit code", fine, code),
         Check("time", not outcome.timed_out, f"ended at the limit of {limit:g} s" if outcome.timed_out else time),
         Check(
             "memory",
@@ -331,14 +337,9 @@ def _output_checks(folder: KernelFolder, working: Path, competition: Competition
     if record.kind == "infer":
         return [_submission(working / "submission.csv", competition)]
     runs = ExperimentDir(working / "runs" / record.experiment)
-    keys = [RunKey(*key) for policy in record.policies for key in _keys(policy, record.seeds, record.folds)]
-    missing = [str(key) for key in keys if not runs.run(key).finished]
-    found = f"{some(missing, 5)} not finished" if missing else f"{len(keys)} of {len(keys)} finished"
+    missing = [place for place in record.runs if not RunDir(runs.path / place).finished]
+    found = f"{some(missing, 5)} not finished" if missing else f"{len(record.runs)} of {len(record.runs)} finished"
     return [Check("runs", not missing, found)]
-
-
-def _keys(policy: str, seeds: list[int], folds: list[int]) -> list[tuple[str, int, int]]:
-    return [(policy, seed, fold) for seed in seeds for fold in folds]
 
 
 def _submission(path: Path, competition: CompetitionConfig) -> Check:

@@ -318,7 +318,9 @@ def test_every_switch_is_written_out(build):
     }
     facts = fact(text, "KERNEL")
     assert facts.pop("sha256")
-    assert facts == {"internet": False, "hours": 12.0, "datasets": ["me/wheels"], "code": ""}
+    runs = [f"uniform/seed0/fold{fold}" for fold in range(3)]
+    assert facts.pop("experiment") == "tiny"
+    assert facts == {"internet": False, "hours": 12.0, "datasets": ["me/wheels"], "code": "", "runs": runs}
 
 
 def test_without_an_owner_a_gpu_or_a_competition_of_kaggles(build):
@@ -545,7 +547,7 @@ def test_folds_are_those_of_the_local_runs(build):
             "weights FILE) and name that in kernel.datasets",
         ),
         (
-            ["--set", "kernel.max_code_kb=10"],
+            ["--set", "kernel.max_code_kb=16"],
             "so the code has to travel as a dataset: name its owner in kernel.owner",
         ),
         (["--fold", "3"], "folds.run: there are folds 0 to 2; got 3"),
@@ -602,7 +604,7 @@ def test_a_secret_on_the_command_line_is_not_told_in_the_head(build):
 
 
 def test_above_the_cap_the_code_is_a_dataset(build):
-    code, told = build("--set", "kernel.max_code_kb=10", "--set", "kernel.owner=tester")
+    code, told = build("--set", "kernel.max_code_kb=16", "--set", "kernel.owner=tester")
     assert code == 0, told
     assert told.splitlines()[-1] == (
         "  the code is too large for one file: it travels as the dataset tester/tiny-train-code, pushed with the "
@@ -611,7 +613,7 @@ def test_above_the_cap_the_code_is_a_dataset(build):
     metadata, text = built("tiny-train")
     folder = KernelFolder.at("kernels/build/tiny-train")
     bundle = (folder.code_dataset / "bundle.bin").read_bytes()
-    assert len(text.encode()) <= 10_000
+    assert len(text.encode()) <= 16_000
     assert fact(text, "KERNEL")["code"] == "tester/tiny-train-code"
     assert fact(text, "KERNEL")["sha256"] == folder.record.sha256 == hashlib.sha256(bundle).hexdigest()
     assert metadata["dataset_sources"] == ["tester/tiny-train-code"]
@@ -625,7 +627,7 @@ def test_above_the_cap_the_code_is_a_dataset(build):
 def test_long_names_have_code_datasets_of_their_own(build):
     name = "a-very-long-name-of-a-kernel-that-is-cut"
     code, told = build(
-        "--fold-each", "--name", name, "--set", "kernel.max_code_kb=10", "--set", "kernel.owner=tester"
+        "--fold-each", "--name", name, "--set", "kernel.max_code_kb=16", "--set", "kernel.owner=tester"
     )
     assert code == 0, told
     sources = [built(f"{name}-fold-{fold}")[0]["dataset_sources"][0] for fold in range(3)]

@@ -78,27 +78,68 @@ def test_all_files_of_all_pages(server, kaggle, said):
         *("x.", "__notebook__/../../evil", "x" * 300),
     ],
 )
-def test_hostile_names_are_refused_and_nothing_is_written(server, kaggle, name):
-    path = infer(server, kaggle, listed(FILES) | {name: b"evil"})
+def test_hostile_names_are_passed_over_and_nothing_is_written(server, kaggle, said, name):
+    """One such file does not block the others; nothing leads out of the folder."""
+    files = listed(FILES)
+    path = infer(server, kaggle, files | {name: b"evil"})
     before = here(Path())
-    assert refusal_of(fetch, path, kaggle) == (
-        f"{REF} version 1: nothing was downloaded, as these are not names of files below a folder: "
-        + some([repr(name)])
-    )
-    assert here(Path()) == before
-    assert asked(server, "GET") == []
-    assert not OUTPUT.exists()
+    fetch(path, kaggle, say=said.append)
+    after = here(Path())
+    output = {f"{OUTPUT}/{name}": content for name, content in files.items()}
+    assert after == before | output
+    told = f"passed over, as these are not names of files below a folder: {some([repr(name)])}"
+    assert said[-2:] == [told, f"{REF} version 1: 3 files in {OUTPUT}, as the kernel left them"]
 
 
 @pytest.mark.parametrize("name", ["../evil", "/etc/x", "a\\b"])
-def test_hostile_names_in_the_kernels_own_list(server, kaggle, name):
+def test_hostile_names_in_the_kernels_own_list(server, kaggle, said, name):
     files = listed(FILES | {name: b"evil"})
-    del files[name]
     path = infer(server, kaggle, files)
-    assert refusal_of(fetch, path, kaggle) == (
-        f"{OUTPUT}/outputs.json is no list of outputs: a name or a hash in it is none"
+    before = here(Path())
+    fetch(path, kaggle, say=said.append)
+    output = {f"{OUTPUT}/{name}": content for name, content in (listed(FILES) | files).items()}
+    del output[f"{OUTPUT}/{name}"]
+    assert here(Path()) == before | output
+
+
+@pytest.mark.parametrize("name", [".cache/a", "logs/.hidden", "empty.txt"])
+def test_hidden_and_empty_files_do_not_block_a_fetch(server, kaggle, said, name):
+    """Early versions listed them, and Kaggle may not keep them; those that are there come."""
+    content = b"" if name == "empty.txt" else b"x"
+    files = listed(FILES | {name: content})
+    path = infer(server, kaggle, files)
+    fetch(path, kaggle, say=said.append)
+    assert here() == files
+    shutil.rmtree(OUTPUT)
+    del files[name]
+    server.finish(REF, files=files)
+    fetch(path, kaggle, say=said.append)
+    assert here() == files
+    assert f"passed over, as Kaggle did not keep them: {name}" in said
+
+
+@pytest.mark.parametrize("late", ["outputs.json", "big.bin"])
+def test_what_is_listed_late_is_looked_for_again(server, said, late):
+    """Kaggle may list outputs minutes after it says COMPLETE."""
+    files, pauses = listed(FILES), []
+
+    def pause(seconds):
+        pauses.append(seconds)
+        if len(pauses) == 3:
+            server.finish(REF, files=files)
+
+    kaggle = Kaggle(said.append, pause)
+    path = infer(server, kaggle, {name: content for name, content in files.items() if name != late})
+    fetch(path, kaggle, say=said.append)
+    assert here() == files
+    assert pauses == [5, 10, 20]
+    assert (
+        said.count(
+            f"{late} among the outputs of {REF} version 1: not there yet, Kaggle may be late; looks "
+            "again for 5 min"
+        )
+        == 1
     )
-    assert list(here()) == ["outputs.json"]
 
 
 def test_nothing_is_written_through_links(server, kaggle, tmp_path):
@@ -132,12 +173,15 @@ def test_a_damaged_file(server, kaggle, said):
     assert here() == files
 
 
-def test_files_that_are_missing(server, kaggle):
+def test_files_that_are_missing(server, kaggle, said):
     files = listed(FILES)
     del files["big.bin"], files["submission.csv"]
     path = infer(server, kaggle, files)
     assert refusal_of(fetch, path, kaggle) == (
         "2 files that the kernel wrote are not among its outputs: submission.csv, big.bin"
+    )
+    assert said[-1].startswith(
+        "submission.csv and big.bin among the outputs of tester/small-train-fold-0 version 1"
     )
 
 
@@ -161,6 +205,11 @@ def test_no_list_of_outputs(server, kaggle):
         b'{"a": null}',
         b'{"a": "beef"}',
         b'{"": "x"}',
+        b'{"files": {}, "missing": []}',
+        b'{"files": {}, "missing": "all", "exit_code": 0}',
+        b'{"files": {}, "missing": [3], "exit_code": 0}',
+        b'{"files": {}, "missing": [], "exit_code": "0"}',
+        b'{"files": {"a": "beef"}, "missing": [], "exit_code": 0}',
         b"\xff",
     ],
 )
@@ -463,9 +512,67 @@ def test_what_a_failed_kernel_had_finished(server, kaggle, said, experiment, com
     assert fetched.runs == ["uniform/seed0/fold0"]
     assert stored_experiment(ExperimentDir(Path("runs/tiny"))).folds.run == (0,)
     assert fetched.trouble == (
-        f"{REF} version 1 ended with ERROR (python -m kit kernel logs {path}); missing: uniform seed 0 fold 1, "
-        "uniform seed 0 fold 2; python -m kit run, or a kernel built with --fold, trains what is missing"
+        f"{REF} version 1 ended with ERROR (python -m kit kernel logs {path}); missing: uniform/seed0/fold1, "
+        f"uniform/seed0/fold2; python -m kit kernel push {path} trains these alone, python -m kit run trains them "
+        "here"
     )
+
+
+MISSING = ["uniform/seed0/fold1", "uniform/seed0/fold2"]
+
+
+@pytest.mark.parametrize(
+    ("status", "exit_code", "trouble"),
+    [
+        ("COMPLETE", 1, ": python -m kit ended with exit code 1 ({logs})"),
+        ("COMPLETE", 0, " finished 1 of 3 runs"),
+        ("CANCEL_ACKNOWLEDGED", None, " ended with CANCEL_ACKNOWLEDGED ({logs})"),
+    ],
+)
+def test_what_a_stopped_kernel_had_finished(
+    server, kaggle, said, experiment, competition, tmp_path, status, exit_code, trouble
+):
+    """COMPLETE is no proof: the kernel's list says what is missing."""
+    outputs = listed(train_outputs(tmp_path / "made", experiment), MISSING, exit_code)
+    path = train(server, kaggle, outputs, competition, folds=[0, 1, 2])
+    server.finish(REF, status, files=outputs)
+    fetched = fetch(path, kaggle, say=said.append)
+    assert fetched.runs == ["uniform/seed0/fold0"]
+    assert fetched.trouble == (
+        f"{REF} version 1{trouble.format(logs=f'python -m kit kernel logs {path}')}; missing: {MISSING[0]}, "
+        f"{MISSING[1]}; python -m kit kernel push {path} trains these alone, python -m kit run trains them here"
+    )
+    assert KernelFolder(path).fetched == {"version": 1, "missing": MISSING}
+
+
+@pytest.mark.parametrize("lost", [True, False])
+def test_of_a_session_that_was_killed_a_run_that_is_not_whole_is_left_out(
+    server, kaggle, said, experiment, competition, tmp_path, lost
+):
+    """Its file was not kept, or was being written; the other runs are worth having."""
+    outputs = listed(train_outputs(tmp_path / "made", experiment, (0, 1)), MISSING[1:], None)
+    name = "runs/tiny/uniform/seed0/fold1/weights.safetensors"
+    if lost:
+        del outputs[name]
+    else:
+        outputs[name] = b"half"
+    path = train(server, kaggle, outputs, competition, folds=[0, 1, 2])
+    server.finish(REF, "CANCEL_ACKNOWLEDGED", files=outputs)
+    fetched = fetch(path, kaggle, say=said.append)
+    assert fetched.runs == ["uniform/seed0/fold0"]
+    assert f"missing: {MISSING[0]}, {MISSING[1]}; " in fetched.trouble
+    assert not (OUTPUT / name).parent.exists()
+    told = "left out, as not all of their files are what the kernel wrote: runs/tiny/uniform/seed0/fold1"
+    assert told in said
+
+
+def test_an_infer_kernel_that_came_to_no_good_end(server, kaggle, said):
+    path = infer(server, kaggle, listed(FILES, [], 1))
+    logs = f"python -m kit kernel logs {path}"
+    trouble = fetch(path, kaggle, say=said.append).trouble
+    assert trouble == f"{REF} version 1: python -m kit ended with exit code 1 ({logs})"
+    server.finish(REF, files=listed({"kit.log": b"done"}, []))
+    assert fetch(path, kaggle, say=said.append).trouble == f"{REF} version 1 left no submission.csv ({logs})"
 
 
 def test_a_failed_kernel_that_had_finished_nothing(server, kaggle, experiment, competition, tmp_path):
@@ -576,8 +683,8 @@ def test_several_kernels_of_which_two_failed(server, kit, impatient, kaggle, exp
     assert told.splitlines()[-3:] == [
         f"{folder} is not here, so the runs are not pooled; python -m kit run does it",
         "error: tester/small-train-fold-0 version 1 ended with ERROR (python -m kit kernel logs "
-        "kernels/build/small-train-fold-0); missing: uniform seed 0 fold 1; python -m kit run, or a kernel "
-        "built with --fold, trains what is missing",
+        "kernels/build/small-train-fold-0); missing: uniform/seed0/fold1; python -m kit kernel push "
+        "kernels/build/small-train-fold-0 trains these alone, python -m kit run trains them here",
         "error: tester/small-train-fold-1 version 1 ended with ERROR, not COMPLETE: python -m kit kernel logs "
         "kernels/build/small-train-fold-1",
     ]

@@ -9,6 +9,7 @@ import sys
 import textwrap
 import time
 import zipfile
+from collections.abc import Sequence
 from importlib.util import find_spec
 from pathlib import Path
 
@@ -18,7 +19,7 @@ from kit.core.durations import duration
 from kit.experiment.config import validate
 from kit.kaggle.archive import pack
 from kit.kaggle.kernel import build
-from kit.kaggle.kernel.folder import BuildRecord
+from kit.kaggle.kernel.folder import METADATA_KEYS, BuildRecord, KernelFolder
 
 POSIX = pytest.mark.skipif(os.name != "posix", reason="signals are POSIX's")
 PIP = pytest.mark.skipif(find_spec("pip") is None, reason="this Python has no pip")
@@ -34,7 +35,13 @@ class Kernel:
         self.script, self.code_dataset = folder / "script.py", ""
 
     def build(
-        self, code: str, kind: str = "train", notebook: bool = False, more: dict | None = None, **kernel
+        self,
+        code: str,
+        kind: str = "train",
+        notebook: bool = False,
+        more: dict | None = None,
+        folds: Sequence[int] = (0,),
+        **kernel,
     ) -> None:
         """The code file of a kernel whose kit is `code`, with other files beside it."""
         content = {"name": "tiny", "competition": {"slug": "squares"}, "policies": {"flat": {"lr": 0.1}}}
@@ -47,7 +54,7 @@ class Kernel:
             experiment="tiny",
             policies=["flat"],
             seeds=[0],
-            folds=[0],
+            folds=list(folds),
             competition={},
             weights="",
             hours=experiment.kernel.hours,
@@ -55,9 +62,15 @@ class Kernel:
             family="",
         )
         text, self.code_dataset = build._code(experiment, record, "A tiny kernel.\n", self.archive, notebook)
+        self.text = text
         if notebook:
             text = "".join(json.loads(text)["cells"][0]["source"])
         self.script.write_text(text, encoding="utf-8")
+
+    def patch(self, before: str, after: str) -> None:
+        text = self.script.read_text(encoding="utf-8")
+        assert text.count(before) == 1
+        self.script.write_text(text.replace(before, after), encoding="utf-8")
 
     @property
     def environment(self) -> dict[str, str]:
@@ -211,17 +224,127 @@ def test_every_output_is_listed_with_its_hash(kernel):
         folder = sys.argv[sys.argv.index("--output") + 1]
         os.makedirs(folder + "/runs/tiny")
         open(folder + "/runs/tiny/weights.bin", "wb").write(bytes(range(256)) * 1000)
+        print("done")
         open(folder + "/empty.txt", "w").close()
+        os.makedirs(folder + "/.cache")
+        open(folder + "/.cache/a", "w").write("hidden")
         """)
     (kernel.working / "__notebook__.ipynb").write_text("Kaggle's own")
     ended, lines = kernel.run()
     listed = json.loads((kernel.working / "outputs.json").read_text())
-    assert listed == {
-        "empty.txt": hashlib.sha256(b"").hexdigest(),
-        "kit.log": hashlib.sha256(b"").hexdigest(),
+    assert listed["files"] == {
+        "kit.log": hashlib.sha256(b"done\n").hexdigest(),
         "runs/tiny/weights.bin": hashlib.sha256(bytes(range(256)) * 1000).hexdigest(),
+    }  # nothing that Kaggle may not keep: hidden and empty files
+    assert (listed["missing"], listed["exit_code"]) == (["flat/seed0/fold0"], 0)
+    assert (ended, lines[-1]) == (0, "exit code 0 after 0 s, 2 files")
+
+
+# Runs that are finished
+
+RUN = """
+import hashlib, json, os, sys, time
+home = sys.argv[sys.argv.index("--output") + 1] + "/runs/tiny"
+def begin(fold):
+    folder = f"{home}/flat/seed0/fold{fold}"
+    os.makedirs(folder)
+    open(folder + "/run.json", "w").write(json.dumps({"status": "running"}))
+    open(folder + "/checkpoint.pt", "w").write("still changes")
+    return folder
+def train(fold):
+    folder, files = begin(fold), {"weights.safetensors": b"w%d" % fold, "rates.npz": b"r"}
+    for name, content in files.items():
+        open(f"{folder}/{name}", "wb").write(content)
+    hashes = {name: hashlib.sha256(content).hexdigest() for name, content in files.items()}
+    open(folder + "/run.json", "w").write(json.dumps({"status": "finished", "files": hashes}))
+os.makedirs(home)
+open(home + "/experiment.yaml", "w").write("name: tiny")
+open(home + "/folds.csv", "w").write("id,fold")
+open(home + "/manifest.json", "w").write("still changes")
+"""
+
+
+def run_files(*folds: int) -> dict[str, str]:
+    """What of a run belongs into a list, beside its run.json."""
+    return {
+        f"runs/tiny/flat/seed0/fold{fold}/{name}": hashlib.sha256(content).hexdigest()
+        for fold in folds
+        for name, content in {"weights.safetensors": b"w%d" % fold, "rates.npz": b"r"}.items()
     }
-    assert (ended, lines[-1]) == (0, "exit code 0 after 0 s, 3 files")
+
+
+def without_records(files: dict[str, str], working: Path) -> dict[str, str]:
+    """Those of a list but run.json, whose hashes have to be those of the files that are there."""
+    for name in [name for name in files if name.endswith("run.json")]:
+        assert files.pop(name) == hashlib.sha256((working / name).read_bytes()).hexdigest()
+    return files
+
+
+def test_what_is_finished_is_listed_after_every_run(kernel):
+    """A session that is killed at its limit leaves the list of the runs that were finished, and nothing else."""
+    rest = """
+open(home + "/own.py", "w").write("mine")
+train(0); train(2); begin(1)
+print('waits', flush=True)
+kernel = os.getppid()
+while os.getppid() == kernel:
+    time.sleep(0.02)
+"""
+    kernel.build(RUN + rest, more={"own.py": b"mine"}, folds=range(4))
+    kernel.patch("LOOK = 5.0", "LOOK = 0.01")
+    with subprocess.Popen(
+        [sys.executable, kernel.script], env=kernel.environment, stdout=subprocess.PIPE, encoding="utf-8"
+    ) as process:
+        kit = process.stdout.readline() and process.stdout.readline()
+        assert kit == "waits\n"
+        give_up, file = time.monotonic() + 10, kernel.working / "outputs.json"
+        while not file.is_file() or "fold2/weights" not in file.read_text():
+            assert time.monotonic() < give_up
+            time.sleep(0.01)
+        process.kill()
+    listed = json.loads(file.read_text())
+    shared = {
+        "runs/tiny/experiment.yaml": hashlib.sha256(b"name: tiny").hexdigest(),
+        "runs/tiny/folds.csv": hashlib.sha256(b"id,fold").hexdigest(),
+        "runs/tiny/own.py": hashlib.sha256(b"mine").hexdigest(),
+    }
+    assert without_records(listed["files"], kernel.working) == run_files(0, 2) | shared
+    assert listed["missing"] == ["flat/seed0/fold1", "flat/seed0/fold3"]
+    assert listed["exit_code"] is None
+
+
+@pytest.mark.parametrize("notebook", [False, True])
+def test_a_kernel_with_something_finished_ends_with_0_and_says_what_is_missing(kernel, notebook):
+    kernel.build(RUN + "train(0); begin(1); raise SystemExit(1)", folds=range(2), notebook=notebook)
+    if notebook:
+        kernel.script.write_text("get_ipython = print\n" + kernel.script.read_text("utf-8"), encoding="utf-8")
+    ended, lines = kernel.run()
+    assert (ended, lines[-1]) == (0, "1 of 2 runs are finished; the kernel ends with 0 to keep them")
+    listed = json.loads((kernel.working / "outputs.json").read_text())
+    assert run_files(0).items() <= listed["files"].items()
+    assert (listed["missing"], listed["exit_code"]) == (["flat/seed0/fold1"], 1)
+
+
+def test_a_run_whose_files_are_not_all_there_is_not_finished(kernel):
+    kernel.build(RUN + "train(0); os.remove(home + '/flat/seed0/fold0/rates.npz'); raise SystemExit(1)")
+    assert kernel.run()[0] == 1
+    listed = json.loads((kernel.working / "outputs.json").read_text())
+    assert (listed["missing"], listed["exit_code"]) == (["flat/seed0/fold0"], 1)
+
+
+@pytest.mark.parametrize("notebook", [False, True])
+def test_what_is_left_of_an_earlier_version_is_trained_alone(kernel, notebook):
+    kernel.build(tell("sys.argv[-4:]"), folds=range(4), notebook=notebook)
+    file = KernelFolder(kernel.folder)
+    (kernel.folder / "kernel.ipynb").write_text(kernel.text) if notebook else None
+    name = "kernel.ipynb" if notebook else "script.py"
+    metadata = dict.fromkeys(METADATA_KEYS, "") | {"code_file": name}
+    file.metadata_file.write_text(json.dumps(metadata))
+    left = ["flat/seed0/fold1", "flat/seed0/fold3"]
+    text = file.source_for(left)
+    kernel.script.write_text(json.loads(text)["cells"][0]["source"] if notebook else text, encoding="utf-8")
+    assert kernel.told() == ["--only", left[0], "--only", left[1]]
+    assert json.loads((kernel.working / "outputs.json").read_text())["missing"] == left
 
 
 # Settings that reach the kit
@@ -308,9 +431,9 @@ BULK = {"kit/bulk.bin": b"".join(hashlib.sha256(bytes([row])).digest() * 2 for r
 
 @pytest.mark.parametrize("place", ["datasets/me/tiny-kernel-code", "tiny-kernel-code"])
 def test_code_that_travels_as_a_dataset_is_found(kernel, place):
-    kernel.build(tell("len(open('kit/bulk.bin', 'rb').read())"), more=BULK, owner="me", max_code_kb=10)
+    kernel.build(tell("len(open('kit/bulk.bin', 'rb').read())"), more=BULK, owner="me", max_code_kb=16)
     assert kernel.code_dataset == "me/tiny-kernel-code"
-    assert kernel.script.stat().st_size < 10_000
+    assert kernel.script.stat().st_size < 16_000
     assert kernel.run() == (1, ["The dataset me/tiny-kernel-code is not attached to this kernel."])
     bundle = kernel.attach(place, {"bundle.bin": kernel.archive}) / "bundle.bin"
     assert kernel.told() == 16384

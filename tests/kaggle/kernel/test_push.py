@@ -11,7 +11,7 @@ from types import SimpleNamespace
 import pytest
 from support.fake_kaggle import answer, drop, instead
 from support.refusals import refusal_of
-from support.small_kernels import REF, SLUG, asked, dataset, pushed, rehearse, write_kernel
+from support.small_kernels import REF, SLUG, asked, dataset, listed, pushed, rehearse, write_kernel
 
 from kit.core.errors import KitError
 from kit.kaggle import datasets
@@ -86,6 +86,7 @@ def test_what_arrives_on_kaggle_and_what_is_remembered(server, kaggle, said):
         "url": f"https://www.kaggle.com/code/{REF}",
         "digest": KernelFolder(path).digest,
         "build": json.loads((path / "build.json").read_text()),
+        "only": [],
     }
     assert KernelFolder(path).pushed_record == KernelFolder(path).record
     assert said == [
@@ -586,7 +587,7 @@ def test_wait_is_pinned_to_the_pushed_version(server, kaggle, said):
     ended = wait(pushed_kernel(path), kaggle, said.append, no_pause)
     assert (ended.outcome, ended.failure) == ("complete", "")
     assert said == [f"{REF} version 2: {status}, 0 min" for status in ("QUEUED", "RUNNING", "complete")]
-    assert {request["versionLabel"] for request in asked(server, "GetKernelSessionStatus")[1:]} == {"v2"}
+    assert {request["versionLabel"] for request in asked(server, "GetKernelSessionStatus")[2:]} == {"v2"}
 
 
 @pytest.mark.parametrize(
@@ -672,7 +673,7 @@ def test_an_infer_kernel_without_its_csv_has_failed(server, kit, impatient):
         "  | the last words",
         f"{REF} version 1: failed: CSV not found: there is no submission.csv among its outputs",
     ]
-    server.finish(REF, files={"submission.csv": b"id,label\n"})
+    server.finish(REF, files=listed({"submission.csv": b"id,label\n"}))
     assert kit("kernel", "wait", path)[0] == 0
 
 
