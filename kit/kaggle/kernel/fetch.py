@@ -23,6 +23,7 @@ from kit.experiment.fold_plan import REMEDY
 from kit.experiment.own_files import files_of_code
 from kit.experiment.shared_folder import claim_run, holder_of_run, writing
 from kit.kaggle.client import Kaggle, PushedKernel
+from kit.kaggle.facts import PROBE
 from kit.kaggle.kernel.folder import BuildRecord, KernelFolder
 from kit.kaggle.kernel.push import pushed_kernel
 
@@ -124,6 +125,8 @@ def fetch(path: str | Path, kaggle: Kaggle, output: str | Path = ".", say: Say =
         and where one would take the place of a run that is there.
     """
     folder, kernel = KernelFolder.at(path), pushed_kernel(path)
+    if folder.pushed_record.kind == "probe":
+        raise KitError(f"{path} is a probe; {PROBE} reads what it reports")
     record, session = folder.pushed_record, kaggle.session(kernel)
     if not session.ended:
         raise KitError(f"{kernel} is {session.status}, so it has no outputs yet: python -m kit kernel wait {path}")
