@@ -399,3 +399,12 @@ def test_the_folders_of_probes_are_kernels(tmp_path):
         assert KernelFolder.at(folder.path).record.kind == "probe"
         assert folder.path.name == f"kit-probe{end}"
         assert int(3600 * folder.record.hours) == seconds
+
+
+def test_a_probe_is_not_fetched_as_other_kernels_are(server, reports, kit):
+    reports()
+    probe()
+    assert kit("kernel", "fetch", "kernels/build/kit-probe") == (
+        1,
+        "error: kernels/build/kit-probe is a probe; python -m kit kernel probe reads what it reports\n",
+    )
