@@ -470,8 +470,8 @@ def _notes(experiment: ExperimentConfig, kind: Kind, apart: str, root: Path) -> 
             if folder.push.get("only") and f"{folder.push['owner']}/{folder.push['slug']}" in kernel.kernels:
                 notes.append(
                     f"{pushed_kernel(folder.path)} holds {some(folder.pushed_runs)} only: the other runs of this "
-                    "kernel are those of an earlier version, which Kaggle does not attach; put runs/ into a "
-                    "dataset and name that in kernel.datasets"
+                    "kernel are those of an earlier version, which Kaggle does not attach; pack runs/ into an "
+                    "archive in a dataset, which Kaggle unpacks, and name that in kernel.datasets"
                 )
     scoring, multilabel = experiment.scoring, experiment.competition.multilabel
     fitted = scoring.rule != "argmax" and scoring.rules(multilabel) != ("argmax",)

@@ -315,7 +315,8 @@ def _run_checks(outcome: SandboxOutcome, limit: float, limits: SessionLimits, li
         outcome.exit_code == 0,
     )
     if fine and listed.is_file() and (of_kit := OutputList.read(listed).exit_code) != 0:
-        code, fine = f"0, to keep what is finished, but python -m kit ended with {of_kit}", False
+        kept = f"0, to keep what is finished, but python -m kit ended with {of_kit}"
+        code, fine = "0, but python -m kit had not ended" if of_kit is None else kept, False
     time = f"{outcome.seconds:.0f} s of {limit:g} s"
     memory = outcome.peak_memory / 1e9
     return [

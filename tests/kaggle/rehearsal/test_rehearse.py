@@ -450,7 +450,7 @@ def test_a_train_kernel_has_to_finish_its_runs(verdict):
     )
     assert code == 1
     missing = [(policy, seed, fold) for policy in ("flat", "steep") for seed in (0, 1) for fold in (0, 1)][2:]
-    told = ", ".join(f"{policy} seed {seed} fold {fold}" for policy, seed, fold in missing[:5])
+    told = ", ".join(f"{policy}/seed{seed}/fold{fold}" for policy, seed, fold in missing[:5])
     assert checks["runs"] == f"FAILED runs: {told} and 1 more not finished"
 
 
@@ -464,7 +464,22 @@ def test_a_train_kernel_has_to_finish_its_runs(verdict):
 )
 def test_a_run_that_is_not_finished_is_named(verdict, spoilt):
     code, checks, _ = verdict(f"{FINISHED}\n{spoilt}", slug="squares-train", kind="train")
-    assert (code, checks["runs"]) == (1, "FAILED runs: flat seed 0 fold 1 not finished")
+    assert (code, checks["runs"]) == (1, "FAILED runs: flat/seed0/fold1 not finished")
+
+
+@pytest.mark.parametrize(
+    ("exit_code", "told"),
+    [
+        (0, "ok     exit code: 0"),
+        (1, "FAILED exit code: 0, to keep what is finished, but python -m kit ended with 1"),
+        (None, "FAILED exit code: 0, but python -m kit had not ended"),
+    ],
+)
+def test_an_exit_code_of_0_is_not_all_that_counts(verdict, exit_code, told):
+    """A train kernel with something finished ends with 0, whatever became of the rest."""
+    left = f"json.dump({{'files': {{}}, 'missing': [], 'exit_code': {exit_code}}}, open('outputs.json', 'w'))"
+    code, checks, _ = verdict(f"{FINISHED}\n{left}", slug="squares-train", kind="train")
+    assert (code, checks["exit code"]) == (0 if exit_code == 0 else 1, told)
 
 
 # The folder
