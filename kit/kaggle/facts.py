@@ -311,11 +311,11 @@ def session_python(facts: Facts) -> str:
     return ".".join(facts.image["python"].split(".")[:2])
 
 
-def python_remark(facts: Facts, wanted: str) -> str:
-    """Say that wheels for this Python, like "3.12", do not fit the session that was probed; "" where they do."""
-    if (python := session_python(facts)) == wanted:
+def python_remark(facts: Facts, wanted: Sequence[str]) -> str:
+    """Say that wheels for these Pythons, like "3.12", do not fit the session that was probed; "" where they do."""
+    if (python := session_python(facts)) in wanted:
         return ""
-    return f"these wheels are for Python {wanted}, but the {facts.source} found Python {python}"
+    return f"these wheels are for Python {' and '.join(wanted)}, but the {facts.source} found Python {python}"
 
 
 def image_differences(found: Mapping[str, str], image: KaggleImage) -> list[str]:

@@ -126,9 +126,9 @@ def test_what_the_table_of_the_image_has_otherwise():
 
 
 def test_wheels_for_another_python():
-    assert python_remark(facts(), "3.13") == ""
-    assert python_remark(facts(), "3.12") == (
-        "these wheels are for Python 3.12, but the probe of 2026-11-20 found Python 3.13"
+    assert python_remark(facts(), ["3.12", "3.13"]) == ""
+    assert python_remark(facts(), ["3.11", "3.12"]) == (
+        "these wheels are for Python 3.11 and 3.12, but the probe of 2026-11-20 found Python 3.13"
     )
 
 
