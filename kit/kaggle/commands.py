@@ -163,7 +163,7 @@ def collect_wheels(
 
     image = read_image(TEMPLATES / "image.txt")
     if facts := read_facts():
-        for line in filter(None, [python_remark(facts, image.python), facts.remark()]):
+        for line in filter(None, [python_remark(facts, [image.python]), facts.remark()]):
             say(line)
     lacking = missing(Path(requirements), image)
     for each in lacking:

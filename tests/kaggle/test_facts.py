@@ -126,16 +126,20 @@ def test_what_the_table_of_the_image_has_otherwise():
 
 
 def test_wheels_for_another_python():
-    assert python_remark(facts(), "3.13") == ""
-    assert python_remark(facts(), "3.12") == (
-        "these wheels are for Python 3.12, but the probe of 2026-11-20 found Python 3.13"
+    assert python_remark(facts(), ["3.12", "3.13"]) == ""
+    assert python_remark(facts(), ["3.11", "3.12"]) == (
+        "these wheels are for Python 3.11 and 3.12, but the probe of 2026-11-20 found Python 3.13"
     )
 
 
 def test_why_files_may_be_missing():
     known = facts(came={".dotfile": "missing", "empty.txt": "damaged", "with space.txt": "whole"})
-    assert why_missing(known, ["runs/.hidden"]) == (
+    assert why_missing(known, ["runs/.hidden"], DAY) == (
         " (the probe of 2026-11-20 left '.dotfile', 'empty.txt', which did not come back either)"
+    )
+    assert why_missing(known, ["x"], DAY + timedelta(31)).endswith(
+        " either; what is known of Kaggle's sessions (kernels/facts.json) is 31 days old; python -m kit kernel "
+        "probe looks again)"
     )
     assert why_missing(known, []) == ""
     assert why_missing(facts(came={"empty.txt": "whole"}), ["x"]) == ""
