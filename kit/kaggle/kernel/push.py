@@ -58,6 +58,7 @@ def push(
     metadata = folder.metadata
     owner = _owner(metadata["id"], kaggle)
     only = _left(folder, kaggle, output, say)
+    text = folder.source_for(only) if only else None
     if pushed := _interrupted(folder, owner, only, kaggle):
         say(f"{pushed} had arrived before the push was interrupted; see on its page that all sources are there")
     else:
@@ -66,8 +67,8 @@ def push(
         folder.write_begun_push({"digest": folder.digest, "owner": owner, "version": before, "only": only})
         with tempfile.TemporaryDirectory(prefix="kit-") as stage:
             shutil.copy2(folder.code_file, stage)
-            if only:
-                (Path(stage) / folder.code_file.name).write_text(folder.source_for(only), encoding="utf-8")
+            if text:
+                (Path(stage) / folder.code_file.name).write_text(text, encoding="utf-8")
             complete = metadata | {"id": f"{owner}/{folder.record.slug}"}
             (Path(stage) / "kernel-metadata.json").write_text(json.dumps(complete), encoding="utf-8")
             try:
@@ -78,6 +79,12 @@ def push(
                 folder.forget_begun_push()
                 raise
         say(f"pushed {pushed}: {pushed.url}")
+    _remember(folder, pushed, only)
+    return pushed
+
+
+def _remember(folder: KernelFolder, pushed: PushedKernel, only: Sequence[str]) -> None:
+    """Write down what was pushed, and which runs it trains where these are not all."""
     folder.write_push(
         {
             "owner": pushed.owner,
@@ -86,11 +93,10 @@ def push(
             "url": pushed.url,
             "digest": folder.digest,
             "build": asdict(folder.record),
-            "only": only,
+            "only": list(only),
             "when": datetime.now(UTC).isoformat(timespec="seconds"),
         }
     )
-    return pushed
 
 
 def left_over(folder: KernelFolder, output: str | Path) -> list[str] | None:
@@ -118,18 +124,21 @@ def _left(folder: KernelFolder, kaggle: Kaggle, output: str | Path, say: Say) ->
     if not _is_pushed(folder) or folder.record.kind != "train":
         return []
     kernel, runs = pushed_kernel(folder.path), folder.pushed_runs
+    if folder.fetched.get("version") == kernel.version:
+        return []
+    again = list(folder.push.get("only") or [])  # what was pushed is pushed once more
     try:
-        if folder.fetched.get("version") == kernel.version or not kaggle.session(kernel).ended:
-            return []
+        if not kaggle.session(kernel).ended:
+            return again
         listed = list_of(kaggle.outputs(kernel), kaggle)
     except Refused:  # of a version that cannot be seen nothing is kept
-        return []
+        return again
     if listed and listed.missing and len(listed.missing) < len(runs):
         raise KitError(
             f"{kernel} has finished {len(runs) - len(listed.missing)} of {len(runs)} runs, which were not fetched "
             f"yet: python -m kit kernel fetch {folder.path}, then the same push pushes the others"
         )
-    return []
+    return again
 
 
 def _interrupted(folder: KernelFolder, owner: str, only: list[str], kaggle: Kaggle) -> PushedKernel | None:
@@ -240,18 +249,10 @@ def push_all(
     list of EndedSession
         How each has ended, in the order in which they did.
     """
-    due: list[KernelFolder] = []
-    waited: list[KernelFolder] = []
-    for folder in folders:
-        rest = left_over(folder, output)
-        if rest == []:
-            say(f"{folder.path}: all of its runs are here")
-        else:
-            (due if rest or not _is_pushed(folder) else waited).append(folder)
+    due, waited = _due_and_pushed(folders, output, say)
     if not unrehearsed:
         need_rehearsed(due)
-    running = [_underway(folder) for folder in waited]
-    ended: list[EndedSession] = []
+    running, ended = [_underway(folder) for folder in waited], list[EndedSession]()
     trouble: KitError | None = None
     while due or running:
         for each in list(running):
@@ -273,6 +274,21 @@ def push_all(
         if running:
             pause(POLL)
     return ended
+
+
+def _due_and_pushed(
+    folders: Sequence[KernelFolder], output: str | Path, say: Say
+) -> tuple[list[KernelFolder], list[KernelFolder]]:
+    """Return which kernels are to be pushed, also for what is left of them, and which are waited for alone."""
+    due: list[KernelFolder] = []
+    waited: list[KernelFolder] = []
+    for folder in folders:
+        left = left_over(folder, output)
+        if left == []:
+            say(f"{folder.path}: all of its runs are here")
+        else:
+            (due if left or not _is_pushed(folder) else waited).append(folder)
+    return due, waited
 
 
 def _owner(identity: str, kaggle: Kaggle) -> str:

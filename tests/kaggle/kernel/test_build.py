@@ -348,6 +348,21 @@ def test_an_infer_kernel_never_has_internet(build):
     assert metadata["competition_sources"] == [SLUG]
 
 
+def test_a_train_kernel_whose_latest_version_holds_the_rest_alone_is_told(build):
+    """Kaggle attaches that version, so that the runs of the one before are missing."""
+    build()
+    pushed("tiny-train")
+    folder = KernelFolder.at("kernels/build/tiny-train")
+    folder.write_push(folder.push | {"version": 2, "only": ["uniform/seed0/fold2"]})
+    code, told = build(kind="infer")
+    assert (code, told.splitlines()[-1]) == (
+        0,
+        "  tester/tiny-train version 2 holds uniform/seed0/fold2 only: the other runs of this kernel are those of "
+        "an earlier version, which Kaggle does not attach; pack runs/ into an archive in a dataset, which Kaggle "
+        "unpacks, and name that in kernel.datasets",
+    )
+
+
 def test_an_infer_kernel_attaches_the_train_kernels_of_its_experiment(build):
     build("--fold-each")
     build("--set", "name=other")

@@ -306,6 +306,90 @@ def test_a_push_that_did_not_arrive_before_it_was_interrupted(server, kaggle, sa
 # Datasets
 
 
+def part_kernel(server, kaggle, fetched: bool = True) -> tuple[Path, list[str]]:
+    """A train kernel of three folds whose first version finished one; its folder, and what is left."""
+    path = write_kernel(record={"folds": [0, 1, 2]})
+    (path / f"{SLUG}.py").write_text("# a kernel\nONLY = []  # filled in\nprint(ONLY)\n")
+    rehearse(path)
+    push(path, kaggle, say=no_pause)
+    left = ["uniform/seed0/fold1", "uniform/seed0/fold2"]
+    server.finish(REF, files=listed({"a": b"1"}, left, 1))
+    if fetched:
+        KernelFolder(path).write_fetched({"version": 1, "missing": left})
+    return path, left
+
+
+def test_what_is_left_of_a_version_is_pushed_alone(server, kaggle, said):
+    path, left = part_kernel(server, kaggle)
+    said.clear()
+    assert push(path, kaggle, say=said.append).version == 2
+    assert said == [
+        f"{REF} version 1 has finished its other runs; pushes what is left: {left[0]}, {left[1]}",
+        f"pushed {REF} version 2: https://www.kaggle.com/code/{REF}",
+    ]
+    assert asked(server, "SaveKernel")[1]["text"] == f"# a kernel\nONLY = {left}  # filled in\nprint(ONLY)\n"
+    folder = KernelFolder(path)
+    assert (folder.push["only"], folder.pushed_runs, folder.source) == (
+        left,
+        left,
+        "# a kernel\nONLY = []  # filled in\nprint(ONLY)\n",
+    )
+    push(path, kaggle, say=said.append)  # while it runs: the same once more
+    assert f"ONLY = {left}" in asked(server, "SaveKernel")[2]["text"]
+    assert (folder.push["version"], folder.push["only"]) == (3, left)
+    server.finish(REF, files=listed({"a": b"1"}, left[1:], 1))
+    folder.write_fetched({"version": 3, "missing": left[1:]})
+    push(path, kaggle, say=said.append)
+    assert f"ONLY = {left[1:]}" in asked(server, "SaveKernel")[3]["text"]
+
+
+def test_finished_runs_are_fetched_before_the_rest_is_pushed(server, kaggle):
+    path, _ = part_kernel(server, kaggle, fetched=False)
+    assert refusal_of(push, path, kaggle) == (
+        f"{REF} version 1 has finished 1 of 3 runs, which were not fetched yet: python -m kit kernel fetch "
+        f"{path}, then the same push pushes the others"
+    )
+    server.finish(REF, "ERROR", files={"a": b"1"})  # nothing is there to fetch
+    assert push(path, kaggle, say=no_pause).version == 2
+    assert "ONLY = []" in asked(server, "SaveKernel")[1]["text"]
+
+
+def test_a_version_that_was_built_anew_is_pushed_whole(server, kaggle):
+    path, _ = part_kernel(server, kaggle)
+    (path / f"{SLUG}.py").write_text("# another\nONLY = []\n")
+    rehearse(path)
+    assert push(path, kaggle, say=no_pause).version == 2
+    assert asked(server, "SaveKernel")[1]["text"] == "# another\nONLY = []\n"
+
+
+def test_a_kernel_of_an_early_version_has_no_place_for_the_rest(server, kaggle):
+    path, _ = part_kernel(server, kaggle)
+    (path / f"{SLUG}.py").write_text("print('hello')\n")
+    folder = KernelFolder(path)
+    folder.write_push(folder.push | {"digest": folder.digest})
+    rehearse(path)
+    assert refusal_of(push, path, kaggle) == (
+        f"{folder.code_file} was built by another version of the kit; build the kernel again"
+    )
+    assert len(asked(server, "SaveKernel")) == 1
+    assert not folder.begun_push
+
+
+def test_an_interrupted_push_of_the_rest_is_recognised_with_its_runs(server, kaggle, said, monkeypatch):
+    path, left = part_kernel(server, kaggle)
+
+    def killed(*_):
+        raise KeyboardInterrupt
+
+    with monkeypatch.context() as patched:
+        patched.setattr(KernelFolder, "write_push", killed)
+        with pytest.raises(KeyboardInterrupt):
+            push(path, kaggle, say=no_pause)
+    assert push(path, kaggle, say=said.append).version == 2
+    assert len(asked(server, "SaveKernel")) == 2
+    assert KernelFolder(path).push["only"] == left
+
+
 def test_an_attached_dataset_is_waited_for(server, kit, impatient):
     Path("files").mkdir()
     Path("files/a.bin").write_bytes(b"a")
