@@ -6,6 +6,7 @@ import re
 import shutil
 from contextlib import nullcontext
 from dataclasses import replace
+from datetime import UTC, datetime
 from itertools import count
 from pathlib import Path
 
@@ -120,8 +121,9 @@ def test_hidden_and_empty_files_do_not_block_a_fetch(server, kaggle, said, name)
 
 
 def test_files_that_did_not_come_are_compared_with_those_of_a_probe(server, kaggle, said):
-    keep_facts(Path(), came={".dotfile": "missing", "with space.txt": "whole"})
-    probes = " (the probe of 2026-11-20 left '.dotfile', which did not come back either)"
+    now = datetime.now(UTC)
+    keep_facts(Path(), now, came={".dotfile": "missing", "with space.txt": "whole"})
+    probes = f" (the probe of {now:%Y-%m-%d} left '.dotfile', which did not come back either)"
     files = listed(FILES | {".hidden": b"x"})
     del files[".hidden"]
     path = infer(server, kaggle, files)
