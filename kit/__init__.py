@@ -36,6 +36,7 @@ if TYPE_CHECKING:
     from kit.kaggle.kernel.commands import status as kernel_status
     from kit.kaggle.kernel.commands import wait as kernel_wait
     from kit.kaggle.kernel.pool import fetch_and_pool as kernel_fetch
+    from kit.kaggle.kernel.probe import probe as kernel_probe
     from kit.kaggle.rehearsal.rehearse import RehearsalOptions
     from kit.kaggle.rehearsal.rehearse import rehearse as kernel_rehearse
     from kit.lr.registry import policies
@@ -60,6 +61,7 @@ __all__ = [
     "kernel_fetch",
     "kernel_image",
     "kernel_logs",
+    "kernel_probe",
     "kernel_push",
     "kernel_rehearse",
     "kernel_status",
@@ -95,6 +97,7 @@ _WHERE = {
     "kernel_fetch": "kit.kaggle.kernel.pool:fetch_and_pool",
     "kernel_image": "kit.kaggle.commands:kaggle_image",
     "kernel_logs": "kit.kaggle.kernel.commands:logs",
+    "kernel_probe": "kit.kaggle.kernel.probe:probe",
     "kernel_push": "kit.kaggle.kernel.commands:push",
     "kernel_rehearse": "kit.kaggle.rehearsal.rehearse:rehearse",
     "kernel_status": "kit.kaggle.kernel.commands:status",

@@ -111,7 +111,8 @@ def examine(output: str | Path = ".") -> list[Finding]:
     findings = [_python(), *_packages()]
     findings += _imports_and_gpu() if not any(finding.broken for finding in findings) else []
     fine = not any(finding.broken for finding in findings)
-    return [*findings, _disk(Path(output)), *_folders(Path(output)), *(_runs(Path(output)) if fine else ())]
+    more = [*_runs(Path(output)), *_kaggle(Path(output))] if fine else []
+    return [*findings, _disk(Path(output)), *_folders(Path(output)), *more]
 
 
 def _python() -> Finding:
@@ -222,6 +223,24 @@ def _runs(output: Path) -> list[Finding]:
     from kit.experiment.examine import glance_at
 
     return [Finding("runs", f"{glance_at(folder)}; python -m kit doctor {folder} reads all of their files")]
+
+
+def _kaggle(output: Path) -> list[Finding]:
+    """What a probe found out about Kaggle's sessions, where one ran, or where kernels were built."""
+    from kit.core.errors import KitError
+    from kit.kaggle.facts import FACTS, FRESH, PROBE, read_facts
+
+    try:
+        facts = read_facts(output)
+    except KitError as error:
+        return [Finding("Kaggle", f"{output / FACTS} is damaged", True, str(error).rpartition("; ")[2])]
+    if facts is None:
+        built = output / "kernels/build"
+        unknown = Finding("Kaggle", "no session was probed yet", advice=f"{PROBE} tells what yours are like")
+        return [unknown] if built.is_dir() and any(built.iterdir()) else []
+    shown = {"Python": facts.image["python"], **{name: facts.image.get(name) for name in ("torch", "timm")}}
+    versions = ", ".join(f"{name} {version}" for name, version in shown.items() if version)
+    return [Finding("Kaggle", f"{facts.source}: {versions}", advice=facts.remark() if facts.age() > FRESH else "")]
 
 
 def _folders(output: Path) -> list[Finding]:

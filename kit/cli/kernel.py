@@ -22,6 +22,7 @@ if TYPE_CHECKING:
     from kit.kaggle.kernel.commands import KernelPushResult, KernelWaitResult
     from kit.kaggle.kernel.ended import EndedSession
     from kit.kaggle.kernel.pool import KernelFetchResult
+    from kit.kaggle.kernel.probe import KernelProbeResult
     from kit.kaggle.rehearsal.rehearse import RehearsalVerdict
 
 kernel_app = Commands(
@@ -44,6 +45,33 @@ def _uncollected() -> Iterator[None]:
         yield
     finally:
         gc.enable()
+
+
+@kernel_app.command()
+def probe(
+    gpu: Annotated[bool, typer.Option("--gpu", help="A session with GPUs.")] = False,
+    failures: Annotated[
+        bool, typer.Option("--failures", help="Two kernels more: one that fails, one past its limit of a minute.")
+    ] = False,
+    attach: Annotated[
+        list[str] | None,
+        typer.Option(
+            metavar="REF",
+            help="To see where it is mounted: a competition's SLUG, OWNER/SLUG of a dataset; repeat.",
+        ),
+    ] = None,
+    rehearse: Annotated[bool, typer.Option("--rehearse", help="Here alone; nothing is pushed or kept.")] = False,
+    output: Output = ".",
+) -> None:
+    """Ask a real session on Kaggle what it is like, by a private kernel of two minutes; and keep it."""
+    from kit.kaggle.kernel.probe import probe
+
+    def show(found: "KernelProbeResult") -> None:
+        from kit.cli.show_probe import show_probe
+
+        show_probe(found, gpu)
+
+    give(probe(gpu=gpu, failures=failures, attach=attach or (), rehearse=rehearse, output=output, say=say), show)
 
 
 @kernel_app.command()
@@ -97,9 +125,11 @@ def rehearse(
         float | None, typer.Option(metavar="S", help="Seconds; left out: kernel.hours, or infer_hours.")
     ] = None,
     mounts: Annotated[
-        Literal["nested", "flat"],
-        typer.Option(help="/kaggle/input/competitions/SLUG, or /kaggle/input/SLUG."),
-    ] = "nested",
+        Literal["nested", "flat"] | None,
+        typer.Option(
+            help="/kaggle/input/competitions/SLUG, or /kaggle/input/SLUG; left out: as probed, else nested."
+        ),
+    ] = None,
     source: Annotated[
         list[str] | None,
         typer.Option(metavar="OWNER/SLUG=DIR", help="What stands for a dataset, kernel, model, competition."),

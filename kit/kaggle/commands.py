@@ -8,7 +8,8 @@ from kit.core.errors import KitError, Say, ignore, some
 from kit.core.paths import OutputDirs
 from kit.kaggle import datasets, download, submissions
 from kit.kaggle.client import Kaggle
-from kit.kaggle.image import MissingRequirement, missing, read_table
+from kit.kaggle.facts import Facts, python_remark, read_facts, session_python
+from kit.kaggle.image import ImageTable, KaggleImage, MissingRequirement, missing, read_table
 from kit.kaggle.image import refresh as refresh_image
 from kit.kaggle.submission_log import LogEntry
 from kit.kaggle.submissions import SubmissionsOverview
@@ -162,15 +163,15 @@ def collect_wheels(
     requirements : path
         What the kernels need.
     python : str, optional
-        Of the image that they are for, like "3.13"; "both": of all that kernels/image.txt knows. Left out: the
-        first of these.
+        Of the image that they are for, like "3.13"; "both": of all that kernels/image.txt knows. Left out: as in
+        the session that was probed last, else the first of these.
     say : callable
         Takes lines about what happens.
     """
     from kit.kaggle.kernel.build import TEMPLATES
 
     table = read_table(TEMPLATES / "image.txt")
-    images = table.images if python == "both" else (table.image(python),)
+    images = _images(table, python, read_facts(), say)
     lacking = [(image, missing(Path(requirements), image)) for image in images]
     for image, wanted in lacking:
         for each in wanted:
@@ -183,6 +184,19 @@ def collect_wheels(
     if others := [each for each in table.pythons if each not in pythons]:
         say(f"a session may have Python {some(others)} as well, which these are not for: --python both")
     return KernelWheelsResult(pythons, list(dict.fromkeys(all_wanted)), wheels)
+
+
+def _images(table: ImageTable, python: str | None, facts: Facts | None, say: Say) -> Sequence[KaggleImage]:
+    """Return the images that wheels are meant for, and say what of that a probe tells; `python` as stated."""
+    if facts and python is None and session_python(facts) in table.pythons:
+        python = session_python(facts)
+        say(f"wheels for Python {python}, by the {facts.source}")
+    images = table.images if python == "both" else (table.image(python),)
+    if facts:
+        remarks = (python_remark(facts, [image.python for image in images]), facts.remark())
+        for line in filter(None, remarks):
+            say(line)
+    return images
 
 
 def place_weights(file: str | Path, to: str, folder: str | Path | None = None) -> KernelWeightsResult:

@@ -2,11 +2,13 @@ import json
 import shutil
 import subprocess
 from collections import namedtuple
+from datetime import UTC, datetime, timedelta
 from importlib.metadata import PackageNotFoundError
 from types import SimpleNamespace
 
 import pytest
 from packaging.requirements import Requirement
+from support.session_facts import keep_facts
 
 from kit.cli import doctor
 from kit.cli.doctor import Finding, diagnose, examine, gpu_finding
@@ -263,3 +265,25 @@ def test_a_read_only_folder_is_named(healthy, monkeypatch, tmp_path):
 def test_a_finding_reads_as_a_line_and_its_advice():
     assert str(Finding("disk", "9 GB free")) == "ok     disk: 9 GB free"
     assert str(Finding("disk", "1 GB free", True, "delete")) == "BROKEN disk: 1 GB free\n       → delete"
+
+
+def of_kaggle(folder) -> Finding:
+    (found,) = [finding for finding in examine(folder) if finding.subject == "Kaggle"]
+    return found
+
+
+def test_what_is_known_of_kaggles_sessions(healthy, tmp_path):
+    (tmp_path / "kernels/build/some-train").mkdir(parents=True)
+    unknown = of_kaggle(tmp_path)
+    assert (unknown.state, unknown.broken) == ("no session was probed yet", False)
+    assert unknown.advice == "python -m kit kernel probe tells what yours are like"
+    now = datetime.now(UTC)
+    keep_facts(tmp_path, now)
+    fresh = of_kaggle(tmp_path)
+    assert fresh == Finding("Kaggle", f"probe of {now:%Y-%m-%d}: Python 3.13.2, torch 2.11.0+cpu")
+    keep_facts(tmp_path, now - timedelta(days=60))
+    assert "days old; python -m kit kernel probe looks again" in of_kaggle(tmp_path).advice
+    (tmp_path / "kernels/facts.json").write_text("[")
+    broken = of_kaggle(tmp_path)
+    assert (broken.state, broken.broken) == (f"{tmp_path}/kernels/facts.json is damaged", True)
+    assert broken.advice == "remove it, and probe again: python -m kit kernel probe"

@@ -5,10 +5,12 @@ import shutil
 import sys
 import venv
 import zipfile
+from datetime import UTC, datetime
 from pathlib import Path
 
 import pytest
 from support.refusals import refusal_of
+from support.session_facts import keep_facts
 
 from kit.core.files import sha256
 from kit.kaggle.image import KaggleImage, MissingRequirement
@@ -329,6 +331,31 @@ def test_the_command(tmp_path, kit, monkeypatch):
         0,
         "Kaggle's image (Python 3.12) has all that needed.txt names; no wheels are needed\n",
     )
+
+
+@pytest.mark.usefixtures("offline")
+def test_wheels_for_another_python_than_the_one_that_was_probed(tmp_path, kit, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    Path("needed.txt").write_text("numpy\n")
+    keep_facts(tmp_path, python="3.99.1", when=datetime(2026, 1, 1, tzinfo=UTC))
+    code, told = kit("kernel", "wheels", "w", "--requirements", "needed.txt", "--dataset", "ann/my-wheels")
+    assert code == 0
+    first, second, *_ = told.splitlines()
+    assert first.endswith(", but the probe of 2026-01-01 found Python 3.99")
+    assert second.endswith(" days old; python -m kit kernel probe looks again")
+
+
+@pytest.mark.usefixtures("offline")
+@pytest.mark.parametrize("python", ["3.12", "3.13"])
+def test_wheels_are_for_the_python_that_was_probed(tmp_path, kit, monkeypatch, python):
+    monkeypatch.chdir(tmp_path)
+    Path("needed.txt").write_text("numpy\n")
+    keep_facts(tmp_path, python=f"{python}.5")
+    command = ("kernel", "wheels", "w", "--requirements", "needed.txt", "--dataset", "ann/my-wheels")
+    told = kit(*command)[1]
+    assert told.startswith(f"wheels for Python {python}, by the probe of 2026-11-20\n")
+    assert f"Kaggle's image (Python {python}) has all" in told
+    assert "by the probe" not in kit(*command, "--python", "both")[1]
 
 
 @pytest.mark.usefixtures("offline")

@@ -24,6 +24,7 @@ from kit.experiment.fold_plan import REMEDY
 from kit.experiment.own_files import files_of_code
 from kit.experiment.shared_folder import claim_run, holder_of_run, writing
 from kit.kaggle.client import Kaggle, Outputs, PushedKernel, Session
+from kit.kaggle.facts import PROBE, Facts, read_facts, why_missing
 from kit.kaggle.kernel.folder import KernelFolder
 from kit.kaggle.kernel.outputs import LISTED, OutputList, outputs_with
 from kit.kaggle.kernel.push import pushed_kernel
@@ -128,6 +129,8 @@ def fetch(path: str | Path, kaggle: Kaggle, output: str | Path = ".", say: Say =
         that are there, and where one would take the place of a run that is there.
     """
     folder, kernel = KernelFolder.at(path), pushed_kernel(path)
+    if folder.pushed_record.kind == "probe":
+        raise KitError(f"{path} is a probe; {PROBE} reads what it reports")
     record, session = folder.pushed_record, kaggle.session(kernel)
     if not session.ended:
         raise KitError(f"{kernel} is {session.status}, so it has no outputs yet: python -m kit kernel wait {path}")
@@ -135,14 +138,14 @@ def fetch(path: str | Path, kaggle: Kaggle, output: str | Path = ".", say: Say =
     outputs = kaggle.outputs(kernel) if session.status == "ERROR" else outputs_with(kernel, kaggle, [LISTED])
     if not well and LISTED not in outputs.files:
         raise KitError(f"{kernel} ended with {session.status}, not COMPLETE: {logs}")
-    listed = _download(kernel, outputs, folder.output, kaggle, say)
+    root = Path(output).expanduser()
+    listed = _download(kernel, outputs, folder.output, kaggle, read_facts(root), say)
     say(f"{kernel}: {len(listed.files)} files in {folder.output}, as the kernel left them")
     trouble = _trouble(kernel, session, listed, logs)
     if record.kind == "infer":
         if not trouble and "submission.csv" not in listed.files:
             trouble = f"{kernel} left no submission.csv ({logs})"
         return FetchResult(folder.output, len(listed.files), [], None, trouble)
-    root = Path(output).expanduser()
     try:
         experiment, runs = take_runs(folder, root, say)
     except KitError as error:
@@ -176,7 +179,9 @@ def _missing(folder: KernelFolder, root: Path) -> list[str]:
     return [run for run in folder.pushed_runs if run in missing]
 
 
-def _download(kernel: PushedKernel, outputs: Outputs, target: Path, kaggle: Kaggle, say: Say) -> OutputList:
+def _download(
+    kernel: PushedKernel, outputs: Outputs, target: Path, kaggle: Kaggle, facts: Facts | None, say: Say
+) -> OutputList:
     """Download all files that the kernel listed, whole and as they were; those that are here already are kept.
 
     Where the session was ended from outside, runs of which not all came are left out.
@@ -194,7 +199,7 @@ def _download(kernel: PushedKernel, outputs: Outputs, target: Path, kaggle: Kagg
         )
     kaggle.download(outputs.files[LISTED], target / LISTED)
     listed = OutputList.read(target / LISTED)
-    due = _to_download(listed, outputs, say)
+    due = _to_download(listed, outputs, facts, say)
     if late := [name for name in due if name not in outputs.files]:
         outputs = outputs_with(kernel, kaggle, late)
     _clear(target, {*due, LISTED})
@@ -210,11 +215,11 @@ def _download(kernel: PushedKernel, outputs: Outputs, target: Path, kaggle: Kagg
                 raise KitError(f"{name} came damaged: it is not what the kernel wrote; fetch again")
             lost.append(name)
     if lost:
-        due = _without(lost, due, listed, target, say)
+        due = _without(lost, due, listed, target, facts, say)
     return replace(listed, files={name: listed.files[name] for name in due})
 
 
-def _to_download(listed: OutputList, outputs: Outputs, say: Say) -> list[str]:
+def _to_download(listed: OutputList, outputs: Outputs, facts: Facts | None, say: Say) -> list[str]:
     """Return the names of the files to download; what is passed over is told."""
     odd = [name for name in {**listed.files, **outputs.files} if not is_safe(name)]
     if odd:
@@ -225,7 +230,7 @@ def _to_download(listed: OutputList, outputs: Outputs, say: Say) -> list[str]:
     due = [name for name in listed.files if name not in odd]
     left_out = [name for name in due if name not in outputs.files and _may_be_left_out(name, listed)]
     if left_out:
-        say(f"passed over, as Kaggle did not keep them: {some(left_out, 5)}")
+        say(f"passed over, as Kaggle did not keep them: {some(left_out, 5)}{why_missing(facts, left_out)}")
     return [name for name in due if name not in left_out]
 
 
@@ -234,14 +239,19 @@ def _may_be_left_out(name: str, listed: OutputList) -> bool:
     return any(part.startswith(".") for part in name.split("/")) or listed.files[name] == OF_NOTHING
 
 
-def _without(lost: list[str], due: list[str], listed: OutputList, target: Path, say: Say) -> list[str]:
+def _without(
+    lost: list[str], due: list[str], listed: OutputList, target: Path, facts: Facts | None, say: Say
+) -> list[str]:
     """Return those of the files that came and are of use.
 
     Where the session was ended from outside, those of a run of which not all came are removed; else KitError.
     """
     runs = {name: found[0] for name in due if (found := OF_A_RUN.match(name))}
     if listed.exit_code is not None or not all(name in runs for name in lost):
-        raise KitError(f"{len(lost)} files that the kernel wrote are not among its outputs: {some(lost, 5)}")
+        raise KitError(
+            f"{len(lost)} files that the kernel wrote are not among its outputs: {some(lost, 5)}"
+            f"{why_missing(facts, lost)}"
+        )
     broken = list(dict.fromkeys(runs[name] for name in lost))
     say(f"left out, as not all of their files are what the kernel wrote: {some(broken, 5)}")
     for run in broken:

@@ -44,7 +44,7 @@ class BuildRecord:
     Attributes
     ----------
     kind, slug : str
-        What it does, and its name on Kaggle.
+        What it does, and its name on Kaggle. A probe is of no experiment: the fields of one are empty.
     experiment, policies, seeds, folds
         What it trains, or whose runs it predicts with.
     competition : dict
@@ -59,7 +59,7 @@ class BuildRecord:
         The same for kernels that differ in their folds only: one rehearsal stands for all of them.
     """
 
-    kind: Kind
+    kind: Kind | Literal["probe"]
     slug: str
     experiment: str
     policies: list[str]

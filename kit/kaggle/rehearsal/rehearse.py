@@ -8,7 +8,7 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import asdict, dataclass, field
 from datetime import UTC, datetime
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any
 
 from kit.competition.config import CompetitionConfig
 from kit.competition.load import expected_submission, load_test
@@ -17,16 +17,13 @@ from kit.core.errors import KitError, some
 from kit.core.paths import mount_points
 from kit.core.runs import ExperimentDir, RunDir
 from kit.kaggle.datasets import read_ref
+from kit.kaggle.facts import REPORT, Form, SessionLimits, read_facts, session_limits
 from kit.kaggle.kernel.folder import BUILT, KernelFolder, built_beside
 from kit.kaggle.kernel.outputs import LISTED, OutputList
 from kit.kaggle.rehearsal.hidden_test import SIZES, write_variant
 from kit.kaggle.rehearsal.sandbox import Mount, SandboxOutcome, need_able, run_isolated
 
-WORKING_GB = 20  # Kaggle's limit of /kaggle/working
-MEMORY_GB = 30  # of a session with T4s
 CODE_MB = 1  # the often quoted limit of a code file
-
-Form = Literal["nested", "flat"]
 
 
 @dataclass(frozen=True)
@@ -89,8 +86,9 @@ class RehearsalOptions:
     time_limit : float, optional
         Seconds, also for the kernel itself to keep to; left out: the config's kernel.hours, for an infer kernel
         kernel.infer_hours.
-    form : str
-        Of the mounts: `nested` (/kaggle/input/competitions/<slug>) or `flat` (/kaggle/input/<slug>).
+    form : str, optional
+        Of the mounts: `nested` (/kaggle/input/competitions/<slug>) or `flat` (/kaggle/input/<slug>); left out: as
+        the last probe found them, else nested.
     sources : mapping
         Folders that stand for sources, by their owner/slug. Without: for a kernel what was fetched of it, or its
         own rehearsal; for a dataset kernels/datasets/<slug>; for the competition its folder.
@@ -104,7 +102,7 @@ class RehearsalOptions:
 
     test_rows: str | None = None
     time_limit: float | None = None
-    form: Form = "nested"
+    form: Form | None = None
     sources: Mapping[str, str | Path] = field(default_factory=dict)
     python: str | Path = sys.executable
     isolation: str | None = None
@@ -135,29 +133,47 @@ def rehearse(
         raise KitError(f"--time-limit {limit:g}: expected seconds, more than 0")
     digest, code = folder.digest, folder.source
     need_able(options.python, options.isolation)
+    limits, form = _known(folder, options.form, say)
     competition, stand_ins = _resolved(folder, options.sources, options.test_rows)
     stage = folder.path / "rehearsal"
     shutil.rmtree(stage, ignore_errors=True)
     folder.forget_rehearsal()
     working = stage / "working"
     working.mkdir(parents=True)
-    if options.test_rows:
+    if options.test_rows and competition:
         variant = write_variant(competition, stage / "competition", options.test_rows)
         competition = competition.model_copy(update={"path": str(variant.resolve())})
         assert competition.slug is not None  # else `_competition` has refused test_rows
         stand_ins[competition.slug] = variant
-    mounts = _mounts(folder, stand_ins, options.form)
+    mounts = _mounts(folder, stand_ins, form)
     for mount in mounts:
         say(f"/kaggle/input/{mount.target} is {mount.source}")
     outcome = _run(code, working, mounts, limit, options, say)
     checks = [
-        *_run_checks(outcome, limit, working / LISTED),
+        *_run_checks(outcome, limit, limits, working / LISTED),
         *_output_checks(folder, working, competition),
-        _size(working, folder),
+        _size(working, folder, limits),
     ]
     verdict = RehearsalVerdict(checks, working, outcome.isolation, outcome)
     folder.write_rehearsal(_record(digest, verdict, options))
     return verdict
+
+
+def _known(folder: KernelFolder, form: Form | None, say: Callable[[str], None]) -> tuple[SessionLimits, Form]:
+    """Return a session's limits and the form of mounts; say what of it a probe found, and how old that is."""
+    facts = read_facts(_root(folder))
+    probed = facts.facts.form if facts else None
+    if facts and probed and not form and any(_wanted(folder.metadata)):
+        say(f"mounts are {probed}, by the {facts.source}")
+    if facts and (remark := facts.remark()):
+        say(remark)
+    return session_limits(facts, folder.metadata["enable_gpu"]), form or probed or "nested"
+
+
+def _root(folder: KernelFolder) -> Path:
+    """Return the folder that holds kernels/build/, where this is one of those."""
+    home = folder.path.resolve()
+    return home.parents[2] if home.parent.name == BUILT.name else Path()
 
 
 def _run(
@@ -189,14 +205,14 @@ def _run(
 
 def _resolved(
     folder: KernelFolder, sources: Mapping[str, str | Path], test_rows: str | None
-) -> tuple[CompetitionConfig, dict[str, Path]]:
-    """Return the competition at hand, and the folder that stands for each source that the kernel attaches.
+) -> tuple[CompetitionConfig | None, dict[str, Path]]:
+    """Return the competition at hand (None for a probe), and the folder that stands for each attached source.
 
     Raises KitError for all that there is to refuse: the last rehearsal is still there.
     """
     wanted, given = _wanted(folder.metadata), _given(folder, sources)
     competition = _competition(folder, given, test_rows)
-    if competition.slug:
+    if competition and competition.slug:
         given[competition.slug] = Path(competition.path)
     found = {reference: given.get(reference) or _usual(folder, reference) for reference in wanted}
     stand_ins = {reference: path for reference, path in found.items() if path and path.is_dir()}
@@ -225,8 +241,17 @@ def _given(folder: KernelFolder, sources: Mapping[str, str | Path]) -> dict[str,
     return given
 
 
-def _competition(folder: KernelFolder, given: Mapping[str, Path], test_rows: str | None) -> CompetitionConfig:
-    """Return the competition where it lies here; KitError where the wanted test set cannot be made of it."""
+def _competition(
+    folder: KernelFolder, given: Mapping[str, Path], test_rows: str | None
+) -> CompetitionConfig | None:
+    """Return the competition where it lies here; KitError where the wanted test set cannot be made of it.
+
+    None for a probe, which is of none.
+    """
+    if folder.record.kind == "probe":
+        if test_rows:
+            raise KitError("--test-rows: a probe predicts nothing; leave it out")
+        return None
     config = CompetitionConfig(**folder.record.competition)
     if config.slug is None:
         if test_rows:
@@ -258,8 +283,9 @@ def _usual(folder: KernelFolder, reference: str) -> Path | None:
         return None
     if folder.code_dataset.is_dir() and reference == read_ref(folder.code_dataset):
         return folder.code_dataset
-    root = home.parents[2] if home.parent.name == BUILT.name else Path()
-    return root / "kernels/datasets" / reference.split("/")[1]  # where `kernel weights` and `wheels` put them
+    return (
+        _root(folder) / "kernels/datasets" / reference.split("/")[1]
+    )  # where `kernel weights` and `wheels` put them
 
 
 def _outputs_of(reference: str, beside: KernelFolder) -> Path | None:
@@ -284,7 +310,7 @@ def _mount_point(reference: str, kernels: Sequence[str], form: Form) -> str:
     return points[1] if reference in kernels else points[0]
 
 
-def _run_checks(outcome: SandboxOutcome, limit: float, listed: Path) -> list[Check]:
+def _run_checks(outcome: SandboxOutcome, limit: float, limits: SessionLimits, listed: Path) -> list[Check]:
     code, fine = (
         "none, it was ended" if outcome.exit_code is None else str(outcome.exit_code),
         outcome.exit_code == 0,
@@ -297,12 +323,19 @@ def _run_checks(outcome: SandboxOutcome, limit: float, listed: Path) -> list[Che
     return [
         Check("exit code", fine, code),
         Check("time", not outcome.timed_out, f"ended at the limit of {limit:g} s" if outcome.timed_out else time),
-        Check("memory", memory <= MEMORY_GB, f"at most {memory:.1f} GB of {MEMORY_GB}"),
+        Check(
+            "memory",
+            memory <= limits.memory_gb,
+            f"at most {memory:.1f} GB of {limits.memory_gb:g} ({limits.memory_source})",
+        ),
     ]
 
 
-def _output_checks(folder: KernelFolder, working: Path, competition: CompetitionConfig) -> list[Check]:
+def _output_checks(folder: KernelFolder, working: Path, competition: CompetitionConfig | None) -> list[Check]:
     record = folder.record
+    if competition is None:
+        there = (working / REPORT).is_file()
+        return [Check(REPORT, there, "there" if there else "not found in /kaggle/working")]
     if record.kind == "infer":
         return [_submission(working / "submission.csv", competition)]
     runs = ExperimentDir(working / "runs" / record.experiment)
@@ -323,11 +356,13 @@ def _submission(path: Path, competition: CompetitionConfig) -> Check:
     return Check("submission.csv", True, f"valid, {len(given)} rows")
 
 
-def _size(working: Path, folder: KernelFolder) -> Check:
+def _size(working: Path, folder: KernelFolder, limits: SessionLimits) -> Check:
     files = [path for path in working.rglob("*") if path.is_file()]
     size, code = sum(path.stat().st_size for path in files) / 1e9, folder.code_file.stat().st_size / 1e6
-    found = f"{len(files)} output files of {size:.3f} GB in all, of {WORKING_GB}; code {code:.2f} MB, of {CODE_MB}"
-    return Check("sizes", size <= WORKING_GB and code <= CODE_MB, found)
+    room = limits.working_gb
+    of = f"of {room:g} ({limits.working_source}); code {code:.2f} MB, of {CODE_MB}"
+    found = f"{len(files)} output files of {size:.3f} GB in all, {of}"
+    return Check("sizes", size <= room and code <= CODE_MB, found)
 
 
 def _record(digest: str, verdict: RehearsalVerdict, options: RehearsalOptions) -> dict[str, Any]:

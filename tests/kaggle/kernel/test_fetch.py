@@ -6,6 +6,7 @@ import re
 import shutil
 from contextlib import nullcontext
 from dataclasses import replace
+from datetime import UTC, datetime
 from itertools import count
 from pathlib import Path
 
@@ -17,6 +18,7 @@ from support.fake_kaggle import answer, drop
 from support.faults import as_left
 from support.foreign_claims import foreign
 from support.refusals import refusal_of
+from support.session_facts import keep_facts
 from support.small_kernels import REF, SLUG, asked, listed, pushed, small_experiment, train_outputs, write_kernel
 
 from kit.core.errors import KitError, some
@@ -116,6 +118,21 @@ def test_hidden_and_empty_files_do_not_block_a_fetch(server, kaggle, said, name)
     fetch(path, kaggle, say=said.append)
     assert here() == files
     assert f"passed over, as Kaggle did not keep them: {name}" in said
+
+
+def test_files_that_did_not_come_are_compared_with_those_of_a_probe(server, kaggle, said):
+    now = datetime.now(UTC)
+    keep_facts(Path(), now, came={".dotfile": "missing", "with space.txt": "whole"})
+    probes = f" (the probe of {now:%Y-%m-%d} left '.dotfile', which did not come back either)"
+    files = listed(FILES | {".hidden": b"x"})
+    del files[".hidden"]
+    path = infer(server, kaggle, files)
+    fetch(path, kaggle, say=said.append)
+    assert f"passed over, as Kaggle did not keep them: .hidden{probes}" in said
+    del files["big.bin"]
+    server.finish(REF, files=files)
+    shutil.rmtree(OUTPUT)
+    assert refusal_of(fetch, path, kaggle).endswith(f"not among its outputs: big.bin{probes}")
 
 
 @pytest.mark.parametrize("late", ["outputs.json", "big.bin"])

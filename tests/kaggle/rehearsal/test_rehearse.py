@@ -2,11 +2,13 @@
 
 import json
 import textwrap
+from datetime import UTC, datetime, timedelta
 from pathlib import Path
 
 import pandas as pd
 import pytest
 from support.colours import write_competition
+from support.session_facts import keep_facts
 from support.small_kernels import write_push
 
 from kit.competition.config import CompetitionConfig
@@ -92,7 +94,7 @@ def test_a_kernel_that_does_all_right(verdict):
     assert checks["exit code"] == "ok     exit code: 0"
     assert checks["submission.csv"] == "ok     submission.csv: valid, 5 rows"
     assert checks["time"].endswith(" s of 3600 s")
-    assert checks["sizes"].startswith("ok     sizes: 1 output files of 0.000 GB in all, of 20; code 0.00 MB, of 1")
+    assert checks["sizes"].startswith("ok     sizes: 1 output files of 0.000 GB in all, of 20 (reported); ")
     assert all(line.startswith("ok ") for line in checks.values())
     source = Path(f"data/{SLUG}").resolve()
     assert told.splitlines()[:2] == [f"/kaggle/input/competitions/{SLUG} is {source}", "hello"]
@@ -532,3 +534,59 @@ def test_a_notebook_runs_cell_by_cell(project, kit):
     assert code == 0, told
     assert "second\n" in told
     assert len(pd.read_csv(folder / "rehearsal/working/submission.csv")) == 5
+
+
+# What a probe found out
+
+
+def test_the_limits_and_the_mounts_are_those_that_were_probed(verdict):
+    disks = {"/kaggle/working": {"total": 1_000_000, "free": 1_000_000}}
+    keep_facts(Path(), form="flat", memory=5_000_000, disks=disks)
+    code, checks, told = verdict(f"open('large', 'wb').write(bytes(1_100_000))\n{ALL_RED}")
+    assert code == 1
+    assert checks["memory"].startswith("FAILED memory: at most 0.0 GB of 0 (probe of 2026-11-20)")
+    assert checks["sizes"].startswith(
+        "FAILED sizes: 2 output files of 0.001 GB in all, of 0 (probe of 2026-11-20)"
+    )
+    assert "mounts are flat, by the probe of 2026-11-20\n" in told
+    assert f"/kaggle/input/{SLUG} is " in told
+
+
+def test_what_was_probed_of_another_kind_of_session_is_no_limit(verdict):
+    keep_facts(Path(), gpu=True, memory=1_000_000)
+    code, checks, told = verdict(ALL_RED)
+    assert code == 0
+    assert checks["memory"].endswith(" GB of 30 (reported)")
+    assert f"/kaggle/input/competitions/{SLUG} is " in told
+
+
+def test_mounts_that_are_stated_count_more_than_a_probe(verdict):
+    keep_facts(Path(), form="flat")
+    _, _, told = verdict(ALL_RED, "--mounts", "nested")
+    assert f"/kaggle/input/competitions/{SLUG} is " in told
+    assert "mounts are" not in told
+
+
+def test_facts_that_are_old_are_said_to_be(verdict):
+    keep_facts(Path(), datetime.now(UTC) - timedelta(days=100))
+    code, _, told = verdict(ALL_RED)
+    assert code == 0
+    assert " days old; python -m kit kernel probe looks again\n" in told
+
+
+def test_facts_that_are_damaged_stop_a_rehearsal(verdict):
+    Path("kernels").mkdir()
+    Path("kernels/facts.json").write_text("{}")
+    code, _, told = verdict(ALL_RED)
+    assert (code, told.count("\n")) == (1, 1)
+    assert "kernels/facts.json is damaged (when: Field required); remove it, and probe again" in told
+
+
+def test_another_test_set_is_nothing_for_a_probe(verdict):
+    code, _, told = verdict("", "--test-rows", "3", kind="probe")
+    assert (code, told) == (1, "error: --test-rows: a probe predicts nothing; leave it out\n")
+
+
+def test_a_probe_that_reports_nothing(verdict):
+    code, checks, _ = verdict("", "--source", f"{SLUG}=data/{SLUG}", kind="probe")
+    assert (code, checks["probe.json"]) == (1, "FAILED probe.json: not found in /kaggle/working")
