@@ -45,8 +45,8 @@ rehearse-image: $(VENV)/.installed $(IMAGE)/.installed
 	$(BIN)/python -m kit kernel rehearse kernels/build/digits-train --python $(IMAGE)/bin/python
 
 $(IMAGE)/bin/python:
-	@$(PYTHON_IMAGE) -c 'import sys; sys.exit(sys.version_info[:2] != (3, 12))' 2> /dev/null || \
-	  { echo "Kaggle's image has Python 3.12; say where it is: make rehearse-image PYTHON_IMAGE=/path/to/python3.12"; exit 1; }
+	@$(PYTHON_IMAGE) -c 'import sys; sys.exit(sys.version_info[:2] not in ((3, 12), (3, 13)))' 2> /dev/null || \
+	  { echo "Kaggle's image has Python 3.12 or 3.13; say where one is: make rehearse-image PYTHON_IMAGE=/path/to/python3.13"; exit 1; }
 	$(PYTHON_IMAGE) -m venv $(IMAGE)
 
 $(IMAGE)/.installed: requirements.txt kernels/image.txt | $(IMAGE)/bin/python

@@ -4,6 +4,7 @@ with it, installs attached wheels, runs `python -m kit`, and hands on its exit c
 import base64
 import bz2
 import hashlib
+import importlib.metadata
 import io
 import json
 import os
@@ -18,6 +19,7 @@ BEGUN = time.monotonic()
 RESERVE = 20  # seconds
 INPUT = Path(os.environ.get("KIT_INPUT", "/kaggle/input"))  # a rehearsal may say otherwise
 WORKING = Path(os.environ.get("KIT_WORKING", "/kaggle/working"))
+PYTHON = f"{sys.version_info.major}.{sys.version_info.minor}"
 
 
 def failure(message):
@@ -25,13 +27,60 @@ def failure(message):
     return RuntimeError(message) if "get_ipython" in globals() else SystemExit(message)
 
 
-def attached(reference):
-    """The folder at which Kaggle mounted the dataset owner/slug, in either of its forms."""
-    slug = reference.split("/")[1]
-    for folder in (INPUT / "datasets" / reference, INPUT / slug):
-        if folder.is_dir():
+def below(place):
+    """The folder at a place below INPUT, its names in any case, as Kaggle may spell them; None where it is not."""
+    folders = [INPUT]
+    for name in place.split("/"):
+        entries = [entry for folder in folders if folder.is_dir() for entry in sorted(folder.iterdir())]
+        alike = [entry for entry in entries if entry.name.casefold() == name.casefold() and entry.is_dir()]
+        folders = sorted(alike, key=lambda entry: entry.name != name)
+    return folders[0] if folders else None
+
+
+def attached(reference, kind="dataset"):
+    """The folder at which Kaggle mounted the dataset, or the outputs of the kernel, owner/slug, in any form."""
+    forms = ("notebooks", "datasets") if kind == "kernel" else ("datasets", "notebooks")
+    for place in (*(f"{form}/{reference}" for form in forms), reference.split("/")[1]):
+        if folder := below(place):
             return folder
-    raise failure(f"The dataset {reference} is not attached to this kernel.")
+    raise failure(f"The {kind} {reference} is not attached to this kernel; {mounts()}.")
+
+
+def mounts():
+    """What is mounted, in words."""
+    levels = {"competitions": "*", "datasets": "*/*", "notebooks": "*/*", "models": "*/*/*/*/*"}
+    tops = sorted(INPUT.iterdir()) if INPUT.is_dir() else []
+    places = [sorted(top.glob(levels[top.name])) if top.name in levels else [top] for top in tops]
+    names = [place.relative_to(INPUT).as_posix() for found in places for place in found]
+    more = f" and {len(names) - 20} more" if len(names) > 20 else ""
+    return f"{INPUT} holds {', '.join(names[:20]) or 'nothing'}{more}"
+
+
+def tell_versions():
+    """Says in one line where this session is not what the kernel was made for."""
+    made_for = KERNEL["made_for"]["torch"]
+    try:
+        torch = importlib.metadata.version("torch").partition("+")[0]
+    except importlib.metadata.PackageNotFoundError:
+        torch = "none"
+    if made_for.get(PYTHON) != torch:
+        known = " or ".join(f"Python {python} with torch {made_for[python]}" for python in made_for)
+        print(f"note: made for {known}; this is Python {PYTHON} with torch {torch}, and goes on.", flush=True)
+
+
+def need_attached_runs():
+    """Fails unless the kernels that are attached hold the runs that this kernel was built for. Kaggle mounts a
+    kernel's latest version that is complete, whatever it was when this one was built."""
+    for reference, runs in KERNEL["attached"].items():
+        folder = attached(reference, "kernel")
+        for run, digest in runs.items():
+            file = folder / run / "run.json"
+            if not file.is_file() or hashlib.sha256(file.read_bytes()).hexdigest() != digest:
+                what = "is another training than" if file.is_file() else "is not there, but was"
+                raise failure(
+                    f"{run} of {reference} {what} when this kernel was built: Kaggle mounts its latest version. "
+                    f"Fetch it (python -m kit kernel fetch), build this kernel again, and push it."
+                )
 
 
 def unpack():
@@ -48,6 +97,24 @@ def unpack():
     return folder
 
 
+def wheels_for_this_python(listed, reference):
+    """The entries of a wheels.json for this Python. Where there are none, those for another, if they are of no one
+    Python; a list of an early version does not say, and pip judges."""
+    content = json.loads(listed.read_text())
+    if isinstance(content, list):
+        return content
+    pythons = content["python"]
+    chosen = PYTHON if PYTHON in pythons else pythons[-1]
+    entries = [entry for entry in content["wheels"] if chosen in entry["python"]]
+    if chosen != PYTHON:
+        made_for = f"The wheels of {reference} are for Python {' and '.join(pythons)}, and this is Python {PYTHON}"
+        if not all(entry["file"].endswith("-none-any.whl") for entry in entries):
+            mend = f"python -m kit kernel wheels ... --python {PYTHON} (or both)"
+            raise failure(f"{made_for}; collect them anew with: {mend}, upload them, and push this kernel again.")
+        print(f"note: {made_for}; they are of no one Python and are taken all the same.", flush=True)
+    return entries
+
+
 def install_wheels(site):
     """Installs the wheels of attached datasets (those with a wheels.json) without a network."""
     for reference in KERNEL["datasets"]:
@@ -55,7 +122,7 @@ def install_wheels(site):
         if not listed.is_file():
             continue
         wheels = []
-        for entry in json.loads(listed.read_text()):
+        for entry in wheels_for_this_python(listed, reference):
             wheel = listed.with_name(entry["file"])
             if hashlib.sha256(wheel.read_bytes()).hexdigest() != entry["sha256"]:
                 raise failure(f"{wheel} is damaged; make the dataset anew with: python -m kit kernel wheels")

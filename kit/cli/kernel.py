@@ -248,18 +248,23 @@ def wheels(
     folder: Annotated[str, typer.Argument(metavar="DIR", help="Becomes a dataset: kernels/datasets/NAME.")],
     dataset: Annotated[str, typer.Option(metavar="OWNER/SLUG", help="The dataset's name on Kaggle.")],
     requirements: Annotated[str, typer.Option(metavar="FILE", help="What the kernels need.")] = "requirements.txt",
+    python: Annotated[
+        str | None,
+        typer.Option(metavar="3.12|3.13|both", help="The image's; left out: as probed, else the first."),
+    ] = None,
 ) -> None:
     """Collect the wheels of what Kaggle's image lacks into a dataset's folder."""
     from kit.kaggle.commands import collect_wheels
 
     def show(collected: "KernelWheelsResult") -> None:
         if not collected.lacking:
-            print(f"Kaggle's image has all that {requirements} names; no wheels are needed")
+            image = f"Kaggle's image (Python {' and '.join(collected.pythons)})"
+            print(f"{image} has all that {requirements} names; no wheels are needed")
             return
         print(f"{folder}: {len(collected.wheels)} wheels")
         print(f"next: python -m kit kernel upload {folder}; then name {dataset} in kernel.datasets")
 
-    give(collect_wheels(folder, dataset, requirements, say=say), show)
+    give(collect_wheels(folder, dataset, requirements, python=python, say=say), show)
 
 
 @kernel_app.command()
@@ -303,6 +308,9 @@ def image(
         typer.Argument(metavar="[FILE]...", help="pip freeze of the image, Kaggle's kaggle_requirements.txt."),
     ] = None,
     as_of: Annotated[str | None, typer.Option(metavar="YYYY-MM", help="When they were published.")] = None,
+    python: Annotated[
+        str | None, typer.Option(metavar="3.12|3.13", help="The image's; left out: the first of the table.")
+    ] = None,
 ) -> None:
     """Say what Kaggle's image lacks of requirements.txt; with FILEs, bring kernels/image.txt up to date."""
     from kit.kaggle.commands import kaggle_image
@@ -315,7 +323,7 @@ def image(
         for each in known.lacking:
             print(f"  {each.requirement}: {each.reason}")
 
-    give(kaggle_image(published or [], as_of), show)
+    give(kaggle_image(published or [], as_of, python), show)
 
 
 def _show_fetched(fetched: "KernelFetchResult") -> None:

@@ -70,9 +70,43 @@ def mount_points(ref: str) -> list[str]:
 
 
 def mounted(ref: str) -> Path | None:
-    """Return the folder at which `ref` (see `mount_points`) is mounted; None where it is not."""
-    folders = (input_root() / point for point in mount_points(ref))
-    return next((folder for folder in folders if folder.is_dir()), None)
+    """Return the folder at which `ref` (see `mount_points`) is mounted; None where it is not.
+
+    Names are compared without regard to case: Kaggle's spelling of a folder may be in mixed case.
+    """
+    folders = (_below(input_root(), point) for point in mount_points(ref))
+    return next((folder for folder in folders if folder), None)
+
+
+def _below(root: Path, point: str) -> Path | None:
+    """Return the folder `point` below another, its names in any case; one in just this case comes first."""
+    folders = [root]
+    for name in point.split("/"):
+        entries = (entry for folder in folders for entry in _entries(folder))
+        alike = [entry for entry in entries if entry.name.casefold() == name.casefold() and entry.is_dir()]
+        folders = sorted(alike, key=lambda entry: entry.name != name)
+    return folders[0] if folders else None
+
+
+def _entries(folder: Path) -> list[Path]:
+    return sorted(folder.iterdir()) if folder.is_dir() else []
+
+
+BELOW = {"competitions": 1, "datasets": 2, "notebooks": 2, "models": 5}  # Kaggle's own folders → levels of names
+
+
+def mounts() -> str:
+    """Return what Kaggle mounted, as the end of a sentence that misses something; "" where this is no kernel."""
+    root = input_root()
+    if not root.is_dir():
+        return ""
+    places = []
+    for top in _entries(root):
+        levels = BELOW.get(top.name.casefold())
+        places += (sorted(top.glob("/".join("*" * levels))) if levels else []) or [top]
+    if not places:
+        return f"; nothing is mounted in {root}"
+    return f"; mounted in {root}: {some(place.relative_to(root).as_posix() for place in places)}"
 
 
 def competition_folder(path: str, slug: str | None = None) -> Path:
@@ -98,6 +132,7 @@ def competition_folder(path: str, slug: str | None = None) -> Path:
     hint = f", and {slug} is not mounted" if slug and input_root().is_dir() else ""
     raise KitError(
         f"competition.path: {folder} is no folder{hint}; give the competition's with --set competition.path=FOLDER"
+        f"{mounts() if slug else ''}"
     )
 
 

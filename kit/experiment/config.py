@@ -126,7 +126,7 @@ class KernelConfig(ConfigSection):
     datasets: tuple[Ref, ...] = ()
     models: tuple[ModelRef, ...] = ()
     image: Literal["latest", "original"] = "latest"
-    max_code_kb: Annotated[int, Field(ge=10, le=100_000)] = 900
+    max_code_kb: Annotated[int, Field(ge=20, le=100_000)] = 900
 
     @property
     def gpus(self) -> int:

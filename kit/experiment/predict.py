@@ -19,7 +19,7 @@ from kit.competition.submission import SubmissionFormat, submission_format
 from kit.competition.train_labels import class_names
 from kit.core.errors import Damaged, KitError, Say, ignore, some
 from kit.core.files import need_output
-from kit.core.paths import OutputDirs, input_root, mounted
+from kit.core.paths import OutputDirs, input_root, mounted, mounts
 from kit.core.runs import ExperimentDir, RunDir, RunKey, RunRecord, average, predictions
 from kit.core.stopping import telling
 from kit.core.whole import digest
@@ -233,7 +233,7 @@ def find_runs(experiment: ExperimentConfig, policy: str, sources: Sequence[str |
         beside = f", only of {some(sorted(passed))}" if passed else ""
         raise KitError(
             f"there is no finished run of {experiment.name}/{policy} {where}{beside}; train one, or say what "
-            "holds them: --runs DIR, for a kernel kernel.kernels or kernel.datasets"
+            f"holds them: --runs DIR, for a kernel kernel.kernels or kernel.datasets{mounts()}"
         )
     runs = [found[key] for key in sorted(found)]
     _need_same_data(runs)

@@ -4,12 +4,12 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
-from kit.core.errors import KitError, Say, ignore
+from kit.core.errors import KitError, Say, ignore, some
 from kit.core.paths import OutputDirs
 from kit.kaggle import datasets, download, submissions
 from kit.kaggle.client import Kaggle
-from kit.kaggle.facts import python_remark, read_facts
-from kit.kaggle.image import MissingRequirement, missing, read_image
+from kit.kaggle.facts import Facts, python_remark, read_facts, session_python
+from kit.kaggle.image import ImageTable, KaggleImage, MissingRequirement, missing, read_table
 from kit.kaggle.image import refresh as refresh_image
 from kit.kaggle.submission_log import LogEntry
 from kit.kaggle.submissions import SubmissionsOverview
@@ -26,8 +26,9 @@ class FetchDataResult:
 
 @dataclass(frozen=True)
 class KernelWheelsResult:
-    """What Kaggle's image lacks, and the wheels that were collected for it."""
+    """The Pythons of the images that are meant, what these lack, and the wheels that were collected for that."""
 
+    pythons: list[str]
     lacking: list[MissingRequirement]
     wheels: list[Path]
 
@@ -144,7 +145,12 @@ def list_submissions(
 
 
 def collect_wheels(
-    folder: str | Path, dataset: str, requirements: str | Path = "requirements.txt", *, say: Say = ignore
+    folder: str | Path,
+    dataset: str,
+    requirements: str | Path = "requirements.txt",
+    *,
+    python: str | None = None,
+    say: Say = ignore,
 ) -> KernelWheelsResult:
     """Collect the wheels of what Kaggle's image lacks into a dataset's folder; none where it lacks nothing.
 
@@ -156,22 +162,41 @@ def collect_wheels(
         OWNER/SLUG.
     requirements : path
         What the kernels need.
+    python : str, optional
+        Of the image that they are for, like "3.13"; "both": of all that kernels/image.txt knows. Left out: as in
+        the session that was probed last, else the first of these.
     say : callable
         Takes lines about what happens.
     """
     from kit.kaggle.kernel.build import TEMPLATES
 
-    image = read_image(TEMPLATES / "image.txt")
-    if facts := read_facts():
-        for line in filter(None, [python_remark(facts, [image.python]), facts.remark()]):
-            say(line)
-    lacking = missing(Path(requirements), image)
-    for each in lacking:
-        say(f"{each.requirement}: {each.reason}")
-    if not lacking:
-        return KernelWheelsResult([], [])
+    table = read_table(TEMPLATES / "image.txt")
+    images = _images(table, python, read_facts(), say)
+    lacking = [(image, missing(Path(requirements), image)) for image in images]
+    for image, wanted in lacking:
+        for each in wanted:
+            say(f"Python {image.python}: {each.requirement}: {each.reason}")
+    pythons, all_wanted = [image.python for image in images], [each for _, wanted in lacking for each in wanted]
+    if not all_wanted:
+        return KernelWheelsResult(pythons, [], [])
     title = dataset.rpartition("/")[2].replace("-", " ")
-    return KernelWheelsResult(lacking, wheels_folder(lacking, image, Path(folder), dataset, title, say))
+    wheels = wheels_folder(lacking, Path(folder), dataset, title, say)
+    if others := [each for each in table.pythons if each not in pythons]:
+        say(f"a session may have Python {some(others)} as well, which these are not for: --python both")
+    return KernelWheelsResult(pythons, list(dict.fromkeys(all_wanted)), wheels)
+
+
+def _images(table: ImageTable, python: str | None, facts: Facts | None, say: Say) -> Sequence[KaggleImage]:
+    """Return the images that wheels are meant for, and say what of that a probe tells; `python` as stated."""
+    if facts and python is None and session_python(facts) in table.pythons:
+        python = session_python(facts)
+        say(f"wheels for Python {python}, by the {facts.source}")
+    images = table.images if python == "both" else (table.image(python),)
+    if facts:
+        remarks = (python_remark(facts, [image.python for image in images]), facts.remark())
+        for line in filter(None, remarks):
+            say(line)
+    return images
 
 
 def place_weights(file: str | Path, to: str, folder: str | Path | None = None) -> KernelWeightsResult:
@@ -197,7 +222,9 @@ def upload_dataset(folder: str | Path, notes: str = "", *, say: Say = ignore) ->
     return KernelUploadResult(datasets.upload(folder, Kaggle(say), notes, say))
 
 
-def kaggle_image(published: Sequence[str | Path] = (), as_of: str | None = None) -> KernelImageResult:
+def kaggle_image(
+    published: Sequence[str | Path] = (), as_of: str | None = None, python: str | None = None
+) -> KernelImageResult:
     """Say what Kaggle's image lacks of requirements.txt; with lists of it, bring kernels/image.txt up to date.
 
     Parameters
@@ -206,6 +233,9 @@ def kaggle_image(published: Sequence[str | Path] = (), as_of: str | None = None)
         `pip freeze` of the image, Kaggle's kaggle_requirements.txt.
     as_of : str, optional
         YYYY-MM, when they were published.
+    python : str, optional
+        Of the image that is meant, like "3.13". Left out: the first that the table knows; lists need it where the
+        table knows several.
     """
     from kit.kaggle.kernel.build import TEMPLATES
 
@@ -213,6 +243,6 @@ def kaggle_image(published: Sequence[str | Path] = (), as_of: str | None = None)
     if published:
         if as_of is None:
             raise KitError("--as-of YYYY-MM: say when the lists were published")
-        changes = refresh_image(table, [Path(file) for file in published], requirements, as_of)
-    image = read_image(table)
+        changes = refresh_image(table, [Path(file) for file in published], requirements, as_of, python)
+    image = read_table(table).image(python)
     return KernelImageResult(image.as_of, image.python, missing(requirements, image), changes)

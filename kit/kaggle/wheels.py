@@ -29,10 +29,10 @@ WHEELS = "wheels.json"  # beside the wheels: what a kernel verifies and installs
 GLIBC = [f"manylinux_2_{minor}_x86_64" for minor in range(28, 4, -1)]
 PLATFORMS = (*GLIBC, "manylinux2014_x86_64", "manylinux2010_x86_64", "manylinux1_x86_64", "linux_x86_64")
 
+Lacking = Sequence[tuple[KaggleImage, Sequence[MissingRequirement]]]  # what is missing in an image, of each
 
-def wheels_folder(
-    wanted: Sequence[MissingRequirement], image: KaggleImage, folder: Path, ref: str, title: str, say: Say
-) -> list[Path]:
+
+def wheels_folder(lacking: Lacking, folder: Path, ref: str, title: str, say: Say) -> list[Path]:
     """Make a folder the dataset `ref`, "owner/slug", of the wheels that `collect_wheels` puts there.
 
     Files of other kinds that are there become part of it. Parameters and result are those of `collect_wheels`.
@@ -44,9 +44,17 @@ def wheels_folder(
         raises one.
     """
     need_dataset_folder(folder, ref, title)
-    wheels = collect_wheels(wanted, image, folder, say)
+    wheels = collect_wheels(lacking, folder, say)
     dataset_folder(folder, ref, title)
     return wheels
+
+
+@dataclass(frozen=True)
+class _Fetched:
+    """A wheel that was downloaded, and the Pythons that it is for."""
+
+    path: Path
+    pythons: list[str]
 
 
 @dataclass(frozen=True)
@@ -59,19 +67,18 @@ class _Wheel:
     requires: tuple[str, ...]
 
 
-def collect_wheels(wanted: Sequence[MissingRequirement], image: KaggleImage, folder: Path, say: Say) -> list[Path]:
+def collect_wheels(lacking: Lacking, folder: Path, say: Say) -> list[Path]:
     """Put the wheels of what is missing, and of what those need and the image lacks, into a folder.
 
-    The wheels fit the image's Python on x86_64 Linux, wherever this runs. wheels.json beside them is a list of
-    file, sha256, name and version, sorted by file, for `pip install --no-index --no-deps`. Nothing that the image
-    has at a known version is replaced, other than what is wanted itself.
+    The wheels fit each image's Python on x86_64 Linux, wherever this runs. wheels.json beside them is an object:
+    `python`, for which they were collected, and `wheels`, a list of file, sha256, name, version and python (the
+    Pythons that it is for), sorted by file, for `pip install --no-index --no-deps`. Nothing that an image has at a
+    known version is replaced, other than what is wanted itself.
 
     Parameters
     ----------
-    wanted : sequence of MissingRequirement
-        What is missing.
-    image : KaggleImage
-        What is there.
+    lacking : sequence of pairs of KaggleImage and sequence of MissingRequirement
+        An image, and what is missing there.
     folder : Path
         Is made where it is not there; the wheels that were collected there before are removed from it.
     say : callable
@@ -90,15 +97,26 @@ def collect_wheels(wanted: Sequence[MissingRequirement], image: KaggleImage, fol
     """
     earlier = _collected(folder)
     with tempfile.TemporaryDirectory(prefix="wheels-") as temporary:
-        scratch = Path(temporary).resolve()
-        chosen = _choose([Requirement(one.requirement) for one in wanted], image, scratch, say)
-        say(f"to take along: {some((f'{one.name} {one.version}' for one in chosen), 30) or 'nothing'}")
-        fetched = scratch / "fetched"
-        fetched.mkdir()
-        if chosen:
-            sources = [wheel.source for wheel in chosen]
-            _pip("download", "--no-deps", f"--dest={fetched}", *_for_image(image), *sources, image=image)
-        return _replace_wheels(earlier, sorted(fetched.glob("*.whl")), folder)
+        fetched: dict[str, _Fetched] = {}
+        for image, wanted in lacking:
+            scratch = Path(temporary).resolve() / image.python
+            scratch.mkdir()
+            for wheel in _fetch([Requirement(one.requirement) for one in wanted], image, scratch, say):
+                fetched.setdefault(wheel.name, _Fetched(wheel, [])).pythons.append(image.python)
+        pythons = [image.python for image, _ in lacking]
+        return _replace_wheels(earlier, [fetched[name] for name in sorted(fetched)], pythons, folder)
+
+
+def _fetch(wanted: list[Requirement], image: KaggleImage, scratch: Path, say: Say) -> list[Path]:
+    """Download the wheels that `wanted` leads to in one image; return where they are."""
+    chosen = _choose(wanted, image, scratch, say)
+    say(f"to take along: {some((f'{one.name} {one.version}' for one in chosen), 30) or 'nothing'}")
+    target = scratch / "fetched"
+    target.mkdir()
+    if chosen:
+        sources = [wheel.source for wheel in chosen]
+        _pip("download", "--no-deps", f"--dest={target}", *_for_image(image), *sources, image=image)
+    return list(target.glob("*.whl"))
 
 
 def _choose(wanted: list[Requirement], image: KaggleImage, scratch: Path, say: Say) -> list[_Wheel]:
@@ -247,7 +265,9 @@ def _collected(folder: Path) -> list[Path]:
     """Return the wheels in a folder; KitError where one was not put there by `collect_wheels`."""
     there, table = sorted(folder.glob("*.whl")), folder / WHEELS
     try:
-        listed = {entry["file"] for entry in parse_json(table.read_text(encoding="utf-8"))}
+        content = parse_json(table.read_text(encoding="utf-8"))
+        entries = content["wheels"] if isinstance(content, dict) else content  # a bare list in early versions
+        listed = {entry["file"] for entry in entries}
     except FileNotFoundError:
         listed = set()
     except (OSError, ValueError, TypeError, KeyError) as error:
@@ -260,7 +280,7 @@ def _collected(folder: Path) -> list[Path]:
     return there
 
 
-def _replace_wheels(earlier: list[Path], fetched: list[Path], folder: Path) -> list[Path]:
+def _replace_wheels(earlier: list[Path], fetched: list[_Fetched], pythons: list[str], folder: Path) -> list[Path]:
     """Put new wheels in the place of earlier ones.
 
     The list is written between removing and moving: whenever this is stopped, it names all wheels there are.
@@ -268,10 +288,11 @@ def _replace_wheels(earlier: list[Path], fetched: list[Path], folder: Path) -> l
     folder.mkdir(parents=True, exist_ok=True)
     for wheel in earlier:
         wheel.unlink()
-    write_json(folder / WHEELS, [_entry(wheel) for wheel in fetched])
-    return [Path(shutil.move(wheel, folder / wheel.name)) for wheel in fetched]
+    write_json(folder / WHEELS, {"python": pythons, "wheels": [_entry(each) for each in fetched]})
+    return [Path(shutil.move(each.path, folder / each.path.name)) for each in fetched]
 
 
-def _entry(wheel: Path) -> dict[str, str]:
-    name, version, *_ = parse_wheel_filename(wheel.name)
-    return {"file": wheel.name, "sha256": sha256(wheel), "name": name, "version": str(version)}
+def _entry(fetched: _Fetched) -> dict[str, Any]:
+    name, version, *_ = parse_wheel_filename(fetched.path.name)
+    about = {"name": name, "version": str(version), "python": fetched.pythons}
+    return {"file": fetched.path.name, "sha256": sha256(fetched.path), **about}

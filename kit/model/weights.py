@@ -8,6 +8,7 @@ import torch
 from torch import nn
 
 from kit.core.errors import KitError, some
+from kit.core.paths import mounts
 
 Weights = dict[str, torch.Tensor]
 
@@ -24,7 +25,9 @@ def read_weights(path: Path) -> Weights:
         Where the file is not there, or holds no state dict of tensors.
     """
     if not path.is_file():
-        raise KitError(f"model.weights: {path} is no file; give `none`, `hub` or the path of a weight file")
+        raise KitError(
+            f"model.weights: {path} is no file; give `none`, `hub` or the path of a weight file{mounts()}"
+        )
     content: Any
     try:
         if path.suffix == ".safetensors":

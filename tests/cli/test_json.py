@@ -127,7 +127,7 @@ def test_what_builds_kernels(trained, told, monkeypatch):
     assert known["changes"] is None
     (folder / "r.txt").write_text("numpy\n")
     wheels, lines = told("kernel_wheels", "kernel", "wheels", "w", "--dataset", "me/w", "--requirements", "r.txt")
-    assert wheels == {"lacking": [], "wheels": []}
+    assert wheels == {"pythons": ["3.12"], "lacking": [], "wheels": []}
     assert "no wheels are needed" in lines
     (folder / "a.pth").write_bytes(b"weights")
     placed, _ = told("kernel_weights", "kernel", "weights", "a.pth", "--to", "me/some-weights")

@@ -4,7 +4,16 @@ import pytest
 from support.refusals import refusal_of
 
 from kit.core.errors import KitError
-from kit.core.paths import OutputDirs, competition_folder, input_root, inside, mount_points, mounted, weight_file
+from kit.core.paths import (
+    OutputDirs,
+    competition_folder,
+    input_root,
+    inside,
+    mount_points,
+    mounted,
+    mounts,
+    weight_file,
+)
 
 MODEL = "google/efficientnet/pyTorch/b0/3"
 
@@ -102,6 +111,47 @@ def test_where_kaggle_may_mount(attached, ref, points):
         assert mounted(ref) == attached / point
 
 
+@pytest.mark.parametrize(
+    ("ref", "point"),
+    [
+        ("titanic", "competitions/Titanic"),
+        ("Titanic", "titanic"),
+        ("jo/photos", "Datasets/Jo/PHOTOS"),
+        ("jo/photos", "notebooks/jo/Photos"),
+        (MODEL, "models/Google/EfficientNet/PyTorch/b0/3"),
+    ],
+)
+def test_the_case_of_names_does_not_count(attached, ref, point):
+    (attached / point).mkdir(parents=True)
+    assert mounted(ref) == attached / point
+
+
+def test_the_spelling_that_is_asked_for_comes_first(attached):
+    for name in ("TITANIC", "titanic", "Titanic"):
+        (attached / name).mkdir(exist_ok=True)
+    if len(list(attached.iterdir())) < 3:
+        pytest.skip("this file system does not tell cases apart")
+    assert mounted("titanic") == attached / "titanic"
+    assert mounted("Titanic") == attached / "Titanic"
+
+
+def test_what_is_mounted_is_listed_in_each_form(attached, monkeypatch):
+    assert mounts() == f"; nothing is mounted in {attached}"
+    for point in (
+        "competitions/titanic",
+        "datasets/jo/photos",
+        f"models/{MODEL}",
+        "notebooks/jo/net",
+        "flat",
+        "Datasets",
+    ):
+        (attached / point).mkdir(parents=True, exist_ok=True)
+    shown = f"Datasets, competitions/titanic, datasets/jo/photos, flat, models/{MODEL}, notebooks/jo/net"
+    assert mounts() == f"; mounted in {attached}: {shown}"
+    monkeypatch.setenv("KIT_INPUT", str(attached / "not-there"))
+    assert mounts() == ""
+
+
 def test_what_has_the_name_but_is_a_file_is_no_mount(attached):
     write(attached / "titanic")
     assert mounted("titanic") is None
@@ -132,7 +182,7 @@ def test_a_competition_that_is_nowhere(attached, monkeypatch):
     advice = "give the competition's with --set competition.path=FOLDER"
     missing = "competition.path: data/titanic is no folder"
     assert refusal_of(competition_folder, "data/titanic", "titanic") == (
-        f"{missing}, and titanic is not mounted; {advice}"
+        f"{missing}, and titanic is not mounted; {advice}; mounted in {attached}: competitions/titan"
     )
     assert refusal_of(competition_folder, "data/titanic") == f"{missing}; {advice}"
     monkeypatch.setenv("KIT_INPUT", str(attached / "not-there"))  # at home nothing is ever mounted

@@ -7,7 +7,7 @@ from packaging.markers import default_environment
 from packaging.requirements import Requirement
 from support.refusals import refusal_of
 
-from kit.kaggle.image import MissingRequirement, missing, read_image, refresh
+from kit.kaggle.image import MissingRequirement, missing, read_image, read_table, refresh
 
 ROOT = Path(__file__).parents[2]
 TABLE = """\
@@ -42,10 +42,59 @@ def image(table):
 
 def test_a_table_is_read_by_canonical_names(tmp_path):
     text = "# python: 3.12\n# as of: 2026-08\nPyYAML==6.0.3  # the loader\n# present: ImageHash\n\n# free: words\n"
-    image = read_image(write(tmp_path / "image.txt", text))
+    path = write(tmp_path / "image.txt", text)
+    image = read_image(path)
     assert (image.python, image.as_of) == ("3.12", "2026-08")
     assert image.versions == {"pyyaml": "6.0.3", "imagehash": None}
-    assert image.comments == ("# free: words",)
+    assert read_table(path).comments == ("# free: words",)
+
+
+BOTH = """\
+# python: 3.13 3.12
+# as of: 2026-11
+timm==1.0.26
+torch==2.10.0; python_version < "3.13"
+torch==2.11.0; python_version >= "3.13"
+six==1.17.0; python_version >= "3.13"
+old==1.0; python_version < "3.13"
+# present: ray
+# present: six; python_version < "3.13"
+"""
+
+
+def test_a_table_of_two_images_is_read_for_each_python(tmp_path):
+    path = write(tmp_path / "image.txt", BOTH)
+    assert read_table(path).pythons == ("3.12", "3.13")
+    assert read_image(path) == read_image(path, "3.12")
+    assert read_image(path, "3.12").versions == {
+        "timm": "1.0.26",
+        "torch": "2.10.0",
+        "old": "1.0",
+        "ray": None,
+        "six": None,
+    }
+    assert read_image(path, "3.13").versions == {"timm": "1.0.26", "torch": "2.11.0", "six": "1.17.0", "ray": None}
+    assert refusal_of(read_image, path, "3.14") == (
+        "Python 3.14: kernels/image.txt knows images with 3.12, 3.13; give one of these, or bring the table up to "
+        "date"
+    )
+
+
+@pytest.mark.parametrize("python", ["3.12", "3.13"])
+def test_pip_takes_the_table_as_constraints_as_the_kit_reads_it(python):
+    """By packaging's own markers, which are what pip goes by."""
+    path = ROOT / "kernels" / "image.txt"
+    lines = [line for line in path.read_text("utf-8").splitlines() if line and not line.startswith("#")]
+    there = default_environment() | {"python_version": python, "python_full_version": f"{python}.4"}
+    stated = [Requirement(line) for line in lines]
+    pins = {one.name: str(one.specifier)[2:] for one in stated if one.marker is None or one.marker.evaluate(there)}
+    assert pins == {name: version for name, version in read_image(path, python).versions.items() if version}
+
+
+def test_the_images_before_and_after_the_move_to_another_python():
+    path = ROOT / "kernels" / "image.txt"
+    torch = {image.python: image.versions["torch"] for image in read_table(path).images}
+    assert torch == {"3.12": "2.10.0", "3.13": "2.11.0"}
 
 
 @pytest.mark.parametrize(
@@ -57,9 +106,12 @@ def test_a_table_is_read_by_canonical_names(tmp_path):
         ("numpy==2.0 ; os_name == 'nt'", "should look like `name==1.2.3`"),
         ("what is this", "`what is this` is not a requirement that can be understood"),
         ("# present: ray, six", "`ray, six` is not the name of one package"),
-        ("# python: three", "`python: three` should look like `python: 3.12`"),
+        ("# python: three", "`python: three` should look like `python: 3.12 3.13`"),
         ("# as of: August", "`as of: August` should look like `as of: 2026-08`"),
         ("Torch==2.9", "torch is stated twice"),
+        ('torch==2.9; python_version < "3.13"', "torch is stated twice"),
+        ('rich==1.0; python_full_version < "3.13"', 'or that and `; python_version < "3.13"`'),
+        ("# present: rich; sys_platform == 'linux'", "is not the name of one package"),
     ],
 )
 def test_nonsense_in_the_table_is_told_with_its_line(tmp_path, line, message):
@@ -75,8 +127,9 @@ def test_a_file_that_is_no_table_is_refused(tmp_path):
     assert "is no text in UTF-8" in refusal_of(read_image, tmp_path / "b")
 
 
-def test_the_kit_runs_in_the_image_as_it_is():
-    image = read_image(ROOT / "kernels" / "image.txt")
+@pytest.mark.parametrize("python", ["3.12", "3.13"])
+def test_the_kit_runs_in_the_image_as_it_is(python):
+    image = read_image(ROOT / "kernels" / "image.txt", python)
     lacking = missing(ROOT / "requirements.txt", image)
     without = [one.requirement for one in lacking if not one.reason.startswith("version unknown")]
     assert without == ["iterative-stratification>=0.1.9"]  # for fold plans, which are made before
@@ -169,8 +222,40 @@ def test_a_later_list_wins(tmp_path, table):
 def test_refreshing_with_nothing_leaves_the_kits_table_as_it_is(tmp_path):
     text = (ROOT / "kernels" / "image.txt").read_text(encoding="utf-8")
     path = write(tmp_path / "image.txt", text)
-    assert refresh(path, [], ROOT / "requirements.txt", read_image(path).as_of) == []
-    assert path.read_text(encoding="utf-8") == text
+    for python in ("3.12", "3.13"):
+        assert refresh(path, [], ROOT / "requirements.txt", read_image(path).as_of, python) == []
+        assert path.read_text(encoding="utf-8") == text
+
+
+def test_lists_of_one_image_leave_the_other_as_it_is(tmp_path):
+    table, requirements = write(tmp_path / "image.txt", BOTH), write(tmp_path / "requirements.txt", "")
+    lists = [write(tmp_path / "freeze.txt", "torch==2.12.0\ntimm==1.0.26\nold==1.0\n")]
+    before = table.read_text()
+    assert refusal_of(refresh, table, lists, requirements, "2026-12") == (
+        "--python: say which image the lists are of: 3.12, 3.13, or a new one"
+    )
+    assert refusal_of(refresh, table, lists, requirements, "2026-12", "13") == "--python 13: should look like 3.13"
+    assert table.read_text() == before
+    changes = ["old: not in the table -> 1.0", "torch: 2.11.0 -> 2.12.0"]
+    assert refresh(table, lists, requirements, "2026-12", "3.13") == changes
+    assert read_image(table, "3.12").versions == read_image(write(tmp_path / "b", before), "3.12").versions
+
+
+def test_a_python_that_is_new_begins_as_the_one_before_it(tmp_path):
+    table, requirements = write(tmp_path / "image.txt", BOTH), write(tmp_path / "requirements.txt", "")
+    lists = [write(tmp_path / "freeze.txt", "torch==2.12.0\nsix==1.17.0\n")]
+    assert refresh(table, lists, requirements, "2026-12", "3.14") == ["torch: 2.11.0 -> 2.12.0"]
+    assert table.read_text() == (
+        "# python: 3.12 3.13 3.14\n# as of: 2026-12\n"
+        'old==1.0; python_version < "3.13"\n'
+        'six==1.17.0; python_version >= "3.13"\n'
+        "timm==1.0.26\n"
+        'torch==2.10.0; python_version < "3.13"\n'
+        'torch==2.11.0; python_version >= "3.13" and python_version < "3.14"\n'
+        'torch==2.12.0; python_version >= "3.14"\n'
+        '# present: ray\n# present: six; python_version < "3.13"\n'
+    )
+    assert [image.versions["torch"] for image in read_table(table).images] == ["2.10.0", "2.11.0", "2.12.0"]
 
 
 def test_a_list_of_something_else_changes_nothing(tmp_path, table):

@@ -54,6 +54,8 @@ def index(tmp_path_factory):
     """Wheels and a source archive. There is no torch, so that whoever asks for one is refused."""
     folder = tmp_path_factory.mktemp("index")
     write_wheel(folder, "native", "1.0", "cp312-cp312-manylinux_2_27_x86_64.manylinux_2_28_x86_64", NATIVE)
+    for python in ("cp312", "cp313"):
+        write_wheel(folder, "twofold", "1.0", f"{python}-{python}-manylinux_2_28_x86_64")
     write_wheel(folder, "native", "1.1", "cp311-cp311-manylinux_2_28_x86_64")
     write_wheel(folder, "native", "1.2", "cp312-cp312-macosx_11_0_arm64")
     write_wheel(folder, "helper", "1.2", requires=["six", "speed; extra == 'fast'", "never; extra == 'slow'"])
@@ -79,7 +81,7 @@ def offline(index, monkeypatch):
 
 
 def collect(image, folder: Path, *requirements: str) -> list[str]:
-    return [wheel.name for wheel in collect_wheels(lacking(*requirements), image, folder, lambda line: None)]
+    return [wheel.name for wheel in collect_wheels([(image, lacking(*requirements))], folder, lambda line: None)]
 
 
 def lacking(*requirements: str) -> list[MissingRequirement]:
@@ -103,7 +105,9 @@ def test_wheels_for_the_images_python_with_what_they_need_beside_it(tmp_path, im
     native = "native-1.0-cp312-cp312-manylinux_2_27_x86_64.manylinux_2_28_x86_64.whl"
     expected = ["helper-1.2-py3-none-any.whl", native, "since-1.0-py3-none-any.whl", "speed-1.0-py3-none-any.whl"]
     assert collect(image, tmp_path / "wheels", "native") == expected
-    entries = json.loads((tmp_path / "wheels" / "wheels.json").read_text())
+    table = json.loads((tmp_path / "wheels" / "wheels.json").read_text())
+    assert table["python"] == ["3.12"]
+    entries = table["wheels"]
     assert [entry["file"] for entry in entries] == expected
     assert [entry["sha256"] for entry in entries] == [sha256(tmp_path / "wheels" / name) for name in expected]
     assert entries[1] | {"file": "", "sha256": ""} == {
@@ -111,7 +115,42 @@ def test_wheels_for_the_images_python_with_what_they_need_beside_it(tmp_path, im
         "sha256": "",
         "name": "native",
         "version": "1.0",
+        "python": ["3.12"],
     }
+
+
+@pytest.mark.usefixtures("offline")
+def test_wheels_for_two_images_say_which_they_are_for(tmp_path, image):
+    """What differs comes twice, what is of no one Python once; a second collection takes the first one's place."""
+    next_image = KaggleImage("3.13", "2026-11", VERSIONS | {"torch": "2.11.0"})
+    both = [(image, lacking("twofold", "since")), (next_image, lacking("twofold", "since"))]
+    said = []
+    wheels = collect_wheels(both, tmp_path, said.append)
+    table = json.loads((tmp_path / "wheels.json").read_text())
+    assert table["python"] == ["3.12", "3.13"]
+    assert {entry["file"]: entry["python"] for entry in table["wheels"]} == {
+        "since-1.0-py3-none-any.whl": ["3.12", "3.13"],
+        "twofold-1.0-cp312-cp312-manylinux_2_28_x86_64.whl": ["3.12"],
+        "twofold-1.0-cp313-cp313-manylinux_2_28_x86_64.whl": ["3.13"],
+    }
+    assert [wheel.name for wheel in wheels] == [entry["file"] for entry in table["wheels"]]
+    assert [entry["sha256"] for entry in table["wheels"]] == [sha256(wheel) for wheel in wheels]
+    assert said == [
+        "resolving twofold, since for Python 3.12",
+        "to take along: since 1.0, twofold 1.0",
+        "resolving twofold, since for Python 3.13",
+        "to take along: since 1.0, twofold 1.0",
+    ]
+    assert collect(next_image, tmp_path, "before", "since") == [
+        "before-1.0-py3-none-any.whl",
+        "since-1.0-py3-none-any.whl",
+    ]
+    assert not list(tmp_path.glob("twofold*"))
+    before = content(tmp_path)
+    refused = "native: no wheel for Python 3.13 on x86_64 Linux; misspelt, or published as source only?"
+    one_of_two = [(image, lacking("native")), (next_image, lacking("native"))]
+    assert refusal_of(collect_wheels, one_of_two, tmp_path, lambda line: None) == refused
+    assert content(tmp_path) == before
 
 
 @pytest.mark.usefixtures("offline")
@@ -123,8 +162,9 @@ def test_a_newer_version_of_what_the_image_has_replaces_earlier_wheels(tmp_path,
         MissingRequirement("numpy>=2.3", "the image has 2.0.2, wanted >=2.3"),
         MissingRequirement("pushy", "not in the image"),
     ]
-    collect_wheels(wanted, image, tmp_path, said.append)
-    assert [entry["name"] for entry in json.loads((tmp_path / "wheels.json").read_text())] == ["numpy", "pushy"]
+    collect_wheels([(image, wanted)], tmp_path, said.append)
+    table = json.loads((tmp_path / "wheels.json").read_text())
+    assert [entry["name"] for entry in table["wheels"]] == ["numpy", "pushy"]
     assert sorted(content(tmp_path)) == [
         "notes.txt",
         "numpy-2.3.0-cp312-cp312-manylinux_2_28_x86_64.whl",
@@ -137,7 +177,7 @@ def test_a_newer_version_of_what_the_image_has_replaces_earlier_wheels(tmp_path,
 def test_nothing_missing_takes_no_pip(tmp_path, image, monkeypatch):
     monkeypatch.setattr(sys, "executable", "/nowhere/python")
     assert collect(image, tmp_path) == []
-    assert json.loads((tmp_path / "wheels.json").read_text()) == []
+    assert json.loads((tmp_path / "wheels.json").read_text()) == {"python": ["3.12"], "wheels": []}
 
 
 @pytest.mark.usefixtures("offline")
@@ -224,7 +264,7 @@ def test_the_newest_builds_are_preferred():
 
 
 def as_dataset(image, folder: Path, ref: str, *requirements: str) -> list[Path]:
-    return wheels_folder(lacking(*requirements), image, folder, ref, "my wheels", lambda line: None)
+    return wheels_folder([(image, lacking(*requirements))], folder, ref, "my wheels", lambda line: None)
 
 
 @pytest.mark.usefixtures("offline")
@@ -272,14 +312,15 @@ def test_the_command(tmp_path, kit, monkeypatch):
     Path("needed.txt").write_text("since\nnumpy\n")
     command = ("kernel", "wheels", "wheels", "--requirements", "needed.txt", "--dataset")
     code, told = kit(*command, "NOT VALID")
-    assert (code, told.splitlines()[0]) == (1, "since: not in the image")
+    assert (code, told.splitlines()[0]) == (1, "Python 3.12: since: not in the image")
     assert "error: dataset 'NOT VALID': has to be owner/slug" in told
     assert Path("wheels/earlier-1.0-py3-none-any.whl").is_file()
     assert kit(*command, "ann/my-wheels") == (
         0,
-        "since: not in the image\n"
+        "Python 3.12: since: not in the image\n"
         "resolving since for Python 3.12\n"
         "to take along: since 1.0\n"
+        "a session may have Python 3.13 as well, which these are not for: --python both\n"
         "wheels: 1 wheels\n"
         "next: python -m kit kernel upload wheels; then name ann/my-wheels in kernel.datasets\n",
     )
@@ -288,7 +329,7 @@ def test_the_command(tmp_path, kit, monkeypatch):
     Path("needed.txt").write_text("numpy\n")
     assert kit(*command, "ann/my-wheels") == (
         0,
-        "Kaggle's image has all that needed.txt names; no wheels are needed\n",
+        "Kaggle's image (Python 3.12) has all that needed.txt names; no wheels are needed\n",
     )
 
 
@@ -302,3 +343,55 @@ def test_wheels_for_another_python_than_the_one_that_was_probed(tmp_path, kit, m
     first, second, *_ = told.splitlines()
     assert first.endswith(", but the probe of 2026-01-01 found Python 3.99")
     assert second.endswith(" days old; python -m kit kernel probe looks again")
+
+
+@pytest.mark.usefixtures("offline")
+@pytest.mark.parametrize("python", ["3.12", "3.13"])
+def test_wheels_are_for_the_python_that_was_probed(tmp_path, kit, monkeypatch, python):
+    monkeypatch.chdir(tmp_path)
+    Path("needed.txt").write_text("numpy\n")
+    keep_facts(tmp_path, python=f"{python}.5")
+    command = ("kernel", "wheels", "w", "--requirements", "needed.txt", "--dataset", "ann/my-wheels")
+    told = kit(*command)[1]
+    assert told.startswith(f"wheels for Python {python}, by the probe of 2026-11-20\n")
+    assert f"Kaggle's image (Python {python}) has all" in told
+    assert "by the probe" not in kit(*command, "--python", "both")[1]
+
+
+@pytest.mark.usefixtures("offline")
+def test_the_command_for_a_stated_python_and_for_both(tmp_path, kit, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    Path("needed.txt").write_text("twofold\nbefore; python_version < '3.13'\n")
+    command = (
+        "kernel",
+        "wheels",
+        "wheels",
+        "--requirements",
+        "needed.txt",
+        "--dataset",
+        "ann/my-wheels",
+        "--python",
+    )
+    unknown = "error: Python 3.14: kernels/image.txt knows images with 3.12, 3.13"
+    assert kit(*command, "3.14") == (1, f"{unknown}; give one of these, or bring the table up to date\n")
+    assert not Path("wheels").exists()
+    assert kit(*command, "3.13")[0] == 0
+    assert [path.name for path in Path("wheels").glob("*.whl")] == [
+        "twofold-1.0-cp313-cp313-manylinux_2_28_x86_64.whl"
+    ]
+    code, told = kit(*command, "both")
+    assert (code, told.splitlines()[:3]) == (
+        0,
+        [
+            "Python 3.12: twofold: not in the image",
+            "Python 3.12: before: not in the image",
+            "Python 3.13: twofold: not in the image",
+        ],
+    )
+    assert "a session may have" not in told
+    table = json.loads(Path("wheels/wheels.json").read_text())
+    assert [(entry["name"], entry["python"]) for entry in table["wheels"]] == [
+        ("before", ["3.12"]),
+        ("twofold", ["3.12"]),
+        ("twofold", ["3.13"]),
+    ]

@@ -14,7 +14,7 @@ from pathlib import Path
 from typing import Any
 
 from kit.competition.folds import folds_text
-from kit.core.errors import KitError, some
+from kit.core.errors import KitError
 from kit.core.files import need_writable, write_bytes, write_json, write_text
 from kit.core.paths import OutputDirs
 from kit.core.runs import ExperimentDir
@@ -24,7 +24,8 @@ from kit.experiment.own_files import files_of_code
 from kit.experiment.pool import stored_rule, stored_scores
 from kit.kaggle.archive import Files, need_no_secrets, pack, package_files
 from kit.kaggle.datasets import dataset_folder
-from kit.kaggle.image import read_image
+from kit.kaggle.image import KaggleImage, read_table
+from kit.kaggle.kernel.attached import AttachedRuns, attached_notes, fetched_runs, reference_of
 from kit.kaggle.kernel.folder import BUILT, BuildRecord, KernelFolder, Kind, built
 
 PACKAGE = Path(__file__).resolve().parents[2]  # kit/
@@ -159,11 +160,13 @@ def build(
         travel.
     """
     root = Path(output).expanduser()
-    slug = slug_of(name or default_name(experiment, kind))
+    slug = slug_of(name or default_name(experiment, kind, notebook))
     _check(experiment, kind)
     if kind == "infer":
         experiment = _with_trained(experiment, root)
     folder = KernelFolder(root / BUILT / slug)
+    _need_same_type(folder, notebook)
+    attached = fetched_runs(experiment, root) if kind == "infer" else {}
     files = _files(experiment, kind, root)
     need_no_secrets(files | {"the command line": command.encode()})  # it stands in the code file's head
     archive = pack(files)
@@ -171,7 +174,7 @@ def build(
     family = _family(experiment, kind, files, notebook)
     record = _record(experiment, kind, slug, sha256(archive).hexdigest(), family)
     about = _about(experiment, record, files, command)
-    code, apart = _code(experiment, record, about, archive, notebook)
+    code, apart = _code(experiment, record, about, archive, notebook, attached)
     _clear(folder)
     if apart:
         _write_code_dataset(folder, apart, archive)
@@ -180,7 +183,7 @@ def build(
     write_json(folder.metadata_file, _metadata(experiment, record, code_file, notebook, apart))
     folder.write_record(record)
     sizes = {path: len(files[path]) for path in sorted(files)}
-    return BuildResult(folder, sizes, len(code.encode()), _notes(experiment, kind, apart, root))
+    return BuildResult(folder, sizes, len(code.encode()), _notes(experiment, kind, apart, root, attached))
 
 
 def _record(experiment: ExperimentConfig, kind: Kind, slug: str, digest: str, family: str) -> BuildRecord:
@@ -200,20 +203,49 @@ def _record(experiment: ExperimentConfig, kind: Kind, slug: str, digest: str, fa
     )
 
 
-def default_name(experiment: ExperimentConfig, kind: Kind) -> str:
-    """Return <experiment>-<kind>, with the folds of a train kernel where not all are chosen."""
-    chosen = experiment.folds.chosen
-    if kind == "infer" or len(chosen) == experiment.folds.k:
-        return f"{experiment.name}-{kind}"
-    return f"{experiment.name}-{kind}-fold{'s' * (len(chosen) > 1)}-{'-'.join(map(str, chosen))}"
+def default_name(experiment: ExperimentConfig, kind: Kind, notebook: bool = False) -> str:
+    """Return <experiment>-<kind>, with the folds of a train kernel where not all are chosen.
+
+    A name that would begin with a digit begins with "kit-", and that of a notebook ends with "-notebook".
+    """
+    chosen, name = experiment.folds.chosen, f"{experiment.name}-{kind}"
+    if kind == "train" and len(chosen) < experiment.folds.k:
+        name += f"-fold{'s' * (len(chosen) > 1)}-{'-'.join(map(str, chosen))}"
+    return f"{'' if _begins_with_letter(name) else 'kit-'}{name}{'-notebook' * notebook}"
 
 
 def slug_of(name: str) -> str:
-    """Return the slug that Kaggle makes of a title; KitError where Kaggle takes none of that length."""
-    slug = re.sub(r"[^a-z0-9]+", "-", name.lower()).strip("-")
+    """Return the slug that Kaggle makes of a title; KitError where Kaggle takes none like it."""
+    slug = _slug(name)
     if not 5 <= len(slug) <= 50:
         raise KitError(f"{slug!r}: a kernel's name has 5 to 50 characters, this has {len(slug)}; give --name NAME")
+    if not slug[0].isalpha():  # reported: "not found" of every look at such a kernel
+        raise KitError(f"{slug!r}: a kernel's name begins with a letter; give --name, like kit-{slug}")
     return slug
+
+
+def _slug(name: str) -> str:
+    return re.sub(r"[^a-z0-9]+", "-", name.lower()).strip("-")
+
+
+def _begins_with_letter(name: str) -> bool:
+    return _slug(name)[:1].isalpha()
+
+
+def _need_same_type(folder: KernelFolder, notebook: bool) -> None:
+    """Raise KitError where a script would take the place of a notebook that was pushed, or the other way round."""
+    if not folder.is_built or not (folder.push or folder.begun_push):
+        return
+    before, now = ("notebook" if each else "script" for each in (_is_notebook(folder), notebook))
+    if before != now:
+        raise KitError(
+            f"{folder.path} was pushed as a {before}, and Kaggle does not change that of a kernel; give the {now} "
+            f"another name: --name {folder.path.name}-{now}"
+        )
+
+
+def _is_notebook(folder: KernelFolder) -> bool:
+    return str(folder.metadata["code_file"]).endswith(".ipynb")
 
 
 def _check(experiment: ExperimentConfig, kind: Kind) -> None:
@@ -253,7 +285,7 @@ def _with_trained(experiment: ExperimentConfig, root: Path) -> ExperimentConfig:
 
 def _pushed(experiment: ExperimentConfig, root: Path) -> tuple[str, ...]:
     return tuple(
-        f"{folder.push['owner']}/{folder.push['slug']}"
+        reference_of(folder)
         for folder in built(root)
         if folder.push and folder.record.kind == "train" and folder.record.experiment == experiment.name
     )
@@ -312,8 +344,6 @@ def _family(experiment: ExperimentConfig, kind: Kind, files: dict[str, bytes], n
 
 def _about(experiment: ExperimentConfig, record: BuildRecord, files: Files, command: str) -> str:
     """Return the head of the code file."""
-    image = read_image(TEMPLATES / "image.txt")
-    versions = ", ".join(f"{name} {image.versions[name]}" for name in SHOWN_VERSIONS if image.versions.get(name))
     policies, folds = ", ".join(record.policies), ", ".join(map(str, record.folds))
     if record.kind == "train":
         does = (
@@ -327,7 +357,7 @@ def _about(experiment: ExperimentConfig, record: BuildRecord, files: Files, comm
         )
     facts = {
         "made by": command or "kit.kaggle.kernel.build",
-        "made for": f"Python {image.python}, {versions} (kernels/image.txt)",
+        "made for": f"{'; or '.join(map(_versions, _images()))} (kernels/image.txt)",
         "holds": f"{len(files)} files, the kit's source among them; sha256 {record.sha256}",
     }
     lines = [f"{record.slug.replace('-', ' ')}: a Kaggle kernel of the kit for image classification under F1", ""]
@@ -338,8 +368,23 @@ def _about(experiment: ExperimentConfig, record: BuildRecord, files: Files, comm
     return "\n".join([*lines, "", "config", textwrap.indent(config.rstrip(), "    "), ""])
 
 
+def _images() -> tuple[KaggleImage, ...]:
+    """Return the images that a session may get."""
+    return read_table(TEMPLATES / "image.txt").images
+
+
+def _versions(image: KaggleImage) -> str:
+    shown = [f"{name} {image.versions[name]}" for name in SHOWN_VERSIONS if image.versions.get(name)]
+    return ", ".join([f"Python {image.python}", *shown])
+
+
 def _code(
-    experiment: ExperimentConfig, record: BuildRecord, about: str, archive: bytes, notebook: bool
+    experiment: ExperimentConfig,
+    record: BuildRecord,
+    about: str,
+    archive: bytes,
+    notebook: bool,
+    attached: AttachedRuns,
 ) -> tuple[str, str]:
     """Return the code file, and the dataset that holds the archive where the file would be too large, else ""."""
     kernel = experiment.kernel
@@ -353,6 +398,8 @@ def _code(
             "datasets": list(kernel.datasets),
             "code": apart,
             "sha256": record.sha256,
+            "made_for": made_for(),
+            **({"attached": attached} if record.kind == "infer" else {}),
         }
         code = _fill((TEMPLATES / record.kind / "kernel.py").read_text(encoding="utf-8"), about, facts, text)
         return _as_notebook(code) if notebook else code
@@ -366,6 +413,12 @@ def _code(
         )
     apart = f"{kernel.owner}/{_code_slug(record.slug)}"
     return render(apart), apart
+
+
+def made_for() -> dict[str, Any]:
+    """Return what the launcher compares a session with: the Pythons of Kaggle's images, and the torch of each."""
+    torch = {image.python: image.versions.get("torch") for image in _images()}
+    return {"python": list(torch), "torch": torch}
 
 
 def _code_slug(slug: str) -> str:
@@ -448,7 +501,7 @@ def _write_code_dataset(folder: KernelFolder, reference: str, archive: bytes) ->
     dataset_folder(folder.code_dataset, reference, reference.partition("/")[2].replace("-", " "))
 
 
-def _notes(experiment: ExperimentConfig, kind: Kind, apart: str, root: Path) -> list[str]:
+def _notes(experiment: ExperimentConfig, kind: Kind, apart: str, root: Path, attached: AttachedRuns) -> list[str]:
     """Return what the user should know."""
     kernel, notes = experiment.kernel, []
     notes.append(
@@ -462,8 +515,8 @@ def _notes(experiment: ExperimentConfig, kind: Kind, apart: str, root: Path) -> 
     runs = len(experiment.folds.chosen) * len(experiment.seeds) * len(experiment.policies)
     if kind == "train" and kernel.gpus > runs:
         notes.append(f"{kernel.accelerator} is {kernel.gpus} GPUs, of which this kernel's single run uses one")
-    if kind == "infer" and kernel.kernels:
-        notes.append(f"attaches the outputs of {some(kernel.kernels)}")
+    if kind == "infer":
+        notes += attached_notes(experiment, attached, root)
     scoring, multilabel = experiment.scoring, experiment.competition.multilabel
     fitted = scoring.rule != "argmax" and scoring.rules(multilabel) != ("argmax",)
     if (

@@ -19,7 +19,7 @@ import pandas as pd
 import pytest
 import yaml
 from support.colours import experiment_content, write_competition
-from support.small_kernels import write_push
+from support.small_kernels import train_outputs, write_push
 
 import kit as package
 from kit.experiment.config import validate
@@ -125,7 +125,7 @@ def test_the_same_build_again_changes_nothing_and_another_makes_the_rehearsal_st
     assert build("--set", "training.epochs=3")[0] == 0
     assert folder.code_file.read_bytes() != first
     assert folder.rehearsal["digest"] == digest != folder.digest
-    assert build("--notebook")[0] == 0
+    assert build("--notebook", "--name", "tiny-train")[0] == 0
     assert sorted(os.listdir(folder.path)) == [
         *("build.json", "kernel-metadata.json", "rehearsal.json", "tiny-train.ipynb")
     ]
@@ -211,7 +211,7 @@ def test_nothing_tells_about_this_machine(project, kit, tmp_path, notebook):
     words += ["--output", f"{tmp_path}/hidden/out/", *(["--notebook"] if notebook else [])]
     code, told = kit("kernel", "build", config, "--kind", "train", *words)
     assert code == 0, told
-    folder = tmp_path / "hidden/out/kernels/build/tiny-train"
+    folder = tmp_path / f"hidden/out/kernels/build/tiny-train{'-notebook' * notebook}"
     sent = [path for path in folder.iterdir() if path.name != "build.json"]
     assert len(sent) == 2
     text = next(path for path in sent if path.name != "kernel-metadata.json").read_text("utf-8")
@@ -280,14 +280,14 @@ def test_a_notebook_is_one_that_jupyter_takes_and_does_the_same(build):
     nbformat = pytest.importorskip("nbformat")
     build()
     _, script = built("tiny-train")
-    build("--notebook")
+    build("--notebook", "--name", "tiny-train")
     metadata, text = built("tiny-train")
     notebook = nbformat.reads(text, as_version=4)
     nbformat.validate(notebook)
     assert [cell["cell_type"] for cell in notebook["cells"]] == ["code"]
     code = "\n\n".join(cell["source"] for cell in notebook["cells"])
     assert (metadata["kernel_type"], metadata["code_file"]) == ("notebook", "tiny-train.ipynb")
-    assert code.replace(" --notebook", "") == script
+    assert code.replace(" --notebook --name tiny-train", "") == script
 
 
 # Metadata
@@ -318,6 +318,7 @@ def test_every_switch_is_written_out(build):
     }
     facts = fact(text, "KERNEL")
     assert facts.pop("sha256")
+    assert facts.pop("made_for") == {"python": ["3.12", "3.13"], "torch": {"3.12": "2.10.0", "3.13": "2.11.0"}}
     assert facts == {"internet": False, "hours": 12.0, "datasets": ["me/wheels"], "code": ""}
 
 
@@ -337,7 +338,14 @@ def test_an_infer_kernel_never_has_internet(build):
     assert fact(built("tiny-train")[1], "KERNEL")["internet"] is True
     pushed("tiny-train")
     code, told = build("--set", "kernel.internet=true", kind="infer")
-    assert (code, told.splitlines()[-1]) == (0, "  attaches the outputs of tester/tiny-train")
+    assert (code, told.splitlines()[-2:]) == (
+        0,
+        [
+            "  attaches the outputs of tester/tiny-train: on Kaggle the latest complete version of each",
+            "  tester/tiny-train: not fetched here, so the kernel cannot tell whether what Kaggle mounts is what "
+            "you mean (python -m kit kernel fetch, then build again)",
+        ],
+    )
     metadata, text = built("tiny-infer")
     assert metadata["enable_internet"] is False
     assert fact(text, "KERNEL")["internet"] is False
@@ -362,7 +370,7 @@ def test_an_infer_kernel_attaches_the_train_kernels_of_its_experiment(build):
 
 def test_the_real_client_makes_the_slug_of_the_title(build):
     slugify = pytest.importorskip("slugify").slugify  # what kaggle_api_extended.kernels_push compares with
-    names = ["My Net_2.6", "a-b--c", "dots...and   spaces", "42"]
+    names = ["My Net_2.6", "a-b--c", "dots...and   spaces", "a42"]
     for name in names:
         assert build("--name", f"{name} train")[0] == 0
     kernels = [KernelFolder(path).metadata for path in sorted(Path("kernels/build").iterdir())]
@@ -370,6 +378,118 @@ def test_the_real_client_makes_the_slug_of_the_title(build):
     for metadata in kernels:
         assert slugify(metadata["title"]) == metadata["id"]
         assert metadata["code_file"] == f"{metadata['id']}.py"
+
+
+@pytest.mark.parametrize(("name", "slug"), [("42 train", "42-train"), ("_2021 plants", "2021-plants")])
+def test_a_name_begins_with_a_letter(build, name, slug):
+    assert refusal(build("--name", name)) == (
+        f"'{slug}': a kernel's name begins with a letter; give --name, like kit-{slug}"
+    )
+
+
+def test_a_usual_name_begins_with_a_letter(build):
+    build("--set", "name=2021-plants", "--fold", "0")
+    metadata, _ = built("kit-2021-plants-train-fold-0")
+    assert (metadata["id"], metadata["title"]) == ("kit-2021-plants-train-fold-0", "kit 2021 plants train fold 0")
+
+
+def test_a_notebook_has_another_name_than_the_script(build):
+    """Kaggle does not change the type of a kernel that is there."""
+    build("--notebook", "--fold", "0")
+    build("--fold", "0")
+    types = {path.name: KernelFolder(path).metadata["kernel_type"] for path in Path("kernels/build").iterdir()}
+    assert types == {"tiny-train-fold-0": "script", "tiny-train-fold-0-notebook": "notebook"}
+
+
+@pytest.mark.parametrize("first", ["script", "notebook"])
+def test_what_was_pushed_keeps_its_type(build, first):
+    words = {"script": ["--name", "mine here"], "notebook": ["--name", "mine here", "--notebook"]}
+    other = {"script": "notebook", "notebook": "script"}[first]
+    build(*words[first])
+    assert build(*words[other])[0] == 0  # not pushed yet
+    build(*words[first])
+    pushed("mine-here")
+    before = {path.name: path.read_bytes() for path in Path("kernels/build/mine-here").iterdir()}
+    assert refusal(build(*words[other])) == (
+        f"kernels/build/mine-here was pushed as a {first}, and Kaggle does not change that of a kernel; give the "
+        f"{other} another name: --name mine-here-{other}"
+    )
+    assert {path.name: path.read_bytes() for path in Path("kernels/build/mine-here").iterdir()} == before
+    assert build(*words[first])[0] == 0
+
+
+# What an infer kernel attaches
+
+
+@pytest.fixture
+def experiment(project):
+    competition = {"slug": SLUG, "path": f"data/{SLUG}"}
+    return validate(experiment_content(Path("."), competition=competition), "squares.yaml")
+
+
+def fetched(experiment, name: str, folds: tuple[int, ...], tmp_path: Path, fingerprint: str = "f") -> Path:
+    """What a fetch of the pushed kernel leaves in its output/; a copy of its runs is in runs/."""
+    made = tmp_path / f"made-{name}"
+    train_outputs(made, experiment, folds, fingerprint)
+    output = Path("kernels/build") / name / "output"
+    shutil.copytree(made, output, dirs_exist_ok=True)
+    shutil.copytree(made / "runs", "runs", dirs_exist_ok=True)
+    return output
+
+
+def test_an_infer_kernel_records_the_runs_that_were_fetched(build, experiment, tmp_path):
+    for fold in (0, 1):
+        build("--fold", str(fold))
+        pushed(f"tiny-train-fold-{fold}")
+    output = fetched(experiment, "tiny-train-fold-0", (0,), tmp_path)
+    code, told = build(kind="infer")
+    run = "runs/tiny/uniform/seed0/fold0"
+    digest = hashlib.sha256((output / run / "run.json").read_bytes()).hexdigest()
+    assert fact(built("tiny-infer")[1], "KERNEL")["attached"] == {"tester/tiny-train-fold-0": {run: digest}}
+    assert (code, told.splitlines()[-1]) == (
+        0,
+        "  tester/tiny-train-fold-1: not fetched here, so the kernel cannot tell whether what Kaggle mounts is "
+        "what you mean (python -m kit kernel fetch, then build again)",
+    )
+    fetched(experiment, "tiny-train-fold-1", (1,), tmp_path)
+    assert "not fetched here" not in build(kind="infer")[1]
+    attached = fact(built("tiny-infer")[1], "KERNEL")["attached"]
+    assert [list(runs) for runs in attached.values()] == [[run], ["runs/tiny/uniform/seed0/fold1"]]
+    assert "attached" not in fact(built("tiny-train-fold-0")[1], "KERNEL")
+
+
+def test_another_training_is_another_infer_kernel(build, experiment, tmp_path):
+    build()
+    pushed("tiny-train")
+    digests = []
+    for fingerprint in ("one", "one", "two"):
+        shutil.rmtree(tmp_path / "made-tiny-train", ignore_errors=True)
+        fetched(experiment, "tiny-train", (0, 1, 2), tmp_path, fingerprint)
+        build(kind="infer")
+        digests.append(KernelFolder.at("kernels/build/tiny-infer").digest)
+    assert digests[0] == digests[1] != digests[2]
+
+
+def test_runs_that_are_here_but_not_attached_are_told(build, experiment, tmp_path):
+    """As where the rest of a kernel's runs was pushed later, in a version of its own."""
+    build()
+    pushed("tiny-train")
+    output = fetched(experiment, "tiny-train", (0, 1, 2), tmp_path)
+    assert "WARNING" not in build(kind="infer")[1]
+    shutil.rmtree(output / "runs/tiny/uniform/seed0/fold1")
+    assert build(kind="infer")[1].splitlines()[-1] == (
+        "  WARNING: it predicts without uniform seed 0 fold 1: finished here, but in no kernel that it attaches"
+    )
+
+
+def test_damaged_outputs_are_to_be_fetched_again(build, experiment, tmp_path):
+    build()
+    pushed("tiny-train")
+    output = fetched(experiment, "tiny-train", (0,), tmp_path)
+    (output / "runs/tiny/uniform/seed0/fold0/run.json").write_text("{")
+    told = refusal(build(kind="infer"))
+    assert told.startswith("kernels/build/tiny-train/output/runs/tiny/uniform/seed0/fold0/run.json is damaged")
+    assert told.endswith("; python -m kit kernel fetch kernels/build/tiny-train")
 
 
 # What a kernel is of
@@ -545,7 +665,7 @@ def test_folds_are_those_of_the_local_runs(build):
             "weights FILE) and name that in kernel.datasets",
         ),
         (
-            ["--set", "kernel.max_code_kb=10"],
+            ["--set", "kernel.max_code_kb=20"],
             "so the code has to travel as a dataset: name its owner in kernel.owner",
         ),
         (["--fold", "3"], "folds.run: there are folds 0 to 2; got 3"),
@@ -602,7 +722,7 @@ def test_a_secret_on_the_command_line_is_not_told_in_the_head(build):
 
 
 def test_above_the_cap_the_code_is_a_dataset(build):
-    code, told = build("--set", "kernel.max_code_kb=10", "--set", "kernel.owner=tester")
+    code, told = build("--set", "kernel.max_code_kb=20", "--set", "kernel.owner=tester")
     assert code == 0, told
     assert told.splitlines()[-1] == (
         "  the code is too large for one file: it travels as the dataset tester/tiny-train-code, pushed with the "
@@ -611,7 +731,7 @@ def test_above_the_cap_the_code_is_a_dataset(build):
     metadata, text = built("tiny-train")
     folder = KernelFolder.at("kernels/build/tiny-train")
     bundle = (folder.code_dataset / "bundle.bin").read_bytes()
-    assert len(text.encode()) <= 10_000
+    assert len(text.encode()) <= 20_000
     assert fact(text, "KERNEL")["code"] == "tester/tiny-train-code"
     assert fact(text, "KERNEL")["sha256"] == folder.record.sha256 == hashlib.sha256(bundle).hexdigest()
     assert metadata["dataset_sources"] == ["tester/tiny-train-code"]
@@ -625,7 +745,7 @@ def test_above_the_cap_the_code_is_a_dataset(build):
 def test_long_names_have_code_datasets_of_their_own(build):
     name = "a-very-long-name-of-a-kernel-that-is-cut"
     code, told = build(
-        "--fold-each", "--name", name, "--set", "kernel.max_code_kb=10", "--set", "kernel.owner=tester"
+        "--fold-each", "--name", name, "--set", "kernel.max_code_kb=20", "--set", "kernel.owner=tester"
     )
     assert code == 0, told
     sources = [built(f"{name}-fold-{fold}")[0]["dataset_sources"][0] for fold in range(3)]

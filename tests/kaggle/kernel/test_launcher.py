@@ -9,10 +9,12 @@ import sys
 import textwrap
 import time
 import zipfile
+from importlib.metadata import PackageNotFoundError, version
 from importlib.util import find_spec
 from pathlib import Path
 
 import pytest
+from support.interpreters import need_interpreter
 
 from kit.core.durations import duration
 from kit.experiment.config import validate
@@ -21,6 +23,7 @@ from kit.kaggle.kernel import build
 from kit.kaggle.kernel.folder import BuildRecord
 
 POSIX = pytest.mark.skipif(os.name != "posix", reason="signals are POSIX's")
+HERE = f"{sys.version_info[0]}.{sys.version_info[1]}"
 PIP = pytest.mark.skipif(find_spec("pip") is None, reason="this Python has no pip")
 
 
@@ -31,10 +34,16 @@ class Kernel:
         self.folder, self.input, self.working = folder, folder / "input", folder / "working"
         for path in (self.input, self.working, folder / "tmp"):
             path.mkdir()
-        self.script, self.code_dataset = folder / "script.py", ""
+        self.script, self.code_dataset, self.python = folder / "script.py", "", sys.executable
 
     def build(
-        self, code: str, kind: str = "train", notebook: bool = False, more: dict | None = None, **kernel
+        self,
+        code: str,
+        kind: str = "train",
+        notebook: bool = False,
+        more: dict | None = None,
+        attached: dict | None = None,
+        **kernel,
     ) -> None:
         """The code file of a kernel whose kit is `code`, with other files beside it."""
         content = {"name": "tiny", "competition": {"slug": "squares"}, "policies": {"flat": {"lr": 0.1}}}
@@ -54,7 +63,9 @@ class Kernel:
             sha256=hashlib.sha256(self.archive).hexdigest(),
             family="",
         )
-        text, self.code_dataset = build._code(experiment, record, "A tiny kernel.\n", self.archive, notebook)
+        text, self.code_dataset = build._code(
+            experiment, record, "A tiny kernel.\n", self.archive, notebook, attached or {}
+        )
         if notebook:
             text = "".join(json.loads(text)["cells"][0]["source"])
         self.script.write_text(text, encoding="utf-8")
@@ -72,7 +83,7 @@ class Kernel:
     def run(self, **environment: str) -> tuple[int, list[str]]:
         """Exit code and lines."""
         done = subprocess.run(
-            [sys.executable, self.script],
+            [self.python, self.script],
             cwd=self.working,
             env=self.environment | environment,
             stdout=subprocess.PIPE,
@@ -96,7 +107,13 @@ class Kernel:
 
 
 @pytest.fixture
-def kernel(tmp_path) -> Kernel:
+def kernel(tmp_path, monkeypatch) -> Kernel:
+    """A kernel that is made for what runs the tests, so that it has nothing to say about that."""
+    try:
+        torch = version("torch").partition("+")[0]
+    except PackageNotFoundError:
+        torch = "none"
+    monkeypatch.setattr(build, "made_for", lambda: {"python": [HERE], "torch": {HERE: torch}})
     return Kernel(tmp_path)
 
 
@@ -303,17 +320,26 @@ def test_line_ends_of_another_system_do_not_count(kernel):
     assert kernel.run()[0] == 0
 
 
-BULK = {"kit/bulk.bin": b"".join(hashlib.sha256(bytes([row])).digest() * 2 for row in range(256))}
+BULK = {"kit/bulk.bin": b"".join(hashlib.sha256(bytes([row % 256, row // 256])).digest() for row in range(1024))}
 
 
-@pytest.mark.parametrize("place", ["datasets/me/tiny-kernel-code", "tiny-kernel-code"])
+@pytest.mark.parametrize(
+    "place",
+    [
+        "datasets/me/tiny-kernel-code",
+        "tiny-kernel-code",
+        "datasets/Me/Tiny-Kernel-Code",
+        "Datasets/ME/tiny-kernel-code",
+    ],
+)
 def test_code_that_travels_as_a_dataset_is_found(kernel, place):
-    kernel.build(tell("len(open('kit/bulk.bin', 'rb').read())"), more=BULK, owner="me", max_code_kb=10)
+    kernel.build(tell("len(open('kit/bulk.bin', 'rb').read())"), more=BULK, owner="me", max_code_kb=20)
     assert kernel.code_dataset == "me/tiny-kernel-code"
-    assert kernel.script.stat().st_size < 10_000
-    assert kernel.run() == (1, ["The dataset me/tiny-kernel-code is not attached to this kernel."])
+    assert kernel.script.stat().st_size < 20_000
+    missing = "The dataset me/tiny-kernel-code is not attached to this kernel"
+    assert kernel.run() == (1, [f"{missing}; {kernel.input} holds nothing."])
     bundle = kernel.attach(place, {"bundle.bin": kernel.archive}) / "bundle.bin"
-    assert kernel.told() == 16384
+    assert kernel.told() == 32768
     bundle.write_bytes(kernel.archive[:-1])
     assert kernel.run() == (1, [REFUSED])
 
@@ -341,10 +367,11 @@ def dataset(content: bytes, name: str = "tinywheel-1.0-py3-none-any.whl") -> dic
 
 
 @PIP
-@pytest.mark.parametrize("place", ["datasets/me/wheels", "wheels"])
+@pytest.mark.parametrize("place", ["datasets/me/wheels", "wheels", "datasets/ME/Wheels"])
 def test_attached_wheels_are_there_for_the_kit(kernel, place):
     kernel.build(f"import tinywheel\n{tell('tinywheel.VALUE')}", datasets=["me/weights", "me/wheels"])
-    assert kernel.run() == (1, ["The dataset me/weights is not attached to this kernel."])
+    missing = "The dataset me/weights is not attached to this kernel"
+    assert kernel.run() == (1, [f"{missing}; {kernel.input} holds nothing."])
     kernel.attach("datasets/me/weights", {"a.pth": b"no wheel"})
     kernel.attach(place, dataset(wheel(42)))
     assert kernel.told() == 42
@@ -377,6 +404,187 @@ def test_a_dataset_without_wheels_needs_no_pip(kernel):
     kernel.attach("weights", {"a.pth": b"1"})
     kernel.attach("none", {"wheels.json": b"[]"})
     assert kernel.run()[1][1:] == ["done", "exit code 0 after 0 s, 1 files"]
+
+
+def wheels_dataset(content: bytes, made: dict[str, list[str]], python: list[str]) -> dict[str, bytes]:
+    """A dataset with wheels.json as it is written now: name of a file → the Pythons that it is for."""
+    entries = [
+        {
+            "file": name,
+            "sha256": hashlib.sha256(content).hexdigest(),
+            "name": "a",
+            "version": "1",
+            "python": pythons,
+        }
+        for name, pythons in made.items()
+    ]
+    table = json.dumps({"python": python, "wheels": entries}).encode()
+    return dict.fromkeys(made, content) | {"wheels.json": table}
+
+
+OTHER = "3.99"  # no Python that runs these tests
+
+
+@PIP
+def test_of_wheels_for_several_pythons_those_for_this_one_are_taken(kernel):
+    kernel.build(f"import tinywheel\n{tell('tinywheel.VALUE')}", datasets=["me/wheels"])
+    made = {"tinywheel-1.0-py3-none-any.whl": [HERE, OTHER], "other-1.0-cp399-cp399-linux_x86_64.whl": [OTHER]}
+    kernel.attach("datasets/me/wheels", wheels_dataset(wheel(42), made, [HERE, OTHER]))
+    assert kernel.told() == 42
+
+
+def test_where_nothing_is_lacking_under_this_python_no_wheel_is_needed(kernel):
+    kernel.build("print('done')", datasets=["me/wheels"])
+    made = {"other-1.0-cp399-cp399-linux_x86_64.whl": [OTHER]}
+    kernel.attach("datasets/me/wheels", wheels_dataset(b"", made, [HERE, OTHER]))
+    assert kernel.run()[1][1:] == ["done", "exit code 0 after 0 s, 1 files"]
+
+
+def test_wheels_for_another_python_are_refused_in_a_sentence(kernel):
+    kernel.build("print('run all the same')", datasets=["me/wheels"])
+    made = {"other-1.0-cp399-cp399-linux_x86_64.whl": [OTHER], "tinywheel-1.0-py3-none-any.whl": [OTHER]}
+    kernel.attach("datasets/me/wheels", wheels_dataset(wheel(42), made, [OTHER]))
+    assert kernel.run() == (
+        1,
+        [
+            f"The wheels of me/wheels are for Python 3.99, and this is Python {HERE}; collect them anew with: "
+            f"python -m kit kernel wheels ... --python {HERE} (or both), upload them, and push this kernel again."
+        ],
+    )
+
+
+@PIP
+def test_wheels_of_no_one_python_are_taken_under_another(kernel):
+    kernel.build("import tinywheel; print(tinywheel.VALUE)", datasets=["me/wheels"])
+    made = {"tinywheel-1.0-py3-none-any.whl": [OTHER]}
+    kernel.attach("datasets/me/wheels", wheels_dataset(wheel(42), made, [OTHER]))
+    code, lines = kernel.run()
+    note = f"note: The wheels of me/wheels are for Python 3.99, and this is Python {HERE}; "
+    assert (code, lines[0]) == (0, f"{note}they are of no one Python and are taken all the same.")
+    assert lines[2] == "42"
+
+
+# What is mounted
+
+
+def test_what_is_mounted_is_listed_where_a_source_is_not(kernel):
+    kernel.build("print('run all the same')", datasets=["me/weights"])
+    for place in ("competitions/squares", "datasets/me/other", "notebooks/me/a-kernel", "my-data"):
+        kernel.attach(place, {"a.txt": b""})
+    kernel.attach("models/google/net/pyTorch/b0/3", {})
+    assert kernel.run() == (
+        1,
+        [
+            f"The dataset me/weights is not attached to this kernel; {kernel.input} holds competitions/squares, "
+            "datasets/me/other, models/google/net/pyTorch/b0/3, my-data, notebooks/me/a-kernel."
+        ],
+    )
+
+
+def test_the_spelling_that_is_asked_for_comes_first(kernel):
+    if (kernel.input / "A").mkdir() or (kernel.input / "a").exists():
+        pytest.skip("this file system does not tell cases apart")
+    kernel.build(tell("0"), datasets=["me/wheels"])
+    kernel.attach("WHEELS", {"wheels.json": b"no JSON"})
+    kernel.attach("wheels", {"wheels.json": b"[]"})
+    assert kernel.told() == 0
+
+
+# What an infer kernel was built for
+
+RUN = "runs/tiny/flat/seed0/fold0"
+
+
+def attach_run(kernel: Kernel, place: str, content: bytes) -> None:
+    folder = kernel.input / place / RUN
+    folder.mkdir(parents=True)
+    (folder / "run.json").write_bytes(content)
+
+
+@pytest.mark.parametrize("place", ["notebooks/me/tiny-train", "notebooks/Me/Tiny-Train", "tiny-train"])
+def test_an_infer_kernel_predicts_with_the_runs_that_it_was_built_for(kernel, place):
+    attached = {"me/tiny-train": {RUN: hashlib.sha256(b"then").hexdigest()}}
+    kernel.build("print('predicted')", kind="infer", attached=attached)
+    attach_run(kernel, place, b"then")
+    code, lines = kernel.run()
+    assert (code, lines[1]) == (0, "predicted")
+
+
+def test_an_infer_kernel_fails_where_another_version_is_attached(kernel):
+    attached = {"me/tiny-train": {RUN: hashlib.sha256(b"then").hexdigest()}}
+    kernel.build("print('predicted')", kind="infer", attached=attached)
+    missing = f"The kernel me/tiny-train is not attached to this kernel; {kernel.input} holds nothing."
+    assert kernel.run() == (1, [missing])
+    mend = "Fetch it (python -m kit kernel fetch), build this kernel again, and push it."
+    (kernel.input / "notebooks/me/tiny-train").mkdir(parents=True)
+    assert kernel.run() == (
+        1,
+        [
+            f"{RUN} of me/tiny-train is not there, but was when this kernel was built: Kaggle mounts its latest "
+            f"version. {mend}"
+        ],
+    )
+    attach_run(kernel, "notebooks/me/tiny-train", b"now")
+    assert kernel.run() == (
+        1,
+        [
+            f"{RUN} of me/tiny-train is another training than when this kernel was built: Kaggle mounts its "
+            f"latest version. {mend}"
+        ],
+    )
+
+
+# Other images
+
+
+def test_versions_that_it_was_not_made_for_are_told_in_a_line(kernel, monkeypatch):
+    told = {"3.98": "2.98.0", OTHER: "2.99.0"}
+    monkeypatch.setattr(build, "made_for", lambda: {"python": list(told), "torch": told})
+    kernel.build("print('done')")
+    code, lines = kernel.run()
+    made_for = "made for Python 3.98 with torch 2.98.0 or Python 3.99 with torch 2.99.0"
+    assert (code, lines[2]) == (0, "done")
+    assert lines[0].startswith(f"note: {made_for}; this is Python {HERE} with torch ")
+    assert lines[0].endswith(", and goes on.")
+    assert lines[1].startswith("$ python -m kit run ")
+
+
+@pytest.mark.parametrize("python", ["3.12", "3.13"])
+@pytest.mark.parametrize("notebook", [False, True])
+def test_it_runs_under_the_pythons_of_both_images(kernel, monkeypatch, python, notebook):
+    """With the standard library alone: unpacks, runs, lists; says what it was not made for; fails as it should."""
+    kernel.python = need_interpreter(python)
+    monkeypatch.undo()
+    kernel.build(f"{tell('sys.version_info[:2]')}\nraise SystemExit(3)", notebook=notebook)
+    code, lines = kernel.run()
+    assert code == 3
+    assert lines[0] == (
+        "note: made for Python 3.12 with torch 2.10.0 or Python 3.13 with torch 2.11.0; "
+        f"this is Python {python} with torch none, and goes on."
+    )
+    assert json.loads(lines[2]) == [int(part) for part in python.split(".")]
+    assert lines[3] == "exit code 3 after 0 s, 1 files"
+    assert list(json.loads((kernel.working / "outputs.json").read_text())) == ["kit.log"]
+
+
+@pytest.mark.parametrize("python", ["3.12", "3.13"])
+def test_the_python_of_the_session_chooses_among_wheels_for_both(kernel, python):
+    kernel.python = need_interpreter(python)
+    if subprocess.run([kernel.python, "-m", "pip", "--version"], capture_output=True).returncode:
+        pytest.skip(f"Python {python} has no pip here")
+    kernel.build(f"import tinywheel\n{tell('tinywheel.VALUE')}", datasets=["me/wheels"])
+    wheels = {f"tinywheel-1.0-cp3{minor}-none-any.whl": wheel(minor) for minor in (12, 13)}
+    entries = [
+        {"file": name, "sha256": hashlib.sha256(content).hexdigest(), "python": [f"3.{name[17:19]}"]}
+        for name, content in wheels.items()
+    ]
+    table = json.dumps({"python": ["3.12", "3.13"], "wheels": entries}).encode()
+    kernel.attach("datasets/me/wheels", wheels | {"wheels.json": table})
+    code, lines = kernel.run()
+    assert (code, lines[-2]) == (0, python.partition(".")[2])
+    damaged = kernel.input / "datasets/me/wheels" / "tinywheel-1.0-cp313-none-any.whl"
+    damaged.write_bytes(b"")  # of the other Python's, nothing is looked at
+    assert kernel.run()[0] == (1 if python == "3.13" else 0)
 
 
 @pytest.mark.parametrize(("budget", "seconds"), [("20m", 1200), ("3h", 6480)])
