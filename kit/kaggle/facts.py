@@ -328,9 +328,10 @@ def image_differences(found: Mapping[str, str], image: KaggleImage) -> list[str]
     return told
 
 
-def why_missing(facts: Facts | None, names: Sequence[str]) -> str:
-    """Say where a probe saw files like these not come back; "" where it did not look, or all came."""
+def why_missing(facts: Facts | None, names: Sequence[str], today: date | None = None) -> str:
+    """Say where a probe saw files not come back, for a message about others that did not; "" where all came."""
     lost = [name for name, how in facts.facts.came.items() if how != "whole"] if facts else []
     if not facts or not lost or not names:
         return ""
-    return f" (the {facts.source} left {some(map(repr, lost))}, which did not come back either)"
+    told = f"the {facts.source} left {some(map(repr, lost))}, which did not come back either"
+    return f" ({'; '.join(filter(None, [told, facts.remark(today)]))})"

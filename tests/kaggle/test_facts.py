@@ -134,8 +134,12 @@ def test_wheels_for_another_python():
 
 def test_why_files_may_be_missing():
     known = facts(came={".dotfile": "missing", "empty.txt": "damaged", "with space.txt": "whole"})
-    assert why_missing(known, ["runs/.hidden"]) == (
+    assert why_missing(known, ["runs/.hidden"], DAY) == (
         " (the probe of 2026-11-20 left '.dotfile', 'empty.txt', which did not come back either)"
+    )
+    assert why_missing(known, ["x"], DAY + timedelta(31)).endswith(
+        " either; what is known of Kaggle's sessions (kernels/facts.json) is 31 days old; python -m kit kernel "
+        "probe looks again)"
     )
     assert why_missing(known, []) == ""
     assert why_missing(facts(came={"empty.txt": "whole"}), ["x"]) == ""
