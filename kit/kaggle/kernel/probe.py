@@ -36,7 +36,7 @@ from kit.kaggle.image import read_table
 from kit.kaggle.kernel.build import TEMPLATES
 from kit.kaggle.kernel.folder import BUILT, BuildRecord, KernelFolder
 from kit.kaggle.kernel.push import push, pushed_kernel
-from kit.kaggle.kernel.sessions import wait
+from kit.kaggle.kernel.sessions import RunningSession
 from kit.kaggle.rehearsal.rehearse import RehearsalOptions, rehearse
 
 Does = Literal["report", "exit", "limit"]
@@ -248,6 +248,14 @@ def _push(folder: KernelFolder, kaggle: Kaggle, say: Say) -> PushedKernel:
     return push(folder.path, kaggle, unrehearsed=True, say=say)
 
 
+def _ended(folder: KernelFolder, kaggle: Kaggle, say: Say, pause: Callable[[float], None]) -> Any:
+    """Return how the pushed version has ended, an EndedSession, once it has."""
+    underway = RunningSession(pushed_kernel(folder.path), None, time.monotonic())
+    while (ended := underway.poll(kaggle, say)) is None:
+        pause(POLL)
+    return ended
+
+
 def _read_report(
     folder: KernelFolder,
     before: Facts | None,
@@ -258,7 +266,7 @@ def _read_report(
     pause: Callable[[float], None],
 ) -> Facts:
     """Wait for the report, fetch it with what lies beside it, and return all that is known then."""
-    ended = wait(pushed_kernel(folder.path), kaggle, say, pause)
+    ended = _ended(folder, kaggle, say, pause)
     if ended.outcome != "complete":
         _note_read(folder)
         raise KitError(
@@ -330,7 +338,7 @@ def _put_together(
 def _read_end(folder: KernelFolder, kaggle: Kaggle, say: Say, pause: Callable[[float], None]) -> EndFacts:
     """Wait for a kernel that is to fail, and return how it did."""
     say(f"{folder.path.name} is made to end badly; how it does is what is asked")
-    kernel = wait(pushed_kernel(folder.path), kaggle, say, pause).kernel
+    kernel = _ended(folder, kaggle, say, pause).kernel
     session = kaggle.session(kernel)
     files = sorted(_listed(kernel, [LEFT], SETTLED, kaggle, pause))
     log = kaggle.outputs(kernel).log[-LOG_END:]

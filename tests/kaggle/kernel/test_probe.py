@@ -356,7 +356,7 @@ def test_an_interrupted_probe_says_so_and_goes_on(server, reports, kit, monkeypa
         raise Interrupted(130)
 
     with monkeypatch.context() as patch:
-        patch.setattr(probing, "wait", interrupted)
+        patch.setattr(probing.RunningSession, "poll", interrupted)
         code, told = kit("kernel", "probe")
     assert code == 130
     assert told.splitlines()[-1] == (
