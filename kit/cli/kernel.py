@@ -250,7 +250,8 @@ def wheels(
     dataset: Annotated[str, typer.Option(metavar="OWNER/SLUG", help="The dataset's name on Kaggle.")],
     requirements: Annotated[str, typer.Option(metavar="FILE", help="What the kernels need.")] = "requirements.txt",
     python: Annotated[
-        str | None, typer.Option(metavar="3.12|3.13|both", help="The image's; left out: the first of the table.")
+        str | None,
+        typer.Option(metavar="3.12|3.13|both", help="The image's; left out: as probed, else the first."),
     ] = None,
 ) -> None:
     """Collect the wheels of what Kaggle's image lacks into a dataset's folder."""

@@ -29,9 +29,10 @@ from kit.kaggle.facts import (
     image_differences,
     mount_form,
     read_facts,
+    session_python,
     write_facts,
 )
-from kit.kaggle.image import read_image
+from kit.kaggle.image import read_table
 from kit.kaggle.kernel.build import TEMPLATES
 from kit.kaggle.kernel.folder import BUILT, BuildRecord, KernelFolder
 from kit.kaggle.kernel.push import push, pushed_kernel
@@ -165,9 +166,13 @@ def write_probe(root: Path, does: Does, *, gpu: bool = False, attach: Sequence[s
         )
     end, limit, words = KERNELS[does]
     slug = f"kit-probe{end}"
-    image = read_image(TEMPLATES / "image.txt")
+    images = read_table(TEMPLATES / "image.txt").images
     template = (TEMPLATES / "probe/kernel.py").read_text(encoding="utf-8")
-    facts = {"does": does, "limit": limit, "packages": sorted(image.versions)}
+    facts = {
+        "does": does,
+        "limit": limit,
+        "packages": sorted({name for image in images for name in image.versions}),
+    }
     about = f"{slug.replace('-', ' ')}: a private kernel of the kit for image classification\n\n{words}\n"
     code = template.replace("{{about}}", textwrap.dedent(about)).replace('"{{kernel}}"', pprint.pformat(facts))
     folder = KernelFolder(root / BUILT / slug)
@@ -357,7 +362,10 @@ def _notes(facts: Facts, gpu: bool, attach: Sequence[str]) -> list[str]:
     """Return what the user should know of a session."""
     session, notes = facts.session(gpu), []
     assert session is not None  # it was just put there
-    if told := image_differences(facts.image, read_image(TEMPLATES / "image.txt")):
+    table, python = read_table(TEMPLATES / "image.txt"), session_python(facts)
+    if told := image_differences(
+        facts.image, table.image(python if python in table.pythons else table.pythons[-1])
+    ):
         notes.append(f"kernels/image.txt is of another image: {some(told)}")
     if attach and not mount_form(session.tree, attach):
         notes.append(f"{some(attach)}: mounted neither nested nor flat; {FACTS} has what is below /kaggle/input")
