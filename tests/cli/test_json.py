@@ -146,9 +146,15 @@ def test_what_asks_kaggle(server, impatient, told, trained):
     folder, _ = trained
     path = write_kernel()
     sent, _ = told("kernel_push", "kernel", "push", path)
-    assert sent["kernels"] == [
-        {"owner": "tester", "slug": path.name, "version": 1, "url": sent["kernels"][0]["url"]}
-    ]
+    (sent_one,) = sent["kernels"]
+    assert sent_one["when"] == json.loads((path / "push.json").read_text())["when"]
+    assert sent_one | {"url": "", "when": ""} == {
+        "owner": "tester",
+        "slug": path.name,
+        "version": 1,
+        "url": "",
+        "when": "",
+    }
     assert sent["ended"] == []
     state, lines = told("kernel_status", "kernel", "status", path)
     assert state["kernels"][0]["session"] | {"status": ""} == {"status": "", "failure": "", "ended": False}

@@ -51,7 +51,7 @@ def test_what_was_stopped_is_fetched_and_the_rest_is_pushed_alone(server, kit, i
     code, told = kit("run", config, "--output", "one-go")
     assert code == 0, told
     second = left(Path("one-go"), RUNS[3:], [], 0)
-    code, told = kit("kernel", "build", config, "--kind", "train", "--notebook")
+    code, told = kit("kernel", "build", config, "--kind", "train", "--notebook", "--name", "tiny-train")
     assert code == 0, told
     rehearse(KERNEL)
 

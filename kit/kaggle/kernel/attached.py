@@ -81,7 +81,8 @@ def attached_notes(experiment: ExperimentConfig, attached: AttachedRuns, root: P
         left := _not_attached(experiment, attached, root)
     ):
         notes.append(
-            f"WARNING: it predicts without {some(left, 5)}: finished here, but in no kernel that it attaches"
+            f"WARNING: it predicts without {some(left, 5)}: finished here, but in no kernel that it attaches; "
+            "pack runs/ into an archive in a dataset, which Kaggle unpacks, and name that in kernel.datasets"
         )
     return notes
 

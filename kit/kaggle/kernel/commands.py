@@ -11,7 +11,7 @@ from kit.kaggle.kernel import sessions as waiting
 from kit.kaggle.kernel.ended import EndedSession, expected_of
 from kit.kaggle.kernel.folder import KernelFolder
 from kit.kaggle.kernel.push import SESSIONS, pushed_kernel, select_kernels
-from kit.kaggle.kernel.sessions import follow_log
+from kit.kaggle.kernel.sessions import follow_log, session_of
 
 
 @dataclass(frozen=True)
@@ -114,7 +114,7 @@ def status(
             told.append(KernelStatus(kernel, None, None))
             continue
         pushed = pushed_kernel(kernel.path)
-        told.append(KernelStatus(kernel, pushed, kaggle.session(pushed)))
+        told.append(KernelStatus(kernel, pushed, session_of(pushed, kaggle)))
     return KernelStatusResult(told)
 
 

@@ -28,6 +28,7 @@ from kit.kaggle.facts import PROBE, Facts, read_facts, why_missing
 from kit.kaggle.kernel.folder import KernelFolder
 from kit.kaggle.kernel.outputs import LISTED, OutputList, outputs_with
 from kit.kaggle.kernel.push import pushed_kernel
+from kit.kaggle.kernel.sessions import session_of
 
 KAGGLES_OWN = re.compile(r"__[^/]*|custom\.css")  # beside the kernel's outputs
 OF_A_RUN = re.compile(r"runs/[^/]+/[^/]+/seed\d+/fold\d+(?=/)")
@@ -131,7 +132,7 @@ def fetch(path: str | Path, kaggle: Kaggle, output: str | Path = ".", say: Say =
     folder, kernel = KernelFolder.at(path), pushed_kernel(path)
     if folder.pushed_record.kind == "probe":
         raise KitError(f"{path} is a probe; {PROBE} reads what it reports")
-    record, session = folder.pushed_record, kaggle.session(kernel)
+    record, session = folder.pushed_record, session_of(kernel, kaggle)
     if not session.ended:
         raise KitError(f"{kernel} is {session.status}, so it has no outputs yet: python -m kit kernel wait {path}")
     well, logs = session.status == "COMPLETE", f"python -m kit kernel logs {path}"

@@ -56,36 +56,48 @@ def push(
     folder = KernelFolder.at(path)
     if not unrehearsed:
         need_rehearsed([folder])
-    metadata = folder.metadata
-    owner = _owner(metadata["id"], kaggle)
+    owner = _owner(folder.metadata["id"], kaggle)
     only = _left(folder, kaggle, output, say)
     text = folder.source_for(only) if only else None
     if pushed := _interrupted(folder, owner, only, kaggle):
         say(f"{pushed} had arrived before the push was interrupted; see on its page that all sources are there")
     else:
         _make_ready(folder, kaggle, say)
-        before = kaggle.latest_version(owner, folder.record.slug)
+        slug = _slug(folder, owner)
+        before = kaggle.latest_version(owner, slug)
         folder.write_begun_push({"digest": folder.digest, "owner": owner, "version": before, "only": only})
-        begun = f"{owner}/{folder.record.slug} ({kernel_url(owner, folder.record.slug)})"
-        with tempfile.TemporaryDirectory(prefix="kit-") as stage:
-            shutil.copy2(folder.code_file, stage)
-            if text:
-                (Path(stage) / folder.code_file.name).write_text(text, encoding="utf-8")
-            complete = metadata | {"id": f"{owner}/{folder.record.slug}"}
-            (Path(stage) / "kernel-metadata.json").write_text(json.dumps(complete), encoding="utf-8")
-            try:
-                pushed = kaggle.push(Path(stage), 3600 * folder.record.hours)
-            except Lost as error:
-                raise Lost(f"{error}; a session of {begun} may be running; the same command finds out") from error
-            except KeyboardInterrupt as error:
-                tell_interrupted(error, f"a session of {begun} may be running; the same command goes on", say)
-                raise
-            except KitError:  # what came of it is known, and is not what is wanted
-                folder.forget_begun_push()
-                raise
+        pushed = _send(folder, kaggle, f"{owner}/{slug}", text, say)
         say(f"pushed {pushed}: {pushed.url}")
     _remember(folder, pushed, only)
-    return pushed
+    return pushed_kernel(path)
+
+
+def _send(folder: KernelFolder, kaggle: Kaggle, identity: str, text: str | None, say: Say) -> PushedKernel:
+    """Push the kernel as owner/slug, with `text` as its code where that is not all of the code file."""
+    begun = f"{identity} ({kernel_url(*identity.split('/'))})"
+    with tempfile.TemporaryDirectory(prefix="kit-") as stage:
+        shutil.copy2(folder.code_file, stage)
+        if text:
+            (Path(stage) / folder.code_file.name).write_text(text, encoding="utf-8")
+        complete = folder.metadata | {"id": identity}
+        (Path(stage) / "kernel-metadata.json").write_text(json.dumps(complete), encoding="utf-8")
+        try:
+            return kaggle.push(Path(stage), 3600 * folder.record.hours)
+        except Lost as error:
+            raise Lost(f"{error}; a session of {begun} may be running; the same command finds out") from error
+        except KeyboardInterrupt as error:
+            tell_interrupted(error, f"a session of {begun} may be running; the same command goes on", say)
+            raise
+        except KitError:  # what came of it is known, and is not what is wanted
+            folder.forget_begun_push()
+            raise
+
+
+def _slug(folder: KernelFolder, owner: str) -> str:
+    """Return Kaggle's name of the kernel, which it tells when it is pushed; before that, ours."""
+    then = folder.push
+    same = then and then["owner"] == owner and then["build"].get("slug") == folder.record.slug
+    return str(then["slug"]) if same else folder.record.slug
 
 
 def _remember(folder: KernelFolder, pushed: PushedKernel, only: Sequence[str]) -> None:
@@ -148,7 +160,7 @@ def _left(folder: KernelFolder, kaggle: Kaggle, output: str | Path, say: Say) ->
 
 def _interrupted(folder: KernelFolder, owner: str, only: list[str], kaggle: Kaggle) -> PushedKernel | None:
     """Return the version that an interrupted push of this very build made; None where it did not arrive."""
-    begun, slug = folder.begun_push, folder.record.slug
+    begun, slug = folder.begun_push, _slug(folder, owner)
     if (begun.get("digest"), begun.get("owner"), begun.get("only", [])) != (folder.digest, owner, only):
         return None
     version = kaggle.latest_version(owner, slug)

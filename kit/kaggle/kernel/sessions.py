@@ -174,12 +174,12 @@ def wait_for_kernel(
         )
 
 
-def session_of(kernel: PushedKernel, kaggle: Kaggle, begun: float) -> Session:
+def session_of(kernel: PushedKernel, kaggle: Kaggle, begun: float | None = None) -> Session:
     """Return the session of the version; one that was pushed a short while ago, and is not shown yet, is queued.
 
     Parameters
     ----------
-    begun : float
+    begun : float, optional
         When the waiting began, by `time.monotonic`; counts where it is not known when the version was pushed.
 
     Raises
@@ -192,7 +192,8 @@ def session_of(kernel: PushedKernel, kaggle: Kaggle, begun: float) -> Session:
     except (Refused, Unanswered) as error:
         if error.status not in NOT_YET:
             raise
-        if _just_pushed(kernel) if kernel.when else time.monotonic() - begun < GRACE:
+        waiting = begun is not None and time.monotonic() - begun < GRACE
+        if _just_pushed(kernel) if kernel.when else waiting:
             return Session("QUEUED", NOT_SHOWN)
         raise KitError(f"{error}. A session may be running all the same: look at {kernel.url}") from error
 

@@ -356,21 +356,6 @@ def test_an_infer_kernel_never_has_internet(build):
     assert metadata["competition_sources"] == [SLUG]
 
 
-def test_a_train_kernel_whose_latest_version_holds_the_rest_alone_is_told(build):
-    """Kaggle attaches that version, so that the runs of the one before are missing."""
-    build()
-    pushed("tiny-train")
-    folder = KernelFolder.at("kernels/build/tiny-train")
-    folder.write_push(folder.push | {"version": 2, "only": ["uniform/seed0/fold2"]})
-    code, told = build(kind="infer")
-    assert (code, told.splitlines()[-1]) == (
-        0,
-        "  tester/tiny-train version 2 holds uniform/seed0/fold2 only: the other runs of this kernel are those of "
-        "an earlier version, which Kaggle does not attach; pack runs/ into an archive in a dataset, which Kaggle "
-        "unpacks, and name that in kernel.datasets",
-    )
-
-
 def test_an_infer_kernel_attaches_the_train_kernels_of_its_experiment(build):
     build("--fold-each")
     build("--set", "name=other")
@@ -495,7 +480,8 @@ def test_runs_that_are_here_but_not_attached_are_told(build, experiment, tmp_pat
     assert "WARNING" not in build(kind="infer")[1]
     shutil.rmtree(output / "runs/tiny/uniform/seed0/fold1")
     assert build(kind="infer")[1].splitlines()[-1] == (
-        "  WARNING: it predicts without uniform seed 0 fold 1: finished here, but in no kernel that it attaches"
+        "  WARNING: it predicts without uniform seed 0 fold 1: finished here, but in no kernel that it attaches; "
+        "pack runs/ into an archive in a dataset, which Kaggle unpacks, and name that in kernel.datasets"
     )
 
 

@@ -610,18 +610,18 @@ def test_the_spelling_that_is_asked_for_comes_first(kernel):
 
 # What an infer kernel was built for
 
-RUN = "runs/tiny/flat/seed0/fold0"
+PLACE = "runs/tiny/flat/seed0/fold0"
 
 
 def attach_run(kernel: Kernel, place: str, content: bytes) -> None:
-    folder = kernel.input / place / RUN
+    folder = kernel.input / place / PLACE
     folder.mkdir(parents=True)
     (folder / "run.json").write_bytes(content)
 
 
 @pytest.mark.parametrize("place", ["notebooks/me/tiny-train", "notebooks/Me/Tiny-Train", "tiny-train"])
 def test_an_infer_kernel_predicts_with_the_runs_that_it_was_built_for(kernel, place):
-    attached = {"me/tiny-train": {RUN: hashlib.sha256(b"then").hexdigest()}}
+    attached = {"me/tiny-train": {PLACE: hashlib.sha256(b"then").hexdigest()}}
     kernel.build("print('predicted')", kind="infer", attached=attached)
     attach_run(kernel, place, b"then")
     code, lines = kernel.run()
@@ -629,7 +629,7 @@ def test_an_infer_kernel_predicts_with_the_runs_that_it_was_built_for(kernel, pl
 
 
 def test_an_infer_kernel_fails_where_another_version_is_attached(kernel):
-    attached = {"me/tiny-train": {RUN: hashlib.sha256(b"then").hexdigest()}}
+    attached = {"me/tiny-train": {PLACE: hashlib.sha256(b"then").hexdigest()}}
     kernel.build("print('predicted')", kind="infer", attached=attached)
     missing = f"The kernel me/tiny-train is not attached to this kernel; {kernel.input} holds nothing."
     assert kernel.run() == (1, [missing])
@@ -638,7 +638,7 @@ def test_an_infer_kernel_fails_where_another_version_is_attached(kernel):
     assert kernel.run() == (
         1,
         [
-            f"{RUN} of me/tiny-train is not there, but was when this kernel was built: Kaggle mounts its latest "
+            f"{PLACE} of me/tiny-train is not there, but was when this kernel was built: Kaggle mounts its latest "
             f"version. {mend}"
         ],
     )
@@ -646,7 +646,7 @@ def test_an_infer_kernel_fails_where_another_version_is_attached(kernel):
     assert kernel.run() == (
         1,
         [
-            f"{RUN} of me/tiny-train is another training than when this kernel was built: Kaggle mounts its "
+            f"{PLACE} of me/tiny-train is another training than when this kernel was built: Kaggle mounts its "
             f"latest version. {mend}"
         ],
     )
@@ -682,7 +682,7 @@ def test_it_runs_under_the_pythons_of_both_images(kernel, monkeypatch, python, n
     )
     assert json.loads(lines[2]) == [int(part) for part in python.split(".")]
     assert lines[3] == "exit code 3 after 0 s, 1 files"
-    assert list(json.loads((kernel.working / "outputs.json").read_text())) == ["kit.log"]
+    assert list(json.loads((kernel.working / "outputs.json").read_text())["files"]) == ["kit.log"]
 
 
 @pytest.mark.parametrize("python", ["3.12", "3.13"])
