@@ -1,5 +1,5 @@
 """From a config to a score, through the real client: three fold kernels, their pool, an infer kernel, a code
-submission."""
+submission; in a world where all that may lag lags, and all that may be refused once is refused once."""
 
 import json
 import os
@@ -55,6 +55,7 @@ def test_fold_kernels_pool_into_the_scores_of_the_local_run(
     server.add_competition("handwritten-digits", b"", code_only=True)
     Path("small.yaml").write_text(yaml.safe_dump(CONFIG | {"folds": {"k": folds}}))
     server.output_page_size = 7
+    server.lag_everything()
 
     code, told = kit("run", "small.yaml", "--output", "home", "--jobs", "1")
     assert code == 0, told
@@ -99,6 +100,8 @@ def test_fold_kernels_pool_into_the_scores_of_the_local_run(
     code, told = kit("submit", "--kernel", "kernels/build/small-infer")
     assert code == 0, told
 
+    met = {"SaveKernel", "GetKernel", "GetKernelSessionStatus", "ListKernelSessionOutput", "CreateCodeSubmission"}
+    assert not server.pending & (met | {"ListSubmissions", "GetSubmissionLimits", "GET"})
     version = server.kernels["tester/small-infer"][-1]
     assert (version.files / "submission.csv").read_bytes() == Path("submissions/small.csv").read_bytes()
     (entry,) = pd.read_csv("submissions/log.csv").to_dict("records")

@@ -407,10 +407,19 @@ class FakeKaggle:
         """Whatever may lag does so for some looks, and what may be refused once is; errors are nested."""
         self.nested_errors = True
         self.kernel_lag = self.dataset_lag = self.output_lag = looks
-        for method in ("SaveKernel", "CreateDataset", "CreateDatasetVersion", "CreateCodeSubmission"):
+        self.stale_statuses = looks
+        acts = ("SaveKernel", "CreateDataset", "CreateDatasetVersion", "CreateSubmission", "CreateCodeSubmission")
+        for method in (*acts, "StartBlobUpload", "StartSubmissionUpload"):
             self.misbehave(method, answer(429, "Too many requests"))
-        for method in ("GetKernelSessionStatus", "ListKernelSessionOutput", "GetDatasetStatus", "ListSubmissions"):
-            self.misbehave(method, answer(503, "Service unavailable"))
+        for path in _METHODS:
+            if (method := path.rpartition("/")[2]) not in acts and not method.startswith(("Start", "Introspect")):
+                self.misbehave(method, answer(503, "Service unavailable"))
+        self.misbehave("GET", answer(503, "Service unavailable"))
+
+    @property
+    def pending(self) -> set[str]:
+        """The methods for which faults are queued still."""
+        return {name for name, faults in self._faults.items() if faults}
 
     def _lagging(self, what: str) -> bool:
         """Whether a look at `what` still comes too early; counts it."""

@@ -308,12 +308,17 @@ def push_all(
                     if running:
                         say(f"{error}; no further kernel is pushed, those under way are waited for")
             if trouble and not running:
-                failed = [f"{each.kernel} {each.outcome}" for each in ended if each.outcome != "complete"]
-                left = f"{len(due)} of {len(folders)} kernels are left; the same command goes on with them"
-                raise KitError("\n".join(filter(None, [str(trouble), some(failed), left]))) from trouble
+                raise KitError(_with_what_is_left(trouble, ended, len(due), len(folders))) from trouble
             if running:
                 pause(POLL)
     return ended
+
+
+def _with_what_is_left(trouble: KitError, ended: Sequence[EndedSession], due: int, kernels: int) -> str:
+    """Return what went wrong, a line each: the trouble, kernels that did not end well, those that are left."""
+    failed = [f"{each.kernel} {each.outcome}" for each in ended if each.outcome != "complete"]
+    left = f"{due} of {kernels} kernels are left; the same command goes on with them"
+    return "\n".join(filter(None, [str(trouble), some(failed), left]))
 
 
 def _due_and_pushed(
