@@ -48,7 +48,7 @@ class LogEntry:
         Kaggle's number of the submission; "" until it is known.
     status : str
         PENDING, COMPLETE, ERROR, REFUSED where Kaggle did not take it, or UNKNOWN from before it is sent until
-        Kaggle's answer, and on where that was lost.
+        Kaggle's answer, and on where that was lost; BY HAND where Kaggle takes it on its page at most.
     public, private : str
         Kaggle's scores; "" until they are known.
     message : str

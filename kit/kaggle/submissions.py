@@ -17,7 +17,8 @@ from kit.kaggle.submission_log import LogEntry, read_log, write_entry
 
 SENDING = timedelta(hours=1)  # longer than all attempts to send a submission take
 CLOCKS = timedelta(minutes=10)  # by which this machine's clock and Kaggle's may differ
-UNDER_WAY = ("PENDING", "UNKNOWN")  # statuses that Kaggle's list may change
+BY_HAND = "BY HAND"  # Kaggle does not take it from here; the user may submit it on its page
+UNDER_WAY = ("PENDING", "UNKNOWN", BY_HAND)  # statuses that Kaggle's list may change
 LOG = "log.csv"  # in submissions/
 OUTPUT = "submission.csv"  # the output of a kernel that is handed in
 FEWEST_PAIRS = 3  # of two, the ranks agree or not by a coin's toss
@@ -148,7 +149,7 @@ def catch_up(
 
 
 def _found(row: LogEntry, unlogged: list[KaggleSubmission], now: datetime) -> LogEntry:
-    """Return an UNKNOWN row with what it has become, among the submissions of which the log does not know.
+    """Return a row without a ref with what it has become, among the submissions of which the log does not know.
 
     REFUSED only where nothing can be it: the sending is over, and there is neither one of this name and message,
     whenever it was made, nor another of its time, whose message may have been changed.
@@ -159,8 +160,9 @@ def _found(row: LogEntry, unlogged: list[KaggleSubmission], now: datetime) -> Lo
     near = [each for each in unlogged if sent - CLOCKS <= each.date <= sent + SENDING]
     if both := [each for each in same if each in near]:
         return as_listed(row, min(both, key=lambda each: each.date))
-    if name == OUTPUT and (later := [each for each in same if each.date >= sent - CLOCKS]):  # by hand, on its page
-        return as_listed(row, min(later, key=lambda each: each.date))
+    if row.status == BY_HAND:
+        later = [each for each in same if each.date >= sent - CLOCKS]
+        return as_listed(row, min(later, key=lambda each: each.date)) if later else row
     over = now > sent + SENDING
     return replace(row, status="REFUSED") if over and not same and not near else row
 

@@ -22,13 +22,17 @@ from kit.experiment.config import load_experiment
 from kit.experiment.fingerprint import stored_experiment
 from kit.kaggle.client import Kaggle, PushedKernel
 from kit.kaggle.kernel.folder import KernelFolder
+from kit.kaggle.kernel.outputs import outputs_with
 from kit.kaggle.kernel.push import pushed_kernel
 from kit.kaggle.retry import Lost, Refused, one_line
 from kit.kaggle.submission_log import LogEntry, read_log, write_entry
-from kit.kaggle.submissions import OUTPUT, UNDER_WAY, as_listed, catch_up, timestamp
+from kit.kaggle.submissions import BY_HAND, OUTPUT, UNDER_WAY, as_listed, catch_up, timestamp
 
 POLL = 10.0  # seconds between two looks at the score
 PATIENCE = 12 * 3600.0  # seconds; a code competition runs the kernel again
+
+
+DENIED = "kernelSessions.get"  # the permission that Kaggle names, whatever it is that a code submission lacks
 
 
 class ByHand(KitError):
@@ -129,14 +133,7 @@ def submit_kernel(
     slug = _slug(record.competition["slug"])
     if folder.push["digest"] != folder.digest:
         say(f"{folder.path} was built anew since it was pushed; {kernel} is handed in as it was pushed")
-    try:
-        status = kaggle.session(kernel).status
-    except Refused as error:
-        raise _by_hand(error, kernel, "") if error.status == 403 else error from None
-    if status != "COMPLETE":
-        raise KitError(f"{kernel} is {status}; only a complete version can be submitted")
-    if OUTPUT not in kaggle.outputs(kernel).files:
-        raise KitError(f'{kernel} left no {OUTPUT}: Kaggle would answer "CSV not found"')
+    denied = _need_submittable(kernel, kaggle)
     cv = _cv(dirs, record.experiment, record.policies[0])
     text = _message(message, str(kernel), cv)
     entry = LogEntry(
@@ -151,10 +148,12 @@ def submit_kernel(
     )
 
     def send() -> int:
+        if denied:
+            raise _by_hand(denied, kernel, text)
         try:
             return kaggle.submit_kernel(slug, kernel, OUTPUT, text)
         except Refused as error:
-            raise _by_hand(error, kernel, text) if error.status == 403 else error from None
+            raise _by_hand(error, kernel, text) if _is_denial(error) else error from None
 
     return _hand_in(entry, dirs, kaggle, send, again=again, say=say, pause=pause)
 
@@ -225,16 +224,20 @@ def _hand_in(
         say(f"{sent[-1].file} was submitted on {sent[-1].time}; it is not sent again, its score is waited for")
         return _scored(sent[-1], dirs, kaggle, say, pause)
     unanswered = replace(entry, status="UNKNOWN")
+    by_hand = next((row for row in followed if row.status == BY_HAND and _same(row, entry)), None)
     if again:
-        write_entry(unanswered, dirs, say=say)
+        write_entry(unanswered, dirs, by_hand, say)
     else:
         _need_new(entry, read_log(dirs, say))
         _need_one_left(entry, kaggle)
         # Once more: another process may have begun to send the same meanwhile.
-        write_entry(unanswered, dirs, say=say, check=lambda rows: _need_new(entry, rows))
+        write_entry(unanswered, dirs, by_hand, say, check=lambda rows: _need_new(entry, rows))
     try:
         entry = replace(entry, ref=str(send()), status="PENDING")
-    except (Lost, ByHand):  # the row stays: what became of it is looked for by the next command
+    except Lost:  # the row stays: what became of it is looked for by the next command
+        raise
+    except ByHand:
+        write_entry(replace(entry, status=BY_HAND), dirs, unanswered, say)
         raise
     except KitError:
         write_entry(replace(entry, status="REFUSED"), dirs, unanswered, say)
@@ -245,6 +248,25 @@ def _hand_in(
         "goes on waiting)"
     )
     return _scored(entry, dirs, kaggle, say, pause)
+
+
+def _need_submittable(kernel: PushedKernel, kaggle: Kaggle) -> Refused | None:
+    """Raise KitError where the version has not ended well with a submission; return the denial to tell of it."""
+    try:
+        status = kaggle.session(kernel).status
+    except Refused as error:
+        if _is_denial(error):
+            return error
+        raise
+    if status != "COMPLETE":
+        raise KitError(f"{kernel} is {status}; only a complete version can be submitted")
+    if OUTPUT not in outputs_with(kernel, kaggle, [OUTPUT]).files:
+        raise KitError(f'{kernel} left no {OUTPUT}: Kaggle would answer "CSV not found"')
+    return None
+
+
+def _is_denial(error: Refused) -> bool:
+    return error.status == 403 and DENIED in str(error)
 
 
 def _by_hand(error: Refused, kernel: PushedKernel, message: str) -> ByHand:
@@ -261,7 +283,7 @@ def _same(row: LogEntry, entry: LogEntry) -> bool:
 
 
 def _need_new(entry: LogEntry, rows: list[LogEntry]) -> None:
-    if same := [row for row in rows if _same(row, entry) and row.status != "REFUSED"]:
+    if same := [row for row in rows if _same(row, entry) and row.status not in ("REFUSED", BY_HAND)]:
         last = same[-1]
         score = f", public score {last.public}" if last.public else ""
         was = "may have been submitted" if last.status == "UNKNOWN" else "was submitted"

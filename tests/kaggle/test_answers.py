@@ -1,6 +1,7 @@
 """Answers of Kaggle as live sessions report them, each with what the user is told."""
 
 import json
+from dataclasses import replace
 from datetime import UTC, datetime, timedelta
 from functools import partial
 from pathlib import Path
@@ -20,6 +21,7 @@ from kit.kaggle.kernel import sessions
 from kit.kaggle.kernel.push import push, push_all, pushed_kernel, select_kernels
 from kit.kaggle.kernel.sessions import wait, wait_for_kernel
 from kit.kaggle.retry import Refused, Retry
+from kit.kaggle.submission_log import read_log, write_entry
 from kit.kaggle.submissions import catch_up
 
 URL = f"https://www.kaggle.com/code/{REF}"
@@ -175,7 +177,11 @@ def test_a_denied_code_submission(server, kaggle, kit, impatient):
     assert "Permission 'kernelSessions.get' was denied" in text
     assert "Probably today's submissions are used up, or the token's scope is too narrow" in text
     assert f"submit version 1 in the browser at {URL} with the description" in text
-    assert "UNKNOWN" in Path("submissions/log.csv").read_text()
+    (row,) = read_log(OutputDirs.at("."))
+    assert row.status == "BY HAND"
+    entry = replace(row, time="2026-01-05T10:00:00+00:00")
+    write_entry(entry, OutputDirs.at("."), row)  # long ago: it is still looked for
+    assert catch_up("colours", OutputDirs.at("."), kaggle) == [entry]
 
     server.denies_code_submissions = False
     server.script_submission("colours", Outcome(public_score=0.5))
@@ -184,6 +190,34 @@ def test_a_denied_code_submission(server, kaggle, kit, impatient):
     kaggle.submit_kernel("colours", version, "submission.csv", message)  # as the browser does
     (row,) = catch_up("colours", OutputDirs.at("."), kaggle)
     assert (row.status, row.public) == ("COMPLETE", "0.5")
+
+
+@pytest.mark.parametrize("method", ["GetKernelSessionStatus", "CreateCodeSubmission"])
+def test_what_was_denied_can_be_sent_later(server, kit, impatient, method):
+    server.add_competition("colours", b"")
+    record = {"kind": "infer", "competition": {"slug": "colours"}}
+    path = pushed(server, Kaggle(), {"submission.csv": b"id,label\n"}, record=record)
+    server.script_submission("colours", Outcome(public_score=0.5))
+    for _ in range(2):
+        server.misbehave(method, answer(403, "Permission 'kernelSessions.get' was denied"))
+        code, text = kit("submit", "--kernel", path)
+        assert (code, len(read_log(OutputDirs.at(".")))) == (1, 1)
+        assert f"submit version 1 in the browser at {URL} with the description" in text
+    code, text = kit("submit", "--kernel", path)
+    assert code == 0, text
+    (row,) = read_log(OutputDirs.at("."))
+    assert (row.status, row.public) == ("COMPLETE", "0.5")
+
+
+def test_another_403_is_what_it_says(server, kit, impatient):
+    server.add_competition("colours", b"")
+    record = {"kind": "infer", "competition": {"slug": "colours"}}
+    path = pushed(server, Kaggle(), {"submission.csv": b"id,label\n"}, record=record)
+    server.misbehave("CreateCodeSubmission", answer(403, "You must accept this competition's rules"))
+    code, text = kit("submit", "--kernel", path)
+    assert code == 1
+    assert "You must accept this competition's rules" in text
+    assert "in the browser" not in text
 
 
 def test_complete_with_an_error_text_is_a_failure(server, kaggle, kit, impatient):

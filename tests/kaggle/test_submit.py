@@ -619,7 +619,7 @@ def test_a_kernel_that_is_not_complete(server, kit, infer, colours, status):
     assert colours.submissions == []
 
 
-def test_a_kernel_without_a_submission(server, kit, infer, colours):
+def test_a_kernel_without_a_submission(server, kit, infer, colours, impatient):
     assert kit("submit", "--kernel", infer({"other.csv": b""})) == (
         1,
         f'error: {REF} version 1 left no submission.csv: Kaggle would answer "CSV not found"\n',

@@ -264,9 +264,8 @@ def push_all(
     """Push kernels, no more than `sessions` running at a time, and wait for all of them.
 
     What was pushed as it is built now is not pushed again, but waited for; of a train kernel whose finished runs
-    were fetched, what is left is pushed. Where the quota is used up, or a push
-    is refused, no further one is begun; the kernels under way are waited for before the error is raised, and the
-    same call goes on later.
+    were fetched, what is left is pushed. Where the quota is used up, or a push is refused, no further one is begun;
+    the kernels under way are waited for before the error is raised, and the same call goes on later.
 
     Parameters
     ----------
