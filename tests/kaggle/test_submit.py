@@ -620,9 +620,10 @@ def test_a_kernel_that_is_not_complete(server, kit, infer, colours, status):
 
 
 def test_a_kernel_without_a_submission(server, kit, infer, colours, impatient):
-    assert kit("submit", "--kernel", infer({"other.csv": b""})) == (
+    code, told = kit("submit", "--kernel", infer({"other.csv": b""}))
+    assert (code, told.splitlines()[-1]) == (
         1,
-        f'error: {REF} version 1 left no submission.csv: Kaggle would answer "CSV not found"\n',
+        f'error: {REF} version 1 left no submission.csv: Kaggle would answer "CSV not found"',
     )
     assert colours.submissions == []
 
