@@ -137,8 +137,13 @@ class Kaggle:
         """The name of who is signed in; "" where the credentials do not tell it."""
         return self._api.config_values.get("username") or ""
 
-    def push(self, folder: Path, seconds: float) -> PushedKernel:
+    def push(self, folder: Path, seconds: float, known: int = 0) -> PushedKernel:
         """Save the kernel in `folder` as a new version, which Kaggle then runs for at most `seconds`.
+
+        Parameters
+        ----------
+        known : int
+            A version that is known to be there, also where Kaggle refuses to tell of the kernel.
 
         Raises
         ------
@@ -152,6 +157,8 @@ class Kaggle:
 
         if (before := self.latest_version(owner, slug)) is None:
             self._say(f"{what}: Kaggle does not tell its version; the answer to the push will")
+        else:
+            before = max(before, known)
 
         def send() -> Any:
             with contextlib.redirect_stdout(io.StringIO()):
@@ -159,7 +166,7 @@ class Kaggle:
 
         def arrived() -> PushedKernel | None:
             after = self.latest_version(owner, slug)
-            if before is None or after is None:  # nothing is known: a second push might make a second session
+            if before is None or after is None or after < known:  # a second push might make a second session
                 raise KitError(f"{what}: whether it arrived cannot be told")
             return PushedKernel(owner, slug, after, kernel_url(owner, slug)) if after > before else None
 

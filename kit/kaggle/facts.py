@@ -220,8 +220,12 @@ class Facts(_Record):
         return _source(self.when)
 
     def age(self, today: date | None = None) -> int:
-        """Return how many days ago the last session looked; `today` is that of UTC unless given."""
-        return ((today or datetime.now(UTC).date()) - self.when.date()).days
+        """Return how many days ago the older of the sessions looked of which facts are kept.
+
+        `today` is that of UTC unless given.
+        """
+        looked = [session.when for session in (self.facts.cpu, self.facts.gpu) if session]
+        return ((today or datetime.now(UTC).date()) - min(looked, default=self.when).date()).days
 
     def remark(self, today: date | None = None) -> str:
         """Return a sentence where the facts are older than 30 days; else ""."""

@@ -242,7 +242,8 @@ def _attempt(what: str, call: Callable[..., Answer], *arguments: Any) -> Answer:
         status = _status(error)
         reason = f"Kaggle answers {status}: {_words(error)}"
         if status not in TRANSIENT or (status == 409 and "already in use" in reason.lower()):
-            raise Refused(f"{what}: {reason}{_hint(status)}", status) from error
+            hint = "" if "kernelSessions" in reason else _hint(status)  # of which other things are said
+            raise Refused(f"{what}: {reason}{hint}", status) from error
         raise _MayPass(reason, _retry_after(error), status) from error
     except json.JSONDecodeError as error:  # also that of requests
         raise _MayPass("the answer is not Kaggle's") from error

@@ -22,7 +22,7 @@ from kit.experiment.config import load_experiment
 from kit.experiment.fingerprint import stored_experiment
 from kit.kaggle.client import Kaggle, PushedKernel
 from kit.kaggle.kernel.folder import KernelFolder
-from kit.kaggle.kernel.outputs import outputs_with
+from kit.kaggle.kernel.outputs import list_of, outputs_with
 from kit.kaggle.kernel.push import pushed_kernel
 from kit.kaggle.retry import Lost, Refused, one_line
 from kit.kaggle.submission_log import LogEntry, read_log, write_entry
@@ -130,6 +130,8 @@ def submit_kernel(
     """
     folder, kernel, dirs = KernelFolder.at(path), pushed_kernel(path), OutputDirs.at(output)
     record = folder.pushed_record
+    if record.kind == "probe":
+        raise KitError(f"{path} is a probe; an infer kernel is submitted")
     slug = _slug(record.competition["slug"])
     if folder.push["digest"] != folder.digest:
         say(f"{folder.path} was built anew since it was pushed; {kernel} is handed in as it was pushed")
@@ -260,8 +262,15 @@ def _need_submittable(kernel: PushedKernel, kaggle: Kaggle) -> Refused | None:
         raise
     if status != "COMPLETE":
         raise KitError(f"{kernel} is {status}; only a complete version can be submitted")
-    if OUTPUT not in outputs_with(kernel, kaggle, [OUTPUT]).files:
+    outputs = outputs_with(kernel, kaggle, [OUTPUT])
+    if OUTPUT not in outputs.files:
         raise KitError(f'{kernel} left no {OUTPUT}: Kaggle would answer "CSV not found"')
+    if (listed := list_of(outputs, kaggle)) and listed.exit_code != 0:
+        code = "was ended" if listed.exit_code is None else f"ended with exit code {listed.exit_code}"
+        raise KitError(
+            f"{kernel} is COMPLETE, but python -m kit {code} in it, so its {OUTPUT} may be the fallback: push it "
+            "again"
+        )
     return None
 
 

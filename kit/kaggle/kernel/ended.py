@@ -6,7 +6,7 @@ from dataclasses import dataclass
 from datetime import UTC, datetime
 from typing import Literal
 
-from kit.core.errors import KitError
+from kit.core.errors import Damaged, KitError
 from kit.kaggle.client import Kaggle, Outputs, PushedKernel, Session
 from kit.kaggle.kernel.folder import KernelFolder
 from kit.kaggle.kernel.outputs import LISTED, list_of, outputs_with
@@ -71,9 +71,11 @@ class Expected:
         return self.pushed is not None and (datetime.now(UTC) - self.pushed).total_seconds() >= self.limit
 
 
-def expected_of(folder: KernelFolder) -> Expected:
-    """Return what the pushed version of a kernel has to leave."""
+def expected_of(folder: KernelFolder) -> Expected | None:
+    """Return what the pushed version of a kernel has to leave; None for a probe, which keeps no list."""
     record, push = folder.pushed_record, folder.push
+    if record.kind == "probe":
+        return None
     pushed = None
     with contextlib.suppress(KeyError, ValueError, TypeError):  # of an early version, or changed by hand
         pushed = datetime.fromisoformat(push["when"]).astimezone(UTC)
@@ -131,7 +133,8 @@ def judge(kernel: PushedKernel, session: Session, kaggle: Kaggle, needs: Expecte
     if session.status == "CANCEL_ACKNOWLEDGED":
         if not (needs and needs.at_limit(outputs.seconds)):
             return EndedSession(kernel, "cancelled", missing=missing)
-        stated = [f"Kaggle ended it at its limit of {needs.limit / 3600:g} h", *_counted(needs, missing)]
+        how = "at" if outputs.seconds is not None else "as it seems at"  # its log tells no time
+        stated = [f"Kaggle ended it {how} its limit of {needs.limit / 3600:g} h", *_counted(needs, missing)]
         failure = f"timeout ({'; '.join(stated)}); try {FAILURES['timeout'][-1]}"
     else:
         failure = _failure(session.failure, tail)
@@ -145,7 +148,11 @@ def _by_outputs(kernel: PushedKernel, kaggle: Kaggle, needs: Expected) -> EndedS
     if needs.output and needs.output not in outputs.files:
         failure = f"CSV not found: there is no {needs.output} among its outputs"
         return EndedSession(kernel, "failed", failure, tail)
-    if (listed := list_of(outputs, kaggle)) is None:
+    try:
+        listed = list_of(outputs, kaggle)
+    except Damaged as error:
+        return EndedSession(kernel, "failed", f"exception ({error})", tail, needs.runs)
+    if listed is None:
         failure = f"exception (there is no {LISTED} among its outputs, so it did not reach its end)"
         return EndedSession(kernel, "failed", failure, tail, needs.runs)
     missing = listed.missing

@@ -7,9 +7,10 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from kit.core.errors import KitError, some
+from kit.core.errors import Damaged, KitError, some
 from kit.core.files import parse_json
 from kit.kaggle.client import Kaggle, Outputs, PushedKernel
+from kit.kaggle.retry import NOT_YET, Refused, Unanswered
 
 LISTED = "outputs.json"
 
@@ -35,7 +36,7 @@ class OutputList:
 
     @classmethod
     def read(cls, file: Path) -> "OutputList":
-        """Return what a file holds; KitError where it is no list of outputs."""
+        """Return what a file holds; Damaged where it is no list of outputs."""
         try:
             content = parse_json(file.read_text(encoding="utf-8"))
             if not isinstance(
@@ -45,9 +46,9 @@ class OutputList:
             listed = cls(**content)
             fine = _is_fine(listed)
         except (ValueError, TypeError, AttributeError) as error:
-            raise KitError(f"{file} is no list of outputs: {error}") from error
+            raise Damaged(f"{file} is no list of outputs: {error}") from error
         if not fine:
-            raise KitError(f"{file} is no list of outputs: a name or a hash in it is none")
+            raise Damaged(f"{file} is no list of outputs: a name or a hash in it is none")
         return listed
 
 
@@ -68,27 +69,39 @@ def _is_fine(listed: OutputList) -> bool:
 def outputs_with(kernel: PushedKernel, kaggle: Kaggle, names: Sequence[str]) -> Outputs:
     """Return what a version left, once these files are among it, or after some minutes in any case.
 
-    Kaggle may list outputs later than it says COMPLETE.
+    Kaggle may list outputs later than it says COMPLETE, and refuse to list them before that.
     """
-    last = Outputs({}, [])
+    last, refused = Outputs({}, []), list[KitError]()
 
     def look() -> Outputs | None:
         nonlocal last
-        last = kaggle.outputs(kernel)
+        try:
+            last = kaggle.outputs(kernel)
+        except (Refused, Unanswered) as error:
+            if error.status not in NOT_YET:
+                raise
+            refused.append(error)
+            return None
+        refused.clear()
         return None if lacking(last) else last
 
     def lacking(outputs: Outputs) -> list[str]:
         return [name for name in names if name not in outputs.files]
 
     kaggle.until(f"not yet among the outputs of {kernel}: {some(names, 5)}", look)
+    if refused:
+        raise refused[-1]
     return last
 
 
 def list_of(outputs: Outputs, kaggle: Kaggle) -> OutputList | None:
-    """Return the kernel's own list of what it left; None where it left none."""
+    """Return the kernel's own list of what it left; None where it left none, Damaged where it is no list."""
     if LISTED not in outputs.files:
         return None
     with tempfile.TemporaryDirectory(prefix="kit-") as folder:
         file = Path(folder) / LISTED
         kaggle.download(outputs.files[LISTED], file)
-        return OutputList.read(file)
+        try:
+            return OutputList.read(file)
+        except Damaged as error:
+            raise Damaged(str(error).replace(str(file), f"its {LISTED}")) from error

@@ -14,7 +14,7 @@ from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any, Literal
 
-from kit.core.errors import KitError, Say, ignore, some
+from kit.core.errors import Damaged, KitError, Say, ignore, some
 from kit.core.files import is_safe, need_writable, read_record, sha256, write_json, write_text
 from kit.core.stopping import telling
 from kit.kaggle.client import Kaggle, PushedKernel
@@ -245,6 +245,9 @@ def _push(folder: KernelFolder, kaggle: Kaggle, say: Say) -> PushedKernel:
         pushed = pushed_kernel(folder.path)
         say(f"{pushed} was pushed before: {pushed.url}")
         return pushed
+    if folder.push and not folder.push.get("read"):
+        before = pushed_kernel(folder.path)
+        say(f"{before} was pushed before to ask otherwise, and may be running; it is left to itself: {before.url}")
     return push(folder.path, kaggle, unrehearsed=True, say=say)
 
 
@@ -275,12 +278,17 @@ def _read_report(
         )
     listed = _listed(ended.kernel, [REPORT], LISTING, kaggle, pause)
     if REPORT not in listed:
+        _note_read(folder)
         raise KitError(
             f"{ended.kernel} is complete, but {REPORT} is not listed among its outputs within "
             f"{LISTING / 60:.0f} minutes; its log has the report too: python -m kit kernel logs {folder.path}"
         )
     kaggle.download(listed[REPORT], folder.output / REPORT)
-    session = _report(folder.output / REPORT)
+    try:
+        session = _report(folder.output / REPORT)
+    except Damaged:
+        _note_read(folder)
+        raise
     came = _came(session, ended.kernel, folder.output, kaggle, pause)
     _note_read(folder)
     return _put_together(before, session, gpu, attach, came)
@@ -386,9 +394,13 @@ def _notes(facts: Facts, gpu: bool, attach: Sequence[str]) -> list[str]:
 def _notes_of_ends(probed: Probed) -> list[str]:
     """Return what the user should know of the sessions that were to fail."""
     notes = []
-    if probed.exit and LEFT not in probed.exit.files:
+    if probed.exit and probed.exit.status == "COMPLETE":
+        notes.append("a session that ended with exit code 3 is COMPLETE all the same")
+    elif probed.exit and LEFT not in probed.exit.files:
         notes.append("what a session leaves that ends with exit code 3 is not to be had")
-    if probed.limit and LEFT not in probed.limit.files:
+    if probed.limit and probed.limit.status == "COMPLETE":
+        notes.append("a session is COMPLETE that slept past its limit of a minute")
+    elif probed.limit and LEFT not in probed.limit.files:
         notes.append("what a session leaves that is ended at its limit is not to be had")
     if probed.limit and OVERSLEPT in probed.limit.files:
         notes.append("a session with a limit of a minute was not ended within five: limits are not kept")

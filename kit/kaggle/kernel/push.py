@@ -10,7 +10,7 @@ from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
-from kit.core.errors import KitError, Say, some
+from kit.core.errors import Damaged, KitError, Say, some
 from kit.core.paths import OutputDirs
 from kit.core.runs import ExperimentDir, RunDir
 from kit.kaggle.client import Kaggle, PushedKernel, kernel_url
@@ -18,8 +18,8 @@ from kit.kaggle.datasets import read_ref, send_dataset, wait_for_dataset
 from kit.kaggle.kernel.ended import EndedSession, expected_of
 from kit.kaggle.kernel.folder import KernelFolder, built, built_beside
 from kit.kaggle.kernel.outputs import list_of
-from kit.kaggle.kernel.sessions import RunningSession, session_of, tell_interrupted, wait_for_kernel, watched
-from kit.kaggle.retry import Lost, Refused
+from kit.kaggle.kernel.sessions import RunningSession, tell_interrupted, wait_for_kernel, watched
+from kit.kaggle.retry import Lost, Refused, Unanswered
 
 POLL = 15.0  # seconds between two looks at the kernels
 SESSIONS = 2  # batch sessions with a GPU that Kaggle runs at once for a user
@@ -64,16 +64,23 @@ def push(
     else:
         _make_ready(folder, kaggle, say)
         slug = _slug(folder, owner)
+        known = folder.push["version"] if slug == folder.push.get("slug") else 0
         before = kaggle.latest_version(owner, slug)
+        before = None if before is None else max(before, known)
         folder.write_begun_push({"digest": folder.digest, "owner": owner, "version": before, "only": only})
-        pushed = _send(folder, kaggle, f"{owner}/{slug}", text, say)
+        pushed = _send(folder, kaggle, f"{owner}/{slug}", text, known, say)
         say(f"pushed {pushed}: {pushed.url}")
     _remember(folder, pushed, only)
     return pushed_kernel(path)
 
 
-def _send(folder: KernelFolder, kaggle: Kaggle, identity: str, text: str | None, say: Say) -> PushedKernel:
-    """Push the kernel as owner/slug, with `text` as its code where that is not all of the code file."""
+def _send(
+    folder: KernelFolder, kaggle: Kaggle, identity: str, text: str | None, known: int, say: Say
+) -> PushedKernel:
+    """Push the kernel as owner/slug, with `text` as its code where that is not all of the code file.
+
+    `known` is the version that was pushed from here before, or 0.
+    """
     begun = f"{identity} ({kernel_url(*identity.split('/'))})"
     with tempfile.TemporaryDirectory(prefix="kit-") as stage:
         shutil.copy2(folder.code_file, stage)
@@ -82,7 +89,7 @@ def _send(folder: KernelFolder, kaggle: Kaggle, identity: str, text: str | None,
         complete = folder.metadata | {"id": identity}
         (Path(stage) / "kernel-metadata.json").write_text(json.dumps(complete), encoding="utf-8")
         try:
-            return kaggle.push(Path(stage), 3600 * folder.record.hours)
+            return kaggle.push(Path(stage), 3600 * folder.record.hours, known)
         except Lost as error:
             raise Lost(f"{error}; a session of {begun} may be running; the same command finds out") from error
         except KeyboardInterrupt as error:
@@ -145,10 +152,10 @@ def _left(folder: KernelFolder, kaggle: Kaggle, output: str | Path, say: Say) ->
         return []
     again = list(folder.push.get("only") or [])  # what was pushed is pushed once more
     try:
-        if not session_of(kernel, kaggle).ended:
+        if not kaggle.session(kernel).ended:
             return again
         listed = list_of(kaggle.outputs(kernel), kaggle)
-    except Refused:  # of a version that cannot be seen nothing is kept
+    except (Refused, Unanswered, Damaged):  # of a version that cannot be seen, or tells nothing, nothing is kept
         return again
     if listed and listed.missing and len(listed.missing) < len(runs):
         raise KitError(
@@ -264,8 +271,8 @@ def push_all(
     """Push kernels, no more than `sessions` running at a time, and wait for all of them.
 
     What was pushed as it is built now is not pushed again, but waited for; of a train kernel whose finished runs
-    were fetched, what is left is pushed. Where the quota is used up, or a push is refused, no further one is begun;
-    the kernels under way are waited for before the error is raised, and the same call goes on later.
+    were fetched, what is left is pushed. Where the quota is used up, or a push is refused, no further one is
+    begun; those under way are waited for before the error is raised, and the same call goes on later.
 
     Parameters
     ----------
