@@ -60,5 +60,5 @@ def source_of(path: Path) -> str:
     try:
         with Image.open(path) as image:
             return str(image.info.get("Source", ""))
-    except (OSError, SyntaxError, ValueError):  # PIL's words for a file that is no picture
+    except (OSError, SyntaxError, ValueError, Image.DecompressionBombError):  # PIL's words for a file that is none
         return ""
