@@ -172,16 +172,17 @@ def keep_list(folder, runs, ended):
     """Lists what is finished after every run, until `ended`: that is what a session leaves which Kaggle ends."""
     before, home = {}, WORKING / "runs" / KERNEL["experiment"]
     while not ended.wait(LOOK):
-        files, missing = finished(runs)
-        if files == before:
-            continue
-        before = dict(files)
-        for path in home.rglob("*"):  # what the runs share, and what stays as it is: config, fold plan, own code
-            name = path.relative_to(home)
-            if path.is_file() and (name.name == "experiment.yaml" or (folder / name).is_file()):
-                files[path.relative_to(WORKING).as_posix()] = hashlib.sha256(path.read_bytes()).hexdigest()
-        with contextlib.suppress(OSError):  # a full disk: the kit itself says so
-            write_list(files, missing, None)
+        with contextlib.suppress(OSError):  # a full disk, of which the kit tells, or a file that has just gone
+            files, missing = finished(runs)
+            if files == before:
+                continue
+            shared = dict(files)
+            for path in home.rglob("*"):  # what stays as it is: config, fold plan, own code
+                name = path.relative_to(home)
+                if path.is_file() and (name.name == "experiment.yaml" or (folder / name).is_file()):
+                    shared[path.relative_to(WORKING).as_posix()] = hashlib.sha256(path.read_bytes()).hexdigest()
+            write_list(shared, missing, None)
+            before = files
 
 
 def run_kit(folder, *arguments, runs=()):

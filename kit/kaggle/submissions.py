@@ -139,6 +139,9 @@ def catch_up(
     for row in due:
         if row.ref:
             current = as_listed(row, by_ref[row.ref]) if row.ref in by_ref else row
+        elif row.status == BY_HAND and sum(_alike(each, row) for each in due) > 1:
+            say(f"{row.file}: denied like another with the same message, so it is not looked for on Kaggle's list")
+            current = row
         else:
             current = _found(row, [each for each in listed if str(each.ref) not in logged], now)
         if current != row:
@@ -146,6 +149,10 @@ def catch_up(
         logged.add(current.ref)
         followed.append(current)
     return followed
+
+
+def _alike(row: LogEntry, other: LogEntry) -> bool:
+    return (row.status, row.message) == (other.status, other.message)
 
 
 def _found(row: LogEntry, unlogged: list[KaggleSubmission], now: datetime) -> LogEntry:

@@ -24,6 +24,7 @@ from kit.kaggle.client import Kaggle, PushedKernel
 from kit.kaggle.kernel.folder import KernelFolder
 from kit.kaggle.kernel.outputs import list_of, outputs_with
 from kit.kaggle.kernel.push import pushed_kernel
+from kit.kaggle.kernel.sessions import just_pushed, session_of
 from kit.kaggle.retry import Lost, Refused, one_line
 from kit.kaggle.submission_log import LogEntry, read_log, write_entry
 from kit.kaggle.submissions import BY_HAND, OUTPUT, UNDER_WAY, as_listed, catch_up, timestamp
@@ -257,9 +258,9 @@ def _need_submittable(kernel: PushedKernel, kaggle: Kaggle) -> Refused | None:
     try:
         status = kaggle.session(kernel).status
     except Refused as error:
-        if _is_denial(error):
+        if _is_denial(error) and not just_pushed(kernel):
             return error
-        raise
+        status = session_of(kernel, kaggle).status
     if status != "COMPLETE":
         raise KitError(f"{kernel} is {status}; only a complete version can be submitted")
     outputs = outputs_with(kernel, kaggle, [OUTPUT])

@@ -10,7 +10,7 @@ import pytest
 import requests
 from support.fake_kaggle import Outcome, answer
 from support.refusals import refusal_of
-from support.small_kernels import REF, SLUG, asked, dataset, pushed, write_kernel
+from support.small_kernels import REF, SLUG, asked, dataset, pushed, rehearse, write_kernel
 
 from kit.core.paths import OutputDirs
 from kit.core.stopping import Interrupted, Stopped, told
@@ -106,6 +106,20 @@ def test_the_slug_of_the_answer_counts(server, kaggle, said):
     assert push(path, kaggle, say=said.append).slug == "another-slug"
     assert json.loads((path / "push.json").read_text())["slug"] == "another-slug"
     assert f"pushing {REF}: Kaggle calls it tester/another-slug" in said
+    server.slugs = {}
+    assert push(path, kaggle, say=said.append).version == 2
+    assert list(server.kernels) == ["tester/another-slug"]
+
+
+def test_an_older_version_is_not_taken_for_a_push_that_did_not_arrive(server, kaggle):
+    """Kaggle may refuse to tell of the kernel before the push, and tell of its old version after it."""
+    path = pushed(server, kaggle)
+    (path / f"{SLUG}.py").write_text("print('another')\n")
+    rehearse(path)
+    server.misbehave("GetKernel", answer(403, "No"), answer(403, "No"))
+    server.misbehave("SaveKernel", answer(503, "Busy"))
+    assert push(path, kaggle).version == 2
+    assert [each.source for each in server.kernels[REF]][-1] == "print('another')\n"
 
 
 def test_an_attached_kernel_that_was_just_pushed_is_waited_for(server, kaggle, said):
@@ -197,6 +211,8 @@ def test_what_was_denied_can_be_sent_later(server, kit, impatient, method):
     server.add_competition("colours", b"")
     record = {"kind": "infer", "competition": {"slug": "colours"}}
     path = pushed(server, Kaggle(), {"submission.csv": b"id,label\n"}, record=record)
+    content = json.loads((path / "push.json").read_text())
+    (path / "push.json").write_text(json.dumps(content | {"when": "2026-01-05T10:00:00+00:00"}))
     server.script_submission("colours", Outcome(public_score=0.5))
     for _ in range(2):
         server.misbehave(method, answer(403, "Permission 'kernelSessions.get' was denied"))

@@ -50,6 +50,8 @@ def reference_of(folder: KernelFolder) -> str:
 
 
 def _runs(folder: KernelFolder, experiment: ExperimentConfig) -> dict[str, str]:
+    if folder.fetched and folder.fetched["version"] != folder.push["version"]:  # what Kaggle mounts is another
+        return {}
     theirs = ExperimentDir(folder.output / "runs" / experiment.name)
     try:
         finished = theirs.finished(next(iter(experiment.policies)))
@@ -77,19 +79,24 @@ def attached_notes(experiment: ExperimentConfig, attached: AttachedRuns, root: P
             f"{some(unknown)}: not fetched here, so the kernel cannot tell whether what Kaggle mounts is what you "
             "mean (python -m kit kernel fetch, then build again)"
         )
-    elif not (experiment.kernel.datasets or experiment.kernel.models) and (
-        left := _not_attached(experiment, attached, root)
-    ):
+    if left := _not_attached(experiment, attached, root, unknown):
+        also = experiment.kernel.datasets or experiment.kernel.models
         notes.append(
-            f"WARNING: it predicts without {some(left, 5)}: finished here, but in no kernel that it attaches; "
-            "pack runs/ into an archive in a dataset, which Kaggle unpacks, and name that in kernel.datasets"
+            f"WARNING: it predicts without {some(left, 5)}: finished here, but in no kernel that it attaches"
+            f"{f', unless {some(also)} holds them' if also else ''}; pack runs/ into an archive in a dataset, "
+            "which Kaggle unpacks, and name that in kernel.datasets"
         )
     return notes
 
 
-def _not_attached(experiment: ExperimentConfig, attached: AttachedRuns, root: Path) -> list[str]:
-    """Return the runs that are finished here, and that no attached kernel holds."""
+def _not_attached(
+    experiment: ExperimentConfig, attached: AttachedRuns, root: Path, unknown: Sequence[str]
+) -> list[str]:
+    """Return the runs that are finished here, and that no attached kernel holds, nor should hold."""
     here = ExperimentDir(OutputDirs(root).runs / experiment.name)
     there = {run for runs in attached.values() for run in runs}
+    for folder in built(root):
+        if folder.push and reference_of(folder) in unknown:
+            there |= {f"runs/{experiment.name}/{place}" for place in folder.pushed_runs}
     finished: Sequence[RunDir] = here.finished(next(iter(experiment.policies)))
     return [str(run.record.key) for run in finished if run.path.relative_to(root).as_posix() not in there]

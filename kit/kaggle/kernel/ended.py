@@ -132,7 +132,9 @@ def judge(kernel: PushedKernel, session: Session, kaggle: Kaggle, needs: Expecte
     tail = _tail(outputs.log)
     if session.status == "CANCEL_ACKNOWLEDGED":
         if not (needs and needs.at_limit(outputs.seconds)):
-            return EndedSession(kernel, "cancelled", missing=missing)
+            late = needs and needs.at_limit(None)  # a log may be silent at the end
+            perhaps = "by hand, or by Kaggle at its limit" if late else ""
+            return EndedSession(kernel, "cancelled", perhaps + _next(needs, missing), missing=missing)
         how = "at" if outputs.seconds is not None else "as it seems at"  # its log tells no time
         stated = [f"Kaggle ended it {how} its limit of {needs.limit / 3600:g} h", *_counted(needs, missing)]
         failure = f"timeout ({'; '.join(stated)}); try {FAILURES['timeout'][-1]}"

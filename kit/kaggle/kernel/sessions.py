@@ -153,7 +153,7 @@ def wait_for_kernel(
     """
     owner, slug, *stated = reference.split("/")
     version = int(stated[0]) if stated else kaggle.latest_version(owner, slug)
-    if pushed and not stated and pushed.version > (version or 0) and (not version or _just_pushed(pushed)):
+    if pushed and not stated and pushed.version > (version or 0) and (not version or just_pushed(pushed)):
         version = pushed.version
     if version is None:
         raise KitError(
@@ -193,10 +193,11 @@ def session_of(kernel: PushedKernel, kaggle: Kaggle, begun: float | None = None)
         if error.status not in NOT_YET:
             raise
         waiting = begun is not None and time.monotonic() - begun < GRACE
-        if _just_pushed(kernel) if kernel.when else waiting:
+        if just_pushed(kernel) if kernel.when else waiting:
             return Session("QUEUED", NOT_SHOWN)
         raise KitError(f"{error}. A session may be running all the same: look at {kernel.url}") from error
 
 
-def _just_pushed(kernel: PushedKernel) -> bool:
+def just_pushed(kernel: PushedKernel) -> bool:
+    """Whether the version was pushed so lately that Kaggle may refuse to tell of it."""
     return kernel.when is not None and (datetime.now(UTC) - kernel.when).total_seconds() < GRACE

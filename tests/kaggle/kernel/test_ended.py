@@ -5,6 +5,7 @@ from datetime import UTC, datetime, timedelta
 from pathlib import Path
 
 import pytest
+from support.fake_kaggle import answer
 from support.small_kernels import REF, listed, pushed
 
 from kit.kaggle.client import Kaggle
@@ -144,13 +145,27 @@ def test_a_session_that_was_cancelled_near_its_limit_is_a_timeout(
     end = ended(server, kaggle, path, "CANCEL_ACKNOWLEDGED", files, seconds)
     assert list(end.missing) == RUNS[3:]
     if timeout:
-        stated = "timeout (Kaggle ended it at its limit of 0.5 h; 3 of 5 runs are finished)"
+        how = "as it seems at" if seconds is None else "at"
+        stated = f"timeout (Kaggle ended it {how} its limit of 0.5 h; 3 of 5 runs are finished)"
         assert (end.outcome, end.failure) == (
             "failed",
             f"{stated}; try fewer epochs, or fewer folds a kernel{NEXT}",
         )
     else:
-        assert (end.outcome, end.failure) == ("cancelled", "")
+        perhaps = "by hand, or by Kaggle at its limit" if hours_ago == 9 else ""
+        assert (end.outcome, end.failure) == ("cancelled", perhaps + NEXT)
+
+
+@pytest.mark.parametrize("content", [b"<html>", b'{"files": {}}', b"[]"])
+def test_a_list_that_is_none_is_a_failure_of_that_kernel(server, kaggle, path, content):
+    end = ended(server, kaggle, path, "COMPLETE", {"outputs.json": content})
+    assert end.outcome == "failed"
+    assert end.failure.startswith("exception (its outputs.json is no list of outputs: ")
+
+
+def test_a_listing_that_is_refused_after_the_end_is_looked_at_again(server, kaggle, path):
+    server.misbehave("ListKernelSessionOutput", answer(403, "No"), answer(404, "No"))
+    assert ended(server, kaggle, path, "COMPLETE", listed({"a": b"1"})).outcome == "complete"
 
 
 def test_a_timeout_that_left_nothing(server, kaggle, path):
