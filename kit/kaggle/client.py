@@ -22,7 +22,7 @@ from kit.core.errors import KitError, Say, some
 from kit.core.files import atomic
 from kit.kaggle.credentials import read_key, token_place, warn_of_readers, what_is_missing
 from kit.kaggle.logs import last_time, log_lines, streamed_lines
-from kit.kaggle.retry import Found, Lost, NotSent, Refused, Retry, Unanswered, one_line
+from kit.kaggle.retry import TAKEN, Found, Lost, NotSent, Refused, Retry, Unanswered, one_line
 
 PAGE = 200  # files a page
 UPLOAD_FAILED = "Could not submit to competition"  # the client's words, in the answer that it makes up then
@@ -164,12 +164,7 @@ class Kaggle:
             with contextlib.redirect_stdout(io.StringIO()):
                 return self._api.kernels_push(str(folder), str(int(seconds)))
 
-        def arrived() -> PushedKernel | None:
-            after = self.latest_version(owner, slug)
-            if before is None or after is None or after < known:  # a second push might make a second session
-                raise KitError(f"{what}: whether it arrived cannot be told")
-            return PushedKernel(owner, slug, after, kernel_url(owner, slug)) if after > before else None
-
+        arrived = self._looks_for(what, owner, slug, before, known)
         answer: Any
         answer, there = self._once(what, send, arrived)
         if there:
@@ -195,6 +190,27 @@ class Kaggle:
         if (pushed.owner, pushed.slug) != (owner, slug):
             self._say(f"{what}: Kaggle calls it {pushed.owner}/{pushed.slug}")
         return pushed
+
+    def _looks_for(
+        self, what: str, owner: str, slug: str, before: int | None, known: int
+    ) -> Callable[[], PushedKernel | None]:
+        """Return how to look whether a push arrived; `before` and `known` as in `push`."""
+        patient = before == 0  # a kernel that is new may be refused for minutes, though the push arrived
+
+        def told() -> int | None:
+            return self.latest_version(owner, slug) or None
+
+        def arrived() -> PushedKernel | None:
+            nonlocal patient
+            after = self.latest_version(owner, slug)
+            if after == 0 and patient:
+                patient = False
+                after = self.until(f"{what}: no answer came", told) or 0
+            if before is None or after is None or after < known:  # a second push might make a second session
+                raise KitError(f"{what}: whether it arrived cannot be told")
+            return PushedKernel(owner, slug, after, kernel_url(owner, slug)) if after > before else None
+
+        return arrived
 
     def latest_version(self, owner: str, slug: str) -> int | None:
         """Return the number of the latest version of a kernel; 0 where there is none, None where none can be told.
@@ -348,7 +364,9 @@ class Kaggle:
         if found:
             self._say(f"{what}: it had arrived, only the answer was lost")
         elif answer.error or (answer.status or "ok").lower() != "ok":
-            raise KitError(f"{what}: Kaggle says: {one_line(answer.error or answer.status)}")
+            taken = not there and TAKEN in (answer.error or "").lower()
+            again = "; where it is yours, Kaggle refused to tell of it: try again later" if taken else ""
+            raise KitError(f"{what}: Kaggle says: {one_line(answer.error or answer.status)}{again}")
         return before + 1
 
     def submit_file(self, competition: str, file: Path, message: str) -> int:

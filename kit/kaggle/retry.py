@@ -28,6 +28,7 @@ GRACE_POLL = 10.0  # seconds between two looks meanwhile
 NOT_YET = {403, 404, 500}  # how it answers then
 LOOKS = (0.0, 10.0, 20.0)  # seconds before each look whether a request arrived: Kaggle may list it late
 
+TAKEN = "already in use"  # Kaggle's words for a title that another kernel or dataset has
 TURNED_AWAY = {409, 425, 429}  # the request was not looked at
 TRANSIENT = TURNED_AWAY | {408, 500, 502, 503, 504}
 
@@ -241,7 +242,7 @@ def _attempt(what: str, call: Callable[..., Answer], *arguments: Any) -> Answer:
     except requests.HTTPError as error:
         status = _status(error)
         reason = f"Kaggle answers {status}: {_words(error)}"
-        if status not in TRANSIENT or (status == 409 and "already in use" in reason.lower()):
+        if status not in TRANSIENT or (status == 409 and TAKEN in reason.lower()):
             hint = "" if "kernelSessions" in reason else _hint(status)  # of which other things are said
             raise Refused(f"{what}: {reason}{hint}", status) from error
         raise _MayPass(reason, _retry_after(error), status) from error

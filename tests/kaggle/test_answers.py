@@ -8,7 +8,7 @@ from pathlib import Path
 
 import pytest
 import requests
-from support.fake_kaggle import Outcome, answer
+from support.fake_kaggle import Outcome, answer, drop
 from support.refusals import refusal_of
 from support.small_kernels import REF, SLUG, asked, dataset, pushed, rehearse, write_kernel
 
@@ -109,6 +109,33 @@ def test_the_slug_of_the_answer_counts(server, kaggle, said):
     server.slugs = {}
     assert push(path, kaggle, say=said.append).version == 2
     assert list(server.kernels) == ["tester/another-slug"]
+
+
+def test_the_first_push_of_a_kernel_is_not_repeated_while_kaggle_may_not_tell_of_it(server, kaggle, said):
+    """For minutes it answers 403 to looks at what has arrived; a second push would be a second session."""
+    server.kernel_lag = 12
+    server.misbehave("SaveKernel", drop(acted=True))
+    assert push(write_kernel(), kaggle, say=said.append).version == 1
+    assert [name for name, _ in server.requests].count("SaveKernel") == 1
+    assert any("Kaggle may show it late" in line for line in said)
+
+
+def test_the_log_of_what_was_just_pushed(server, kit):
+    path = pushed(server, Kaggle())
+    server.misbehave("ListKernelSessionOutput", answer(403, "No"))
+    code, text = kit("kernel", "logs", path)
+    assert (code, text) == (
+        1,
+        f"error: {REF} version 1: Kaggle does not show it yet; try again in some minutes, or with --follow\n",
+    )
+
+
+def test_a_dataset_of_which_kaggle_refused_to_tell(server, kaggle, said):
+    folder = dataset(a=b"1")
+    upload(folder, kaggle, say=said.append)
+    server.misbehave("GetDatasetStatus", answer(403, "No"), answer(403, "No"))
+    message = refusal_of(upload, folder, kaggle)
+    assert message.endswith("where it is yours, Kaggle refused to tell of it: try again later")
 
 
 def test_an_older_version_is_not_taken_for_a_push_that_did_not_arrive(server, kaggle):

@@ -4,14 +4,15 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
-from kit.core.errors import Say, ignore
+from kit.core.errors import KitError, Say, ignore
 from kit.kaggle.client import Kaggle, PushedKernel, Session
 from kit.kaggle.kernel import push as pushing
 from kit.kaggle.kernel import sessions as waiting
 from kit.kaggle.kernel.ended import EndedSession, expected_of
 from kit.kaggle.kernel.folder import KernelFolder
 from kit.kaggle.kernel.push import SESSIONS, pushed_kernel, select_kernels
-from kit.kaggle.kernel.sessions import follow_log, session_of
+from kit.kaggle.kernel.sessions import NOT_SHOWN, follow_log, just_pushed, session_of
+from kit.kaggle.retry import NOT_YET, Refused, Unanswered
 
 
 @dataclass(frozen=True)
@@ -121,10 +122,20 @@ def status(
 def logs(folder: str | Path, *, follow: bool = False, say: Say = ignore) -> KernelLogs:
     """Return the log of the pushed version; with `follow`, `say` takes its lines as they come, until it ends."""
     kaggle, kernel, lines = Kaggle(), pushed_kernel(folder), []
-    for line in follow_log(kernel, kaggle) if follow else kaggle.outputs(kernel).log:
+    for line in follow_log(kernel, kaggle) if follow else _log(kernel, kaggle):
         say(line)
         lines.append(line)
     return KernelLogs(lines)
+
+
+def _log(kernel: PushedKernel, kaggle: Kaggle) -> list[str]:
+    """Return the log as far as it is; KitError where Kaggle does not show the version yet."""
+    try:
+        return kaggle.outputs(kernel).log
+    except (Refused, Unanswered) as error:
+        if error.status in NOT_YET and just_pushed(kernel):
+            raise KitError(f"{kernel}: {NOT_SHOWN}; try again in some minutes, or with --follow") from error
+        raise
 
 
 def _waited_for(folder: KernelFolder, kaggle: Kaggle, say: Say) -> EndedSession:
