@@ -64,6 +64,7 @@ class _Wishes:
         self.listeners: list[Callable[[int], None]] = []
         self.lost = False
         self.idle = False
+        self.stops = 0
         self.hook: Callable[[Any], Any] = sys.unraisablehook
 
     @property
@@ -136,9 +137,10 @@ def telling(what: str | Callable[[], str]) -> Iterator[None]:
 
 @contextmanager
 def idle() -> Iterator[None]:
-    """Let a stop end the process at once within, without an exception: it has nothing to save or to say.
+    """Note a first stop only, within, until there is work; a second one ends the process, without an exception.
 
-    An exception would tear what is imported within.
+    There is nothing to save or to say, an exception would tear what is imported, and a process that ends takes its
+    pool along, in which others may still save.
     """
     before, _wishes.idle = _wishes.idle, True
     try:
@@ -225,8 +227,11 @@ def _handle(number: int, frame: FrameType | None) -> None:
         _wishes.code = _wishes.code or 128 + number
     for listener in list(_wishes.listeners):
         listener(number)
+    _wishes.stops += number != SAVE
     if _wishes.idle and _wishes.at_once:
-        os._exit(_wishes.code)
+        if _wishes.stops > 1:
+            os._exit(_wishes.code)
+        return
     if number != SAVE:
         look()
 

@@ -21,6 +21,7 @@ from support.parallel_tasks import (
     shout,
     square,
     wait_for_a_stop,
+    wait_or_end_at_once,
 )
 from support.refusals import refusal_of
 from support.signals import of_session, until
@@ -127,6 +128,14 @@ def test_a_signal_is_passed_on_and_each_task_is_told_once(tmp_path, signals, num
     assert sorted(str(raised.value).splitlines()) == ["0 stopped", "1 stopped"]
     assert raised.value.code == code
     assert len(list(tmp_path.iterdir())) == 2  # no other was begun
+    assert multiprocessing.active_children() == []
+
+
+def test_a_stop_beside_an_idle_process_is_that_of_the_run(tmp_path, signals):
+    signals(tmp_path, 1, signal.SIGTERM)
+    with stopping.handled(), pytest.raises(stopping.Stopped) as raised:
+        list(run_parallel(wait_or_end_at_once, [(tmp_path, 0), (tmp_path, 1)], 2))
+    assert (str(raised.value), raised.value.code) == ("1 stopped", 143)
     assert multiprocessing.active_children() == []
 
 

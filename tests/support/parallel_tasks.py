@@ -67,7 +67,7 @@ class Slow:
 def arrive(folder: Path) -> Slow:
     (folder / f"began{os.getpid()}").touch()
     try:
-        time.sleep(600)
+        time.sleep(1)
     except BaseException as error:  # as an import that is torn would
         raise RecursionError("torn") from error
     return Slow(folder)
@@ -75,6 +75,12 @@ def arrive(folder: Path) -> Slow:
 
 def nothing(task: Slow) -> None:
     pass
+
+
+def wait_or_end_at_once(task: tuple[Path, int]) -> None:
+    """Task 0 has nothing to do, so that its process is idle while the others wait for a stop."""
+    if task[1]:
+        wait_for_a_stop(task)
 
 
 def go_on_for_ever(task: tuple[Path, int]) -> None:
