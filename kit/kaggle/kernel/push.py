@@ -19,7 +19,7 @@ from kit.kaggle.kernel.ended import EndedSession, expected_of
 from kit.kaggle.kernel.folder import KernelFolder, built, built_beside
 from kit.kaggle.kernel.outputs import list_of
 from kit.kaggle.kernel.sessions import RunningSession, tell_interrupted, wait_for_kernel, watched
-from kit.kaggle.retry import Lost, Refused, Unanswered
+from kit.kaggle.retry import NOT_YET, Lost, Refused, Unanswered
 
 POLL = 15.0  # seconds between two looks at the kernels
 SESSIONS = 2  # batch sessions with a GPU that Kaggle runs at once for a user
@@ -64,7 +64,8 @@ def push(
     else:
         _make_ready(folder, kaggle, say)
         slug = _slug(folder, owner)
-        known = folder.push["version"] if slug == folder.push.get("slug") else 0
+        same = (owner, slug) == (folder.push.get("owner"), folder.push.get("slug"))
+        known = folder.push["version"] if same else 0
         before = kaggle.latest_version(owner, slug)
         before = None if before is None else max(before, known)
         folder.write_begun_push({"digest": folder.digest, "owner": owner, "version": before, "only": only})
@@ -155,7 +156,11 @@ def _left(folder: KernelFolder, kaggle: Kaggle, output: str | Path, say: Say) ->
         if not kaggle.session(kernel).ended:
             return again
         listed = list_of(kaggle.outputs(kernel), kaggle)
-    except (Refused, Unanswered, Damaged):  # of a version that cannot be seen, or tells nothing, nothing is kept
+    except (Refused, Unanswered) as error:
+        if error.status not in NOT_YET:
+            raise
+        return again  # of a version that cannot be seen nothing is kept
+    except Damaged:
         return again
     if listed and listed.missing and len(listed.missing) < len(runs):
         raise KitError(
