@@ -18,6 +18,7 @@ from kit.kaggle import datasets, retry
 from kit.kaggle.client import Kaggle
 from kit.kaggle.datasets import upload, wait_for_dataset
 from kit.kaggle.kernel import sessions
+from kit.kaggle.kernel.folder import KernelFolder
 from kit.kaggle.kernel.push import push, push_all, pushed_kernel, select_kernels
 from kit.kaggle.kernel.sessions import wait, wait_for_kernel
 from kit.kaggle.retry import Refused, Retry
@@ -118,6 +119,17 @@ def test_the_first_push_of_a_kernel_is_not_repeated_while_kaggle_may_not_tell_of
     assert push(write_kernel(), kaggle, say=said.append).version == 1
     assert [name for name, _ in server.requests].count("SaveKernel") == 1
     assert any("Kaggle may show it late" in line for line in said)
+
+
+def test_an_interrupted_first_push_is_not_repeated_while_kaggle_may_not_tell_of_it(server, kaggle, said):
+    path = write_kernel()
+    assert push(path, kaggle, say=said.append).version == 1
+    begun = {"digest": KernelFolder(path).digest, "owner": "tester", "version": 0, "only": []}
+    KernelFolder(path).write_begun_push(begun)
+    (path / "push.json").unlink()
+    server.misbehave("GetKernel", *[answer(403, "No")] * 12)
+    assert push(path, kaggle, say=said.append).version == 1
+    assert [name for name, _ in server.requests].count("SaveKernel") == 1
 
 
 def test_the_log_of_what_was_just_pushed(server, kit):

@@ -96,7 +96,8 @@ def _not_attached(
     here = ExperimentDir(OutputDirs(root).runs / experiment.name)
     there = {run for runs in attached.values() for run in runs}
     for folder in built(root):
-        if folder.push and reference_of(folder) in unknown:
+        same = folder.push and folder.pushed_record.experiment == experiment.name
+        if same and reference_of(folder) in unknown:
             there |= {f"runs/{experiment.name}/{place}" for place in folder.pushed_runs}
     finished: Sequence[RunDir] = here.finished(next(iter(experiment.policies)))
     return [str(run.record.key) for run in finished if run.path.relative_to(root).as_posix() not in there]

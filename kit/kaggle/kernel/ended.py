@@ -124,9 +124,7 @@ def judge(kernel: PushedKernel, session: Session, kaggle: Kaggle, needs: Expecte
     outputs, missing = Outputs({}, []), list(needs.runs) if needs else []
     with contextlib.suppress(KitError):  # how it ended is known without them
         cancelled = session.status == "CANCEL_ACKNOWLEDGED"
-        outputs = kaggle.outputs(kernel)
-        if cancelled and missing and LISTED not in outputs.files:
-            outputs = outputs_with(kernel, kaggle, [LISTED])
+        outputs = outputs_with(kernel, kaggle, [LISTED]) if cancelled and missing else kaggle.outputs(kernel)
         if missing and (listed := list_of(outputs, kaggle)):
             missing = listed.missing
     tail = _tail(outputs.log)
@@ -134,7 +132,8 @@ def judge(kernel: PushedKernel, session: Session, kaggle: Kaggle, needs: Expecte
         if not (needs and needs.at_limit(outputs.seconds)):
             late = needs and needs.at_limit(None)  # a log may be silent at the end
             perhaps = "by hand, or by Kaggle at its limit" if late else ""
-            return EndedSession(kernel, "cancelled", perhaps + _next(needs, missing), missing=missing)
+            failure = (perhaps + _next(needs, missing)).removeprefix("; ")
+            return EndedSession(kernel, "cancelled", failure, missing=missing)
         how = "at" if outputs.seconds is not None else "as it seems at"  # its log tells no time
         stated = [f"Kaggle ended it {how} its limit of {needs.limit / 3600:g} h", *_counted(needs, missing)]
         failure = f"timeout ({'; '.join(stated)}); try {FAILURES['timeout'][-1]}"

@@ -175,14 +175,17 @@ def _interrupted(folder: KernelFolder, owner: str, only: list[str], kaggle: Kagg
     begun, slug = folder.begun_push, _slug(folder, owner)
     if (begun.get("digest"), begun.get("owner"), begun.get("only", [])) != (folder.digest, owner, only):
         return None
-    version = kaggle.latest_version(owner, slug)
-    if begun["version"] is None or version is None:
+    before, version = begun["version"], kaggle.latest_version(owner, slug)
+    if before is not None and version is not None and (version == 0 or version < before):  # it may be refused yet
+        what = f"the interrupted push of {owner}/{slug} does not show"
+        version = kaggle.until(what, lambda: kaggle.latest_version(owner, slug) or None) or 0
+    if before is None or version is None or version < before:
         raise KitError(
             f"whether the interrupted push of {owner}/{slug} arrived cannot be told: look at "
             f"{kernel_url(owner, slug)}; where no session runs there, remove {folder.path / 'pushing.json'} and "
             "push again"
         )
-    return PushedKernel(owner, slug, version, kernel_url(owner, slug)) if version > begun["version"] else None
+    return PushedKernel(owner, slug, version, kernel_url(owner, slug)) if version > before else None
 
 
 def _make_ready(folder: KernelFolder, kaggle: Kaggle, say: Say) -> None:

@@ -153,7 +153,14 @@ def test_a_session_that_was_cancelled_near_its_limit_is_a_timeout(
         )
     else:
         perhaps = "by hand, or by Kaggle at its limit" if hours_ago == 9 else ""
-        assert (end.outcome, end.failure) == ("cancelled", perhaps + NEXT)
+        assert (end.outcome, end.failure) == ("cancelled", (perhaps + NEXT).removeprefix("; "))
+
+
+def test_a_first_listing_that_is_refused_is_not_taken_for_nothing_finished(server, kaggle, path):
+    server.misbehave("ListKernelSessionOutput", answer(403, "No"))
+    end = ended(server, kaggle, path, "CANCEL_ACKNOWLEDGED", listed({"a": b"1"}, RUNS[3:], None), LIMIT)
+    assert list(end.missing) == RUNS[3:]
+    assert "3 of 5 runs are finished" in end.failure
 
 
 @pytest.mark.parametrize("content", [b"<html>", b'{"files": {}}', b"[]"])
