@@ -1,7 +1,7 @@
 """Tasks run on the nodes of a cluster of Ray, which places them; the kit keeps what it promises of runs.
 
-Ray is used for one thing: which node has room for the next task. Fresh processes, retries from checkpoints, what the
-user is told and what an error means are the kit's, as they are on one machine (`kit.experiment.parallel`).
+Ray is used for one thing: which node has room for the next task. Fresh processes, retries from checkpoints, what
+the user is told and what an error means are the kit's, as on one machine (`kit.experiment.parallel`).
 """
 
 import itertools
@@ -61,10 +61,11 @@ class Cluster:
 
         for module in (agent, board):
             ray.cloudpickle.register_pickle_by_value(module)
-        self._ray, self._agent, self._say, self._leave = ray, agent, say, leave
+        self._ray: Any = ray
+        self._agent, self.say, self._leave = agent, say, leave
         self._driver = agent.Driver(agent.machine(), str(Path(cache).resolve()), os.getcwd())
-        self._carry_out = ray.remote(agent.carry_out)
-        self.board = ray.remote(board.Board).options(num_cpus=0, max_restarts=-1, max_concurrency=1).remote()
+        self._carry_out: Any = self._ray.remote(agent.carry_out)
+        self.board: Any = self._ray.remote(board.Board).options(num_cpus=0, max_restarts=-1).remote()
         self._bundle = self.parcel(package_files(PACKAGE))
         self._numbers = itertools.count()
         self._look: _Look | None = None
@@ -178,7 +179,7 @@ class Cluster:
             self._end_looks(1.0)
             if not told and time.monotonic() - begun > ANSWER_SECONDS and self._looking:
                 hosts = ", ".join(sorted({node["NodeManagerHostname"] for node in self._looking.values()}))
-                self._say(f"waiting for what nodes say of themselves: {hosts}")
+                self.say(f"waiting for what nodes say of themselves: {hosts}")
                 told = True
         good = self.good
         if not good:
@@ -215,11 +216,11 @@ class Cluster:
         Raises
         ------
         KitError
-            Where a task's process was lost too often, and where no node is left for some minutes. The first error of
-            a task is raised when those under way have ended and were yielded; what had not begun is not begun.
+            Where a task's process was lost too often, and where no node is left for some minutes. The first error
+            of a task is raised when those under way have ended and were yielded; what had not begun is not begun.
         Stopped
-            Where that was asked for; a line of each task that was under way. They stop where they can go on; a second
-            Ctrl-C ends them.
+            Where that was asked for; a line of each task that was under way. They stop where they can go on; a
+            second Ctrl-C ends them.
         """
         from kit.experiment.cluster.running import Running
 
@@ -244,7 +245,7 @@ class Cluster:
         shared: bool | None,
         again: bool = False,
     ) -> tuple[int, Any]:
-        """Give a task to Ray, to run on one of some nodes; returns its number and Ray's reference to the answer."""
+        """Give a task to Ray, to run on one of some nodes; returns its number and the reference to its answer."""
         from ray.util.scheduling_strategies import In, NodeLabelSchedulingStrategy
 
         call = self._agent.Call(
@@ -277,7 +278,7 @@ class Cluster:
         except self._ray.exceptions.RayError:  # it begins anew elsewhere
             return {}
         for line in lines:
-            self._say(line)
+            self.say(line)
         known: dict[int, dict[str, Any]] = under_way
         return known
 
@@ -291,7 +292,7 @@ class Cluster:
         for key, node in self.nodes.items():
             if node.alive and key not in there:
                 node.alive = False
-                self._say(f"{node.report.host}: the node is gone ({len(self.good)} left)")
+                self.say(f"{node.report.host}: the node is gone ({len(self.good)} left)")
         self._begin_looks(there)
 
     def _begin_looks(self, there: dict[str, dict[str, Any]] | None = None) -> None:
@@ -332,7 +333,7 @@ class Cluster:
             node = replace(node, report=replace(node.report, lacks=lacks))
         self.nodes[node.key] = node
         if node.report.lacks:
-            self._say(f"{node.report.host} is left out: {node.report.lacks}")
+            self.say(f"{node.report.host} is left out: {node.report.lacks}")
 
 
 def _probe(output: Path) -> dict[str, str]:

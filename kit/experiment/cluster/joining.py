@@ -1,6 +1,7 @@
 """A cluster of Ray is started or joined."""
 
 import importlib.util
+import logging
 import os
 import signal
 import threading
@@ -59,7 +60,7 @@ def join_ray(on: str, say: Say) -> bool:
             raise KitError(f"--on {on}: this process is in a cluster of Ray already; --on auto uses that one")
         address = {"ray": "local", "auto": "auto"}.get(on, on)
         try:
-            context: Any = None if joined else ray.init(address, log_to_driver=False, logging_level="ERROR")
+            context: Any = None if joined else ray.init(address, log_to_driver=False, logging_level=logging.ERROR)
         except Exception as error:  # of many kinds, by what does not answer
             raise KitError(f"--on {on}: {_refused(on, error)}") from error
     say(_told(context))

@@ -241,7 +241,7 @@ class Running:
         if entry.losses >= TRIES:
             self._fail(KitError(f"{entry.name}: {how}, the {entry.losses}th time; {ADVICE}"))
             return
-        self.cluster._say(f"{entry.name}: {how}; it is begun again ({entry.losses} of {TRIES - 1})")
+        self.cluster.say(f"{entry.name}: {how}; it is begun again ({entry.losses} of {TRIES - 1})")
         self._waiting.insert(0, entry)
 
     def _close(self, stop: int = 0) -> None:
@@ -307,7 +307,7 @@ class Running:
         what = f"{alone[0].name}: no node is left for it" if alone else "no node is left"
         if not self._alone_since:
             self._alone_since = time.monotonic()
-            self.cluster._say(f"{what}; waiting {WAIT_SECONDS / 60:.0f} minutes for one to join the cluster")
+            self.cluster.say(f"{what}; waiting {WAIT_SECONDS / 60:.0f} minutes for one to join the cluster")
         if time.monotonic() - self._alone_since > WAIT_SECONDS:
             self._fail(KitError(f"{what}; add nodes to the cluster, and the same command goes on"))
 

@@ -111,8 +111,7 @@ def _carry_out(errand: dict[str, Any], events: int, commands: _Commands) -> int:
             os._exit(1)
         if line in ("stop", "save"):
             _signal(children, signal.SIGTERM if line == "stop" or stopping.SAVE is None else stopping.SAVE)
-    first = next((code for code in codes.values() if code != 0), 0)
-    return first
+    return next((code for code in codes.values() if code != 0), 0)
 
 
 def _signal(children: dict[int, int], number: int) -> None:
