@@ -341,7 +341,7 @@ class _Decoding:
     @contextmanager
     def _progress(self, part: str, ids: list[str]) -> Iterator[Report]:
         title = f"Decoding {part} images"
-        with Progress(title, len(ids), unit="image", shown=self.shown) as progress:
+        with Progress(title, len(ids), unit="image", images=1, shown=self.shown) as progress:
             yield lambda done, total: progress.update(done)
 
     def _tell(self, part: str, images: ImageSet) -> None:

@@ -243,7 +243,8 @@ class Trainer:
         started = time.monotonic()
         evaluating = 0.0  # seconds
         self._measure_butterfly(first)
-        with Progress(title, total, first, shown=self.accelerator.is_main_process) as progress:
+        main, images = self.accelerator.is_main_process, self.plan.samples_per_update
+        with Progress(title, total, first, shown=main, images=images) as progress:
             self.stops.look(first, self.logged, together=True)
             if first and self._evaluates_at(first) and not self._scored(first):  # where that was given up
                 self._begin(first)
