@@ -11,8 +11,12 @@ from kit.core.stopping import look
 
 QUIET_SECONDS = 5.0  # between two lines where the output is no terminal
 NOTEBOOK_SECONDS = 0.2  # between two changes of the bar in a notebook, each of which is a message
+REPORT_SECONDS = 0.5  # between two reports to what shows the progress of several processes
+
+Report = Callable[[str, int, int, str, float], object]  # title, done, total, note, images a second (0: not known)
 
 _notes: list[Callable[[], str]] = []  # what stands beside every bar
+_reports: list[Report] = []  # the last of them gets what would be shown here
 
 
 @contextmanager
@@ -23,6 +27,24 @@ def beside(note: Callable[[], str]) -> Iterator[None]:
         yield
     finally:
         _notes.remove(note)
+
+
+@contextmanager
+def reporting_to(report: Report) -> Iterator[None]:
+    """Report all progress within to a callable, instead of showing it: another process shows that of several.
+
+    Parameters
+    ----------
+    report : callable
+        Takes the title, how many steps are done, of how many, the note, and images a second (0 where steps are no
+        images, or none is done yet). It is called at the beginning and the end of each piece of work, and in
+        between each half second at most.
+    """
+    _reports.append(report)
+    try:
+        yield
+    finally:
+        _reports.remove(report)
 
 
 def _beside() -> str:
@@ -44,10 +66,14 @@ class Progress:
         What a step is called.
     shown : bool
         False shows nothing.
+    images : int
+        Of a step; 0 where a step is no work on images.
     """
 
-    def __init__(self, title: str, total: int, done: int = 0, unit: str = "step", shown: bool = True):
-        self.title, self.total, self.done, self.unit = title, total, done, unit
+    def __init__(
+        self, title: str, total: int, done: int = 0, unit: str = "step", shown: bool = True, images: int = 0
+    ):
+        self.title, self.total, self.done, self.unit, self.images = title, total, done, unit, images
         self.note, self.shown = "", shown and total > 0
         self._first, self._started = done, time.monotonic()
         self._view: _View | None = None
@@ -80,6 +106,11 @@ class Progress:
         return time.monotonic() - self._started
 
     @property
+    def speed(self) -> float:
+        """Images a second since it began; 0 where that is not known."""
+        return (self.done - self._first) * self.images / max(self.seconds, 1e-9)
+
+    @property
     def line(self) -> str:
         """How far it is, in words."""
         left = self.seconds / max(1, self.done - self._first) * (self.total - self.done)
@@ -97,9 +128,16 @@ class _View(Protocol):
 
 
 def _view_here() -> _View:
+    if _reports:
+        return _Reporting(_reports[-1])
     if _in_notebook():
         return _NotebookBar()
-    return _TerminalBar() if sys.stdout.isatty() else _Lines()
+    return _TerminalBar() if on_terminal() else _Lines()
+
+
+def on_terminal() -> bool:
+    """Whether what is printed reaches a terminal, where it can be drawn over."""
+    return sys.stdout.isatty() and not _in_notebook()
 
 
 def _in_notebook() -> bool:
@@ -107,6 +145,24 @@ def _in_notebook() -> bool:
     ipython = sys.modules.get("IPython")
     shell = ipython.get_ipython() if ipython else None
     return getattr(shell, "kernel", None) is not None
+
+
+class _Reporting:
+    """Elsewhere, by what a callable makes of it."""
+
+    def __init__(self, report: Report):
+        self._report, self._reported = report, 0.0
+
+    def begin(self, progress: Progress) -> None:
+        self.end(progress)
+
+    def update(self, progress: Progress) -> None:
+        if time.monotonic() - self._reported >= REPORT_SECONDS:
+            self.end(progress)
+
+    def end(self, progress: Progress) -> None:
+        self._reported = time.monotonic()
+        self._report(progress.title, progress.done, progress.total, progress.note, progress.speed)
 
 
 class _TerminalBar:

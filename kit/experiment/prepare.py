@@ -39,6 +39,8 @@ from kit.training.config import TrainingConfig
 from kit.training.device import process_state, resolve_precision
 from kit.training.fold_data import Recipe
 from kit.training.loss import OwnLoss, build_loss, class_weights
+from kit.training.micro_batch import has_batch_norms
+from kit.training.norm_sync import need_usual_norms
 from kit.training.optimizer import build_optimizer
 from kit.training.signals import SignalMeter
 from kit.training.tracker import need_tracker
@@ -222,6 +224,7 @@ def _check_training(loaded: LoadedExperiment, say: Say) -> Recipe:
     loss = build_loss(training, weights, multilabel)
     if isinstance(loss, OwnLoss):
         loss.check(len(competition.classes), multilabel, training.mixes)
+    _check_norms(model, training, say)
     Augmentation(data)
     try_decoder(data, competition.train_images[0])
     shape = (min(2, training.batch_size), data.channels, data.size, data.size)
@@ -259,6 +262,17 @@ def _check_averaging(training: TrainingConfig, policy: Policy, name: str) -> Non
         raise KitError(
             f"policies.{name}: moves the momentum, by which {training.optimizer.name} finds its average; take a "
             "schedule that leaves it, like constant with a warmup"
+        )
+
+
+def _check_norms(model: nn.Module, training: TrainingConfig, say: Say) -> None:
+    """Say what batch norms see where several processes train together; KitError where they cannot share it."""
+    if training.sync_batch_norm:
+        need_usual_norms(model)
+    elif has_batch_norms(model) and (processes := process_state(training).num_processes) > 1:
+        say(
+            f"batch norms see the {training.batch_size} images of their process alone, of "
+            f"{processes * training.batch_size}; training.sync_batch_norm: true lets them see all"
         )
 
 
@@ -341,7 +355,7 @@ class _Decoding:
     @contextmanager
     def _progress(self, part: str, ids: list[str]) -> Iterator[Report]:
         title = f"Decoding {part} images"
-        with Progress(title, len(ids), unit="image", shown=self.shown) as progress:
+        with Progress(title, len(ids), unit="image", images=1, shown=self.shown) as progress:
             yield lambda done, total: progress.update(done)
 
     def _tell(self, part: str, images: ImageSet) -> None:

@@ -186,7 +186,7 @@ def audit(experiment: ExperimentConfig, output: str | Path = ".", picture: str |
 
 
 def _hashes(images: Sequence[Source], part: str, dirs: OutputDirs, reading: Reading) -> ImageHashes:
-    with Progress(f"Looking at {part} images", len(images), unit="image") as progress:
+    with Progress(f"Looking at {part} images", len(images), unit="image", images=1) as progress:
         return hash_images(images, dirs.cache, lambda done, total: progress.update(done), reading)
 
 

@@ -32,3 +32,47 @@ def test_lines_are_rare(capsys):
         for done in range(100):
             progress.update(done)
     assert capsys.readouterr().out == ""
+
+
+class TestReporting:
+    """What is reported to another process's table instead of being shown."""
+
+    def test_each_update_and_the_speed(self, monkeypatch, capsys):
+        monkeypatch.setattr(showing, "REPORT_SECONDS", 0.0)
+        now = [10.0]
+        monkeypatch.setattr(showing.time, "monotonic", lambda: now[0])
+        reports = []
+        with (
+            showing.reporting_to(lambda *report: reports.append(report)),
+            Progress("uniform", 6, done=2, images=32) as progress,
+        ):
+            now[0] = 12.0
+            progress.update(4, "loss 0.5")
+            progress.update(5)
+        assert reports == [
+            ("uniform", 2, 6, "", 0.0),
+            ("uniform", 4, 6, "loss 0.5", 2 * 32 / 2),
+            ("uniform", 5, 6, "loss 0.5", 3 * 32 / 2),
+            ("uniform", 5, 6, "loss 0.5", 3 * 32 / 2),  # at the end
+        ]
+        assert capsys.readouterr().out == ""
+
+    def test_steps_that_are_no_images_have_no_speed(self):
+        reports = []
+        with showing.reporting_to(lambda *report: reports.append(report)), Progress("files", 2) as progress:
+            progress.update(2)
+        assert {speed for *_, speed in reports} == {0.0}
+
+    def test_reports_are_rare_but_begin_and_end(self):
+        reports = []
+        with showing.reporting_to(lambda *report: reports.append(report)), Progress("uniform", 100) as progress:
+            for done in range(101):
+                progress.update(done)
+        assert [done for _, done, *_ in reports] == [0, 100]
+
+    def test_what_is_not_shown_is_not_reported(self):
+        hidden = Progress("uniform", 4, shown=False)
+        with showing.reporting_to(lambda *report: pytest.fail("reported")), hidden:
+            hidden.update(2)
+        with Progress("uniform", 4) as progress:  # and afterwards nothing is
+            progress.update(2)

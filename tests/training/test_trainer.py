@@ -341,7 +341,16 @@ def test_a_process_killed_for_good_goes_on_with_the_same_bits(competition, tmp_p
     assert not checkpoint.exists()
 
 
-def test_two_processes_train_as_one_with_twice_the_batch(competition, tmp_path):
+@pytest.mark.parametrize(
+    ("model", "norms"),
+    [
+        ("test_vit", {}),  # no batch norm, whose statistics are of half a batch
+        pytest.param(
+            "test_resnet", {"sync_batch_norm": True, "norm_batches": 2, "ema": 0.9}, marks=pytest.mark.slow
+        ),
+    ],
+)
+def test_two_processes_train_as_one_with_twice_the_batch(competition, tmp_path, model, norms):
     """Two processes by torchrun where there is no GPU: half a batch each, gradients averaged, predictions shared.
 
     The batches are small ones, so that the weights of classes are averaged over all parts of an update.
@@ -349,12 +358,12 @@ def test_two_processes_train_as_one_with_twice_the_batch(competition, tmp_path):
     from kit import load_experiment, run
 
     settings = {
-        "model": {"name": "test_vit"},  # no batch norm, whose statistics are of half a batch
+        "model": {"name": model},
         "data": {"augment": "medium"},
         "policies": {"uniform": {"lr": 1e-3}},
         "folds": {"run": [0, 1]},
     }
-    weights = {"class_weights": {"red": 10.0, "green": 0.1}}
+    weights = {"class_weights": {"red": 10.0, "green": 0.1}} | norms
     quarter = weights | {"batch_size": 2, "accumulate": 2, "device": "auto"}
     two = config_file(competition, tmp_path / "two.yaml", training=quarter, **settings)
     one = config_file(competition, tmp_path / "one.yaml", training=weights | {"batch_size": 8}, **settings)
