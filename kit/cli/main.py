@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
+from kit.cli.cluster import cluster_app
 from kit.cli.kernel import kernel_app
 from kit.cli.options import (
     BudgetOption,
@@ -43,6 +44,7 @@ app = Commands(
 )
 
 app.add_typer(kernel_app, name="kernel")
+app.add_typer(cluster_app, name="cluster")
 
 SHARED = ("run", "compare", "find-lr", "lr", "predict")  # commands that several processes carry out together
 
