@@ -15,7 +15,7 @@ SMALL = {"object_store_memory": 80 * 2**20, "include_dashboard": False}
 
 def with_tasks(package: Path) -> dict[str, bytes]:
     """The kit's files, and the tasks of tests."""
-    tasks = {f"support/{name}": (SUPPORT / name).read_bytes() for name in ("cluster_tasks.py",)}
+    tasks = {f"support/{name}": (SUPPORT / name).read_bytes() for name in ("cluster_tasks.py", "torch_tasks.py")}
     return package_files(package) | tasks
 
 
@@ -51,7 +51,7 @@ def joined(cluster: Any, cache: Path, say: Callable[[str], None] = print) -> Ite
             yield mine
 
 
-def until(there: Callable[[], object], seconds: float = 60.0) -> None:
+def until(there: Callable[[], object], seconds: float = 40.0) -> None:
     """Wait until something is so."""
     end = time.monotonic() + seconds
     while not there():

@@ -202,7 +202,7 @@ def _unpacked(parcel: Parcel, cache: Path) -> Path:
     _tidy(cache)
     with tarfile.open(fileobj=io.BytesIO(bz2.decompress(archive))) as tar:
         files = {each.name: tar.extractfile(each).read() for each in tar.getmembers()}  # type: ignore[union-attr]
-    if not all(_holds(folder / name, content) for name, content in files.items()):
+    if not _is_whole(folder, files):
         _write(folder, files)
     os.utime(folder)
     known[parcel.digest] = folder
@@ -218,18 +218,19 @@ def _write(folder: Path, files: dict[str, bytes]) -> None:
             (draft / name).write_bytes(content)
         draft.chmod(0o755)
         with contextlib.suppress(OSError):  # damaged; or another one's that was first
-            if folder.exists() and not all(_holds(folder / name, content) for name, content in files.items()):
+            if folder.exists() and not _is_whole(folder, files):
                 os.replace(folder, Path(tempfile.mkdtemp(prefix=".", dir=folder.parent)) / "former")
             os.replace(draft, folder)
     finally:
         shutil.rmtree(draft, ignore_errors=True)
-    if not all(_holds(folder / name, content) for name, content in files.items()):
+    if not _is_whole(folder, files):
         raise OSError(f"{folder} cannot be written as it was sent")
 
 
-def _holds(path: Path, content: bytes) -> bool:
+def _is_whole(folder: Path, files: dict[str, bytes]) -> bool:
+    """Whether a folder holds the files as they were sent."""
     try:
-        return path.read_bytes() == content
+        return folder.is_dir() and all((folder / name).read_bytes() == files[name] for name in files)
     except OSError:
         return False
 
@@ -270,7 +271,7 @@ class _Server:
         stated |= {"PYTHONPATH": str(bundle), "CUDA_VISIBLE_DEVICES": "", "PYTHONUNBUFFERED": "1"}
         folder = call.driver.folder
         self.process = subprocess.Popen(
-            [sys.executable, "-P", "-m", "kit.experiment.cluster.server", str(write), call.task.partition(":")[0]],
+            [sys.executable, "-P", "-m", "kit.experiment.cluster.server", str(write)],
             stdin=subprocess.PIPE,
             stdout=subprocess.PIPE,
             stderr=subprocess.STDOUT,

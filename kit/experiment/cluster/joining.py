@@ -4,6 +4,7 @@ import importlib.util
 import logging
 import os
 import signal
+import socket
 import threading
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -12,6 +13,7 @@ from typing import Any
 from kit.core.errors import KitError, Say, some
 
 INSTALL = "pip install -r requirements-ray.txt"
+CONNECT_SECONDS = 10.0
 CHOICES = "ray (starts one here), auto (joins the one of this machine, or of RAY_ADDRESS) or ray://HOST:10001"
 SETTINGS = {
     "RAY_USAGE_STATS_ENABLED": "0",  # nothing is sent anywhere
@@ -59,6 +61,8 @@ def join_ray(on: str, say: Say) -> bool:
         if joined and on != "auto":
             raise KitError(f"--on {on}: this process is in a cluster of Ray already; --on auto uses that one")
         address = {"ray": "local", "auto": "auto"}.get(on, on)
+        if not joined:
+            _need_answer(on)
         try:
             context: Any = None if joined else ray.init(address, log_to_driver=False, logging_level=logging.ERROR)
         except Exception as error:  # of many kinds, by what does not answer
@@ -67,7 +71,23 @@ def join_ray(on: str, say: Say) -> bool:
     return not joined
 
 
-def _refused(on: str, error: Exception) -> str:
+def _need_answer(on: str) -> None:
+    """Raise KitError where nobody listens at the address of a cluster; Ray itself tries for minutes."""
+    address = on
+    if on == "auto":
+        from ray._private.utils import read_ray_address
+
+        address = os.environ.get("RAY_ADDRESS") or read_ray_address() or ""
+    host, _, port = address.removeprefix("ray://").rpartition(":")
+    if not (host and port.isdecimal()):
+        return
+    try:
+        socket.create_connection((host.strip("[]"), int(port)), CONNECT_SECONDS).close()
+    except (OSError, OverflowError) as error:
+        raise KitError(f"--on {on}: {_refused(on, error, f'at {host}:{port} ')}") from error
+
+
+def _refused(on: str, error: Exception, where: str = "") -> str:
     """Return why a cluster could not be joined, and what to do."""
     why = some([str(error).strip().splitlines()[0] if str(error).strip() else type(error).__name__])
     if on == "ray":
@@ -75,7 +95,7 @@ def _refused(on: str, error: Exception) -> str:
     if "ersion" in why:
         return f"{why}; install the cluster's versions of Python and Ray here"
     if on == "auto":
-        return f"no cluster of Ray answers ({why}); start one with `ray start --head`, or give --on ray"
+        return f"no cluster of Ray answers {where}({why}); start one with `ray start --head`, or give --on ray"
     return f"no cluster of Ray answers there ({why}); look whether it runs, and whether its port can be reached"
 
 

@@ -9,6 +9,8 @@ from typing import Any
 from kit.core.errors import KitError, some
 from kit.experiment.cluster.site import Needs, NodeReport, Site
 
+PRELOAD = ()  # of the task in this module
+
 
 @dataclass
 class Node:

@@ -18,45 +18,48 @@ import time
 import traceback
 import warnings
 from collections.abc import Callable
-from contextlib import nullcontext, suppress
+from contextlib import AbstractContextManager, suppress
+from functools import cache
 from pathlib import Path
 from typing import Any, NoReturn
 
-from kit.core import stopping
+from kit.core import progress, stopping
 from kit.core.children import starting, work_for_parent
 from kit.core.errors import KitError
 from kit.experiment.cluster.site import Site
 
 LOOK_SECONDS = 0.02  # between two looks at the children
 PATIENCE_SECONDS = 30.0  # for the other processes of a task, once one of them is gone
-PROGRESS_SECONDS = 0.5
 
 
-def serve(events: int, module: str) -> None:
+def serve(events: int) -> None:
     """Carry out the tasks that come on standard input, one after the other.
 
     Parameters
     ----------
     events : int
         The descriptor of the pipe that takes what happens, a JSON object a line.
-    module : str
-        The module of the first task. It is imported before anything is forked, as is what its `PRELOAD` names.
     """
     for number in (signal.SIGINT, signal.SIGTERM, stopping.SAVE):  # the worker passes on what is asked
         if number is not None:
             signal.signal(number, signal.SIG_IGN)
-    _preload(module)
     commands = _Commands()
     while (line := commands.next(None)) is not None:
         if line.startswith("{"):
-            code = _carry_out(json.loads(line), events, commands)
+            errand = json.loads(line)
+            _preload(errand["task"].partition(":")[0])
+            code = _carry_out(errand, events, commands)
             _write(events, {"ended": {"code": code}})
 
 
+@cache
 def _preload(module: str) -> None:
-    """Import what tasks need; what is not there is told by the task that needs it."""
-    with suppress(ImportError):
-        for name in getattr(importlib.import_module(module), "PRELOAD", ()):
+    """Import what the tasks of a module need; what is not there is told by the task that needs it.
+
+    That is what its `PRELOAD` names; torch, where it has none.
+    """
+    with suppress(Exception):
+        for name in getattr(importlib.import_module(module), "PRELOAD", ("torch",)):
             importlib.import_module(name)
 
 
@@ -184,20 +187,14 @@ def _pickled(error: Exception) -> bytes:
     return pickle.dumps(RuntimeError("".join(traceback.format_exception(error))))
 
 
-def _reporting(tell: Callable[[dict[str, Any]], None] | None) -> Any:
+def _reporting(tell: Callable[[dict[str, Any]], None] | None) -> AbstractContextManager[None]:
     """Let progress be told instead of shown."""
-    from kit.core import progress
 
-    told = 0.0
+    def report(title: str, done: int, total: int, note: str, speed: float) -> None:
+        if tell is not None:
+            tell({"progress": {"done": done, "total": total, "speed": speed}})
 
-    def report(title: str, done: int, total: int, note: str) -> None:
-        nonlocal told
-        if tell is not None and (time.monotonic() - told > PROGRESS_SECONDS or done == total):
-            told = time.monotonic()
-            tell({"progress": {"title": title, "done": done, "total": total, "note": note}})
-
-    hook = getattr(progress, "reporting_to", None)
-    return hook(report) if hook else nullcontext()
+    return progress.reporting_to(report)
 
 
 def _set_threads(threads: int) -> None:
@@ -219,4 +216,4 @@ def _write(events: int, event: dict[str, Any]) -> None:
 
 
 if __name__ == "__main__":
-    serve(int(sys.argv[1]), sys.argv[2])
+    serve(int(sys.argv[1]))

@@ -1,14 +1,14 @@
 """Tasks on a real cluster of Ray: results, errors, what a task finds around it."""
 
 import hashlib
-import sys
 
 import pytest
 from support import cluster_tasks as tasks
-from support.clusters import add_node, joined, ray_nodes, until
+from support import torch_tasks
+from support.clusters import joined, ray_nodes
 from support.refusals import refusal_of
 
-from kit.experiment.cluster.cluster import Cluster
+from kit.core.errors import KitError
 from kit.experiment.cluster.site import Needs
 
 pytest.importorskip("ray", reason="Ray has no wheel here")
@@ -73,7 +73,7 @@ def test_what_a_task_finds_around_it(cluster, parcel, tmp_path):
 
 
 def test_torch_computes_with_the_threads_that_were_stated(cluster, parcel):
-    assert list(cluster.run(tasks.threads, [0], Needs(threads=3), parcel)) == [3]
+    assert list(cluster.run(torch_tasks.threads, [0], Needs(threads=3), parcel)) == [3]
 
 
 def test_a_parcel_that_was_tampered_with_is_unpacked_anew(two_nodes, tmp_path):
@@ -94,7 +94,7 @@ def test_lines_of_tasks_are_told_here(cluster, parcel, lines):
 def test_the_first_error_is_raised_when_those_under_way_have_ended(cluster, parcel, tmp_path):
     names = ["a", "bad", *(f"later{number}" for number in range(20))]
     made = []
-    with pytest.raises(Exception, match="^bad: is refused$"):  # noqa: PT012
+    with pytest.raises(KitError, match=r"^bad: is refused$"):  # noqa: PT012
         for each in cluster.run(tasks.refuse, [f"{tmp_path}/{name}" for name in names], Needs(), parcel):
             made.append(each)
     begun = {path.name for path in tmp_path.iterdir()}
@@ -119,7 +119,9 @@ def test_a_killed_process_is_begun_again(cluster, parcel, lines, what):
 
 
 def test_a_process_that_is_always_killed_is_given_up(cluster, parcel):
-    message = refusal_of(lambda: list(cluster.run(tasks.die, ["x"], Needs(), parcel, name=lambda item: f"run {item}")))
+    message = refusal_of(
+        lambda: list(cluster.run(tasks.die, ["x"], Needs(), parcel, name=lambda item: f"run {item}"))
+    )
     assert message.startswith("run x: its process on ")
     assert "was killed by signal 9, as the system does when memory runs out, the 4th time; " in message
 
@@ -172,52 +174,6 @@ def test_items_of_one_value_run_on_one_kind_of_node(cluster, parcel):
 def test_a_node_with_too_little_is_left_out(cluster, parcel):
     message = refusal_of(lambda: cluster.look(tasks.node_report, None, Needs(gpus=1), parcel))
     assert "it has 0 GPUs, a task takes 1" in message
-
-
-def test_a_node_that_lacks_something_is_told_and_not_used(tmp_path):
-    lines = []
-    with (
-        ray_nodes([{}, {"env_vars": {"LACKS": "it has no train.csv"}}]) as nodes,
-        joined(nodes, tmp_path, lines.append) as mine,
-    ):
-        parcel = mine.parcel({})
-        reports = mine.look(tasks.node_report, None, Needs(), parcel)
-        assert [each.kind for each in reports.values()] == ["0"]
-        assert "host 1 is left out: it has no train.csv" in lines
-        assert set(mine.run(tasks.where, range(6), Needs(), parcel)) == {"0"}
-
-        (tmp_path / "a").mkdir()
-        late = add_node(nodes, "2")
-        running = mine.run(tasks.wait, [f"{tmp_path}/a/{name}" for name in "abc"], Needs(), parcel)
-        import threading
-
-        def end():
-            until(lambda: len(list((tmp_path / "a").glob("*.begun!"))) == 2)
-            nodes.remove_node(late)
-            until(lambda: "host 2: the node is gone (1 left)" in lines)
-            (tmp_path / "a" / "go").touch()
-
-        thread = threading.Thread(target=end)
-        thread.start()
-        assert sorted(running) == ["a", "b", "c"]
-        thread.join()
-        assert any("is gone; it is begun again" in line for line in lines)
-        assert len(list((tmp_path / "a").glob("*.again!"))) == 1
-
-
-@pytest.mark.parametrize(
-    ("on", "told"),
-    [("rey", "--on rey: names no cluster"), ("auto", "no cluster of Ray answers"), ("ray://127.0.0.1:1", "answers")],
-)
-def test_what_is_no_cluster_is_refused(on, told, monkeypatch, tmp_path):
-    monkeypatch.setenv("RAY_ADDRESS", "127.0.0.1:1") if on == "auto" else None
-    assert told in refusal_of(lambda: Cluster.join(on, print, tmp_path))
-
-
-def test_without_ray_the_error_says_what_to_install(monkeypatch, tmp_path):
-    monkeypatch.setitem(sys.modules, "ray", None)
-    monkeypatch.setattr("importlib.util.find_spec", lambda name: None)
-    assert "pip install -r requirements-ray.txt" in refusal_of(lambda: Cluster.join("ray", print, tmp_path))
 
 
 def test_a_parcel_is_known_by_its_content(cluster):
