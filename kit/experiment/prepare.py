@@ -200,13 +200,7 @@ def _check_training(loaded: LoadedExperiment, say: Say) -> Recipe:
     resolve_precision(training.precision, cpu=training.device == "cpu")
     model = build_model(experiment.model, len(competition.classes), data.channels, data.size, seed)
     usual = normalisation(experiment.model.name, data.channels, model)
-    recipe = Recipe(
-        data=data,
-        training=training,
-        prediction=experiment.prediction,
-        scoring=experiment.scoring,
-        normalisation=Normalisation(data.mean or usual.mean, data.std or usual.std),
-    )
+    recipe = recipe_of(loaded, Normalisation(data.mean or usual.mean, data.std or usual.std))
     fewest = min(len(plan.training_rows(fold)) for fold in experiment.folds.chosen)
     batches = batches_of(training, fewest, seed, process_state(training))
     if not has_order(model):
@@ -230,6 +224,24 @@ def _check_training(loaded: LoadedExperiment, say: Say) -> Recipe:
     shape = (min(2, training.batch_size), data.channels, data.size, data.size)
     _check_forward(model, shape, len(competition.classes), experiment.model.name)
     return recipe
+
+
+def recipe_of(loaded: LoadedExperiment, normalisation: Normalisation) -> Recipe:
+    """Return how the experiment's runs are trained, where pixels are normalised like that.
+
+    Raises
+    ------
+    KitError
+        Where `training.class_weights` states a class twice.
+    """
+    config = loaded.config
+    return Recipe(
+        data=config.data,
+        training=_weighing_classes(config.training, loaded.competition.classes),
+        prediction=config.prediction,
+        scoring=config.scoring,
+        normalisation=normalisation,
+    )
 
 
 def _weighing_classes(training: TrainingConfig, classes: tuple[str, ...]) -> TrainingConfig:

@@ -175,7 +175,7 @@ class Cluster:
         self._begin_looks()
         told, begun = False, time.monotonic()
         while self._looking:
-            self.exchange({"closed": False, "stop": 0, "saves": 0}, [])
+            self.exchange({"closed": False, "stop": 0, "saves": 0, "now": time.monotonic()}, [])
             self._end_looks(1.0)
             if not told and time.monotonic() - begun > ANSWER_SECONDS and self._looking:
                 hosts = ", ".join(sorted({node["NodeManagerHostname"] for node in self._looking.values()}))
@@ -195,6 +195,7 @@ class Cluster:
         parcel: Any,
         name: Callable[[Any], object] = str,
         kind_of: Callable[[Any], Hashable] | None = None,
+        most: int | None = None,
     ) -> Iterator[Any]:
         """Yield `task(site, item)` of every item, as they end, each in a fresh process on a node that has room.
 
@@ -212,6 +213,8 @@ class Cluster:
         kind_of : callable, optional
             Items of which it returns the same run on one kind of node (`NodeReport.kind`): the one with most room
             when the first of them begins.
+        most : int, optional
+            Tasks at a time; left out: as many as the nodes hold.
 
         Raises
         ------
@@ -226,7 +229,7 @@ class Cluster:
 
         if self._look is None:
             self.look(introduce, None, needs, parcel)
-        return Running(self, task, needs, parcel, name, kind_of).results(iter(items))
+        return Running(self, task, needs, parcel, name, kind_of, most).results(iter(items))
 
     @property
     def good(self) -> dict[str, Node]:
