@@ -315,6 +315,8 @@ def find_lr(
     csv: Annotated[str | None, typer.Option(metavar="FILE", help="Write rates and losses there.")] = None,
     png: Annotated[str | None, typer.Option(metavar="FILE", help="Draw the loss over the rate there.")] = None,
     output: Annotated[str, typer.Option(metavar="DIR", help="Holds cache/.")] = ".",
+    on: On = None,
+    data_root: DataRoot = None,
 ) -> None:
     """Range test: raise all rates together until the loss diverges, and suggest a peak rate."""
     from kit.core.files import need_output
@@ -328,7 +330,8 @@ def find_lr(
     from kit.experiment.find_lr import RangeSearch, draw, find_lr, write_table
 
     search = RangeSearch(start, end, steps, by_depth)
-    found = find_lr(experiment, search, output, say)
+    options = run_options(output, None, None, False, "auto", None, on=on, data_root=data_root)
+    found = find_lr(experiment, search, options, say)
     if csv and prints():
         write_table(found, csv)
     if png and prints():

@@ -13,12 +13,13 @@ import pandas as pd
 from kit.core.errors import KitError, Say, ignore
 from kit.core.files import write_text
 from kit.core.notebook import ShownAsTables
-from kit.core.paths import OutputDirs
 from kit.core.progress import Progress
 from kit.core.runs import ExperimentDir, RunDir, RunKey
 from kit.core.stopping import telling
+from kit.experiment.cluster.joining import need_ray
 from kit.experiment.config import ExperimentConfig
 from kit.experiment.loaded import LoadedExperiment
+from kit.experiment.options import RunOptions
 from kit.experiment.prepare import TrainingData, prepare, run_keys
 from kit.experiment.preview import preview_of
 from kit.experiment.train_run import trainer_of
@@ -115,20 +116,35 @@ class FindLrResult(ShownAsTables):
 
 @telling("while rates were tried; nothing is kept of that, the same command begins again")
 def find_lr(
-    experiment: ExperimentConfig, search: RangeSearch = RangeSearch(), output: str | Path = ".", say: Say = ignore
+    experiment: ExperimentConfig,
+    search: RangeSearch = RangeSearch(),
+    options: RunOptions | str | Path = ".",
+    say: Say = ignore,
 ) -> FindLrResult:
     """Run the range test on the first policy, seed and fold of an experiment.
 
-    Nothing is kept of it but the pixel cache below `output`; each curve starts from the seed's initial weights and
-    sees the same batches. Processes that torchrun started share each of the updates.
+    Nothing is kept of it but the pixel cache; each curve starts from the seed's initial weights and sees the same
+    batches. Processes that torchrun started share each of the updates.
+
+    Parameters
+    ----------
+    experiment : ExperimentConfig
+    search : RangeSearch
+    options : RunOptions or path
+        On which cluster curves are measured, if on one; a folder alone is the one that holds cache/.
+    say : callable
+        Takes lines about what happens.
 
     Raises
     ------
     KitError
         For what `run` would refuse.
     """
+    options = RunOptions.of(options)
     state = process_state(experiment.training)
     main = state.is_main_process
+    if options.on:
+        need_ray(options.on)
     if not main:
         say = ignore
     name, *others = experiment.policies
@@ -144,7 +160,7 @@ def find_lr(
     if policy.controller:
         say(f"The controller {policy.controller.name} is left out: the static rates are tested")
     with tempfile.TemporaryDirectory() as scratch:
-        folder, dirs = ExperimentDir(Path(scratch) / "runs"), OutputDirs.at(output)
+        folder, dirs = ExperimentDir(Path(scratch) / "runs"), options.dirs
         with state.main_process_first():
             loaded, data = prepare(experiment, folder, dirs, say=say, shown=main, keys=())
         key = run_keys(experiment)[0]
@@ -154,10 +170,35 @@ def find_lr(
         training = experiment.training.model_copy(update={"epochs": math.ceil(search.steps / per_epoch)})
         data = replace(data, recipe=replace(data.recipe, training=training))
         sweeps = _sweeps(search, groups, reference, policy)
-        tests = {
-            title: swept(title, sweep, key, loaded, data, Path(scratch), main) for title, sweep in sweeps.items()
-        }
+        if options.on:
+            tests = _on_cluster(sweeps, key, loaded, data, options, say)
+        else:
+            tests = {
+                title: swept(title, sweep, key, loaded, data, Path(scratch), main)
+                for title, sweep in sweeps.items()
+            }
     return FindLrResult(name, policy.peak, groups, reference.shape * policy.peak, tests)
+
+
+def _on_cluster(
+    sweeps: Mapping[str, Sweep],
+    key: RunKey,
+    loaded: LoadedExperiment,
+    data: TrainingData,
+    options: RunOptions,
+    say: Say,
+) -> dict[str, RangeTestResult]:
+    """The curves, in the order of `sweeps`; all on one kind of device, as they are read side by side."""
+    from kit.experiment.cluster.runs import ClusterRuns
+    from kit.experiment.cluster.sweep_there import Curve, sweep_there
+
+    epochs = data.recipe.training.epochs
+    with ClusterRuns(loaded.config, options, say) as cluster:
+        cluster.prepare(loaded, data, loaded.folder.path.parent)
+        workers = cluster.workers(loaded.config)
+        curves = [Curve(title, sweep, key, epochs, workers) for title, sweep in sweeps.items()]
+        made = dict(cluster.results(sweep_there, curves, str, lambda curve: key, len(curves)))
+    return {title: made[title] for title in sweeps}
 
 
 def swept(

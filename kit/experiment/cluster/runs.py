@@ -2,7 +2,8 @@
 
 import dataclasses
 import math
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Hashable, Iterable, Iterator, Mapping
+from pathlib import Path
 from typing import Any
 
 from kit.core.claims import Claim
@@ -12,7 +13,7 @@ from kit.data.loading import worker_count
 from kit.experiment.cluster.cluster import Cluster
 from kit.experiment.cluster.nodes import alive_nodes
 from kit.experiment.cluster.order import order_files
-from kit.experiment.cluster.site import Needs
+from kit.experiment.cluster.site import Needs, Task
 from kit.experiment.cluster.table import Table
 from kit.experiment.cluster.train_there import Errand, Outcome, look_there, receive, train_there
 from kit.experiment.config import ExperimentConfig
@@ -79,6 +80,12 @@ class ClusterRuns:
     cluster : Cluster
     """
 
+    def __enter__(self) -> "ClusterRuns":
+        return self
+
+    def __exit__(self, *exception: object) -> None:
+        self.close()
+
     def __init__(self, config: ExperimentConfig, options: RunOptions, say: Say):
         assert options.on is not None, "asked before"
         self.options, self.say, self.dirs = options, say, options.dirs
@@ -92,24 +99,37 @@ class ClusterRuns:
         """Leave the cluster."""
         self.cluster.__exit__()
 
-    def prepare(self, loaded: LoadedExperiment, data: TrainingData) -> None:
+    def prepare(self, loaded: LoadedExperiment, data: TrainingData, runs: Path | None = None) -> None:
         """Have the nodes look whether they can train the experiment, unless they did.
+
+        Parameters
+        ----------
+        loaded : LoadedExperiment
+        data : TrainingData
+        runs : Path, optional
+            The folder of experiments, where that is another than the options say.
 
         Raises
         ------
         KitError
             Where none can.
         """
-        files = order_files(loaded, data, self.dirs.runs)
+        self._prepare(order_files(loaded, data, runs or self.dirs.runs), look_there)
+
+    def _prepare(self, files: dict[str, bytes], look: Task) -> None:
         if self._looked and self._looked[0] == files:
             return
         parcel = self.cluster.parcel(files)
         reports = self.cluster.look(
-            look_there, None, self._needs, parcel, self.dirs.root, self.options.data_root
+            look, None, self._needs, parcel, self.dirs.root, self.options.data_root
         ).values()
         needs = dataclasses.replace(self._needs, memory=self._memory(max(each.memory for each in reports)))
         self._looked = files, needs, parcel
         self._tell(needs)
+
+    def workers(self, config: ExperimentConfig) -> int:
+        """Return how many data workers each process of a run has."""
+        return workers_of(config, self._needs)
 
     def _memory(self, told: int) -> int:
         """What a run is said to take of a node's memory; what the smallest node has, where it has less."""
@@ -157,30 +177,42 @@ class ClusterRuns:
         total : int
             Runs that are due.
         """
-        assert self._looked is not None, "prepared before"
-        _, needs, parcel = self._looked
         mine: dict[RunKey, Claim] = {}
-        errands = self._errands(loaded, turns, tolerant, mine)
-        trained = ended = 0
+        errands, trained = self._errands(loaded, turns, tolerant, mine), 0
         try:
-            with Table() as table:
-                self.cluster.show = lambda standings: table.show(standings, ended, total)
-                for outcome in self.cluster.run(
-                    train_there, errands, needs, parcel, lambda each: each.key, _seed_and_fold, self._most
-                ):
-                    ended += 1
-                    trained += self._take(outcome, loaded, turns, mine)
+            for outcome in self.results(train_there, errands, lambda each: each.key, _seed_and_fold, total):
+                trained += self._take(outcome, loaded, turns, mine)
         finally:
-            self.cluster.show = lambda standings: None
             for claim in mine.values():
                 claim.release()
         return trained
+
+    def results(
+        self,
+        task: Task,
+        items: Iterable[Any],
+        name: Callable[[Any], object],
+        kind_of: Callable[[Any], Hashable] | None,
+        total: int,
+    ) -> Iterator[Any]:
+        """Yield what tasks make on the nodes that `prepare` found, as `Cluster.run`, showing how far they are."""
+        assert self._looked is not None, "prepared before"
+        _, needs, parcel = self._looked
+        ended = 0
+        try:
+            with Table() as table:
+                self.cluster.show = lambda standings: table.show(standings, ended, total)
+                for made in self.cluster.run(task, items, needs, parcel, name, kind_of, self._most):
+                    ended += 1
+                    yield made
+        finally:
+            self.cluster.show = lambda standings: None
 
     def _errands(
         self, loaded: LoadedExperiment, turns: Turns, tolerant: bool, mine: dict[RunKey, Claim]
     ) -> Iterator[Errand]:
         """What is to be trained, as there is room; claimed here where nodes do not see the folder."""
-        workers = workers_of(loaded.config, self._needs)
+        workers = self.workers(loaded.config)
         while True:
             if self.cluster.shared:
                 key = next(turns, None)

@@ -106,7 +106,7 @@ def train_there(site: Site, errand: Errand) -> Outcome:
         As `train_run`.
     """
     loaded, data = open_order(site)
-    data = _with_workers(data, errand.workers)
+    data = with_workers(data, errand.workers)
     key, run = errand.key, loaded.folder.run(errand.key)
     settled = partial(is_settled, loaded, errand.tolerant)
     main = process_state(loaded.config.training).is_main_process
@@ -131,7 +131,8 @@ def train_there(site: Site, errand: Errand) -> Outcome:
     return Outcome(key, done, {} if site.shared or not main else files_of(run))
 
 
-def _with_workers(data: TrainingData, workers: int) -> TrainingData:
+def with_workers(data: TrainingData, workers: int) -> TrainingData:
+    """Return the data, batches of which are prepared by so many workers."""
     config = data.recipe.data.model_copy(update={"workers": workers})
     return dataclasses.replace(data, recipe=dataclasses.replace(data.recipe, data=config))
 
