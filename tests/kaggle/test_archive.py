@@ -14,7 +14,8 @@ from hypothesis import strategies as st
 from support.refusals import refusal_of
 
 import kit
-from kit.kaggle.archive import JUNK, SECRET_TEXTS, SECRET_VARIABLES, need_no_secrets, pack, package_files
+from kit.core.bundle import JUNK, pack, package_files
+from kit.kaggle.archive import SECRET_TEXTS, SECRET_VARIABLES, need_no_secrets
 
 FIXED = {
     "kit/__init__.py": b'"""A kit."""\n',

@@ -14,6 +14,7 @@ from pathlib import Path
 from typing import Any
 
 from kit.competition.folds import folds_text
+from kit.core.bundle import Files, pack, package_files
 from kit.core.errors import KitError
 from kit.core.files import need_writable, write_bytes, write_json, write_text
 from kit.core.paths import OutputDirs
@@ -22,7 +23,7 @@ from kit.experiment.config import ExperimentConfig
 from kit.experiment.loaded import LoadedExperiment
 from kit.experiment.own_files import files_of_code
 from kit.experiment.pool import stored_rule, stored_scores
-from kit.kaggle.archive import Files, need_no_secrets, pack, package_files
+from kit.kaggle.archive import need_no_secrets
 from kit.kaggle.datasets import dataset_folder
 from kit.kaggle.image import KaggleImage, read_table
 from kit.kaggle.kernel.attached import AttachedRuns, attached_notes, fetched_runs, reference_of

@@ -17,9 +17,9 @@ from pathlib import Path
 import pytest
 from support.interpreters import need_interpreter
 
+from kit.core.bundle import pack
 from kit.core.durations import duration
 from kit.experiment.config import validate
-from kit.kaggle.archive import pack
 from kit.kaggle.kernel import build
 from kit.kaggle.kernel.folder import METADATA_KEYS, BuildRecord, KernelFolder
 
