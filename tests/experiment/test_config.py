@@ -762,6 +762,7 @@ DECIDING = {
     "training.cutmix": 0.2,
     "training.ema": 0.99,
     "training.norm_batches": 3,
+    "training.sync_batch_norm": True,
     "training.on_nonfinite": "skip",
     "training.deterministic": False,
     "prediction.tta": "hflip",

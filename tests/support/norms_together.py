@@ -1,6 +1,6 @@
 """Small trainings in one process, or in several that share each batch.
 
-python -m support.norms_together RANK STORE OUT
+python -m support.norms_together RANK WORLD DEVICE STORE OUT
 """
 
 import sys
@@ -16,7 +16,7 @@ from kit.training.config import TrainingConfig
 from kit.training.loss import build_loss, row_weights
 from kit.training.norm_sync import synchronise, together
 
-WORLD, BATCH, STEPS, CLASSES = 2, 12, 3, 3  # BATCH: of all processes
+BATCH, STEPS, CLASSES = 12, 3, 3  # BATCH: of all processes
 WEIGHTS = torch.tensor([4.0, 1.0, 0.25])
 
 NORMS = {
@@ -71,15 +71,18 @@ def batch_of(step: int, loss: str) -> tuple[torch.Tensor, torch.Tensor]:
     return inputs, torch.randint(CLASSES, (BATCH,), generator=generator)
 
 
-def train(case: tuple[str, str, torch.dtype], rank: int = 0, world: int = 1) -> dict[str, torch.Tensor]:
-    """Train as the trainer does; return the losses, the gradients of the last step, and the state afterwards."""
+def train(case: tuple[str, str, torch.dtype], rank: int = 0, world: int = 0, on="cpu") -> dict[str, torch.Tensor]:
+    """Train as the trainer does; return the losses, the gradients of the last step, and the state afterwards.
+
+    `world`: processes that share the batches; 0: this one alone, with plain norms.
+    """
     name, loss_name, dtype = case
     options, weights = LOSSES[loss_name]
     config = TrainingConfig(**options)
-    model = model_of(name).to(dtype).to(memory_format=torch.channels_last)
-    loss = build_loss(config, weights, loss_name.startswith("several")).to(dtype)
+    model = model_of(name).to(on, dtype).to(memory_format=torch.channels_last)
+    loss = build_loss(config, weights, loss_name.startswith("several")).to(on, dtype)
     network: nn.Module = model
-    if world > 1:
+    if world:
         synchronise(model)
         network = nn.parallel.DistributedDataParallel(model)
     optimizer = torch.optim.SGD(
@@ -92,15 +95,15 @@ def train(case: tuple[str, str, torch.dtype], rank: int = 0, world: int = 1) -> 
         mean_weight = 1.0 if of_rows is None else float(np.mean(of_rows))
         if targets.is_floating_point():
             targets = targets.to(dtype)
-        share = slice(rank * BATCH // world, (rank + 1) * BATCH // world)
+        share = slice(rank * BATCH // max(1, world), (rank + 1) * BATCH // max(1, world))
         optimizer.zero_grad()
         with together():
-            value = loss(network(inputs[share].to(dtype)), targets[share]) / mean_weight
+            value = loss(network(inputs[share].to(on, dtype)), targets[share].to(on)) / mean_weight
         value.backward()
         optimizer.step()
         losses.append(value.detach())
     mean = torch.stack(losses)
-    if world > 1:
+    if world:
         dist.all_reduce(mean)
         mean /= world
     gradients = {
@@ -109,13 +112,18 @@ def train(case: tuple[str, str, torch.dtype], rank: int = 0, world: int = 1) -> 
     return {"losses": mean, **gradients, **{name: value.clone() for name, value in model.state_dict().items()}}
 
 
-def main(rank: int, store: str, out: str) -> None:
+def main(rank: str, world: str, device: str, store: str, out: str) -> None:
     torch.set_num_threads(1)
-    dist.init_process_group("gloo", init_method=f"file://{store}", rank=rank, world_size=WORLD)
-    torch.save({case: train(case, rank, WORLD) for case in CASES}, out)
+    on = f"cuda:{rank}" if device == "cuda" else device
+    if device == "cuda":
+        torch.cuda.set_device(on)
+    backend, ranks = "nccl" if device == "cuda" else "gloo", {"rank": int(rank), "world_size": int(world)}
+    dist.init_process_group(backend, init_method=f"file://{store}", **ranks)
+    made = {case: train(case, int(rank), int(world), on) for case in CASES}
+    torch.save({case: {name: value.cpu() for name, value in each.items()} for case, each in made.items()}, out)
     dist.barrier()
     dist.destroy_process_group()
 
 
 if __name__ == "__main__":
-    main(int(sys.argv[1]), *sys.argv[2:])
+    main(*sys.argv[1:])

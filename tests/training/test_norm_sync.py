@@ -9,7 +9,7 @@ import pytest
 import torch
 from support import norms_together
 from support.commands import ROOT
-from support.norms_together import CASES, WORLD
+from support.norms_together import CASES
 from support.refusals import refusal_of
 from timm.layers import EvoNorm2dB0, FrozenBatchNormAct2d
 from torch import nn
@@ -19,36 +19,58 @@ from kit.training.config import TrainingConfig
 from kit.training.norm_sync import need_usual_norms, synchronise, together
 
 
-@pytest.fixture(scope="module")
-def shared(tmp_path_factory):
-    """What each of two processes gives, of each case."""
-    folder = tmp_path_factory.mktemp("norms")
-    path = os.pathsep.join((str(ROOT), str(ROOT / "tests")))
-    words = [sys.executable, "-m", "support.norms_together"]
+def trained_together(folder, world, device="cpu"):
+    """What each of some processes gives, of each case."""
+    variables = {"PYTHONPATH": os.pathsep.join((str(ROOT), str(ROOT / "tests")))}
+    if device == "cpu":
+        variables["CUDA_VISIBLE_DEVICES"] = ""
+    words, files = (
+        [sys.executable, "-m", "support.norms_together"],
+        [folder / f"{rank}.pt" for rank in range(world)],
+    )
     processes = [
         subprocess.Popen(
-            [*words, str(rank), folder / "store", folder / f"{rank}.pt"],
-            env=os.environ | {"PYTHONPATH": path, "CUDA_VISIBLE_DEVICES": ""},
+            [*words, str(rank), str(world), device, folder / "store", file],
+            env=os.environ | variables,
             stderr=subprocess.PIPE,
             text=True,
         )
-        for rank in range(WORLD)
+        for rank, file in enumerate(files)
     ]
     for process in processes:
         _, errors = process.communicate(timeout=300)
         assert process.returncode == 0, errors
-    return [torch.load(folder / f"{rank}.pt", weights_only=True) for rank in range(WORLD)]
+    return [torch.load(file, weights_only=True) for file in files]
+
+
+def need_same(case, each, alone):
+    exact = case[2] == torch.float64
+    digits = {"rtol": 1e-9, "atol": 1e-11} if exact else {"rtol": 1e-4, "atol": 1e-5}
+    assert each.keys() == alone.keys()
+    for name, value in alone.items():
+        torch.testing.assert_close(each[name], value.cpu(), **digits, msg=lambda text: f"{name}: {text}")  # noqa: B023
+
+
+@pytest.fixture(scope="module")
+def shared(tmp_path_factory):
+    return trained_together(tmp_path_factory.mktemp("norms"), 2)
 
 
 @pytest.mark.parametrize("case", CASES, ids=lambda case: "-".join(map(str, case)))
 def test_as_one_process_with_the_whole_batch(shared, case):
     """Losses, gradients, weights and running statistics, of all norms and losses."""
     alone = norms_together.train(case)
-    digits = {"rtol": 1e-9, "atol": 1e-11} if case[2] == torch.float64 else {"rtol": 1e-4, "atol": 1e-5}
     for each in shared:
-        assert each[case].keys() == alone.keys()
-        for name, value in alone.items():
-            torch.testing.assert_close(each[case][name], value, **digits, msg=lambda text: f"{name}: {text}")  # noqa: B023
+        need_same(case, each[case], alone)
+
+
+@pytest.mark.gpu
+def test_on_gpus_as_one_process_with_the_whole_batch(tmp_path):
+    """On two GPUs, or through the same calls on one."""
+    for each in trained_together(tmp_path, min(2, torch.cuda.device_count()), "cuda"):
+        for case in CASES:
+            if case[2] == torch.float64:  # TF32 rounds float32
+                need_same(case, each[case], norms_together.train(case, on="cuda"))
 
 
 def test_alone_a_norm_sees_its_own_batch():

@@ -8,7 +8,6 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Literal
 
-import kit
 from kit.core.durations import duration
 from kit.core.errors import KitError
 from kit.experiment.config import ExperimentConfig, load_experiment
@@ -117,7 +116,7 @@ def slurm_script(
     words += [f"--policies={','.join(policies)}"] if policies and options.command == "compare" else []
     words += [word for text in policies for word in ("--policy", text) if options.command == "run"]
     words += ["--output", str(Path(output).expanduser())]
-    cpus, here, root = _cpus(experiment, options), Path.cwd(), Path(kit.__file__).resolve().parents[1]
+    cpus, here, root = _cpus(experiment, options), Path.cwd(), Path(__file__).resolve().parents[3]
     lines = [
         "#!/bin/bash",
         *(f"#SBATCH {words}" for words in _asked_for(experiment.name, cpus, options)),

@@ -11,8 +11,8 @@ from kit.core.progress import QUIET_SECONDS, on_terminal
 from kit.experiment.cluster.site import Standing
 
 if TYPE_CHECKING:
+    from rich.console import Group
     from rich.live import Live
-    from rich.table import Table as RichTable
 
 COLUMNS = ("run", "node", "device", "steps", "images/s")
 MOST_ROWS = 30  # of tasks under way; the rest is one row: a table longer than the terminal would flicker
@@ -127,7 +127,7 @@ class Table:
             self._began, self._before = now, done
         left = seconds_left(done - self._before, total - done, now - self._began)
         if self._live:
-            self._live.update(_rich_table(standings, summary(standings, finished, total, left)))
+            self._live.update(_drawn(standings, summary(standings, finished, total, left)))
         elif now - self._printed >= QUIET_SECONDS:
             self._printed = now
             print(line_of(standings, finished, total, left), flush=True)
@@ -147,13 +147,15 @@ def _live() -> "Live":
     return Live(auto_refresh=True, refresh_per_second=2, transient=True)
 
 
-def _rich_table(standings: Sequence[Standing], title: str) -> "RichTable":
+def _drawn(standings: Sequence[Standing], title: str) -> "Group":
+    from rich.console import Group
     from rich.markup import escape
     from rich.table import Table as RichTable
+    from rich.text import Text
 
-    table = RichTable(title=escape(title), title_justify="left", title_style="", box=None)
+    table = RichTable(box=None)
     for name in COLUMNS:
         table.add_column(name, justify="right" if name in COLUMNS[3:] else "left")
     for row in rows_of(standings):
         table.add_row(*map(escape, row))
-    return table
+    return Group(Text(title), table)  # a title of the table itself would be as narrow as that is

@@ -5,6 +5,7 @@ import subprocess
 import sys
 
 import pytest
+import torch
 import yaml
 from support.colours import experiment_content, write_competition
 from support.commands import ROOT, kit_here
@@ -97,18 +98,20 @@ def test_the_script_is_all_of_stdout(config, monkeypatch, capsys):
 
 def test_two_elements_share_out_the_runs(config, tmp_path, monkeypatch):
     """With a stand-in for srun: each run is trained once, and all is as one command gives it."""
-    alone = run(load_experiment(config), tmp_path / "alone")
+    overrides = ["data.workers=0"]
+    alone = run(load_experiment(config, overrides), tmp_path / "alone")
     (tmp_path / "bin").mkdir()
     (tmp_path / "bin/srun").write_text('#!/bin/bash\nwhile [[ $1 == --* ]]; do shift; done\nexec "$@"\n')
     (tmp_path / "bin/srun").chmod(0o755)
     monkeypatch.chdir(tmp_path)
-    script = slurm_script(config, SlurmOptions(2, "1h", gpus=0), output="out").script
+    script = slurm_script(config, SlurmOptions(2, "1h", gpus=0), overrides, output="out").script
     (tmp_path / "job.sh").write_text(script)
+    threads = {"OMP_NUM_THREADS": str(torch.get_num_threads())}  # they change bits
     path = f"{tmp_path / 'bin'}{os.pathsep}{os.environ['PATH']}"
     elements = [
         subprocess.Popen(
             ["bash", "job.sh"],
-            env=os.environ | {"PATH": path, "SLURM_ARRAY_TASK_ID": str(number)},
+            env=os.environ | threads | {"PATH": path, "SLURM_ARRAY_TASK_ID": str(number)},
             stdout=subprocess.PIPE,
             stderr=subprocess.STDOUT,
             text=True,
