@@ -18,6 +18,7 @@ from kit.cli.options import (
     Policies,
     Replace,
     Seconds,
+    Threads,
     chosen_folds,
     explain_broken_imports,
     names_in,
@@ -93,6 +94,7 @@ def run(
     ] = None,
     cache: Cache = None,
     jobs: Jobs = "auto",
+    threads: Threads = None,
     budget: BudgetOption = None,
     seconds: Seconds = None,
     only: Annotated[
@@ -108,7 +110,8 @@ def run(
     explain_broken_imports()
     from kit.experiment.run import run
 
-    options = dataclasses.replace(run_options(output, cache, folds, replace, jobs, budget), only=tuple(only or ()))
+    options = run_options(output, cache, folds, replace, jobs, budget)
+    options = dataclasses.replace(options, only=tuple(only or ()), threads=threads)
     result = run(experiment, options, say=say)
     from kit.cli.show import show_result
 
@@ -140,6 +143,7 @@ def compare(
     replace: Replace = False,
     cache: Cache = None,
     jobs: Jobs = "auto",
+    threads: Threads = None,
     budget: BudgetOption = None,
     seconds: Seconds = None,
 ) -> None:
@@ -157,7 +161,7 @@ def compare(
     from kit.cli.show_comparison import show_comparison
     from kit.comparison.compare import compare
 
-    options = run_options(output, cache, None, replace, jobs, budget)
+    options = dataclasses.replace(run_options(output, cache, None, replace, jobs, budget), threads=threads)
     compared = compare(experiment, options, say=say, stored=stored)
     if compared.main:
         from kit.report.gather import report

@@ -15,7 +15,7 @@ from kit.experiment.timekeeping import Budget
 
 @dataclass(frozen=True)
 class RunOptions:
-    """How runs are executed; nothing here changes what a run gives.
+    """How runs are executed; nothing here changes what a run gives, but for the last bits by `threads`.
 
     Attributes
     ----------
@@ -28,7 +28,8 @@ class RunOptions:
     replace : bool
         Start anew where the experiment of this name was made from another config or other data.
     jobs : int or "auto"
-        Runs side by side; auto: as many as there are GPUs, one a GPU.
+        Runs side by side; auto: one on each GPU, or one on a CPU; where that takes more than some minutes, as many
+        as a measurement finds fastest (`kit.experiment.side_by_side`).
     budget : float or str, optional
         Seconds, or text like 8h30m, in which all has to be done; left out: what the config says. What does not fit
         is given up in a declared order (`kit.experiment.budget`); what is finished is pooled, and the same call
@@ -37,6 +38,9 @@ class RunOptions:
         When it began, by `time.monotonic`; left out: when the command begins to prepare.
     only : sequence of str
         Of the runs that are due those that `run` trains, as policy/seed0/fold1; left out: all.
+    threads : int, optional
+        That torch computes with in each run, on the CPU; left out: the cores are shared out among the runs that
+        train side by side. Results of other numbers differ in the last bits.
     """
 
     output: str | Path = "."
@@ -47,10 +51,13 @@ class RunOptions:
     budget: float | str | None = None
     since: float | None = None
     only: Sequence[str] = ()
+    threads: int | None = None
 
     def __post_init__(self) -> None:
         if self.jobs != "auto" and self.jobs < 1:
             raise KitError(f"--jobs {self.jobs}: expected auto or a number from 1")
+        if self.threads is not None and self.threads < 1:
+            raise KitError(f"--threads {self.threads}: expected a number from 1")
         self.limit(None)
 
     def limit(self, otherwise: float | None, processes: int = 1) -> Budget:
