@@ -20,6 +20,7 @@ from accelerate import PartialState
 from kit.core import stopping
 from kit.core.durations import in_words
 from kit.core.errors import KitError, Say
+from kit.core.processes import need_guard
 from kit.core.runs import ExperimentDir, RunDir, RunKey
 from kit.data.loading import worker_count
 from kit.experiment.loaded import LoadedExperiment
@@ -86,7 +87,7 @@ def cores() -> int:
 
 
 def shares(cores: int, due: int) -> list[Sharing]:
-    """Return the ways to share out cores: 1 run with all, 2 with half of them each, … at most as many as are due."""
+    """Return the ways to share out cores: 1 run with all, 2 with half of them each, … at most `due`."""
     most, jobs = min(cores, due), [1]
     while jobs[-1] * 2 < most:
         jobs.append(jobs[-1] * 2)
@@ -198,8 +199,8 @@ class SideBySide:
             return stated
         if stated > cores():
             say(
-                f"the runs that are there were trained with {counted(stated)} each, this machine has {cores()} cores: "
-                "others differ in the last bits"
+                f"the runs that are there were trained with {counted(stated)} each, this machine has {cores()} "
+                "cores: those trained here differ in the last bits"
             )
             return None
         say(f"trains with {counted(stated)} each, as the runs that are there; --threads takes another number")
@@ -207,7 +208,7 @@ class SideBySide:
 
 
 def _share(jobs: int) -> int | None:
-    """The threads of one of so many runs, of all cores; no more than torch would take, as OMP_NUM_THREADS may say."""
+    """The share of the cores that one of so many runs gets; no more than torch takes (OMP_NUM_THREADS)."""
     return None if jobs == 1 else max(1, min(torch.get_num_threads(), cores() // jobs))
 
 
@@ -221,27 +222,38 @@ class Meter:
     state: PartialState
 
     def pays(self, say: Say) -> bool:
-        """Whether the work that is due takes so long that measuring pays; found out by a few updates in this process."""
+        """Whether what is due takes so long that measuring pays, by a few updates in this process."""
         key, training = self.due[0], self.loaded.config.training
         rows = len(self.loaded.folds.training_rows(key.fold))
         plan = batches_of(training, rows, key.seed, self.state)
         if len(self.due) * plan.total_steps < UPDATES:
             return False
-        task = Trial(key, self.loaded, self.data, None, None, 1, 0.5)
-        seconds = len(self.due) * plan.total_steps * plan.samples_per_update / measure(task).speed
+        try:
+            need_guard("spawn")  # else processes are only started where that is asked for
+            speed = measure(Trial(key, self.loaded, self.data, None, None, 1, 0.5)).speed
+        except stopping.Stopped:
+            raise
+        except KitError:  # a training that fails says so by itself
+            return False
+        seconds = len(self.due) * plan.total_steps * plan.samples_per_update / speed
         if seconds >= WORTH:
-            say(
-                f"{len(self.due)} runs take some {in_words(seconds)} one after the other: looks for what is fastest"
-            )
+            many = f"{len(self.due)} runs one after the other take some {in_words(seconds)}"
+            say(f"{many}: measures how many side by side are faster")
         return seconds >= WORTH
 
     def fastest(self, gpus: int, threads: int | None, say: Say) -> Sharing:
         """Measure, say what came of it, and return what is fastest."""
-        free = _free(gpus)
-        if gpus:
-            measured = list(self._more_and_more(gpus, threads, free))
-        else:
-            measured = [self.of(sharing) for sharing in self._that_fit(free)]
+        free, usual = _free(gpus), max(1, gpus)
+        measured: list[Measured] = []
+        each = self._more_and_more(gpus, threads, free) if gpus else map(self.of, self._that_fit(free))
+        try:
+            measured.extend(each)  # one after the other: what was measured before one fails is kept
+        except stopping.Stopped:
+            raise
+        except KitError as error:
+            say(f"measured no further: {error}")
+        if not measured:
+            return Sharing(usual, threads or _share(usual))
         best = choose(measured, len(self.due), free)
         told = ", ".join(map(str, measured))
         say(f"images a second side by side: {told}; trains {in_short(best.sharing)} (--jobs takes another number)")
@@ -267,7 +279,7 @@ class Meter:
 
     def of(self, sharing: Sharing, gpus: int = 0) -> Measured:
         """Measure so many trainings side by side, in processes of their own."""
-        before = _free(gpus)
+        before = _free(min(gpus, 1))
         data = sharing_workers(self.data, sharing.jobs, gpus > 0)
         with tempfile.TemporaryDirectory() as meeting:
             tasks = [
@@ -275,23 +287,21 @@ class Meter:
                 for _ in range(sharing.jobs)
             ]
             made = list(run_parallel(measure, tasks, sharing.jobs, name=_named, threads=sharing.threads))
+        taken = max(each.memory for each in made)
         if gpus:  # with the context of each process, which torch does not count
-            taken = max(
-                max(each.memory for each in made), (before - min(each.free for each in made)) / sharing.jobs
-            )
-        else:
-            taken = max(each.memory for each in made)
+            on_one = -(-sharing.jobs // gpus)
+            taken = max(taken, (before - min(each.free for each in made)) / on_one)
         return Measured(sharing, sum(each.speed for each in made), taken)
 
     def need_memory(self, jobs: int, gpus: int) -> None:
         """KitError where so many do not fit into the memory of the GPUs, by a few updates of one."""
-        free = _free(gpus)
+        free = _free(1)
         memory = self.of(Sharing(1), gpus).memory
-        fits = int(free / gpus // (SAFE * memory)) * gpus
-        if jobs > max(1, fits):
+        fits = max(1, int(free // (SAFE * memory))) * gpus
+        if jobs > fits:
             raise KitError(
-                f"--jobs {jobs}: a training takes {memory / 2**30:.1f} GiB of a GPU, of which {free / gpus / 2**30:.1f} "
-                f"GiB are free: take --jobs {max(1, fits)} at most, or a smaller training.batch_size"
+                f"--jobs {jobs}: a training takes {memory / 2**30:.1f} GiB of a GPU, {free / 2**30:.1f} GiB are "
+                f"free: take --jobs {fits} at most, or a smaller training.batch_size"
             )
 
 
@@ -301,7 +311,7 @@ def _named(trial: "Trial") -> str:
 
 @dataclass(frozen=True)
 class Trial:
-    """Updates to be measured: those of a run, beside as many processes, which meet in a folder before they begin."""
+    """Updates to be measured: those of a run, in one of `of` processes that meet in a folder before they begin."""
 
     key: RunKey
     loaded: LoadedExperiment
@@ -314,7 +324,7 @@ class Trial:
 
 @dataclass(frozen=True)
 class Pace:
-    """What one process measured: images a second, the bytes that it takes, and those that it left free on the GPU."""
+    """What one process measured: images a second, the bytes it takes, and those it left free on the GPU."""
 
     speed: float
     memory: float
