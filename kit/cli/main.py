@@ -139,6 +139,10 @@ def compare(
     stored: Annotated[
         bool, typer.Option("--stored", help="Train nothing: compare the runs that are there.")
     ] = False,
+    mixed_devices: Annotated[
+        bool,
+        typer.Option("--mixed-devices", help="Pair runs of different kinds of device, too."),
+    ] = False,
     output: Output = ".",
     replace: Replace = False,
     cache: Cache = None,
@@ -153,7 +157,8 @@ def compare(
     budget = one_budget(budget, seconds)
     if stored and (replace or budget is not None):
         raise KitError("--stored compares what is there: leave out --replace and --budget")
-    extra = [("compare.baseline", baseline)] if baseline else []
+    extra: list[tuple[str, object]] = [("compare.baseline", baseline)] if baseline else []
+    extra += [("compare.mixed_devices", True)] if mixed_devices else []
     experiment = load_experiment(config, [*(overrides or []), *extra], names_in(policies))
     experiment = of_size(experiment, seeds, folds)
     if not stored:
