@@ -208,12 +208,12 @@ class Runner:
 
     def _side_by_side(self, turns: Turns, tolerant: bool, shared: Sharing) -> int:
         """Train in processes of their own what nobody else trains; how many."""
-        jobs, on_gpu = shared.jobs, self.state.device.type == "cuda"
+        jobs, threads, on_gpu = shared.jobs, shared.threads, self.state.device.type == "cuda"
         data, trained = sharing_workers(self.data, jobs, on_gpu), 0
         tasks = ((key, self.loaded, data, tolerant, turns.plan) for key in turns)
         together = on_gpu and jobs > torch.cuda.device_count()
         with sharing_gpus(self.say) if together else nullcontext():
-            for key, done in run_parallel(_train_aside, tasks, jobs, itemgetter(0), shared.threads):
+            for key, done in run_parallel(_train_aside, tasks, jobs, name=itemgetter(0), threads=threads):
                 trained += bool(done)
                 if done is None:
                     turns.give_back(key)

@@ -173,7 +173,7 @@ class SideBySide:
             if self.jobs not in ("auto", 1):
                 raise KitError("--jobs: torchrun shares out every run already; use one of the two")
             return Sharing(1, self.threads)
-        on_gpu = state.device.type == "cuda"
+        on_gpu = state.device.type == "cuda" and loaded.config.training.device != "cpu"
         gpus = torch.cuda.device_count() if on_gpu else 0
         stated = None if on_gpu else self._stated(loaded.folder, say)
         meter = Meter(due, loaded, data, state)
