@@ -21,6 +21,7 @@ from kit.cli.options import (
     Policies,
     Replace,
     Seconds,
+    Threads,
     chosen_folds,
     explain_broken_imports,
     names_in,
@@ -97,6 +98,7 @@ def run(
     ] = None,
     cache: Cache = None,
     jobs: Jobs = "auto",
+    threads: Threads = None,
     budget: BudgetOption = None,
     seconds: Seconds = None,
     only: Annotated[
@@ -116,7 +118,9 @@ def run(
     from kit.experiment.run import run
 
     cluster = {"on": on, "data_root": data_root, "devices": devices}
-    options = run_options(output, cache, folds, replace, jobs, budget, only=tuple(only or ()), **cluster)
+    options = run_options(
+        output, cache, folds, replace, jobs, budget, only=tuple(only or ()), threads=threads, **cluster
+    )
     result = run(experiment, options, say=say)
     from kit.cli.show import show_result
 
@@ -144,10 +148,15 @@ def compare(
     stored: Annotated[
         bool, typer.Option("--stored", help="Train nothing: compare the runs that are there.")
     ] = False,
+    mixed_devices: Annotated[
+        bool,
+        typer.Option("--mixed-devices", help="Pair runs of different kinds of device, too."),
+    ] = False,
     output: Output = ".",
     replace: Replace = False,
     cache: Cache = None,
     jobs: Jobs = "auto",
+    threads: Threads = None,
     budget: BudgetOption = None,
     seconds: Seconds = None,
     on: On = None,
@@ -160,7 +169,8 @@ def compare(
     budget = one_budget(budget, seconds)
     if stored and (replace or budget is not None):
         raise KitError("--stored compares what is there: leave out --replace and --budget")
-    extra = [("compare.baseline", baseline)] if baseline else []
+    extra: list[tuple[str, object]] = [("compare.baseline", baseline)] if baseline else []
+    extra += [("compare.mixed_devices", True)] if mixed_devices else []
     experiment = load_experiment(config, [*(overrides or []), *extra], names_in(policies))
     experiment = of_size(experiment, seeds, folds)
     if not stored:
@@ -169,7 +179,7 @@ def compare(
     from kit.comparison.compare import compare
 
     cluster = {"on": on, "data_root": data_root, "devices": devices}
-    options = run_options(output, cache, None, replace, jobs, budget, **cluster)
+    options = run_options(output, cache, None, replace, jobs, budget, threads=threads, **cluster)
     compared = compare(experiment, options, say=say, stored=stored)
     if compared.main:
         from kit.report.gather import report

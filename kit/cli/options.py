@@ -25,7 +25,6 @@ Replace = Annotated[
     bool, typer.Option("--replace", help="Start anew where this experiment was made from another config.")
 ]
 Cache = Annotated[str | None, typer.Option(metavar="DIR", help="Keep decoded images there, not in OUTPUT/cache.")]
-Jobs = Annotated[str, typer.Option(metavar="N", help="Runs side by side; auto: one on each GPU.")]
 On = Annotated[
     str | None,
     typer.Option(metavar="CLUSTER", help="Let Ray do it: ray (starts one here), auto, or ray://HOST:10001."),
@@ -34,6 +33,11 @@ DataRoot = Annotated[
     str | None, typer.Option("--data-root", metavar="DIR", help="Where the nodes of --on have data and weights.")
 ]
 Devices = Annotated[int, typer.Option(metavar="N", min=1, help="With --on: train each run on N devices.")]
+Jobs = Annotated[str, typer.Option(metavar="N", help="Runs side by side; auto: one a GPU, or what is fastest.")]
+Threads = Annotated[
+    int | None,
+    typer.Option(metavar="N", min=1, help="CPU threads of torch in each run; left out: cores / jobs."),
+]
 BudgetOption = Annotated[
     str | None,
     typer.Option("--budget", metavar="TIME", help="Be done in 8h30m, 45m or 90s: what does not fit is given up."),

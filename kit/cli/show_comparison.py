@@ -26,6 +26,8 @@ def show_comparison(compared: "CompareResult") -> None:
         _show_view(view, content)
     for line in content.missing:
         print(line)
+    if len(content.devices) > 1:
+        print("Runs by kind of device: " + "; ".join(f"{kind}: {runs}" for kind, runs in content.devices.items()))
     Console().print(_ledger_table(content.ledger))
     print(content.headline)
     print(f"Everything else: {compared.folder}")

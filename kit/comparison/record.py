@@ -17,7 +17,9 @@ from kit.comparison.views import (
     Tuning,
     View,
     check_fair,
+    check_kinds,
     check_run,
+    devices_of,
     machines_of,
     size_of,
     unequal_views,
@@ -163,6 +165,8 @@ class Comparison(_Record):
     ----------
     missing : list of str
         Why views that the config asks for are missing.
+    devices : dict of str to int
+        How many of the runs that are compared were trained on which kind of device; empty in early versions.
     headline : str
         Which policies beat the baseline, in each view.
     views : list of ViewRecord
@@ -183,6 +187,7 @@ class Comparison(_Record):
     ratio: float | None = None
     scoring: dict[str, Any] | None = None
     missing: list[str] = []
+    devices: dict[str, int] = {}
     headline: str
     views: list[ViewRecord]
     ledger: list[LedgerLine] = []
@@ -248,6 +253,7 @@ def content_of(
         "ratio": float(np.mean(list(ratio.values()))),
         "scoring": score_identity(experiment.scoring, experiment.competition),
         "missing": list(missing),
+        "devices": devices_of(views),
         "headline": _headline(compared, baseline_of(experiment), experiment.scoring.title),
         "views": compared,
         "ledger": _ledger(experiment, loaded, views, tuning),
@@ -281,6 +287,8 @@ def _compared(
         for run in runs.values():
             check_run(run, run.record.policy, loaded)
     check_fair(view)
+    if not config.mixed_devices:
+        check_kinds(view, baseline_of(experiment))
     results = {}
     for name, runs in view.runs.items():
         pooled_alike = name in known and {(r.seed, r.fold) for r in known[name].runs} == set(runs)
@@ -302,11 +310,11 @@ def _compared(
         if len(scores) > 1
         else []
     )
+    notes = (view.note, machines_of(view, baseline_of(experiment)), unequal_views(view), *_deviations(view))
     return {
         "name": view.name,
         "about": f"{view.about} {size_of(view)}",
-        "note": " ".join(filter(None, (view.note, machines_of(view), unequal_views(view), *_deviations(view))))
-        or None,
+        "note": " ".join(filter(None, notes)) or None,
         "policies": [
             {
                 "policy": name,

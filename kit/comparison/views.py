@@ -1,7 +1,8 @@
 """Which runs of an experiment stand for which policy, and whether they may be compared."""
 
 import dataclasses
-from collections.abc import Mapping
+from collections import Counter
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from typing import Literal
 
@@ -27,6 +28,8 @@ EQUALISED = (
     "Each policy rescaled so that its mean rate over parameters and updates is that of a uniform policy: what is "
     "left is the shape."
 )
+
+DECIDE_BITS = ("torch", "torchvision", "timm", "albumentations")  # packages whose version is part of a kind
 
 Pair = tuple[int, int]  # seed, fold
 
@@ -244,11 +247,68 @@ def unequal_views(view: View) -> str | None:
     )
 
 
-def machines_of(view: View) -> str | None:
-    """Told where runs were not all trained on the same kind of device, in one precision and with one torch."""
+def kind_of(record: RunRecord) -> dict[str, str]:
+    """Return the kind of device that a run was trained on, by what it tells: runs of one kind may be paired.
+
+    `device` is its name, in runs of early versions its type alone (cpu, cuda).
+    """
+    told = {"device": record.device_name or record.device.partition(":")[0], "precision": record.precision}
+    return told | {name: record.versions[name] for name in DECIDE_BITS if name in record.versions}
+
+
+def same_kind(one: RunRecord, other: RunRecord) -> bool:
+    """Return whether two runs were trained on one kind of device, as far as both tell."""
+    kinds = kind_of(one), kind_of(other)
+    shared = set(kinds[0]) & set(kinds[1])
+    if not (one.device_name and other.device_name):
+        shared.discard("device")
+        if one.device.partition(":")[0] != other.device.partition(":")[0]:
+            return False
+    return all(kinds[0][name] == kinds[1][name] for name in shared)
+
+
+def kind_in_words(record: RunRecord) -> str:
+    """Return the kind in words, like "Tesla T4 in fp16, torch 2.9.0, timm 1.0.26"."""
+    kind = kind_of(record)
+    versions = ", ".join(f"{name} {kind[name]}" for name in DECIDE_BITS if name in kind) or "torch unknown"
+    return f"{kind['device']} in {kind['precision']}, {versions}"
+
+
+def mixed_pairs(view: View, baseline: str) -> dict[tuple[str, Pair], tuple[RunRecord, RunRecord]]:
+    """Return the runs whose counterpart of the baseline was trained on another kind: both records."""
+    base = {pair: run.record for pair, run in view.runs.get(baseline, {}).items()}
+    each = (
+        (name, pair, run.record)
+        for name, runs in view.runs.items()
+        for pair, run in runs.items()
+        if pair in base and name != baseline
+    )
+    return {(name, pair): (base[pair], record) for name, pair, record in each if not same_kind(base[pair], record)}
+
+
+def check_kinds(view: View, baseline: str) -> None:
+    """KitError where runs would be paired that were trained on different kinds of device."""
+    for (name, (seed, fold)), (base, record) in mixed_pairs(view, baseline).items():
+        raise KitError(
+            f"seed {seed} fold {fold}: {baseline} was trained on {kind_in_words(base)}; {name} on "
+            f"{kind_in_words(record)}: what differs may be the device's; remove one of the two runs and train it "
+            "anew where the other was, or compare all the same with --mixed-devices (compare.mixed_devices: true)"
+        )
+
+
+def devices_of(views: Iterable[View]) -> dict[str, int]:
+    """Return how many runs were trained on which kind of device, each run counted once."""
+    runs = {run.path: run.record for view in views for each in view.runs.values() for run in each.values()}
+    return dict(Counter(sorted(kind_in_words(record) for record in runs.values())))
+
+
+def machines_of(view: View, baseline: str) -> str | None:
+    """Told where runs were not all trained on one kind of device, and how many pairs are of different ones."""
     records = [run.record for runs in view.runs.values() for run in runs.values()]
-    kinds = {
-        f"{record.device.partition(':')[0]} in {record.precision}, torch {record.versions.get('torch', 'unknown')}"
-        for record in records
-    }
-    return f"Runs were trained on different machines: {some(sorted(kinds), 5)}." if len(kinds) > 1 else None
+    if all(same_kind(records[0], record) for record in records[1:]):
+        return None
+    kinds = some(sorted({kind_in_words(record) for record in records}), 5)
+    line = f"Runs were trained on different machines: {kinds}."
+    if mixed := mixed_pairs(view, baseline):
+        line += f" {_counted(len(mixed), 'pair')} of different ones: what differs there may be the device's."
+    return line

@@ -185,6 +185,8 @@ class CompareConfig(ConfigSection):
         Left out: no rate is tuned, for no policy.
     equalise
         true, or the policies to compare once more with the mean rate of a uniform policy.
+    mixed_devices
+        Whether runs are paired that were trained on different kinds of device (name, precision, versions).
     """
 
     baseline: Name | None = None
@@ -192,6 +194,7 @@ class CompareConfig(ConfigSection):
     level: Annotated[float, Field(gt=0.5, lt=1)] = 0.95
     tune: TuneConfig | None = None
     equalise: bool | tuple[Name, ...] = False
+    mixed_devices: bool = False
 
 
 class ExperimentConfig(ConfigSection):

@@ -15,7 +15,7 @@ from kit.experiment.timekeeping import Budget
 
 @dataclass(frozen=True)
 class RunOptions:
-    """How runs are executed; nothing here changes what a run gives.
+    """How runs are executed; nothing here changes what a run gives, but for the last bits by `threads`.
 
     Attributes
     ----------
@@ -28,15 +28,19 @@ class RunOptions:
     replace : bool
         Start anew where the experiment of this name was made from another config or other data.
     jobs : int or "auto"
-        Runs side by side; auto: as many as there are GPUs, one a GPU.
+        Runs side by side; auto: one on each GPU, or one on a CPU; where that takes more than some minutes, as many
+        as a measurement finds fastest (`kit.experiment.side_by_side`).
     budget : float or str, optional
         Seconds, or text like 8h30m, in which all has to be done; left out: what the config says. What does not fit
         is given up in a declared order (`kit.experiment.budget`); what is finished is pooled, and the same call
         trains the others.
     since : float, optional
         When it began, by `time.monotonic`; left out: when the command begins to prepare.
+    only : sequence of str
+        Of the runs that are due those that `run` trains, as policy/seed0/fold1; left out: all.
     threads : int, optional
-        Threads that each run computes with on the CPU; left out: its share of the cores.
+        That torch computes with in each run, on the CPU; left out: the cores are shared out among the runs that
+        train side by side. Results of other numbers differ in the last bits.
     on : str, optional
         The cluster of Ray that carries out the runs: "ray" starts one here, "auto" joins the one of this machine
         or of RAY_ADDRESS, "ray://HOST:10001" joins another. Left out: this machine alone.
@@ -45,8 +49,6 @@ class RunOptions:
         are the node's.
     devices : int
         Processes that train one run on the cluster together, with a GPU each where there are any.
-    only : sequence of str
-        Of the runs that are due those that `run` trains, as policy/seed0/fold1; left out: all.
     """
 
     output: str | Path = "."
@@ -70,6 +72,8 @@ class RunOptions:
         for name, stated in (("--data-root", self.data_root), ("--devices", self.devices > 1)):
             if stated and self.on is None:
                 raise KitError(f"{name} is about the nodes of a cluster: give --on as well, like --on ray")
+        if self.threads is not None and self.threads < 1:
+            raise KitError(f"--threads {self.threads}: expected a number from 1")
         self.limit(None)
 
     def limit(self, otherwise: float | None, processes: int = 1) -> Budget:

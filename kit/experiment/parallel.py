@@ -31,7 +31,11 @@ LOOK_SECONDS = 1.0  # between two looks whether all processes are there
 
 
 def run_parallel(
-    task: Callable[[Item], Made], items: Iterable[Item], jobs: int, name: Callable[[Item], object] = str
+    task: Callable[[Item], Made],
+    items: Iterable[Item],
+    jobs: int,
+    name: Callable[[Item], object] = str,
+    threads: int | None = None,
 ) -> Iterator[Made]:
     """Yield `task(item)` of every item, as they end, `jobs` of them at a time.
 
@@ -46,6 +50,8 @@ def run_parallel(
     jobs : int
     name : callable
         What an item is called, where its process ends before its time.
+    threads : int, optional
+        That a process computes with on the CPU; left out: as the environment says, else one a core.
 
     Raises
     ------
@@ -58,7 +64,7 @@ def run_parallel(
         and they are waited for; a second Ctrl-C ends them.
     """
     need_guard("spawn")
-    children, names = _OneGpuEach(_visible_gpus()), dict[int, str]()
+    children, names = _OneGpuEach(_visible_gpus(), threads), dict[int, str]()
 
     def numbered() -> Iterator[tuple[Item, int]]:
         for number, item in enumerate(items):
@@ -128,6 +134,7 @@ class _Process(SpawnProcess):
     """A process that sees one GPU from its first line on: what it imports may ask for CUDA already."""
 
     gpu: str | None = None
+    threads: int | None = None
     doing: Any = None  # a shared number: which of the items it is at; -1 where it is at none
 
     def run(self) -> None:
@@ -136,6 +143,8 @@ class _Process(SpawnProcess):
 
     def start(self) -> None:
         stated = {} if self.gpu is None else {VISIBLE: self.gpu}
+        if self.threads is not None:
+            stated["OMP_NUM_THREADS"] = str(self.threads)  # before anything is imported that counts cores
         before = os.environ.copy()
         os.environ.update(stated)
         os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")  # processes that share CPU cores must not spin
@@ -152,14 +161,15 @@ class _Process(SpawnProcess):
 class _OneGpuEach(SpawnContext):
     """Starts fresh processes, as CUDA cannot be forked; each gets the next of the GPUs, in turn."""
 
-    def __init__(self, gpus: Sequence[str]):
+    def __init__(self, gpus: Sequence[str], threads: int | None = None):
         super().__init__()
-        self._gpus = cycle(gpus or [None])
+        self._gpus, self._threads = cycle(gpus or [None]), threads
         self._processes: list[_Process] = []
 
     def Process(self, *arguments: Any, **options: Any) -> _Process:  # type: ignore[override]
         process = _Process(*arguments, **options)
         process.gpu, process.doing = next(self._gpus), RawValue("q", -1)
+        process.threads = self._threads
         self._processes.append(process)
         return process
 

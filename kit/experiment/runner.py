@@ -8,7 +8,7 @@ from functools import partial
 from operator import itemgetter
 from pathlib import Path
 from types import TracebackType
-from typing import TYPE_CHECKING, Literal
+from typing import TYPE_CHECKING
 
 import torch
 from accelerate import PartialState
@@ -22,20 +22,21 @@ from kit.core.progress import beside
 from kit.core.runs import ExperimentDir, RunDir, RunKey
 from kit.core.settings import fingerprint
 from kit.core.stopping import OUT_OF_TIME, Stopped, need_go_on, telling
-from kit.data.loading import worker_count
 from kit.experiment.cluster.joining import need_ray
 from kit.experiment.config import ExperimentConfig
 from kit.experiment.loaded import LoadedExperiment
+from kit.experiment.mps import sharing_gpus
 from kit.experiment.options import RunOptions
 from kit.experiment.parallel import run_parallel
 from kit.experiment.prepare import TrainingData, check, decode
 from kit.experiment.prior import hand_in_prior
 from kit.experiment.settle import settle
 from kit.experiment.shared_folder import claim_training
+from kit.experiment.side_by_side import Sharing, SideBySide, sharing_workers
 from kit.experiment.timekeeping import Budget, Plan, RunClock
-from kit.experiment.train_run import nothing, train_run
+from kit.experiment.train_run import counted, nothing, train_run
 from kit.experiment.turns import Turns
-from kit.training.device import agreed, process_state, resolve_precision
+from kit.training.device import agreed, computing_with, process_state, resolve_precision
 from kit.training.trainer import batches_of
 
 if TYPE_CHECKING:
@@ -71,8 +72,8 @@ class Runner:
     dirs : OutputDirs
     state : PartialState
         Of the processes that train together under torchrun.
-    jobs : int or "auto"
-        Runs side by side; auto: one on each GPU.
+    sharing : SideBySide
+        How many runs train side by side, and with how many threads.
     budget : Budget
         How much time there is.
     say : callable
@@ -87,7 +88,7 @@ class Runner:
     data: TrainingData
     dirs: OutputDirs
     state: PartialState
-    jobs: int | Literal["auto"]
+    sharing: SideBySide
     budget: Budget
     say: Say
     member: Claim | None = None
@@ -149,7 +150,8 @@ class Runner:
                 if member:
                     member.release()
                 raise
-        return cls(loaded, data, dirs, state, options.jobs, budget, say, member, cluster)
+        sharing = SideBySide(options.jobs, options.threads)
+        return cls(loaded, data, dirs, state, sharing, budget, say, member, cluster)
 
     def __enter__(self) -> "Runner":
         return self
@@ -190,38 +192,36 @@ class Runner:
         runs = f"{what} runs" if what else "runs"
         if len(due) < len(keys):
             self.say(f"{len(keys) - len(due)} of {len(keys)} {runs} are finished already")
-        if due and self.cluster:
-            self.cluster.prepare(self.loaded, self.data)
-        jobs = self._jobs_at_a_time(len(due))
-        plan = self._plan(due, keys, jobs)
+        shared = self._shared(due)
+        plan = self._plan(due, keys, shared.jobs)
         turns = Turns(due, self.loaded.folder, self._settled(tolerant), plan, self.say, hand_in)
         if due:
-            self.say(
-                self._announcement(f"1 {runs.removesuffix('s')}" if len(due) == 1 else f"{len(due)} {runs}", jobs)
-            )
+            many = f"1 {runs.removesuffix('s')}" if len(due) == 1 else f"{len(due)} {runs}"
+            self.say(self._announcement(many, shared))
             if self.main:
                 turns.tell()
         here = 0
-        with beside(plan.note):
+        train: Callable[[Turns, bool], int] = self._one_by_one
+        if self.cluster:
+            train = partial(self.cluster.train, self.loaded, len(due))
+        elif shared.jobs > 1:
+            train = partial(self._side_by_side, shared=shared)
+        with beside(plan.note), computing_with(shared.threads):
             while due:
-                if self.cluster:
-                    here += self.cluster.train(self.loaded, turns, tolerant, len(due))
-                else:
-                    here += (
-                        self._side_by_side(turns, jobs, tolerant)
-                        if jobs > 1
-                        else self._one_by_one(turns, tolerant)
-                    )
+                here += train(turns, tolerant)
                 if not agreed(self.main and self._waited(turns)):
                     break
         if self.state.num_processes == 1:
             need_go_on("when these runs were trained; the same command goes on from there")
         return Trained(here, len(self.due(due, tolerant)))
 
-    def _jobs_at_a_time(self, due: int) -> int:
-        if self.cluster:
-            return max(1, min(self.cluster.room, due))
-        return _jobs_at_a_time(self.jobs, self.loaded.config, self.state.num_processes, due)
+    def _shared(self, due: Sequence[RunKey]) -> Sharing:
+        """How many runs go side by side, with how many threads each."""
+        if not self.cluster:
+            return self.sharing.share(due, self.loaded, self.data, self.state, self.say)
+        if due:
+            self.cluster.prepare(self.loaded, self.data)
+        return Sharing(max(1, min(self.cluster.room, len(due))), None)
 
     def _waited(self, turns: Turns) -> bool:
         """Wait for the runs that other processes train, as `Turns.wait` does."""
@@ -243,14 +243,17 @@ class Runner:
                 clock = RunClock(turns.plan, key, self.say)
                 trained += train_within(key, self.loaded, self.data, self.say, tolerant, clock, need)
 
-    def _side_by_side(self, turns: Turns, jobs: int, tolerant: bool) -> int:
+    def _side_by_side(self, turns: Turns, tolerant: bool, shared: Sharing) -> int:
         """Train in processes of their own what nobody else trains; how many."""
-        data, trained = _sharing_cores(self.data, jobs, self.state.device.type == "cuda"), 0
+        jobs, threads, on_gpu = shared.jobs, shared.threads, self.state.device.type == "cuda"
+        data, trained = sharing_workers(self.data, jobs, on_gpu), 0
         tasks = ((key, self.loaded, data, tolerant, turns.plan) for key in turns)
-        for key, done in run_parallel(_train_aside, tasks, jobs, name=itemgetter(0)):
-            trained += bool(done)
-            if done is None:
-                turns.give_back(key)
+        together = on_gpu and jobs > torch.cuda.device_count()
+        with sharing_gpus(self.say) if together else nullcontext():
+            for key, done in run_parallel(_train_aside, tasks, jobs, name=itemgetter(0), threads=threads):
+                trained += bool(done)
+                if done is None:
+                    turns.give_back(key)
         return trained
 
     def _plan(self, due: Sequence[RunKey], keys: Sequence[RunKey], jobs: int) -> Plan:
@@ -281,7 +284,7 @@ class Runner:
         loaded = dataclasses.replace(self.loaded, folder=folder, folds=folds, depends_on=depends_on)
         return dataclasses.replace(self, loaded=loaded)
 
-    def _announcement(self, runs: str, jobs: int) -> str:
+    def _announcement(self, runs: str, shared: Sharing) -> str:
         config = self.loaded.config
         rows = f"{len(self.data.train)} training and {len(self.data.test)} test rows"
         if self.cluster:
@@ -289,27 +292,10 @@ class Runner:
         precision = resolve_precision(config.training.precision, config.training.device == "cpu")
         if precision == "fp32" and self.state.device.type == "cuda":  # torch would round convolutions
             precision = "fp32 without TF32"
-        how = f"{jobs * self.state.num_processes} × {self.state.device.type}, {precision}"
+        how = f"{shared.jobs * self.state.num_processes} × {self.state.device.type}, {precision}"
+        if self.state.device.type == "cpu" and shared.threads is not None:
+            how += f", {counted(shared.threads)} each"
         return f"{config.name}: {runs} of {config.model.name} on {how}; {rows}"
-
-
-def _jobs_at_a_time(wanted: int | Literal["auto"], experiment: ExperimentConfig, processes: int, due: int) -> int:
-    """How many runs to train at a time."""
-    if processes > 1:
-        if wanted not in ("auto", 1):
-            raise KitError("--jobs: torchrun shares out every run already; use one of the two")
-        return 1
-    if wanted == "auto":
-        wanted = torch.cuda.device_count() if experiment.training.device == "auto" else 1
-    return max(1, min(wanted, due))
-
-
-def _sharing_cores(data: TrainingData, jobs: int, on_gpu: bool) -> TrainingData:
-    """For one of so many runs side by side: where the number of data workers is `auto`, its share of them."""
-    recipe = data.recipe
-    workers = worker_count(recipe.data.workers, on_gpu, jobs)
-    config = recipe.data.model_copy(update={"workers": workers})
-    return dataclasses.replace(data, recipe=dataclasses.replace(recipe, data=config))
 
 
 def is_settled(loaded: LoadedExperiment, tolerant: bool, key: RunKey) -> bool:

@@ -217,8 +217,11 @@ def _circumstances(records: Sequence[RunRecord], report_data: ReportData) -> lis
         listed = _listed((name, " and ".join(sorted(each))) for name, each in versions.items())
         lines.append(f"Versions: {listed}.")
     devices = Counter(
-        f"{record.device}, {record.precision if 'precision' in record.model_fields_set else 'unknown precision'}"
+        (f"{record.device_name} ({record.device})" if record.device_name else record.device)
+        + (f" with driver {record.driver}" if record.driver else "")
+        + f", {record.precision if 'precision' in record.model_fields_set else 'unknown precision'}"
         + (f", {record.processes} processes" if record.processes > 1 else "")
+        + (f", threads: {record.threads}" if record.threads and record.device == "cpu" else "")
         for record in records
         if "device" in record.model_fields_set
     )

@@ -157,7 +157,7 @@ def _driver() -> str:
         told = DRIVER.read_text(encoding="utf-8", errors="replace")
     except OSError:  # Windows, some containers
         return ""
-    found = re.search(r"Kernel Module\D*?\s(\d+(?:\.\d+)+)", told)
+    found = re.search(r"Kernel Module.*?\s(\d+(?:\.\d+)+)\s", told)
     return found[1] if found else ""
 
 

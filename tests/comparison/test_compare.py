@@ -473,12 +473,72 @@ def test_a_damaged_file_is_named(wide, tmp_path, name):
     assert "trained anew" in message
 
 
-def test_runs_of_different_devices_are_told(wide, tmp_path):
-    config = experiment(wide, TWO)
-    store(config, tmp_path, dict.fromkeys(TWO, 0.7), sliced={"device": "cuda:0", "precision": "bf16"})
-    note = compare(config, tmp_path, stored=True).content.to_json()["views"][0]["note"]
-    assert "cpu in fp32" in note
-    assert "cuda in bf16" in note
+def mixed(folder):
+    return experiment(folder, TWO, compare={"mixed_devices": True})
+
+
+NAMED = {"device_name": "AMD EPYC", "versions": {"torch": "2.9.0", "timm": "1.0.26", "python": "3.12.1"}}
+
+
+@pytest.mark.parametrize(
+    ("one", "other", "told"),
+    [
+        (
+            {},
+            {"device": "cuda:0", "precision": "bf16"},
+            ("cpu in fp32, torch unknown", "cuda in bf16, torch unknown"),
+        ),
+        (
+            NAMED,
+            NAMED | {"device_name": "Intel Xeon"},
+            ("AMD EPYC in fp32, torch 2.9.0, timm 1.0.26", "Intel Xeon in"),
+        ),
+        (NAMED, NAMED | {"precision": "bf16"}, ("AMD EPYC in fp32", "AMD EPYC in bf16")),
+        (NAMED, NAMED | {"versions": {"torch": "2.9.0", "timm": "1.0.31"}}, ("timm 1.0.26", "timm 1.0.31")),
+    ],
+)
+def test_runs_of_different_devices_are_paired_only_where_that_is_asked_for(wide, tmp_path, one, other, told):
+    store(experiment(wide, TWO), tmp_path, dict.fromkeys(TWO, 0.7), uniform=one, sliced=other)
+    line = refusal_of(lambda: compare(experiment(wide, TWO), tmp_path, stored=True))
+    assert line.startswith("seed 0 fold 0: uniform was trained on ")
+    assert "--mixed-devices" in line
+    content = compare(mixed(wide), tmp_path, stored=True).content
+    for text in told:
+        assert text in line
+        assert text in content.views[0].note
+    assert "3 pairs of different ones" in content.views[0].note
+    assert sorted(content.devices.values()) == [3, 3]
+
+
+@pytest.mark.parametrize(
+    "other",
+    [
+        {"versions": NAMED["versions"] | {"python": "3.11.7"}},  # of an early version, which told no name
+        NAMED | {"threads": 4, "driver": "", "versions": NAMED["versions"] | {"torchvision": "0.24"}},
+    ],
+)
+def test_runs_are_paired_by_what_both_tell(wide, tmp_path, other):
+    store(experiment(wide, TWO), tmp_path, dict.fromkeys(TWO, 0.7), uniform=NAMED, sliced=other)
+    assert compare(experiment(wide, TWO), tmp_path, stored=True).content.views[0].comparisons
+
+
+def test_folds_may_be_of_different_devices_where_each_pair_is_of_one(wide, tmp_path):
+    config, both = experiment(wide, TWO), dict.fromkeys(TWO, 0.7)
+    folder = store(config, tmp_path, both, uniform=NAMED, sliced=NAMED)
+    for policy in TWO:
+        run = folder.run(RunKey(policy, 0, 1))
+        run.write(run.record.with_fields(device_name="Intel Xeon"))
+    content = compare(config, tmp_path, stored=True).content
+    assert "different machines: AMD EPYC in fp32" in content.views[0].note
+    assert "pair" not in content.views[0].note
+    assert content.devices == {
+        "AMD EPYC in fp32, torch 2.9.0, timm 1.0.26": 4,
+        "Intel Xeon in fp32, torch 2.9.0, timm 1.0.26": 2,
+    }
+
+
+def test_mixed_devices_leaves_the_runs_as_they_are(wide):
+    assert fingerprint(mixed(wide).canonical()) == fingerprint(experiment(wide, TWO).canonical())
 
 
 def test_policies_without_a_shared_fold_and_seed_are_refused(wide, tmp_path):

@@ -13,6 +13,7 @@ from types import SimpleNamespace
 import numpy as np
 import pandas as pd
 import pytest
+import torch
 from PIL import Image
 from sklearn.metrics import f1_score
 from support.colours import COLOURS, experiment_content, write_competition
@@ -507,10 +508,17 @@ def test_an_evaluation_starts_no_processes(competition, tmp_path, started):
 class TestSideBySide:
     """`jobs`: the same runs, in processes of their own."""
 
-    def test_the_bits_are_those_of_one_after_the_other(self, competition, tmp_path, monkeypatch, capfd):
-        monkeypatch.setenv("OMP_NUM_THREADS", "2")  # as here: sums depend on it
+    def test_the_bits_are_those_of_one_after_the_other(self, competition, tmp_path, capfd):
+        """With as many threads each, which sums depend on."""
         config = experiment(competition, folds={"k": 2}, training={"epochs": 1})
-        results = [run(config, RunOptions(tmp_path / name, jobs=jobs)) for name, jobs in (("one", 1), ("two", 2))]
+        results = [
+            run(config, RunOptions(tmp_path / name, jobs=jobs, threads=1))
+            for name, jobs in (("one", 1), ("two", 2))
+        ]
+        assert torch.get_num_threads() == 2  # as before
+        for name in ("one", "two"):
+            records = [each.record for each in ExperimentDir(tmp_path / name / "runs/tiny").runs()]
+            assert [record.threads for record in records] == [1, 1]
         assert "uniform seed 0 fold 1: macro F1 " in capfd.readouterr().out  # the processes speak for themselves
         assert [(result.trained, result.kept) for result in results] == [(2, 0), (2, 0)]
         files = [f"runs/tiny/uniform/seed0/fold{fold}/weights.safetensors" for fold in (0, 1)]

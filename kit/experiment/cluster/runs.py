@@ -164,18 +164,18 @@ class ClusterRuns:
     def _most(self) -> int | None:
         return None if self.options.jobs == "auto" else self.options.jobs
 
-    def train(self, loaded: LoadedExperiment, turns: Turns, tolerant: bool, total: int) -> int:
+    def train(self, loaded: LoadedExperiment, total: int, turns: Turns, tolerant: bool) -> int:
         """Train what nobody else trains; how many runs.
 
         Parameters
         ----------
         loaded : LoadedExperiment
             Which the nodes were prepared for.
+        total : int
+            Runs that are due.
         turns : Turns
         tolerant : bool
             As in `Runner.train`.
-        total : int
-            Runs that are due.
         """
         mine: dict[RunKey, Claim] = {}
         errands, trained = self._errands(loaded, turns, tolerant, mine), 0
