@@ -17,6 +17,7 @@ from kit.comparison.tuning import (
     trial_scores,
     trials,
 )
+from kit.core.devices import kind_in_words, same_kind
 from kit.core.errors import KitError, some
 from kit.core.runs import ExperimentDir, RunDir, RunKey, RunRecord
 from kit.experiment.config import ExperimentConfig, TuneConfig
@@ -29,7 +30,6 @@ EQUALISED = (
     "left is the shape."
 )
 
-DECIDE_BITS = ("torch", "torchvision", "timm", "albumentations")  # packages whose version is part of a kind
 
 Pair = tuple[int, int]  # seed, fold
 
@@ -245,33 +245,6 @@ def unequal_views(view: View) -> str | None:
         f"{len(lacking)} of {len(runs)} runs were predicted in one view of each image for want of time, the "
         "others in several; python -m kit run with more time predicts them alike."
     )
-
-
-def kind_of(record: RunRecord) -> dict[str, str]:
-    """Return the kind of device that a run was trained on, by what it tells: runs of one kind may be paired.
-
-    `device` is its name, in runs of early versions its type alone (cpu, cuda).
-    """
-    told = {"device": record.device_name or record.device.partition(":")[0], "precision": record.precision}
-    return told | {name: record.versions[name] for name in DECIDE_BITS if name in record.versions}
-
-
-def same_kind(one: RunRecord, other: RunRecord) -> bool:
-    """Return whether two runs were trained on one kind of device, as far as both tell."""
-    kinds = kind_of(one), kind_of(other)
-    shared = set(kinds[0]) & set(kinds[1])
-    if not (one.device_name and other.device_name):
-        shared.discard("device")
-        if one.device.partition(":")[0] != other.device.partition(":")[0]:
-            return False
-    return all(kinds[0][name] == kinds[1][name] for name in shared)
-
-
-def kind_in_words(record: RunRecord) -> str:
-    """Return the kind in words, like "Tesla T4 in fp16, torch 2.9.0, timm 1.0.26"."""
-    kind = kind_of(record)
-    versions = ", ".join(f"{name} {kind[name]}" for name in DECIDE_BITS if name in kind) or "torch unknown"
-    return f"{kind['device']} in {kind['precision']}, {versions}"
 
 
 def mixed_pairs(view: View, baseline: str) -> dict[tuple[str, Pair], tuple[RunRecord, RunRecord]]:

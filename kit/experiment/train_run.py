@@ -7,6 +7,7 @@ from collections.abc import Callable
 from contextlib import suppress
 from functools import cache
 from importlib.metadata import version
+from typing import Any
 
 import numpy as np
 import pandas as pd
@@ -225,13 +226,20 @@ def _first_record(
         fingerprint=fingerprint(depends_on),
         depends_on=depends_on,
         reading=reading_of(data.train),
-        versions={"python": platform.python_version(), **{name: version(name) for name in PACKAGES}}
-        | packages_of_code(loaded.config),
-        device=str(accelerator.device),
-        **device_facts(accelerator.device),
-        processes=accelerator.num_processes,
-        precision=accelerator.mixed_precision.replace("no", "fp32"),
+        **trained_on(loaded.config, accelerator),
     )
+
+
+def trained_on(config: ExperimentConfig, accelerator: Accelerator) -> dict[str, Any]:
+    """Return what run.json says of where a run is trained: versions, device, precision."""
+    packages = {"python": platform.python_version(), **{name: version(name) for name in PACKAGES}}
+    return {
+        "versions": packages | packages_of_code(config),
+        "device": str(accelerator.device),
+        **device_facts(accelerator.device),
+        "processes": accelerator.num_processes,
+        "precision": accelerator.mixed_precision.replace("no", "fp32"),
+    }
 
 
 def _last_record(

@@ -2,13 +2,15 @@
 
 import dataclasses
 import math
+from collections import Counter
 from collections.abc import Callable, Hashable, Iterable, Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
 from kit.core.claims import Claim
+from kit.core.devices import kind_in_words
 from kit.core.errors import KitError, Say
-from kit.core.runs import RunKey
+from kit.core.runs import ExperimentDir, RunKey
 from kit.data.loading import worker_count
 from kit.experiment.cluster.cluster import Cluster
 from kit.experiment.cluster.nodes import alive_nodes
@@ -20,6 +22,7 @@ from kit.experiment.config import ExperimentConfig
 from kit.experiment.loaded import LoadedExperiment
 from kit.experiment.options import RunOptions
 from kit.experiment.prepare import TrainingData
+from kit.experiment.side_by_side import stated_threads
 from kit.experiment.turns import Turns
 
 MOST_WORKERS = 8
@@ -91,9 +94,14 @@ class ClusterRuns:
         self.options, self.say, self.dirs = options, say, options.dirs
         self.cluster = Cluster.join(options.on, say, self.dirs.cache)
         nodes = {key: node["Resources"] for key, node in alive_nodes().items()}
-        self._needs = needs_of(config, options, nodes)
+        self._needs = needs_of(config, self._with_threads(config), nodes)
         self._looked: tuple[Any, Needs, Any] | None = None
         self._told: str = ""
+
+    def _with_threads(self, config: ExperimentConfig) -> RunOptions:
+        """The options; with the threads of runs that are there, where they state none."""
+        threads = self.options.threads or stated_threads(ExperimentDir(self.dirs.runs / config.name))
+        return dataclasses.replace(self.options, threads=threads)
 
     def close(self) -> None:
         """Leave the cluster."""
@@ -114,11 +122,19 @@ class ClusterRuns:
         KitError
             Where none can.
         """
-        self._prepare(order_files(loaded, data, runs or self.dirs.runs), look_there)
+        if self.look(order_files(loaded, data, runs or self.dirs.runs), look_there):
+            self._go_by_kinds(loaded)
 
-    def _prepare(self, files: dict[str, bytes], look: Task) -> None:
+    def look(self, files: dict[str, bytes], look: Task) -> bool:
+        """Have the nodes look whether they can work with files that travel, unless they did; whether they did now.
+
+        Raises
+        ------
+        KitError
+            Where none can.
+        """
         if self._looked and self._looked[0] == files:
-            return
+            return False
         parcel = self.cluster.parcel(files)
         reports = self.cluster.look(
             look, None, self._needs, parcel, self.dirs.root, self.options.data_root
@@ -126,6 +142,7 @@ class ClusterRuns:
         needs = dataclasses.replace(self._needs, memory=self._memory(max(each.memory for each in reports)))
         self._looked = files, needs, parcel
         self._tell(needs)
+        return True
 
     def workers(self, config: ExperimentConfig) -> int:
         """Return how many data workers each process of a run has."""
@@ -186,6 +203,25 @@ class ClusterRuns:
             for claim in mine.values():
                 claim.release()
         return trained
+
+    def _go_by_kinds(self, loaded: LoadedExperiment) -> None:
+        """Let what is paired with runs that are there run on their kind of device; say where that cannot be."""
+        there = {node.report.kind for node in self.cluster.good.values()}
+        elsewhere = Counter[str]()
+        for run in loaded.folder.runs():
+            try:
+                record = run.record
+            except KitError:  # told where it is read for what it holds
+                continue
+            if (kind := kind_in_words(record)) in there:
+                self.cluster.kinds.setdefault((record.seed, record.fold), kind)
+            elif record.status == "finished":
+                elsewhere[kind] += 1
+        for kind, count in elsewhere.items():
+            self.say(
+                f"{count} run{'s' * (count != 1)} were trained before on {kind}, of which no node is: what "
+                "is trained now is not paired with them, unless compare is told --mixed-devices"
+            )
 
     def results(
         self,

@@ -9,8 +9,7 @@ from dataclasses import dataclass
 from functools import partial
 from hashlib import sha256
 
-import torch
-
+from kit.core.devices import kind_in_words
 from kit.core.errors import KitError
 from kit.core.files import write_bytes
 from kit.core.owner import Owner
@@ -25,8 +24,9 @@ from kit.experiment.prepare import TrainingData
 from kit.experiment.runner import is_settled, train_within
 from kit.experiment.shared_folder import claim_training
 from kit.experiment.timekeeping import Plan, RunClock
+from kit.experiment.train_run import trained_on
 from kit.model.build import build_model
-from kit.training.device import agreed, device_facts, process_state, resolve_precision
+from kit.training.device import agreed, make_accelerator, process_state
 
 PRELOAD = (__name__,)
 RECORD = "run.json"
@@ -75,15 +75,10 @@ class Outcome:
 def look_there(site: Site, item: object) -> NodeReport:
     """Say whether this node can train the experiment, and on what; KitError where it cannot."""
     loaded, _ = open_order(site, whole=True)
-    training = loaded.config.training
-    state, precision = process_state(training), resolve_precision(training.precision, training.device == "cpu")
-    device = str(device_facts(state.device)["device_name"])
-    kind = f"{device} in {precision}, torch {torch.__version__}"
-    return NodeReport(_host(), Owner.mine().place, kind, device, memory=_memory(loaded))
-
-
-def _host() -> str:
-    return Owner.mine().host
+    told = trained_on(loaded.config, make_accelerator(loaded.config.training))
+    kind = kind_in_words(RunRecord(policy="", seed=0, fold=0, **told))
+    mine = Owner.mine()
+    return NodeReport(mine.host, mine.place, kind, told["device_name"], memory=_memory(loaded))
 
 
 def _memory(loaded: LoadedExperiment) -> int:
