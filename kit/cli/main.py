@@ -235,6 +235,8 @@ def predict(
     cache: Annotated[str | None, typer.Option(metavar="DIR", help="Keep decoded images there.")] = None,
     budget: BudgetOption = None,
     seconds: Seconds = None,
+    on: On = None,
+    data_root: DataRoot = None,
 ) -> None:
     """Predict the test set that is there with trained runs, without the train table."""
     from kit.experiment.config import load_experiment
@@ -247,7 +249,7 @@ def predict(
     def show(made: "PredictResult") -> None:
         print(f"{made.submission}: {made.rows} rows, the mean of {made.models} of {made.of} models")
 
-    give(predict_test(experiment, runs or (), submission, output, cache, budget, say), show)
+    give(predict_test(experiment, runs or (), submission, output, cache, budget, say, on, data_root), show)
 
 
 @app.command()

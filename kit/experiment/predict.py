@@ -23,11 +23,13 @@ from kit.core.paths import OutputDirs, input_root, mounted, mounts
 from kit.core.runs import ExperimentDir, RunDir, RunKey, RunRecord, average, predictions
 from kit.core.stopping import telling
 from kit.core.whole import digest
+from kit.data.config import DataConfig
 from kit.data.images import ReadableImages, open_readable
 from kit.data.loading import EvaluationLoader
+from kit.experiment.cluster.joining import need_ray
 from kit.experiment.config import ExperimentConfig
 from kit.experiment.fingerprint import config_digest, policy_digest
-from kit.experiment.options import seconds_of
+from kit.experiment.options import RunOptions, seconds_of
 from kit.experiment.pixels import as_they_were_read, tell_noticed
 from kit.experiment.pool import by_fold, hand_in, stored_rule
 from kit.model.build import build_model, normalisation
@@ -74,6 +76,8 @@ def predict_test(
     cache: str | Path | None = None,
     budget: float | str | None = None,
     say: Say = ignore,
+    on: str | None = None,
+    data_root: str | None = None,
 ) -> PredictResult:
     """Predict the test set that is there with the runs of the experiment's first policy; the mean of all.
 
@@ -94,6 +98,9 @@ def predict_test(
         are done is handed in; where not even the first is, the rows that it reached, and the prior for the others.
     say : callable
         Takes lines about what happens.
+    on, data_root : str, optional
+        The cluster of Ray whose nodes predict, a model at a time each, and where they have data: as in
+        `RunOptions`.
 
     Raises
     ------
@@ -105,7 +112,10 @@ def predict_test(
     deadline = began + (seconds_of(budget, state.num_processes) or float("inf"))
     main, say = (True, say) if state.is_main_process else (False, ignore)
     need_output("--submission", str(submission), (".csv",))
-    submission, dirs = Path(submission), OutputDirs.at(output, cache)
+    options = RunOptions(output, cache, on=on, data_root=data_root)
+    submission, dirs = Path(submission), options.dirs
+    if on:
+        need_ray(on)
     policy = next(iter(experiment.policies))
     test = load_test(experiment.competition)
     need_an_image(test, experiment.competition)
@@ -120,7 +130,7 @@ def predict_test(
     rule = _rule(experiment, runs, oof, dirs, say)
     models = f"{len(test.ids)} test rows, {len(runs)} model{'s' if len(runs) > 1 else ''} of {policy}"
     say(f"{experiment.name}: {models}; until they are done {submission} has the most common class everywhere")
-    readable, made = _decode_and_predict(experiment, runs, test, dirs, deadline, say)
+    readable, made = _decode_and_predict(experiment, runs, test, options, deadline, say)
     unreadable, late = _rows_with_prior(test, readable, made, say)
     if main:
         hand_in(label_format, rule, _pooled(made, test), scoring.transfer, submission, prior=prior)
@@ -146,7 +156,7 @@ def _decode_and_predict(
     experiment: ExperimentConfig,
     runs: Sequence[RunDir],
     test: TestSet,
-    dirs: OutputDirs,
+    options: RunOptions,
     deadline: float,
     say: Say,
 ) -> tuple[ReadableImages, list[tuple[int, pd.DataFrame]]]:
@@ -157,15 +167,47 @@ def _decode_and_predict(
     what = f"decodes test images of {experiment.name}"
     with process_state(experiment.training).main_process_first():
         readable = open_readable(
-            test.ids, test.images, data, dirs.cache, say=say, what=what, expired=_after(deadline)
+            test.ids, test.images, data, options.dirs.cache, say=say, what=what, expired=_after(deadline)
         )
     tell_noticed("test", readable.images, say)
+    asked = runs if readable.rows else []
     try:
-        made = list(_predictions(experiment, runs if readable.rows else [], readable, deadline, say))
+        if options.on and asked:
+            made = _on_cluster(experiment, asked, test, readable, data, options, deadline, say)
+        else:
+            made = list(_predictions(experiment, asked, readable, deadline, say))
     finally:
         if len(readable.rows) < len(test.ids) and readable.images.cache:  # with gaps: of no use to another
             readable.images.cache.remove()
     return readable, made
+
+
+def _on_cluster(
+    experiment: ExperimentConfig,
+    runs: Sequence[RunDir],
+    test: TestSet,
+    readable: ReadableImages,
+    data: DataConfig,
+    options: RunOptions,
+    deadline: float,
+    say: Say,
+) -> list[tuple[int, pd.DataFrame]]:
+    """The fold and the predictions of each model, which nodes of a cluster make."""
+    from kit.experiment.cluster.predict_there import asked, asked_files, in_order, look_at_test, predict_there
+    from kit.experiment.cluster.runs import ClusterRuns
+
+    with ClusterRuns(experiment, options, say) as cluster:
+        cluster.look(asked_files(experiment, test, readable), look_at_test, data)
+        workers, shared = cluster.workers(experiment), cluster.cluster.shared
+        models = (asked(number, run, data, workers, deadline, shared) for number, run in enumerate(runs))
+        made = in_order(list(cluster.results(predict_there, models, str, None, len(runs))), len(readable.rows))
+    ids = [readable.images.ids[row] for row in readable.rows]
+    for number, frame in made:
+        if list(frame.index) != ids[: len(frame)] or list(frame.columns) != list(runs[number].read_oof().columns):
+            raise KitError(f"{runs[number].path}: what a node predicted is of other rows or classes")
+    if 0 < len(made) < len(runs):
+        say(f"the time allows no more than {len(made)} of {len(runs)} models")
+    return [(runs[number].record.fold, frame) for number, frame in made]
 
 
 def _rows_with_prior(

@@ -125,8 +125,10 @@ class ClusterRuns:
         if self.look(order_files(loaded, data, runs or self.dirs.runs), look_there):
             self._go_by_kinds(loaded)
 
-    def look(self, files: dict[str, bytes], look: Task) -> bool:
+    def look(self, files: dict[str, bytes], look: Task, item: object = None) -> bool:
         """Have the nodes look whether they can work with files that travel, unless they did; whether they did now.
+
+        They do so by `look(site, item)`.
 
         Raises
         ------
@@ -137,7 +139,7 @@ class ClusterRuns:
             return False
         parcel = self.cluster.parcel(files)
         reports = self.cluster.look(
-            look, None, self._needs, parcel, self.dirs.root, self.options.data_root
+            look, item, self._needs, parcel, self.dirs.root, self.options.data_root
         ).values()
         needs = dataclasses.replace(self._needs, memory=self._memory(max(each.memory for each in reports)))
         self._looked = files, needs, parcel

@@ -2,7 +2,6 @@
 
 import dataclasses
 import json
-import resource
 import time
 from contextlib import nullcontext
 from dataclasses import dataclass
@@ -17,6 +16,7 @@ from kit.core.paths import inside
 from kit.core.runs import TRAINED_ANEW, RunDir, RunKey, RunRecord
 from kit.core.settings import fingerprint
 from kit.core.whole import need_sealed
+from kit.experiment.cluster.memory import memory_of
 from kit.experiment.cluster.order import open_order
 from kit.experiment.cluster.site import NodeReport, Site
 from kit.experiment.loaded import LoadedExperiment
@@ -25,12 +25,10 @@ from kit.experiment.runner import is_settled, train_within
 from kit.experiment.shared_folder import claim_training
 from kit.experiment.timekeeping import Plan, RunClock
 from kit.experiment.train_run import trained_on
-from kit.model.build import build_model
 from kit.training.device import agreed, make_accelerator, process_state
 
 PRELOAD = (__name__,)
 RECORD = "run.json"
-COPIES = 4  # of the weights: themselves, gradients, and what an optimizer keeps
 
 
 @dataclass(frozen=True)
@@ -78,16 +76,7 @@ def look_there(site: Site, item: object) -> NodeReport:
     told = trained_on(loaded.config, make_accelerator(loaded.config.training))
     kind = kind_in_words(RunRecord(policy="", seed=0, fold=0, **told))
     mine = Owner.mine()
-    return NodeReport(mine.host, mine.place, kind, told["device_name"], memory=_memory(loaded))
-
-
-def _memory(loaded: LoadedExperiment) -> int:
-    """Bytes that a training takes of this node: what this process took at most, and copies of the weights."""
-    config = loaded.config
-    scratch = config.model.model_copy(update={"weights": "none"})
-    model = build_model(scratch, len(loaded.competition.classes), config.data.channels, config.data.size, seed=0)
-    weights = sum(each.numel() * each.element_size() for each in model.parameters())
-    return 1024 * resource.getrusage(resource.RUSAGE_SELF).ru_maxrss + COPIES * weights
+    return NodeReport(mine.host, mine.place, kind, told["device_name"], memory=memory_of(loaded))
 
 
 def train_there(site: Site, errand: Errand) -> Outcome:
