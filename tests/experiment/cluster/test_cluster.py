@@ -20,7 +20,8 @@ def two_nodes(tmp_path_factory):
     other = tmp_path_factory.mktemp("other")
     (other / "kit").mkdir()
     (other / "kit" / "__init__.py").write_text("raise RuntimeError('another kit')")
-    with ray_nodes([{"env_vars": {"PYTHONPATH": str(other)}}, {"env_vars": {"PYTHONPATH": str(other)}}]) as nodes:
+    path = {"env_vars": {"PYTHONPATH": str(other)}}
+    with ray_nodes([path, path | {"num_gpus": 2}]) as nodes:
         yield nodes
 
 
@@ -70,6 +71,12 @@ def test_what_a_task_finds_around_it(cluster, parcel, tmp_path):
         assert "/parcels/" in each["kit"], "the kit that was sent, not the one on the node's path"
         assert (each["site"].threads, each["site"].again, each["site"].shared) == (3, False, False)
         assert not each["imported"], "nothing is imported that no task asked for"
+
+
+@pytest.mark.parametrize(("gpus", "seen"), [(1, {"0", "1"}), (0.5, {"0", "1"}), (2, {"0,1"})])
+def test_a_task_sees_the_gpus_that_it_was_given(cluster, parcel, gpus, seen):
+    found = list(cluster.run(tasks.surroundings, range(2), Needs(gpus=gpus), parcel))
+    assert {each["environment"]["CUDA_VISIBLE_DEVICES"] for each in found} <= seen
 
 
 def test_torch_computes_with_the_threads_that_were_stated(cluster, parcel):
@@ -172,8 +179,9 @@ def test_items_of_one_value_run_on_one_kind_of_node(cluster, parcel):
 
 
 def test_a_node_with_too_little_is_left_out(cluster, parcel):
-    message = refusal_of(lambda: cluster.look(tasks.node_report, None, Needs(gpus=1), parcel))
-    assert "it has 0 GPUs, a task takes 1" in message
+    message = refusal_of(lambda: cluster.look(tasks.node_report, None, Needs(gpus=3), parcel))
+    assert "it has 0 GPUs, a task takes 3" in message
+    assert "it has 2 GPUs, a task takes 3" in message
 
 
 def test_a_parcel_is_known_by_its_content(cluster):

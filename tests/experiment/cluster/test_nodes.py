@@ -42,6 +42,7 @@ def test_nodes_are_left_out_looked_at_late_and_lost(tmp_path):
         assert [path.read_text().split()[2] for path in again] == ["0"]
 
 
+@pytest.mark.slow
 def test_where_the_last_node_is_lost_it_waits_for_another(tmp_path, monkeypatch):
     lines = []
     with (
