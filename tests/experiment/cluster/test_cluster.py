@@ -108,6 +108,7 @@ def test_the_first_error_is_raised_when_those_under_way_have_ended(cluster, parc
     assert begun == {"bad", *made}, "what had begun was yielded, and the others did not begin"
     assert len(begun) < 10
     assert (tmp_path / "bad").read_text() == "x", "our own errors are not tried again"
+    assert len(cluster.look(tasks.node_report, None, Needs(), parcel)) == 2, "and the cluster is as it was"
 
 
 def test_a_fault_of_the_program_tells_where_it_was(cluster, parcel, tmp_path):
