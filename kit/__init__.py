@@ -16,6 +16,8 @@ if TYPE_CHECKING:
     from kit.comparison.compare import compare
     from kit.core.errors import KitError
     from kit.experiment.blend import blend
+    from kit.experiment.cluster.slurm import SlurmOptions
+    from kit.experiment.cluster.slurm import slurm_script as cluster_slurm
     from kit.experiment.config import load_experiment
     from kit.experiment.find_lr import RangeSearch, find_lr
     from kit.experiment.grade import grade
@@ -49,8 +51,10 @@ __all__ = [
     "RangeSearch",
     "RehearsalOptions",
     "RunOptions",
+    "SlurmOptions",
     "audit",
     "blend",
+    "cluster_slurm",
     "compare",
     "doctor",
     "fetch_data",
@@ -85,8 +89,10 @@ _WHERE = {
     "RangeSearch": "kit.experiment.find_lr:RangeSearch",
     "RehearsalOptions": "kit.kaggle.rehearsal.rehearse:RehearsalOptions",
     "RunOptions": "kit.experiment.options:RunOptions",
+    "SlurmOptions": "kit.experiment.cluster.slurm:SlurmOptions",
     "audit": "kit.report.audit:audit",
     "blend": "kit.experiment.blend:blend",
+    "cluster_slurm": "kit.experiment.cluster.slurm:slurm_script",
     "compare": "kit.comparison.compare:compare",
     "doctor": "kit.cli.doctor:doctor",
     "fetch_data": "kit.kaggle.commands:fetch_data",

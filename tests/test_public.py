@@ -10,6 +10,7 @@ from typing import get_type_hints
 import pytest
 
 import kit
+from kit.cli.cluster import cluster_app
 from kit.cli.kernel import kernel_app
 from kit.cli.main import app
 from kit.core.jsonable import json_model
@@ -25,7 +26,8 @@ def commands() -> set[str]:
     def names(group):
         return {each.name or each.callback.__name__.replace("_", "-") for each in group.registered_commands}
 
-    return names(app) | {f"kernel {name}" for name in names(kernel_app)}
+    groups = {"kernel": kernel_app, "cluster": cluster_app}
+    return names(app) | {f"{group} {name}" for group, made in groups.items() for name in names(made)}
 
 
 def test_every_command_is_on_the_page_once():

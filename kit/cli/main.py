@@ -1,18 +1,21 @@
 """The command line: parse, call, print."""
 
-import dataclasses
 import os
 import sys
 from typing import TYPE_CHECKING, Annotated
 
 import typer
 
+from kit.cli.cluster import cluster_app
 from kit.cli.kernel import kernel_app
 from kit.cli.options import (
     BudgetOption,
     Cache,
     Config,
+    DataRoot,
+    Devices,
     Jobs,
+    On,
     Output,
     Overrides,
     Policies,
@@ -43,6 +46,7 @@ app = Commands(
 )
 
 app.add_typer(kernel_app, name="kernel")
+app.add_typer(cluster_app, name="cluster")
 
 SHARED = ("run", "compare", "find-lr", "lr", "predict")  # commands that several processes carry out together
 
@@ -99,6 +103,9 @@ def run(
         list[str] | None,
         typer.Option(metavar="POLICY/SEED/FOLD", help="Train this run only: flat/seed0/fold1; repeatable."),
     ] = None,
+    on: On = None,
+    data_root: DataRoot = None,
+    devices: Devices = 1,
 ) -> None:
     """Train every policy × seed × fold that is not there yet; score; write the submission."""
     from kit.experiment.config import load_experiment
@@ -108,7 +115,8 @@ def run(
     explain_broken_imports()
     from kit.experiment.run import run
 
-    options = dataclasses.replace(run_options(output, cache, folds, replace, jobs, budget), only=tuple(only or ()))
+    cluster = {"on": on, "data_root": data_root, "devices": devices}
+    options = run_options(output, cache, folds, replace, jobs, budget, only=tuple(only or ()), **cluster)
     result = run(experiment, options, say=say)
     from kit.cli.show import show_result
 
@@ -142,6 +150,9 @@ def compare(
     jobs: Jobs = "auto",
     budget: BudgetOption = None,
     seconds: Seconds = None,
+    on: On = None,
+    data_root: DataRoot = None,
+    devices: Devices = 1,
 ) -> None:
     """Train policies × folds × seeds on equal terms, and say which wins, by how much, and how sure that is."""
     from kit.experiment.config import load_experiment, of_size
@@ -157,7 +168,8 @@ def compare(
     from kit.cli.show_comparison import show_comparison
     from kit.comparison.compare import compare
 
-    options = run_options(output, cache, None, replace, jobs, budget)
+    cluster = {"on": on, "data_root": data_root, "devices": devices}
+    options = run_options(output, cache, None, replace, jobs, budget, **cluster)
     compared = compare(experiment, options, say=say, stored=stored)
     if compared.main:
         from kit.report.gather import report

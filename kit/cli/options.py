@@ -26,6 +26,14 @@ Replace = Annotated[
 ]
 Cache = Annotated[str | None, typer.Option(metavar="DIR", help="Keep decoded images there, not in OUTPUT/cache.")]
 Jobs = Annotated[str, typer.Option(metavar="N", help="Runs side by side; auto: one on each GPU.")]
+On = Annotated[
+    str | None,
+    typer.Option(metavar="CLUSTER", help="Let Ray do it: ray (starts one here), auto, or ray://HOST:10001."),
+]
+DataRoot = Annotated[
+    str | None, typer.Option("--data-root", metavar="DIR", help="Where the nodes of --on have data and weights.")
+]
+Devices = Annotated[int, typer.Option(metavar="N", min=1, help="With --on: train each run on N devices.")]
 BudgetOption = Annotated[
     str | None,
     typer.Option("--budget", metavar="TIME", help="Be done in 8h30m, 45m or 90s: what does not fit is given up."),
@@ -43,11 +51,15 @@ def run_options(
     replace: bool,
     jobs: str,
     budget: str | None,
+    **others: Any,
 ) -> "RunOptions":
-    """Return what the command line says about runs; KitError for a number of jobs that is none."""
+    """Return what the command line says about runs; KitError for a number of jobs that is none.
+
+    `others` are further fields of the options.
+    """
     from kit.experiment.options import RunOptions
 
-    return RunOptions(output, cache, folds, replace, number_of_jobs(jobs), budget, BEGUN)
+    return RunOptions(output, cache, folds, replace, number_of_jobs(jobs), budget, BEGUN, **others)
 
 
 def one_budget(budget: str | None, seconds: str | None) -> str | None:

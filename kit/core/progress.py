@@ -132,7 +132,12 @@ def _view_here() -> _View:
         return _Reporting(_reports[-1])
     if _in_notebook():
         return _NotebookBar()
-    return _TerminalBar() if sys.stdout.isatty() else _Lines()
+    return _TerminalBar() if on_terminal() else _Lines()
+
+
+def on_terminal() -> bool:
+    """Whether what is printed reaches a terminal, where it can be drawn over."""
+    return sys.stdout.isatty() and not _in_notebook()
 
 
 def _in_notebook() -> bool:

@@ -62,6 +62,12 @@ class RunRecord(BaseModel):
         Of Python and of the libraries that decide bits.
     device : str
         As torch names it.
+    device_name : str
+        The GPU's or the processor's; "" in early versions.
+    driver : str
+        The version of NVIDIA's driver; "" on a CPU, and where it is not told.
+    threads : int, optional
+        That torch computed with on the CPU, which change bits there.
     processes : int
         That trained together.
     precision : str
@@ -118,6 +124,9 @@ class RunRecord(BaseModel):
     depends_on: dict[str, str] = {}
     versions: dict[str, str] = {}
     device: str = "cpu"
+    device_name: str = ""
+    driver: str = ""
+    threads: int | None = None
     processes: int = 1
     precision: str = "fp32"
     error: str | None = None

@@ -146,33 +146,48 @@ def decide(
         Where not even the first fold of the first seed fits for all policies, for as many as fit, in their order.
     """
 
-    def takes(count: int, with_views: bool) -> float:
-        return makespan([cost.at(with_views) for cost in due[:count]], jobs, [c.at(with_views) for c in under_way])
-
+    takes = {
+        with_views: makespans([c.at(with_views) for c in due], jobs, [c.at(with_views) for c in under_way])
+        for with_views in (True, False)
+    }
     ends = [0]
     for _, unit in groupby(due, key=lambda cost: (cost.key.seed, cost.key.fold)):
         ends.append(ends[-1] + len(list(unit)))
     candidates = [*reversed(ends[1:]), *range(ends[min(1, len(ends) - 1)], -1, -1)]
-    count = next((count for count in candidates if takes(count, False) <= left), 0)
-    kept = views and takes(count, True) <= left
+    count = next((count for count in candidates if takes[False][count] <= left), 0)
+    kept = views and takes[True][count] <= left
     return Decision(
         runs=tuple(cost.key for cost in due[:count]),
         given_up=tuple(cost.key for cost in due[count:]),
         views=kept,
-        seconds=takes(count, kept),
-        whole=takes(len(due), views),
+        seconds=takes[kept][count],
+        whole=takes[views][len(due)],
     )
 
 
-def makespan(costs: Iterable[float], jobs: int, under_way: Sequence[float] = ()) -> float:
-    """Return the seconds until the last run has ended, each begun as soon as one of `jobs` is free."""
+def makespans(costs: Iterable[float], jobs: int, under_way: Sequence[float] = ()) -> list[float]:
+    """Return the seconds until the last run has ended, each begun as soon as one of `jobs` is free.
+
+    Parameters
+    ----------
+    costs : iterable of float
+        Seconds of each run that is due.
+    jobs : int
+    under_way : sequence of float
+        Seconds that those still take which have begun.
+
+    Returns
+    -------
+    list of float
+        Of none of the runs that are due, of the first, of the first two, and so on: one more than there are.
+    """
     free = [0.0] * max(0, jobs - len(under_way)) + [max(0.0, left) for left in under_way]
     heapq.heapify(free)
-    last = max(free, default=0.0)
+    last = [max(free, default=0.0)]
     for cost in costs:
         end = heapq.heappop(free) + cost
         heapq.heappush(free, end)
-        last = max(last, end)
+        last.append(max(last[-1], end))
     return last
 
 

@@ -19,7 +19,7 @@ from kit.core.runs import ExperimentDir, RunDir, RunKey
 from kit.core.stopping import telling
 from kit.experiment.config import ExperimentConfig
 from kit.experiment.loaded import LoadedExperiment
-from kit.experiment.prepare import prepare, run_keys
+from kit.experiment.prepare import TrainingData, prepare, run_keys
 from kit.experiment.preview import preview_of
 from kit.experiment.train_run import trainer_of
 from kit.lr import Clock, Policy, PolicyGroup
@@ -154,18 +154,38 @@ def find_lr(
         training = experiment.training.model_copy(update={"epochs": math.ceil(search.steps / per_epoch)})
         data = replace(data, recipe=replace(data.recipe, training=training))
         sweeps = _sweeps(search, groups, reference, policy)
-        tests = {}
-        for title, sweep in sweeps.items():
-            run = RunDir(Path(scratch) / "run")
-            shown = Progress(f"find-lr {title}", search.steps, shown=main)
-            try:
-                with advising_on_memory(TRAIN_WITH_LESS), shown as progress:
-                    trainer = trainer_of(key, loaded, data, run, make_accelerator(training), sweep)
-                    tests[title] = range_test(trainer, sweep, progress.update)
-                tests[title].suggestions()
-            except KitError as error:
-                raise KitError(f"find-lr {title}: {error}") from error
+        tests = {
+            title: swept(title, sweep, key, loaded, data, Path(scratch), main) for title, sweep in sweeps.items()
+        }
     return FindLrResult(name, policy.peak, groups, reference.shape * policy.peak, tests)
+
+
+def swept(
+    title: str,
+    sweep: Sweep,
+    key: RunKey,
+    loaded: LoadedExperiment,
+    data: TrainingData,
+    scratch: Path,
+    shown: bool = True,
+) -> RangeTestResult:
+    """Return the range test of one curve; nothing is kept of what it writes below `scratch`.
+
+    Raises
+    ------
+    KitError
+        Where the training fails, or ends too early to suggest a rate; the message begins with the curve.
+    """
+    training, run = data.recipe.training, RunDir(scratch / "run")
+    progress = Progress(f"find-lr {title}", sweep.count, shown=shown)
+    try:
+        with advising_on_memory(TRAIN_WITH_LESS), progress:
+            trainer = trainer_of(key, loaded, data, run, make_accelerator(training), sweep)
+            test = range_test(trainer, sweep, progress.update)
+        test.suggestions()
+    except KitError as error:
+        raise KitError(f"find-lr {title}: {error}") from error
+    return test
 
 
 def _reference(

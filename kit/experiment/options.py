@@ -35,6 +35,16 @@ class RunOptions:
         trains the others.
     since : float, optional
         When it began, by `time.monotonic`; left out: when the command begins to prepare.
+    threads : int, optional
+        Threads that each run computes with on the CPU; left out: its share of the cores.
+    on : str, optional
+        The cluster of Ray that carries out the runs: "ray" starts one here, "auto" joins the one of this machine
+        or of RAY_ADDRESS, "ray://HOST:10001" joins another. Left out: this machine alone.
+    data_root : str, optional
+        Where data and weights lie on the nodes of the cluster, if not at the same paths as here; $VARIABLES in it
+        are the node's.
+    devices : int
+        Processes that train one run on the cluster together, with a GPU each where there are any.
     only : sequence of str
         Of the runs that are due those that `run` trains, as policy/seed0/fold1; left out: all.
     """
@@ -47,10 +57,19 @@ class RunOptions:
     budget: float | str | None = None
     since: float | None = None
     only: Sequence[str] = ()
+    threads: int | None = None
+    on: str | None = None
+    data_root: str | None = None
+    devices: int = 1
 
     def __post_init__(self) -> None:
         if self.jobs != "auto" and self.jobs < 1:
             raise KitError(f"--jobs {self.jobs}: expected auto or a number from 1")
+        if self.devices < 1:
+            raise KitError(f"--devices {self.devices}: expected a number from 1")
+        for name, stated in (("--data-root", self.data_root), ("--devices", self.devices > 1)):
+            if stated and self.on is None:
+                raise KitError(f"{name} is about the nodes of a cluster: give --on as well, like --on ray")
         self.limit(None)
 
     def limit(self, otherwise: float | None, processes: int = 1) -> Budget:

@@ -274,14 +274,14 @@ def _predictions(
 ) -> Iterator[tuple[int, pd.DataFrame]]:
     """The fold of each run, and what it predicts before the deadline: of the first the rows that it reached, of
     others all or none."""
-    accelerator = _accelerator(experiment.training, say)
+    accelerator = predicting(experiment.training, say)
     done, slowest = 0, 0.0
     with closing(EvaluationLoader()) as loader:  # all models see the same images
         for run in runs:
             started = time.monotonic()
             if started + slowest > deadline:
                 break
-            frame = _predict(experiment, run, readable, accelerator, loader, _after(deadline), say)
+            frame = predict_with(experiment, run, readable, accelerator, loader, _after(deadline), say)
             if len(frame) < len(readable.rows):
                 if not done and len(frame):
                     yield run.record.fold, frame
@@ -294,8 +294,9 @@ def _predictions(
         say(f"the time allows no more than {done} of {len(runs)} models")
 
 
-def _accelerator(training: TrainingConfig, say: Say) -> Accelerator:
-    """One for fp32 where this device cannot compute in the precision that the runs were trained in."""
+def predicting(training: TrainingConfig, say: Say) -> Accelerator:
+    """Return an Accelerator to predict with: for fp32 where this device cannot compute in the precision that the
+    runs were trained in, which is told."""
     cpu = training.device == "cpu"
     try:
         resolve_precision(training.precision, cpu)
@@ -305,7 +306,7 @@ def _accelerator(training: TrainingConfig, say: Say) -> Accelerator:
     return make_accelerator(training)
 
 
-def _predict(
+def predict_with(
     experiment: ExperimentConfig,
     run: RunDir,
     readable: ReadableImages,
@@ -314,6 +315,13 @@ def _predict(
     expired: Callable[[], bool],
     say: Say,
 ) -> pd.DataFrame:
+    """Return what one run's model predicts: a row an image, the first ones where the time did not suffice for all.
+
+    Raises
+    ------
+    KitError
+        Where its weights cannot be used, or where it predicts what is not finite.
+    """
     data, oof = experiment.data, run.read_oof()
     classes = list(oof.columns)
     images, rows, name = readable.images, readable.rows, f"{run.path.parent.name} {run.path.name}"

@@ -39,6 +39,8 @@ from kit.training.config import TrainingConfig
 from kit.training.device import process_state, resolve_precision
 from kit.training.fold_data import Recipe
 from kit.training.loss import OwnLoss, build_loss, class_weights
+from kit.training.micro_batch import has_batch_norms
+from kit.training.norm_sync import need_usual_norms
 from kit.training.optimizer import build_optimizer
 from kit.training.signals import SignalMeter
 from kit.training.tracker import need_tracker
@@ -198,13 +200,7 @@ def _check_training(loaded: LoadedExperiment, say: Say) -> Recipe:
     resolve_precision(training.precision, cpu=training.device == "cpu")
     model = build_model(experiment.model, len(competition.classes), data.channels, data.size, seed)
     usual = normalisation(experiment.model.name, data.channels, model)
-    recipe = Recipe(
-        data=data,
-        training=training,
-        prediction=experiment.prediction,
-        scoring=experiment.scoring,
-        normalisation=Normalisation(data.mean or usual.mean, data.std or usual.std),
-    )
+    recipe = recipe_of(loaded, Normalisation(data.mean or usual.mean, data.std or usual.std))
     fewest = min(len(plan.training_rows(fold)) for fold in experiment.folds.chosen)
     batches = batches_of(training, fewest, seed, process_state(training))
     if not has_order(model):
@@ -222,11 +218,30 @@ def _check_training(loaded: LoadedExperiment, say: Say) -> Recipe:
     loss = build_loss(training, weights, multilabel)
     if isinstance(loss, OwnLoss):
         loss.check(len(competition.classes), multilabel, training.mixes)
+    _check_norms(model, training, say)
     Augmentation(data)
     try_decoder(data, competition.train_images[0])
     shape = (min(2, training.batch_size), data.channels, data.size, data.size)
     _check_forward(model, shape, len(competition.classes), experiment.model.name)
     return recipe
+
+
+def recipe_of(loaded: LoadedExperiment, normalisation: Normalisation) -> Recipe:
+    """Return how the experiment's runs are trained, where pixels are normalised like that.
+
+    Raises
+    ------
+    KitError
+        Where `training.class_weights` states a class twice.
+    """
+    config = loaded.config
+    return Recipe(
+        data=config.data,
+        training=_weighing_classes(config.training, loaded.competition.classes),
+        prediction=config.prediction,
+        scoring=config.scoring,
+        normalisation=normalisation,
+    )
 
 
 def _weighing_classes(training: TrainingConfig, classes: tuple[str, ...]) -> TrainingConfig:
@@ -259,6 +274,17 @@ def _check_averaging(training: TrainingConfig, policy: Policy, name: str) -> Non
         raise KitError(
             f"policies.{name}: moves the momentum, by which {training.optimizer.name} finds its average; take a "
             "schedule that leaves it, like constant with a warmup"
+        )
+
+
+def _check_norms(model: nn.Module, training: TrainingConfig, say: Say) -> None:
+    """Say what batch norms see where several processes train together; KitError where they cannot share it."""
+    if training.sync_batch_norm:
+        need_usual_norms(model)
+    elif has_batch_norms(model) and (processes := process_state(training).num_processes) > 1:
+        say(
+            f"batch norms see the {training.batch_size} images of their process alone, of "
+            f"{processes * training.batch_size}; training.sync_batch_norm: true lets them see all"
         )
 
 

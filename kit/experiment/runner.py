@@ -8,7 +8,7 @@ from functools import partial
 from operator import itemgetter
 from pathlib import Path
 from types import TracebackType
-from typing import Literal
+from typing import TYPE_CHECKING, Literal
 
 import torch
 from accelerate import PartialState
@@ -23,6 +23,7 @@ from kit.core.runs import ExperimentDir, RunDir, RunKey
 from kit.core.settings import fingerprint
 from kit.core.stopping import OUT_OF_TIME, Stopped, need_go_on, telling
 from kit.data.loading import worker_count
+from kit.experiment.cluster.joining import need_ray
 from kit.experiment.config import ExperimentConfig
 from kit.experiment.loaded import LoadedExperiment
 from kit.experiment.options import RunOptions
@@ -36,6 +37,9 @@ from kit.experiment.train_run import nothing, train_run
 from kit.experiment.turns import Turns
 from kit.training.device import agreed, process_state, resolve_precision
 from kit.training.trainer import batches_of
+
+if TYPE_CHECKING:
+    from kit.experiment.cluster.runs import ClusterRuns
 
 
 @dataclass(frozen=True)
@@ -75,6 +79,8 @@ class Runner:
         Takes lines about what happens.
     member : Claim or None
         Says to others that this process works in the folder; of the process that writes.
+    cluster : ClusterRuns or None
+        Carries out the runs, in place of this machine.
     """
 
     loaded: LoadedExperiment
@@ -85,6 +91,7 @@ class Runner:
     budget: Budget
     say: Say
     member: Claim | None = None
+    cluster: "ClusterRuns | None" = None
 
     @classmethod
     def set_up(
@@ -105,12 +112,16 @@ class Runner:
         """
         options = RunOptions.of(options)
         dirs = options.dirs
+        if options.on:
+            need_ray(options.on)
         for path in (dirs.runs, dirs.cache, dirs.submissions):
             need_writable(path)
         folder = ExperimentDir(dirs.runs / config.name)
         state = process_state(config.training)
         main = state.is_main_process
         budget = options.limit(config.budget, state.num_processes)
+        if options.on and state.num_processes > 1:
+            raise KitError("--on: torchrun shares out every run already; use one of the two, or --devices")
         if not main:
             say = ignore
         if main:
@@ -128,7 +139,17 @@ class Runner:
                 if not main or (member := settle(loaded, data, dirs, replace, plan, say)):
                     break
         loaded = dataclasses.replace(loaded, differs=None)
-        return cls(loaded, data, dirs, state, options.jobs, budget, say, member)
+        cluster = None
+        if options.on:
+            from kit.experiment.cluster.runs import ClusterRuns
+
+            try:
+                cluster = ClusterRuns(config, options, say)
+            except BaseException:
+                if member:
+                    member.release()
+                raise
+        return cls(loaded, data, dirs, state, options.jobs, budget, say, member, cluster)
 
     def __enter__(self) -> "Runner":
         return self
@@ -136,6 +157,8 @@ class Runner:
     def __exit__(
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
+        if self.cluster:
+            self.cluster.close()
         if self.member:
             self.member.release()
 
@@ -163,12 +186,13 @@ class Runner:
         hand_in : callable, optional
             Hands in what is finished; called once the first run is, where there is a budget.
         """
-        config = self.loaded.config
         due = self.due(keys, tolerant)
         runs = f"{what} runs" if what else "runs"
         if len(due) < len(keys):
             self.say(f"{len(keys) - len(due)} of {len(keys)} {runs} are finished already")
-        jobs = _jobs_at_a_time(self.jobs, config, self.state.num_processes, len(due))
+        if due and self.cluster:
+            self.cluster.prepare(self.loaded, self.data)
+        jobs = self._jobs_at_a_time(len(due))
         plan = self._plan(due, keys, jobs)
         turns = Turns(due, self.loaded.folder, self._settled(tolerant), plan, self.say, hand_in)
         if due:
@@ -180,14 +204,24 @@ class Runner:
         here = 0
         with beside(plan.note):
             while due:
-                here += (
-                    self._side_by_side(turns, jobs, tolerant) if jobs > 1 else self._one_by_one(turns, tolerant)
-                )
+                if self.cluster:
+                    here += self.cluster.train(self.loaded, turns, tolerant, len(due))
+                else:
+                    here += (
+                        self._side_by_side(turns, jobs, tolerant)
+                        if jobs > 1
+                        else self._one_by_one(turns, tolerant)
+                    )
                 if not agreed(self.main and self._waited(turns)):
                     break
         if self.state.num_processes == 1:
             need_go_on("when these runs were trained; the same command goes on from there")
         return Trained(here, len(self.due(due, tolerant)))
+
+    def _jobs_at_a_time(self, due: int) -> int:
+        if self.cluster:
+            return max(1, min(self.cluster.room, due))
+        return _jobs_at_a_time(self.jobs, self.loaded.config, self.state.num_processes, due)
 
     def _waited(self, turns: Turns) -> bool:
         """Wait for the runs that other processes train, as `Turns.wait` does."""
@@ -207,7 +241,7 @@ class Runner:
                     need_go_on(f"before {key}; the same command begins it")
                 need = taken[1].need if taken else nothing
                 clock = RunClock(turns.plan, key, self.say)
-                trained += _train(key, self.loaded, self.data, self.say, tolerant, clock, need)
+                trained += train_within(key, self.loaded, self.data, self.say, tolerant, clock, need)
 
     def _side_by_side(self, turns: Turns, jobs: int, tolerant: bool) -> int:
         """Train in processes of their own what nobody else trains; how many."""
@@ -249,11 +283,13 @@ class Runner:
 
     def _announcement(self, runs: str, jobs: int) -> str:
         config = self.loaded.config
+        rows = f"{len(self.data.train)} training and {len(self.data.test)} test rows"
+        if self.cluster:
+            return f"{config.name}: {runs} of {config.model.name} on the cluster; {rows}"
         precision = resolve_precision(config.training.precision, config.training.device == "cpu")
         if precision == "fp32" and self.state.device.type == "cuda":  # torch would round convolutions
             precision = "fp32 without TF32"
         how = f"{jobs * self.state.num_processes} × {self.state.device.type}, {precision}"
-        rows = f"{len(self.data.train)} training and {len(self.data.test)} test rows"
         return f"{config.name}: {runs} of {config.model.name} on {how}; {rows}"
 
 
@@ -284,7 +320,7 @@ def is_settled(loaded: LoadedExperiment, tolerant: bool, key: RunKey) -> bool:
     return tolerant and run.diverged and run.record.fingerprint == fingerprint(loaded.dependencies(key))
 
 
-def _train(
+def train_within(
     key: RunKey,
     loaded: LoadedExperiment,
     data: TrainingData,
@@ -305,13 +341,13 @@ def _train(
 
 
 def _train_aside(task: tuple[RunKey, LoadedExperiment, TrainingData, bool, Plan]) -> tuple[RunKey, bool | None]:
-    """`_train`, in a process of its own (see `run_parallel`); None where another process was faster."""
+    """`train_within`, in a process of its own (see `run_parallel`); None where another process was faster."""
     key, loaded, data, tolerant, plan = task
     settled, run = partial(is_settled, loaded, tolerant), loaded.folder.run(key)
     if (mine := claim_training(run, key, settled, _print, surely=True)) is None:
         return key, None
     with mine, beside(plan.note):
-        return key, _train(key, loaded, data, _print, tolerant, RunClock(plan, key, _print), mine.need)
+        return key, train_within(key, loaded, data, _print, tolerant, RunClock(plan, key, _print), mine.need)
 
 
 def _print(line: str) -> None:

@@ -155,7 +155,7 @@ def pace_of(record: RunRecord, work: Work) -> Pace | None:
 
 @dataclass
 class Plan:
-    """The runs that one call trains within a budget.
+    """The runs that one call trains within a budget; without one it knows of none.
 
     Attributes
     ----------
@@ -206,22 +206,25 @@ class Plan:
         test : int
             Test images.
         """
-        if not budget.limited:
-            return cls(budget, list(due), list(keys), {}, {})
+        if not budget.limited:  # nothing is decided, and it goes along with each run
+            return cls(budget, [], [], {}, {})
         config, runs = loaded.config, {key: loaded.folder.run(key) for key in keys}
-        work = {}
-        for key in keys:
-            plan = batches(len(loaded.folds.training_rows(key.fold)))
+
+        def work_of(fold: int) -> Work:
+            plan = batches(len(loaded.folds.training_rows(fold)))
             every = config.training.evaluate_every * plan.steps_per_epoch
-            work[key] = Work(
+            return Work(
                 updates=plan.total_steps,
-                evaluation=len(loaded.folds.validation_rows(key.fold)),
+                evaluation=len(loaded.folds.validation_rows(fold)),
                 evaluations=1 + (plan.total_steps - 1) // every if every else 1,
                 test=test,
                 views=config.prediction.views,
                 epoch=every,
                 samples=plan.samples_per_update,
             )
+
+        of_fold = {fold: work_of(fold) for fold in {key.fold for key in keys}}
+        work = {key: of_fold[key.fold] for key in keys}
         ordered = by_unit(due, config.seeds, config.folds.chosen)
         made = cls(budget, ordered, list(keys), work, runs)
         made.free = list(ordered)
@@ -242,10 +245,9 @@ class Plan:
         hand_in : callable, optional
             Hands in what is finished; called once, to measure how long that takes.
         """
-        self.free = [key for key in self.due if key in free]
-        if not self.budget.limited or not self.free:
-            return next(iter(self.free), None)
-        if self.budget.over:
+        others = set(free)
+        self.free = [key for key in self.due if key in others]
+        if not self.free or self.budget.over:
             return None
         self.learn()
         if hand_in and self.budget.pooling is None and (finished := self._finished):

@@ -10,11 +10,12 @@ from importlib.metadata import version
 
 import numpy as np
 import pandas as pd
+import torch
 from accelerate import Accelerator
 
 from kit.competition.load import Competition
 from kit.core import stopping
-from kit.core.errors import Diverged, KitError, NotWritten, Say, ignore, some
+from kit.core.errors import Damaged, Diverged, KitError, NotWritten, Say, ignore, some
 from kit.core.runs import RunDir, RunKey, RunRecord, predictions, write_predictions
 from kit.core.settings import fingerprint
 from kit.core.stopping import Stopped
@@ -29,7 +30,7 @@ from kit.experiment.prepare import TrainingData
 from kit.experiment.timekeeping import RunClock, unlimited
 from kit.model.build import build_model
 from kit.scoring.config import ScoringConfig
-from kit.training.device import make_accelerator
+from kit.training.device import computing_with, device_facts, make_accelerator
 from kit.training.fold_data import FoldData
 from kit.training.memory import TRAIN_WITH_LESS, advising_on_memory
 from kit.training.micro_batch import asking_for_less
@@ -78,8 +79,37 @@ def train_run(
         Where the training fails; the message begins with the run.
     """
     run = loaded.folder.run(key)
-    with stopping.deferred(), stopping.telling(lambda: _left_of(key, run)):
+    threads = _threads_of(key, run, loaded, say)
+    with stopping.deferred(), stopping.telling(lambda: _left_of(key, run)), computing_with(threads):
         _train_run(key, loaded, data, say, tolerant, clock or unlimited(key), need)
+
+
+def _threads_of(key: RunKey, run: RunDir, loaded: LoadedExperiment, say: Say) -> int | None:
+    """The threads that a run goes on with on the CPU: those it began with, as others give other bits.
+
+    None where that is as it is: it begins anew, or nothing is known of how it began.
+    """
+    if not (run.resumable and run.begun):
+        return None
+    try:
+        record = run.record
+    except Damaged:  # it is told where the run is begun
+        return None
+    here = torch.get_num_threads()
+    began = record.threads
+    if (
+        began in (None, here)
+        or record.device != "cpu"
+        or record.fingerprint != fingerprint(loaded.dependencies(key))
+    ):
+        return None
+    say(f"{key}: goes on with {counted(began)}, as it began, not with {here}: others would give other bits")
+    return began
+
+
+def counted(threads: int) -> str:
+    """Return the number of threads in words."""
+    return f"{threads} thread{'s' * (threads != 1)}"
 
 
 def _train_run(
@@ -198,6 +228,7 @@ def _first_record(
         versions={"python": platform.python_version(), **{name: version(name) for name in PACKAGES}}
         | packages_of_code(loaded.config),
         device=str(accelerator.device),
+        **device_facts(accelerator.device),
         processes=accelerator.num_processes,
         precision=accelerator.mixed_precision.replace("no", "fp32"),
     )

@@ -1,7 +1,9 @@
 """Whose turn it is: which run a process trains next, of those that it may share with other processes."""
 
 import time
-from collections.abc import Callable, Sequence
+from collections import OrderedDict
+from collections.abc import Callable, Generator, Sequence
+from contextlib import closing
 
 from kit.core.claims import Claim, Holder
 from kit.core.errors import Say, some
@@ -15,6 +17,10 @@ LONGEST = 60.0  # seconds of waiting after which the processes of torchrun hear 
 
 class Turns:
     """The runs that are due, as one after the other is asked for, and the wait for those that others work on.
+
+    Without a budget a run is looked at when it may be the next one, and what is finished is not looked at again:
+    of ten thousand runs each costs what it does of ten. Within a budget all that is left is looked at, as what
+    fits into the time depends on it.
 
     Parameters
     ----------
@@ -43,8 +49,11 @@ class Turns:
     ):
         self.keys, self.folder, self.settled, self.plan, self.say = keys, folder, settled, plan, say
         self.hand_in = hand_in
-        self._begun: set[RunKey] = set()  # by this process
-        self._refused: set[RunKey] = set()  # of these, those that another process had claimed before
+        self._order = plan.due if plan.budget.limited else keys
+        # Neither begun by this process nor known to be finished. Of a dict, whose first entries are taken away one
+        # by one, the first one that is left would have to be searched for.
+        self._left = OrderedDict.fromkeys(self._order)
+        self._refused: set[RunKey] = set()  # begun by this process, but another one had claimed them before
         self._told = ""
 
     def __iter__(self) -> "Turns":
@@ -54,14 +63,16 @@ class Turns:
         """The next run that nobody works on; it ends where a further one does not fit into the time."""
         if (key := self._next()) is None:
             raise StopIteration
-        self._begun.add(key)
+        del self._left[key]
         self.plan.begin(key)
         return key
 
     def _next(self) -> RunKey | None:
-        due = self._due()
-        others = self._elsewhere(due)
-        return self.plan.choose([key for key in due if key not in others], self.say, self.hand_in)
+        with closing(self._looks()) as looks:
+            free = (key for key, holder in looks if not holder)
+            if not self.plan.budget.limited:
+                return next(free, None)
+            return self.plan.choose(list(free), self.say, self.hand_in)
 
     def take(self) -> tuple[RunKey, Claim] | None:
         """Claim the next run for this process; None where there is none now."""
@@ -78,7 +89,7 @@ class Turns:
 
     def tell(self) -> None:
         """Say which runs are under way elsewhere, if any."""
-        if others := self._elsewhere(self._due()):
+        if others := self._elsewhere():
             told = [f"{key} by {holder.owner or 'a process'}" for key, holder in others.items()]
             self.say(f"under way elsewhere: {some(told, 5)}")
 
@@ -91,13 +102,12 @@ class Turns:
             Whether to ask for a run again: one was given up, or its owner died (or a minute went by). False where
             none is left, or the time does not suffice for more.
         """
-        self._begun -= self._refused
-        self._refused.clear()
+        self._ask_again_for_refused()
         began = time.monotonic()
         while True:
             if self._next():
                 return True
-            others = self._elsewhere(self._due())
+            others = self._elsewhere()
             if self.plan.budget.over:
                 return False
             if not others:  # or one was given up just now
@@ -112,9 +122,26 @@ class Turns:
             self._told = line
             self.say(line)
 
-    def _due(self) -> list[RunKey]:
-        return [key for key in self.keys if key not in self._begun and not self.settled(key)]
+    def _ask_again_for_refused(self) -> None:
+        """Let those that were given back be due again, each in its place."""
+        if self._refused:
+            left = self._refused.union(self._left)
+            self._left = OrderedDict.fromkeys(key for key in self._order if key in left)
+            self._refused.clear()
 
-    def _elsewhere(self, due: Sequence[RunKey]) -> dict[RunKey, Holder]:
-        each = ((key, holder_of_run(self.folder.run(key))) for key in due)
-        return {key: holder for key, holder in each if holder}
+    def _elsewhere(self) -> dict[RunKey, Holder]:
+        """Return those that are due and on which other processes work, and who these are."""
+        return {key: holder for key, holder in self._looks() if holder}
+
+    def _looks(self) -> Generator[tuple[RunKey, Holder | None], None, None]:
+        """Yield what is due, and who works on it, each looked at when it is asked for; forget what is finished."""
+        finished = []
+        try:
+            for key in self._left:
+                if self.settled(key):
+                    finished.append(key)
+                else:
+                    yield key, holder_of_run(self.folder.run(key))
+        finally:
+            for key in finished:
+                del self._left[key]

@@ -13,6 +13,7 @@ from accelerate import Accelerator
 from torch import nn
 
 from kit.model.modes import evaluating
+from kit.training.norm_sync import together
 
 BATCHES = 50  # on which norms are estimated for an optimizer that averages, as its authors advise
 
@@ -96,7 +97,7 @@ class Settling:
         if not norms:
             return
         momenta = [norm.momentum for norm in norms]
-        with evaluating(self.counting), torch.no_grad(), self.accelerator.autocast():
+        with evaluating(self.counting), torch.no_grad(), self.accelerator.autocast(), together():
             for norm in norms:
                 norm.reset_running_stats()
                 norm.momentum = None  # a plain mean

@@ -94,6 +94,9 @@ class TrainingConfig(ConfigSection):
     norm_batches : int, optional
         Batches of training images on which batch norms are estimated anew before anything is scored or saved; left
         out: 50 for an optimizer that averages the weights by itself (schedule-free), else none.
+    sync_batch_norm : bool
+        Where several processes train together: batch norms take their statistics over the batches of all, as one
+        process with their whole batch would, instead of each over its own.
     evaluate_every : int
         Epochs between scores on the held-out fold, a diagnostic; 0: only at the end.
     log_every : int
@@ -118,7 +121,7 @@ class TrainingConfig(ConfigSection):
     incidental: ClassVar[frozenset[str]] = frozenset(
         {"evaluate_every", "log_every", "checkpoint_minutes", "probes", "tracker", "device"}
     )
-    later: ClassVar[frozenset[str]] = frozenset({"loss", "norm_batches", "on_nonfinite"})
+    later: ClassVar[frozenset[str]] = frozenset({"loss", "norm_batches", "on_nonfinite", "sync_batch_norm"})
 
     epochs: Annotated[int, Field(ge=1)] = 5
     batch_size: Annotated[int, Field(ge=1)] = 64
@@ -133,6 +136,7 @@ class TrainingConfig(ConfigSection):
     cutmix: Annotated[float, Field(ge=0)] = 0.0
     ema: Annotated[float, Field(gt=0, lt=1)] | None = None
     norm_batches: Annotated[int, Field(ge=0)] | None = None
+    sync_batch_norm: bool = False
     evaluate_every: Annotated[int, Field(ge=0)] = 1
     log_every: Annotated[int, Field(ge=1)] = 20
     checkpoint_minutes: Annotated[float, Field(ge=0)] = 5.0

@@ -2,8 +2,13 @@
 
 import gc
 import os
+import platform
+import re
+from collections.abc import Iterator
+from contextlib import contextmanager
 from datetime import timedelta
-from typing import TypeVar
+from pathlib import Path
+from typing import Any, TypeVar
 
 import torch
 from accelerate import Accelerator, PartialState
@@ -15,6 +20,8 @@ from kit.training.config import TrainingConfig
 from kit.training.numerics import set_numerics
 
 Value = TypeVar("Value")
+DRIVER = Path("/proc/driver/nvidia/version")
+PROCESSOR = Path("/proc/cpuinfo")
 
 
 def make_accelerator(config: TrainingConfig) -> Accelerator:
@@ -112,6 +119,59 @@ def resolve_precision(setting: str, cpu: bool = False) -> str:
             "it, slowly; take fp16 or auto"
         )
     return ("bf16" if native else "fp16") if setting == "auto" else setting
+
+
+def device_facts(device: torch.device) -> dict[str, Any]:
+    """Return what run.json says of the device beside its type: of two with the same facts, results are alike.
+
+    Parameters
+    ----------
+    device : device
+
+    Returns
+    -------
+    dict of str to object
+        `device_name`: that of the GPU, or of the processor; `driver`: the version of NVIDIA's driver, "" where it
+        is not told or the CPU computes; `threads`: those that torch computes with on the CPU.
+    """
+    name = torch.cuda.get_device_name(device) if device.type == "cuda" else processor_name()
+    return {
+        "device_name": name,
+        "driver": _driver() if device.type == "cuda" else "",
+        "threads": torch.get_num_threads(),
+    }
+
+
+def processor_name() -> str:
+    """Return the processor's name as the system tells it; its architecture where it tells none."""
+    try:
+        told = PROCESSOR.read_text(encoding="utf-8", errors="replace")
+    except OSError:  # not Linux
+        told = ""
+    named = re.search(r"^model name\s*:\s*(.+)$", told, re.MULTILINE)  # not on ARM
+    return " ".join(named[1].split()) if named else platform.processor() or platform.machine()
+
+
+def _driver() -> str:
+    try:
+        told = DRIVER.read_text(encoding="utf-8", errors="replace")
+    except OSError:  # Windows, some containers
+        return ""
+    found = re.search(r"Kernel Module\D*?\s(\d+(?:\.\d+)+)", told)
+    return found[1] if found else ""
+
+
+@contextmanager
+def computing_with(threads: int | None) -> Iterator[None]:
+    """Compute on the CPU with so many threads of torch within, which change bits; None leaves them as they are."""
+    before = torch.get_num_threads()
+    if threads is not None:
+        torch.set_num_threads(threads)
+    try:
+        yield
+    finally:
+        if threads is not None:
+            torch.set_num_threads(before)
 
 
 def free_memory() -> None:

@@ -34,6 +34,7 @@ from kit.training.device import seed_device
 from kit.training.fold_data import FoldData, Recipe
 from kit.training.loss import build_loss, build_mix, class_weights, row_weights
 from kit.training.nonfinite import Skipper, first_broken, sound
+from kit.training.norm_sync import synchronise, together
 from kit.training.optimizer import build_optimizer
 from kit.training.predict import Normalise, Predictor
 from kit.training.probes import Probes
@@ -173,6 +174,8 @@ class Trainer:
         self.mix = build_mix(config, len(fold.classes), fold.multilabel)
 
         self.model = model.to(device, memory_format=torch.channels_last)  # type: ignore[call-overload] # stubs lag
+        if config.sync_batch_norm and accelerator.num_processes > 1:
+            synchronise(self.model)
         self.ema = ModelEmaV3(self.model, decay=config.ema, use_warmup=True) if config.ema else None
         self.final_model: nn.Module = self.ema.module if self.ema else self.model
         optimizer = build_optimizer(config.optimizer, model, groups, device, policy.peak)
@@ -379,7 +382,7 @@ class Trainer:
             if self.mix:
                 inputs, targets = self.mix(inputs, targets)
             with self.accelerator.accumulate(self.network):
-                with self.accelerator.autocast(), self._watch_activations(step, part):
+                with self.accelerator.autocast(), self._watch_activations(step, part), together():
                     loss = self.loss(self.network(inputs).float(), targets) / mean_weight
                 self.accelerator.backward(loss)
                 self.losses[step] += loss.detach() / self.config.accumulate

@@ -7,7 +7,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from kit.core.runs import RunKey
-from kit.experiment.budget import Cost, Pace, Work, as_told, by_unit, decide, makespan, sentence
+from kit.experiment.budget import Cost, Pace, Work, as_told, by_unit, decide, makespans, sentence
 
 POLICIES = ("flat", "steep")
 
@@ -46,7 +46,8 @@ tenths = st.integers(0, 40).map(lambda number: number / 10)
 @given(st.lists(tenths, max_size=8), st.integers(1, 4), st.data())
 def test_makespan(costs, jobs, data):
     under_way = data.draw(st.lists(tenths, max_size=jobs))
-    assert makespan(costs, jobs, under_way) == pytest.approx(slowly(costs, jobs, under_way))
+    ends = [slowly(costs[:number], jobs, under_way) for number in range(len(costs) + 1)]
+    assert makespans(costs, jobs, under_way) == pytest.approx(ends)
 
 
 @st.composite
@@ -74,7 +75,7 @@ def test_a_decision_against_all_others(situation, views):
 
     def fits(number, with_views):
         under = [cost.at(with_views) for cost in under_way]
-        return makespan([cost.at(with_views) for cost in due[:number]], jobs, under) <= left
+        return makespans([cost.at(with_views) for cost in due[:number]], jobs, under)[-1] <= left
 
     number, keys = len(decision.runs), [cost.key for cost in due]
     assert (*decision.runs, *decision.given_up) == tuple(keys)

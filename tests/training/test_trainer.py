@@ -341,7 +341,16 @@ def test_a_process_killed_for_good_goes_on_with_the_same_bits(competition, tmp_p
     assert not checkpoint.exists()
 
 
-def test_two_processes_train_as_one_with_twice_the_batch(competition, tmp_path):
+@pytest.mark.parametrize(
+    ("model", "norms"),
+    [
+        ("test_vit", {}),  # no batch norm, whose statistics are of half a batch
+        pytest.param(
+            "test_resnet", {"sync_batch_norm": True, "norm_batches": 2, "ema": 0.9}, marks=pytest.mark.slow
+        ),
+    ],
+)
+def test_two_processes_train_as_one_with_twice_the_batch(competition, tmp_path, model, norms):
     """Two processes by torchrun where there is no GPU: half a batch each, gradients averaged, predictions shared.
 
     The batches are small ones, so that the weights of classes are averaged over all parts of an update.
@@ -349,22 +358,23 @@ def test_two_processes_train_as_one_with_twice_the_batch(competition, tmp_path):
     from kit import load_experiment, run
 
     settings = {
-        "model": {"name": "test_vit"},  # no batch norm, whose statistics are of half a batch
+        "model": {"name": model},
         "data": {"augment": "medium"},
         "policies": {"uniform": {"lr": 1e-3}},
         "folds": {"run": [0, 1]},
     }
-    weights = {"class_weights": {"red": 10.0, "green": 0.1}}
+    weights = {"class_weights": {"red": 10.0, "green": 0.1}} | norms
     quarter = weights | {"batch_size": 2, "accumulate": 2, "device": "auto"}
+    whole = {"batch_size": 4, "accumulate": 2} if norms else {"batch_size": 8}  # a norm sees a forward pass
     two = config_file(competition, tmp_path / "two.yaml", training=quarter, **settings)
-    one = config_file(competition, tmp_path / "one.yaml", training=weights | {"batch_size": 8}, **settings)
+    one = config_file(competition, tmp_path / "one.yaml", training=weights | whole, **settings)
     process = kit_together("run", two, "--output", tmp_path / "two")
     printed = process.stdout
     assert process.returncode == 0, printed + process.stderr
     result = run(load_experiment(one), tmp_path / "one")
     pooled = [pd.read_parquet(tmp_path / name / "runs/tiny/uniform/oof.parquet") for name in ("one", "two")]
     assert pooled[0]["id"].tolist() == pooled[1]["id"].tolist()
-    np.testing.assert_allclose(pooled[1].iloc[:, 1:], pooled[0].iloc[:, 1:], atol=1e-5)
+    np.testing.assert_allclose(pooled[1].iloc[:, 1:], pooled[0].iloc[:, 1:], atol=1e-3 if norms else 1e-5)
     records, histories = [], []
     for folder in (tmp_path / "two/runs/tiny", result.folder):
         records.append(json.loads((folder / "uniform/seed0/fold0/run.json").read_text()))
@@ -372,7 +382,7 @@ def test_two_processes_train_as_one_with_twice_the_batch(competition, tmp_path):
         histories.append([json.loads(line).get("loss", 0) for line in lines])
     assert [record["processes"] for record in records] == [2, 1]
     assert [record["steps"] for record in records] == [6, 6]
-    np.testing.assert_allclose(histories[0], histories[1], rtol=1e-4)
+    np.testing.assert_allclose(histories[0], histories[1], rtol=1e-3 if norms else 1e-4)
     assert printed.count("uniform seed 0 fold 0: macro F1") == 1
 
 

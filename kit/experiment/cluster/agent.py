@@ -160,6 +160,7 @@ def carry_out(call: Call, board: Any) -> Answer:
                 "data_root": call.data_root,
                 "threads": call.threads,
                 "again": call.again,
+                "now": wishes.get("now", 0.0),
             }
             errand = {"task": call.task, "folder": str(folder), "site": site, "processes": call.processes}
             server.begin({**errand, "visible": _gpus()})

@@ -13,7 +13,7 @@ class Board:
     """An actor of Ray; the driver looks at it every second, each worker as often while it has a task."""
 
     def __init__(self) -> None:
-        self._wishes: dict[str, Any] = {"closed": False, "stop": 0, "saves": 0}
+        self._wishes: dict[str, Any] = {"closed": False, "stop": 0, "saves": 0, "now": 0.0}
         self._lines: deque[str] = deque(maxlen=KEPT)
         self._under_way: dict[int, dict[str, Any]] = {}
 

@@ -173,12 +173,12 @@ class Cluster:
             self._driver = replace(self._driver, **_probe(Path(output).resolve()))
         self._look, self._data_root = _Look(task, item, needs, parcel), data_root
         self.nodes, self._looking, self.shared = {}, {}, False
-        self.exchange(OPEN, [])
+        self.exchange(OPEN | {"now": time.monotonic()}, [])
         self._begin_looks()
         told, begun = False, time.monotonic()
         while self._looking:
             self._end_looks(1.0)
-            self.exchange(OPEN, [])
+            self.exchange(OPEN | {"now": time.monotonic()}, [])
             if not told and time.monotonic() - begun > ANSWER_SECONDS and self._looking:
                 hosts = ", ".join(sorted({node["NodeManagerHostname"] for node in self._looking.values()}))
                 self.say(f"waiting for what nodes say of themselves: {hosts}")
@@ -197,6 +197,7 @@ class Cluster:
         parcel: Any,
         name: Callable[[Any], object] = str,
         kind_of: Callable[[Any], Hashable] | None = None,
+        most: int | None = None,
     ) -> Iterator[Any]:
         """Yield `task(site, item)` of every item, as they end, each in a fresh process on a node that has room.
 
@@ -214,6 +215,8 @@ class Cluster:
         kind_of : callable, optional
             Items of which it returns the same run on one kind of node (`NodeReport.kind`): the one with most room
             when the first of them begins.
+        most : int, optional
+            Tasks at a time; left out: as many as the nodes hold.
 
         Raises
         ------
@@ -228,7 +231,7 @@ class Cluster:
 
         if self._look is None:
             self.look(introduce, None, needs, parcel)
-        return Running(self, task, needs, parcel, name, kind_of).results(iter(items))
+        return Running(self, task, needs, parcel, name, kind_of, most).results(iter(items))
 
     @property
     def good(self) -> dict[str, Node]:

@@ -45,6 +45,7 @@ class _Wishes:
     closed: bool = False
     stop: int = 0
     saves: int = 0
+    now: float = 0.0  # by the driver's clock
 
 
 class _Lost(Exception):
@@ -61,6 +62,7 @@ class Running:
     parcel: Any
     name: Callable[[Any], object]
     kind_of: Callable[[Any], Hashable] | None
+    most: int | None = None
     error: BaseException | None = None
     stopped: list[stopping.Stopped] = field(default_factory=list)
 
@@ -115,6 +117,8 @@ class Running:
 
     def _has_room(self) -> bool:
         total = sum(self._rooms().values())
+        if self.most is not None and len(self._running) + len(self._waiting) >= self.most:
+            return False
         return len(self._running) + len(self._waiting) < 2 * total + SPARE and any(
             self._free(kind) > 0 for kind in self._kinds()
         )
@@ -142,6 +146,8 @@ class Running:
         """Give a task to Ray where its kind of node has room; returns whether it was given."""
         kind = self._kind_for(entry)
         if kind is None or self._free(kind) <= 0:
+            return False
+        if self.most is not None and len(self._running) >= self.most:
             return False
         entry.keys = frozenset(self._kinds()[kind])
         entry.number, reference = self.cluster.submit(
@@ -268,6 +274,7 @@ class Running:
         # A worker that was killed could not say that its task has ended.
         numbers = {entry.number for entry in self._running.values()}
         gone = [number for number in self._begun if number not in numbers]
+        self._wishes.now = time.monotonic()
         self._begun = self.cluster.exchange(vars(self._wishes), gone)
         self.cluster.show(self._standings())
         if not self._wishes.closed:

@@ -3,6 +3,7 @@
 from collections.abc import Callable
 from dataclasses import dataclass, field
 from pathlib import Path
+from typing import Any
 
 from kit.core.errors import Say, ignore
 
@@ -21,18 +22,16 @@ class Needs:
     memory : int
         Bytes.
     threads : int
-        Threads that torch computes with on the CPU.
+        Threads that torch computes with on the CPU, in each process.
+    processes : int
+        That carry out one task together, with a GPU each where there are any.
     """
 
     cpus: int = 1
     gpus: float = 0.0
     memory: int = 0
     threads: int = 1
-
-    @property
-    def processes(self) -> int:
-        """Processes of one task: one a GPU."""
-        return max(1, int(self.gpus))
+    processes: int = 1
 
 
 @dataclass(frozen=True)
@@ -55,6 +54,8 @@ class Site:
         As in `Needs`.
     again : bool
         Whether the task was begun before, by a process or a node that is gone.
+    now : float
+        `time.monotonic` of the driver, when the task began.
     say : callable
         Takes lines, which are printed where the command runs.
     """
@@ -66,6 +67,7 @@ class Site:
     data_root: str | None = None
     threads: int = 1
     again: bool = False
+    now: float = 0.0
     say: Say = field(default=ignore, compare=False)
 
 
@@ -84,6 +86,8 @@ class NodeReport:
         The device's name.
     lacks : str
         Why it cannot work, in one line; "" where it can.
+    memory : int
+        Bytes that a task takes, as far as the node can tell; 0 where it cannot.
     """
 
     host: str
@@ -91,6 +95,7 @@ class NodeReport:
     kind: str = ""
     device: str = ""
     lacks: str = ""
+    memory: int = 0
 
 
 @dataclass(frozen=True)
@@ -118,4 +123,4 @@ class Standing:
     speed: float = 0.0
 
 
-Task = Callable[[Site, object], object]  # at the top of a module of the kit; its item and its result are pickled
+Task = Callable[[Site, Any], Any]  # at the top of a module of the kit; its item and its result are pickled

@@ -134,17 +134,15 @@ def test_a_process_that_is_always_killed_is_given_up(cluster, parcel):
     assert "was killed by signal 9, as the system does when memory runs out, the 4th time; " in message
 
 
-def test_several_processes_of_one_task_find_each_other(cluster, parcel, tmp_path, monkeypatch):
-    monkeypatch.setattr(Needs, "processes", 3)
-    assert list(cluster.run(tasks.ranks, [str(tmp_path)], Needs(), parcel)) == ["0"]
+def test_several_processes_of_one_task_find_each_other(cluster, parcel, tmp_path):
+    assert list(cluster.run(tasks.ranks, [str(tmp_path)], Needs(processes=3), parcel)) == ["0"]
     ranks = sorted(path.name.split("-") for path in tmp_path.iterdir())
     assert [rank[:2] for rank in ranks] == [["0", "0"], ["1", "1"], ["2", "2"]]
     assert len({rank[2] for rank in ranks}) == 1, "one port"
 
 
-def test_where_one_of_several_processes_is_killed_all_begin_again(cluster, parcel, monkeypatch):
-    monkeypatch.setattr(Needs, "processes", 2)
-    assert list(cluster.run(tasks.rank_one_dies, ["x"], Needs(), parcel)) == ["0"]
+def test_where_one_of_several_processes_is_killed_all_begin_again(cluster, parcel):
+    assert list(cluster.run(tasks.rank_one_dies, ["x"], Needs(processes=2), parcel)) == ["0"]
 
 
 def test_whether_nodes_share_a_folder_is_found_out(cluster, parcel, tmp_path):

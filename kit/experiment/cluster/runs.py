@@ -1,0 +1,223 @@
+"""The runs of an experiment on a cluster: what each takes of a node, where it goes, what comes back."""
+
+import dataclasses
+import math
+from collections.abc import Iterator, Mapping
+from typing import Any
+
+from kit.core.claims import Claim
+from kit.core.errors import KitError, Say
+from kit.core.runs import RunKey
+from kit.data.loading import worker_count
+from kit.experiment.cluster.cluster import Cluster
+from kit.experiment.cluster.nodes import alive_nodes
+from kit.experiment.cluster.order import order_files
+from kit.experiment.cluster.site import Needs
+from kit.experiment.cluster.table import Table
+from kit.experiment.cluster.train_there import Errand, Outcome, look_there, receive, train_there
+from kit.experiment.config import ExperimentConfig
+from kit.experiment.loaded import LoadedExperiment
+from kit.experiment.options import RunOptions
+from kit.experiment.prepare import TrainingData
+from kit.experiment.turns import Turns
+
+MOST_WORKERS = 8
+WORKER_MEMORY = 400e6  # bytes of a process that prepares batches
+
+
+def needs_of(config: ExperimentConfig, options: RunOptions, nodes: Mapping[str, Mapping[str, float]]) -> Needs:
+    """Return what a run takes of a node.
+
+    With GPUs a run has one, or a share where `options.jobs` are more than there are, or as many as
+    `options.devices`; and its share of the node's cores, for data workers. Without, it has as many cores as it
+    computes with: `options.threads`, else so many that `options.jobs` runs fit, else all of the smallest node.
+
+    Parameters
+    ----------
+    config : ExperimentConfig
+    options : RunOptions
+    nodes : mapping
+        Of each node, Ray's resources → how much.
+
+    Raises
+    ------
+    KitError
+        Where there is no node.
+    """
+    if not nodes:
+        raise KitError("the cluster has no node")
+    jobs, devices = options.jobs, options.devices
+    gpus = {key: has.get("GPU", 0.0) for key, has in nodes.items()}
+    if config.training.device == "auto" and any(gpus.values()):
+        at_a_time = 1 if jobs == "auto" else math.ceil(jobs * devices / sum(gpus.values()))
+        share = 1 / at_a_time if devices == 1 else 1.0
+        each = min(nodes[key].get("CPU", 1.0) / (count / share) for key, count in gpus.items() if count)
+        auto = max(0, min(MOST_WORKERS, math.floor(each) - 1))
+        workers = auto if config.data.workers == "auto" else int(config.data.workers)
+        cpus = devices * max(workers + 1, 1)
+        return Needs(cpus, devices * share, 0, options.threads or max(1, math.floor(each)), devices)
+    workers = worker_count(config.data.workers, on_gpu=False)
+    cores = [int(has.get("CPU", 1.0)) for has in nodes.values()]
+    fewest = max(1, min(cores) // devices)
+    threads = fewest if jobs == "auto" else max(1, min(fewest, sum(cores) // (jobs * devices)))
+    threads = options.threads or threads
+    return Needs(devices * max(threads, workers + 1), 0.0, 0, threads, devices)
+
+
+def workers_of(config: ExperimentConfig, needs: Needs) -> int:
+    """Return how many data workers each process of a run has."""
+    if config.data.workers != "auto":
+        return int(config.data.workers)
+    return needs.cpus // needs.processes - 1 if needs.gpus else 0
+
+
+class ClusterRuns:
+    """The runs of experiments on the cluster that `options` name; a context manager, which leaves it.
+
+    Attributes
+    ----------
+    cluster : Cluster
+    """
+
+    def __init__(self, config: ExperimentConfig, options: RunOptions, say: Say):
+        assert options.on is not None, "asked before"
+        self.options, self.say, self.dirs = options, say, options.dirs
+        self.cluster = Cluster.join(options.on, say, self.dirs.cache)
+        nodes = {key: node["Resources"] for key, node in alive_nodes().items()}
+        self._needs = needs_of(config, options, nodes)
+        self._looked: tuple[Any, Needs, Any] | None = None
+        self._told: str = ""
+
+    def close(self) -> None:
+        """Leave the cluster."""
+        self.cluster.__exit__()
+
+    def prepare(self, loaded: LoadedExperiment, data: TrainingData) -> None:
+        """Have the nodes look whether they can train the experiment, unless they did.
+
+        Raises
+        ------
+        KitError
+            Where none can.
+        """
+        files = order_files(loaded, data, self.dirs.runs)
+        if self._looked and self._looked[0] == files:
+            return
+        parcel = self.cluster.parcel(files)
+        reports = self.cluster.look(
+            look_there, None, self._needs, parcel, self.dirs.root, self.options.data_root
+        ).values()
+        needs = dataclasses.replace(self._needs, memory=self._memory(max(each.memory for each in reports)))
+        self._looked = files, needs, parcel
+        self._tell(needs)
+
+    def _memory(self, told: int) -> int:
+        """What a run is said to take of a node's memory; what the smallest node has, where it has less."""
+        workers = self._needs.processes * WORKER_MEMORY * self._needs.cpus
+        wanted = self._needs.processes * told + int(workers if self._needs.gpus else 0)
+        return min(wanted, *(int(node.has.get("memory", wanted)) for node in self.cluster.good.values()))
+
+    def _tell(self, needs: Needs) -> None:
+        """Say how many runs go side by side, on what, and where they are written."""
+        nodes = self.cluster.good.values()
+        kinds = sorted({node.report.kind for node in nodes})
+        where = (
+            f"they write into {self.dirs.runs}, which all nodes see"
+            if self.cluster.shared
+            else f"not all nodes see {self.dirs.runs}: finished runs are brought here, checkpoints stay on "
+            "their node"
+        )
+        of = f"{needs.gpus:g} GPU" if needs.gpus else f"{needs.threads} thread{'s' * (needs.threads != 1)}"
+        line = f"{self.room} runs at a time, each with {of}, on {' and on '.join(kinds)}; {where}"
+        if line != self._told:
+            self.say(line)
+            self._told = line
+
+    @property
+    def room(self) -> int:
+        """How many runs the nodes hold at a time."""
+        needs = self._looked[1] if self._looked else self._needs
+        room = sum(node.room(needs) for node in self.cluster.good.values())
+        return room if self.options.jobs == "auto" else min(room, self.options.jobs)
+
+    @property
+    def _most(self) -> int | None:
+        return None if self.options.jobs == "auto" else self.options.jobs
+
+    def train(self, loaded: LoadedExperiment, turns: Turns, tolerant: bool, total: int) -> int:
+        """Train what nobody else trains; how many runs.
+
+        Parameters
+        ----------
+        loaded : LoadedExperiment
+            Which the nodes were prepared for.
+        turns : Turns
+        tolerant : bool
+            As in `Runner.train`.
+        total : int
+            Runs that are due.
+        """
+        assert self._looked is not None, "prepared before"
+        _, needs, parcel = self._looked
+        mine: dict[RunKey, Claim] = {}
+        errands = self._errands(loaded, turns, tolerant, mine)
+        trained = ended = 0
+        try:
+            with Table() as table:
+                self.cluster.show = lambda standings: table.show(standings, ended, total)
+                for outcome in self.cluster.run(
+                    train_there, errands, needs, parcel, lambda each: each.key, _seed_and_fold, self._most
+                ):
+                    ended += 1
+                    trained += self._take(outcome, loaded, turns, mine)
+        finally:
+            self.cluster.show = lambda standings: None
+            for claim in mine.values():
+                claim.release()
+        return trained
+
+    def _errands(
+        self, loaded: LoadedExperiment, turns: Turns, tolerant: bool, mine: dict[RunKey, Claim]
+    ) -> Iterator[Errand]:
+        """What is to be trained, as there is room; claimed here where nodes do not see the folder."""
+        workers = workers_of(loaded.config, self._needs)
+        while True:
+            if self.cluster.shared:
+                key = next(turns, None)
+            else:
+                key, claim = turns.take() or (None, None)
+                if key and claim:
+                    mine[key] = claim
+            if key is None:
+                return
+            plan = turns.plan
+            alone = dataclasses.replace(
+                plan,
+                due=[key],
+                keys=[key],
+                work={each: work for each, work in plan.work.items() if each == key},
+                runs={},
+                jobs=max(2, self.room),  # each decides for itself alone
+                begun={},
+                free=[],
+            )
+            yield Errand(key, tolerant, workers, alone)
+
+    def _take(self, outcome: Outcome, loaded: LoadedExperiment, turns: Turns, mine: dict[RunKey, Claim]) -> bool:
+        """Write down what came back, and say whether a run was trained."""
+        key, claim = outcome.key, mine.pop(outcome.key, None)
+        try:
+            if outcome.files and claim:
+                claim.need()
+                receive(loaded.folder.run(key), outcome.files, loaded, key)
+        finally:
+            if claim:
+                claim.release()
+        if outcome.done is None:
+            turns.give_back(key)
+        return bool(outcome.done)
+
+
+def _seed_and_fold(errand: Errand) -> tuple[int, int]:
+    """What is compared with each other: all policies of a seed and a fold run on one kind of device."""
+    return errand.key.seed, errand.key.fold
