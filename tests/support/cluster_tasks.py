@@ -86,8 +86,8 @@ def wait(site: Site, item: str) -> str:
     begun.write_text(f"{os.getpid()} {_parent(os.getppid())} {os.environ.get('NODE', '')}")
     begun.rename(begun.with_suffix(begun.suffix + "!"))
     with stopping.deferred(), Progress(name, 7) as progress:
-        progress.update(3)
         while not (folder / "go").exists():
+            progress.update(3)
             if stopping.asked():
                 (folder / f"{name}.stopped").touch()
                 if (folder / "deaf").exists():

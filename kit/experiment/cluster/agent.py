@@ -6,6 +6,7 @@ that was sent runs in a server of this worker's (`kit.experiment.cluster.server`
 
 import base64
 import bz2
+import concurrent.futures
 import contextlib
 import hashlib
 import io
@@ -197,7 +198,7 @@ def _unpacked(parcel: Parcel, cache: Path) -> Path:
     folder = cache / "parcels" / parcel.digest
     if known.get(parcel.digest) == folder and folder.is_dir():
         return folder
-    archive = ray.get(parcel.content)
+    archive = _get(parcel.content)
     if hashlib.sha256(archive).hexdigest() != parcel.digest:
         raise OSError(f"the files that were sent ({parcel.digest[:12]}) did not arrive as they were")
     _tidy(cache)
@@ -255,10 +256,15 @@ def _folder(parent: Path) -> Any:
 def _ask(reference: Any) -> dict[str, Any]:
     """Return what the board answers; nothing where it is not there for the moment."""
     try:
-        answer: dict[str, Any] = ray.get(reference, timeout=10.0)
+        answer: dict[str, Any] = _get(reference, 10.0)
         return answer
-    except ray.exceptions.RayError:
+    except (ray.exceptions.RayError, TimeoutError, concurrent.futures.TimeoutError):
         return {}
+
+
+def _get(reference: Any, seconds: float | None = None) -> Any:
+    """Return an object of Ray's. With `ray.get` this task's cores would be given to another one meanwhile."""
+    return reference.future().result(seconds)
 
 
 class _Server:

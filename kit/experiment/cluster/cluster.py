@@ -26,6 +26,7 @@ from kit.experiment.cluster.site import Needs, NodeReport, Standing, Task
 
 PACKAGE = Path(__file__).resolve().parents[2]  # kit/
 WATCH_SECONDS = 2.0  # between two looks at which nodes are there
+OPEN = {"closed": False, "stop": 0, "saves": 0}  # what the board is told where nothing is asked for
 ANSWER_SECONDS = 30.0  # until it is told which nodes have not answered yet
 
 
@@ -172,11 +173,12 @@ class Cluster:
             self._driver = replace(self._driver, **_probe(Path(output).resolve()))
         self._look, self._data_root = _Look(task, item, needs, parcel), data_root
         self.nodes, self._looking, self.shared = {}, {}, False
+        self.exchange(OPEN | {"now": time.monotonic()}, [])
         self._begin_looks()
         told, begun = False, time.monotonic()
         while self._looking:
-            self.exchange({"closed": False, "stop": 0, "saves": 0, "now": time.monotonic()}, [])
             self._end_looks(1.0)
+            self.exchange(OPEN | {"now": time.monotonic()}, [])
             if not told and time.monotonic() - begun > ANSWER_SECONDS and self._looking:
                 hosts = ", ".join(sorted({node["NodeManagerHostname"] for node in self._looking.values()}))
                 self.say(f"waiting for what nodes say of themselves: {hosts}")
@@ -323,6 +325,8 @@ class Cluster:
             key, host = node["NodeID"], node["NodeManagerHostname"]
             try:
                 answer = self._ray.get(reference)
+                if answer.how == "unbegun":  # as a run was just stopped; it is looked at when it is wanted again
+                    continue
                 report, sees = report_of(answer, lambda each: pickle.loads(each.content)), answer.sees
             except self._ray.exceptions.RayError as error:
                 lacks = f"it did not say anything of itself ({str(error).strip().splitlines()[0]})"

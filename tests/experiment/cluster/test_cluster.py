@@ -20,7 +20,8 @@ def two_nodes(tmp_path_factory):
     other = tmp_path_factory.mktemp("other")
     (other / "kit").mkdir()
     (other / "kit" / "__init__.py").write_text("raise RuntimeError('another kit')")
-    with ray_nodes([{"env_vars": {"PYTHONPATH": str(other)}}, {"env_vars": {"PYTHONPATH": str(other)}}]) as nodes:
+    path = {"env_vars": {"PYTHONPATH": str(other)}}
+    with ray_nodes([path, path | {"num_gpus": 2}]) as nodes:
         yield nodes
 
 
@@ -72,6 +73,12 @@ def test_what_a_task_finds_around_it(cluster, parcel, tmp_path):
         assert not each["imported"], "nothing is imported that no task asked for"
 
 
+@pytest.mark.parametrize(("gpus", "seen"), [(1, {"0", "1"}), (0.5, {"0", "1"}), (2, {"0,1"})])
+def test_a_task_sees_the_gpus_that_it_was_given(cluster, parcel, gpus, seen):
+    found = list(cluster.run(tasks.surroundings, range(2), Needs(gpus=gpus), parcel))
+    assert {each["environment"]["CUDA_VISIBLE_DEVICES"] for each in found} <= seen
+
+
 def test_torch_computes_with_the_threads_that_were_stated(cluster, parcel):
     assert list(cluster.run(torch_tasks.threads, [0], Needs(threads=3), parcel)) == [3]
 
@@ -101,6 +108,7 @@ def test_the_first_error_is_raised_when_those_under_way_have_ended(cluster, parc
     assert begun == {"bad", *made}, "what had begun was yielded, and the others did not begin"
     assert len(begun) < 10
     assert (tmp_path / "bad").read_text() == "x", "our own errors are not tried again"
+    assert len(cluster.look(tasks.node_report, None, Needs(), parcel)) == 2, "and the cluster is as it was"
 
 
 def test_a_fault_of_the_program_tells_where_it_was(cluster, parcel, tmp_path):
@@ -126,17 +134,15 @@ def test_a_process_that_is_always_killed_is_given_up(cluster, parcel):
     assert "was killed by signal 9, as the system does when memory runs out, the 4th time; " in message
 
 
-def test_several_processes_of_one_task_find_each_other(cluster, parcel, tmp_path, monkeypatch):
-    monkeypatch.setattr(Needs, "processes", 3)
-    assert list(cluster.run(tasks.ranks, [str(tmp_path)], Needs(), parcel)) == ["0"]
+def test_several_processes_of_one_task_find_each_other(cluster, parcel, tmp_path):
+    assert list(cluster.run(tasks.ranks, [str(tmp_path)], Needs(processes=3), parcel)) == ["0"]
     ranks = sorted(path.name.split("-") for path in tmp_path.iterdir())
     assert [rank[:2] for rank in ranks] == [["0", "0"], ["1", "1"], ["2", "2"]]
     assert len({rank[2] for rank in ranks}) == 1, "one port"
 
 
-def test_where_one_of_several_processes_is_killed_all_begin_again(cluster, parcel, monkeypatch):
-    monkeypatch.setattr(Needs, "processes", 2)
-    assert list(cluster.run(tasks.rank_one_dies, ["x"], Needs(), parcel)) == ["0"]
+def test_where_one_of_several_processes_is_killed_all_begin_again(cluster, parcel):
+    assert list(cluster.run(tasks.rank_one_dies, ["x"], Needs(processes=2), parcel)) == ["0"]
 
 
 def test_whether_nodes_share_a_folder_is_found_out(cluster, parcel, tmp_path):
@@ -172,8 +178,9 @@ def test_items_of_one_value_run_on_one_kind_of_node(cluster, parcel):
 
 
 def test_a_node_with_too_little_is_left_out(cluster, parcel):
-    message = refusal_of(lambda: cluster.look(tasks.node_report, None, Needs(gpus=1), parcel))
-    assert "it has 0 GPUs, a task takes 1" in message
+    message = refusal_of(lambda: cluster.look(tasks.node_report, None, Needs(gpus=3), parcel))
+    assert "it has 0 GPUs, a task takes 3" in message
+    assert "it has 2 GPUs, a task takes 3" in message
 
 
 def test_a_parcel_is_known_by_its_content(cluster):

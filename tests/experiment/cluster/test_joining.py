@@ -98,6 +98,7 @@ def test_ctrl_c_stops_what_is_under_way_where_it_can_go_on(tmp_path, driver):
     assert "Traceback" not in told
 
 
+@pytest.mark.slow
 def test_a_second_ctrl_c_ends_it_at_once(tmp_path, driver):
     (tmp_path / "deaf").touch()
     with ray_nodes([{}, {}]) as nodes:
@@ -111,7 +112,7 @@ def test_a_second_ctrl_c_ends_it_at_once(tmp_path, driver):
     assert "Traceback" not in (tmp_path / "out").read_text()
 
 
-@pytest.mark.parametrize("on", ["auto", "ray"])
+@pytest.mark.parametrize("on", ["auto", pytest.param("ray", marks=pytest.mark.slow)])
 def test_a_killed_driver_leaves_no_process(tmp_path, driver, on):
     with ray_nodes([{}, {}] if on == "auto" else []) as nodes:
         process = driver(on, nodes.address if on == "auto" else "")
@@ -121,6 +122,7 @@ def test_a_killed_driver_leaves_no_process(tmp_path, driver, on):
     assert count(tmp_path, "*.begun!") == 2
 
 
+@pytest.mark.slow
 def test_it_is_joined_through_rays_client(tmp_path, driver):
     with socket.socket() as one:
         one.bind(("127.0.0.1", 0))

@@ -1,10 +1,8 @@
 """Nodes of a cluster that lack something, that come late, that are lost."""
 
-import threading
-
 import pytest
 from support import cluster_tasks as tasks
-from support.clusters import add_node, joined, ray_nodes, until
+from support.clusters import add_node, joined, ray_nodes
 from support.refusals import refusal_of
 
 from kit.experiment.cluster import running
@@ -17,7 +15,7 @@ pytest.importorskip("ray", reason="Ray has no wheel here")
 def test_nodes_are_left_out_looked_at_late_and_lost(tmp_path):
     lines, folder = [], tmp_path / "a"
     folder.mkdir()
-    names = [f"{folder}/{name}" for name in "abc"]
+    names = [f"{folder}/{name}" for name in "abcdef"]
     with (
         ray_nodes([{}, {"env_vars": {"LACKS": "it has no train.csv"}}]) as nodes,
         joined(nodes, tmp_path, lines.append) as mine,
@@ -28,66 +26,53 @@ def test_nodes_are_left_out_looked_at_late_and_lost(tmp_path):
         assert "host 1 is left out: it has no train.csv" in lines
         assert set(mine.run(tasks.where, range(6), Needs(), parcel)) == {"0"}
 
-        late = add_node(nodes, "2")
-        thread = threading.Thread(target=lose, args=(nodes, late, folder, lines))
-        thread.start()
+        late = [add_node(nodes, "2")]
+
+        def lose(standings):
+            """Remove the late node once it carries out a task; when that is told, let the others end."""
+            if late and any(path.read_text().split()[2:] == ["2"] for path in folder.glob("*.begun!")):
+                nodes.remove_node(late.pop())
+            if "host 2: the node is gone (1 left)" in lines:
+                (folder / "go").touch()
+
+        mine.show = lose
         assert sorted(mine.run(tasks.wait, names, Needs(), parcel)) == names
-        thread.join()
         assert any("is gone; it is begun again" in line for line in lines)
         again = list(folder.glob("*.again!"))
         assert [path.read_text().split()[2] for path in again] == ["0"]
 
 
-def lose(nodes, late, folder, lines):
-    """Remove the late node once it carries out a task; then let the others end."""
-    until(lambda: any(path.read_text().split()[2:] == ["2"] for path in folder.glob("*.begun!")))
-    nodes.remove_node(late)
-    until(lambda: "host 2: the node is gone (1 left)" in lines)
-    (folder / "go").touch()
-
-
+@pytest.mark.slow
 def test_where_the_last_node_is_lost_it_waits_for_another(tmp_path, monkeypatch):
-    lines, folder = [], tmp_path / "a"
-    folder.mkdir()
+    lines = []
     with (
         ray_nodes([{"num_cpus": 0}, {}]) as nodes,
         joined(nodes, tmp_path, lines.append) as mine,
     ):
-        (last,) = [node for node in nodes.list_all_nodes() if node is not nodes.head_node]
         parcel = mine.parcel({})
         mine.look(tasks.node_report, None, Needs(), parcel)
+        assert any(line.endswith(" is left out: it has 0 cores, a task takes 1") for line in lines)
+        late = ["2"]
+        workers = [node for node in nodes.list_all_nodes() if node is not nodes.head_node]
 
-        def replace_node():
-            until(lambda: list(folder.glob("*.begun!")))
-            nodes.remove_node(last)
-            until(lambda: any("no node is left for it; waiting 5 minutes" in line for line in lines))
-            (folder / "go").touch()
-            add_node(nodes, "2")
+        def lose(standings):
+            """Remove the node once a task has begun; when it is waited for another, add one."""
+            if workers and standings and list(tmp_path.glob("*.begun!")):
+                nodes.remove_node(workers.pop())
+            if "a: no node is left for it; waiting 5 minutes for one to join the cluster" in lines and late:
+                late.clear()
+                (tmp_path / "go").touch()
+                workers.append(add_node(nodes, "2"))
 
-        thread = threading.Thread(target=replace_node)
-        thread.start()
-        assert list(mine.run(tasks.wait, [f"{folder}/a"], Needs(), parcel)) == [f"{folder}/a"]
-        thread.join()
+        mine.show = lose
+        run = mine.run(tasks.wait, [f"{tmp_path}/a"], Needs(), parcel, name=lambda item: "a")
+        assert list(run) == [f"{tmp_path}/a"]
 
         monkeypatch.setattr(running, "WAIT_SECONDS", 0.5)
-        (folder / "go").unlink()
-        remove = threading.Thread(
-            target=lambda: (until((folder / "b.begun!").exists), nodes.remove_node(rest(nodes)))
-        )
-        remove.start()
-        message = refusal_of(lambda: list(mine.run(tasks.wait, [f"{folder}/b"], Needs(), parcel)))
-        assert (
-            message
-            == f"{folder}/b: no node is left for it; add nodes to the cluster, and the same command goes on"
-        )
-        remove.join()
-
-
-def remove_rest(nodes, begun):
-    """Remove the nodes but the head, once a task has begun."""
-    until(begun.exists)
-    for node in [node for node in nodes.list_all_nodes() if node is not nodes.head_node]:
-        nodes.remove_node(node)
+        (tmp_path / "go").unlink()
+        run = mine.run(tasks.wait, [f"{tmp_path}/b"], Needs(), parcel, name=lambda item: "b")
+        message = refusal_of(lambda: list(run))
+        assert message == "b: no node is left for it; add nodes to the cluster, and the same command goes on"
 
 
 @pytest.mark.parametrize(
