@@ -32,7 +32,7 @@ def control(tmp_path, monkeypatch):
 
 def test_it_is_started_with_folders_of_its_own_and_ended(control):
     log, said = control(), []
-    with pytest.raises(ZeroDivisionError), sharing_gpus(said.append):
+    with pytest.raises(ZeroDivisionError), sharing_gpus(said.append):  # noqa: PT012
         folder = os.environ[mps.PIPES]
         assert os.environ[mps.LOGS] == folder
         assert os.path.isdir(folder)

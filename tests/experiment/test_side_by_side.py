@@ -199,6 +199,7 @@ def test_a_measurement_makes_updates_and_leaves_nothing(prepared, monkeypatch):
     assert torch.get_num_threads() == 2
 
 
+@pytest.mark.slow
 def test_processes_that_are_measured_have_their_threads(prepared, monkeypatch):
     """Two real ones."""
     monkeypatch.setattr(side_by_side, "SECONDS", 0.2)
@@ -218,7 +219,7 @@ def test_a_run_goes_on_with_the_threads_it_began_with(competition, tmp_path, mon
             raise KeyboardInterrupt
         update(trainer, step, batches)
 
-    with monkeypatch.context() as patch, pytest.raises(KeyboardInterrupt):
+    with monkeypatch.context() as patch, pytest.raises(KeyboardInterrupt):  # noqa: PT012
         patch.setattr(Trainer, "_update", killed)
         run(config, RunOptions(tmp_path / "killed", threads=1))
     said = []
