@@ -20,8 +20,8 @@ ROOT = Path(__file__).parents[2]
 TORCHRUN = (sys.executable, "-m", "torch.distributed.run", "--standalone", "--nproc_per_node", "2", "-m", "kit")
 
 
-def kit_run(config: Path, output: Path, *launcher: str, **keywords):
-    command = [*(launcher or (sys.executable, "-m", "kit")), "run", str(config), "--output", str(output)]
+def kit_run(config: Path, output: Path, *launcher: str, extra: tuple[str, ...] = (), **keywords):
+    command = [*(launcher or (sys.executable, "-m", "kit")), "run", str(config), "--output", str(output), *extra]
     return subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True, **keywords)
 
 

@@ -134,7 +134,7 @@ def order_files(loaded: LoadedExperiment, data: TrainingData, runs: Path) -> dic
     return {
         **config_files(loaded.config),
         FOLDS: folds_text(loaded.folds).encode(),
-        ORDER: json.dumps(dataclasses.asdict(order), sort_keys=True).encode(),
+        ORDER: json.dumps(dataclasses.asdict(order)).encode(),
     }
 
 

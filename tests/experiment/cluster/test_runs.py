@@ -1,14 +1,9 @@
 """Runs of an experiment on a real cluster of Ray: the same bytes as on one machine, whatever is lost on the way."""
 
-import json
-import os
-import shutil
-import signal
-import threading
-
 import pytest
 import torch
-from support.clusters import add_node, ray_nodes, until
+from support.clusters import add_node, ray_nodes
+from support.colours import write_competition
 from support.refusals import refusal_of
 from support.studies import left_by, study
 
@@ -30,6 +25,7 @@ def nodes():
 def alone(competition, tmp_path_factory):
     """What the study leaves where one process trains it, with one thread."""
     folder, threads = tmp_path_factory.mktemp("alone"), torch.get_num_threads()
+    torch.set_num_threads(1)
     try:
         run(study(competition), RunOptions(folder, jobs=1, threads=1))
     finally:
@@ -68,8 +64,30 @@ def test_a_study_on_a_shared_folder_leaves_what_one_process_leaves(competition, 
     assert f"they write into {tmp_path / 'out' / 'runs'}, which all nodes see" in line
 
 
+@pytest.mark.slow
 def test_a_study_without_a_shared_folder_too(competition, on, tmp_path, alone, unshared):
     lines = []
     assert run(study(competition), on(), say=lines.append).trained == 12
     same(tmp_path / "out", alone)
     assert any("finished runs are brought here, checkpoints stay on their node" in line for line in lines)
+
+
+def test_a_node_with_other_data_is_left_out(competition, on, nodes, tmp_path):
+    other = write_competition(tmp_path / "other" / competition.name, rows=30)
+    late, lines = add_node(nodes, "2", env_vars={"DATA": str(other.parent)}), []
+    try:
+        made = run(study(competition), on(data_root="$DATA", only=("uniform/seed0/fold0",)), say=lines.append)
+    finally:
+        nodes.remove_node(late)
+    assert made.trained == 1
+    (line,) = [line for line in lines if "is left out" in line]
+    assert "it has other " in line
+
+
+def test_a_training_that_diverges_is_told_as_on_one_machine_and_not_tried_again(competition, on, tmp_path):
+    too_fast = study(competition, policies={"slow": {"lr": 1e30, "groups": "stage"}})
+    only, lines, threads = ("slow/seed0/fold0",), [], torch.get_num_threads()
+    here = refusal_of(lambda: run(too_fast, RunOptions(tmp_path / "here", jobs=1, threads=1, only=only)))
+    torch.set_num_threads(threads)
+    assert refusal_of(lambda: run(too_fast, on(only=only), say=lines.append)) == here
+    assert not [line for line in lines if "begun again" in line]

@@ -1,0 +1,116 @@
+"""What is lost while a run trains on a cluster of Ray: its process, its node, the command; it ends with the same bytes."""
+
+import threading
+
+import psutil
+import pytest
+import torch
+from support.clusters import add_node, ray_nodes, until
+from support.commands import kit_run
+from support.studies import left_by, study
+
+import kit.experiment.cluster.cluster as module
+from kit.experiment.options import RunOptions
+from kit.experiment.run import run
+
+pytest.importorskip("ray", reason="Ray has no wheel here")
+pytestmark = pytest.mark.slow
+SERVER = "kit.experiment.cluster.server"
+
+
+@pytest.fixture(scope="module")
+def long(competition):
+    """A single run of many epochs."""
+    training = {"epochs": 60, "batch_size": 8, "log_every": 1, "device": "cpu"}
+    config = study(competition, training=training, seeds=[0], folds={"k": 3, "run": [0]})
+    return config.model_copy(update={"policies": {"uniform": config.policies["uniform"]}})
+
+
+@pytest.fixture(scope="module")
+def alone(long, tmp_path_factory):
+    """What it leaves where nothing is lost."""
+    folder, threads = tmp_path_factory.mktemp("alone"), torch.get_num_threads()
+    torch.set_num_threads(1)
+    try:
+        run(long, RunOptions(folder, jobs=1, threads=1))
+    finally:
+        torch.set_num_threads(threads)
+    return left_by(folder / "runs" / "study")
+
+
+def same(folder, alone):
+    left = left_by(folder / "runs" / "study")
+    assert left.keys() == alone.keys()
+    assert [name for name in alone if left[name] != alone[name]] == []
+
+
+def once_it_trains(below, act):
+    """Do something in a thread as soon as there is a checkpoint below a folder."""
+
+    def wait():
+        until(lambda: list(below.rglob("checkpoint.pt")))
+        act()
+
+    thread = threading.Thread(target=wait)
+    thread.start()
+    return thread
+
+
+def kill_trainings():
+    """Kill what the servers of the workers of Ray on this test's cluster have begun."""
+    mine = psutil.Process().children(recursive=True)
+    servers = [each for each in mine if each.is_running() and SERVER in each.cmdline()]
+    for server in servers:
+        for child in server.children(recursive=True):
+            if not child.children():  # not the process that is forked from
+                child.kill()
+
+
+def test_a_killed_process(long, alone, tmp_path, monkeypatch):
+    lines, out = [], tmp_path / "out"
+    with ray_nodes([{}, {}]) as nodes:
+        monkeypatch.setenv("RAY_ADDRESS", nodes.address)
+        thread = once_it_trains(out, kill_trainings)
+        run(long, RunOptions(out, on="auto"), say=lines.append)
+        thread.join()
+    assert len([line for line in lines if "it is begun again (1 of 3)" in line]) == 1, lines
+    assert [line for line in lines if "goes on from its last checkpoint" in line], lines
+    same(out, alone)
+
+
+@pytest.mark.parametrize("shared", [True, False])
+def test_a_lost_node(long, alone, tmp_path, monkeypatch, shared):
+    if not shared:
+        probe = module._probe
+        monkeypatch.setattr(module, "_probe", lambda output: probe(output) | {"secret": "another"})
+    lines, out, cache = [], tmp_path / "out", tmp_path / "cache"
+    with ray_nodes([{"num_cpus": 0}, {}]) as nodes:
+        monkeypatch.setenv("RAY_ADDRESS", nodes.address)
+        (last,) = [node for node in nodes.list_all_nodes() if node is not nodes.head_node]
+
+        def lose():
+            nodes.remove_node(last)
+            add_node(nodes, "2")
+
+        thread = once_it_trains(out if shared else cache, lose)
+        run(long, RunOptions(out, cache=cache, on="auto"), say=lines.append)
+        thread.join()
+    assert [line for line in lines if "the node is gone" in line], lines
+    assert [line for line in lines if "begun again" in line], lines
+    same(out, alone)
+
+
+def test_the_command_is_killed_and_typed_again(long, alone, tmp_path):
+    file, out = tmp_path / "study.yaml", tmp_path / "out"
+    file.write_text(long.to_yaml())
+    with ray_nodes([{}, {}]) as nodes, pytest.MonkeyPatch.context() as patch:
+        patch.setenv("RAY_ADDRESS", nodes.address)
+        first = kit_run(file, out, extra=("--on", "auto"))
+        until(lambda: list(out.rglob("checkpoint.pt")), 90.0)
+        first.kill()
+        first.communicate()
+        second = kit_run(file, out, extra=("--on", "auto"))
+        told, _ = second.communicate(timeout=200)
+    assert second.returncode == 0, told
+    assert "goes on from its last checkpoint" in told
+    same(out, alone)
