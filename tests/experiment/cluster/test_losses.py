@@ -1,4 +1,4 @@
-"""What is lost while a run trains on a cluster of Ray: its process, its node, the command; it ends with the same bytes."""
+"""A process, a node, the command is lost while a run trains on a cluster of Ray: it ends with the same bytes."""
 
 import threading
 

@@ -1,4 +1,4 @@
-"""Runs of an experiment on a real cluster of Ray: the same bytes as on one machine, whatever is lost on the way."""
+"""Runs of an experiment on a real cluster of Ray: the same bytes as on one machine."""
 
 import pytest
 import torch
