@@ -48,10 +48,10 @@ def once_it_trains(below, act):
     """Do something in a thread as soon as there is a checkpoint below a folder."""
 
     def wait():
-        until(lambda: list(below.rglob("checkpoint.pt")))
+        until(lambda: list(below.rglob("checkpoint.pt")), 120.0)
         act()
 
-    thread = threading.Thread(target=wait)
+    thread = threading.Thread(target=wait, daemon=True)
     thread.start()
     return thread
 
