@@ -1,4 +1,4 @@
-"""What is lost while a run trains on a cluster: its process, its node, the command; it ends with the same bytes."""
+"""A process, a node, the command is lost while a run trains on a cluster of Ray: it ends with the same bytes."""
 
 import threading
 
@@ -48,10 +48,10 @@ def once_it_trains(below, act):
     """Do something in a thread as soon as there is a checkpoint below a folder."""
 
     def wait():
-        until(lambda: list(below.rglob("checkpoint.pt")))
+        until(lambda: list(below.rglob("checkpoint.pt")), 120.0)
         act()
 
-    thread = threading.Thread(target=wait)
+    thread = threading.Thread(target=wait, daemon=True)
     thread.start()
     return thread
 
