@@ -27,6 +27,10 @@ EARLIEST = -1  # the fold of rows that are never held out
 LARGE = 20_000_000  # rows × classes, from which on iterative-stratification takes minutes to hours
 
 
+class OtherRows(KitError):
+    """A fold plan that is of other rows than the train table."""
+
+
 @dataclass(frozen=True)
 class FoldPlan:
     """Which rows are held out when.
@@ -397,7 +401,7 @@ def read_folds(path: Path, ids: list[str], forward: bool = False) -> FoldPlan:
     except ValueError as error:
         raise KitError(f"{path} is no fold plan (columns id and fold): {' '.join(str(error).split())}") from error
     if not frame.index.is_unique or set(frame.index) != set(ids):
-        raise KitError(
+        raise OtherRows(
             f"{path} is of other rows than the train table ({len(frame)} against {len(ids)}), or has one twice"
         )
     frame = frame.loc[ids]

@@ -147,7 +147,7 @@ def given_plan(config: ExperimentConfig, competition: Competition, given: Path) 
         plan = read_folds(given, competition.ids, forward=config.folds.time is not None)
     except KitError as error:
         rows = some(config.competition.files("train")) or "the image files"
-        raise KitError(f"--folds: {error}; give a plan of the rows in {rows}") from error
+        raise type(error)(f"--folds: {error}; give a plan of the rows in {rows}") from error
     there, wanted = {*plan.fold.tolist()}, {*range(config.folds.k)}
     if there - {EARLIEST} != wanted:
         raise KitError(

@@ -684,6 +684,7 @@ INCIDENTAL = {  # where things lie, how fast it goes, what is shown, how it goes
     "prediction.batch_size": 3,
     "compare.baseline": "uniform",
     "compare.margin": 0.02,
+    "compare.mixed_devices": True,
     "compare.level": 0.9,
     "compare.tune": {"rates": [1e-3, 1e-2]},
     "compare.equalise": True,

@@ -33,6 +33,7 @@ from kit.experiment.loaded import LoadedExperiment
 from kit.experiment.options import RunOptions
 from kit.experiment.prepare import prepare
 from kit.experiment.run import pool
+from kit.experiment.side_by_side import Sharing
 from kit.training.trainer import Trainer
 
 
@@ -76,6 +77,7 @@ def begun(competition, tmp_path, monkeypatch):
         state = SimpleNamespace(
             is_main_process=True,
             num_processes=processes,
+            process_index=0,
             device=device,
             main_process_first=nullcontext,
             wait_for_everyone=lambda: None,
@@ -780,7 +782,7 @@ def raising(error: Exception):
 def test_what_fp32_means_is_announced(competition, tmp_path, device, how):
     runner = kit.experiment.runner.Runner.set_up(experiment(competition), tmp_path)
     state = SimpleNamespace(num_processes=1, device=SimpleNamespace(type=device))
-    line = dataclasses.replace(runner, state=state)._announcement("3 runs", 1)
+    line = dataclasses.replace(runner, state=state)._announcement("3 runs", Sharing(1))
     assert line == f"tiny: 3 runs of test_resnet on {how}; 36 training and 9 test rows"
 
 

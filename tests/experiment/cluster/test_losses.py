@@ -21,7 +21,7 @@ SERVER = "kit.experiment.cluster.server"
 @pytest.fixture(scope="module")
 def long(competition):
     """A single run of many epochs."""
-    training = {"epochs": 60, "batch_size": 8, "log_every": 1, "device": "cpu"}
+    training = {"epochs": 60, "batch_size": 8, "log_every": 5, "checkpoint_minutes": 0, "device": "cpu"}
     config = study(competition, training=training, seeds=[0], folds={"k": 3, "run": [0]})
     return config.model_copy(update={"policies": {"uniform": config.policies["uniform"]}})
 
@@ -80,21 +80,23 @@ def test_a_killed_process(long, alone, tmp_path, monkeypatch):
 
 @pytest.mark.parametrize("shared", [True, False])
 def test_a_lost_node(long, alone, tmp_path, monkeypatch, shared):
+    """Without a shared folder, each node being another machine, the checkpoints are lost with it."""
     if not shared:
-        probe = module._probe
-        monkeypatch.setattr(module, "_probe", lambda output: probe(output) | {"secret": "another"})
+        probe, elsewhere = module._probe, {"secret": "x", "machine": "another"}
+        monkeypatch.setattr(module, "_probe", lambda output: probe(output) | elsewhere)
     lines, out, cache = [], tmp_path / "out", tmp_path / "cache"
-    with ray_nodes([{"num_cpus": 0}, {}]) as nodes:
+    with ray_nodes([{"num_cpus": 0}, {"env_vars": {"KIT_CACHE": str(cache)}}]) as nodes:
         monkeypatch.setenv("RAY_ADDRESS", nodes.address)
         (last,) = [node for node in nodes.list_all_nodes() if node is not nodes.head_node]
 
         def lose():
             nodes.remove_node(last)
-            add_node(nodes, "2")
+            add_node(nodes, "2", env_vars={"KIT_CACHE": str(tmp_path / "other")})
 
         thread = once_it_trains(out if shared else cache, lose)
-        run(long, RunOptions(out, cache=cache, on="auto"), say=lines.append)
+        run(long, RunOptions(out, on="auto"), say=lines.append)
         thread.join()
+    assert any("its checkpoints were lost" in line for line in lines) is not shared, lines
     assert [line for line in lines if "the node is gone" in line], lines
     assert [line for line in lines if "begun again" in line], lines
     same(out, alone)
