@@ -11,6 +11,7 @@ from hashlib import sha256
 from kit.core.devices import kind_in_words
 from kit.core.errors import KitError
 from kit.core.files import write_bytes
+from kit.core.litter import remove_litter
 from kit.core.owner import Owner
 from kit.core.paths import inside
 from kit.core.runs import TRAINED_ANEW, RunDir, RunKey, RunRecord
@@ -98,9 +99,11 @@ def train_there(site: Site, errand: Errand) -> Outcome:
     if not agreed(mine is not None):
         done = False if settled(key) else None
         return Outcome(key, done, {} if site.shared or done is None or not main else files_of(run))
-    if main and site.again and not run.resumable:
-        lost = "" if site.shared else ", as its checkpoints were lost with the process's node"
-        site.say(f"{key}: begins anew{lost}")
+    if main and site.again:
+        remove_litter(run.path)  # of the process that is gone
+        if not run.resumable:
+            lost = "" if site.shared else ", as its checkpoints were lost with the process's node"
+            site.say(f"{key}: begins anew{lost}")
     plan = _here(errand.plan, key, run, site.now)
     with mine or nullcontext():
         done = train_within(
