@@ -18,6 +18,7 @@ from kit.comparison.record import (
 )
 from kit.comparison.tuning import baseline_of, check_tuning, equalised, to_equalise, trial_folder, trials, variants
 from kit.comparison.views import VIEWS, Tuning, tuned_runs, tuning_of, views_of
+from kit.core.devices import kind_in_words
 from kit.core.errors import Damaged, Diverged, KitError, Say, ignore, some
 from kit.core.manifest import noting
 from kit.core.notebook import ShownAsTables
@@ -215,6 +216,8 @@ def _train(
     how many are left."""
     from kit.experiment.run import train_and_pool
 
+    if not experiment.compare.mixed_devices:
+        _need_one_kind(experiment, runner)
     first = _train_baseline(experiment, runner)
     result = train_and_pool(experiment, runner, tolerant=True)
     if len(result.policies) < len(experiment.policies):  # not a run of each to compare
@@ -238,6 +241,26 @@ def _train(
         return tuning, known, trained, 0
     keys = [RunKey(*key) for key in tuned_runs(experiment, tuning).values()]
     return tuning, known, trained + _trained(runner, keys, "tuned"), 0
+
+
+def _need_one_kind(experiment: ExperimentConfig, runner: "Runner") -> None:
+    """KitError where a run that is due would be paired with one that was trained on another kind of device."""
+    from kit.experiment.prepare import run_keys
+
+    due = {(key.seed, key.fold) for key in runner.due(run_keys(experiment), tolerant=True)}
+    kinds = runner.kinds() if due else set()
+    for run in (run for policy in experiment.policies for run in runner.loaded.folder.finished(policy)):
+        record = run.record
+        if (
+            (record.seed, record.fold) in due
+            and record.device_name
+            and (kind := kind_in_words(record)) not in kinds
+        ):
+            raise KitError(
+                f"{record.key} was trained on {kind}; what is to be paired with it would be trained on "
+                f"{some(sorted(kinds))}: train it where that was, remove the run to train it anew, or compare all "
+                "the same with --mixed-devices (compare.mixed_devices: true)"
+            )
 
 
 def _train_baseline(experiment: ExperimentConfig, runner: "Runner") -> int:

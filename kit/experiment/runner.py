@@ -14,12 +14,13 @@ import torch
 from accelerate import PartialState
 
 from kit.core.claims import Claim
+from kit.core.devices import kind_in_words
 from kit.core.errors import KitError, Say, ignore
 from kit.core.files import need_writable
 from kit.core.litter import sweep
 from kit.core.paths import OutputDirs
 from kit.core.progress import beside
-from kit.core.runs import ExperimentDir, RunDir, RunKey
+from kit.core.runs import ExperimentDir, RunDir, RunKey, RunRecord
 from kit.core.settings import fingerprint
 from kit.core.stopping import OUT_OF_TIME, Stopped, need_go_on, telling
 from kit.experiment.cluster.joining import need_ray
@@ -34,9 +35,9 @@ from kit.experiment.settle import settle
 from kit.experiment.shared_folder import claim_training
 from kit.experiment.side_by_side import Sharing, SideBySide, sharing_workers
 from kit.experiment.timekeeping import Budget, Plan, RunClock
-from kit.experiment.train_run import counted, nothing, train_run
+from kit.experiment.train_run import counted, nothing, train_run, trained_on
 from kit.experiment.turns import Turns
-from kit.training.device import agreed, computing_with, process_state, resolve_precision
+from kit.training.device import agreed, computing_with, make_accelerator, process_state, resolve_precision
 from kit.training.trainer import batches_of
 
 if TYPE_CHECKING:
@@ -222,6 +223,15 @@ class Runner:
         if due:
             self.cluster.prepare(self.loaded, self.data)
         return Sharing(max(1, min(self.cluster.room, len(due))), None)
+
+    def kinds(self) -> set[str]:
+        """Return the kinds of device, in words, that runs are trained on from now on."""
+        if self.cluster:
+            self.cluster.prepare(self.loaded, self.data)
+            return self.cluster.kinds
+        config = self.loaded.config
+        told = trained_on(config, make_accelerator(config.training))
+        return {kind_in_words(RunRecord(policy="", seed=0, fold=0, **told))}
 
     def _waited(self, turns: Turns) -> bool:
         """Wait for the runs that other processes train, as `Turns.wait` does."""

@@ -537,6 +537,19 @@ def test_folds_may_be_of_different_devices_where_each_pair_is_of_one(wide, tmp_p
     }
 
 
+def test_what_could_not_be_paired_is_not_trained(wide, tmp_path, monkeypatch):
+    monkeypatch.setattr("kit.experiment.runner.Runner.train", lambda *_, **__: pytest.fail("it trains"))
+    config = experiment(wide, TWO)
+    folder = store(config, tmp_path, {"uniform": 0.7}, uniform=NAMED | {"device_name": "Tesla T4"})
+    line = refusal_of(lambda: compare(config, tmp_path))
+    assert line.startswith("uniform seed 0 fold 0 was trained on Tesla T4 in fp32, torch 2.9.0, ")
+    assert "--mixed-devices" in line
+    for run in folder.runs():
+        run.write(run.record.with_fields(device_name="", device="cpu"))  # of an early version, which tells no name
+    with pytest.raises(pytest.fail.Exception, match="it trains"):
+        compare(config, tmp_path)
+
+
 def test_mixed_devices_leaves_the_runs_as_they_are(wide):
     assert fingerprint(mixed(wide).canonical()) == fingerprint(experiment(wide, TWO).canonical())
 

@@ -158,8 +158,7 @@ class ClusterRuns:
 
     def _tell(self, needs: Needs) -> None:
         """Say how many runs go side by side, on what, and where they are written."""
-        nodes = self.cluster.good.values()
-        kinds = sorted({node.report.kind for node in nodes})
+        kinds = sorted(self.kinds)
         where = (
             f"they write into {self.dirs.runs}, which all nodes see"
             if self.cluster.shared
@@ -171,6 +170,11 @@ class ClusterRuns:
         if line != self._told:
             self.say(line)
             self._told = line
+
+    @property
+    def kinds(self) -> set[str]:
+        """The kinds of device, in words, of the nodes that can work."""
+        return {node.report.kind for node in self.cluster.good.values()}
 
     @property
     def room(self) -> int:
@@ -208,7 +212,7 @@ class ClusterRuns:
 
     def _go_by_kinds(self, loaded: LoadedExperiment) -> None:
         """Let what is paired with runs that are there run on their kind of device; say where that cannot be."""
-        there = {node.report.kind for node in self.cluster.good.values()}
+        there = self.kinds
         elsewhere = Counter[str]()
         for run in loaded.folder.runs():
             try:
