@@ -30,9 +30,11 @@ On = Annotated[
     typer.Option(metavar="CLUSTER", help="Let Ray do it: ray (starts one here), auto, or ray://HOST:10001."),
 ]
 DataRoot = Annotated[
-    str | None, typer.Option("--data-root", metavar="DIR", help="Where the nodes of --on have data and weights.")
+    str | None, typer.Option("--data-root", metavar="DIR", help="With --on: holds the data on the nodes, by name.")
 ]
-Devices = Annotated[int, typer.Option(metavar="N", min=1, help="With --on: train each run on N devices.")]
+Devices = Annotated[
+    int, typer.Option(metavar="N", min=1, help="With --on: N devices train each run, N batches an update.")
+]
 Jobs = Annotated[str, typer.Option(metavar="N", help="Runs side by side; auto: one a GPU, or what is fastest.")]
 Threads = Annotated[
     int | None,

@@ -143,7 +143,7 @@ def find_lr(
     options = RunOptions.of(options)
     state = process_state(experiment.training)
     main = state.is_main_process
-    if options.on:
+    if options.on is not None:
         need_ray(options.on)
     if not main:
         say = ignore
@@ -170,7 +170,7 @@ def find_lr(
         training = experiment.training.model_copy(update={"epochs": math.ceil(search.steps / per_epoch)})
         data = replace(data, recipe=replace(data.recipe, training=training))
         sweeps = _sweeps(search, groups, reference, policy)
-        if options.on:
+        if options.on is not None:
             tests = _on_cluster(sweeps, key, loaded, data, options, say)
         else:
             tests = {

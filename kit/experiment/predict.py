@@ -114,7 +114,7 @@ def predict_test(
     need_output("--submission", str(submission), (".csv",))
     options = RunOptions(output, cache, on=on, data_root=data_root)
     submission, dirs = Path(submission), options.dirs
-    if on:
+    if on is not None:
         need_ray(on)
     policy = next(iter(experiment.policies))
     test = load_test(experiment.competition)
@@ -172,7 +172,7 @@ def _decode_and_predict(
     tell_noticed("test", readable.images, say)
     asked = runs if readable.rows else []
     try:
-        if options.on and asked:
+        if options.on is not None and asked:
             made = _on_cluster(experiment, asked, test, readable, data, options, deadline, say)
         else:
             made = list(_predictions(experiment, asked, readable, deadline, say))
@@ -198,7 +198,7 @@ def _on_cluster(
 
     with ClusterRuns(experiment, options, say) as cluster:
         cluster.look(asked_files(experiment, test, readable), look_at_test, data)
-        workers, shared = cluster.workers(experiment), cluster.cluster.shared
+        workers, shared = cluster.workers(experiment), cluster.shared
         models = (asked(number, run, data, workers, deadline, shared) for number, run in enumerate(runs))
         made = in_order(list(cluster.results(predict_there, models, str, None, len(runs))), len(readable.rows))
     ids = [readable.images.ids[row] for row in readable.rows]

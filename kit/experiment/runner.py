@@ -1,6 +1,7 @@
 """An experiment that is set up, and its runs trained: one by one, or several at a time."""
 
 import dataclasses
+from collections import Counter
 from collections.abc import Callable, Sequence
 from contextlib import nullcontext
 from dataclasses import dataclass
@@ -38,7 +39,7 @@ from kit.experiment.timekeeping import Budget, Plan, RunClock
 from kit.experiment.train_run import counted, nothing, train_run, trained_on
 from kit.experiment.turns import Turns
 from kit.training.device import agreed, computing_with, make_accelerator, process_state, resolve_precision
-from kit.training.trainer import batches_of
+from kit.training.trainer import Together, batches_of
 
 if TYPE_CHECKING:
     from kit.experiment.cluster.runs import ClusterRuns
@@ -114,7 +115,7 @@ class Runner:
         """
         options = RunOptions.of(options)
         dirs = options.dirs
-        if options.on:
+        if options.on is not None:
             need_ray(options.on)
         for path in (dirs.runs, dirs.cache, dirs.submissions):
             need_writable(path)
@@ -122,7 +123,7 @@ class Runner:
         state = process_state(config.training)
         main = state.is_main_process
         budget = options.limit(config.budget, state.num_processes)
-        if options.on and state.num_processes > 1:
+        if options.on is not None and state.num_processes > 1:
             raise KitError("--on: torchrun shares out every run already; use one of the two, or --devices")
         if not main:
             say = ignore
@@ -142,7 +143,7 @@ class Runner:
                     break
         loaded = dataclasses.replace(loaded, differs=None)
         cluster = None
-        if options.on:
+        if options.on is not None:
             from kit.experiment.cluster.runs import ClusterRuns
 
             try:
@@ -160,10 +161,12 @@ class Runner:
     def __exit__(
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
-        if self.cluster:
-            self.cluster.close()
-        if self.member:
-            self.member.release()
+        try:
+            if self.cluster:
+                self.cluster.close()
+        finally:
+            if self.member:
+                self.member.release()
 
     @property
     def main(self) -> bool:
@@ -201,6 +204,7 @@ class Runner:
             self.say(self._announcement(many, shared))
             if self.main:
                 turns.tell()
+            self._tell_of_others(keys)
         here = 0
         train: Callable[[Turns, bool], int] = self._one_by_one
         if self.cluster:
@@ -224,6 +228,11 @@ class Runner:
             self.cluster.prepare(self.loaded, self.data)
         return Sharing(max(1, min(self.cluster.room, len(due))), None)
 
+    @property
+    def _together(self) -> Together:
+        """The processes that train each run."""
+        return self.cluster.together if self.cluster else self.state
+
     def kinds(self) -> set[str]:
         """Return the kinds of device, in words, that runs are trained on from now on."""
         if self.cluster:
@@ -232,6 +241,19 @@ class Runner:
         config = self.loaded.config
         told = trained_on(config, make_accelerator(config.training))
         return {kind_in_words(RunRecord(policy="", seed=0, fold=0, **told))}
+
+    def _tell_of_others(self, keys: Sequence[RunKey]) -> None:
+        """Say where runs that are there were trained by another number of processes, which took other batches."""
+        now = self._together.num_processes
+        runs = [self.loaded.folder.run(key) for key in keys]
+        then = Counter(run.record.processes for run in runs if run.finished)
+        for processes, count in then.items():
+            if processes != now:
+                batch = self.loaded.config.training.batch_size
+                self.say(
+                    f"{count} of the runs that are there were trained on {processes} devices together, these are "
+                    f"on {now}: one took {processes * batch} images an update, the other takes {now * batch}"
+                )
 
     def _waited(self, turns: Turns) -> bool:
         """Wait for the runs that other processes train, as `Turns.wait` does."""
@@ -274,7 +296,7 @@ class Runner:
             due,
             keys,
             self.loaded,
-            lambda rows: batches_of(training, rows, seed, self.state),
+            lambda rows: batches_of(training, rows, seed, self._together),
             len(self.data.test),
         )
         return dataclasses.replace(plan, jobs=jobs)

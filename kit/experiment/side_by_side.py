@@ -187,7 +187,7 @@ class SideBySide:
             if len(due) <= usual or not meter.pays(say):
                 return Sharing(usual, self.threads or stated or _share(usual))
             if threads := None if on_gpu else self.threads or stated:  # one experiment, one number of threads
-                self.chosen = Sharing(max(1, cores() // threads), threads)
+                self.chosen = _fitting(threads, say)
             else:
                 self.chosen = meter.fastest(gpus, self.threads, say)
         return dataclasses.replace(self.chosen, jobs=max(1, min(self.chosen.jobs, len(due))))
@@ -205,6 +205,15 @@ class SideBySide:
             return None
         say(f"trains with {counted(stated)} each, as the runs that are there; --threads takes another number")
         return stated
+
+
+def _fitting(threads: int, say: Say) -> Sharing:
+    """As many runs of so many threads as there are cores and memory for, by what this process takes; it is told."""
+    most = max(1, cores() // threads)
+    jobs = max(1, min(most, int(_free(0) // _resident())))
+    why = "" if jobs == most else f", as the memory holds no more than {jobs}"
+    say(f"trains {in_short(Sharing(jobs, threads))} side by side{why} (--jobs takes another number)")
+    return Sharing(jobs, threads)
 
 
 def _share(jobs: int) -> int | None:

@@ -6,11 +6,11 @@ from collections.abc import Callable, Iterator, Sequence
 from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass
 from itertools import islice
-from typing import Any
+from typing import Any, Protocol
 
 import numpy as np
 import torch
-from accelerate import Accelerator, PartialState
+from accelerate import Accelerator
 from timm.utils.model_ema import ModelEmaV3
 from torch import nn
 
@@ -74,9 +74,16 @@ class TrainResult:
     images_per_second: float
 
 
-def batches_of(
-    training: TrainingConfig, n_rows: int, seed: int, processes: Accelerator | PartialState
-) -> BatchPlan:
+class Together(Protocol):
+    """Processes that train together, like accelerate's PartialState: how many, and which of them this one is."""
+
+    @property
+    def num_processes(self) -> int: ...
+    @property
+    def process_index(self) -> int: ...
+
+
+def batches_of(training: TrainingConfig, n_rows: int, seed: int, processes: "Together") -> BatchPlan:
     """Return the batches of a training on `n_rows` rows, those of this one of the processes that share them.
 
     Raises

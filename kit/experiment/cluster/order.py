@@ -81,29 +81,32 @@ def config_there(site: Site) -> ExperimentConfig:
     file = site.parcel / CONFIG
     config = pinned(validate(read_yaml(file, written=True), CONFIG, site.parcel, stored=True))
     competition, weights = config.competition, config.model.weights
-    folder = _place(competition.path, site.data_root)
+    folder = _place(competition.path, site)
     if folder is None and not competition.embedded:
         raise KitError(f"it does not have {_looked_for(competition.path, site.data_root)}")
     changed: dict[str, Any] = {
         "competition": competition.model_copy(update={"path": str(folder or competition.path)})
     }
     if weights not in ("none", "hub"):
-        place = _place(weights, site.data_root)
+        place = _place(weights, site)
         if place is None:
             raise KitError(f"it does not have the weights {_looked_for(weights, site.data_root)}")
         changed["model"] = config.model.model_copy(update={"weights": str(place)})
     return config.model_copy(update=changed)
 
 
-def _place(path: str, root: str | None) -> Path | None:
+def _place(path: str, site: Site) -> Path | None:
     """Where a file or folder of the driver lies on this node: below the data root, or at the same path.
 
     None where it is not there. ~ and $VARIABLES in the root are this node's.
     """
-    name = Path(path).name
+    name, root = Path(path).name, site.data_root
     below = [Path(os.path.expandvars(root)).expanduser()] if root else []
     places = [*(each / name for each in below), *below, Path(path)]
-    return next((place for place in places if place.name == name and place.exists()), None)
+    found = next((place for place in places if place.name == name and place.exists()), None)
+    if root and found == Path(path):
+        site.say(f"there is no {name} in {below[0]} (--data-root); takes {path}")
+    return found
 
 
 def _looked_for(path: str, root: str | None) -> str:

@@ -71,9 +71,10 @@ def asked_files(experiment: ExperimentConfig, test: TestSet, readable: ReadableI
     return {**config_files(experiment), TEST: _test_digest(test, readable).encode()}
 
 
-def asked(number: int, run: RunDir, data: DataConfig, workers: int, until: float, shared: bool) -> Asked:
-    """Return what a node is told of a run; `shared`: nodes see the run's folder."""
-    files = () if shared else (run.path / "run.json", run.checked(run.weights), run.checked(run.oof))
+def asked(number: int, run: RunDir, data: DataConfig, workers: int, until: float, shared: Path | None) -> Asked:
+    """Return what a node is told of a run; `shared` is the folder that nodes see, if they see one."""
+    seen = shared is not None and run.path.resolve().is_relative_to(shared.resolve())
+    files = () if seen else (run.path / "run.json", run.checked(run.weights), run.checked(run.oof))
     content = {file.name: file.read_bytes() for file in files}
     return Asked(number, run.path.resolve(), content, digest(run.weights), data, workers, until)
 
@@ -103,10 +104,10 @@ def predict_there(site: Site, model: Asked) -> tuple[int, pd.DataFrame]:
     KitError
         Where this node has other test images, or another model lies where the run is.
     """
+    until = time.monotonic() + (model.until - site.now)
     config = config_there(site)
     config = config.model_copy(update={"data": config.data.model_copy(update={"workers": model.workers})})
     readable = _images(site, config, model.data, ignore)
-    until = time.monotonic() + (model.until - site.now)
     with _run(model) as run, closing(EvaluationLoader()) as loader:
         accelerator = predicting(config.training, site.say)
         made = predict_with(config, run, readable, accelerator, loader, lambda: time.monotonic() > until, site.say)

@@ -4,6 +4,7 @@ import dataclasses
 import math
 from collections import Counter
 from collections.abc import Callable, Hashable, Iterable, Iterator, Mapping
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -24,6 +25,16 @@ from kit.experiment.options import RunOptions
 from kit.experiment.prepare import TrainingData
 from kit.experiment.side_by_side import stated_threads
 from kit.experiment.turns import Turns
+from kit.training.trainer import Together
+
+
+@dataclass(frozen=True)
+class _Devices:
+    """The processes that train a run together, as the first of them sees it."""
+
+    num_processes: int
+    process_index: int = 0
+
 
 MOST_WORKERS = 8
 WORKER_MEMORY = 400e6  # bytes of a process that prepares batches
@@ -93,8 +104,12 @@ class ClusterRuns:
         assert options.on is not None, "asked before"
         self.options, self.say, self.dirs = options, say, options.dirs
         self.cluster = Cluster.join(options.on, say, self.dirs.cache)
-        nodes = {key: node["Resources"] for key, node in alive_nodes().items()}
-        self._needs = needs_of(config, self._with_threads(config), nodes)
+        try:
+            nodes = {key: node["Resources"] for key, node in alive_nodes().items()}
+            self._needs = needs_of(config, self._with_threads(config), nodes)
+        except BaseException:
+            self.close()
+            raise
         self._looked: tuple[Any, Needs, Any] | None = None
         self._told: str = ""
 
@@ -122,13 +137,14 @@ class ClusterRuns:
         KitError
             Where none can.
         """
-        if self.look(order_files(loaded, data, runs or self.dirs.runs), look_there):
+        files = order_files(loaded, data, runs or self.dirs.runs)
+        if self.look(files, look_there, writes=runs is None):
             self._go_by_kinds(loaded)
 
-    def look(self, files: dict[str, bytes], look: Task, item: object = None) -> bool:
+    def look(self, files: dict[str, bytes], look: Task, item: object = None, writes: bool = False) -> bool:
         """Have the nodes look whether they can work with files that travel, unless they did; whether they did now.
 
-        They do so by `look(site, item)`.
+        They do so by `look(site, item)`; `writes`: tasks will write runs.
 
         Raises
         ------
@@ -143,7 +159,7 @@ class ClusterRuns:
         ).values()
         needs = dataclasses.replace(self._needs, memory=self._memory(max(each.memory for each in reports)))
         self._looked = files, needs, parcel
-        self._tell(needs)
+        self._tell(needs, writes)
         return True
 
     def workers(self, config: ExperimentConfig) -> int:
@@ -152,12 +168,11 @@ class ClusterRuns:
 
     def _memory(self, told: int) -> int:
         """What a run is said to take of a node's memory; what the smallest node has, where it has less."""
-        workers = self._needs.processes * WORKER_MEMORY * self._needs.cpus
-        wanted = self._needs.processes * told + int(workers if self._needs.gpus else 0)
+        wanted = self._needs.processes * told + int(WORKER_MEMORY * self._needs.cpus if self._needs.gpus else 0)
         return min(wanted, *(int(node.has.get("memory", wanted)) for node in self.cluster.good.values()))
 
-    def _tell(self, needs: Needs) -> None:
-        """Say how many runs go side by side, on what, and where they are written."""
+    def _tell(self, needs: Needs, writes: bool) -> None:
+        """Say how many tasks go side by side, on what, and where runs are written."""
         kinds = sorted(self.kinds)
         where = (
             f"they write into {self.dirs.runs}, which all nodes see"
@@ -166,10 +181,21 @@ class ClusterRuns:
             "their node"
         )
         of = f"{needs.gpus:g} GPU" if needs.gpus else f"{needs.threads} thread{'s' * (needs.threads != 1)}"
-        line = f"{self.room} runs at a time, each with {of}, on {' and on '.join(kinds)}; {where}"
+        line = f"{self.room} at a time, each with {of}, on {' and on '.join(kinds)}"
+        line += f"; {where}" if writes else ""
         if line != self._told:
             self.say(line)
             self._told = line
+
+    @property
+    def together(self) -> Together:
+        """The processes that train each run."""
+        return _Devices(self._needs.processes)
+
+    @property
+    def shared(self) -> Path | None:
+        """The folder that all nodes see; None where there is none."""
+        return self.dirs.root if self.cluster.shared else None
 
     @property
     def kinds(self) -> set[str]:
@@ -262,6 +288,8 @@ class ClusterRuns:
                 key, claim = turns.take() or (None, None)
                 if key and claim:
                     mine[key] = claim
+                    if loaded.folder.run(key).resumable:
+                        self.say(f"{key}: nodes do not see its checkpoint here, and begin it anew")
             if key is None:
                 return
             plan = turns.plan

@@ -2,14 +2,19 @@
 
 import dataclasses
 import json
+import os
+import shutil
 import time
+from collections.abc import Callable
 from contextlib import nullcontext
 from dataclasses import dataclass
 from functools import partial
 from hashlib import sha256
 
+from kit.core import stopping
+from kit.core.claims import Claim
 from kit.core.devices import kind_in_words
-from kit.core.errors import KitError
+from kit.core.errors import KitError, ignore
 from kit.core.files import write_bytes
 from kit.core.litter import remove_litter
 from kit.core.owner import Owner
@@ -23,9 +28,9 @@ from kit.experiment.cluster.site import NodeReport, Site
 from kit.experiment.loaded import LoadedExperiment
 from kit.experiment.prepare import TrainingData
 from kit.experiment.runner import is_settled, train_within
-from kit.experiment.shared_folder import claim_training
+from kit.experiment.shared_folder import claim_training, holder_of_run
 from kit.experiment.timekeeping import Plan, RunClock
-from kit.experiment.train_run import trained_on
+from kit.experiment.train_run import nothing, trained_on
 from kit.training.device import agreed, make_accelerator, process_state
 
 PRELOAD = (__name__,)
@@ -73,11 +78,11 @@ class Outcome:
 
 def look_there(site: Site, item: object) -> NodeReport:
     """Say whether this node can train the experiment, and on what; KitError where it cannot."""
-    loaded, _ = open_order(site, whole=True)
+    site, host = told_once(site), Owner.mine().host
+    loaded, _ = open_order(dataclasses.replace(site, say=lambda line: site.say(f"{host}: {line}")), whole=True)
     told = trained_on(loaded.config, make_accelerator(loaded.config.training))
     kind = kind_in_words(RunRecord(policy="", seed=0, fold=0, **told))
-    mine = Owner.mine()
-    return NodeReport(mine.host, mine.place, kind, told["device_name"], memory=memory_of(loaded))
+    return NodeReport(host, Owner.mine().place, kind, told["device_name"], memory=memory_of(loaded))
 
 
 def train_there(site: Site, errand: Errand) -> Outcome:
@@ -90,32 +95,65 @@ def train_there(site: Site, errand: Errand) -> Outcome:
     KitError
         As `train_run`.
     """
+    since, site = time.monotonic() - (site.now - errand.plan.budget.since), told_once(site)  # by this node's clock
     loaded, data = open_order(site)
     data = with_workers(data, errand.workers)
     key, run = errand.key, loaded.folder.run(errand.key)
-    settled = partial(is_settled, loaded, errand.tolerant)
     main = process_state(loaded.config.training).is_main_process
-    mine = claim_training(run, key, settled, site.say, surely=True) if main else None
+    mine = _claimed(run, key, partial(is_settled, loaded, errand.tolerant), site) if main else None
     if not agreed(mine is not None):
-        done = False if settled(key) else None
-        return Outcome(key, done, {} if site.shared or done is None or not main else files_of(run))
+        return _there_already(run, key, loaded, errand.tolerant, site, main)
     if main and site.again:
         remove_litter(run.path)  # of the process that is gone
         if not run.resumable:
             lost = "" if site.shared else ", as its checkpoints were lost with the process's node"
             site.say(f"{key}: begins anew{lost}")
-    plan = _here(errand.plan, key, run, site.now)
+    clock = RunClock(_here(errand.plan, key, run, since), key, site.say)
+    need = mine.need if mine else nothing
     with mine or nullcontext():
-        done = train_within(
-            key,
-            loaded,
-            data,
-            site.say if main else lambda line: None,
-            errand.tolerant,
-            RunClock(plan, key, site.say),
-            mine.need if mine else lambda: None,
-        )
-    return Outcome(key, done, {} if site.shared or not main else files_of(run))
+        done = train_within(key, loaded, data, site.say, errand.tolerant, clock, need)
+        return Outcome(key, done, {} if site.shared or not main else _handed_over(run))
+
+
+def told_once(site: Site) -> Site:
+    """Return the site, lines of which the first alone of the processes that train together says."""
+    return site if os.environ.get("RANK", "0") == "0" else dataclasses.replace(site, say=ignore)
+
+
+def _claimed(run: RunDir, key: RunKey, settled: Callable[[RunKey], bool], site: Site) -> Claim | None:
+    """Claim the run, if it is not settled. In a folder of this node's own another command is waited for: the
+    driver sees none of its claims."""
+    if not site.shared and run.finished and run.damaged():
+        shutil.rmtree(run.path)
+    told = False
+    while (mine := claim_training(run, key, settled, site.say, surely=True)) is None:
+        if site.shared or settled(key):
+            return None
+        if not told:
+            site.say(f"{key}: waits for {holder_of_run(run) or 'another command'} on its node")
+            told = True
+        stopping.need_go_on(f"before {key}; the same command begins it")
+        time.sleep(1.0)
+    return mine
+
+
+def _there_already(
+    run: RunDir, key: RunKey, loaded: LoadedExperiment, tolerant: bool, site: Site, main: bool
+) -> Outcome:
+    """What is told of a run that this process did not get: another one has it, or has done it."""
+    if not is_settled(loaded, tolerant, key):
+        return Outcome(key, None, {})
+    if site.shared or not main:
+        return Outcome(key, False, {})
+    site.say(f"{key}: was trained on its node before, and had not arrived")
+    return Outcome(key, False, _handed_over(run))
+
+
+def _handed_over(run: RunDir) -> dict[str, bytes]:
+    """What a run has left in a folder of this node's own, from which it is removed: nobody else reads it."""
+    if files := files_of(run):
+        shutil.rmtree(run.path)
+    return files
 
 
 def with_workers(data: TrainingData, workers: int) -> TrainingData:
@@ -124,9 +162,9 @@ def with_workers(data: TrainingData, workers: int) -> TrainingData:
     return dataclasses.replace(data, recipe=dataclasses.replace(data.recipe, data=config))
 
 
-def _here(plan: Plan, key: RunKey, run: RunDir, now: float) -> Plan:
-    """The plan by this node's clock, which is not the driver's: what counts is how long ago it began there."""
-    budget = dataclasses.replace(plan.budget, since=time.monotonic() - (now - plan.budget.since))
+def _here(plan: Plan, key: RunKey, run: RunDir, since: float) -> Plan:
+    """The plan by this node's clock, by which the command began at `since`."""
+    budget = dataclasses.replace(plan.budget, since=since)
     return dataclasses.replace(plan, budget=budget, runs={key: run}, begun={key: time.monotonic()})
 
 
