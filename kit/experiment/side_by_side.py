@@ -208,7 +208,7 @@ class SideBySide:
 
 
 def _fitting(threads: int, say: Say) -> Sharing:
-    """As many runs of so many threads as there are cores and memory for, by what this process takes; it is told."""
+    """As many runs of so many threads as there are cores, and memory by what this process takes; it is told."""
     most = max(1, cores() // threads)
     jobs = max(1, min(most, int(_free(0) // _resident())))
     why = "" if jobs == most else f", as the memory holds no more than {jobs}"
