@@ -5,7 +5,7 @@ import threading
 import psutil
 import pytest
 import torch
-from support.clusters import add_node, ray_nodes, until
+from support.clusters import ray_nodes, until
 from support.commands import kit_run
 from support.studies import left_by, study
 
@@ -44,11 +44,15 @@ def same(folder, alone):
     assert [name for name in alone if left[name] != alone[name]] == []
 
 
-def once_it_trains(below, act):
-    """Do something in a thread as soon as there is a checkpoint below a folder."""
+def checkpoints(runs):
+    return list(runs.glob("study/*/*/*/checkpoint.pt"))
+
+
+def once_it_trains(runs, act):
+    """Do something in a thread as soon as there is a checkpoint."""
 
     def wait():
-        until(lambda: list(below.rglob("checkpoint.pt")), 120.0)
+        until(lambda: checkpoints(runs()), 120.0)
         act()
 
     thread = threading.Thread(target=wait, daemon=True)
@@ -56,21 +60,23 @@ def once_it_trains(below, act):
     return thread
 
 
-def kill_trainings():
-    """Kill what the servers of the workers of Ray on this test's cluster have begun."""
+def servers():
+    """The servers, on the nodes of this test's cluster, that have begun something."""
     mine = psutil.Process().children(recursive=True)
-    servers = [each for each in mine if each.is_running() and SERVER in each.cmdline()]
-    for server in servers:
-        for child in server.children(recursive=True):
-            if not child.children():  # not the process that is forked from
-                child.kill()
+    return [each for each in mine if each.is_running() and SERVER in each.cmdline() and each.children()]
+
+
+def kill_trainings():
+    for server in servers():
+        for child in server.children():
+            child.kill()
 
 
 def test_a_killed_process(long, alone, tmp_path, monkeypatch):
     lines, out = [], tmp_path / "out"
     with ray_nodes([{}, {}]) as nodes:
         monkeypatch.setenv("RAY_ADDRESS", nodes.address)
-        thread = once_it_trains(out, kill_trainings)
+        thread = once_it_trains(lambda: out / "runs", kill_trainings)
         run(long, RunOptions(out, on="auto"), say=lines.append)
         thread.join()
     assert len([line for line in lines if "it is begun again (1 of 3)" in line]) == 1, lines
@@ -84,16 +90,23 @@ def test_a_lost_node(long, alone, tmp_path, monkeypatch, shared):
     if not shared:
         probe, elsewhere = module._probe, {"secret": "x", "machine": "another"}
         monkeypatch.setattr(module, "_probe", lambda output: probe(output) | elsewhere)
-    lines, out, cache = [], tmp_path / "out", tmp_path / "cache"
-    with ray_nodes([{"num_cpus": 0}, {"env_vars": {"KIT_CACHE": str(cache)}}]) as nodes:
+    lines, out = [], tmp_path / "out"
+    caches = {name: tmp_path / name for name in ("1", "2")}
+    with ray_nodes(
+        [{"num_cpus": 0}, *({"env_vars": {"KIT_CACHE": str(each)}} for each in caches.values())]
+    ) as nodes:
         monkeypatch.setenv("RAY_ADDRESS", nodes.address)
-        (last,) = [node for node in nodes.list_all_nodes() if node is not nodes.head_node]
+        each = dict(zip(caches, nodes.list_all_nodes()[1:], strict=True))
+
+        def runs():
+            there = (path for cache in caches.values() for path in cache.glob("outputs/*/runs"))
+            return out / "runs" if shared else next(there, out)
 
         def lose():
-            nodes.remove_node(last)
-            add_node(nodes, "2", env_vars={"KIT_CACHE": str(tmp_path / "other")})
+            (server,) = servers()
+            nodes.remove_node(each[server.environ()["NODE"]])
 
-        thread = once_it_trains(out if shared else cache, lose)
+        thread = once_it_trains(runs, lose)
         run(long, RunOptions(out, on="auto"), say=lines.append)
         thread.join()
     assert any("its checkpoints were lost" in line for line in lines) is not shared, lines
@@ -108,7 +121,7 @@ def test_the_command_is_killed_and_typed_again(long, alone, tmp_path):
     with ray_nodes([{}, {}]) as nodes, pytest.MonkeyPatch.context() as patch:
         patch.setenv("RAY_ADDRESS", nodes.address)
         first = kit_run(file, out, extra=("--on", "auto"))
-        until(lambda: list(out.rglob("checkpoint.pt")), 90.0)
+        until(lambda: checkpoints(out / "runs"), 90.0)
         first.kill()
         first.communicate()
         second = kit_run(file, out, extra=("--on", "auto"))
