@@ -139,8 +139,8 @@ def catch_up(
     for row in due:
         if row.ref:
             current = as_listed(row, by_ref[row.ref]) if row.ref in by_ref else row
-        elif row.status == BY_HAND and sum(_alike(each, row) for each in due) > 1:
-            say(f"{row.file}: denied like another with the same message, so it is not looked for on Kaggle's list")
+        elif _is_ambiguous(row, due):
+            say(f"{row.file}: another has the same message, so neither is looked for on Kaggle's list")
             current = row
         else:
             current = _found(row, [each for each in listed if str(each.ref) not in logged], now)
@@ -151,8 +151,17 @@ def catch_up(
     return followed
 
 
-def _alike(row: LogEntry, other: LogEntry) -> bool:
-    return (row.status, row.message) == (other.status, other.message)
+def _is_ambiguous(row: LogEntry, due: list[LogEntry]) -> bool:
+    """Whether what may be handed in by hand, at any time, and another cannot be told apart by the message."""
+    alike = [each for each in due if not each.ref and each.message == row.message]
+    return len(alike) > 1 and any(each.status == BY_HAND for each in alike)
+
+
+def perhaps_by_hand(row: LogEntry, dirs: OutputDirs, kaggle: Kaggle) -> list[KaggleSubmission]:
+    """Return what was handed in since a row was denied, and no row of the log has: any of it may be that row."""
+    logged = {each.ref for each in read_log(dirs)}
+    listed = [each for each in kaggle.submissions(row.competition) if str(each.ref) not in logged]
+    return [each for each in listed if each.date >= _time(row) - CLOCKS]
 
 
 def _found(row: LogEntry, unlogged: list[KaggleSubmission], now: datetime) -> LogEntry:

@@ -12,7 +12,7 @@ from pathlib import Path
 from kit.competition.config import CompetitionConfig
 from kit.competition.load import expected_submission
 from kit.competition.tables import read_submission
-from kit.core.errors import KitError, Say
+from kit.core.errors import KitError, Say, some
 from kit.core.files import read_object, sha256
 from kit.core.manifest import need_listed
 from kit.core.paths import OutputDirs
@@ -20,14 +20,14 @@ from kit.core.runs import ExperimentDir
 from kit.experiment.blend import read_blend
 from kit.experiment.config import load_experiment
 from kit.experiment.fingerprint import stored_experiment
-from kit.kaggle.client import Kaggle, PushedKernel
+from kit.kaggle.client import Kaggle, KaggleSubmission, PushedKernel
 from kit.kaggle.kernel.folder import KernelFolder
 from kit.kaggle.kernel.outputs import list_of, outputs_with
 from kit.kaggle.kernel.push import pushed_kernel
-from kit.kaggle.kernel.sessions import just_pushed, session_of
+from kit.kaggle.kernel.sessions import just_pushed, left_behind, session_of
 from kit.kaggle.retry import Lost, Refused, one_line
 from kit.kaggle.submission_log import LogEntry, read_log, write_entry
-from kit.kaggle.submissions import BY_HAND, OUTPUT, UNDER_WAY, as_listed, catch_up, timestamp
+from kit.kaggle.submissions import BY_HAND, LOG, OUTPUT, UNDER_WAY, as_listed, catch_up, perhaps_by_hand, timestamp
 
 POLL = 10.0  # seconds between two looks at the score
 PATIENCE = 12 * 3600.0  # seconds; a code competition runs the kernel again
@@ -232,6 +232,8 @@ def _hand_in(
         write_entry(unanswered, dirs, by_hand, say)
     else:
         _need_new(entry, read_log(dirs, say))
+        if by_hand:
+            _need_not_by_hand(by_hand, dirs, kaggle)
         _need_one_left(entry, kaggle)
         # Once more: another process may have begun to send the same meanwhile.
         write_entry(unanswered, dirs, by_hand, say, check=lambda rows: _need_new(entry, rows))
@@ -300,6 +302,16 @@ def _need_new(entry: LogEntry, rows: list[LogEntry]) -> None:
         raise KitError(f"{entry.file} {was} on {last.time} as {last.file}{score}; --again submits it once more")
 
 
+def _need_not_by_hand(denied: LogEntry, dirs: OutputDirs, kaggle: Kaggle) -> None:
+    if perhaps := perhaps_by_hand(denied, dirs, kaggle):
+        each = [f"{one.ref} of {one.date.isoformat(timespec='seconds')} ({one.message!r})" for one in perhaps]
+        raise KitError(
+            f"{denied.file} may have been submitted by hand: Kaggle lists {some(each, 5)}, of which "
+            f"{dirs.submissions / LOG} has no row. Where it is that, write its number as ref into the row of "
+            f"{denied.time}, status {BY_HAND}; where it is not, --again submits it"
+        )
+
+
 def _need_one_left(entry: LogEntry, kaggle: Kaggle) -> None:
     if kaggle.submissions_left(entry.competition) == 0:
         raise KitError(
@@ -313,16 +325,28 @@ def _scored(
 ) -> LogEntry:
     """Wait until Kaggle has scored it, and log that."""
     begun = time.monotonic()
+    sentence = (
+        f"{entry.file} is handed in, and Kaggle goes on scoring it: the same command goes on waiting, and "
+        "python -m kit submissions --refresh looks for the score"
+    )
     while time.monotonic() - begun < PATIENCE:
-        found = next((each for each in kaggle.submissions(entry.competition) if str(each.ref) == entry.ref), None)
-        if found and found.status != "PENDING":
+        with left_behind(lambda: sentence, say):
+            found = _listed(entry, kaggle)
+            if found is None:
+                pause(POLL)
+        if found:
             entry = as_listed(entry, found)
             write_entry(entry, dirs, say=say)
             if entry.status == "ERROR":
                 raise KitError(f"Kaggle could not score {entry.file}: {found.error or 'it does not say why'}")
             return entry
-        pause(POLL)
     raise KitError(f"{entry.file}: no score after {PATIENCE / 3600:.0f} h; look on the competition's page")
+
+
+def _listed(entry: LogEntry, kaggle: Kaggle) -> KaggleSubmission | None:
+    """Return what Kaggle lists of a submission, once it is scored or has failed."""
+    listed = kaggle.submissions(entry.competition)
+    return next((each for each in listed if str(each.ref) == entry.ref and each.status != "PENDING"), None)
 
 
 def _outcome(row: LogEntry) -> str:

@@ -264,6 +264,69 @@ def test_what_was_denied_can_be_sent_later(server, kit, impatient, method):
     assert (row.status, row.public) == ("COMPLETE", "0.5")
 
 
+def denied(server, kit) -> Path:
+    """Two versions of an infer kernel that were denied with one message."""
+    server.add_competition("colours", b"")
+    record = {"kind": "infer", "competition": {"slug": "colours"}}
+    for number in (1, 2):
+        path = pushed(server, Kaggle(), {"submission.csv": b"id,label\n"}, record=record)
+        server.misbehave("CreateCodeSubmission", answer(403, "Permission 'kernelSessions.get' was denied"))
+        assert kit("submit", "--kernel", path, "-m", "words")[0] == 1
+        if number == 1:
+            (path / f"{SLUG}.py").write_text("print('another')\n")
+    return path
+
+
+def test_what_may_be_handed_in_by_hand_is_not_sent_again(server, kit, kaggle, impatient):
+    """Of two that were denied with one message, one is on Kaggle's list: which, only the user knows."""
+    path = denied(server, kit)
+    server.script_submission("colours", Outcome(public_score=0.5), Outcome(public_score=0.6))
+    first = replace(pushed_kernel(path), version=1)
+    kaggle.submit_kernel("colours", first, "submission.csv", "words")  # as the browser does
+    code, text = kit("submit", "--kernel", path, "-m", "words")
+    one, two = read_log(OutputDirs.at("."))
+    date = server.competitions["colours"].submissions[0].date.isoformat(timespec="seconds")
+    assert (code, text.splitlines()[-1]) == (
+        1,
+        f"error: {REF} version 2 may have been submitted by hand: Kaggle lists 1 of {date} ('words'), of which "
+        f"submissions/log.csv has no row. Where it is that, write its number as ref into the row of {two.time}, "
+        "status BY HAND; where it is not, --again submits it",
+    )
+    assert len(server.competitions["colours"].submissions) == 1
+    write_entry(replace(one, ref="1"), OutputDirs.at("."), one)  # as the message says
+    assert kit("submit", "--kernel", path, "-m", "words")[0] == 0
+    rows = [(row.file[-1], row.ref, row.public) for row in read_log(OutputDirs.at("."))]
+    assert rows == [("1", "1", "0.5"), ("2", "2", "0.6")]
+
+
+def test_what_was_handed_in_by_hand_with_other_words_may_be_it(server, kit, kaggle, impatient):
+    path = denied(server, kit)
+    server.script_submission("colours", Outcome(public_score=0.5), Outcome(public_score=0.6))
+    kaggle.submit_kernel("colours", pushed_kernel(path), "submission.csv", "")
+    assert "version 2 may have been submitted by hand" in kit("submit", "--kernel", path, "-m", "words")[1]
+    assert kit("submit", "--kernel", path, "-m", "words", "--again")[0] == 0
+    assert len(server.competitions["colours"].submissions) == 2
+
+
+def test_what_is_not_listed_twice_is_sent(server, kit, impatient):
+    path = denied(server, kit)
+    server.script_submission("colours", Outcome(public_score=0.5))
+    assert kit("submit", "--kernel", path, "-m", "words")[0] == 0
+
+
+def test_one_whose_answer_was_lost_is_not_taken_for_one_by_hand(server, kit, kaggle, impatient):
+    path = denied(server, kit)
+    rows = read_log(OutputDirs.at("."))
+    write_entry(replace(rows[1], status="UNKNOWN"), OutputDirs.at("."), rows[1])
+    kaggle.submit_kernel("colours", replace(pushed_kernel(path), version=1), "submission.csv", "words")
+    lines = []
+    rows = catch_up("colours", OutputDirs.at("."), kaggle, say=lines.append)
+    assert [row.status for row in rows] == ["BY HAND", "UNKNOWN"]
+    assert [line.partition(": ")[2] for line in lines] == [
+        "another has the same message, so neither is looked for on Kaggle's list"
+    ] * 2
+
+
 def test_another_403_is_what_it_says(server, kit, impatient):
     server.add_competition("colours", b"")
     record = {"kind": "infer", "competition": {"slug": "colours"}}

@@ -54,19 +54,35 @@ def watched(running: Sequence["RunningSession"], say: Say, goes_on: str) -> Iter
     goes_on : str
         The command that goes on.
     """
+
+    def sentence() -> str:
+        names = some([f"{each} ({each.url})" for each in (session.kernel for session in running)], 99)
+        return f"not watched any more, and may be running on Kaggle: {names}; {goes_on} goes on" if running else ""
+
+    with left_behind(sentence, say):
+        yield
+
+
+@contextlib.contextmanager
+def left_behind(sentence: Callable[[], str], say: Say) -> Iterator[None]:
+    """Say what goes on on Kaggle where what is inside ends by an error, Ctrl-C or SIGTERM.
+
+    Parameters
+    ----------
+    sentence : callable
+        Returns what to say, or "" where nothing goes on; called when the end comes.
+    """
     try:
         yield
     except (KitError, KeyboardInterrupt) as error:
-        if not running:
+        if not (told := sentence()):
             raise
-        names = some([f"{each} ({each.url})" for each in (session.kernel for session in running)], 99)
-        sentence = f"not watched any more, and may be running on Kaggle: {names}; {goes_on} goes on"
         if isinstance(error, KeyboardInterrupt):
-            tell_interrupted(error, sentence, say)
+            tell_interrupted(error, told, say)
             raise
         if isinstance(error, Stopped):
-            raise Stopped(f"{error}; {sentence}", error.code) from error
-        raise KitError(f"{error}; {sentence}") from error
+            raise Stopped(f"{error}; {told}", error.code) from error
+        raise KitError(f"{error}; {told}") from error
 
 
 def tell_interrupted(error: KeyboardInterrupt, sentence: str, say: Say) -> None:
