@@ -3,7 +3,6 @@
 import json
 from dataclasses import replace
 from datetime import UTC, datetime, timedelta
-from functools import partial
 from pathlib import Path
 
 import pytest
@@ -212,11 +211,14 @@ def test_a_lost_network_while_several_run_names_them(server, kaggle, said):
     def pause(seconds: float) -> None:
         server.misbehave("GetKernelSessionStatus", *[answer(503)] * 6)
 
-    message = refusal_of(partial(push_all, kernels, kaggle, say=said.append, pause=pause))
-    assert "given up after 6 attempts" in message
-    for fold in range(2):
-        assert f"tester/small-train-fold-{fold} version 1 (https://" in message
-    assert message.endswith("; the same command goes on")
+    ended = push_all(kernels, kaggle, say=said.append, pause=pause)
+    for fold, each in enumerate(ended):
+        name = f"tester/small-train-fold-{fold}"
+        assert (each.kernel.slug, each.outcome) == (name.partition("/")[2], "failed")
+        assert "given up after 6 attempts" in each.failure
+        goes_on = f"not watched any more, and may be running on Kaggle: https://www.kaggle.com/code/{name}"
+        assert each.failure.endswith(f"; {goes_on}; the same command goes on")
+        assert f"{each.kernel}: {each.failure}" in said
 
 
 def test_a_denied_code_submission(server, kaggle, kit, impatient):

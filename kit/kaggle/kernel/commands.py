@@ -11,7 +11,7 @@ from kit.kaggle.kernel import sessions as waiting
 from kit.kaggle.kernel.ended import EndedSession, expected_of
 from kit.kaggle.kernel.folder import KernelFolder
 from kit.kaggle.kernel.push import SESSIONS, pushed_kernel, select_kernels
-from kit.kaggle.kernel.sessions import NOT_SHOWN, follow_log, just_pushed, session_of
+from kit.kaggle.kernel.sessions import NOT_SHOWN, follow_log, just_pushed, not_shown, session_of
 from kit.kaggle.retry import NOT_YET, Refused, Unanswered
 
 
@@ -129,13 +129,15 @@ def logs(folder: str | Path, *, follow: bool = False, say: Say = ignore) -> Kern
 
 
 def _log(kernel: PushedKernel, kaggle: Kaggle) -> list[str]:
-    """Return the log as far as it is; KitError where Kaggle does not show the version yet."""
+    """Return the log as far as it is; KitError where Kaggle does not show the version, or not yet."""
     try:
         return kaggle.outputs(kernel).log
     except (Refused, Unanswered) as error:
-        if error.status in NOT_YET and just_pushed(kernel):
+        if error.status not in NOT_YET:
+            raise
+        if just_pushed(kernel):
             raise KitError(f"{kernel}: {NOT_SHOWN}; try again in some minutes, or with --follow") from error
-        raise
+        raise KitError(f"{error}; {not_shown(kernel)}") from error
 
 
 def _waited_for(folder: KernelFolder, kaggle: Kaggle, say: Say) -> EndedSession:

@@ -13,6 +13,7 @@ from typing import Any
 from kit.core.errors import Damaged, KitError, Say, some
 from kit.core.paths import OutputDirs
 from kit.core.runs import ExperimentDir, RunDir
+from kit.core.stopping import Stopped
 from kit.kaggle.client import Kaggle, PushedKernel, kernel_url
 from kit.kaggle.datasets import read_ref, send_dataset, wait_for_dataset
 from kit.kaggle.kernel.ended import EndedSession, expected_of
@@ -280,7 +281,8 @@ def push_all(
 
     What was pushed as it is built now is not pushed again, but waited for; of a train kernel whose finished runs
     were fetched, what is left is pushed. Where the quota is used up, or a push is refused, no further one is
-    begun; those under way are waited for before the error is raised, and the same call goes on later.
+    begun; those under way are waited for before the error is raised, and the same call goes on later. Where Kaggle
+    does not tell how one has ended, that one has failed, and the others are waited for.
 
     Parameters
     ----------
@@ -308,7 +310,7 @@ def push_all(
     with watched(running, say, "the same command"):
         while due or running:
             for each in list(running):
-                if (end := each.poll(kaggle, say)) is not None:
+                if (end := _polled(each, kaggle, say)) is not None:
                     running.remove(each)
                     ended.append(end)
             while due and len(running) < sessions and not trouble:
@@ -326,6 +328,22 @@ def push_all(
             if running:
                 pause(POLL)
     return ended
+
+
+def _polled(running: RunningSession, kaggle: Kaggle, say: Say) -> EndedSession | None:
+    """Return how a kernel has ended, once it has; a failure where Kaggle does not tell, after all attempts."""
+    try:
+        return running.poll(kaggle, say)
+    except Stopped:
+        raise
+    except KitError as error:
+        kernel = running.kernel
+        failure = (
+            f"how it ended is not known ({error}); not watched any more, and may be running on Kaggle: "
+            f"{kernel.url}; the same command goes on"
+        )
+        say(f"{kernel}: {failure}")
+        return EndedSession(kernel, "failed", failure, missing=running.needs.runs if running.needs else ())
 
 
 def _with_what_is_left(trouble: KitError, ended: Sequence[EndedSession], due: int, kernels: int) -> str:

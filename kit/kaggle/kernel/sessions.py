@@ -211,7 +211,15 @@ def session_of(kernel: PushedKernel, kaggle: Kaggle, begun: float | None = None)
         waiting = begun is not None and time.monotonic() - begun < GRACE
         if just_pushed(kernel) if kernel.when else waiting:
             return Session("QUEUED", NOT_SHOWN)
-        raise KitError(f"{error}. A session may be running all the same: look at {kernel.url}") from error
+        raise KitError(f"{error}. A session may be running all the same: {not_shown(kernel)}") from error
+
+
+def not_shown(kernel: PushedKernel) -> str:
+    """Say what to do about a version that Kaggle does not show, though it was not pushed just now."""
+    return (
+        f"look at {kernel.url}; where it is there, this token may not see it: make a new API token on "
+        "kaggle.com/settings; where it was deleted, remove push.json in the kernel's folder, and push it anew"
+    )
 
 
 def just_pushed(kernel: PushedKernel) -> bool:

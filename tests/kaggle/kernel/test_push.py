@@ -19,10 +19,15 @@ from kit.kaggle.client import Kaggle, PushedKernel
 from kit.kaggle.datasets import dataset_folder, upload, wait_for_dataset
 from kit.kaggle.kernel import push as pushing
 from kit.kaggle.kernel import sessions
+from kit.kaggle.kernel.ended import EndedSession
 from kit.kaggle.kernel.folder import KernelFolder
 from kit.kaggle.kernel.push import push, push_all, pushed_kernel
 from kit.kaggle.kernel.sessions import follow_log, wait
 
+LOOK = (
+    f"look at https://www.kaggle.com/code/{REF}; where it is there, this token may not see it: make a new API "
+    "token on kaggle.com/settings; where it was deleted, remove push.json in the kernel's folder, and push it anew"
+)
 OVER = ("COMPLETE", "ERROR", "CANCEL_ACKNOWLEDGED")
 
 
@@ -777,7 +782,7 @@ def test_a_version_that_is_unknown_for_a_while(server, kit, kaggle, said, impati
     assert kit("kernel", "wait", path) == (
         1,
         f"error: asking for {REF} version 1: Kaggle answers 404: Not found; there is no such thing, or it is not "
-        f"yours to see. A session may be running all the same: look at https://www.kaggle.com/code/{REF}; "
+        f"yours to see. A session may be running all the same: {LOOK}; "
         f"not watched any more, and may be running on Kaggle: {REF} version 1 "
         f"(https://www.kaggle.com/code/{REF}); python -m kit kernel wait {path} goes on\n",
     )
@@ -807,6 +812,18 @@ def test_logs_of_the_pushed_version(server, kit):
     server.kernels[REF].append(server.kernels[REF][0])  # a later version, by other hands
     assert kit("kernel", "logs", path) == (0, "first\nsecond\n")
     assert asked(server, "ListKernelSessionOutput")[-1]["versionLabel"] == "v1"
+
+
+def test_logs_of_a_version_that_was_pushed_long_ago_and_is_refused(server, kit):
+    path = pushed(server, Kaggle())
+    content = json.loads((path / "push.json").read_text())
+    (path / "push.json").write_text(json.dumps(content | {"when": "2026-01-05T10:00:00+00:00"}))
+    denied = "Permission 'kernelSessions.get' was denied"
+    server.misbehave("ListKernelSessionOutput", answer(403, denied))
+    assert kit("kernel", "logs", path) == (
+        1,
+        f"error: listing the outputs of {REF} version 1: Kaggle answers 403: {denied}; {LOOK}\n",
+    )
 
 
 def test_a_log_of_plain_text(server, kit, monkeypatch):
@@ -986,6 +1003,41 @@ def test_one_failed_kernel_among_several(server, kit, impatient):
         "tester/small-train-fold-2 version 1: complete",
     ]
     assert "  | one\n  | last words\ntester/small-train-fold-1 version 1: failed: exception (It broke)\n" in told
+
+
+def test_a_kernel_that_was_deleted_does_not_end_the_watching_of_the_others(server, kit, impatient, monkeypatch):
+    """It is told at the end, with what to do about it, as one that failed."""
+    first = fold_kernels(3)[0]
+    push(first.path, Kaggle())
+    first.write_push(first.push | {"when": "2026-01-05T10:00:00+00:00"})
+    del server.kernels[REF]
+    monkeypatch.setattr(sessions, "GRACE", -1)
+    server.runner = lambda version: ("COMPLETE", "", {}, "")
+    code, told = kit("kernel", "push", "--all")
+    assert (code, told.count(": complete\n")) == (3, 2), told
+    (line,) = [line for line in told.splitlines() if line.startswith(f"{REF} version 1: failed: ")]
+    assert LOOK in line
+    (first.path / "push.json").unlink()
+    code, told = kit("kernel", "push", "--all")
+    assert (code, told.count(": complete\n")) == (0, 3), told
+
+
+def test_an_end_that_cannot_be_judged_does_not_end_the_watching_of_the_others(server, kaggle, said, monkeypatch):
+    def judge(kernel, *arguments):
+        if kernel.slug == SLUG:
+            raise KitError("its list cannot be had")
+        return EndedSession(kernel, "complete")
+
+    monkeypatch.setattr(sessions, "judge", judge)
+    server.runner = lambda version: ("COMPLETE", "", {}, "")
+    ended = push_all(
+        fold_kernels(2), kaggle, say=said.append, pause=lambda seconds: server.wait(lambda: not under_way(server))
+    )
+    assert [(each.kernel.slug, each.outcome) for each in ended] == [
+        (SLUG, "failed"),
+        ("small-train-fold-1", "complete"),
+    ]
+    assert ended[0].failure.startswith("how it ended is not known (its list cannot be had); ")
 
 
 def test_an_infer_kernel_among_several_needs_its_csv(server, kaggle, said):
