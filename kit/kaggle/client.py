@@ -128,22 +128,22 @@ class Kaggle:
         self._with_retries, self._once = self._retry.call, self._retry.once
         self._api = _signed_in(self._retry, say)
 
-    def until(self, what: str, look: Callable[[], Found | None]) -> Found | None:
+    def until(self, what: str, look: Callable[[], Found | None], seconds: float | None = None) -> Found | None:
         """Look, and look again for some minutes until there is something, as `Retry.until` does."""
-        return self._retry.until(what, look)
+        return self._retry.until(what, look, seconds)
 
     @property
     def user(self) -> str:
         """The name of who is signed in; "" where the credentials do not tell it."""
         return self._api.config_values.get("username") or ""
 
-    def push(self, folder: Path, seconds: float, known: int = 0) -> PushedKernel:
+    def push(self, folder: Path, seconds: float, before: int | None) -> PushedKernel:
         """Save the kernel in `folder` as a new version, which Kaggle then runs for at most `seconds`.
 
         Parameters
         ----------
-        known : int
-            A version that is known to be there, also where Kaggle refuses to tell of the kernel.
+        before : int or None
+            The version before it: as `latest_version` tells it, or a later one that is known to be there.
 
         Raises
         ------
@@ -155,16 +155,14 @@ class Kaggle:
         what = f"pushing {metadata['id']}"
         owner, slug = metadata["id"].split("/")
 
-        if (before := self.latest_version(owner, slug)) is None:
+        if before is None:
             self._say(f"{what}: Kaggle does not tell its version; the answer to the push will")
-        else:
-            before = max(before, known)
 
         def send() -> Any:
             with contextlib.redirect_stdout(io.StringIO()):
                 return self._api.kernels_push(str(folder), str(int(seconds)))
 
-        arrived = self._looks_for(what, owner, slug, before, known)
+        arrived = self._looks_for(what, owner, slug, before)
         answer: Any
         answer, there = self._once(what, send, arrived)
         if there:
@@ -192,9 +190,9 @@ class Kaggle:
         return pushed
 
     def _looks_for(
-        self, what: str, owner: str, slug: str, before: int | None, known: int
+        self, what: str, owner: str, slug: str, before: int | None
     ) -> Callable[[], PushedKernel | None]:
-        """Return how to look whether a push arrived; `before` and `known` as in `push`."""
+        """Return how to look whether a push arrived; `before` as in `push`."""
         patient = before == 0  # a kernel that is new may be refused for minutes, though the push arrived
 
         def told() -> int | None:
@@ -206,7 +204,7 @@ class Kaggle:
             if after == 0 and patient:
                 patient = False
                 after = self.until(f"{what}: no answer came", told) or 0
-            if before is None or after is None or after < known:  # a second push might make a second session
+            if before is None or after is None or after < before:  # a second push might make a second session
                 raise KitError(f"{what}: whether it arrived cannot be told")
             return PushedKernel(owner, slug, after, kernel_url(owner, slug)) if after > before else None
 

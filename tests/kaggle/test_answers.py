@@ -8,6 +8,7 @@ from pathlib import Path
 import pytest
 import requests
 from support.fake_kaggle import Outcome, answer, drop
+from support.kaggle_setting import no_pause
 from support.refusals import refusal_of
 from support.small_kernels import REF, SLUG, asked, dataset, pushed, rehearse, write_kernel
 
@@ -26,20 +27,6 @@ from kit.kaggle.submissions import catch_up
 
 URL = f"https://www.kaggle.com/code/{REF}"
 UNWATCHED = f"not watched any more, and may be running on Kaggle: {REF} version 1 ({URL})"
-
-
-@pytest.fixture
-def said() -> list[str]:
-    return []
-
-
-@pytest.fixture
-def kaggle(server, said) -> Kaggle:
-    return Kaggle(said.append, lambda seconds: None)
-
-
-def no_pause(seconds: float) -> None:
-    pass
 
 
 def test_a_nested_error_reaches_the_user(server, kaggle):
@@ -154,10 +141,15 @@ def test_an_older_version_is_not_taken_for_a_push_that_did_not_arrive(server, ka
     path = pushed(server, kaggle)
     (path / f"{SLUG}.py").write_text("print('another')\n")
     rehearse(path)
-    server.misbehave("GetKernel", answer(403, "No"), answer(403, "No"))
+    server.misbehave("GetKernel", answer(403, "No"))
     server.misbehave("SaveKernel", answer(503, "Busy"))
     assert push(path, kaggle).version == 2
     assert [each.source for each in server.kernels[REF]][-1] == "print('another')\n"
+
+
+def test_the_version_before_a_push_is_asked_for_once(server, kaggle):
+    push(write_kernel(), kaggle)
+    assert len(asked(server, "GetKernel")) == 1
 
 
 def test_an_attached_kernel_that_was_just_pushed_is_waited_for(server, kaggle, said):

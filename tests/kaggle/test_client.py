@@ -23,21 +23,6 @@ GONE = ". Addresses of files expire: the same command asks for new ones"
 
 
 @pytest.fixture
-def said() -> list[str]:
-    return []
-
-
-@pytest.fixture
-def waits() -> list[float]:
-    return []
-
-
-@pytest.fixture
-def kaggle(server, said, waits) -> Kaggle:
-    return Kaggle(said.append, waits.append)
-
-
-@pytest.fixture
 def quick(monkeypatch) -> list[float]:
     """The real client's own waits between its attempts, written down and not sat through."""
     own: list[float] = []

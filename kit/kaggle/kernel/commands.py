@@ -6,6 +6,7 @@ from pathlib import Path
 
 from kit.core.errors import KitError, Say, ignore
 from kit.kaggle.client import Kaggle, PushedKernel, Session
+from kit.kaggle.facts import PROBE
 from kit.kaggle.kernel import push as pushing
 from kit.kaggle.kernel import sessions as waiting
 from kit.kaggle.kernel.ended import EndedSession, expected_of
@@ -90,7 +91,10 @@ def push(
     sessions, unrehearsed
         As in `kit.kaggle.kernel.push.push_all`.
     """
-    kernels, kaggle = select_kernels(list(map(str, folders)), everything, Path(output)), Kaggle(say)
+    kernels = select_kernels(list(map(str, folders)), everything, Path(output))
+    if probes := [str(kernel.path) for kernel in kernels if kernel.record.kind == "probe"]:
+        raise KitError(f"{probes[0]} is a probe; {PROBE} pushes it, and reads what it reports")
+    kaggle = Kaggle(say)
     if everything or len(kernels) > 1:
         ended = pushing.push_all(
             kernels, kaggle, sessions=sessions, unrehearsed=unrehearsed, output=output, say=say

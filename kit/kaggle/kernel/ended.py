@@ -73,14 +73,11 @@ class Expected:
 
 def expected_of(folder: KernelFolder) -> Expected | None:
     """Return what the pushed version of a kernel has to leave; None for a probe, which keeps no list."""
-    record, push = folder.pushed_record, folder.push
+    record = folder.pushed_record
     if record.kind == "probe":
         return None
-    pushed = None
-    with contextlib.suppress(KeyError, ValueError, TypeError):  # of an early version, or changed by hand
-        pushed = datetime.fromisoformat(push["when"]).astimezone(UTC)
     output = "submission.csv" if record.kind == "infer" else None
-    return Expected(output, folder.pushed_runs, 3600 * record.hours, pushed)
+    return Expected(output, folder.pushed_runs, 3600 * record.hours, folder.pushed_at)
 
 
 @dataclass(frozen=True)

@@ -8,7 +8,6 @@ from collections.abc import Callable, Sequence
 from dataclasses import asdict
 from datetime import UTC, datetime
 from pathlib import Path
-from typing import Any
 
 from kit.core.errors import Damaged, KitError, Say, some
 from kit.core.paths import OutputDirs
@@ -70,18 +69,18 @@ def push(
         before = kaggle.latest_version(owner, slug)
         before = None if before is None else max(before, known)
         folder.write_begun_push({"digest": folder.digest, "owner": owner, "version": before, "only": only})
-        pushed = _send(folder, kaggle, f"{owner}/{slug}", text, known, say)
+        pushed = _send(folder, kaggle, f"{owner}/{slug}", text, before, say)
         say(f"pushed {pushed}: {pushed.url}")
     _remember(folder, pushed, only)
     return pushed_kernel(path)
 
 
 def _send(
-    folder: KernelFolder, kaggle: Kaggle, identity: str, text: str | None, known: int, say: Say
+    folder: KernelFolder, kaggle: Kaggle, identity: str, text: str | None, before: int | None, say: Say
 ) -> PushedKernel:
     """Push the kernel as owner/slug, with `text` as its code where that is not all of the code file.
 
-    `known` is the version that was pushed from here before, or 0.
+    `before` is the version before it, as far as that is known.
     """
     begun = f"{identity} ({kernel_url(*identity.split('/'))})"
     with tempfile.TemporaryDirectory(prefix="kit-") as stage:
@@ -91,7 +90,7 @@ def _send(
         complete = folder.metadata | {"id": identity}
         (Path(stage) / "kernel-metadata.json").write_text(json.dumps(complete), encoding="utf-8")
         try:
-            return kaggle.push(Path(stage), 3600 * folder.record.hours, known)
+            return kaggle.push(Path(stage), 3600 * folder.record.hours, before)
         except Lost as error:
             raise Lost(f"{error}; a session of {begun} may be running; the same command finds out") from error
         except KeyboardInterrupt as error:
@@ -243,15 +242,7 @@ def pushed_kernel(path: str | Path) -> PushedKernel:
     record = folder.push
     if not record:
         raise KitError(f"{folder.path} was not pushed yet: python -m kit kernel push {folder.path}")
-    return PushedKernel(record["owner"], record["slug"], record["version"], record["url"], _time(record))
-
-
-def _time(record: dict[str, Any]) -> datetime | None:
-    """Return when it was pushed; None where an edited push.json does not tell."""
-    try:
-        return datetime.fromisoformat(record["when"]).astimezone(UTC)
-    except (KeyError, TypeError, ValueError):
-        return None
+    return PushedKernel(record["owner"], record["slug"], record["version"], record["url"], folder.pushed_at)
 
 
 def need_quota(kaggle: Kaggle, hours: float, say: Say) -> None:

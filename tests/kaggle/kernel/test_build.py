@@ -497,8 +497,8 @@ def test_an_older_version_that_was_fetched_is_told(build, experiment, tmp_path):
     assert "not fetched here" not in told
     assert (
         "  tester/tiny-train: version 1 was fetched here, and version 2 was pushed since, which Kaggle mounts "
-        "once it is complete: the kernel cannot tell whether its runs are what you mean (python -m kit kernel fetch "
-        "kernels/build/tiny-train, then build again)\n"
+        "once it is complete: the kernel cannot tell whether its runs are what you mean (python -m kit kernel "
+        "fetch kernels/build/tiny-train, then build again)\n"
     ) in told
     assert fact(built("tiny-infer")[1], "KERNEL")["attached"] == {}
 

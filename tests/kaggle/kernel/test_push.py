@@ -10,6 +10,7 @@ from types import SimpleNamespace
 
 import pytest
 from support.fake_kaggle import answer, drop, instead
+from support.kaggle_setting import no_pause
 from support.refusals import refusal_of
 from support.small_kernels import REF, SLUG, asked, dataset, listed, pushed, rehearse, write_kernel
 
@@ -29,25 +30,6 @@ LOOK = (
     "token on kaggle.com/settings; where it was deleted, remove push.json in the kernel's folder, and push it anew"
 )
 OVER = ("COMPLETE", "ERROR", "CANCEL_ACKNOWLEDGED")
-
-
-@pytest.fixture
-def said() -> list[str]:
-    return []
-
-
-@pytest.fixture
-def waits() -> list[float]:
-    return []
-
-
-@pytest.fixture
-def kaggle(server, said, waits) -> Kaggle:
-    return Kaggle(said.append, waits.append)
-
-
-def no_pause(seconds: float) -> None:
-    pass
 
 
 # What is pushed
@@ -607,7 +589,7 @@ def test_a_push_whose_answer_was_lost_is_recognised(server, kaggle, said, before
 
 def test_a_push_of_which_nothing_is_known(server, kaggle):
     path = write_kernel()
-    server.misbehave("GetKernel", answer(403), answer(403), *[answer(500)] * 20)
+    server.misbehave("GetKernel", answer(403), *[answer(500)] * 20)
     server.misbehave("SaveKernel", drop(acted=True))
     message = refusal_of(push, path, kaggle)
     assert message == (
