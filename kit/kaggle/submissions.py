@@ -11,7 +11,8 @@ from pathlib import Path
 
 from kit.core.errors import KitError, Say, some, tell
 from kit.core.paths import OutputDirs
-from kit.kaggle.client import Kaggle, KaggleSubmission
+from kit.kaggle.answers import KaggleSubmission
+from kit.kaggle.client import Kaggle
 from kit.kaggle.retry import one_line
 from kit.kaggle.submission_log import LogEntry, read_log, write_entry
 

@@ -20,7 +20,8 @@ from kit.core.runs import ExperimentDir
 from kit.experiment.blend import read_blend
 from kit.experiment.config import load_experiment
 from kit.experiment.fingerprint import stored_experiment
-from kit.kaggle.client import Kaggle, KaggleSubmission, PushedKernel
+from kit.kaggle.answers import KaggleSubmission, PushedKernel
+from kit.kaggle.client import Kaggle
 from kit.kaggle.kernel.folder import KernelFolder
 from kit.kaggle.kernel.outputs import list_of, outputs_with
 from kit.kaggle.kernel.push import pushed_kernel

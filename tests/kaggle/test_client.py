@@ -12,7 +12,8 @@ from support.refusals import refusal_of
 from support.small_kernels import REF, asked, dataset, pushed
 
 from kit.kaggle import retry as patience
-from kit.kaggle.client import Kaggle, PushedKernel, Quota
+from kit.kaggle.answers import PushedKernel, Quota
+from kit.kaggle.client import Kaggle
 from kit.kaggle.kernel.push import pushed_kernel
 from kit.kaggle.logs import log_lines
 from kit.kaggle.retry import Lost

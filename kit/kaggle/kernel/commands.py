@@ -5,7 +5,8 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from kit.core.errors import KitError, Say, ignore
-from kit.kaggle.client import Kaggle, PushedKernel, Session
+from kit.kaggle.answers import PushedKernel, Session
+from kit.kaggle.client import Kaggle
 from kit.kaggle.facts import PROBE
 from kit.kaggle.kernel import push as pushing
 from kit.kaggle.kernel import sessions as waiting

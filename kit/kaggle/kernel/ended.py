@@ -7,7 +7,8 @@ from datetime import UTC, datetime
 from typing import Literal
 
 from kit.core.errors import Damaged, KitError
-from kit.kaggle.client import Kaggle, Outputs, PushedKernel, Session
+from kit.kaggle.answers import Outputs, PushedKernel, Session
+from kit.kaggle.client import Kaggle
 from kit.kaggle.kernel.folder import KernelFolder
 from kit.kaggle.kernel.outputs import LISTED, list_of, outputs_with
 

@@ -9,7 +9,8 @@ from typing import Any
 
 from kit.core.errors import Damaged, KitError, some
 from kit.core.files import parse_json
-from kit.kaggle.client import Kaggle, Outputs, PushedKernel
+from kit.kaggle.answers import Outputs, PushedKernel
+from kit.kaggle.client import Kaggle
 from kit.kaggle.retry import NOT_YET, Refused, Unanswered
 
 LISTED = "outputs.json"

@@ -17,7 +17,8 @@ from typing import Any, Literal
 from kit.core.errors import Damaged, KitError, Say, ignore, some
 from kit.core.files import is_safe, need_writable, read_record, sha256, write_json, write_text
 from kit.core.stopping import telling
-from kit.kaggle.client import Kaggle, PushedKernel
+from kit.kaggle.answers import PushedKernel
+from kit.kaggle.client import Kaggle
 from kit.kaggle.facts import (
     FACTS,
     PROBE,

@@ -13,7 +13,8 @@ from kit.core.errors import Damaged, KitError, Say, some
 from kit.core.paths import OutputDirs
 from kit.core.runs import ExperimentDir, RunDir
 from kit.core.stopping import Stopped
-from kit.kaggle.client import Kaggle, PushedKernel, kernel_url
+from kit.kaggle.answers import PushedKernel, kernel_url
+from kit.kaggle.client import Kaggle
 from kit.kaggle.datasets import read_ref, send_dataset, wait_for_dataset
 from kit.kaggle.kernel.ended import EndedSession, expected_of
 from kit.kaggle.kernel.folder import KernelFolder, built, built_beside

@@ -8,7 +8,8 @@ from datetime import UTC, datetime
 
 from kit.core.errors import KitError, Say, some
 from kit.core.stopping import Interrupted, Stopped
-from kit.kaggle.client import Kaggle, PushedKernel, Session, kernel_url
+from kit.kaggle.answers import PushedKernel, Session, kernel_url
+from kit.kaggle.client import Kaggle
 from kit.kaggle.kernel.ended import EndedSession, Expected, judge
 from kit.kaggle.retry import GRACE, NOT_YET, Refused, Unanswered
 

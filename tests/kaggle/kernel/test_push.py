@@ -16,7 +16,8 @@ from support.small_kernels import REF, SLUG, asked, dataset, listed, pushed, reh
 
 from kit.core.errors import KitError
 from kit.kaggle import datasets
-from kit.kaggle.client import Kaggle, PushedKernel
+from kit.kaggle.answers import PushedKernel
+from kit.kaggle.client import Kaggle
 from kit.kaggle.datasets import dataset_folder, upload, wait_for_dataset
 from kit.kaggle.kernel import push as pushing
 from kit.kaggle.kernel import sessions
