@@ -75,7 +75,7 @@ def test_the_grace_counts_from_the_push(server, kaggle, kit):
     server.misbehave("GetKernelSessionStatus", answer(403, "Permission was denied"))
     code, told = kit("kernel", "wait", path)
     assert code == 1
-    assert f"A session may be running all the same: look at {URL}" in told
+    assert f"a session may be running all the same: look at {URL}" in told
     assert f"{UNWATCHED}; python -m kit kernel wait {path} goes on" in told
     assert len(asked(server, "GetKernelSessionStatus")) == 1
 
@@ -208,7 +208,7 @@ def test_a_lost_network_while_several_run_names_them(server, kaggle, said):
         name = f"tester/small-train-fold-{fold}"
         assert (each.kernel.slug, each.outcome) == (name.partition("/")[2], "failed")
         assert "given up after 6 attempts" in each.failure
-        goes_on = f"not watched any more, and may be running on Kaggle: https://www.kaggle.com/code/{name}"
+        goes_on = f"not watched any more, and may be running on Kaggle (https://www.kaggle.com/code/{name})"
         assert each.failure.endswith(f"; {goes_on}; the same command goes on")
         assert f"{each.kernel}: {each.failure}" in said
 

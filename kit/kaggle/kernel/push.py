@@ -330,9 +330,10 @@ def _polled(running: RunningSession, kaggle: Kaggle, say: Say) -> EndedSession |
         raise
     except KitError as error:
         kernel = running.kernel
+        place = "" if kernel.url in str(error) else f" ({kernel.url})"
         failure = (
-            f"how it ended is not known ({error}); not watched any more, and may be running on Kaggle: "
-            f"{kernel.url}; the same command goes on"
+            f"how it ended is not known: {error}; not watched any more, and may be running on Kaggle{place}; the "
+            "same command goes on"
         )
         say(f"{kernel}: {failure}")
         return EndedSession(kernel, "failed", failure, missing=running.needs.runs if running.needs else ())

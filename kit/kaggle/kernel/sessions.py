@@ -212,7 +212,7 @@ def session_of(kernel: PushedKernel, kaggle: Kaggle, begun: float | None = None)
         waiting = begun is not None and time.monotonic() - begun < GRACE
         if just_pushed(kernel) if kernel.when else waiting:
             return Session("QUEUED", NOT_SHOWN)
-        raise KitError(f"{error}. A session may be running all the same: {not_shown(kernel)}") from error
+        raise KitError(f"{error}; a session may be running all the same: {not_shown(kernel)}") from error
 
 
 def not_shown(kernel: PushedKernel) -> str:

@@ -765,7 +765,7 @@ def test_a_version_that_is_unknown_for_a_while(server, kit, kaggle, said, impati
     assert kit("kernel", "wait", path) == (
         1,
         f"error: asking for {REF} version 1: Kaggle answers 404: Not found; there is no such thing, or it is not "
-        f"yours to see. A session may be running all the same: {LOOK}; "
+        f"yours to see; a session may be running all the same: {LOOK}; "
         f"not watched any more, and may be running on Kaggle: {REF} version 1 "
         f"(https://www.kaggle.com/code/{REF}); python -m kit kernel wait {path} goes on\n",
     )
@@ -1020,7 +1020,7 @@ def test_an_end_that_cannot_be_judged_does_not_end_the_watching_of_the_others(se
         (SLUG, "failed"),
         ("small-train-fold-1", "complete"),
     ]
-    assert ended[0].failure.startswith("how it ended is not known (its list cannot be had); ")
+    assert ended[0].failure.startswith("how it ended is not known: its list cannot be had; ")
 
 
 def test_an_infer_kernel_among_several_needs_its_csv(server, kaggle, said):
