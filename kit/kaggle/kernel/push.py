@@ -273,8 +273,8 @@ def push_all(
 
     What was pushed as it is built now is not pushed again, but waited for; of a train kernel whose finished runs
     were fetched, what is left is pushed. Where the quota is used up, or a push is refused, no further one is
-    begun; those under way are waited for before the error is raised, and the same call goes on later. Where Kaggle
-    does not tell how one has ended, that one has failed, and the others are waited for.
+    begun; those under way are waited for before the error is raised, and the same call goes on later. One has failed
+    where Kaggle does not tell how it ended; the others are waited for.
 
     Parameters
     ----------
@@ -285,14 +285,12 @@ def push_all(
     unrehearsed : bool
         Whether also those are pushed that did not pass a rehearsal since they were built; else that is an error.
     output : str or Path
-        As in `push`.
-    pause : callable
-        What to sleep with; takes seconds.
+        As in `push`; `pause` is what to sleep with, in seconds.
 
     Returns
     -------
     list of EndedSession
-        How each has ended, in the order in which they did.
+        In the order in which they ended.
     """
     due, waited = _due_and_pushed(folders, output, say)
     if not unrehearsed:
