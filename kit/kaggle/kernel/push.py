@@ -273,8 +273,8 @@ def push_all(
 
     What was pushed as it is built now is not pushed again, but waited for; of a train kernel whose finished runs
     were fetched, what is left is pushed. Where the quota is used up, or a push is refused, no further one is
-    begun; those under way are waited for before the error is raised, and the same call goes on later. One has failed
-    where Kaggle does not tell how it ended; the others are waited for.
+    begun; those under way are waited for before the error is raised, and the same call goes on later. One has
+    failed where Kaggle does not tell how it ended; the others are waited for.
 
     Parameters
     ----------
