@@ -2,6 +2,7 @@
 
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
+from pathlib import Path
 from typing import Any
 
 from kit.core.errors import KitError, some
@@ -19,6 +20,7 @@ class PushedKernel:
     version: int
     url: str
     when: datetime | None = field(default=None, compare=False)  # it was pushed; None: not known
+    folder: Path | None = field(default=None, compare=False)  # it was pushed from; None: not from here
 
     def __str__(self) -> str:
         return f"{self.owner}/{self.slug} version {self.version}"

@@ -13,8 +13,7 @@ from kit.kaggle.kernel import sessions as waiting
 from kit.kaggle.kernel.ended import EndedSession, expected_of
 from kit.kaggle.kernel.folder import KernelFolder
 from kit.kaggle.kernel.push import SESSIONS, pushed_kernel, select_kernels
-from kit.kaggle.kernel.sessions import NOT_SHOWN, follow_log, just_pushed, not_shown, session_of
-from kit.kaggle.retry import NOT_YET, Refused, Unanswered
+from kit.kaggle.kernel.sessions import follow_log, log_of, session_of
 
 
 @dataclass(frozen=True)
@@ -127,22 +126,10 @@ def status(
 def logs(folder: str | Path, *, follow: bool = False, say: Say = ignore) -> KernelLogs:
     """Return the log of the pushed version; with `follow`, `say` takes its lines as they come, until it ends."""
     kaggle, kernel, lines = Kaggle(), pushed_kernel(folder), []
-    for line in follow_log(kernel, kaggle) if follow else _log(kernel, kaggle):
+    for line in follow_log(kernel, kaggle) if follow else log_of(kernel, kaggle):
         say(line)
         lines.append(line)
     return KernelLogs(lines)
-
-
-def _log(kernel: PushedKernel, kaggle: Kaggle) -> list[str]:
-    """Return the log as far as it is; KitError where Kaggle does not show the version, or not yet."""
-    try:
-        return kaggle.outputs(kernel).log
-    except (Refused, Unanswered) as error:
-        if error.status not in NOT_YET:
-            raise
-        if just_pushed(kernel):
-            raise KitError(f"{kernel}: {NOT_SHOWN}; try again in some minutes, or with --follow") from error
-        raise KitError(f"{error}; {not_shown(kernel)}") from error
 
 
 def _waited_for(folder: KernelFolder, kaggle: Kaggle, say: Say) -> EndedSession:

@@ -12,7 +12,6 @@ from pathlib import Path
 from kit.core.errors import Damaged, KitError, Say, some
 from kit.core.paths import OutputDirs
 from kit.core.runs import ExperimentDir, RunDir
-from kit.core.stopping import Stopped
 from kit.kaggle.answers import PushedKernel, kernel_url
 from kit.kaggle.client import Kaggle
 from kit.kaggle.datasets import read_ref, send_dataset, wait_for_dataset
@@ -243,7 +242,8 @@ def pushed_kernel(path: str | Path) -> PushedKernel:
     record = folder.push
     if not record:
         raise KitError(f"{folder.path} was not pushed yet: python -m kit kernel push {folder.path}")
-    return PushedKernel(record["owner"], record["slug"], record["version"], record["url"], folder.pushed_at)
+    named = record["owner"], record["slug"], record["version"], record["url"]
+    return PushedKernel(*named, folder.pushed_at, folder.path)
 
 
 def need_quota(kaggle: Kaggle, hours: float, say: Say) -> None:
@@ -274,7 +274,8 @@ def push_all(
     What was pushed as it is built now is not pushed again, but waited for; of a train kernel whose finished runs
     were fetched, what is left is pushed. Where the quota is used up, or a push is refused, no further one is
     begun; those under way are waited for before the error is raised, and the same call goes on later. One has
-    failed where Kaggle does not tell how it ended; the others are waited for.
+    failed where Kaggle will not tell how it ended; the others are waited for. Where Kaggle does not answer, they
+    are looked at again, and count as running.
 
     Parameters
     ----------
@@ -321,12 +322,12 @@ def push_all(
 
 
 def _polled(running: RunningSession, kaggle: Kaggle, say: Say) -> EndedSession | None:
-    """Return how a kernel has ended, once it has; a failure where Kaggle does not tell, after all attempts."""
+    """Return how a kernel has ended, once that is known; a failure where Kaggle will not tell it."""
     try:
-        return running.poll(kaggle, say)
-    except Stopped:
-        raise
-    except KitError as error:
+        return running.patient(kaggle, say)
+    except (Damaged, Refused, Unanswered) as error:
+        if not isinstance(error, Damaged) and error.status not in NOT_YET:  # not of this kernel alone
+            raise
         kernel = running.kernel
         place = "" if kernel.url in str(error) else f" ({kernel.url})"
         failure = (

@@ -16,6 +16,7 @@ from kit.kaggle.retry import GRACE, NOT_YET, Refused, Unanswered
 POLL = 15.0  # seconds between two looks at a session
 NOT_SHOWN = "Kaggle does not show it yet"
 NEWS = 60.0  # seconds between two lines that say the same
+OUTAGE = 3600.0  # seconds for which one of several kernels is watched on though Kaggle does not answer
 
 
 def wait(
@@ -104,7 +105,32 @@ def follow_log(kernel: PushedKernel, kaggle: Kaggle, pause: Callable[[float], No
                     yield line
                 seen = max(seen, number + 1)
         pause(POLL / 3)
-    yield from kaggle.outputs(kernel).log[seen:]
+    yield from log_of(kernel, kaggle, "try again in some minutes")[seen:]
+
+
+def log_of(
+    kernel: PushedKernel, kaggle: Kaggle, advice: str = "try again in some minutes, or with --follow"
+) -> list[str]:
+    """Return the lines of this version's log as far as it is.
+
+    Parameters
+    ----------
+    advice : str
+        What to do where Kaggle does not show the version yet.
+
+    Raises
+    ------
+    KitError
+        Where Kaggle does not show the version, or not yet.
+    """
+    try:
+        return kaggle.outputs(kernel).log
+    except (Refused, Unanswered) as error:
+        if error.status not in NOT_YET:
+            raise
+        if just_pushed(kernel):
+            raise KitError(f"{kernel}: {NOT_SHOWN}; {advice}") from error
+        raise KitError(f"{error}; {not_shown(kernel, error)}") from error
 
 
 @dataclass
@@ -123,6 +149,8 @@ class RunningSession:
         The status that was said last.
     last : float
         When that was said, by `time.monotonic`.
+    silent : float or None
+        Since when Kaggle does not answer, by `time.monotonic`; None while it does.
     """
 
     kernel: PushedKernel
@@ -130,6 +158,7 @@ class RunningSession:
     begun: float
     told: str = ""
     last: float = 0.0
+    silent: float | None = None
 
     def status(self, kaggle: Kaggle, say: Say) -> Session:
         """Ask how far it is, and say so where it goes on and that is news."""
@@ -149,6 +178,21 @@ class RunningSession:
             return None
         ended = judge(self.kernel, session, kaggle, self.needs)
         say(f"{self.kernel}: {ended.outcome}, {(time.monotonic() - self.begun) / 60:.0f} min")
+        return ended
+
+    def patient(self, kaggle: Kaggle, say: Say) -> EndedSession | None:
+        """Ask as `poll` does; where Kaggle does not answer it may run all the same, for up to `OUTAGE` seconds."""
+        try:
+            ended = self.poll(kaggle, say)
+        except Unanswered as error:
+            now = time.monotonic()
+            if self.silent is None:
+                self.silent = now
+                say(f"{error}; {self.kernel} may be running: looking again for up to {OUTAGE / 60:.0f} min")
+            if now - self.silent >= OUTAGE:
+                raise
+            return None
+        self.silent = None
         return ended
 
 
@@ -178,8 +222,9 @@ def wait_for_kernel(
         )
     if not version:  # unknown: Kaggle says so itself when the kernel is pushed
         return
-    when = pushed.when if pushed and pushed.version == version else None
-    kernel = PushedKernel(owner, slug, version, kernel_url(owner, slug), when)
+    known = pushed if pushed and pushed.version == version else None
+    when, folder = (known.when, known.folder) if known else (None, None)
+    kernel = PushedKernel(owner, slug, version, kernel_url(owner, slug), when, folder)
     underway = RunningSession(kernel, None, time.monotonic())
     with watched([underway], say, "the same command"):
         while not (session := underway.status(kaggle, say)).ended:
@@ -201,7 +246,7 @@ def session_of(kernel: PushedKernel, kaggle: Kaggle, begun: float | None = None)
 
     Raises
     ------
-    KitError
+    Refused or Unanswered
         Where Kaggle does not show the version after `GRACE` seconds, or does not answer.
     """
     try:
@@ -212,15 +257,20 @@ def session_of(kernel: PushedKernel, kaggle: Kaggle, begun: float | None = None)
         waiting = begun is not None and time.monotonic() - begun < GRACE
         if just_pushed(kernel) if kernel.when else waiting:
             return Session("QUEUED", NOT_SHOWN)
-        raise KitError(f"{error}; a session may be running all the same: {not_shown(kernel)}") from error
+        advice = not_shown(kernel, error)
+        raise type(error)(f"{error}; a session may be running all the same: {advice}", error.status) from error
 
 
-def not_shown(kernel: PushedKernel) -> str:
+def not_shown(kernel: PushedKernel, error: Refused | Unanswered) -> str:
     """Say what to do about a version that Kaggle does not show, though it was not pushed just now."""
-    return (
-        f"look at {kernel.url}; where it is there, this token may not see it: make a new API token on "
-        "kaggle.com/settings; where it was deleted, remove push.json in the kernel's folder, and push it anew"
-    )
+    if error.status >= 500:
+        return f"try again later, or look at {kernel.url}"
+    token = "this token may not see it: make a new API token on kaggle.com/settings"
+    gone = f"where it was deleted, remove {kernel.folder}/push.json, and push it anew"
+    if kernel.folder is None:  # it is attached, and perhaps another's
+        name = f"{kernel.owner}/{kernel.slug}"
+        gone = f"where {name} is not there, or not yours, build this kernel without it (kernel.kernels)"
+    return f"look at {kernel.url}; where it is there, {token}; {gone}"
 
 
 def just_pushed(kernel: PushedKernel) -> bool:

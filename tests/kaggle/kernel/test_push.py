@@ -25,10 +25,11 @@ from kit.kaggle.kernel.ended import EndedSession
 from kit.kaggle.kernel.folder import KernelFolder
 from kit.kaggle.kernel.push import push, push_all, pushed_kernel
 from kit.kaggle.kernel.sessions import follow_log, wait
+from kit.kaggle.retry import Refused
 
 LOOK = (
     f"look at https://www.kaggle.com/code/{REF}; where it is there, this token may not see it: make a new API "
-    "token on kaggle.com/settings; where it was deleted, remove push.json in the kernel's folder, and push it anew"
+    f"token on kaggle.com/settings; where it was deleted, remove kernels/build/{SLUG}/push.json, and push it anew"
 )
 OVER = ("COMPLETE", "ERROR", "CANCEL_ACKNOWLEDGED")
 
@@ -254,6 +255,18 @@ def test_attached_kernels_have_to_end_well(server, kaggle, said):
         "again first, or build this one without it (kernel.kernels)"
     )
     assert len(server.kernels[REF]) == 1
+
+
+def test_an_attached_kernel_that_is_not_shown(server, kaggle, said, monkeypatch):
+    """It may be another's, of which there is no folder here."""
+    server.misbehave("GetKernel", instead({"metadata": {"currentVersionNumber": 3}}))
+    server.misbehave("GetKernelSessionStatus", answer(403, "No"))
+    monkeypatch.setattr(sessions, "GRACE", -1)
+    message = refusal_of(push, write_kernel(kernel_sources=["another/kernel"]), kaggle)
+    assert (
+        "where another/kernel is not there, or not yours, build this kernel without it (kernel.kernels)" in message
+    )
+    assert "push.json" not in message
 
 
 # Interrupted
@@ -797,15 +810,41 @@ def test_logs_of_the_pushed_version(server, kit):
     assert asked(server, "ListKernelSessionOutput")[-1]["versionLabel"] == "v1"
 
 
-def test_logs_of_a_version_that_was_pushed_long_ago_and_is_refused(server, kit):
-    path = pushed(server, Kaggle())
+def pushed_long_ago(server, files: dict[str, bytes] | None = None) -> Path:
+    path = pushed(server, Kaggle(), files)
     content = json.loads((path / "push.json").read_text())
     (path / "push.json").write_text(json.dumps(content | {"when": "2026-01-05T10:00:00+00:00"}))
+    return path
+
+
+@pytest.mark.parametrize("follow", [[], ["--follow"]], ids=["at once", "follow"])
+def test_logs_of_a_version_that_was_pushed_long_ago_and_is_refused(server, kit, impatient, follow):
+    path = pushed_long_ago(server, {})
     denied = "Permission 'kernelSessions.get' was denied"
     server.misbehave("ListKernelSessionOutput", answer(403, denied))
-    assert kit("kernel", "logs", path) == (
+    assert kit("kernel", "logs", path, *follow) == (
         1,
         f"error: listing the outputs of {REF} version 1: Kaggle answers 403: {denied}; {LOOK}\n",
+    )
+
+
+def test_a_log_that_is_followed_to_an_end_that_is_not_shown_yet(server, kit, impatient):
+    path = pushed(server, Kaggle(), {})
+    server.misbehave("ListKernelSessionOutput", answer(403, "No"))
+    assert kit("kernel", "logs", path, "--follow") == (
+        1,
+        f"error: {REF} version 1: Kaggle does not show it yet; try again in some minutes\n",
+    )
+
+
+def test_logs_that_kaggle_fails_at(server, kit, impatient):
+    """No new token, and no new push, helps against that."""
+    path = pushed_long_ago(server)
+    server.misbehave("ListKernelSessionOutput", *[answer(500, "Internal")] * 6)
+    assert kit("kernel", "logs", path) == (
+        1,
+        f"error: listing the outputs of {REF} version 1: given up after 6 attempts; Kaggle answers 500: Internal; "
+        f"try again later, or look at https://www.kaggle.com/code/{REF}\n",
     )
 
 
@@ -1008,7 +1047,7 @@ def test_a_kernel_that_was_deleted_does_not_end_the_watching_of_the_others(serve
 def test_an_end_that_cannot_be_judged_does_not_end_the_watching_of_the_others(server, kaggle, said, monkeypatch):
     def judge(kernel, *arguments):
         if kernel.slug == SLUG:
-            raise KitError("its list cannot be had")
+            raise Refused("its list cannot be had", 404)
         return EndedSession(kernel, "complete")
 
     monkeypatch.setattr(sessions, "judge", judge)
