@@ -26,9 +26,20 @@ from kit.kaggle.kernel.folder import KernelFolder
 from kit.kaggle.kernel.outputs import list_of, outputs_with
 from kit.kaggle.kernel.push import pushed_kernel
 from kit.kaggle.kernel.sessions import just_pushed, left_behind, session_of
-from kit.kaggle.retry import Lost, Refused, one_line
+from kit.kaggle.retry import GRACE, Lost, Refused, one_line
 from kit.kaggle.submission_log import LogEntry, read_log, write_entry
-from kit.kaggle.submissions import BY_HAND, LOG, OUTPUT, UNDER_WAY, as_listed, catch_up, perhaps_by_hand, timestamp
+from kit.kaggle.submissions import (
+    BY_HAND,
+    LOG,
+    OUTPUT,
+    UNDER_WAY,
+    as_listed,
+    catch_up,
+    not_listed,
+    perhaps_by_hand,
+    seconds_since,
+    timestamp,
+)
 
 POLL = 10.0  # seconds between two looks at the score
 PATIENCE = 12 * 3600.0  # seconds; a code competition runs the kernel again
@@ -225,8 +236,11 @@ def _hand_in(
         if row.status not in UNDER_WAY and row not in sent:
             say(f"{row.file} of {row.time}: {_outcome(row)}")
     if sent:
+        _need_listed(sent[-1], dirs, kaggle)
         say(f"{sent[-1].file} was submitted on {sent[-1].time}; it is not sent again, its score is waited for")
-        return _scored(sent[-1], dirs, kaggle, say, pause)
+        with left_behind(lambda: _goes_on(sent[-1]), say):
+            found = _awaited(sent[-1], kaggle, pause)
+        return _scored(sent[-1], found, dirs, say)
     unanswered = replace(entry, status="UNKNOWN")
     by_hand = next((row for row in followed if row.status == BY_HAND and _same(row, entry)), None)
     if again:
@@ -248,12 +262,14 @@ def _hand_in(
     except KitError:
         write_entry(replace(entry, status="REFUSED"), dirs, unanswered, say)
         raise
-    write_entry(entry, dirs, unanswered, say)
-    say(
-        f"submitted {entry.file} to {entry.competition}; waiting for the score (Ctrl-C is safe: the same command "
-        "goes on waiting)"
-    )
-    return _scored(entry, dirs, kaggle, say, pause)
+    with left_behind(lambda: _goes_on(entry, again), say):
+        write_entry(entry, dirs, unanswered, say)
+        say(
+            f"submitted {entry.file} to {entry.competition}; waiting for the score (Ctrl-C is safe: "
+            f"{_same_command(again)} goes on waiting)"
+        )
+        found = _awaited(entry, kaggle, pause)
+    return _scored(entry, found, dirs, say)
 
 
 def _need_submittable(kernel: PushedKernel, kaggle: Kaggle) -> Refused | None:
@@ -321,33 +337,55 @@ def _need_one_left(entry: LogEntry, kaggle: Kaggle) -> None:
         )
 
 
-def _scored(
-    entry: LogEntry, dirs: OutputDirs, kaggle: Kaggle, say: Say, pause: Callable[[float], None]
-) -> LogEntry:
-    """Wait until Kaggle has scored it, and log that."""
-    begun = time.monotonic()
-    sentence = (
-        f"{entry.file} is handed in, and Kaggle goes on scoring it: the same command goes on waiting, and "
+def _need_listed(row: LogEntry, dirs: OutputDirs, kaggle: Kaggle) -> None:
+    """Raise KitError where the user wrote a number into the row of a denied submission that is not Kaggle's.
+
+    After the denial it is looked for again for some minutes, as Kaggle may list late.
+    """
+    if row.status != BY_HAND:  # else Kaggle listed it, or gave the number
+        return
+
+    def look() -> KaggleSubmission | None:
+        return next((each for each in kaggle.submissions(row.competition) if str(each.ref) == row.ref), None)
+
+    left = max(0.0, GRACE - seconds_since(row))
+    if not kaggle.until(f"ref {row.ref} of {row.file} is not on Kaggle's list", look, left):
+        raise KitError(not_listed(row, dirs))
+
+
+def _same_command(again: bool) -> str:
+    """Name the command that goes on: with --again, it would submit once more."""
+    return "the same command" + (" without --again" if again else "")
+
+
+def _goes_on(entry: LogEntry, again: bool = False) -> str:
+    return (
+        f"{entry.file} is handed in, and Kaggle goes on scoring it: {_same_command(again)} goes on waiting, and "
         "python -m kit submissions --refresh looks for the score"
     )
+
+
+def _awaited(entry: LogEntry, kaggle: Kaggle, pause: Callable[[float], None]) -> KaggleSubmission | None:
+    """Wait for what Kaggle lists of a submission that is scored or has failed; None where none came."""
+    begun = time.monotonic()
     while time.monotonic() - begun < PATIENCE:
-        with left_behind(lambda: sentence, say):
-            found = _listed(entry, kaggle)
-            if found is None:
-                pause(POLL)
-        if found:
-            entry = as_listed(entry, found)
-            write_entry(entry, dirs, say=say)
-            if entry.status == "ERROR":
-                raise KitError(f"Kaggle could not score {entry.file}: {found.error or 'it does not say why'}")
-            return entry
-    raise KitError(f"{entry.file}: no score after {PATIENCE / 3600:.0f} h; look on the competition's page")
+        listed = kaggle.submissions(entry.competition)
+        for each in listed:
+            if str(each.ref) == entry.ref and each.status != "PENDING":
+                return each
+        pause(POLL)
+    return None
 
 
-def _listed(entry: LogEntry, kaggle: Kaggle) -> KaggleSubmission | None:
-    """Return what Kaggle lists of a submission, once it is scored or has failed."""
-    listed = kaggle.submissions(entry.competition)
-    return next((each for each in listed if str(each.ref) == entry.ref and each.status != "PENDING"), None)
+def _scored(entry: LogEntry, found: KaggleSubmission | None, dirs: OutputDirs, say: Say) -> LogEntry:
+    """Log what became of a submission; KitError where it has no score."""
+    if found is None:
+        raise KitError(f"{entry.file}: no score after {PATIENCE / 3600:.0f} h; look on the competition's page")
+    entry = as_listed(entry, found)
+    write_entry(entry, dirs, say=say)
+    if entry.status == "ERROR":
+        raise KitError(f"Kaggle could not score {entry.file}: {found.error or 'it does not say why'}")
+    return entry
 
 
 def _outcome(row: LogEntry) -> str:

@@ -3,18 +3,21 @@
 import json
 from dataclasses import replace
 from datetime import UTC, datetime, timedelta
+from functools import partial
 from pathlib import Path
 
 import pytest
 import requests
-from support.fake_kaggle import Outcome, answer, drop
+from support.fake_kaggle import Outcome, Submission, answer, drop, instead
 from support.kaggle_setting import no_pause
 from support.refusals import refusal_of
 from support.small_kernels import REF, SLUG, asked, dataset, pushed, rehearse, write_kernel
 
+from kit.core.errors import NotWritten
 from kit.core.paths import OutputDirs
 from kit.core.stopping import Interrupted, Stopped, told
 from kit.kaggle import datasets, retry
+from kit.kaggle.answers import FINAL
 from kit.kaggle.client import Kaggle
 from kit.kaggle.datasets import upload, wait_for_dataset
 from kit.kaggle.kernel import sessions
@@ -76,6 +79,7 @@ def test_the_grace_counts_from_the_push(server, kaggle, kit):
     code, told = kit("kernel", "wait", path)
     assert code == 1
     assert f"a session may be running all the same: look at {URL}" in told
+    assert f"where it was deleted, remove {path}/push.json" in told
     assert f"{UNWATCHED}; python -m kit kernel wait {path} goes on" in told
     assert len(asked(server, "GetKernelSessionStatus")) == 1
 
@@ -195,22 +199,92 @@ def test_an_interrupted_wait_names_what_runs(server, kaggle, said, error):
     assert f"{UNWATCHED}; the same command goes on" in "\n".join([*said, str(stopped.value)])
 
 
-def test_a_lost_network_while_several_run_names_them(server, kaggle, said):
-    for fold in range(2):
+def three_kernels() -> list[KernelFolder]:
+    for fold in range(3):
         write_kernel(f"small-train-fold-{fold}")
-    kernels = select_kernels([], True, Path())
+    return select_kernels([], True, Path())
+
+
+def running(server) -> list[str]:
+    return [ref for ref, versions in server.kernels.items() if versions[-1].status not in FINAL]
+
+
+@pytest.mark.parametrize(
+    "fault", [answer(503), answer(429), answer(500), drop()], ids=["503", "429", "500", "lost"]
+)
+def test_a_short_outage_gives_no_slot_away(server, kaggle, said, monkeypatch, fault):
+    """Of those that run nothing is known meanwhile: they count, and are looked at again."""
+    monkeypatch.setattr(sessions, "GRACE", -1)  # they were pushed long ago
+    kernels, looks = three_kernels(), []
+
+    def pause(seconds: float) -> None:
+        looks.append(len(running(server)))
+        if len(looks) < 3:
+            server.misbehave("GetKernelSessionStatus", *[fault] * 12)
+        else:
+            server.finish(running(server)[0])
+
+    ended = push_all(kernels, kaggle, sessions=2, say=said.append, pause=pause)
+    assert [each.outcome for each in ended] == ["complete"] * 3
+    assert looks == [2, 2, 2, 2, 1]
+    for fold in range(2):
+        again = f"tester/small-train-fold-{fold} version 1 may be running: looking again for up to 60 min"
+        assert sum(line.endswith(again) for line in said) == 1
+
+
+def test_an_outage_that_lasts_ends_the_command_and_names_what_runs(server, kaggle, said, monkeypatch):
+    monkeypatch.setattr(sessions, "OUTAGE", 0)
 
     def pause(seconds: float) -> None:
         server.misbehave("GetKernelSessionStatus", *[answer(503)] * 6)
 
-    ended = push_all(kernels, kaggle, say=said.append, pause=pause)
-    for fold, each in enumerate(ended):
-        name = f"tester/small-train-fold-{fold}"
-        assert (each.kernel.slug, each.outcome) == (name.partition("/")[2], "failed")
-        assert "given up after 6 attempts" in each.failure
-        goes_on = f"not watched any more, and may be running on Kaggle (https://www.kaggle.com/code/{name})"
-        assert each.failure.endswith(f"; {goes_on}; the same command goes on")
-        assert f"{each.kernel}: {each.failure}" in said
+    message = refusal_of(partial(push_all, say=said.append, pause=pause), three_kernels(), kaggle)
+    assert message.startswith("asking for tester/small-train-fold-0 version 1: given up after 6 attempts")
+    names = [f"tester/small-train-fold-{fold} version 1" for fold in range(2)]
+    assert all(f"{name} (https://www.kaggle.com/code/{name.split()[0]})" in message for name in names)
+    assert message.endswith("; the same command goes on")
+    assert len(server.kernels) == 2
+
+
+def test_a_kernel_that_kaggle_always_fails_at_does_not_end_the_watching_of_the_others(
+    server, kaggle, said, monkeypatch
+):
+    monkeypatch.setattr(sessions, "OUTAGE", 0)
+    monkeypatch.setattr(sessions, "GRACE", -1)
+
+    def pause(seconds: float) -> None:
+        server.behave("GetKernelSessionStatus")
+        server.finish(running(server)[-1])
+        if len(server.kernels) == 2:
+            server.misbehave("GetKernelSessionStatus", *[answer(500)] * 6)
+
+    ended = push_all(three_kernels(), kaggle, sessions=2, say=said.append, pause=pause)
+    assert [each.outcome for each in ended] == ["failed", "complete", "complete"]
+    assert "try again later, or look at https://www.kaggle.com/code/tester/small-train-fold-0" in ended[0].failure
+
+
+@pytest.mark.parametrize("status", [401, 400])
+def test_what_concerns_all_kernels_ends_the_command(server, kaggle, said, status):
+    def pause(seconds: float) -> None:
+        server.misbehave("GetKernelSessionStatus", answer(status, "who?"))
+
+    message = refusal_of(partial(push_all, say=said.append, pause=pause), three_kernels(), kaggle)
+    assert f"Kaggle answers {status}: who?" in message
+    assert "may be running on Kaggle: tester/small-train-fold-0 version 1" in message
+    assert "tester/small-train-fold-1 version 1" in message
+
+
+def test_a_full_disk_while_an_end_is_judged_ends_the_command(server, kaggle, said, monkeypatch):
+    def full(*_):
+        raise NotWritten("the disk is full")
+
+    monkeypatch.setattr(sessions, "judge", full)
+
+    def pause(seconds: float) -> None:
+        server.finish(running(server)[0])
+
+    message = refusal_of(partial(push_all, say=said.append, pause=pause), three_kernels(), kaggle)
+    assert message.startswith("the disk is full; not watched any more, and may be running on Kaggle: ")
 
 
 def test_a_denied_code_submission(server, kaggle, kit, impatient):
@@ -300,6 +374,61 @@ def test_what_was_handed_in_by_hand_with_other_words_may_be_it(server, kit, kagg
     assert "version 2 may have been submitted by hand" in kit("submit", "--kernel", path, "-m", "words")[1]
     assert kit("submit", "--kernel", path, "-m", "words", "--again")[0] == 0
     assert len(server.competitions["colours"].submissions) == 2
+
+
+def test_what_cannot_be_a_kernels_output_is_not_asked_about(server, kit, impatient):
+    """A CSV file of another name that was handed in on the page, say."""
+    path = denied(server, kit)
+    colours = server.competitions["colours"]
+    colours.submissions.append(Submission(1, "tiny.csv", "words", outcome=Outcome(public_score=0.1)))
+    server.script_submission("colours", Outcome(public_score=0.5))
+    assert kit("submit", "--kernel", path, "-m", "words")[0] == 0
+    assert [each.file_name for each in colours.submissions] == ["tiny.csv", "submission.csv"]
+
+
+def test_a_file_whose_answer_was_lost_is_found_beside_kernels_that_were_denied(server, kit, kaggle, impatient):
+    """They have one message, but not one name on Kaggle's list."""
+    denied(server, kit)
+    one = read_log(OutputDirs.at("."))[0]
+    file = replace(one, file="submissions/tiny.csv", sha256="f", status="UNKNOWN")
+    write_entry(file, OutputDirs.at("."))
+    date, outcome = datetime.now(UTC), Outcome(public_score=0.5)
+    server.competitions["colours"].submissions.append(
+        Submission(1, "tiny.csv", "words", date=date, outcome=outcome)
+    )
+    rows = catch_up("colours", OutputDirs.at("."), kaggle, say=lambda line: None)
+    assert [(row.ref, row.status) for row in rows] == [("", "BY HAND"), ("", "BY HAND"), ("1", "COMPLETE")]
+
+
+def test_a_number_that_kaggle_does_not_list(server, kit, impatient):
+    path = denied(server, kit)
+    _, two = read_log(OutputDirs.at("."))
+    wrong = replace(two, ref="77", time="2026-01-05T10:00:00+00:00")
+    write_entry(wrong, OutputDirs.at("."), two)
+    what = (
+        f"submissions/log.csv: ref 77 of {REF} version 2 is not on Kaggle's list of your submissions to colours; "
+        f"correct it in the row of {wrong.time}, or empty that cell: the next submit of it tells what it may be"
+    )
+    assert kit("submit", "--kernel", path, "-m", "words") == (1, f"error: {what}\n")
+    code, text = kit("submissions", "--refresh")
+    assert (code, text.count(what)) == (0, 1)
+    assert server.competitions["colours"].submissions == []
+
+
+def test_a_number_that_kaggle_lists_late(server, kit, kaggle, impatient, monkeypatch):
+    """A short while after the denial, it may be that Kaggle does not list it yet."""
+    path = denied(server, kit)
+    _, two = read_log(OutputDirs.at("."))
+    write_entry(replace(two, ref="1"), OutputDirs.at("."), two)
+    server.script_submission("colours", Outcome(public_score=0.5))
+    kaggle.submit_kernel("colours", pushed_kernel(path), "submission.csv", "words")  # as the browser does
+    server.misbehave("ListSubmissions", *[instead({"submissions": []})] * 3)
+    code, text = kit("submit", "--kernel", path, "-m", "words")
+    assert (code, text.count(f"ref 1 of {REF} version 2 is not on Kaggle's list; Kaggle may show it late")) == (
+        0,
+        1,
+    )
+    assert len(server.competitions["colours"].submissions) == 1
 
 
 def test_what_is_not_listed_twice_is_sent(server, kit, impatient):
