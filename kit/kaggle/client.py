@@ -12,103 +12,29 @@ import sys
 import tempfile
 import time
 from collections.abc import Callable, Iterator
-from dataclasses import dataclass, field
-from datetime import UTC, datetime, timedelta
+from datetime import timedelta
 from pathlib import Path
 from typing import Any
 
 from kit.core.disk import writing
 from kit.core.errors import KitError, Say, some
 from kit.core.files import atomic
-from kit.kaggle.credentials import read_key, token_place, warn_of_readers, what_is_missing
+from kit.kaggle.answers import (
+    KaggleSubmission,
+    Outputs,
+    PushedKernel,
+    Quota,
+    Session,
+    kernel_url,
+    pushed_version,
+    submission,
+)
 from kit.kaggle.logs import last_time, log_lines, streamed_lines
-from kit.kaggle.retry import TAKEN, Found, Lost, NotSent, Refused, Retry, Unanswered, one_line
+from kit.kaggle.retry import TAKEN, Found, NotSent, Refused, Retry, Unanswered, one_line
+from kit.kaggle.sign_in import sign_in
 
 PAGE = 200  # files a page
 UPLOAD_FAILED = "Could not submit to competition"  # the client's words, in the answer that it makes up then
-
-FINAL = ("COMPLETE", "ERROR", "CANCEL_ACKNOWLEDGED")
-
-
-@dataclass(frozen=True)
-class PushedKernel:
-    """A version of a kernel on Kaggle."""
-
-    owner: str
-    slug: str
-    version: int
-    url: str
-    when: datetime | None = field(default=None, compare=False)  # it was pushed; None: not known
-
-    def __str__(self) -> str:
-        return f"{self.owner}/{self.slug} version {self.version}"
-
-
-@dataclass(frozen=True)
-class Session:
-    """How far a version of a kernel is.
-
-    Attributes
-    ----------
-    status : str
-        QUEUED, RUNNING, COMPLETE, ERROR, CANCEL_REQUESTED, CANCEL_ACKNOWLEDGED or NEW_SCRIPT.
-    failure : str
-        Kaggle's words about it, or "".
-    """
-
-    status: str
-    failure: str
-
-    @property
-    def ended(self) -> bool:
-        """Whether it does not run any more."""
-        return self.status in FINAL
-
-
-@dataclass(frozen=True)
-class Outputs:
-    """What a version of a kernel has left.
-
-    Attributes
-    ----------
-    files : dict
-        Name as Kaggle gives it → address.
-    log : list of str
-        Its lines.
-    seconds : float, optional
-        When the last of them was said, since the session began, where Kaggle tells.
-    """
-
-    files: dict[str, str]
-    log: list[str]
-    seconds: float | None = None
-
-
-@dataclass(frozen=True)
-class Quota:
-    """The GPU hours of this week."""
-
-    used: float
-    total: float
-
-    @property
-    def left(self) -> float:
-        """Hours that may still be used."""
-        return max(0.0, self.total - self.used)
-
-
-@dataclass(frozen=True)
-class KaggleSubmission:
-    """One submission as Kaggle lists it; scores are None until there are some."""
-
-    ref: int
-    file: str
-    message: str
-    date: datetime
-    status: str
-    public: float | None
-    private: float | None
-    error: str
 
 
 class Kaggle:
@@ -126,24 +52,25 @@ class Kaggle:
         self._say = say
         self._retry = Retry(say, wait)
         self._with_retries, self._once = self._retry.call, self._retry.once
-        self._api = _signed_in(self._retry, say)
+        self._api, find_token = _client()
+        sign_in(self._api, find_token, self._retry, say)
 
-    def until(self, what: str, look: Callable[[], Found | None]) -> Found | None:
+    def until(self, what: str, look: Callable[[], Found | None], seconds: float | None = None) -> Found | None:
         """Look, and look again for some minutes until there is something, as `Retry.until` does."""
-        return self._retry.until(what, look)
+        return self._retry.until(what, look, seconds)
 
     @property
     def user(self) -> str:
         """The name of who is signed in; "" where the credentials do not tell it."""
         return self._api.config_values.get("username") or ""
 
-    def push(self, folder: Path, seconds: float, known: int = 0) -> PushedKernel:
+    def push(self, folder: Path, seconds: float, before: int | None) -> PushedKernel:
         """Save the kernel in `folder` as a new version, which Kaggle then runs for at most `seconds`.
 
         Parameters
         ----------
-        known : int
-            A version that is known to be there, also where Kaggle refuses to tell of the kernel.
+        before : int or None
+            The version before it: as `latest_version` tells it, or a later one that is known to be there.
 
         Raises
         ------
@@ -155,16 +82,14 @@ class Kaggle:
         what = f"pushing {metadata['id']}"
         owner, slug = metadata["id"].split("/")
 
-        if (before := self.latest_version(owner, slug)) is None:
+        if before is None:
             self._say(f"{what}: Kaggle does not tell its version; the answer to the push will")
-        else:
-            before = max(before, known)
 
         def send() -> Any:
             with contextlib.redirect_stdout(io.StringIO()):
                 return self._api.kernels_push(str(folder), str(int(seconds)))
 
-        arrived = self._looks_for(what, owner, slug, before, known)
+        arrived = self._looks_for(what, owner, slug, before)
         answer: Any
         answer, there = self._once(what, send, arrived)
         if there:
@@ -172,29 +97,15 @@ class Kaggle:
                 f"{what}: it had arrived, only the answer was lost; see on its page that all sources are there"
             )
             return there
-        if answer.error:
-            raise KitError(f"{what}: Kaggle says: {one_line(answer.error)}")
-        invalid = {
-            kind: list(getattr(answer, f"invalid_{kind}_sources", None) or [])
-            for kind in ("dataset", "competition", "kernel", "model")
-        }
-        if bad := [f"{kind} {some(names)}" for kind, names in invalid.items() if names]:
-            raise KitError(
-                f"{what}: Kaggle does not know, or does not let you use: {'; '.join(bad)}. The kernel was saved "
-                f"and runs without; cancel it on its page ({answer.url or kernel_url(owner, slug)}), mend the "
-                "sources and push again"
-            )
-        pushed = _pushed(answer, owner, slug)
-        if not pushed.version:
-            raise Lost(f"{what}: Kaggle names no version, and a session may be running: look at {pushed.url}")
+        pushed = pushed_version(answer, owner, slug, what)
         if (pushed.owner, pushed.slug) != (owner, slug):
             self._say(f"{what}: Kaggle calls it {pushed.owner}/{pushed.slug}")
         return pushed
 
     def _looks_for(
-        self, what: str, owner: str, slug: str, before: int | None, known: int
+        self, what: str, owner: str, slug: str, before: int | None
     ) -> Callable[[], PushedKernel | None]:
-        """Return how to look whether a push arrived; `before` and `known` as in `push`."""
+        """Return how to look whether a push arrived; `before` as in `push`."""
         patient = before == 0  # a kernel that is new may be refused for minutes, though the push arrived
 
         def told() -> int | None:
@@ -206,7 +117,7 @@ class Kaggle:
             if after == 0 and patient:
                 patient = False
                 after = self.until(f"{what}: no answer came", told) or 0
-            if before is None or after is None or after < known:  # a second push might make a second session
+            if before is None or after is None or after < before:  # a second push might make a second session
                 raise KitError(f"{what}: whether it arrived cannot be told")
             return PushedKernel(owner, slug, after, kernel_url(owner, slug)) if after > before else None
 
@@ -418,7 +329,7 @@ class Kaggle:
             answer = self._with_retries(
                 f"listing the submissions to {competition}", self._competitions("list_submissions"), request
             )
-            new = [_submitted(each) for each in answer.submissions or []]
+            new = [submission(each) for each in answer.submissions or []]
             known = {each.ref for each in listed}
             if not (new := [each for each in new if each.ref not in known]):
                 break
@@ -523,48 +434,6 @@ class Kaggle:
         return call
 
 
-def kernel_url(owner: str, slug: str) -> str:
-    """Return the address of a kernel's page."""
-    return f"https://www.kaggle.com/code/{owner}/{slug}"
-
-
-def _pushed(answer: Any, owner: str, slug: str) -> PushedKernel:
-    """Return the version in the answer to a push, under the name that Kaggle gave it."""
-    url = answer.url or ""
-    for text in (getattr(answer, "ref", None) or "", url):
-        parts: list[str] = ["", "", "", *str(text).strip("/").split("/")]
-        place, owner_there, slug_there = parts[-3:]
-        if owner_there and slug_there and place in ("", "code"):
-            owner, slug = owner_there, slug_there
-            break
-    return PushedKernel(owner, slug, int(answer.version_number or 0), url or kernel_url(owner, slug))
-
-
-def _signed_in(retry: Retry, say: Say) -> Any:
-    """Return the client with the user's credentials.
-
-    Raises
-    ------
-    KitError
-        Where there are none, where those that are there are damaged or not valid, where Kaggle cannot be reached,
-        and where the client is too old.
-    """
-    api, find_token = _client()
-    path, key = Path(api.config), dict[str, str]()
-    token = token_place(find_token)
-    try:
-        key = read_key(path)
-    except KitError:
-        if not token and not ("KAGGLE_USERNAME" in os.environ and "KAGGLE_KEY" in os.environ):
-            raise  # else it does not matter
-    api.read_config_file = lambda config_data=None, quiet=False: key | (config_data or {})
-    if not retry.call("signing in to Kaggle", _authenticate, api):
-        raise KitError(what_is_missing(token))
-    if key and not token:
-        warn_of_readers(path, say)
-    return api
-
-
 def _client() -> tuple[Any, Callable[[], tuple[str | None, str | None]]]:
     """Return the client, signed in by nobody, and how it finds an access token."""
     try:
@@ -611,19 +480,6 @@ def _another_place_for_its_config() -> Iterator[None]:
                 os.environ["KAGGLE_CONFIG_DIR"] = before
 
 
-def _authenticate(api: Any) -> bool:
-    """Let the client sign in, with an access token, a key or what its own log-in left; False where it cannot."""
-    silence = io.StringIO()
-    with contextlib.redirect_stdout(silence), contextlib.redirect_stderr(silence):
-        try:
-            api.authenticate()
-        except SystemExit:
-            return False
-        except AttributeError as error:
-            raise KitError("~/.kaggle/credentials.json is damaged; run: kaggle auth login --force") from error
-    return True
-
-
 def _request(kind: type, **fields: Any) -> Any:
     request = kind()
     for name, value in fields.items():
@@ -634,24 +490,3 @@ def _request(kind: type, **fields: Any) -> Any:
 
 def _kernel(kernel: PushedKernel) -> dict[str, str]:
     return {"user_name": kernel.owner, "kernel_slug": kernel.slug, "version_label": f"v{kernel.version}"}
-
-
-def _submitted(each: Any) -> KaggleSubmission:
-    date = each.date or datetime.now(UTC)
-    return KaggleSubmission(
-        ref=int(each.ref),
-        file=each.file_name or "",
-        message=each.description or "",
-        date=date if date.tzinfo else date.replace(tzinfo=UTC),
-        status=each.status.name,
-        public=_score(each.public_score),
-        private=_score(each.private_score),
-        error=one_line(each.error_description or ""),
-    )
-
-
-def _score(text: str | None) -> float | None:
-    try:
-        return float(text) if text else None
-    except ValueError:
-        return None

@@ -11,7 +11,8 @@ from pathlib import Path
 
 from kit.core.errors import KitError, Say, some, tell
 from kit.core.paths import OutputDirs
-from kit.kaggle.client import Kaggle, KaggleSubmission
+from kit.kaggle.answers import KaggleSubmission
+from kit.kaggle.client import Kaggle
 from kit.kaggle.retry import one_line
 from kit.kaggle.submission_log import LogEntry, read_log, write_entry
 
@@ -124,7 +125,8 @@ def catch_up(
     Parameters
     ----------
     late : bool
-        As well the rows that lack a score: private scores come when the competition ends.
+        As well the rows that lack a score: private scores come when the competition ends. And it says which
+        numbers that the user wrote are not Kaggle's.
     say : callable
         Takes lines about the log, and about who writes it at the same time.
     """
@@ -139,8 +141,10 @@ def catch_up(
     for row in due:
         if row.ref:
             current = as_listed(row, by_ref[row.ref]) if row.ref in by_ref else row
-        elif row.status == BY_HAND and sum(_alike(each, row) for each in due) > 1:
-            say(f"{row.file}: denied like another with the same message, so it is not looked for on Kaggle's list")
+            if late and current.status == BY_HAND:
+                say(not_listed(current, dirs))
+        elif _is_ambiguous(row, due):
+            say(f"{row.file}: another has the same message, so neither is looked for on Kaggle's list")
             current = row
         else:
             current = _found(row, [each for each in listed if str(each.ref) not in logged], now)
@@ -151,8 +155,37 @@ def catch_up(
     return followed
 
 
-def _alike(row: LogEntry, other: LogEntry) -> bool:
-    return (row.status, row.message) == (other.status, other.message)
+def _is_ambiguous(row: LogEntry, due: list[LogEntry]) -> bool:
+    """Whether what may be handed in by hand, at any time, and another cannot be told apart on Kaggle's list."""
+    names = row.message, _listed_name(row)
+    alike = [each for each in due if not each.ref and (each.message, _listed_name(each)) == names]
+    return len(alike) > 1 and any(each.status == BY_HAND for each in alike)
+
+
+def perhaps_by_hand(row: LogEntry, dirs: OutputDirs, kaggle: Kaggle) -> list[KaggleSubmission]:
+    """Return what was handed in since a row was denied, and no row of the log has: any of it may be that row."""
+    logged = {each.ref for each in read_log(dirs)}
+    listed = [each for each in kaggle.submissions(row.competition) if str(each.ref) not in logged]
+    return [each for each in listed if each.file == _listed_name(row) and each.date >= _time(row) - CLOCKS]
+
+
+def not_listed(row: LogEntry, dirs: OutputDirs) -> str:
+    """Say what to do about a number that the user wrote into a row, and that Kaggle does not list."""
+    return (
+        f"{dirs.submissions / LOG}: ref {row.ref} of {row.file} is not on Kaggle's list of your submissions to "
+        f"{row.competition}; correct it in the row of {row.time}, or empty that cell: the next submit of it tells "
+        "what it may be"
+    )
+
+
+def seconds_since(row: LogEntry) -> float:
+    """Return how long ago it was handed in, or denied."""
+    return (datetime.now(UTC) - _time(row)).total_seconds()
+
+
+def _listed_name(row: LogEntry) -> str:
+    """Return the name under which Kaggle lists it: that of the file, or of the kernel's output."""
+    return OUTPUT if re.fullmatch(r"[\w-]+/[\w-]+ version \d+", row.file) else Path(row.file).name
 
 
 def _found(row: LogEntry, unlogged: list[KaggleSubmission], now: datetime) -> LogEntry:
@@ -162,7 +195,7 @@ def _found(row: LogEntry, unlogged: list[KaggleSubmission], now: datetime) -> Lo
     whenever it was made, nor another of its time, whose message may have been changed.
     """
     sent = _time(row)
-    name = OUTPUT if re.fullmatch(r"[\w-]+/[\w-]+ version \d+", row.file) else Path(row.file).name
+    name = _listed_name(row)
     same = [each for each in unlogged if each.file == name and row.message in ("", one_line(each.message))]
     near = [each for each in unlogged if sent - CLOCKS <= each.date <= sent + SENDING]
     if both := [each for each in same if each in near]:

@@ -12,7 +12,7 @@ from pathlib import Path
 from kit.competition.config import CompetitionConfig
 from kit.competition.load import expected_submission
 from kit.competition.tables import read_submission
-from kit.core.errors import KitError, Say
+from kit.core.errors import KitError, Say, some
 from kit.core.files import read_object, sha256
 from kit.core.manifest import need_listed
 from kit.core.paths import OutputDirs
@@ -20,14 +20,26 @@ from kit.core.runs import ExperimentDir
 from kit.experiment.blend import read_blend
 from kit.experiment.config import load_experiment
 from kit.experiment.fingerprint import stored_experiment
-from kit.kaggle.client import Kaggle, PushedKernel
+from kit.kaggle.answers import KaggleSubmission, PushedKernel
+from kit.kaggle.client import Kaggle
 from kit.kaggle.kernel.folder import KernelFolder
 from kit.kaggle.kernel.outputs import list_of, outputs_with
 from kit.kaggle.kernel.push import pushed_kernel
-from kit.kaggle.kernel.sessions import just_pushed, session_of
-from kit.kaggle.retry import Lost, Refused, one_line
+from kit.kaggle.kernel.sessions import just_pushed, left_behind, session_of
+from kit.kaggle.retry import GRACE, Lost, Refused, one_line
 from kit.kaggle.submission_log import LogEntry, read_log, write_entry
-from kit.kaggle.submissions import BY_HAND, OUTPUT, UNDER_WAY, as_listed, catch_up, timestamp
+from kit.kaggle.submissions import (
+    BY_HAND,
+    LOG,
+    OUTPUT,
+    UNDER_WAY,
+    as_listed,
+    catch_up,
+    not_listed,
+    perhaps_by_hand,
+    seconds_since,
+    timestamp,
+)
 
 POLL = 10.0  # seconds between two looks at the score
 PATIENCE = 12 * 3600.0  # seconds; a code competition runs the kernel again
@@ -224,14 +236,19 @@ def _hand_in(
         if row.status not in UNDER_WAY and row not in sent:
             say(f"{row.file} of {row.time}: {_outcome(row)}")
     if sent:
+        _need_listed(sent[-1], dirs, kaggle)
         say(f"{sent[-1].file} was submitted on {sent[-1].time}; it is not sent again, its score is waited for")
-        return _scored(sent[-1], dirs, kaggle, say, pause)
+        with left_behind(lambda: _goes_on(sent[-1]), say):
+            found = _awaited(sent[-1], kaggle, pause)
+        return _scored(sent[-1], found, dirs, say)
     unanswered = replace(entry, status="UNKNOWN")
     by_hand = next((row for row in followed if row.status == BY_HAND and _same(row, entry)), None)
     if again:
         write_entry(unanswered, dirs, by_hand, say)
     else:
         _need_new(entry, read_log(dirs, say))
+        if by_hand:
+            _need_not_by_hand(by_hand, dirs, kaggle)
         _need_one_left(entry, kaggle)
         # Once more: another process may have begun to send the same meanwhile.
         write_entry(unanswered, dirs, by_hand, say, check=lambda rows: _need_new(entry, rows))
@@ -245,12 +262,14 @@ def _hand_in(
     except KitError:
         write_entry(replace(entry, status="REFUSED"), dirs, unanswered, say)
         raise
-    write_entry(entry, dirs, unanswered, say)
-    say(
-        f"submitted {entry.file} to {entry.competition}; waiting for the score (Ctrl-C is safe: the same command "
-        "goes on waiting)"
-    )
-    return _scored(entry, dirs, kaggle, say, pause)
+    with left_behind(lambda: _goes_on(entry, again), say):
+        write_entry(entry, dirs, unanswered, say)
+        say(
+            f"submitted {entry.file} to {entry.competition}; waiting for the score (Ctrl-C is safe: "
+            f"{_same_command(again)} goes on waiting)"
+        )
+        found = _awaited(entry, kaggle, pause)
+    return _scored(entry, found, dirs, say)
 
 
 def _need_submittable(kernel: PushedKernel, kaggle: Kaggle) -> Refused | None:
@@ -300,6 +319,16 @@ def _need_new(entry: LogEntry, rows: list[LogEntry]) -> None:
         raise KitError(f"{entry.file} {was} on {last.time} as {last.file}{score}; --again submits it once more")
 
 
+def _need_not_by_hand(denied: LogEntry, dirs: OutputDirs, kaggle: Kaggle) -> None:
+    if perhaps := perhaps_by_hand(denied, dirs, kaggle):
+        each = [f"{one.ref} of {one.date.isoformat(timespec='seconds')} ({one.message!r})" for one in perhaps]
+        raise KitError(
+            f"{denied.file} may have been submitted by hand: Kaggle lists {some(each, 5)}, of which "
+            f"{dirs.submissions / LOG} has no row. Where it is that, write its number as ref into the row of "
+            f"{denied.time}, status {BY_HAND}; where it is not, --again submits it"
+        )
+
+
 def _need_one_left(entry: LogEntry, kaggle: Kaggle) -> None:
     if kaggle.submissions_left(entry.competition) == 0:
         raise KitError(
@@ -308,21 +337,55 @@ def _need_one_left(entry: LogEntry, kaggle: Kaggle) -> None:
         )
 
 
-def _scored(
-    entry: LogEntry, dirs: OutputDirs, kaggle: Kaggle, say: Say, pause: Callable[[float], None]
-) -> LogEntry:
-    """Wait until Kaggle has scored it, and log that."""
+def _need_listed(row: LogEntry, dirs: OutputDirs, kaggle: Kaggle) -> None:
+    """Raise KitError where the user wrote a number into the row of a denied submission that is not Kaggle's.
+
+    After the denial it is looked for again for some minutes, as Kaggle may list late.
+    """
+    if row.status != BY_HAND:  # else Kaggle listed it, or gave the number
+        return
+
+    def look() -> KaggleSubmission | None:
+        return next((each for each in kaggle.submissions(row.competition) if str(each.ref) == row.ref), None)
+
+    left = max(0.0, GRACE - seconds_since(row))
+    if not kaggle.until(f"ref {row.ref} of {row.file} is not on Kaggle's list", look, left):
+        raise KitError(not_listed(row, dirs))
+
+
+def _same_command(again: bool) -> str:
+    """Name the command that goes on: with --again, it would submit once more."""
+    return "the same command" + (" without --again" if again else "")
+
+
+def _goes_on(entry: LogEntry, again: bool = False) -> str:
+    return (
+        f"{entry.file} is handed in, and Kaggle goes on scoring it: {_same_command(again)} goes on waiting, and "
+        "python -m kit submissions --refresh looks for the score"
+    )
+
+
+def _awaited(entry: LogEntry, kaggle: Kaggle, pause: Callable[[float], None]) -> KaggleSubmission | None:
+    """Wait for what Kaggle lists of a submission that is scored or has failed; None where none came."""
     begun = time.monotonic()
     while time.monotonic() - begun < PATIENCE:
-        found = next((each for each in kaggle.submissions(entry.competition) if str(each.ref) == entry.ref), None)
-        if found and found.status != "PENDING":
-            entry = as_listed(entry, found)
-            write_entry(entry, dirs, say=say)
-            if entry.status == "ERROR":
-                raise KitError(f"Kaggle could not score {entry.file}: {found.error or 'it does not say why'}")
-            return entry
+        listed = kaggle.submissions(entry.competition)
+        for each in listed:
+            if str(each.ref) == entry.ref and each.status != "PENDING":
+                return each
         pause(POLL)
-    raise KitError(f"{entry.file}: no score after {PATIENCE / 3600:.0f} h; look on the competition's page")
+    return None
+
+
+def _scored(entry: LogEntry, found: KaggleSubmission | None, dirs: OutputDirs, say: Say) -> LogEntry:
+    """Log what became of a submission; KitError where it has no score."""
+    if found is None:
+        raise KitError(f"{entry.file}: no score after {PATIENCE / 3600:.0f} h; look on the competition's page")
+    entry = as_listed(entry, found)
+    write_entry(entry, dirs, say=say)
+    if entry.status == "ERROR":
+        raise KitError(f"Kaggle could not score {entry.file}: {found.error or 'it does not say why'}")
+    return entry
 
 
 def _outcome(row: LogEntry) -> str:

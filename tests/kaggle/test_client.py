@@ -12,7 +12,8 @@ from support.refusals import refusal_of
 from support.small_kernels import REF, asked, dataset, pushed
 
 from kit.kaggle import retry as patience
-from kit.kaggle.client import Kaggle, PushedKernel, Quota
+from kit.kaggle.answers import PushedKernel, Quota
+from kit.kaggle.client import Kaggle
 from kit.kaggle.kernel.push import pushed_kernel
 from kit.kaggle.logs import log_lines
 from kit.kaggle.retry import Lost
@@ -20,21 +21,6 @@ from kit.kaggle.retry import Lost
 BYTES = bytes(range(256)) * 400  # more than one read of a socket
 DATA = "tester/small-data"
 GONE = ". Addresses of files expire: the same command asks for new ones"
-
-
-@pytest.fixture
-def said() -> list[str]:
-    return []
-
-
-@pytest.fixture
-def waits() -> list[float]:
-    return []
-
-
-@pytest.fixture
-def kaggle(server, said, waits) -> Kaggle:
-    return Kaggle(said.append, waits.append)
 
 
 @pytest.fixture

@@ -3,6 +3,7 @@
 import json
 from dataclasses import replace
 from datetime import UTC, datetime, timedelta
+from functools import partial
 from pathlib import Path
 
 import pandas as pd
@@ -15,6 +16,7 @@ from support.small_kernels import REF, SLUG, asked, pushed, write_kernel
 
 from kit.core.files import sha256, write_json
 from kit.core.paths import OutputDirs
+from kit.core.stopping import Interrupted, Stopped, told
 from kit.kaggle import submit as submitting
 from kit.kaggle.client import Kaggle
 from kit.kaggle.kernel.folder import KernelFolder
@@ -383,6 +385,72 @@ def test_the_same_command_goes_on_waiting_for_the_score(server, kit, impatient, 
     assert len(colours.submissions) == 1
     assert [(row["ref"], row["status"], row["public"]) for row in log()] == [("1", "COMPLETE", "0.5")]
     assert kit("submit", file)[1].endswith("public score 0.5; --again submits it once more\n")
+
+
+SCORED = (
+    "submissions/tiny.csv is handed in, and Kaggle goes on scoring it: the same command goes on waiting, and "
+    "python -m kit submissions --refresh looks for the score"
+)
+
+
+@pytest.mark.parametrize("error", [KeyboardInterrupt(), Interrupted(143)], ids=["plain", "signal"])
+def test_an_interrupted_wait_says_what_goes_on(server, colours, file, error):
+    said = []
+
+    def interrupted(seconds: float) -> None:
+        raise error
+
+    with pytest.raises(Stopped) as stopped, told():
+        submit_file(file, Kaggle(), say=said.append, pause=interrupted)
+    assert [*said, str(stopped.value)].count(SCORED) + str(stopped.value).count(f"({SCORED})") == 1
+    assert stopped.value.code == (143 if isinstance(error, Interrupted) else 130)
+
+
+def test_an_interruption_before_the_wait_says_what_goes_on(server, kit, colours, file, monkeypatch):
+    """Kaggle has answered, and the row with its number is not written."""
+    said, write = [], submitting.write_entry
+
+    def interrupted(entry, *arguments, **named):
+        if entry.status == "PENDING":
+            raise KeyboardInterrupt
+        write(entry, *arguments, **named)
+
+    with monkeypatch.context() as patch:
+        patch.setattr(submitting, "write_entry", interrupted)
+        with pytest.raises(KeyboardInterrupt):
+            submit_file(file, Kaggle(), say=said.append)
+    assert said == [SCORED]
+    server.script_submission("colours", Outcome(public_score=0.5))
+    assert kit("submit", file)[0] == 0
+    assert len(colours.submissions) == 1
+
+
+def test_with_again_another_command_goes_on_waiting(server, kit, impatient, colours, file):
+    """The same would submit a third time."""
+    server.script_submission("colours", Outcome(public_score=0.5))
+    assert kit("submit", file)[0] == 0
+    said = []
+
+    def interrupted(seconds: float) -> None:
+        raise KeyboardInterrupt
+
+    with pytest.raises(KeyboardInterrupt):
+        submit_file(file, Kaggle(), again=True, say=said.append, pause=interrupted)
+    without = [WAITS.strip(), SCORED]
+    without = [each.replace("the same command", "the same command without --again") for each in without]
+    assert said == [f"submitted submissions/tiny.csv to colours; {without[0]}", without[1]]
+    server.script_submission("colours", Outcome(public_score=0.25))
+    assert kit("submit", file)[1].endswith("public score 0.25; CV 0.75123\n")
+    assert [(row["ref"], row["status"]) for row in log()] == [("1", "COMPLETE"), ("2", "COMPLETE")]
+    assert len(colours.submissions) == 2
+
+
+def test_a_wait_that_breaks_off_says_what_goes_on(server, colours, file):
+    def unreachable(seconds: float) -> None:
+        server.misbehave("ListSubmissions", answer(401, "expired"))
+
+    message = refusal_of(partial(submit_file, pause=unreachable), file, Kaggle())
+    assert message.endswith(f"; {SCORED}")
 
 
 def test_again_does_not_wait_for_an_earlier_one(server, kit, impatient, colours, file, monkeypatch):

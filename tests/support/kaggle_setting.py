@@ -24,6 +24,30 @@ def server(tmp_path, monkeypatch):
 
 
 @pytest.fixture
+def said() -> list[str]:
+    """The lines that `kaggle` says, and what is told to say them here."""
+    return []
+
+
+@pytest.fixture
+def waits() -> list[float]:
+    """The seconds that `kaggle` would have slept between attempts."""
+    return []
+
+
+@pytest.fixture
+def kaggle(server, said, waits):
+    """The real client, signed in to the server; it does not sleep."""
+    from kit.kaggle.client import Kaggle
+
+    return Kaggle(said.append, waits.append)
+
+
+def no_pause(seconds: float) -> None:
+    """For what takes something to sleep with."""
+
+
+@pytest.fixture
 def kit(monkeypatch, capsys):
     """Runs a command line in this process; gives exit code and output."""
 

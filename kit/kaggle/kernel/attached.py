@@ -50,7 +50,7 @@ def reference_of(folder: KernelFolder) -> str:
 
 
 def _runs(folder: KernelFolder, experiment: ExperimentConfig) -> dict[str, str]:
-    if folder.fetched and folder.fetched["version"] != folder.push["version"]:  # what Kaggle mounts is another
+    if _older(folder):  # what Kaggle mounts is another
         return {}
     theirs = ExperimentDir(folder.output / "runs" / experiment.name)
     try:
@@ -58,6 +58,12 @@ def _runs(folder: KernelFolder, experiment: ExperimentConfig) -> dict[str, str]:
     except Damaged as error:
         raise KitError(f"{error.args[0].partition(';')[0]}; python -m kit kernel fetch {folder.path}") from error
     return {run.path.relative_to(folder.output).as_posix(): sha256(run.path / "run.json") for run in finished}
+
+
+def _older(folder: KernelFolder) -> int | None:
+    """Return the version that was fetched, where another was pushed since; else None."""
+    version = folder.fetched.get("version")
+    return None if version in (None, folder.push["version"]) else version
 
 
 def attached_notes(experiment: ExperimentConfig, attached: AttachedRuns, root: Path) -> list[str]:
@@ -74,10 +80,13 @@ def attached_notes(experiment: ExperimentConfig, attached: AttachedRuns, root: P
     if not kernels:
         return []
     notes = [f"attaches the outputs of {some(kernels)}: on Kaggle the latest complete version of each"]
-    if unknown := [reference for reference in kernels if reference not in attached]:
+    unknown = [reference for reference in kernels if reference not in attached]
+    older = {reference_of(folder): folder for folder in built(root) if folder.push and _older(folder)}
+    notes += [_note_of_older(older[reference]) for reference in unknown if reference in older]
+    if unfetched := [reference for reference in unknown if reference not in older]:
         notes.append(
-            f"{some(unknown)}: not fetched here, so the kernel cannot tell whether what Kaggle mounts is what you "
-            "mean (python -m kit kernel fetch, then build again)"
+            f"{some(unfetched)}: not fetched here, so the kernel cannot tell whether what Kaggle mounts is what "
+            "you mean (python -m kit kernel fetch, then build again)"
         )
     if left := _not_attached(experiment, attached, root, unknown):
         also = experiment.kernel.datasets or experiment.kernel.models
@@ -87,6 +96,14 @@ def attached_notes(experiment: ExperimentConfig, attached: AttachedRuns, root: P
             "which Kaggle unpacks, and name that in kernel.datasets"
         )
     return notes
+
+
+def _note_of_older(folder: KernelFolder) -> str:
+    return (
+        f"{reference_of(folder)}: version {_older(folder)} was fetched here, and version {folder.push['version']} "
+        "was pushed since, which Kaggle mounts once it is complete: the kernel cannot tell whether its runs are "
+        f"what you mean (python -m kit kernel fetch {folder.path}, then build again)"
+    )
 
 
 def _not_attached(

@@ -5,14 +5,15 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from kit.core.errors import KitError, Say, ignore
-from kit.kaggle.client import Kaggle, PushedKernel, Session
+from kit.kaggle.answers import PushedKernel, Session
+from kit.kaggle.client import Kaggle
+from kit.kaggle.facts import PROBE
 from kit.kaggle.kernel import push as pushing
 from kit.kaggle.kernel import sessions as waiting
 from kit.kaggle.kernel.ended import EndedSession, expected_of
 from kit.kaggle.kernel.folder import KernelFolder
 from kit.kaggle.kernel.push import SESSIONS, pushed_kernel, select_kernels
-from kit.kaggle.kernel.sessions import NOT_SHOWN, follow_log, just_pushed, session_of
-from kit.kaggle.retry import NOT_YET, Refused, Unanswered
+from kit.kaggle.kernel.sessions import follow_log, log_of, session_of
 
 
 @dataclass(frozen=True)
@@ -90,7 +91,10 @@ def push(
     sessions, unrehearsed
         As in `kit.kaggle.kernel.push.push_all`.
     """
-    kernels, kaggle = select_kernels(list(map(str, folders)), everything, Path(output)), Kaggle(say)
+    kernels = select_kernels(list(map(str, folders)), everything, Path(output))
+    if probes := [str(kernel.path) for kernel in kernels if kernel.record.kind == "probe"]:
+        raise KitError(f"{probes[0]} is a probe; {PROBE} pushes it, and reads what it reports")
+    kaggle = Kaggle(say)
     if everything or len(kernels) > 1:
         ended = pushing.push_all(
             kernels, kaggle, sessions=sessions, unrehearsed=unrehearsed, output=output, say=say
@@ -122,20 +126,10 @@ def status(
 def logs(folder: str | Path, *, follow: bool = False, say: Say = ignore) -> KernelLogs:
     """Return the log of the pushed version; with `follow`, `say` takes its lines as they come, until it ends."""
     kaggle, kernel, lines = Kaggle(), pushed_kernel(folder), []
-    for line in follow_log(kernel, kaggle) if follow else _log(kernel, kaggle):
+    for line in follow_log(kernel, kaggle) if follow else log_of(kernel, kaggle):
         say(line)
         lines.append(line)
     return KernelLogs(lines)
-
-
-def _log(kernel: PushedKernel, kaggle: Kaggle) -> list[str]:
-    """Return the log as far as it is; KitError where Kaggle does not show the version yet."""
-    try:
-        return kaggle.outputs(kernel).log
-    except (Refused, Unanswered) as error:
-        if error.status in NOT_YET and just_pushed(kernel):
-            raise KitError(f"{kernel}: {NOT_SHOWN}; try again in some minutes, or with --follow") from error
-        raise
 
 
 def _waited_for(folder: KernelFolder, kaggle: Kaggle, say: Say) -> EndedSession:

@@ -7,7 +7,8 @@ from datetime import UTC, datetime
 from typing import Literal
 
 from kit.core.errors import Damaged, KitError
-from kit.kaggle.client import Kaggle, Outputs, PushedKernel, Session
+from kit.kaggle.answers import Outputs, PushedKernel, Session
+from kit.kaggle.client import Kaggle
 from kit.kaggle.kernel.folder import KernelFolder
 from kit.kaggle.kernel.outputs import LISTED, list_of, outputs_with
 
@@ -73,14 +74,11 @@ class Expected:
 
 def expected_of(folder: KernelFolder) -> Expected | None:
     """Return what the pushed version of a kernel has to leave; None for a probe, which keeps no list."""
-    record, push = folder.pushed_record, folder.push
+    record = folder.pushed_record
     if record.kind == "probe":
         return None
-    pushed = None
-    with contextlib.suppress(KeyError, ValueError, TypeError):  # of an early version, or changed by hand
-        pushed = datetime.fromisoformat(push["when"]).astimezone(UTC)
     output = "submission.csv" if record.kind == "infer" else None
-    return Expected(output, folder.pushed_runs, 3600 * record.hours, pushed)
+    return Expected(output, folder.pushed_runs, 3600 * record.hours, folder.pushed_at)
 
 
 @dataclass(frozen=True)

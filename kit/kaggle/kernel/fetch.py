@@ -23,7 +23,8 @@ from kit.experiment.fingerprint import changed_keys, digests, stored_experiment,
 from kit.experiment.fold_plan import REMEDY
 from kit.experiment.own_files import files_of_code
 from kit.experiment.shared_folder import claim_run, holder_of_run, writing
-from kit.kaggle.client import Kaggle, Outputs, PushedKernel, Session
+from kit.kaggle.answers import Outputs, PushedKernel, Session
+from kit.kaggle.client import Kaggle
 from kit.kaggle.facts import PROBE, Facts, read_facts, why_missing
 from kit.kaggle.kernel.folder import KernelFolder
 from kit.kaggle.kernel.outputs import LISTED, OutputList, outputs_with

@@ -19,6 +19,7 @@ import json
 import re
 from collections.abc import Sequence
 from dataclasses import asdict, dataclass
+from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any, Literal
 
@@ -144,6 +145,14 @@ class KernelFolder:
     def record(self) -> BuildRecord:
         """What the kernel was built from; KitError where that cannot be read."""
         return self._record(self._read("build.json"), "build.json")
+
+    @property
+    def pushed_at(self) -> datetime | None:
+        """When the version was pushed; None where push.json does not tell, of an early kit or edited."""
+        try:
+            return datetime.fromisoformat(self.push["when"]).astimezone(UTC)
+        except (KeyError, TypeError, ValueError):
+            return None
 
     @property
     def pushed_record(self) -> BuildRecord:

@@ -9,7 +9,8 @@ from typing import Any
 
 from kit.core.errors import Damaged, KitError, some
 from kit.core.files import parse_json
-from kit.kaggle.client import Kaggle, Outputs, PushedKernel
+from kit.kaggle.answers import Outputs, PushedKernel
+from kit.kaggle.client import Kaggle
 from kit.kaggle.retry import NOT_YET, Refused, Unanswered
 
 LISTED = "outputs.json"
@@ -66,10 +67,17 @@ def _is_fine(listed: OutputList) -> bool:
     )
 
 
-def outputs_with(kernel: PushedKernel, kaggle: Kaggle, names: Sequence[str]) -> Outputs:
+def outputs_with(
+    kernel: PushedKernel, kaggle: Kaggle, names: Sequence[str], seconds: float | None = None
+) -> Outputs:
     """Return what a version left, once these files are among it, or after some minutes in any case.
 
     Kaggle may list outputs later than it says COMPLETE, and refuse to list them before that.
+
+    Parameters
+    ----------
+    seconds : float, optional
+        How long to look, as in `Retry.until`.
     """
     last, refused = Outputs({}, []), list[KitError]()
 
@@ -88,7 +96,7 @@ def outputs_with(kernel: PushedKernel, kaggle: Kaggle, names: Sequence[str]) -> 
     def lacking(outputs: Outputs) -> list[str]:
         return [name for name in names if name not in outputs.files]
 
-    kaggle.until(f"not yet among the outputs of {kernel}: {some(names, 5)}", look)
+    kaggle.until(f"not yet among the outputs of {kernel}: {some(names, 5)}", look, seconds)
     if refused and last == Outputs({}, []):  # none was ever listed
         raise refused[-1]
     return last

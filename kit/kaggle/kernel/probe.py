@@ -17,7 +17,8 @@ from typing import Any, Literal
 from kit.core.errors import Damaged, KitError, Say, ignore, some
 from kit.core.files import is_safe, need_writable, read_record, sha256, write_json, write_text
 from kit.core.stopping import telling
-from kit.kaggle.client import Kaggle, PushedKernel
+from kit.kaggle.answers import PushedKernel
+from kit.kaggle.client import Kaggle
 from kit.kaggle.facts import (
     FACTS,
     PROBE,
@@ -35,14 +36,15 @@ from kit.kaggle.facts import (
 from kit.kaggle.image import read_table
 from kit.kaggle.kernel.build import TEMPLATES
 from kit.kaggle.kernel.folder import BUILT, BuildRecord, KernelFolder
+from kit.kaggle.kernel.outputs import outputs_with
 from kit.kaggle.kernel.push import push, pushed_kernel
 from kit.kaggle.kernel.sessions import RunningSession
 from kit.kaggle.rehearsal.rehearse import RehearsalOptions, rehearse
+from kit.kaggle.retry import GRACE
 
 Does = Literal["report", "exit", "limit"]
 
-POLL = 15.0  # seconds between two looks at the outputs
-LISTING = 300.0  # seconds for which they may not be listed though the session is complete
+POLL = 15.0  # seconds between two looks at the session
 SETTLED = 60.0  # seconds after which what is not listed beside the report will not be
 LOG_END = 5  # lines
 LEFT, OVERSLEPT = "before.txt", "after.txt"  # files of kernels that are to fail: at once, and past the limit
@@ -276,12 +278,12 @@ def _read_report(
             f"{ended.kernel} reported nothing: {ended.outcome}"
             f"{f', {ended.failure}' if ended.failure else ''}; its log: python -m kit kernel logs {folder.path}"
         )
-    listed = _listed(ended.kernel, [REPORT], LISTING, kaggle, pause)
+    listed = outputs_with(ended.kernel, kaggle, [REPORT]).files
     if REPORT not in listed:
         _note_read(folder)
         raise KitError(
             f"{ended.kernel} is complete, but {REPORT} is not listed among its outputs within "
-            f"{LISTING / 60:.0f} minutes; its log has the report too: python -m kit kernel logs {folder.path}"
+            f"{GRACE / 60:.0f} minutes; its log has the report too: python -m kit kernel logs {folder.path}"
         )
     kaggle.download(listed[REPORT], folder.output / REPORT)
     try:
@@ -289,22 +291,9 @@ def _read_report(
     except Damaged:
         _note_read(folder)
         raise
-    came = _came(session, ended.kernel, folder.output, kaggle, pause)
+    came = _came(session, ended.kernel, folder.output, kaggle)
     _note_read(folder)
     return _put_together(before, session, gpu, attach, came)
-
-
-def _listed(
-    kernel: PushedKernel, names: Sequence[str], seconds: float, kaggle: Kaggle, pause: Callable[[float], None]
-) -> dict[str, str]:
-    """Return the outputs, name → address, once all of `names` are listed or `seconds` of pauses are over."""
-    waited = 0.0
-    while True:
-        files = kaggle.outputs(kernel).files
-        if all(name in files for name in names) or waited >= seconds:
-            return files
-        pause(POLL)
-        waited += POLL
 
 
 def _report(file: Path) -> SessionFacts:
@@ -312,12 +301,12 @@ def _report(file: Path) -> SessionFacts:
 
 
 def _came(
-    session: SessionFacts, kernel: PushedKernel, target: Path, kaggle: Kaggle, pause: Callable[[float], None]
+    session: SessionFacts, kernel: PushedKernel, target: Path, kaggle: Kaggle
 ) -> dict[str, Literal["whole", "damaged", "missing"]]:
     """Fetch the odd files that the session left, and say how each came."""
     came: dict[str, Literal["whole", "damaged", "missing"]] = {}
     names = [name for name in session.wrote if is_safe(name)]
-    listed = _listed(kernel, names, SETTLED, kaggle, pause)
+    listed = outputs_with(kernel, kaggle, names, SETTLED).files
     for name in names:
         came[name] = "missing"
         if name in listed:
@@ -348,12 +337,16 @@ def _read_end(folder: KernelFolder, kaggle: Kaggle, say: Say, pause: Callable[[f
     say(f"{folder.path.name} is made to end badly; how it does is what is asked")
     kernel = _ended(folder, kaggle, say, pause).kernel
     session = kaggle.session(kernel)
-    files = sorted(_listed(kernel, [LEFT], SETTLED, kaggle, pause))
-    log = kaggle.outputs(kernel).log[-LOG_END:]
+    outputs = outputs_with(kernel, kaggle, [LEFT], SETTLED)
     _note_read(folder)
     when = datetime.now(UTC)
     return EndFacts(
-        when=when, kernel=str(kernel), status=session.status, failure=session.failure, files=files, log_end=log
+        when=when,
+        kernel=str(kernel),
+        status=session.status,
+        failure=session.failure,
+        files=sorted(outputs.files),
+        log_end=outputs.log[-LOG_END:],
     )
 
 

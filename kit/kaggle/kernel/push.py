@@ -8,12 +8,12 @@ from collections.abc import Callable, Sequence
 from dataclasses import asdict
 from datetime import UTC, datetime
 from pathlib import Path
-from typing import Any
 
 from kit.core.errors import Damaged, KitError, Say, some
 from kit.core.paths import OutputDirs
 from kit.core.runs import ExperimentDir, RunDir
-from kit.kaggle.client import Kaggle, PushedKernel, kernel_url
+from kit.kaggle.answers import PushedKernel, kernel_url
+from kit.kaggle.client import Kaggle
 from kit.kaggle.datasets import read_ref, send_dataset, wait_for_dataset
 from kit.kaggle.kernel.ended import EndedSession, expected_of
 from kit.kaggle.kernel.folder import KernelFolder, built, built_beside
@@ -69,18 +69,18 @@ def push(
         before = kaggle.latest_version(owner, slug)
         before = None if before is None else max(before, known)
         folder.write_begun_push({"digest": folder.digest, "owner": owner, "version": before, "only": only})
-        pushed = _send(folder, kaggle, f"{owner}/{slug}", text, known, say)
+        pushed = _send(folder, kaggle, f"{owner}/{slug}", text, before, say)
         say(f"pushed {pushed}: {pushed.url}")
     _remember(folder, pushed, only)
     return pushed_kernel(path)
 
 
 def _send(
-    folder: KernelFolder, kaggle: Kaggle, identity: str, text: str | None, known: int, say: Say
+    folder: KernelFolder, kaggle: Kaggle, identity: str, text: str | None, before: int | None, say: Say
 ) -> PushedKernel:
     """Push the kernel as owner/slug, with `text` as its code where that is not all of the code file.
 
-    `known` is the version that was pushed from here before, or 0.
+    `before` is the version before it, as far as that is known.
     """
     begun = f"{identity} ({kernel_url(*identity.split('/'))})"
     with tempfile.TemporaryDirectory(prefix="kit-") as stage:
@@ -90,7 +90,7 @@ def _send(
         complete = folder.metadata | {"id": identity}
         (Path(stage) / "kernel-metadata.json").write_text(json.dumps(complete), encoding="utf-8")
         try:
-            return kaggle.push(Path(stage), 3600 * folder.record.hours, known)
+            return kaggle.push(Path(stage), 3600 * folder.record.hours, before)
         except Lost as error:
             raise Lost(f"{error}; a session of {begun} may be running; the same command finds out") from error
         except KeyboardInterrupt as error:
@@ -242,15 +242,8 @@ def pushed_kernel(path: str | Path) -> PushedKernel:
     record = folder.push
     if not record:
         raise KitError(f"{folder.path} was not pushed yet: python -m kit kernel push {folder.path}")
-    return PushedKernel(record["owner"], record["slug"], record["version"], record["url"], _time(record))
-
-
-def _time(record: dict[str, Any]) -> datetime | None:
-    """Return when it was pushed; None where an edited push.json does not tell."""
-    try:
-        return datetime.fromisoformat(record["when"]).astimezone(UTC)
-    except (KeyError, TypeError, ValueError):
-        return None
+    named = record["owner"], record["slug"], record["version"], record["url"]
+    return PushedKernel(*named, folder.pushed_at, folder.path)
 
 
 def need_quota(kaggle: Kaggle, hours: float, say: Say) -> None:
@@ -280,7 +273,9 @@ def push_all(
 
     What was pushed as it is built now is not pushed again, but waited for; of a train kernel whose finished runs
     were fetched, what is left is pushed. Where the quota is used up, or a push is refused, no further one is
-    begun; those under way are waited for before the error is raised, and the same call goes on later.
+    begun; those under way are waited for before the error is raised, and the same call goes on later. One has
+    failed where Kaggle will not tell how it ended; the others are waited for. Where Kaggle does not answer, they
+    are looked at again, and count as running.
 
     Parameters
     ----------
@@ -291,14 +286,12 @@ def push_all(
     unrehearsed : bool
         Whether also those are pushed that did not pass a rehearsal since they were built; else that is an error.
     output : str or Path
-        As in `push`.
-    pause : callable
-        What to sleep with; takes seconds.
+        As in `push`; `pause` is what to sleep with, in seconds.
 
     Returns
     -------
     list of EndedSession
-        How each has ended, in the order in which they did.
+        In the order in which they ended.
     """
     due, waited = _due_and_pushed(folders, output, say)
     if not unrehearsed:
@@ -308,7 +301,7 @@ def push_all(
     with watched(running, say, "the same command"):
         while due or running:
             for each in list(running):
-                if (end := each.poll(kaggle, say)) is not None:
+                if (end := _polled(each, kaggle, say)) is not None:
                     running.remove(each)
                     ended.append(end)
             while due and len(running) < sessions and not trouble:
@@ -326,6 +319,23 @@ def push_all(
             if running:
                 pause(POLL)
     return ended
+
+
+def _polled(running: RunningSession, kaggle: Kaggle, say: Say) -> EndedSession | None:
+    """Return how a kernel has ended, once that is known; a failure where Kaggle will not tell it."""
+    try:
+        return running.patient(kaggle, say)
+    except (Damaged, Refused, Unanswered) as error:
+        if not isinstance(error, Damaged) and error.status not in NOT_YET:  # not of this kernel alone
+            raise
+        kernel = running.kernel
+        place = "" if kernel.url in str(error) else f" ({kernel.url})"
+        failure = (
+            f"how it ended is not known: {error}; not watched any more, and may be running on Kaggle{place}; the "
+            "same command goes on"
+        )
+        say(f"{kernel}: {failure}")
+        return EndedSession(kernel, "failed", failure, missing=running.needs.runs if running.needs else ())
 
 
 def _with_what_is_left(trouble: KitError, ended: Sequence[EndedSession], due: int, kernels: int) -> str:

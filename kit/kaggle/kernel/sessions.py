@@ -8,13 +8,15 @@ from datetime import UTC, datetime
 
 from kit.core.errors import KitError, Say, some
 from kit.core.stopping import Interrupted, Stopped
-from kit.kaggle.client import Kaggle, PushedKernel, Session, kernel_url
+from kit.kaggle.answers import PushedKernel, Session, kernel_url
+from kit.kaggle.client import Kaggle
 from kit.kaggle.kernel.ended import EndedSession, Expected, judge
 from kit.kaggle.retry import GRACE, NOT_YET, Refused, Unanswered
 
 POLL = 15.0  # seconds between two looks at a session
 NOT_SHOWN = "Kaggle does not show it yet"
 NEWS = 60.0  # seconds between two lines that say the same
+OUTAGE = 3600.0  # seconds for which one of several kernels is watched on though Kaggle does not answer
 
 
 def wait(
@@ -54,19 +56,35 @@ def watched(running: Sequence["RunningSession"], say: Say, goes_on: str) -> Iter
     goes_on : str
         The command that goes on.
     """
+
+    def sentence() -> str:
+        names = some([f"{each} ({each.url})" for each in (session.kernel for session in running)], 99)
+        return f"not watched any more, and may be running on Kaggle: {names}; {goes_on} goes on" if running else ""
+
+    with left_behind(sentence, say):
+        yield
+
+
+@contextlib.contextmanager
+def left_behind(sentence: Callable[[], str], say: Say) -> Iterator[None]:
+    """Say what goes on on Kaggle where what is inside ends by an error, Ctrl-C or SIGTERM.
+
+    Parameters
+    ----------
+    sentence : callable
+        Returns what to say, or "" where nothing goes on; called when the end comes.
+    """
     try:
         yield
     except (KitError, KeyboardInterrupt) as error:
-        if not running:
+        if not (told := sentence()):
             raise
-        names = some([f"{each} ({each.url})" for each in (session.kernel for session in running)], 99)
-        sentence = f"not watched any more, and may be running on Kaggle: {names}; {goes_on} goes on"
         if isinstance(error, KeyboardInterrupt):
-            tell_interrupted(error, sentence, say)
+            tell_interrupted(error, told, say)
             raise
         if isinstance(error, Stopped):
-            raise Stopped(f"{error}; {sentence}", error.code) from error
-        raise KitError(f"{error}; {sentence}") from error
+            raise Stopped(f"{error}; {told}", error.code) from error
+        raise KitError(f"{error}; {told}") from error
 
 
 def tell_interrupted(error: KeyboardInterrupt, sentence: str, say: Say) -> None:
@@ -87,7 +105,32 @@ def follow_log(kernel: PushedKernel, kaggle: Kaggle, pause: Callable[[float], No
                     yield line
                 seen = max(seen, number + 1)
         pause(POLL / 3)
-    yield from kaggle.outputs(kernel).log[seen:]
+    yield from log_of(kernel, kaggle, "try again in some minutes")[seen:]
+
+
+def log_of(
+    kernel: PushedKernel, kaggle: Kaggle, advice: str = "try again in some minutes, or with --follow"
+) -> list[str]:
+    """Return the lines of this version's log as far as it is.
+
+    Parameters
+    ----------
+    advice : str
+        What to do where Kaggle does not show the version yet.
+
+    Raises
+    ------
+    KitError
+        Where Kaggle does not show the version, or not yet.
+    """
+    try:
+        return kaggle.outputs(kernel).log
+    except (Refused, Unanswered) as error:
+        if error.status not in NOT_YET:
+            raise
+        if just_pushed(kernel):
+            raise KitError(f"{kernel}: {NOT_SHOWN}; {advice}") from error
+        raise KitError(f"{error}; {not_shown(kernel, error)}") from error
 
 
 @dataclass
@@ -106,6 +149,8 @@ class RunningSession:
         The status that was said last.
     last : float
         When that was said, by `time.monotonic`.
+    silent : float or None
+        Since when Kaggle does not answer, by `time.monotonic`; None while it does.
     """
 
     kernel: PushedKernel
@@ -113,6 +158,7 @@ class RunningSession:
     begun: float
     told: str = ""
     last: float = 0.0
+    silent: float | None = None
 
     def status(self, kaggle: Kaggle, say: Say) -> Session:
         """Ask how far it is, and say so where it goes on and that is news."""
@@ -132,6 +178,21 @@ class RunningSession:
             return None
         ended = judge(self.kernel, session, kaggle, self.needs)
         say(f"{self.kernel}: {ended.outcome}, {(time.monotonic() - self.begun) / 60:.0f} min")
+        return ended
+
+    def patient(self, kaggle: Kaggle, say: Say) -> EndedSession | None:
+        """Ask as `poll` does; where Kaggle does not answer it may run all the same, for up to `OUTAGE` seconds."""
+        try:
+            ended = self.poll(kaggle, say)
+        except Unanswered as error:
+            now = time.monotonic()
+            if self.silent is None:
+                self.silent = now
+                say(f"{error}; {self.kernel} may be running: looking again for up to {OUTAGE / 60:.0f} min")
+            if now - self.silent >= OUTAGE:
+                raise
+            return None
+        self.silent = None
         return ended
 
 
@@ -161,8 +222,9 @@ def wait_for_kernel(
         )
     if not version:  # unknown: Kaggle says so itself when the kernel is pushed
         return
-    when = pushed.when if pushed and pushed.version == version else None
-    kernel = PushedKernel(owner, slug, version, kernel_url(owner, slug), when)
+    known = pushed if pushed and pushed.version == version else None
+    when, folder = (known.when, known.folder) if known else (None, None)
+    kernel = PushedKernel(owner, slug, version, kernel_url(owner, slug), when, folder)
     underway = RunningSession(kernel, None, time.monotonic())
     with watched([underway], say, "the same command"):
         while not (session := underway.status(kaggle, say)).ended:
@@ -184,7 +246,7 @@ def session_of(kernel: PushedKernel, kaggle: Kaggle, begun: float | None = None)
 
     Raises
     ------
-    KitError
+    Refused or Unanswered
         Where Kaggle does not show the version after `GRACE` seconds, or does not answer.
     """
     try:
@@ -195,7 +257,20 @@ def session_of(kernel: PushedKernel, kaggle: Kaggle, begun: float | None = None)
         waiting = begun is not None and time.monotonic() - begun < GRACE
         if just_pushed(kernel) if kernel.when else waiting:
             return Session("QUEUED", NOT_SHOWN)
-        raise KitError(f"{error}. A session may be running all the same: look at {kernel.url}") from error
+        advice = not_shown(kernel, error)
+        raise type(error)(f"{error}; a session may be running all the same: {advice}", error.status) from error
+
+
+def not_shown(kernel: PushedKernel, error: Refused | Unanswered) -> str:
+    """Say what to do about a version that Kaggle does not show, though it was not pushed just now."""
+    if error.status >= 500:
+        return f"try again later, or look at {kernel.url}"
+    token = "this token may not see it: make a new API token on kaggle.com/settings"
+    gone = f"where it was deleted, remove {kernel.folder}/push.json, and push it anew"
+    if kernel.folder is None:  # it is attached, and perhaps another's
+        name = f"{kernel.owner}/{kernel.slug}"
+        gone = f"where {name} is not there, or not yours, build this kernel without it (kernel.kernels)"
+    return f"look at {kernel.url}; where it is there, {token}; {gone}"
 
 
 def just_pushed(kernel: PushedKernel) -> bool:

@@ -485,6 +485,40 @@ def test_runs_that_are_here_but_not_attached_are_told(build, experiment, tmp_pat
     )
 
 
+def test_an_older_version_that_was_fetched_is_told(build, experiment, tmp_path):
+    build()
+    pushed("tiny-train")
+    fetched(experiment, "tiny-train", (0, 1, 2), tmp_path)
+    folder = KernelFolder(Path("kernels/build/tiny-train"))
+    folder.write_fetched({"version": 1, "missing": []})
+    assert "was fetched here, and" not in build(kind="infer")[1]
+    folder.write_push(folder.push | {"version": 2})
+    told = build(kind="infer")[1]
+    assert "not fetched here" not in told
+    assert (
+        "  tester/tiny-train: version 1 was fetched here, and version 2 was pushed since, which Kaggle mounts "
+        "once it is complete: the kernel cannot tell whether its runs are what you mean (python -m kit kernel "
+        "fetch kernels/build/tiny-train, then build again)\n"
+    ) in told
+    assert fact(built("tiny-infer")[1], "KERNEL")["attached"] == {}
+
+
+def test_a_pushed_kernel_of_another_experiment_does_not_silence_the_warning(build, experiment, tmp_path):
+    """What it holds of its own runs/ is nothing that this experiment predicts with."""
+    build()
+    pushed("tiny-train")
+    fetched(experiment, "tiny-train", (0, 1, 2), tmp_path)
+    folder = KernelFolder(Path("kernels/build/tiny-train"))
+    shutil.rmtree(folder.output)
+    kernels = ["--set", "kernel.kernels=[tester/tiny-train]"]
+    assert "WARNING" not in build(*kernels, kind="infer")[1]  # may hold them, when it is fetched
+    folder.write_push(folder.push | {"build": folder.push["build"] | {"experiment": "other"}})
+    assert (
+        "  WARNING: it predicts without uniform seed 0 fold 0, uniform seed 0 fold 1, uniform seed 0 fold 2: "
+        in (build(*kernels, kind="infer")[1])
+    )
+
+
 def test_damaged_outputs_are_to_be_fetched_again(build, experiment, tmp_path):
     build()
     pushed("tiny-train")

@@ -6,27 +6,21 @@ from pathlib import Path
 
 import pytest
 from support.fake_kaggle import answer
+from support.refusals import refusal_of
 from support.small_kernels import REF, listed, pushed
 
+from kit.kaggle import retry
 from kit.kaggle.client import Kaggle
 from kit.kaggle.kernel.ended import Expected, expected_of, judge
 from kit.kaggle.kernel.folder import KernelFolder
+from kit.kaggle.kernel.outputs import outputs_with
 from kit.kaggle.kernel.push import pushed_kernel
 from kit.kaggle.logs import last_time
+from kit.kaggle.retry import Refused
 
 RUNS = [f"uniform/seed0/fold{fold}" for fold in range(5)]
 NEXT = "; kernel fetch brings home what is finished, then the same push pushes the others"
 LIMIT = 1800  # seconds, of the small kernels
-
-
-@pytest.fixture
-def said() -> list[str]:
-    return []
-
-
-@pytest.fixture
-def kaggle(server, said) -> Kaggle:
-    return Kaggle(said.append, lambda seconds: None)
 
 
 @pytest.fixture
@@ -161,6 +155,28 @@ def test_a_first_listing_that_is_refused_is_not_taken_for_nothing_finished(serve
     end = ended(server, kaggle, path, "CANCEL_ACKNOWLEDGED", listed({"a": b"1"}, RUNS[3:], None), LIMIT)
     assert list(end.missing) == RUNS[3:]
     assert "3 of 5 runs are finished" in end.failure
+
+
+def test_a_refusal_at_the_last_look_keeps_what_was_listed(server, kaggle, path, monkeypatch):
+    monkeypatch.setattr(retry, "GRACE", 25.0)  # of pauses of ten seconds: looks at 0, 10, 20 and 30
+    server.finish(REF, files={"a": b"1"})
+    listing = kaggle.outputs
+    looks = iter([listing, listing, listing, None])
+
+    def outputs(kernel):
+        if (look := next(looks)) is None:
+            raise Refused("listing: Kaggle answers 403: No", 403)
+        return look(kernel)
+
+    monkeypatch.setattr(kaggle, "outputs", outputs)
+    assert list(outputs_with(pushed_kernel(path), kaggle, ["outputs.json"]).files) == ["a"]
+    assert next(looks, "over") == "over"
+
+
+def test_a_listing_that_is_always_refused_is(server, kaggle, path, monkeypatch):
+    monkeypatch.setattr(retry, "GRACE", 25.0)
+    server.misbehave("ListKernelSessionOutput", *[answer(403, "No")] * 4)
+    assert "Kaggle answers 403: No" in refusal_of(outputs_with, pushed_kernel(path), kaggle, ["outputs.json"])
 
 
 @pytest.mark.parametrize("content", [b"<html>", b'{"files": {}}', b"[]"])

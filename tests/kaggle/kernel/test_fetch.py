@@ -36,16 +36,6 @@ OUTPUT = Path(f"kernels/build/{SLUG}/output")
 BRING_BACK = "nothing is taken: train it anew, or bring back what it was trained on"
 
 
-@pytest.fixture
-def said() -> list[str]:
-    return []
-
-
-@pytest.fixture
-def kaggle(server, said) -> Kaggle:
-    return Kaggle(said.append, lambda seconds: None)
-
-
 def infer(server, kaggle, files: dict[str, bytes]) -> Path:
     """A pushed infer kernel that left these files."""
     return pushed(server, kaggle, files, record={"kind": "infer"})

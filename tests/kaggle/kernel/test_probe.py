@@ -40,8 +40,6 @@ URL = "https://www.kaggle.com/code/tester/kit-probe"
 def reports(server, impatient, monkeypatch):
     """Kaggle runs probes: the report is one by hand; kernels that are to fail run isolated, for two seconds."""
     monkeypatch.setattr(probing, "POLL", 0.05)
-    monkeypatch.setattr(probing, "SETTLED", 0.1)
-    monkeypatch.setattr(probing, "LISTING", 0.3)
 
     def call(files=None, folder: Path | None = None):
         def run(version):
@@ -399,6 +397,15 @@ def test_the_folders_of_probes_are_kernels(tmp_path):
         assert KernelFolder.at(folder.path).record.kind == "probe"
         assert folder.path.name == f"kit-probe{end}"
         assert int(3600 * folder.record.hours) == seconds
+
+
+def test_a_probe_is_pushed_by_its_own_command_alone(server, tmp_path, kit):
+    path = write_probe(Path(), "report").path
+    assert kit("kernel", "push", path) == (
+        1,
+        f"error: {path} is a probe; python -m kit kernel probe pushes it, and reads what it reports\n",
+    )
+    assert server.requests == []
 
 
 def test_a_probe_is_not_fetched_as_other_kernels_are(server, reports, kit):

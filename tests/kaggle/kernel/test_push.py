@@ -10,39 +10,28 @@ from types import SimpleNamespace
 
 import pytest
 from support.fake_kaggle import answer, drop, instead
+from support.kaggle_setting import no_pause
 from support.refusals import refusal_of
 from support.small_kernels import REF, SLUG, asked, dataset, listed, pushed, rehearse, write_kernel
 
 from kit.core.errors import KitError
 from kit.kaggle import datasets
-from kit.kaggle.client import Kaggle, PushedKernel
+from kit.kaggle.answers import PushedKernel
+from kit.kaggle.client import Kaggle
 from kit.kaggle.datasets import dataset_folder, upload, wait_for_dataset
 from kit.kaggle.kernel import push as pushing
 from kit.kaggle.kernel import sessions
+from kit.kaggle.kernel.ended import EndedSession
 from kit.kaggle.kernel.folder import KernelFolder
 from kit.kaggle.kernel.push import push, push_all, pushed_kernel
 from kit.kaggle.kernel.sessions import follow_log, wait
+from kit.kaggle.retry import Refused
 
+LOOK = (
+    f"look at https://www.kaggle.com/code/{REF}; where it is there, this token may not see it: make a new API "
+    f"token on kaggle.com/settings; where it was deleted, remove kernels/build/{SLUG}/push.json, and push it anew"
+)
 OVER = ("COMPLETE", "ERROR", "CANCEL_ACKNOWLEDGED")
-
-
-@pytest.fixture
-def said() -> list[str]:
-    return []
-
-
-@pytest.fixture
-def waits() -> list[float]:
-    return []
-
-
-@pytest.fixture
-def kaggle(server, said, waits) -> Kaggle:
-    return Kaggle(said.append, waits.append)
-
-
-def no_pause(seconds: float) -> None:
-    pass
 
 
 # What is pushed
@@ -266,6 +255,18 @@ def test_attached_kernels_have_to_end_well(server, kaggle, said):
         "again first, or build this one without it (kernel.kernels)"
     )
     assert len(server.kernels[REF]) == 1
+
+
+def test_an_attached_kernel_that_is_not_shown(server, kaggle, said, monkeypatch):
+    """It may be another's, of which there is no folder here."""
+    server.misbehave("GetKernel", instead({"metadata": {"currentVersionNumber": 3}}))
+    server.misbehave("GetKernelSessionStatus", answer(403, "No"))
+    monkeypatch.setattr(sessions, "GRACE", -1)
+    message = refusal_of(push, write_kernel(kernel_sources=["another/kernel"]), kaggle)
+    assert (
+        "where another/kernel is not there, or not yours, build this kernel without it (kernel.kernels)" in message
+    )
+    assert "push.json" not in message
 
 
 # Interrupted
@@ -602,7 +603,7 @@ def test_a_push_whose_answer_was_lost_is_recognised(server, kaggle, said, before
 
 def test_a_push_of_which_nothing_is_known(server, kaggle):
     path = write_kernel()
-    server.misbehave("GetKernel", answer(403), answer(403), *[answer(500)] * 20)
+    server.misbehave("GetKernel", answer(403), *[answer(500)] * 20)
     server.misbehave("SaveKernel", drop(acted=True))
     message = refusal_of(push, path, kaggle)
     assert message == (
@@ -777,7 +778,7 @@ def test_a_version_that_is_unknown_for_a_while(server, kit, kaggle, said, impati
     assert kit("kernel", "wait", path) == (
         1,
         f"error: asking for {REF} version 1: Kaggle answers 404: Not found; there is no such thing, or it is not "
-        f"yours to see. A session may be running all the same: look at https://www.kaggle.com/code/{REF}; "
+        f"yours to see; a session may be running all the same: {LOOK}; "
         f"not watched any more, and may be running on Kaggle: {REF} version 1 "
         f"(https://www.kaggle.com/code/{REF}); python -m kit kernel wait {path} goes on\n",
     )
@@ -807,6 +808,44 @@ def test_logs_of_the_pushed_version(server, kit):
     server.kernels[REF].append(server.kernels[REF][0])  # a later version, by other hands
     assert kit("kernel", "logs", path) == (0, "first\nsecond\n")
     assert asked(server, "ListKernelSessionOutput")[-1]["versionLabel"] == "v1"
+
+
+def pushed_long_ago(server, files: dict[str, bytes] | None = None) -> Path:
+    path = pushed(server, Kaggle(), files)
+    content = json.loads((path / "push.json").read_text())
+    (path / "push.json").write_text(json.dumps(content | {"when": "2026-01-05T10:00:00+00:00"}))
+    return path
+
+
+@pytest.mark.parametrize("follow", [[], ["--follow"]], ids=["at once", "follow"])
+def test_logs_of_a_version_that_was_pushed_long_ago_and_is_refused(server, kit, impatient, follow):
+    path = pushed_long_ago(server, {})
+    denied = "Permission 'kernelSessions.get' was denied"
+    server.misbehave("ListKernelSessionOutput", answer(403, denied))
+    assert kit("kernel", "logs", path, *follow) == (
+        1,
+        f"error: listing the outputs of {REF} version 1: Kaggle answers 403: {denied}; {LOOK}\n",
+    )
+
+
+def test_a_log_that_is_followed_to_an_end_that_is_not_shown_yet(server, kit, impatient):
+    path = pushed(server, Kaggle(), {})
+    server.misbehave("ListKernelSessionOutput", answer(403, "No"))
+    assert kit("kernel", "logs", path, "--follow") == (
+        1,
+        f"error: {REF} version 1: Kaggle does not show it yet; try again in some minutes\n",
+    )
+
+
+def test_logs_that_kaggle_fails_at(server, kit, impatient):
+    """No new token, and no new push, helps against that."""
+    path = pushed_long_ago(server)
+    server.misbehave("ListKernelSessionOutput", *[answer(500, "Internal")] * 6)
+    assert kit("kernel", "logs", path) == (
+        1,
+        f"error: listing the outputs of {REF} version 1: given up after 6 attempts; Kaggle answers 500: Internal; "
+        f"try again later, or look at https://www.kaggle.com/code/{REF}\n",
+    )
 
 
 def test_a_log_of_plain_text(server, kit, monkeypatch):
@@ -986,6 +1025,41 @@ def test_one_failed_kernel_among_several(server, kit, impatient):
         "tester/small-train-fold-2 version 1: complete",
     ]
     assert "  | one\n  | last words\ntester/small-train-fold-1 version 1: failed: exception (It broke)\n" in told
+
+
+def test_a_kernel_that_was_deleted_does_not_end_the_watching_of_the_others(server, kit, impatient, monkeypatch):
+    """It is told at the end, with what to do about it, as one that failed."""
+    first = fold_kernels(3)[0]
+    push(first.path, Kaggle())
+    first.write_push(first.push | {"when": "2026-01-05T10:00:00+00:00"})
+    del server.kernels[REF]
+    monkeypatch.setattr(sessions, "GRACE", -1)
+    server.runner = lambda version: ("COMPLETE", "", {}, "")
+    code, told = kit("kernel", "push", "--all")
+    assert (code, told.count(": complete\n")) == (3, 2), told
+    (line,) = [line for line in told.splitlines() if line.startswith(f"{REF} version 1: failed: ")]
+    assert LOOK in line
+    (first.path / "push.json").unlink()
+    code, told = kit("kernel", "push", "--all")
+    assert (code, told.count(": complete\n")) == (0, 3), told
+
+
+def test_an_end_that_cannot_be_judged_does_not_end_the_watching_of_the_others(server, kaggle, said, monkeypatch):
+    def judge(kernel, *arguments):
+        if kernel.slug == SLUG:
+            raise Refused("its list cannot be had", 404)
+        return EndedSession(kernel, "complete")
+
+    monkeypatch.setattr(sessions, "judge", judge)
+    server.runner = lambda version: ("COMPLETE", "", {}, "")
+    ended = push_all(
+        fold_kernels(2), kaggle, say=said.append, pause=lambda seconds: server.wait(lambda: not under_way(server))
+    )
+    assert [(each.kernel.slug, each.outcome) for each in ended] == [
+        (SLUG, "failed"),
+        ("small-train-fold-1", "complete"),
+    ]
+    assert ended[0].failure.startswith("how it ended is not known: its list cannot be had; ")
 
 
 def test_an_infer_kernel_among_several_needs_its_csv(server, kaggle, said):
