@@ -5,8 +5,8 @@ import json
 import os
 import shutil
 import time
-from collections.abc import Callable
-from contextlib import nullcontext
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager, nullcontext
 from dataclasses import dataclass
 from functools import partial
 from hashlib import sha256
@@ -14,7 +14,7 @@ from hashlib import sha256
 from kit.core import stopping
 from kit.core.claims import Claim
 from kit.core.devices import kind_in_words
-from kit.core.errors import KitError, ignore
+from kit.core.errors import KitError, NotWritten, ignore
 from kit.core.files import write_bytes
 from kit.core.litter import remove_litter
 from kit.core.owner import Owner
@@ -110,9 +110,18 @@ def train_there(site: Site, errand: Errand) -> Outcome:
             site.say(f"{key}: begins anew{lost}")
     clock = RunClock(_here(errand.plan, key, run, since), key, site.say)
     need = mine.need if mine else nothing
-    with mine or nullcontext():
+    with mine or nullcontext(), _naming_the_node():
         done = train_within(key, loaded, data, site.say, errand.tolerant, clock, need)
         return Outcome(key, done, {} if site.shared or not main else _handed_over(run))
+
+
+@contextmanager
+def _naming_the_node() -> Iterator[None]:
+    """Say on which node a file could not be written."""
+    try:
+        yield
+    except NotWritten as error:
+        raise NotWritten(f"{Owner.mine().host}: {error}") from error
 
 
 def told_once(site: Site) -> Site:

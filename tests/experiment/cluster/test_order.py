@@ -82,7 +82,9 @@ def test_data_lie_below_the_data_root_by_their_name(data, tmp_path, travelling, 
     message = refusal_of(lambda: open_order(site))
     assert message == f"it does not have colours in $DATA (--data-root), nor {data}; data and weights are not sent"
     message = refusal_of(lambda: open_order(dataclasses.replace(site, data_root=None)))
-    assert message.startswith(f"it does not have {data}; data and weights are not sent: bring them, or say with --d")
+    assert message.startswith(
+        f"it does not have {data}; data and weights are not sent: bring them, or say with --d"
+    )
 
 
 def other_label(data):
@@ -154,7 +156,7 @@ def test_what_comes_back_is_what_a_run_here_leaves(data, tmp_path, trained_there
 
 
 def test_a_run_that_was_trained_there_and_did_not_arrive_is_handed_over(data, tmp_path, trained_there):
-    loaded, site, outcome = trained_there
+    _, site, outcome = trained_there
     there = ExperimentDir(site.output / "runs/study").run(KEY)
     for name, content in outcome.files.items():
         write_bytes(there.path / name, content)
