@@ -11,6 +11,7 @@ import contextlib
 import hashlib
 import io
 import json
+import math
 import os
 import platform
 import select
@@ -27,6 +28,9 @@ from typing import Any
 import ray
 
 REPORT_SECONDS = 1.0
+ANSWER_SECONDS = 10.0  # for an answer of the board
+BEGIN_SECONDS = 60.0  # in which it is asked again whether a task may begin
+USED_SECONDS = 600.0  # between two marks on what a task uses
 KEPT_SECONDS = 14 * 86400.0  # what was unpacked and is not used so long is removed
 LONGEST = 10_000  # characters of a line
 _state: dict[str, Any] = {"server": None, "parcels": {}}  # of this worker
@@ -115,7 +119,8 @@ class Answer:
     ----------
     how : str
         "made", "raised": `content` is a pickle of the kit's; "gone": the process ended before its time; "failed":
-        this node could not begin it; "unbegun": it was not to begin any more.
+        this node could not begin it; "unbegun": it was not to begin any more; "unheard": nobody said whether
+        it was to.
     content : bytes
         For "gone" the exit code, for "failed" why, as text.
     sees : bool
@@ -142,9 +147,9 @@ def carry_out(call: Call, board: Any) -> Answer:
     """Carry out a task in a fresh process; a Ray task that runs once in a worker at a time."""
     host, sees = platform.node(), False
     try:
-        wishes = _ask(board.begin.remote(call.number, ray.get_runtime_context().get_node_id(), host))
-        if wishes.get("closed"):
-            return Answer("unbegun", b"", sees, host)
+        wishes = _permission(board, call.number, host)
+        if wishes is None or wishes["closed"]:
+            return Answer("unheard" if wishes is None else "unbegun", b"", sees, host)
         cache = _cache(call.driver)
         sees = _sees(call.driver) if call.shared is None else call.shared
         output = call.driver.output if sees else str(cache / "outputs" / call.parcel.digest[:16])
@@ -160,11 +165,12 @@ def carry_out(call: Call, board: Any) -> Answer:
                 "data_root": call.data_root,
                 "threads": call.threads,
                 "again": call.again,
-                "now": wishes.get("now", 0.0),
+                "ahead": wishes["ahead"],
             }
             errand = {"task": call.task, "folder": str(folder), "site": site, "processes": call.processes}
             server.begin({**errand, "visible": _gpus()})
-            how, content = _follow(server, call.number, board, wishes)
+            used = [bundle, parcel, folder, *([] if sees else [Path(output)])]
+            how, content = _follow(server, call.number, board, wishes, used)
             return Answer(how, (folder / "made").read_bytes() if how == "made" else content, sees, host)
     except OSError as error:
         return Answer("failed", str(error).encode(), sees, host)
@@ -239,11 +245,30 @@ def _is_whole(folder: Path, files: dict[str, bytes]) -> bool:
 
 def _tidy(cache: Path) -> None:
     """Remove what no command has used for long: other versions of the kit, what killed workers left."""
+    before = time.time() - KEPT_SECONDS
     for kind in ("parcels", "calls", "outputs"):
         for folder in (cache / kind).iterdir() if (cache / kind).is_dir() else ():
-            with contextlib.suppress(OSError):
-                if time.time() - folder.stat().st_mtime > KEPT_SECONDS:
-                    shutil.rmtree(folder, ignore_errors=True)
+            if not _changed_since(folder, before):
+                shutil.rmtree(folder, ignore_errors=True)
+
+
+def _changed_since(folder: Path, before: float) -> bool:
+    """Whether a folder or something below it is newer; so it is where that cannot be seen."""
+    try:
+        return any(
+            path.lstat().st_mtime > before
+            for where, folders, files in os.walk(folder)
+            for path in (Path(where), *(Path(where, name) for name in (*folders, *files)))
+        )
+    except OSError:
+        return True
+
+
+def _mark_used(folders: list[Path]) -> None:
+    """Keep folders from being removed as long unused, on a node whose tasks take weeks."""
+    for folder in folders:
+        with contextlib.suppress(OSError):
+            os.utime(folder)
 
 
 @contextlib.contextmanager
@@ -253,10 +278,23 @@ def _folder(parent: Path) -> Any:
         yield Path(folder)
 
 
+def _permission(board: Any, number: int, host: str) -> dict[str, Any] | None:
+    """Ask whether a task may begin: `closed` where not, and how far the driver's clock is `ahead` of this node's.
+
+    None where nobody answers for a while, or the board has begun anew and was told nothing since.
+    """
+    node, until = ray.get_runtime_context().get_node_id(), time.monotonic() + BEGIN_SECONDS
+    while not (wishes := _ask(board.begin.remote(number, node, host))):
+        if time.monotonic() > until:
+            return None
+        time.sleep(0.2)
+    return wishes | {"ahead": wishes["now"] - time.monotonic()}
+
+
 def _ask(reference: Any) -> dict[str, Any]:
     """Return what the board answers; nothing where it is not there for the moment."""
     try:
-        answer: dict[str, Any] = _get(reference, 10.0)
+        answer: dict[str, Any] = _get(reference, ANSWER_SECONDS)
         return answer
     except (ray.exceptions.RayError, TimeoutError, concurrent.futures.TimeoutError):
         return {}
@@ -339,12 +377,14 @@ def _server(bundle: Path, call: Call) -> _Server:
     return server
 
 
-def _follow(server: _Server, number: int, board: Any, before: dict[str, Any]) -> tuple[str, bytes]:
-    """Pass on what the process says and what it is asked for, until it has ended."""
+def _follow(
+    server: _Server, number: int, board: Any, before: dict[str, Any], used: list[Path]
+) -> tuple[str, bytes]:
+    """Pass on what the process says and what it is asked for, until it has ended; mark the folders `used`."""
     lines: list[str] = []
     progress: dict[str, Any] | None = None
     raised, ended = b"", None
-    told, saves, reported = 0, before.get("saves", 0), time.monotonic()
+    told, saves, reported, marked = 0, before["saves"], time.monotonic(), -math.inf
     while ended is None:
         try:
             select.select([server.events, server.output], [], [], 0.2)
@@ -358,6 +398,9 @@ def _follow(server: _Server, number: int, board: Any, before: dict[str, Any]) ->
                 ended = event.get("ended", ended)
             if ended is None and (events is None or server.process.poll() is not None):
                 ended = {"code": server.process.wait()}
+            if time.monotonic() - marked >= USED_SECONDS:
+                marked = time.monotonic()
+                _mark_used(used)
             if time.monotonic() - reported >= REPORT_SECONDS and ended is None:
                 reported = time.monotonic()
                 wishes = _ask(board.report.remote(number, lines, progress))
@@ -372,6 +415,6 @@ def _follow(server: _Server, number: int, board: Any, before: dict[str, Any]) ->
             server.tell("stop")
     lines += [text.decode(errors="replace")[:LONGEST] for text in server.lines(server.output) or ()]
     board.end.remote(number, lines)
-    if raised:
+    if raised and not ended.get("killed"):  # else the others only missed the one that was killed
         return "raised", raised
     return ("made", b"") if ended["code"] == 0 else ("gone", str(ended["code"]).encode())

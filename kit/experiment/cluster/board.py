@@ -3,6 +3,7 @@
 Nodes get it by value: it needs the standard library alone.
 """
 
+import time
 from collections import deque
 from typing import Any
 
@@ -13,15 +14,21 @@ class Board:
     """An actor of Ray; the driver looks at it every second, each worker as often while it has a task."""
 
     def __init__(self) -> None:
-        self._wishes: dict[str, Any] = {"closed": False, "stop": 0, "saves": 0, "now": 0.0}
+        self._wishes: dict[str, Any] = {}  # nothing is known, also where it begins anew on another node
+        self._heard = 0.0
         self._lines: deque[str] = deque(maxlen=KEPT)
         self._under_way: dict[int, dict[str, Any]] = {}
 
     def begin(self, number: int, node: str, host: str) -> dict[str, Any]:
-        """Tell that a task begins on a node; where the answer is `closed`, it must not."""
+        """Tell that a task begins on a node; where the answer is `closed`, or nothing, it must not.
+
+        `now` in the answer is the driver's clock at this moment.
+        """
+        if not self._wishes:
+            return {}
         if not self._wishes["closed"]:
             self._under_way[number] = {"node": node, "host": host}
-        return self._wishes
+        return self._wishes | {"now": self._wishes["now"] + time.monotonic() - self._heard}
 
     def report(self, number: int, lines: list[str], progress: dict[str, Any] | None) -> dict[str, Any]:
         """Tell of a task that is under way; returns what the user asks for."""
@@ -37,7 +44,7 @@ class Board:
 
     def exchange(self, wishes: dict[str, Any], gone: list[int]) -> tuple[list[str], dict[int, dict[str, Any]]]:
         """Take what the user asks for and the tasks that are gone; return new lines, and what is under way."""
-        self._wishes = wishes
+        self._wishes, self._heard = wishes, time.monotonic()
         for number in gone:
             self._under_way.pop(number, None)
         lines = list(self._lines)

@@ -11,33 +11,25 @@ import secrets
 import time
 from collections.abc import Callable, Hashable, Iterable, Iterator, Mapping
 from contextlib import suppress
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from hashlib import sha256
 from pathlib import Path
 from typing import Any
 
+from kit.core import stopping
 from kit.core.bundle import pack, package_files
 from kit.core.errors import KitError, Say
 from kit.core.files import need_writable
 from kit.core.owner import Owner
-from kit.experiment.cluster.joining import join_ray
-from kit.experiment.cluster.nodes import Node, alive_nodes, introduce, lacking, none_left, report_of
+from kit.experiment.cluster.joining import join_ray, leave_ray
+from kit.experiment.cluster.looking import Looks
+from kit.experiment.cluster.nodes import Node, alive_nodes, introduce, none_left
 from kit.experiment.cluster.site import Needs, NodeReport, Standing, Task
 
 PACKAGE = Path(__file__).resolve().parents[2]  # kit/
 WATCH_SECONDS = 2.0  # between two looks at which nodes are there
 OPEN = {"closed": False, "stop": 0, "saves": 0}  # what the board is told where nothing is asked for
 ANSWER_SECONDS = 30.0  # until it is told which nodes have not answered yet
-
-
-@dataclass(frozen=True)
-class _Look:
-    """How nodes are looked at before they are given work."""
-
-    task: Task
-    item: object
-    needs: Needs
-    parcel: Any
 
 
 class Cluster:
@@ -50,7 +42,8 @@ class Cluster:
     shared : bool
         Whether all nodes that work see the driver's folder, which was given to `look`.
     kinds : dict
-        What `kind_of` says of items → the kind of node that has begun with them; entries may be made before.
+        What `kind_of` says of items → the kind of node on which they run, whatever becomes of its nodes: of those
+        of which one was made here, in whichever call of `run`, and entries that others make.
     show : callable
         Takes the standings of what is under way, each second of `run`.
     """
@@ -66,17 +59,16 @@ class Cluster:
         self._agent, self.say, self._leave = agent, say, leave
         self._driver = agent.Driver(agent.machine(), str(Path(cache).resolve()), os.getcwd())
         self._carry_out: Any = self._ray.remote(agent.carry_out)
-        self.board: Any = self._ray.remote(board.Board).options(num_cpus=0, max_restarts=-1).remote()
         self._bundle = self.parcel(package_files(PACKAGE))
         self._numbers = itertools.count()
-        self._look: _Look | None = None
+        self._looks: Looks | None = None
         self._data_root: str | None = None
         self._watched = 0.0
-        self._looking: dict[Any, dict[str, Any]] = {}
         self.nodes: dict[str, Node] = {}
         self.shared = False
         self.kinds: dict[Hashable, str] = {}
         self.show: Callable[[list[Standing]], None] = lambda standings: None
+        self.board: Any = self._ray.remote(board.Board).options(num_cpus=0, max_restarts=-1).remote()
 
     @classmethod
     def join(cls, on: str, say: Say, cache: Path | None = None) -> "Cluster":
@@ -101,22 +93,22 @@ class Cluster:
         try:
             return cls(say, cache, leave)
         except BaseException:
-            if leave:
-                import ray
-
-                ray.shutdown()
+            leave_ray(leave)
             raise
 
     def __enter__(self) -> "Cluster":
         return self
 
     def __exit__(self, *exception: object) -> None:
-        if self._driver.probe:
-            Path(self._driver.probe).unlink(missing_ok=True)
+        self._remove_probe()
         with suppress(Exception):
             self._ray.kill(self.board)
-        if self._leave:
-            self._ray.shutdown()
+        leave_ray(self._leave)
+
+    def _remove_probe(self) -> None:
+        with suppress(OSError):  # a disk that is away: what is left of it says nothing to anybody
+            if self._driver.probe:
+                Path(self._driver.probe).unlink(missing_ok=True)
 
     def parcel(self, files: Mapping[str, bytes]) -> Any:
         """Return files as something that travels to nodes by content, once a node.
@@ -166,23 +158,14 @@ class Cluster:
         KitError
             Where no node is left.
         """
-        if self._driver.probe:
-            Path(self._driver.probe).unlink(missing_ok=True)
+        self._remove_probe()
         self._driver = replace(self._driver, output="", probe="", secret="")
         if output is not None:
             self._driver = replace(self._driver, **_probe(Path(output).resolve()))
-        self._look, self._data_root = _Look(task, item, needs, parcel), data_root
-        self.nodes, self._looking, self.shared = {}, {}, False
-        self.exchange(OPEN | {"now": time.monotonic()}, [])
-        self._begin_looks()
-        told, begun = False, time.monotonic()
-        while self._looking:
-            self._end_looks(1.0)
-            self.exchange(OPEN | {"now": time.monotonic()}, [])
-            if not told and time.monotonic() - begun > ANSWER_SECONDS and self._looking:
-                hosts = ", ".join(sorted({node["NodeManagerHostname"] for node in self._looking.values()}))
-                self.say(f"waiting for what nodes say of themselves: {hosts}")
-                told = True
+        self._looks, self._data_root = Looks(self, task, item, needs, parcel), data_root
+        self.nodes, self.shared = {}, False
+        with stopping.telling("while nodes were looked at; the same command begins again"):
+            self._end_looks(self._looks)
         good = self.good
         if not good:
             raise KitError(none_left(self.nodes.values()))
@@ -229,7 +212,7 @@ class Cluster:
         """
         from kit.experiment.cluster.running import Running
 
-        if self._look is None:
+        if self._looks is None:
             self.look(introduce, None, needs, parcel)
         return Running(self, task, needs, parcel, name, kind_of, most).results(iter(items))
 
@@ -289,7 +272,8 @@ class Cluster:
 
     def watch(self) -> None:
         """Look which nodes are there, every few seconds; new ones are looked at, lost ones are told."""
-        self._end_looks(0.0)
+        assert self._looks is not None, "as `run` looks at nodes"
+        self._looks.end(0.0)
         if time.monotonic() - self._watched < WATCH_SECONDS:
             return
         self._watched = time.monotonic()
@@ -298,42 +282,22 @@ class Cluster:
             if node.alive and key not in there:
                 node.alive = False
                 self.say(f"{node.report.host}: the node is gone ({len(self.good)} left)")
-        self._begin_looks(there)
+        self._looks.begin(there)
 
-    def _begin_looks(self, there: dict[str, dict[str, Any]] | None = None) -> None:
-        look = self._look
-        assert look is not None
-        known = {node["NodeID"] for node in self._looking.values()} | self.nodes.keys()
-        for key, node in (there or alive_nodes()).items():
-            if key in known:
-                continue
-            one = Node(key, node["Resources"], NodeReport(node["NodeManagerHostname"], ""))
-            if lacks := lacking(one, look.needs):
-                self._add(replace(one, report=replace(one.report, lacks=lacks)))
-                continue
-            _, reference = self.submit(
-                look.task, look.item, look.needs, look.parcel, [key], name="look", shared=None
-            )
-            self._looking[reference] = node
+    def _end_looks(self, looks: Looks) -> None:
+        """Wait until all nodes that are there have said what they are."""
+        told, begun = False, time.monotonic()
+        while True:
+            self.exchange(OPEN | {"now": time.monotonic()}, [])
+            looks.begin()
+            if not (hosts := looks.hosts):
+                return
+            if not told and time.monotonic() - begun > ANSWER_SECONDS:
+                self.say(f"waiting for what nodes say of themselves: {', '.join(hosts)}")
+                told = True
+            looks.end(1.0)
 
-    def _end_looks(self, seconds: float) -> None:
-        if not self._looking:
-            return
-        ready, _ = self._ray.wait(list(self._looking), num_returns=len(self._looking), timeout=seconds)
-        for reference in ready:
-            node = self._looking.pop(reference)
-            key, host = node["NodeID"], node["NodeManagerHostname"]
-            try:
-                answer = self._ray.get(reference)
-                if answer.how == "unbegun":  # as a run was just stopped; it is looked at when it is wanted again
-                    continue
-                report, sees = report_of(answer, lambda each: pickle.loads(each.content)), answer.sees
-            except self._ray.exceptions.RayError as error:
-                lacks = f"it did not say anything of itself ({str(error).strip().splitlines()[0]})"
-                report, sees = NodeReport(host, "", lacks=lacks), False
-            self._add(Node(key, node["Resources"], report, sees))
-
-    def _add(self, node: Node) -> None:
+    def add(self, node: Node) -> None:
         """Take a node that was looked at, and say why where it is left out."""
         if self.shared and not node.sees and not node.report.lacks:
             lacks = f"it does not see {self._driver.output}, into which the others write"

@@ -7,9 +7,10 @@ import signal
 import socket
 import threading
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from typing import Any
 
+from kit.core import stopping
 from kit.core.errors import KitError, Say, some
 
 INSTALL = "pip install -r requirements-ray.txt"
@@ -54,7 +55,7 @@ def join_ray(on: str, say: Say) -> bool:
     need_ray(on)
     for name, value in SETTINGS.items():
         os.environ.setdefault(name, value)
-    with _own_signals():
+    with stopping.telling("while a cluster was joined; the same command begins again"), _own_signals():
         import ray
 
         joined = ray.is_initialized()
@@ -63,12 +64,35 @@ def join_ray(on: str, say: Say) -> bool:
         address = {"ray": "local", "auto": "auto"}.get(on, on)
         if not joined:
             _need_answer(on)
-        try:
-            context: Any = None if joined else ray.init(address, log_to_driver=False, logging_level=logging.ERROR)
-        except Exception as error:  # of many kinds, by what does not answer
-            raise KitError(f"--on {on}: {_refused(on, error)}") from error
-    say(_told(context))
+        context: Any = None
+        with _left_again(not joined):
+            try:
+                if not joined:
+                    context = ray.init(address, log_to_driver=False, logging_level=logging.ERROR)
+                    stopping.look()  # Ray drops interruptions here and there
+            except Exception as error:  # of many kinds, by what does not answer
+                raise KitError(f"--on {on}: {_refused(on, error)}") from error
+            say(_told(context))
     return not joined
+
+
+@contextmanager
+def _left_again(leave: bool) -> Iterator[None]:
+    """Leave the cluster where something raises within."""
+    try:
+        yield
+    except BaseException:
+        leave_ray(leave)
+        raise
+
+
+def leave_ray(leave: bool) -> None:
+    """Leave the cluster that this process is in, where it is to; what fails at that is nobody's matter."""
+    if leave:
+        import ray
+
+        with suppress(Exception):
+            ray.shutdown()
 
 
 def _need_answer(on: str) -> None:

@@ -1,12 +1,13 @@
 """The nodes of a cluster: what they have, what they say of themselves, and which are there."""
 
 import math
-import pickle
-from collections.abc import Callable, Iterable
+from collections.abc import Iterable
 from dataclasses import dataclass
 from typing import Any
 
 from kit.core.errors import KitError, some
+from kit.core.processes import ending
+from kit.experiment.cluster.answers import Unreadable, content_of
 from kit.experiment.cluster.site import Needs, NodeReport, Site
 
 PRELOAD = ()  # of the task in this module
@@ -69,18 +70,27 @@ def lacking(node: Node, needs: Needs) -> str:
     return f"it has {has.get('memory', 0) / 1e9:.1f} GB of memory, a task takes {needs.memory / 1e9:.1f} GB"
 
 
-def report_of(answer: Any, made: Callable[[Any], Any]) -> NodeReport:
+def lost(answer: Any) -> str:
+    """Return in words how a look at a node ended without an answer of its own; "" where it has one."""
+    if answer.how == "gone":
+        return f"the process that looked at it {ending(int(answer.content))}"
+    return {"unbegun": "it was not looked at", "unheard": "it did not hear whether to begin"}.get(answer.how, "")
+
+
+def report_of(answer: Any) -> NodeReport:
     """Return what a node said of itself, or why it cannot work."""
+    try:
+        said = content_of(answer) if answer.how in ("made", "raised") else None
+    except Unreadable as error:
+        return NodeReport(answer.host, "", lacks=str(error))
     if answer.how == "made":
-        report = made(answer)
+        report = said
         if isinstance(report, NodeReport):
             return report
         raise TypeError(f"a node answered {report!r}, not a NodeReport")
-    lacks = answer.content.decode(errors="replace")
-    if answer.how == "gone":
-        lacks = f"the process that looked at it ended with exit code {lacks}"
+    lacks = lost(answer) or answer.content.decode(errors="replace")
     if answer.how == "raised":
-        error = pickle.loads(answer.content)
+        error = said
         if not isinstance(error, KitError | ImportError | OSError):
             raise error
         lacks = str(error)

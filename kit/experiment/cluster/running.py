@@ -1,6 +1,5 @@
 """The tasks of one call on a cluster: given to Ray as there is room, begun again where they were lost."""
 
-import pickle
 import signal
 import time
 from collections.abc import Callable, Hashable, Iterator
@@ -11,6 +10,7 @@ from typing import TYPE_CHECKING, Any
 from kit.core import stopping
 from kit.core.errors import KitError
 from kit.core.processes import ending
+from kit.experiment.cluster.answers import Unreadable, content_of
 from kit.experiment.cluster.site import Needs, Standing, Task
 
 if TYPE_CHECKING:
@@ -32,6 +32,7 @@ class _Entry:
     name: str
     group: Hashable = None
     number: int = -1
+    kind: str = ""
     keys: frozenset[str] = frozenset()
     losses: int = 0
     again: bool = False
@@ -70,7 +71,7 @@ class Running:
         self._running: dict[Any, _Entry] = {}
         self._waiting: list[_Entry] = []  # taken, but without room on the nodes that they may use
         self._begun: dict[int, dict[str, Any]] = {}
-        self._done_groups: set[Hashable] = set()
+        self._begun_kinds: dict[Hashable, str] = {}  # until something of theirs is done: `Cluster.kinds`
         self._wishes, self._tended, self._alone_since = _Wishes(), 0.0, 0.0
         self._more = True
 
@@ -149,7 +150,7 @@ class Running:
             return False
         if self.most is not None and len(self._running) >= self.most:
             return False
-        entry.keys = frozenset(self._kinds()[kind])
+        entry.kind, entry.keys = kind, frozenset(self._kinds()[kind])
         entry.number, reference = self.cluster.submit(
             self.task,
             entry.item,
@@ -169,11 +170,14 @@ class Running:
         if self.kind_of is None:
             return next(iter(kinds), None)
         settled = self.cluster.kinds.get(entry.group)
-        if settled is not None and (settled in kinds or entry.group in self._done_groups):
+        if settled is not None:
             return settled if settled in kinds else None
+        begun = self._begun_kinds.get(entry.group)
+        if begun in kinds:
+            return begun
         best = max(kinds, key=self._free, default=None)
         if best is not None:
-            self.cluster.kinds[entry.group] = best
+            self._begun_kinds[entry.group] = best
         return best
 
     def _ended(self) -> Iterator[Any]:
@@ -193,7 +197,8 @@ class Running:
                 self._lose(entry, str(lost))
                 continue
             if how == "made":
-                self._done_groups.add(entry.group)
+                if self.kind_of is not None:
+                    self.cluster.kinds.setdefault(entry.group, entry.kind)
                 yield made
             elif how == "raised":
                 self._fail(made)
@@ -220,9 +225,14 @@ class Running:
             return "raised", KitError(
                 f"{entry.name}, on {answer.host}: {answer.content.decode()}; mend that there"
             )
+        if answer.how == "unheard":
+            raise _Lost(f"its worker on {answer.host} did not hear whether it is to begin")
         if answer.how not in ("made", "raised"):
             return "unbegun", None
-        made = pickle.loads(answer.content)
+        try:
+            made = content_of(answer)
+        except Unreadable as error:
+            return "raised", RuntimeError(f"{entry.name}, on {answer.host}: {error}")
         asked_there = isinstance(made, stopping.Stopped) and made.code == 128 + signal.SIGTERM
         if answer.how == "raised" and asked_there and not stopping.asked() and not self._wishes.closed:
             raise _Lost(f"its process was asked to stop by its node ({answer.host})")

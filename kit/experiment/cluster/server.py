@@ -7,6 +7,7 @@ it ends, and its children with it. It computes nothing itself, so that nothing o
 import base64
 import fcntl
 import importlib
+import io
 import json
 import os
 import pickle
@@ -48,8 +49,7 @@ def serve(events: int) -> None:
         if line.startswith("{"):
             errand = json.loads(line)
             _preload(errand["task"].partition(":")[0])
-            code = _carry_out(errand, events, commands)
-            _write(events, {"ended": {"code": code}})
+            _write(events, {"ended": _carry_out(errand, events, commands)})
 
 
 @cache
@@ -83,8 +83,12 @@ class _Commands:
         return self._lines.pop(0)
 
 
-def _carry_out(errand: dict[str, Any], events: int, commands: _Commands) -> int:
-    """Fork the processes of a task, pass on what they are asked, and return how they ended."""
+def _carry_out(errand: dict[str, Any], events: int, commands: _Commands) -> dict[str, Any]:
+    """Fork the processes of a task, pass on what they are asked, and return how they ended.
+
+    That is the exit `code`: of the first that ended badly, and where one was `killed` by a signal that is not of
+    this process, its own: what the others raise is then that they miss it.
+    """
     port = _free_port() if errand["processes"] > 1 else 0
     sys.stdout.flush()
     children: dict[int, int] = {}  # pid → rank
@@ -96,17 +100,22 @@ def _carry_out(errand: dict[str, Any], events: int, commands: _Commands) -> int:
             if (pid := os.fork()) == 0:
                 _child(errand, rank, port, events)
             children[pid] = rank
-    codes: dict[int, int] = {}
-    until = None
+    codes: list[int] = []
+    killed, until, ended = 0, None, False
     while children:
         pid, status = os.waitpid(-1, os.WNOHANG)
         if pid in children:
-            code = codes[children.pop(pid)] = os.waitstatus_to_exitcode(status)
-            if code != 0 and until is None:
-                until = time.monotonic() + PATIENCE_SECONDS
-                _signal(children, signal.SIGTERM)
+            del children[pid]
+            codes.append(code := os.waitstatus_to_exitcode(status))
+            # Once the others are asked to stop they may also end by a library's signal, but none kills them.
+            if not killed and not ended and (code == -signal.SIGKILL or (code < 0 and until is None)):
+                killed = code
             continue
+        if until is None and any(codes):  # not before all were seen that had ended by then
+            until = time.monotonic() + PATIENCE_SECONDS
+            _signal(children, signal.SIGTERM)
         if until is not None and time.monotonic() > until:
+            ended = True
             _signal(children, signal.SIGKILL)
         line = commands.next(LOOK_SECONDS)
         if line is None:
@@ -114,7 +123,7 @@ def _carry_out(errand: dict[str, Any], events: int, commands: _Commands) -> int:
             os._exit(1)
         if line in ("stop", "save"):
             _signal(children, signal.SIGTERM if line == "stop" or stopping.SAVE is None else stopping.SAVE)
-    return next((code for code in codes.values() if code != 0), 0)
+    return {"code": killed or next((code for code in codes if code != 0), 0), "killed": killed != 0}
 
 
 def _signal(children: dict[int, int], number: int) -> None:
@@ -156,6 +165,7 @@ def _do(errand: dict[str, Any], rank: int, tell: Callable[[dict[str, Any]], None
     """Call the task, write down what it makes or tell what it raises, and return the exit code."""
     folder = Path(errand["folder"])
     site = dict(errand["site"])
+    site["now"] = site.pop("ahead") + time.monotonic()
     for name in ("parcel", "output", "cache"):
         site[name] = Path(site[name])
 
@@ -176,15 +186,32 @@ def _do(errand: dict[str, Any], rank: int, tell: Callable[[dict[str, Any]], None
     return 0
 
 
+class _KnownThere(pickle.Unpickler):
+    """Reads what holds nothing but objects of Python and of the kit, which the driver can read as well."""
+
+    def find_class(self, module: str, name: str) -> Any:
+        if module.partition(".")[0] in {"kit", *sys.stdlib_module_names}:
+            return super().find_class(module, name)
+        raise pickle.UnpicklingError(f"{module} may not be known there")
+
+
 def _pickled(error: Exception) -> bytes:
-    """Return an error as a pickle that can be read; a fault of the program with where it happened."""
+    """Return an error as a pickle that the driver can read; a fault of the program with where it happened.
+
+    One of another kind, as own code or a library raises it, becomes an error with its words.
+    """
+    where = "".join(traceback.format_exception(error))
     if not isinstance(error, KitError):
-        error.add_note("".join(traceback.format_exception(error)))
+        error.add_note(where)
     with suppress(Exception):
         content = pickle.dumps(error)
-        pickle.loads(content)
-        return content
-    return pickle.dumps(RuntimeError("".join(traceback.format_exception(error))))
+        if type(_KnownThere(io.BytesIO(content)).load()) is type(error):
+            return content
+    if isinstance(error, KitError):
+        return pickle.dumps(KitError(str(error)))
+    plain = RuntimeError(f"{type(error).__qualname__}: {error}")
+    plain.add_note(where)
+    return pickle.dumps(plain)
 
 
 def _reporting(tell: Callable[[dict[str, Any]], None] | None) -> AbstractContextManager[None]:
