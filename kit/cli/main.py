@@ -246,10 +246,12 @@ def predict(
     explain_broken_imports()
     from kit.experiment.predict import predict_test
 
+    options = run_options(output, cache, None, False, "auto", None, on=on, data_root=data_root)
+
     def show(made: "PredictResult") -> None:
         print(f"{made.submission}: {made.rows} rows, the mean of {made.models} of {made.of} models")
 
-    give(predict_test(experiment, runs or (), submission, output, cache, budget, say, on, data_root), show)
+    give(predict_test(experiment, runs or (), submission, options, budget=budget, say=say), show)
 
 
 @app.command()

@@ -16,7 +16,6 @@ from kit.core.notebook import ShownAsTables
 from kit.core.progress import Progress
 from kit.core.runs import ExperimentDir, RunDir, RunKey
 from kit.core.stopping import telling
-from kit.experiment.cluster.joining import need_ray
 from kit.experiment.config import ExperimentConfig
 from kit.experiment.loaded import LoadedExperiment
 from kit.experiment.options import RunOptions
@@ -143,22 +142,14 @@ def find_lr(
     options = RunOptions.of(options)
     state = process_state(experiment.training)
     main = state.is_main_process
-    if options.on is not None:
-        need_ray(options.on)
+    options.need_cluster(state.num_processes)
     if not main:
         say = ignore
     name, *others = experiment.policies
     if others:
         say(f"find-lr looks at one policy: {name} (choose with --policy)")
         experiment = experiment.model_copy(update={"policies": {name: experiment.policies[name]}})
-    policy = experiment.policies[name].build()
-    if search.by_depth and len(policy.phases) > 1:
-        raise KitError(
-            f"find-lr: --by-depth needs a policy of one phase, {name} has {len(policy.phases)}; take a plain one, "
-            "like --policy uniform"
-        )
-    if policy.controller:
-        say(f"The controller {policy.controller.name} is left out: the static rates are tested")
+    policy = _policy(experiment, name, search, say)
     with tempfile.TemporaryDirectory() as scratch:
         folder, dirs = ExperimentDir(Path(scratch) / "runs"), options.dirs
         with state.main_process_first():
@@ -178,6 +169,19 @@ def find_lr(
                 for title, sweep in sweeps.items()
             }
     return FindLrResult(name, policy.peak, groups, reference.shape * policy.peak, tests)
+
+
+def _policy(experiment: ExperimentConfig, name: str, search: RangeSearch, say: Say) -> Policy:
+    """The policy that is looked at; KitError where it has no one profile to look at by depth."""
+    policy = experiment.policies[name].build()
+    if search.by_depth and len(policy.phases) > 1:
+        raise KitError(
+            f"find-lr: --by-depth needs a policy of one phase, {name} has {len(policy.phases)}; take a plain one, "
+            "like --policy uniform"
+        )
+    if policy.controller:
+        say(f"The controller {policy.controller.name} is left out: the static rates are tested")
+    return policy
 
 
 def _on_cluster(

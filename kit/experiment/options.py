@@ -10,6 +10,7 @@ from kit.core.durations import duration
 from kit.core.errors import KitError, some
 from kit.core.paths import OutputDirs
 from kit.core.runs import RunKey
+from kit.experiment.cluster.joining import need_ray
 from kit.experiment.timekeeping import Budget
 
 
@@ -75,6 +76,14 @@ class RunOptions:
         if self.threads is not None and self.threads < 1:
             raise KitError(f"--threads {self.threads}: expected a number from 1")
         self.limit(None)
+
+    def need_cluster(self, processes: int) -> None:
+        """Raise KitError where a cluster is named that is none, without Ray, or beside processes of torchrun."""
+        if self.on is None:
+            return
+        need_ray(self.on)
+        if processes > 1:
+            raise KitError("--on: torchrun shares out every run already; use one of the two, or --devices")
 
     def limit(self, otherwise: float | None, processes: int = 1) -> Budget:
         """Return the budget, that of the config where the options state none.

@@ -26,7 +26,6 @@ from kit.core.whole import digest
 from kit.data.config import DataConfig
 from kit.data.images import ReadableImages, open_readable
 from kit.data.loading import EvaluationLoader
-from kit.experiment.cluster.joining import need_ray
 from kit.experiment.config import ExperimentConfig
 from kit.experiment.fingerprint import config_digest, policy_digest
 from kit.experiment.options import RunOptions, seconds_of
@@ -72,12 +71,10 @@ def predict_test(
     experiment: ExperimentConfig,
     sources: Sequence[str | Path] = (),
     submission: str | Path = "submission.csv",
-    output: str | Path = ".",
+    output: RunOptions | str | Path = ".",
     cache: str | Path | None = None,
     budget: float | str | None = None,
     say: Say = ignore,
-    on: str | None = None,
-    data_root: str | None = None,
 ) -> PredictResult:
     """Predict the test set that is there with the runs of the experiment's first policy; the mean of all.
 
@@ -92,15 +89,12 @@ def predict_test(
     submission : path
         The file to write; a valid one of the most common class is there from the beginning.
     output, cache : path
-        Hold runs/ and cache/; decoded images.
+        Hold runs/ and cache/; decoded images. `RunOptions` in place of both name a cluster that predicts.
     budget : float or str, optional
         Seconds, or text like 8h30m, after which nothing more is decoded or predicted: the mean of the models that
         are done is handed in; where not even the first is, the rows that it reached, and the prior for the others.
     say : callable
         Takes lines about what happens.
-    on, data_root : str, optional
-        The cluster of Ray whose nodes predict, a model at a time each, and where they have data: as in
-        `RunOptions`.
 
     Raises
     ------
@@ -112,24 +106,22 @@ def predict_test(
     deadline = began + (seconds_of(budget, state.num_processes) or float("inf"))
     main, say = (True, say) if state.is_main_process else (False, ignore)
     need_output("--submission", str(submission), (".csv",))
-    options = RunOptions(output, cache, on=on, data_root=data_root)
+    options = output if isinstance(output, RunOptions) else RunOptions(output, cache)
+    options.need_cluster(state.num_processes)
     submission, dirs = Path(submission), options.dirs
-    if on is not None:
-        need_ray(on)
-    policy = next(iter(experiment.policies))
-    test = load_test(experiment.competition)
+    policy, test = next(iter(experiment.policies)), load_test(experiment.competition)
     need_an_image(test, experiment.competition)
     runs = find_runs(experiment, policy, sources or usual_sources(experiment, dirs))
     oof = _out_of_fold(runs, experiment, test)
-    multilabel, scoring = experiment.competition.multilabel, experiment.scoring
+    scoring, multilabel = experiment.scoring, experiment.competition.multilabel
     scoring.check(multilabel, len(oof.columns))
     label_format, prior = _format(experiment, test, list(oof.columns)), oof.mean().to_numpy()
-    first_rule = plain_rule(oof.to_numpy(), multilabel, scoring)
     if main:  # before what may take long
+        first_rule = plain_rule(oof.to_numpy(), multilabel, scoring)
         hand_in(label_format, first_rule, {}, scoring.transfer, submission, prior=prior)
     rule = _rule(experiment, runs, oof, dirs, say)
-    models = f"{len(test.ids)} test rows, {len(runs)} model{'s' if len(runs) > 1 else ''} of {policy}"
-    say(f"{experiment.name}: {models}; until they are done {submission} has the most common class everywhere")
+    asked = f"{len(test.ids)} test rows, {len(runs)} model{'s' if len(runs) > 1 else ''} of {policy}"
+    say(f"{experiment.name}: {asked}; until they are done {submission} has the most common class everywhere")
     readable, made = _decode_and_predict(experiment, runs, test, options, deadline, say)
     unreadable, late = _rows_with_prior(test, readable, made, say)
     if main:

@@ -16,7 +16,7 @@ from accelerate import PartialState
 
 from kit.core.claims import Claim
 from kit.core.devices import kind_in_words
-from kit.core.errors import KitError, Say, ignore
+from kit.core.errors import Say, ignore
 from kit.core.files import need_writable
 from kit.core.litter import sweep
 from kit.core.paths import OutputDirs
@@ -24,7 +24,6 @@ from kit.core.progress import beside
 from kit.core.runs import ExperimentDir, RunDir, RunKey, RunRecord
 from kit.core.settings import fingerprint
 from kit.core.stopping import OUT_OF_TIME, Stopped, need_go_on, telling
-from kit.experiment.cluster.joining import need_ray
 from kit.experiment.config import ExperimentConfig
 from kit.experiment.loaded import LoadedExperiment
 from kit.experiment.mps import sharing_gpus
@@ -115,16 +114,13 @@ class Runner:
         """
         options = RunOptions.of(options)
         dirs = options.dirs
-        if options.on is not None:
-            need_ray(options.on)
         for path in (dirs.runs, dirs.cache, dirs.submissions):
             need_writable(path)
         folder = ExperimentDir(dirs.runs / config.name)
         state = process_state(config.training)
         main = state.is_main_process
         budget = options.limit(config.budget, state.num_processes)
-        if options.on is not None and state.num_processes > 1:
-            raise KitError("--on: torchrun shares out every run already; use one of the two, or --devices")
+        options.need_cluster(state.num_processes)
         if not main:
             say = ignore
         if main:

@@ -66,7 +66,8 @@ def test_models_predict_as_they_do_here(competition, trained, tmp_path, unshared
     config, lines = one_policy(competition), []
     sources = [trained / "runs"]
     here = predict_test(config, sources, tmp_path / "here.csv", tmp_path)
-    there = predict_test(config, sources, tmp_path / "there.csv", tmp_path, say=lines.append, on="auto")
+    options = RunOptions(tmp_path, on="auto")
+    there = predict_test(config, sources, tmp_path / "there.csv", options, say=lines.append)
     assert (there.models, there.of, there.late) == (here.models, here.of, here.late) == (3, 3, [])
     assert (tmp_path / "there.csv").read_bytes() == (tmp_path / "here.csv").read_bytes()
     assert any("2 at a time, each with 1 thread" in line for line in lines), lines
