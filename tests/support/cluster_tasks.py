@@ -124,3 +124,17 @@ def kind_here(site: Site, item: object) -> tuple:
     """Wait a little, so that each node gets some of the items."""
     time.sleep(0.3)
     return item, os.environ.get("NODE", "")
+
+
+def clock(site: Site, item: object) -> float:
+    return site.now
+
+
+def look_that_dies_once(site: Site, item: str) -> NodeReport:
+    """The process of the first look at each node is killed; of every look, where the item is ""."""
+    seen = Path(item) / os.environ.get("NODE", "")
+    if not item or not seen.exists():
+        if item:
+            seen.touch()
+        os.kill(os.getpid(), signal.SIGKILL)
+    return node_report(site, item)

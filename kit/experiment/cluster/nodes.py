@@ -84,18 +84,16 @@ def report_of(answer: Any) -> NodeReport:
     except Unreadable as error:
         return NodeReport(answer.host, "", lacks=str(error))
     if answer.how == "made":
-        report = said
-        if isinstance(report, NodeReport):
-            return report
-        raise TypeError(f"a node answered {report!r}, not a NodeReport")
+        if isinstance(said, NodeReport):
+            return said
+        raise TypeError(f"a node answered {said!r}, not a NodeReport")
     lacks = lost(answer) or answer.content.decode(errors="replace")
     if answer.how == "raised":
-        error = said
-        if not isinstance(error, KitError | ImportError | OSError):
-            raise error
-        lacks = str(error)
-        if isinstance(error, ImportError):
-            lacks = f"{error}; there, pip install -r requirements.txt"
+        if not isinstance(said, KitError | ImportError | OSError):
+            raise said
+        lacks = str(said)
+        if isinstance(said, ImportError):
+            lacks = f"{said}; there, pip install -r requirements.txt"
     return NodeReport(answer.host, "", lacks=lacks)
 
 

@@ -183,6 +183,17 @@ def test_a_node_with_too_little_is_left_out(cluster, parcel):
     assert "it has 2 GPUs, a task takes 3" in message
 
 
+def test_a_look_whose_process_was_killed_is_begun_again(cluster, parcel, lines, tmp_path):
+    assert len(cluster.look(tasks.look_that_dies_once, str(tmp_path), Needs(), parcel)) == 2
+    assert len([line for line in lines if line.endswith("; it is looked at again (1 of 3)")]) == 2
+
+
+def test_a_look_whose_process_is_always_killed_leaves_the_node_out(cluster, parcel):
+    message = refusal_of(lambda: cluster.look(tasks.look_that_dies_once, "", Needs(), parcel))
+    killed = "the process that looked at it was killed by signal 9, as the system does when memory runs out"
+    assert f"{killed}, the 4th time" in message
+
+
 def test_a_parcel_is_known_by_its_content(cluster):
     one, same, other = (cluster.parcel({"a": content}) for content in (b"1", b"1", b"2"))
     assert one.digest == same.digest != other.digest

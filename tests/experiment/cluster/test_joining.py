@@ -11,6 +11,8 @@ import pytest
 from support.clusters import SMALL, ray_nodes, until
 from support.refusals import refusal_of
 
+from kit.core import stopping
+from kit.experiment.cluster import joining
 from kit.experiment.cluster.cluster import Cluster
 from kit.experiment.cluster.joining import join_ray
 
@@ -153,3 +155,47 @@ def test_without_ray_the_error_says_what_to_install(monkeypatch):
     monkeypatch.setattr("importlib.util.find_spec", lambda name: None)
     message = refusal_of(lambda: join_ray("ray", print))
     assert message == "--on ray: Ray is not installed; pip install -r requirements-ray.txt"
+
+
+@pytest.fixture
+def left(monkeypatch):
+    """How often Ray was left, which is never joined really."""
+    import ray
+
+    calls = []
+    monkeypatch.setattr(ray, "is_initialized", lambda: False)
+    monkeypatch.setattr(ray, "init", lambda *_, **__: None)
+    monkeypatch.setattr(ray, "shutdown", lambda: calls.append("left"))
+    monkeypatch.setattr(joining, "_told", lambda context: "cluster: 1 node")
+    return calls
+
+
+def test_a_cluster_is_left_where_something_fails_once_it_is_joined(left):
+    def say(line):
+        raise OSError(28, "No space left on device")
+
+    with pytest.raises(OSError, match="No space"):
+        join_ray("ray", say)
+    assert left == ["left"]
+
+
+def test_ctrl_c_while_it_is_joined_says_what_was_interrupted(left, monkeypatch):
+    import ray
+
+    monkeypatch.setattr(ray, "init", lambda *_, **__: os.kill(os.getpid(), signal.SIGINT))
+    with pytest.raises(stopping.Stopped, match="^interrupted while a cluster was joined; ") as stopped:  # noqa: SIM117
+        with stopping.handled(), stopping.told():
+            join_ray("ray", print)
+    assert (stopped.value.code, left) == (130, ["left"])
+
+
+def test_leaving_a_cluster_does_not_raise(left, monkeypatch):
+    import ray
+
+    def fail():
+        left.append("tried")
+        raise RuntimeError("the raylet is gone")
+
+    monkeypatch.setattr(ray, "shutdown", fail)
+    joining.leave_ray(True)
+    assert left == ["tried"]
