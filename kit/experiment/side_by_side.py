@@ -30,7 +30,7 @@ from kit.experiment.train_run import counted, trainer_of
 from kit.training.device import computing_with, free_memory, make_accelerator
 from kit.training.trainer import batches_of
 
-WORTH = 300.0  # seconds of work from which on measuring pays
+WORTH = 150.0  # seconds of work from which on measuring pays: it takes some twenty
 UPDATES = 500  # fewer are not worth even the first look
 GAIN = 1.05  # by how much more runs side by side have to be faster in sum
 WARM_UP = 3  # updates before the clock runs

@@ -88,7 +88,7 @@ def report_of(answer: Any) -> NodeReport:
             return said
         raise TypeError(f"a node answered {said!r}, not a NodeReport")
     lacks = lost(answer) or answer.content.decode(errors="replace")
-    if answer.how == "raised":
+    if isinstance(said, BaseException):
         if not isinstance(said, KitError | ImportError | OSError):
             raise said
         lacks = str(said)
