@@ -153,6 +153,7 @@ def test_what_asks_kaggle(server, impatient, told, trained):
         "slug": path.name,
         "version": 1,
         "url": "",
+        "folder": str(path),
         "when": "",
     }
     assert sent["ended"] == []
