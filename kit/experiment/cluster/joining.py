@@ -26,7 +26,9 @@ SETTINGS = {
 
 def need_ray(on: str) -> None:
     """Raise KitError where `on` names no cluster, or Ray is not installed."""
-    if on not in ("ray", "auto") and not on.startswith("ray://"):
+    host, _, port = on.removeprefix("ray://").rpartition(":")
+    by_client = on.startswith("ray://") and host and port.isdecimal()
+    if on not in ("ray", "auto") and not by_client:
         raise KitError(f"--on {on}: names no cluster; it takes {CHOICES}")
     if importlib.util.find_spec("ray") is None:
         raise KitError(f"--on {on}: Ray is not installed; {INSTALL}")

@@ -142,6 +142,9 @@ def test_it_is_joined_through_rays_client(tmp_path, driver):
     [
         ("rey", "--on rey: names no cluster; it takes ray (starts one here), auto "),
         ("127.0.0.1:6379", "--on 127.0.0.1:6379: names no cluster; "),
+        ("", "--on : names no cluster; "),
+        ("ray://box-a", "--on ray://box-a: names no cluster; "),
+        ("ray://", "--on ray://: names no cluster; "),
         ("auto", "--on auto: no cluster of Ray answers at 127.0.0.1:1 ("),
         ("ray://127.0.0.1:1", "--on ray://127.0.0.1:1: no cluster of Ray answers there ("),
     ],
@@ -184,8 +187,7 @@ def test_ctrl_c_while_it_is_joined_says_what_was_interrupted(left, monkeypatch):
 
     monkeypatch.setattr(ray, "init", lambda *_, **__: os.kill(os.getpid(), signal.SIGINT))
     with pytest.raises(stopping.Stopped, match=r"^interrupted while a cluster was joined; ") as stopped:
-        with stopping.handled(), stopping.told():
-            join_ray("ray", print)
+        _joined_within_a_command()
     assert (stopped.value.code, left) == (130, ["left"])
 
 
@@ -199,3 +201,8 @@ def test_leaving_a_cluster_does_not_raise(left, monkeypatch):
     monkeypatch.setattr(ray, "shutdown", fail)
     joining.leave_ray(True)
     assert left == ["tried"]
+
+
+def _joined_within_a_command():
+    with stopping.handled(), stopping.told():
+        join_ray("ray", print)
