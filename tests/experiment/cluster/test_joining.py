@@ -183,9 +183,9 @@ def test_ctrl_c_while_it_is_joined_says_what_was_interrupted(left, monkeypatch):
     import ray
 
     monkeypatch.setattr(ray, "init", lambda *_, **__: os.kill(os.getpid(), signal.SIGINT))
-    with pytest.raises(stopping.Stopped, match=r"^interrupted while a cluster was joined; ") as stopped:
-        with stopping.handled(), stopping.told():
-            join_ray("ray", print)
+    told = pytest.raises(stopping.Stopped, match=r"^interrupted while a cluster was joined; ")
+    with told as stopped, stopping.handled(), stopping.told():
+        join_ray("ray", print)
     assert (stopped.value.code, left) == (130, ["left"])
 
 
