@@ -80,7 +80,7 @@ def lost(answer: Any) -> str:
 def report_of(answer: Any) -> NodeReport:
     """Return what a node said of itself, or why it cannot work."""
     try:
-        said = content_of(answer) if answer.how in ("made", "raised") else None
+        said: Any = content_of(answer) if answer.how in ("made", "raised") else None
     except Unreadable as error:
         return NodeReport(answer.host, "", lacks=str(error))
     if answer.how == "made":

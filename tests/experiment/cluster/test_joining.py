@@ -186,8 +186,9 @@ def test_ctrl_c_while_it_is_joined_says_what_was_interrupted(left, monkeypatch):
     import ray
 
     monkeypatch.setattr(ray, "init", lambda *_, **__: os.kill(os.getpid(), signal.SIGINT))
-    with pytest.raises(stopping.Stopped, match=r"^interrupted while a cluster was joined; ") as stopped:
-        _joined_within_a_command()
+    told = pytest.raises(stopping.Stopped, match=r"^interrupted while a cluster was joined; ")
+    with told as stopped, stopping.handled(), stopping.told():
+        join_ray("ray", print)
     assert (stopped.value.code, left) == (130, ["left"])
 
 
@@ -201,8 +202,3 @@ def test_leaving_a_cluster_does_not_raise(left, monkeypatch):
     monkeypatch.setattr(ray, "shutdown", fail)
     joining.leave_ray(True)
     assert left == ["tried"]
-
-
-def _joined_within_a_command():
-    with stopping.handled(), stopping.told():
-        join_ray("ray", print)
