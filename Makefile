@@ -15,7 +15,7 @@ demo: $(VENV)/.installed
 	$(BIN)/python -m kit run configs/digits.yaml
 
 test: $(VENV)/.installed-dev lint
-	$(BIN)/python -m pytest -n auto --maxprocesses 4
+	$(BIN)/python -m pytest -n auto --maxprocesses 4 --dist loadgroup
 
 test-slow: $(VENV)/.installed-dev
 	$(BIN)/python -m pytest -m slow -n auto --maxprocesses 4

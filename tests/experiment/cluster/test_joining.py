@@ -114,7 +114,8 @@ def test_a_second_ctrl_c_ends_it_at_once(tmp_path, driver):
     assert "Traceback" not in (tmp_path / "out").read_text()
 
 
-@pytest.mark.parametrize("on", ["auto", pytest.param("ray", marks=pytest.mark.slow)])
+@pytest.mark.slow
+@pytest.mark.parametrize("on", ["auto", "ray"])
 def test_a_killed_driver_leaves_no_process(tmp_path, driver, on):
     with ray_nodes([{}, {}] if on == "auto" else []) as nodes:
         process = driver(on, nodes.address if on == "auto" else "")

@@ -12,6 +12,7 @@ from kit.experiment.cluster.site import Needs, NodeReport
 pytest.importorskip("ray", reason="Ray has no wheel here")
 
 
+@pytest.mark.slow
 def test_nodes_are_left_out_looked_at_late_and_lost(tmp_path):
     lines, folder = [], tmp_path / "a"
     folder.mkdir()

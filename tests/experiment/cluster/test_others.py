@@ -62,6 +62,7 @@ def one_policy(competition, **sections):
     return config.model_copy(update={"policies": {"uniform": config.policies["uniform"]}})
 
 
+@pytest.mark.slow
 def test_models_predict_as_they_do_here(competition, trained, tmp_path, unshared):
     config, lines = one_policy(competition), []
     sources = [trained / "runs"]
@@ -73,6 +74,7 @@ def test_models_predict_as_they_do_here(competition, trained, tmp_path, unshared
     assert any("2 at a time, each with 1 thread" in line for line in lines), lines
 
 
+@pytest.mark.slow
 def test_curves_of_the_range_test_are_those_of_here(competition, tmp_path):
     config = one_policy(competition, policies={"uniform": {"lr": 1e-2, "groups": "coarse"}})
     search = RangeSearch(1e-4, 1.0, 30, by_depth=True)

@@ -12,6 +12,7 @@ from kit.experiment.options import RunOptions
 from kit.experiment.run import run
 
 pytest.importorskip("ray", reason="Ray has no wheel here")
+pytestmark = pytest.mark.xdist_group("runs of Ray")  # nodes are started once
 
 
 @pytest.fixture(scope="module")
@@ -22,16 +23,20 @@ def nodes(tmp_path_factory):
         yield cluster
 
 
-@pytest.fixture(scope="module")
-def alone(competition, tmp_path_factory):
-    """What the study leaves where one process trains it, with one thread."""
-    folder, threads = tmp_path_factory.mktemp("alone"), torch.get_num_threads()
-    torch.set_num_threads(1)
-    try:
-        run(study(competition), RunOptions(folder, jobs=1, threads=1))
-    finally:
-        torch.set_num_threads(threads)
-    return left_by(folder / "runs" / "study")
+@pytest.fixture
+def alone(tmp_path):
+    """What a study leaves where one process trains it, with one thread."""
+
+    def trained(config):
+        folder, threads = tmp_path / "alone", torch.get_num_threads()
+        torch.set_num_threads(1)
+        try:
+            run(config, RunOptions(folder, jobs=1, threads=1))
+        finally:
+            torch.set_num_threads(threads)
+        return left_by(folder / "runs" / "study")
+
+    return trained
 
 
 @pytest.fixture
@@ -55,21 +60,26 @@ def same(folder, alone):
     assert [name for name in alone if left[name] != alone[name]] == []
 
 
-def test_a_study_on_a_shared_folder_leaves_what_one_process_leaves(competition, on, tmp_path, alone):
-    lines = []
-    result = run(study(competition), on(), say=lines.append)
-    assert result.trained == 12
-    same(tmp_path / "out", alone)
-    (line,) = [line for line in lines if "runs at a time" in line]
-    assert line.startswith("2 runs at a time, each with 1 thread, on ")
+def test_what_is_trained_on_a_shared_folder_is_what_one_process_leaves(competition, on, tmp_path, alone):
+    lines, config = [], study(competition, seeds=[0], folds={"k": 3, "run": [0, 1]})
+    assert run(config, on(), say=lines.append).trained == 4
+    same(tmp_path / "out", alone(config))
+    (line,) = [line for line in lines if "at a time, each" in line]
+    assert line.startswith("2 at a time, each with 1 thread, on ")
     assert f"they write into {tmp_path / 'out' / 'runs'}, which all nodes see" in line
+
+
+@pytest.mark.slow
+def test_a_study_of_twelve_runs_on_a_shared_folder(competition, on, tmp_path, alone):
+    assert run(study(competition), on()).trained == 12
+    same(tmp_path / "out", alone(study(competition)))
 
 
 @pytest.mark.slow
 def test_a_study_without_a_shared_folder_too(competition, on, tmp_path, alone, unshared):
     lines = []
     assert run(study(competition), on(), say=lines.append).trained == 12
-    same(tmp_path / "out", alone)
+    same(tmp_path / "out", alone(study(competition)))
     assert any("finished runs are brought here, checkpoints stay on their node" in line for line in lines)
 
 

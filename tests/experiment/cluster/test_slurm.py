@@ -96,6 +96,7 @@ def test_the_script_is_all_of_stdout(config, monkeypatch, capsys):
     assert errors.startswith("error: ")
 
 
+@pytest.mark.slow
 def test_two_elements_share_out_the_runs(config, tmp_path, monkeypatch):
     """With a stand-in for srun: each run is trained once, and all is as one command gives it."""
     overrides = ["data.workers=0"]

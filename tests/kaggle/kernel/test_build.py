@@ -112,7 +112,7 @@ def test_two_copies_of_the_project_build_the_same(tmp_path):
     here, there = found.values()
     assert set(here) == {"digits-train.py", "kernel-metadata.json", "build.json"}
     assert here == there
-    assert len(here["digits-train.py"]) <= 600_000  # Kaggle takes a megabyte
+    assert len(here["digits-train.py"]) <= 700_000  # Kaggle takes a megabyte
 
 
 def test_the_same_build_again_changes_nothing_and_another_makes_the_rehearsal_stale(build):
