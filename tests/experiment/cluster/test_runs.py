@@ -83,6 +83,7 @@ def test_a_study_without_a_shared_folder_too(competition, on, tmp_path, alone, u
     assert any("finished runs are brought here, checkpoints stay on their node" in line for line in lines)
 
 
+@pytest.mark.slow
 def test_a_node_with_other_data_is_left_out(competition, on, nodes, tmp_path):
     other = write_competition(tmp_path / "other" / competition.name, rows=30)
     late, lines = add_node(nodes, "2", env_vars={"DATA": str(other.parent)}), []
@@ -95,6 +96,7 @@ def test_a_node_with_other_data_is_left_out(competition, on, nodes, tmp_path):
     assert line.endswith("it has other training rows than this machine; bring the same there")
 
 
+@pytest.mark.slow
 def test_a_training_that_diverges_is_told_as_on_one_machine_and_not_tried_again(competition, on, tmp_path):
     too_fast = study(competition, policies={"slow": {"lr": 1e30, "groups": "stage"}})
     only, lines, threads = ("slow/seed0/fold0",), [], torch.get_num_threads()
