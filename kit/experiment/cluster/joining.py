@@ -25,13 +25,15 @@ SETTINGS = {
 
 
 def need_ray(on: str) -> None:
-    """Raise KitError where `on` names no cluster, or Ray is not installed."""
+    """Raise KitError where `on` names no cluster, Ray is not installed, or this copy of the kit is a kernel's."""
     host, _, port = on.removeprefix("ray://").rpartition(":")
     by_client = on.startswith("ray://") and host and port.isdecimal()
     if on not in ("ray", "auto") and not by_client:
         raise KitError(f"--on {on}: names no cluster; it takes {CHOICES}")
     if importlib.util.find_spec("ray") is None:
         raise KitError(f"--on {on}: Ray is not installed; {INSTALL}")
+    if not importlib.util.find_spec("kit.experiment.cluster.cluster"):
+        raise KitError(f"--on {on}: the kit of a kernel joins no cluster; run it where the whole kit is")
 
 
 def join_ray(on: str, say: Say) -> bool:

@@ -33,6 +33,8 @@ PACKAGE = Path(__file__).resolve().parents[2]  # kit/
 TEMPLATES = PACKAGE.parent / "kernels"
 SHOWN_VERSIONS = ("torch", "torchvision", "timm", "albumentations", "numpy", "pandas", "scikit-learn")
 LINE = 100  # characters of the archive in a line
+# A kernel joins no cluster: of that folder only what says so, and what needs no Ray, travels.
+LEFT_OUT, STAYS = "kit/experiment/cluster/", ("__init__.py", "joining.py", "slurm.py")
 
 
 @dataclass(frozen=True)
@@ -297,7 +299,7 @@ def _files(experiment: ExperimentConfig, kind: Kind, root: Path) -> dict[str, by
 
     For training that is the fold plan; for predicting the scores of the pooled runs, which hold the decision rule.
     """
-    files = package_files(PACKAGE)
+    files = {name: content for name, content in package_files(PACKAGE).items() if not _left_out(name)}
     for name, content in files_of_code(experiment).items():
         if name.split("/")[0] in ("kit", "config.yaml", "folds.csv", "runs"):
             raise KitError(
@@ -313,6 +315,10 @@ def _files(experiment: ExperimentConfig, kind: Kind, root: Path) -> dict[str, by
         loaded = LoadedExperiment.open(experiment, folder, OutputDirs(root))
         files["folds.csv"] = folds_text(loaded.folds).encode()
     return files
+
+
+def _left_out(name: str) -> bool:
+    return name.startswith(LEFT_OUT) and name.removeprefix(LEFT_OUT) not in STAYS
 
 
 def _scores(experiment: ExperimentConfig, root: Path) -> Path:

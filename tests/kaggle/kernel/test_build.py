@@ -13,6 +13,7 @@ import shutil
 import subprocess
 import sys
 import tarfile
+from importlib.util import find_spec
 from pathlib import Path
 
 import pandas as pd
@@ -112,7 +113,25 @@ def test_two_copies_of_the_project_build_the_same(tmp_path):
     here, there = found.values()
     assert set(here) == {"digits-train.py", "kernel-metadata.json", "build.json"}
     assert here == there
-    assert len(here["digits-train.py"]) <= 700_000  # Kaggle takes a megabyte
+    assert len(here["digits-train.py"]) <= 600_000  # Kaggle takes a megabyte
+
+
+def test_a_kernel_joins_no_cluster_and_says_so(build, tmp_path):
+    assert build()[0] == 0
+    files = packed(built("tiny-train")[1])
+    cluster = {name.rpartition("/")[2] for name in files if name.startswith("kit/experiment/cluster/")}
+    assert cluster == {"__init__.py", "joining.py", "slurm.py"}
+    for name, content in files.items():
+        file = tmp_path / "there" / name
+        file.parent.mkdir(parents=True, exist_ok=True)
+        file.write_bytes(content)
+    code = "from kit.experiment.cluster.joining import need_ray; need_ray('ray')"
+    ended = subprocess.run([sys.executable, "-c", code], cwd=tmp_path / "there", capture_output=True, text=True)
+    assert ended.stderr.strip().endswith(
+        "KitError: --on ray: the kit of a kernel joins no cluster; run it where the whole kit is"
+        if find_spec("ray")
+        else "KitError: --on ray: Ray is not installed; pip install -r requirements-ray.txt"
+    )
 
 
 def test_the_same_build_again_changes_nothing_and_another_makes_the_rehearsal_stale(build):
