@@ -9,8 +9,8 @@ from support.commands import config_file, kit_here, kit_together
 from support.refusals import refusal_of
 
 from kit.core.yaml import parse_yaml
-from kit.experiment.config import load_experiment, validate
 from kit.experiment import find_lr as module
+from kit.experiment.config import load_experiment, validate
 from kit.experiment.find_lr import FindLrResult, RangeSearch, find_lr
 from kit.experiment.options import RunOptions
 from kit.lr import PolicyConfig, PolicyGroup
