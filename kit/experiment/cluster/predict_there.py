@@ -90,9 +90,9 @@ def _test_digest(test: TestSet, readable: ReadableImages) -> str:
 def look_at_test(site: Site, item: DataConfig) -> NodeReport:
     """Say whether this node has the test images, and on what it predicts; KitError where it has others."""
     mine = Owner.mine()
-    site = dataclasses.replace(site, say=lambda line, say=site.say: say(f"{mine.host}: {line}"))
-    config = config_there(site)
-    _images(site, config, item, site.say)
+    named = dataclasses.replace(site, say=lambda line: site.say(f"{mine.host}: {line}"))
+    config = config_there(named)
+    _images(site, config, item, named.say)
     told = trained_on(config, predicting(config.training, ignore))
     kind = kind_in_words(RunRecord(policy="", seed=0, fold=0, **told))
     return NodeReport(mine.host, mine.place, kind, told["device_name"], memory=memory_of(None))
