@@ -162,7 +162,8 @@ def _decode_and_predict(
             test.ids, test.images, data, options.dirs.cache, say=say, what=what, expired=_after(deadline)
         )
     tell_noticed("test", readable.images, say)
-    asked = runs if readable.rows else []
+    in_time = time.monotonic() <= deadline  # else nodes would be compared with what was decoded until then
+    asked = runs if readable.rows and in_time else []
     try:
         if options.on is not None and asked:
             made = _on_cluster(experiment, asked, test, readable, data, options, deadline, say)

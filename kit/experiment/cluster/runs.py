@@ -24,6 +24,7 @@ from kit.experiment.loaded import LoadedExperiment
 from kit.experiment.options import RunOptions
 from kit.experiment.prepare import TrainingData
 from kit.experiment.side_by_side import stated_threads
+from kit.experiment.train_run import counted
 from kit.experiment.turns import Turns
 from kit.training.trainer import Together
 
@@ -106,16 +107,25 @@ class ClusterRuns:
         self.cluster = Cluster.join(options.on, say, self.dirs.cache)
         try:
             nodes = {key: node["Resources"] for key, node in alive_nodes().items()}
-            self._needs = needs_of(config, self._with_threads(config), nodes)
+            self._needs = needs_of(config, self._with_threads(config, nodes), nodes)
         except BaseException:
             self.close()
             raise
         self._looked: tuple[Any, Needs, Any] | None = None
         self._told: str = ""
 
-    def _with_threads(self, config: ExperimentConfig) -> RunOptions:
-        """The options; with the threads of runs that are there, where they state none."""
-        threads = self.options.threads or stated_threads(ExperimentDir(self.dirs.runs / config.name))
+    def _with_threads(self, config: ExperimentConfig, nodes: Mapping[str, Mapping[str, float]]) -> RunOptions:
+        """The options; with the threads of runs that are there, where they state none and a node has as many."""
+        if self.options.threads:
+            return self.options
+        threads = stated_threads(ExperimentDir(self.dirs.runs / config.name))
+        cores = max((has.get("CPU", 1.0) for has in nodes.values()), default=0.0)
+        if threads and threads * self.options.devices > cores:
+            self.say(
+                f"the runs that are there were trained with {counted(threads)} each, no node has cores for that: "
+                "those trained here differ in the last bits"
+            )
+            threads = None
         return dataclasses.replace(self.options, threads=threads)
 
     def close(self) -> None:

@@ -161,7 +161,7 @@ def _there_already(
 def _handed_over(run: RunDir) -> dict[str, bytes]:
     """What a run has left in a folder of this node's own, from which it is removed: nobody else reads it."""
     if files := files_of(run):
-        shutil.rmtree(run.path)
+        shutil.rmtree(run.path, ignore_errors=True)  # a claim may be made or beat there meanwhile
     return files
 
 
