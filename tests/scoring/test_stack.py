@@ -2,7 +2,7 @@
 
 import numpy as np
 import pytest
-from scoring.test_blend import ARGMAX, MACRO, by_method, one_label, several_labels
+from scoring.test_blend import MACRO, by_method, one_label, several_labels
 from sklearn.linear_model import LogisticRegression
 from support.refusals import refusal_of
 
@@ -10,7 +10,7 @@ from kit.scoring.blend import choose_blend
 from kit.scoring.config import ScoringConfig
 from kit.scoring.stack import STRENGTHS, fit_stack
 
-HALF = ScoringConfig(average="samples", rule="half")
+SAMPLES = ScoringConfig(average="samples")
 
 
 @pytest.mark.parametrize("classes", [2, 4])
@@ -78,7 +78,7 @@ def test_what_members_confuse_is_put_right():
     assert right == pytest.approx(choice.cross_fitted, abs=0.04)
 
 
-@pytest.mark.parametrize(("make", "config", "gap"), [(one_label, ARGMAX, 0.05), (several_labels, HALF, 0)])
+@pytest.mark.parametrize(("make", "config", "gap"), [(one_label, MACRO, 0.05), (several_labels, SAMPLES, 0)])
 def test_members_that_know_nothing_do_not_raise_the_score_that_is_told(make, config, gap):
     """Six of them: on the rows it was fitted on, a stack seems to know something."""
     told, optimistic, chance = [], [], []
