@@ -401,10 +401,17 @@ def blend(
         list[str],
         typer.Argument(
             metavar="EXPERIMENT...",
-            help="Two or more in runs/: EXPERIMENT is the policy it began with, EXPERIMENT/POLICY another.",
+            help="Two or more in runs/: EXPERIMENT is the policy it began with, EXPERIMENT/POLICY another; after "
+            "the first also a folder with oof.csv and test.csv of another tool.",
         ),
     ],
     name: Annotated[str | None, typer.Option(metavar="NAME", help="Left out: blend-MEMBER-MEMBER…")] = None,
+    method: Annotated[
+        str | None,
+        typer.Option(
+            metavar="METHOD", help="single, mean, rank mean, greedy or stack; left out: the best but stack."
+        ),
+    ] = None,
     overrides: Annotated[
         list[str] | None,
         typer.Option("--set", metavar="KEY=VALUE", help="Of the first member: scoring.average=micro."),
@@ -415,7 +422,7 @@ def blend(
     from kit.cli.show import show_blend
     from kit.experiment.blend import blend
 
-    give(blend(members, output, name, overrides=overrides or [], say=say), show_blend)
+    give(blend(members, output, name, method=method, overrides=overrides or [], say=say), show_blend)
 
 
 @app.command()

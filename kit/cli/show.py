@@ -218,6 +218,8 @@ def _print_two_columns(members: Mapping[str, str]) -> None:
 
 def show_blend(blended: "BlendResult") -> None:
     """Print the weights of a blend's members, what each method was worth, the score and the files."""
+    from kit.scoring.decide import TIE
+
     record = blended.record
     _print_table(
         "members",
@@ -243,7 +245,10 @@ def show_blend(blended: "BlendResult") -> None:
     )
     rows, of = record["oof_rows"], record["train_rows"]
     part = "" if rows == of else f" of {of}"
-    if record["method"] == "single":
+    best = max(record["candidates"], key=lambda each: each["cross_fitted"])
+    if best["cross_fitted"] > record["oof"] + TIE:
+        print(f"{best['method']} has a better score than {record['method']}, which was asked for.")
+    elif record["method"] == "single":
         (taken,) = [each["member"] for each in record["members"] if each["weight"]]
         print(f"No blend is better than the best member, so this is {taken}.")
     if record["rule"]["kind"] != "argmax":
