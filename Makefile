@@ -20,7 +20,7 @@ test: $(VENV)/.installed-dev lint
 	$(BIN)/python -m pytest -n auto --maxprocesses 4 --dist loadfile --no-loadscope-reorder
 
 test-slow: $(VENV)/.installed-dev
-	$(BIN)/python -m pytest -m slow -n auto --maxprocesses 4
+	$(BIN)/python -m pytest -m slow -n auto --maxprocesses 4 --dist loadfile
 
 soak: $(VENV)/.installed-dev
 	PYTHONPATH=.:tests $(BIN)/python -m faults.soak
