@@ -268,8 +268,11 @@ def _check_signals(policy: Policy, model: nn.Module, groups: list[DepthGroup], n
 
 def _check_averaging(training: TrainingConfig, policy: Policy, name: str) -> None:
     """Raise KitError for what an optimizer that averages the weights by itself cannot be used with."""
-    if training.ema:
-        raise KitError(f"training.ema: {training.optimizer.name} averages the weights by itself; leave it out")
+    for key in ("ema", "average"):
+        if getattr(training, key):
+            raise KitError(
+                f"training.{key}: {training.optimizer.name} averages the weights by itself; leave it out"
+            )
     if policy.moves_momentum:
         raise KitError(
             f"policies.{name}: moves the momentum, by which {training.optimizer.name} finds its average; take a "

@@ -762,6 +762,7 @@ DECIDING = {
     "training.mixup": 0.2,
     "training.cutmix": 0.2,
     "training.ema": 0.99,
+    "training.average": {"last": 0.5},
     "training.norm_batches": 3,
     "training.sync_batch_norm": True,
     "training.on_nonfinite": "skip",
