@@ -195,7 +195,8 @@ def features(
     config: Config,
     overrides: Overrides = None,
     block: Annotated[
-        str | None, typer.Option(metavar="NAME", help="last, a depth group by name or number, or all: each in turn.")
+        str | None,
+        typer.Option(metavar="NAME", help="last, a depth group by name or number, or all: each in turn."),
     ] = None,
     head: Annotated[
         list[str] | None, typer.Option(metavar="NAME", help="logistic, ridge, svm, knn or prototypes; repeatable.")

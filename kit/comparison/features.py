@@ -139,7 +139,9 @@ def features(
     done = run(made, options, output=output, say=say)
     stated = made.features
     assert stated
-    each = [_score(head, stated.taken_of(head), done.folder, outcome, made) for head, outcome in done.policies.items()]
+    each = [
+        _score(head, stated.taken_of(head), done.folder, outcome, made) for head, outcome in done.policies.items()
+    ]
     picture = done.folder / "depth.png" if block == ALL and each else None
     if picture:
         draw(each, made.scoring.title, picture)
@@ -201,7 +203,9 @@ def _on_each(experiment: ExperimentConfig) -> dict[str, Any]:
 
 def _score(head: str, block: str, folder: Path, outcome: PolicyResult, config: ExperimentConfig) -> HeadScore:
     decided, records = outcome.decided, [run.record for run in ExperimentDir(folder).finished(head)]
-    low, high = interval_of(decided.truth, decided.predicted, config.scoring, decided.groups, decided.probabilities)
+    low, high = interval_of(
+        decided.truth, decided.predicted, config.scoring, decided.groups, decided.probabilities
+    )
     return HeadScore(
         head=head,
         block=block,
@@ -221,7 +225,9 @@ def draw(heads: Sequence[HeadScore], metric: str, path: Path) -> None:
     figure = new_figure(max(6.0, 0.42 * len(heads) + 2), 4.2)
     axes, places = figure.subplots(), np.arange(len(heads))
     scores = [each.oof for each in heads]
-    axes.fill_between(places, [each.low for each in heads], [each.high for each in heads], color=COLOURS[0], alpha=0.15)
+    axes.fill_between(
+        places, [each.low for each in heads], [each.high for each in heads], color=COLOURS[0], alpha=0.15
+    )
     axes.plot(places, scores, color=COLOURS[0], marker="o", label="pooled, with its 95 % interval over rows")
     for place, each in zip(places, heads, strict=True):
         axes.plot([place] * len(each.folds), each.folds, ".", color=COLOURS[1], markersize=4)

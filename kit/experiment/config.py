@@ -279,14 +279,18 @@ class ExperimentConfig(ConfigSection):
                 f"policies: heads over features stand in their place, so {some(strange)} cannot be trained here; "
                 "leave policies out (python -m kit features CONFIG does that for a config that has some)"
             )
+        if self.compare.tune or self.compare.equalise:
+            raise ValueError("compare: tune and equalise are about rates, which heads over features have not")
         if len(self.seeds) > 1:
             raise ValueError("seeds: heads are the same for each seed; state one")
         return self
 
     def with_features(self, features: FeaturesConfig) -> "ExperimentConfig":
-        """Return the experiment with these heads in the place of its policies, and its first seed alone."""
+        """Return the experiment with these heads in the place of its policies, without what is of policies alone."""
         heads = dict.fromkeys(features.heads, HEAD)
-        return self.model_copy(update={"features": features, "policies": heads, "seeds": self.seeds[:1]})
+        compare = self.compare.model_copy(update={"tune": None, "equalise": False, "baseline": None})
+        changes = {"features": features, "policies": heads, "seeds": self.seeds[:1], "compare": compare}
+        return self.model_copy(update=changes)
 
     @field_validator("policies", "seeds")
     @classmethod
@@ -296,6 +300,11 @@ class ExperimentConfig(ConfigSection):
         if len(set(values)) < len(values):
             raise ValueError("the same one stands there twice")
         return values
+
+    def need_rates(self) -> None:
+        """Raise KitError where heads stand in the place of policies: for what is about rates."""
+        if self.features:
+            raise KitError("features: heads over features have no rates to look at; give a config of trainings")
 
     def to_yaml(self, stated_only: bool = False) -> str:
         """The config with every default written out, or only with what differs from the defaults."""
@@ -438,7 +447,8 @@ def _with_heads(experiment: ExperimentConfig, chosen: Sequence[str]) -> Experime
     if unknown := [name for name in chosen if name not in heads]:
         raise KitError(f"--policy: there is no head {some(unknown)} in features.heads, but {some(heads)}")
     kept = {name: heads[name] for name in dict.fromkeys(chosen)}
-    return experiment.with_features(experiment.features.model_copy(update={"heads": kept}))
+    features = experiment.features.model_copy(update={"heads": kept})
+    return experiment.model_copy(update={"features": features, "policies": dict.fromkeys(kept, HEAD)})
 
 
 def _key_of(override: Override) -> str:

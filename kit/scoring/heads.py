@@ -8,10 +8,10 @@ log loss.
 from abc import abstractmethod
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
-from typing import Annotated, Any, ClassVar, Literal, Union
+from typing import Annotated, Any, ClassVar, Literal
 
 import numpy as np
-from pydantic import Field, field_validator
+from pydantic import Discriminator, Field, Tag, field_validator
 
 from kit.core.errors import KitError
 from kit.core.settings import ConfigSection
@@ -116,12 +116,15 @@ class Head(ConfigSection):
         """
         if not np.isfinite(rows.features).all():
             raise KitError("features are not finite; take training.precision=fp32 or another block")
-        scores = self._left_out_scores(rows, step)
-        kept = rows.of(rows.parts >= 0)
-        tried = [self._calibration(each[rows.parts >= 0], kept) for each in scores]
-        best = min(range(len(tried)), key=lambda place: tried[place][1])
-        features, arrays = rows.standardised()
-        (fitted,) = self.fits(features, rows, [self.strengths[best]])
+        from threadpoolctl import threadpool_limits
+
+        with threadpool_limits(1):  # the same bits with any number of cores; and no waiting for busy ones
+            scores = self._left_out_scores(rows, step)
+            kept = rows.of(rows.parts >= 0)
+            tried = [self._calibration(each[rows.parts >= 0], kept) for each in scores]
+            best = min(range(len(tried)), key=lambda place: tried[place][1])
+            features, arrays = rows.standardised()
+            (fitted,) = self.fits(features, rows, [self.strengths[best]])
         return arrays | fitted | tried[best][0] | {"several": np.array([rows.several])}, self.strengths[best]
 
     def predict(self, arrays: Mapping[str, np.ndarray], features: np.ndarray) -> np.ndarray:
@@ -325,8 +328,12 @@ class Knn(Head):
     def fits(self, features: np.ndarray, rows: HeadRows, strengths: Sequence[float]) -> Iterator[Arrays]:
         rows_of, labels = _unit(features).astype(np.float32), rows.one_against_rest
         for strength in strengths:
-            yield {"rows": rows_of, "labels": labels, "neighbours": np.array([min(int(strength), len(labels))]),
-                "several": np.array([rows.several])}
+            yield {
+                "rows": rows_of,
+                "labels": labels,
+                "neighbours": np.array([min(int(strength), len(labels))]),
+                "several": np.array([rows.several]),
+            }
 
     def scores(self, arrays: Mapping[str, np.ndarray], features: np.ndarray) -> np.ndarray:
         """Logarithms of shares; of a label against its absence where a row may have several."""
@@ -340,7 +347,11 @@ class Knn(Head):
             found[first : first + count] = labels[nearest].sum(axis=1)
         chance = (found + share) / (number + 1)
         with np.errstate(divide="ignore"):
-            return np.log(chance) - np.log1p(-np.minimum(chance, 1 - 1e-9)) if arrays["several"][0] else np.log(chance)
+            return (
+                np.log(chance) - np.log1p(-np.minimum(chance, 1 - 1e-9))
+                if arrays["several"][0]
+                else np.log(chance)
+            )
 
 
 class Prototypes(Head):
@@ -371,7 +382,19 @@ class Prototypes(Head):
         return np.where(arrays["absent"].astype(bool), -np.inf, scores)
 
 
-HeadConfig = Annotated[Union[Logistic, Ridge, Svm, Knn, Prototypes], Field(discriminator="name")]  # noqa: UP007
+def _kind(value: Any) -> Any:
+    """Return the name of the head that a value is meant to be."""
+    return value.get("name") if isinstance(value, dict) else getattr(value, "name", None)
+
+
+HeadConfig = Annotated[
+    Annotated[Logistic, Tag("logistic")]
+    | Annotated[Ridge, Tag("ridge")]
+    | Annotated[Svm, Tag("svm")]
+    | Annotated[Knn, Tag("knn")]
+    | Annotated[Prototypes, Tag("prototypes")],
+    Discriminator(_kind),
+]
 HEADS = ("logistic", "ridge", "svm", "knn", "prototypes")
 
 

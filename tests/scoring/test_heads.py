@@ -104,7 +104,9 @@ def test_prototypes_are_class_means():
     means = normalize(np.stack([train[rows.targets == label].mean(axis=0) for label in range(3)]))
     arrays, _ = head.fit(rows)
     scores = test @ means.T
-    assert (head.predict(arrays, asked).argmax(axis=1) == (arrays["gain"] * scores + arrays["bias"]).argmax(axis=1)).all()
+    assert (
+        head.predict(arrays, asked).argmax(axis=1) == (arrays["gain"] * scores + arrays["bias"]).argmax(axis=1)
+    ).all()
     (fitted,) = head.fits(standard(rows, asked)[0], rows, [0.0])
     np.testing.assert_allclose(head.scores(fitted, standard(rows, asked)[1]), scores, atol=1e-9)
 
@@ -221,4 +223,6 @@ def test_calibration_is_never_worse_than_a_scale_or_none(seed, several, size):
 
 def test_log_loss_is_scikit_learns():
     chances = np.array([[0.7, 0.2, 0.1], [0.1, 0.1, 0.8]])
-    assert log_loss(chances, np.array([0, 1])) == pytest.approx(sklearn_log_loss([0, 1], chances, labels=[0, 1, 2]))
+    assert log_loss(chances, np.array([0, 1])) == pytest.approx(
+        sklearn_log_loss([0, 1], chances, labels=[0, 1, 2])
+    )

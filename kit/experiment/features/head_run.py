@@ -3,6 +3,7 @@
 import time
 from collections.abc import Callable
 from contextlib import suppress
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -192,7 +193,7 @@ def _body(loaded: LoadedExperiment, data: TrainingData, accelerator: Accelerator
     if name not in _bodies:
         _bodies.clear()
         _bodies[name] = Body.of(loaded.config, len(loaded.competition.classes), accelerator, say)
-    return _bodies[name]
+    return replace(_bodies[name], config=loaded.config, say=say)
 
 
 def _features(body: Body, head: str, data: TrainingData, part: str, expired: Callable[[], bool]) -> np.ndarray:
