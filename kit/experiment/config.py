@@ -286,7 +286,7 @@ class ExperimentConfig(ConfigSection):
         return self
 
     def with_features(self, features: FeaturesConfig) -> "ExperimentConfig":
-        """Return the experiment with these heads in the place of its policies, without what is of policies alone."""
+        """Return the experiment with these heads in the place of its policies, and without what needs rates."""
         heads = dict.fromkeys(features.heads, HEAD)
         compare = self.compare.model_copy(update={"tune": None, "equalise": False, "baseline": None})
         changes = {"features": features, "policies": heads, "seeds": self.seeds[:1], "compare": compare}

@@ -41,8 +41,8 @@ def checked_body(loaded: LoadedExperiment, say: Say) -> Normalisation:
     except Exception as error:  # whatever a network makes of images it is not made for
         reason = " ".join(str(error).split())[:200]
         raise KitError(
-            f"model: {config.model.name} gives no features of images of {data.size} px ({reason}); change data.size "
-            "or the model"
+            f"model: {config.model.name} gives no features of images of {data.size} px ({reason}); change "
+            "data.size or the model"
         ) from error
     try_decoder(data, competition.train_images[0])
     usual = normalisation(config.model.name, data.channels, model)

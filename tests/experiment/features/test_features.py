@@ -59,7 +59,7 @@ def test_nothing_is_done_twice_and_a_head_more_is_fitted_alone(done, competition
     config, output, result, _ = done
     stamps = {file: file.stat().st_mtime_ns for file in (output / "cache").glob("features-*")}
     assert run(config, output).trained == 0
-    more = {name: None for name in config.features.heads} | {"sharp": {"name": "logistic", "C": [1.0]}}
+    more = dict.fromkeys(config.features.heads) | {"sharp": {"name": "logistic", "C": [1.0]}}
     again = run(experiment(competition, features={"heads": more}), output)
     assert (again.trained, again.kept) == (3, 15)
     assert {file: file.stat().st_mtime_ns for file in (output / "cache").glob("features-*")} == stamps
@@ -131,8 +131,9 @@ def test_predict_gives_what_the_runs_predicted(done, tmp_path):
 
 
 def test_predict_refuses_another_body(competition, tmp_path):
-    from kit.model.build import build_model
     from safetensors.torch import save_file
+
+    from kit.model.build import build_model
 
     config = experiment(competition)
     for seed, name in ((1, "one"), (2, "two")):
