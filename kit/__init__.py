@@ -14,6 +14,7 @@ from typing import TYPE_CHECKING, Any
 if TYPE_CHECKING:
     from kit.cli.doctor import doctor
     from kit.comparison.compare import compare
+    from kit.comparison.features import features
     from kit.core.errors import KitError
     from kit.experiment.blend import blend
     from kit.experiment.cluster.slurm import SlurmOptions
@@ -57,6 +58,7 @@ __all__ = [
     "cluster_slurm",
     "compare",
     "doctor",
+    "features",
     "fetch_data",
     "find_lr",
     "grade",
@@ -95,6 +97,7 @@ _WHERE = {
     "cluster_slurm": "kit.experiment.cluster.slurm:slurm_script",
     "compare": "kit.comparison.compare:compare",
     "doctor": "kit.cli.doctor:doctor",
+    "features": "kit.comparison.features:features",
     "fetch_data": "kit.kaggle.commands:fetch_data",
     "find_lr": "kit.experiment.find_lr:find_lr",
     "grade": "kit.experiment.grade:grade",

@@ -191,6 +191,48 @@ def compare(
 
 
 @app.command()
+def features(
+    config: Config,
+    overrides: Overrides = None,
+    block: Annotated[
+        str | None,
+        typer.Option(metavar="NAME", help="last, a depth group by name or number, or all: each in turn."),
+    ] = None,
+    head: Annotated[
+        list[str] | None, typer.Option(metavar="NAME", help="logistic, ridge, svm, knn or prototypes; repeatable.")
+    ] = None,
+    views: Annotated[
+        str | None, typer.Option(metavar="hflip", help="Features are the mean over an image and its mirror; none.")
+    ] = None,
+    name: Annotated[str | None, typer.Option(metavar="NAME", help="Left out: the config's and -features.")] = None,
+    output: Output = ".",
+    replace: Replace = False,
+    folds: Annotated[
+        str | None, typer.Option(metavar="FILE", help="Follow this fold plan: a CSV with columns id and fold.")
+    ] = None,
+    cache: Cache = None,
+    threads: Threads = None,
+    budget: BudgetOption = None,
+    seconds: Seconds = None,
+) -> None:
+    """Fit heads over the features of a frozen network: computed once, then seconds a head; score, submission."""
+    from kit.experiment.config import load_experiment
+
+    budget = one_budget(budget, seconds)
+    experiment = load_experiment(config, overrides or [])
+    explain_broken_imports()
+    from kit.cli.show import show_features
+    from kit.comparison.features import features
+
+    options = run_options(output, cache, folds, replace, "1", budget, threads=threads)
+    stated = None if views is None else [] if views == "none" else names_in(views)
+    made = features(experiment, options, block=block, heads=head or (), views=stated, name=name, say=say)
+    give(made, show_features)
+    if made.left:
+        raise KitError(f"the budget left {made.left} heads; the same command fits them")
+
+
+@app.command()
 def report(
     experiment: Annotated[
         str, typer.Argument(metavar="EXPERIMENT", help="Its name in OUTPUT/runs, or its folder.")

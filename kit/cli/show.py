@@ -11,6 +11,7 @@ from rich.table import Table
 if TYPE_CHECKING:  # for annotations alone: they bring torch
     import pandas as pd
 
+    from kit.comparison.features import FeaturesResult
     from kit.experiment.blend import BlendResult
     from kit.experiment.find_lr import FindLrResult
     from kit.experiment.init import InitResult
@@ -43,6 +44,30 @@ def show_result(result: "ExperimentResult") -> None:
             print(f"{policy}: it holds probabilities as they are; rule and score are of labels made of them")
     if result.given_up:
         print(f"Given up for want of time: {'; '.join(result.given_up)}")
+    print(f"Everything else: {result.folder}")
+
+
+def show_features(result: "FeaturesResult") -> None:
+    """Print a row a head: its score out of fold with its interval, what was chosen, and how long it took."""
+    table = Table(title=f"{result.metric}, out of fold, by cross-fitted rules", title_justify="left")
+    for title in ("head", "block", "score", "95 % interval", "by fold", "chosen", "fitting", "features"):
+        table.add_column(title, overflow="fold")
+    for each in result.heads:
+        table.add_row(
+            each.head,
+            each.block,
+            f"{each.oof:.4f}",
+            f"{each.low:.4f} to {each.high:.4f}",
+            " ".join(f"{score:.3f}" for score in each.folds),
+            " ".join(f"{strength:g}" for strength in each.strength),
+            f"{each.seconds:.1f} s",
+            f"{each.features:.1f} s",
+        )
+    Console().print(table)
+    for each in result.heads if not result.picture else ():
+        print(f"{each.head}: submission {each.submission}")
+    if result.picture:
+        print(f"By depth: {result.picture}")
     print(f"Everything else: {result.folder}")
 
 

@@ -24,6 +24,7 @@ from kit.core.errors import Damaged, KitError, some
 from kit.core.files import as_record, atomic, read_object, write_json
 from kit.core.whole import digest, is_whole, need_sealed, need_whole, sealed
 
+HEAD = "head"  # the kind of a run that is a head over features
 TRAINED_ANEW = "remove the run's folder, and it is trained anew by python -m kit run"
 PREDICTED_ANEW = "python -m kit run, or compare, predicts it anew with the saved weights"
 
@@ -52,6 +53,8 @@ class RunRecord(BaseModel):
     ----------
     status : str
         running, stopped, finished, failed, or diverged.
+    kind : str
+        training, or head: fitted to features, without updates, rates and history.
     policy, seed, fold
         Which run it is.
     fingerprint : str
@@ -117,6 +120,7 @@ class RunRecord(BaseModel):
     model_config = ConfigDict(extra="allow", frozen=True, protected_namespaces=())
 
     status: str = "unknown"
+    kind: str = "training"
     policy: str
     seed: int
     fold: int
@@ -247,8 +251,13 @@ class RunDir:
         """Whether it was trained to the end and all that it gave is there, or can be predicted anew."""
         if not self.begun or (record := self.record).status != "finished":
             return False
-        needed = (self.weights, self.rates) if record.files else (self.weights, self.rates, self.oof, self.test)
+        needed = self.needed if record.files else (*self.needed, self.oof, self.test)
         return all(path.is_file() for path in needed)
+
+    @property
+    def needed(self) -> tuple[Path, ...]:
+        """What a finished run cannot do without: the rest can be predicted anew, or is lost for pictures alone."""
+        return (self.weights,) if self.record.kind == HEAD else (self.weights, self.rates)
 
     @property
     def left_over(self) -> list[Path]:

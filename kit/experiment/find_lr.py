@@ -139,6 +139,7 @@ def find_lr(
     KitError
         For what `run` would refuse.
     """
+    experiment.need_rates()
     options = RunOptions.of(options)
     state = process_state(experiment.training)
     main = state.is_main_process

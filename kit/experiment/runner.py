@@ -16,7 +16,7 @@ from accelerate import PartialState
 
 from kit.core.claims import Claim
 from kit.core.devices import kind_in_words
-from kit.core.errors import Say, ignore
+from kit.core.errors import KitError, Say, ignore
 from kit.core.files import need_writable
 from kit.core.litter import sweep
 from kit.core.paths import OutputDirs
@@ -25,6 +25,7 @@ from kit.core.runs import ExperimentDir, RunDir, RunKey, RunRecord
 from kit.core.settings import fingerprint
 from kit.core.stopping import OUT_OF_TIME, Stopped, need_go_on, telling
 from kit.experiment.config import ExperimentConfig
+from kit.experiment.features.head_run import train_head
 from kit.experiment.loaded import LoadedExperiment
 from kit.experiment.mps import sharing_gpus
 from kit.experiment.options import RunOptions
@@ -121,6 +122,8 @@ class Runner:
         main = state.is_main_process
         budget = options.limit(config.budget, state.num_processes)
         options.need_cluster(state.num_processes)
+        if config.features and options.on is not None:
+            raise KitError("--on: heads over features are fitted on this machine; leave it out")
         if not main:
             say = ignore
         if main:
@@ -218,6 +221,8 @@ class Runner:
 
     def _shared(self, due: Sequence[RunKey]) -> Sharing:
         """How many runs go side by side, with how many threads each."""
+        if self.loaded.config.features:  # each head takes all cores, and all wait for the same features
+            return Sharing(1, self.sharing.threads)
         if not self.cluster:
             return self.sharing.share(due, self.loaded, self.data, self.state, self.say)
         if due:
@@ -323,7 +328,8 @@ class Runner:
         how = f"{shared.jobs * self.state.num_processes} × {self.state.device.type}, {precision}"
         if self.state.device.type == "cpu" and shared.threads is not None:
             how += f", {counted(shared.threads)} each"
-        return f"{config.name}: {runs} of {config.model.name} on {how}; {rows}"
+        of = f"heads over features of {config.model.name}" if config.features else config.model.name
+        return f"{config.name}: {runs} of {of} on {how}; {rows}"
 
 
 def is_settled(loaded: LoadedExperiment, tolerant: bool, key: RunKey) -> bool:
@@ -345,7 +351,10 @@ def train_within(
 ) -> bool:
     """`train_run` within the budget; where that ends, it is told where the run stopped, and it is False."""
     try:
-        train_run(key, loaded, data, say, tolerant, clock, need)
+        if loaded.config.features:
+            train_head(key, loaded, data, say, clock, need)
+        else:
+            train_run(key, loaded, data, say, tolerant, clock, need)
     except Stopped as stopped:
         if stopped.code != OUT_OF_TIME:
             raise

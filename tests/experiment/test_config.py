@@ -768,6 +768,7 @@ DECIDING = {
     "training.on_nonfinite": "skip",
     "training.deterministic": False,
     "prediction.tta": "hflip",
+    "features": {"heads": ["knn"]},
     "scoring.average": "micro",
     "scoring.beta": 2,
     "scoring.zero_division": 1,
@@ -789,6 +790,8 @@ def with_key(key: str, value: Any) -> str:
         changes.insert(0, "folds.group=id")
     if key == "folds.time_format":
         changes.insert(0, "folds.time=date")
+    if key == "features":
+        changes.insert(0, "policies=null")
     if key == "competition.submit_names":
         changes.insert(0, "competition.names={a: A}")
     return fingerprint(load_experiment("config.yaml", changes).canonical())
