@@ -27,6 +27,7 @@ if TYPE_CHECKING:
     from kit.experiment.predict import predict_test as predict
     from kit.experiment.preview import preview
     from kit.experiment.run import run
+    from kit.experiment.soup.make import soup
     from kit.kaggle.commands import collect_wheels as kernel_wheels
     from kit.kaggle.commands import fetch_data, submit
     from kit.kaggle.commands import kaggle_image as kernel_image
@@ -81,6 +82,7 @@ __all__ = [
     "preview",
     "probe",
     "run",
+    "soup",
     "submissions",
     "submit",
     "write_report",
@@ -120,6 +122,7 @@ _WHERE = {
     "preview": "kit.experiment.preview:preview",
     "probe": "kit.report.probes:probe",
     "run": "kit.experiment.run:run",
+    "soup": "kit.experiment.soup.make:soup",
     "submissions": "kit.kaggle.commands:list_submissions",
     "submit": "kit.kaggle.commands:submit",
     "write_report": "kit.report.gather:write_report",

@@ -468,6 +468,23 @@ def blend(
 
 
 @app.command()
+def soup(
+    experiment: Annotated[
+        str, typer.Argument(metavar="EXPERIMENT", help="In runs/: the policy it began with, or EXPERIMENT/POLICY.")
+    ],
+    output: Output = ".",
+    cache: Cache = None,
+    threads: Threads = None,
+) -> None:
+    """Average the weights of each fold's seeds to one model; keep it where it is no worse out of fold."""
+    explain_broken_imports()
+    from kit.cli.show import show_soup
+    from kit.experiment.soup.make import soup
+
+    give(soup(experiment, run_options(output, cache, None, False, "1", None, threads=threads), say=say), show_soup)
+
+
+@app.command()
 def submissions(
     competition: Annotated[str | None, typer.Option(metavar="SLUG", help="Those to this one alone.")] = None,
     refresh: Annotated[bool, typer.Option("--refresh", help="Ask Kaggle for scores that came later.")] = False,

@@ -18,6 +18,7 @@ if TYPE_CHECKING:  # for annotations alone: they bring torch
     from kit.experiment.pool import PolicyScores
     from kit.experiment.preview import Preview, PreviewResult
     from kit.experiment.run import ExperimentResult
+    from kit.experiment.soup.make import SoupResult
     from kit.lr import PolicyConfig
 
 BARS = "▁▂▃▄▅▆▇█"
@@ -69,6 +70,16 @@ def show_features(result: "FeaturesResult") -> None:
     if result.picture:
         print(f"By depth: {result.picture}")
     print(f"Everything else: {result.folder}")
+
+
+def show_soup(made: "SoupResult") -> None:
+    """Print a row a way to predict with its score, and whether the soup was kept."""
+    for title, table in made.tables().items():
+        rows = table.itertuples(index=False, name=None)
+        shown = [(str(way), f"{score:.4f}", str(models)) for way, score, models in rows]
+        _print_table(title, tuple(table.columns), shown)
+    for line in made.remarks():
+        print(line)
 
 
 def show_first_config(made: "InitResult") -> None:

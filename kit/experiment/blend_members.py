@@ -63,7 +63,7 @@ def members_of(names: Sequence[str], dirs: OutputDirs) -> list[BlendMember | Fil
         Where one is not there or stands there twice, where there are fewer than two, and where the first, whose
         competition and metric count, is no experiment.
     """
-    members = [FilesMember.of(name) or _member(name, dirs) for name in names]
+    members = [FilesMember.of(name) or member_of(name, dirs) for name in names]
     titles = [member.title for member in members]
     if twice := [title for title in dict.fromkeys(titles) if titles.count(title) > 1]:
         raise KitError(f"blend: {some(twice)} stands there twice; name each member once (weights are found)")
@@ -80,21 +80,28 @@ def members_of(names: Sequence[str], dirs: OutputDirs) -> list[BlendMember | Fil
     return members
 
 
-def _member(name: str, dirs: OutputDirs) -> BlendMember:
+def member_of(name: str, dirs: OutputDirs, what: str = "blend") -> BlendMember:
+    """Return a policy of an experiment in runs/, as EXPERIMENT or EXPERIMENT/POLICY names it; `what` asks for it.
+
+    Raises
+    ------
+    KitError
+        Where it is not there, or has no finished run.
+    """
     title, _, policy = name.strip("/").partition("/")
     folder = ExperimentDir(dirs.runs / title)
     if (folder.path / BLEND).is_file():
-        raise KitError(f"blend: {title} is a blend itself; name its members, with the others, instead")
+        raise KitError(f"{what}: {title} is a blend itself; name its members, with the others, instead")
     if not title or (experiment := stored_experiment(folder)) is None:
         there = some(_there(dirs)) or "none"
-        raise KitError(f"blend: {dirs.runs} holds no experiment {title!r}; it holds {there}")
+        raise KitError(f"{what}: {dirs.runs} holds no experiment {title!r}; it holds {there}")
     first = next(iter(experiment.policies))
     if policy and policy not in experiment.policies:
-        raise KitError(f"blend: {title} has no policy {policy!r}; it has {some(experiment.policies)}")
+        raise KitError(f"{what}: {title} has no policy {policy!r}; it has {some(experiment.policies)}")
     policy = policy or first
     member = BlendMember(title if policy == first else f"{title}/{policy}", folder, policy, experiment)
     if not member.runs:
-        raise KitError(f"blend: {member.title} has no finished run of {policy}; train it with python -m kit run")
+        raise KitError(f"{what}: {member.title} has no finished run of {policy}; train it with python -m kit run")
     return member
 
 

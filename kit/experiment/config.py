@@ -15,6 +15,7 @@ from kit.core.yaml import Written, dump_yaml, parse_yaml, read_yaml
 from kit.data.config import DataConfig
 from kit.experiment.features.config import FeaturesConfig, spelled
 from kit.experiment.own_files import rebased, with_code
+from kit.experiment.soup.config import SoupConfig
 from kit.lr import PolicyConfig
 from kit.lr.registry import policy_content, policy_files
 from kit.model.config import ModelConfig
@@ -215,6 +216,8 @@ class ExperimentConfig(ConfigSection):
     features
         Heads over the features of a frozen body, which stand where other experiments have policies; left out:
         networks are trained.
+    soup
+        Runs of another experiment whose weights are averaged, in the place of trainings (`python -m kit soup`).
     seeds
         Each trains every policy and fold once.
     budget
@@ -225,7 +228,7 @@ class ExperimentConfig(ConfigSection):
     """
 
     incidental: ClassVar[frozenset[str]] = frozenset({"kernel", "compare", "budget"})
-    later: ClassVar[frozenset[str]] = frozenset({"code", "features"})
+    later: ClassVar[frozenset[str]] = frozenset({"code", "features", "soup"})
 
     name: Name
     competition: CompetitionConfig
@@ -236,6 +239,7 @@ class ExperimentConfig(ConfigSection):
     training: TrainingConfig = TrainingConfig()
     prediction: PredictionConfig = PredictionConfig()
     features: FeaturesConfig | None = None
+    soup: SoupConfig | None = None
     scoring: ScoringConfig = ScoringConfig()
     seeds: tuple[int, ...] = (0,)
     compare: CompareConfig = CompareConfig()
@@ -285,6 +289,18 @@ class ExperimentConfig(ConfigSection):
             raise ValueError("seeds: heads are the same for each seed; state one")
         return self
 
+    @model_validator(mode="after")
+    def _one_soup(self) -> "ExperimentConfig":
+        if self.soup is None:
+            return self
+        if self.features:
+            raise ValueError("soup: weights of networks are averaged, and not heads over features; leave one out")
+        if len(self.policies) > 1 or len(self.seeds) > 1:
+            raise ValueError("soup: it is of one policy, and stands under one seed; state one of each")
+        if self.compare.tune or self.compare.equalise:
+            raise ValueError("compare: tune and equalise are about rates, which a mean of weights has not")
+        return self
+
     def with_features(self, features: FeaturesConfig) -> "ExperimentConfig":
         """Return the experiment with these heads in the place of its policies, and without what needs rates."""
         heads = dict.fromkeys(features.heads, HEAD)
@@ -302,9 +318,11 @@ class ExperimentConfig(ConfigSection):
         return values
 
     def need_rates(self) -> None:
-        """Raise KitError where heads stand in the place of policies: for what is about rates."""
+        """Raise KitError where nothing is trained: for what is about rates."""
         if self.features:
             raise KitError("features: heads over features have no rates to look at; give a config of trainings")
+        if self.soup:
+            raise KitError(f"soup: a mean of weights has no rates to look at; give the config of {self.soup.of}")
 
     def to_yaml(self, stated_only: bool = False) -> str:
         """The config with every default written out, or only with what differs from the defaults."""

@@ -35,6 +35,7 @@ from kit.experiment.prior import hand_in_prior
 from kit.experiment.settle import settle
 from kit.experiment.shared_folder import claim_training
 from kit.experiment.side_by_side import Sharing, SideBySide, sharing_workers
+from kit.experiment.soup.average import make_soup
 from kit.experiment.timekeeping import Budget, Plan, RunClock
 from kit.experiment.train_run import counted, nothing, train_run, trained_on
 from kit.experiment.turns import Turns
@@ -124,6 +125,10 @@ class Runner:
         options.need_cluster(state.num_processes)
         if config.features and options.on is not None:
             raise KitError("--on: heads over features are fitted on this machine; leave it out")
+        if config.soup and (options.on is not None or state.num_processes > 1):
+            raise KitError(
+                "soup: weights are averaged by one process of this machine; leave --on and torchrun out"
+            )
         if not main:
             say = ignore
         if main:
@@ -221,7 +226,8 @@ class Runner:
 
     def _shared(self, due: Sequence[RunKey]) -> Sharing:
         """How many runs go side by side, with how many threads each."""
-        if self.loaded.config.features:  # each head takes all cores, and all wait for the same features
+        config = self.loaded.config
+        if config.features or config.soup:  # each takes all cores; heads wait for the same features
             return Sharing(1, self.sharing.threads)
         if not self.cluster:
             return self.sharing.share(due, self.loaded, self.data, self.state, self.say)
@@ -328,8 +334,8 @@ class Runner:
         how = f"{shared.jobs * self.state.num_processes} × {self.state.device.type}, {precision}"
         if self.state.device.type == "cpu" and shared.threads is not None:
             how += f", {counted(shared.threads)} each"
-        of = f"heads over features of {config.model.name}" if config.features else config.model.name
-        return f"{config.name}: {runs} of {of} on {how}; {rows}"
+        what = "heads over features of " if config.features else "means of the weights of " if config.soup else ""
+        return f"{config.name}: {runs} of {what}{config.model.name} on {how}; {rows}"
 
 
 def is_settled(loaded: LoadedExperiment, tolerant: bool, key: RunKey) -> bool:
@@ -353,6 +359,8 @@ def train_within(
     try:
         if loaded.config.features:
             train_head(key, loaded, data, say, clock, need)
+        elif loaded.config.soup:
+            make_soup(key, loaded, data, say, clock, need)
         else:
             train_run(key, loaded, data, say, tolerant, clock, need)
     except Stopped as stopped:

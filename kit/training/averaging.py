@@ -123,7 +123,7 @@ class Settling:
         if self.last and not self.last.begun:  # norms are of these weights
             self.last.follow(self.learning)
         elif self.count:
-            self._estimate_norms()
+            self.estimate_norms(self.count)
 
     @contextmanager
     def settled(self) -> Iterator[None]:
@@ -142,8 +142,8 @@ class Settling:
                 for tensor, before in zip(tensors, kept, strict=True):
                     tensor.copy_(before)
 
-    def _estimate_norms(self) -> None:
-        """Give batch norms that learn the mean of the statistics of some training batches."""
+    def estimate_norms(self, count: int = BATCHES) -> None:
+        """Give batch norms that learn the mean of the statistics of `count` training batches."""
         learning = dict(self.learning.named_modules())
         norms = [
             module
@@ -159,7 +159,7 @@ class Settling:
                 norm.reset_running_stats()
                 norm.momentum = None  # a plain mean
                 norm.train()
-            for inputs in self.batches(self.count):
+            for inputs in self.batches(count):
                 self.counting(inputs)
         for norm, momentum in zip(norms, momenta, strict=True):
             norm.momentum = momentum

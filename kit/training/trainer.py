@@ -2,7 +2,7 @@
 
 import dataclasses
 import time
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass
 from itertools import islice
@@ -368,6 +368,12 @@ class Trainer:
     def load_weights(self) -> None:
         """Take the weights that the run saved when it was finished; Damaged where they are not those."""
         load_weights(self.dir, self.final_model)
+
+    def take(self, weights: Mapping[str, torch.Tensor]) -> None:
+        """Take weights that no update made, as the mean of several models', and estimate batch norms for them."""
+        self.final_model.load_state_dict(weights)
+        self._begin(self.plan.total_steps)
+        self.settling.estimate_norms()
 
     def close(self) -> None:
         """End the processes that prepare batches for evaluations, and let a checkpoint be written to its end."""

@@ -769,6 +769,7 @@ DECIDING = {
     "training.deterministic": False,
     "prediction.tta": "hflip",
     "features": {"heads": ["knn"]},
+    "soup": {"of": "other", "seeds": [0, 1]},
     "scoring.average": "micro",
     "scoring.beta": 2,
     "scoring.zero_division": 1,
