@@ -256,7 +256,8 @@ class Runner:
         then = Counter(run.record.processes for run in runs if run.finished)
         for processes, count in then.items():
             if processes != now:
-                batch = self.loaded.config.training.batch_size
+                training = self.loaded.config.training
+                batch = training.batch_size * training.accumulate
                 self.say(
                     f"{count} of the runs that are there were trained on {processes} devices together, these are "
                     f"on {now}: one took {processes * batch} images an update, the other takes {now * batch}"

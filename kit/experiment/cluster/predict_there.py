@@ -95,7 +95,7 @@ def look_at_test(site: Site, item: DataConfig) -> NodeReport:
     _images(site, config, item, named.say)
     told = trained_on(config, predicting(config.training, ignore))
     kind = kind_in_words(RunRecord(policy="", seed=0, fold=0, **told))
-    return NodeReport(mine.host, mine.place, kind, told["device_name"], memory=memory_of(None))
+    return NodeReport(mine.host, kind, told["device_name"], memory=memory_of(None))
 
 
 def predict_there(site: Site, model: Asked) -> tuple[int, pd.DataFrame]:

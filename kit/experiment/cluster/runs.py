@@ -12,6 +12,7 @@ from kit.core.claims import Claim
 from kit.core.devices import kind_in_words
 from kit.core.errors import KitError, Say
 from kit.core.runs import ExperimentDir, RunKey
+from kit.core.stopping import telling
 from kit.data.loading import worker_count
 from kit.experiment.cluster.cluster import Cluster
 from kit.experiment.cluster.nodes import alive_nodes
@@ -278,7 +279,10 @@ class ClusterRuns:
         _, needs, parcel = self._looked
         ended = 0
         try:
-            with Table() as table:
+            with (
+                Table() as table,
+                telling("while nodes worked; what is finished is kept, the same command goes on"),
+            ):
                 self.cluster.show = lambda standings: table.show(standings, ended, total)
                 for made in self.cluster.run(task, items, needs, parcel, name, kind_of, self._most):
                     ended += 1
