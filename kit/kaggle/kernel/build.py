@@ -264,8 +264,8 @@ def _check(experiment: ExperimentConfig, kind: Kind) -> None:
     if weights == "hub" and kind == "infer":
         raise KitError(
             "model.weights: hub needs a network, which an infer kernel never has, and heads need the body that "
-            "they were fitted on; put a weight file into a dataset (python -m kit kernel weights FILE), name it in "
-            "kernel.datasets, and fit the heads with it"
+            "they were fitted on; put a weight file into a dataset (python -m kit kernel weights FILE), name it "
+            "in kernel.datasets, and fit the heads with it"
         )
     if weights == "hub" and not kernel.internet:
         raise KitError(
