@@ -235,3 +235,25 @@ def test_commands_about_rates_refuse_heads(competition, tmp_path, monkeypatch, c
     code, _, errors = kit_here(monkeypatch, capsys, command, str(file))
     assert code == 1
     assert "heads over features have no rates" in errors
+
+
+def test_heads_are_compared_reported_and_blended_like_policies(done):
+    from kit.comparison.compare import compare
+    from kit.experiment.blend import blend
+    from kit.experiment.examine import examine_runs
+    from kit.report.gather import write_report
+
+    config, output, result, _ = done
+    two = config.with_features(
+        config.features.model_copy(
+            update={"heads": {name: config.features.heads[name] for name in ("ridge", "knn")}}
+        )
+    )
+    compared = compare(two, output, stored=True)
+    assert [each.policy for each in compared.content.views[0].policies] == ["ridge", "knn"]
+    assert "prototypes" in write_report("tiny", output).file.read_text()
+    blended = blend(["tiny/ridge", "tiny/knn"], output)
+    assert blended.submission.is_file()
+    (folder,) = examine_runs([result.folder])
+    assert {run.state for run in folder.runs} == {"complete"}
+    assert not folder.faults

@@ -1,0 +1,62 @@
+"""The parts that a head's strength is chosen by: within the training rows, row groups together."""
+
+import numpy as np
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from kit.competition.folds import FoldPlan
+from kit.core.errors import KitError
+from kit.experiment.features.parts import PARTS, inner_parts
+
+
+def plan_of(fold, groups=None, **others) -> FoldPlan:
+    return FoldPlan([str(row) for row in range(len(fold))], np.array(fold), groups, **others)
+
+
+@settings(max_examples=60, deadline=None)
+@given(st.integers(2, 7), st.integers(0, 1000), st.booleans())
+def test_parts_are_of_training_rows_and_keep_row_groups_together(k, seed, grouped):
+    generator = np.random.default_rng(seed)
+    groups = generator.integers(0, 20, 80) if grouped else None
+    of_group = np.concatenate([np.arange(k), generator.integers(0, k, 20)])[:20]
+    fold = of_group[groups] if groups is not None else np.arange(80) % k
+    targets = generator.integers(0, 3, 80)
+    plan = plan_of(fold, groups)
+    for held_out in range(k):
+        rows = plan.training_rows(held_out)
+        try:
+            parts = inner_parts(plan, rows, targets)
+        except KitError:
+            assert groups is not None
+            assert len(np.unique(groups[rows])) < 3
+            continue
+        assert parts.shape == rows.shape
+        assert 2 <= len(np.unique(parts)) <= PARTS
+        if groups is not None:
+            for group in np.unique(groups[rows]):
+                assert len(np.unique(parts[groups[rows] == group])) == 1
+
+
+def test_parts_are_other_folds_where_there_are_some():
+    plan = plan_of([0, 1, 2, 3, 4, 0, 1, 2, 3, 4])
+    assert inner_parts(plan, plan.training_rows(2), np.zeros(10, int)).tolist() == [0, 1, 2, 3, 0, 1, 2, 3]
+
+
+def test_rows_that_are_never_held_out_are_of_no_part():
+    plan = plan_of([-1, 0, 1, 2, -1])
+    assert inner_parts(plan, plan.training_rows(0), np.zeros(5, int)).tolist() == [-1, 0, 1, -1]
+
+
+def test_a_single_fold_is_dealt_class_by_class():
+    plan, targets = plan_of([0, 1] * 12), np.repeat([0, 1], 12)
+    rows = plan.training_rows(0)
+    parts = inner_parts(plan, rows, targets)
+    for label in (0, 1):
+        assert np.bincount(parts[targets[rows] == label]).tolist() == [2, 2, 2]
+
+
+def test_too_few_row_groups():
+    plan = plan_of([0, 0, 1, 1], np.array([0, 1, 2, 3]))
+    with pytest.raises(KitError, match="3 row groups"):
+        inner_parts(plan, plan.training_rows(0), np.zeros(4, int))
