@@ -9,8 +9,10 @@ import numpy as np
 from pydantic import BaseModel, ConfigDict
 
 from kit.comparison.bootstrap import BootstrapResult, bootstrap
+from kit.comparison.contest import Contest
+from kit.comparison.costs import CostLine, costs_of
+from kit.comparison.differs import ComparedExperiment, DifferingKey, differing, experiments_of
 from kit.comparison.statistics import compare as compare_scores
-from kit.comparison.tuning import baseline_of
 from kit.comparison.views import (
     VIEWS,
     Pair,
@@ -23,12 +25,12 @@ from kit.comparison.views import (
     machines_of,
     size_of,
     unequal_views,
+    unlike_notes,
 )
 from kit.core.errors import some
 from kit.core.files import atomic, read_record, write_json
 from kit.core.manifest import need_listed
 from kit.core.runs import RunDir
-from kit.experiment.config import ExperimentConfig
 from kit.experiment.deviations import deviations
 from kit.experiment.loaded import LoadedExperiment
 from kit.experiment.pool import RunScore, ScoredRuns, decided, score_identity
@@ -47,7 +49,7 @@ class _Record(BaseModel):
 
 
 class ComparedRun(_Record):
-    """A run that is compared, and its score on the rows that it held out."""
+    """A run that is compared, and its score on the rows that it held out; of experiments, with its digest."""
 
     seed: int
     fold: int
@@ -56,6 +58,7 @@ class ComparedRun(_Record):
     fingerprint: str | None = None
     updates: int | None = None
     initial_weights: str | None = None
+    oof: str | None = None
 
 
 class ComparedPolicy(_Record):
@@ -176,6 +179,13 @@ class Comparison(_Record):
         Of a training, at most.
     seconds : float
         Of all trainings that are compared, or tuned.
+    experiments : list of ComparedExperiment
+        Where experiments are compared, what is called a policy elsewhere is one of these; empty where policies of
+        one are.
+    differs : list of DifferingKey
+        In which keys of their configs these differ.
+    costs : list of CostLine
+        What a training of each took.
     """
 
     experiment: str = ""
@@ -194,6 +204,14 @@ class Comparison(_Record):
     tuning: list[TuningLine] = []
     updates: int
     seconds: float
+    experiments: list[ComparedExperiment] = []
+    differs: list[DifferingKey] = []
+    costs: list[CostLine] = []
+
+    @property
+    def kind(self) -> str:
+        """What is compared, in a word."""
+        return "experiment" if self.experiments else "policy"
 
     def to_json(self) -> dict[str, Any]:
         """Return the content of the file."""
@@ -215,8 +233,7 @@ def write_comparison(comparison: Comparison, path: Path) -> None:
 
 
 def content_of(
-    experiment: ExperimentConfig,
-    loaded: LoadedExperiment,
+    contest: Contest,
     views: Sequence[View],
     missing: Sequence[str],
     tuning: Tuning | None,
@@ -226,10 +243,8 @@ def content_of(
 
     Parameters
     ----------
-    experiment : ExperimentConfig
-        The policies that are compared.
-    loaded : LoadedExperiment
-        With their variants, too.
+    contest : Contest
+        What is compared.
     views : sequence of View
     missing : sequence of str
         Why views are missing, as `views_of` says it.
@@ -237,16 +252,16 @@ def content_of(
     known : mapping of str to ScoredRuns
         Policies that were pooled just now, with the rates that they state.
     """
-    config = experiment.compare
+    experiment, plan = contest.settings, contest.loaded.folds
+    config, metric = experiment.compare, experiment.scoring.title
     folds = experiment.folds.chosen
-    plan = loaded.folds
     ratio = {fold: len(plan.validation_rows(fold)) / len(plan.training_rows(fold)) for fold in folds}
-    compared = [_compared(view, experiment, loaded, ratio, known if view.name == "raw" else {}) for view in views]
+    compared = [_compared(view, contest, ratio, known if view.name == "raw" else {}) for view in views]
     records = [run.record for view in views for runs in view.runs.values() for run in runs.values()]
     content = {
-        "experiment": experiment.name,
-        "metric": experiment.scoring.title,
-        "baseline": baseline_of(experiment),
+        "experiment": contest.name,
+        "metric": metric,
+        "baseline": contest.baseline,
         "level": config.level,
         "power": POWER,
         "margin": config.margin,
@@ -254,9 +269,9 @@ def content_of(
         "scoring": score_identity(experiment.scoring, experiment.competition),
         "missing": list(missing),
         "devices": devices_of(views),
-        "headline": _headline(compared, baseline_of(experiment), experiment.scoring.title),
+        "headline": _headline(compared, contest.baseline, metric, contest.kind),
         "views": compared,
-        "ledger": _ledger(experiment, loaded, views, tuning),
+        "ledger": _ledger(contest, views, tuning),
         "tuning": [
             {
                 "policy": trial.policy,
@@ -269,48 +284,54 @@ def content_of(
             for trial, score in (tuning.scores if tuning else {}).items()
         ],
         "updates": max(record.steps or 0 for record in records),
-        "seconds": _seconds(views, tuning, loaded),
+        "seconds": _seconds(views, tuning, contest.loaded),
     }
+    if contest.several:
+        content |= {
+            "experiments": experiments_of(contest),
+            "differs": differing(contest),
+            "costs": costs_of(views[0]),
+        }
     return Comparison.model_validate(content)
 
 
 def _compared(
     view: View,
-    experiment: ExperimentConfig,
-    loaded: LoadedExperiment,
+    contest: Contest,
     ratio: Mapping[int, float],
     known: Mapping[str, ScoredRuns],
 ) -> dict[str, Any]:
     """A view as it stands in comparison.json."""
-    config = experiment.compare
-    for runs in (*view.runs.values(), *view.diverged.values()):
+    config, baseline, scoring = contest.settings.compare, contest.baseline, contest.settings.scoring
+    for name, runs in (*view.runs.items(), *view.diverged.items()):
         for run in runs.values():
-            check_run(run, run.record.policy, loaded)
-    check_fair(view)
+            check_run(run, run.record.policy, contest.entries[name].loaded)
+    check_fair(view, contest)
     if not config.mixed_devices:
-        check_kinds(view, baseline_of(experiment))
+        check_kinds(view, baseline)
     results = {}
     for name, runs in view.runs.items():
         pooled_alike = name in known and {(r.seed, r.fold) for r in known[name].runs} == set(runs)
         if runs:
-            results[name] = known[name] if pooled_alike else _decided(runs.values(), loaded)
+            results[name] = known[name] if pooled_alike else _decided(runs.values(), contest, name)
     scores = {name: {(r.seed, r.fold): r.score for r in result.runs} for name, result in results.items()}
     scores |= {name: {} for name, runs in view.runs.items() if not runs}
     made = (
         compare_scores(
             scores,
-            baseline_of(experiment),
+            baseline,
             ratio,
             margin=config.margin,
             level=config.level,
             power=POWER,
-            bootstraps=_bootstraps(view, results, experiment, loaded),
-            metric=experiment.scoring.title,
+            bootstraps=_bootstraps(view, results, contest),
+            metric=scoring.title,
         )
         if len(scores) > 1
         else []
     )
-    notes = (view.note, machines_of(view, baseline_of(experiment)), unequal_views(view), *_deviations(view))
+    unlike = unlike_notes(view) if contest.several else []
+    notes = (view.note, *unlike, machines_of(view, baseline), unequal_views(view), *_deviations(view))
     return {
         "name": view.name,
         "about": f"{view.about} {size_of(view)}",
@@ -320,7 +341,7 @@ def _compared(
                 "policy": name,
                 "oof": result.oof,
                 "mean": float(np.mean([run.score for run in result.runs])),
-                "runs": [_run_line(run, view.runs[name]) for run in result.runs],
+                "runs": [_run_line(run, view.runs[name], contest.several) for run in result.runs],
             }
             for name, result in results.items()
         ],
@@ -340,12 +361,14 @@ def _deviations(view: View) -> list[str]:
     return deviations(run.record for runs in view.runs.values() for run in runs.values())
 
 
-def _decided(runs: Iterable[RunDir], loaded: LoadedExperiment) -> ScoredRuns:
-    return decided(list(runs), loaded.competition, loaded.folds, loaded.config.scoring)
+def _decided(runs: Iterable[RunDir], contest: Contest, name: str) -> ScoredRuns:
+    loaded = contest.entries[name].loaded
+    return decided(list(runs), loaded.competition, loaded.folds, contest.settings.scoring)
 
 
-def _run_line(scored: RunScore, runs: Mapping[Pair, RunDir]) -> dict[str, Any]:
+def _run_line(scored: RunScore, runs: Mapping[Pair, RunDir], with_digest: bool) -> dict[str, Any]:
     record = runs[scored.seed, scored.fold].record
+    digest = {"oof": record.files.get("oof.parquet")} if with_digest else {}
     return {
         "seed": scored.seed,
         "fold": scored.fold,
@@ -354,6 +377,7 @@ def _run_line(scored: RunScore, runs: Mapping[Pair, RunDir]) -> dict[str, Any]:
         "fingerprint": record.fingerprint,
         "updates": record.steps,
         "initial_weights": record.initial_weights,
+        **digest,
     }
 
 
@@ -375,11 +399,9 @@ def _diverged_line(run: RunDir) -> dict[str, Any]:
     }
 
 
-def _bootstraps(
-    view: View, results: Mapping[str, ScoredRuns], experiment: ExperimentConfig, loaded: LoadedExperiment
-) -> dict[str, BootstrapResult]:
+def _bootstraps(view: View, results: Mapping[str, ScoredRuns], contest: Contest) -> dict[str, BootstrapResult]:
     """Of each policy against the baseline, on the runs that both have."""
-    baseline, level = baseline_of(experiment), experiment.compare.level
+    baseline, level, scoring = contest.baseline, contest.settings.compare.level, contest.settings.scoring
     if baseline not in results:
         return {}
     alike: dict[frozenset, list[str]] = {}
@@ -392,13 +414,14 @@ def _bootstraps(
         for name in (baseline, *names):
             runs = view.runs[name]
             whole = len(runs) == len(shared)
-            members[name] = results[name] if whole else _decided([runs[pair] for pair in sorted(shared)], loaded)
+            those = [runs[pair] for pair in sorted(shared)]
+            members[name] = results[name] if whole else _decided(those, contest, name)
         base = members[baseline]
         places = {
             name: each.ids.get_indexer(base.ids) for name, each in members.items()
         }  # the same folds and rows
         predicted = {name: _in_order(each, places[name]) for name, each in members.items()}
-        made |= bootstrap(base.truth, predicted, baseline, experiment.scoring, groups=base.groups, level=level)
+        made |= bootstrap(base.truth, predicted, baseline, scoring, groups=base.groups, level=level)
     return made
 
 
@@ -408,8 +431,8 @@ def _in_order(scored: ScoredRuns, places: np.ndarray) -> np.ndarray | tuple[np.n
     return labels if scored.probabilities is None else (labels, scored.probabilities[places])
 
 
-def _headline(views: Sequence[Mapping[str, Any]], baseline: str, metric: str) -> str:
-    """Which policies beat the baseline, in each view."""
+def _headline(views: Sequence[Mapping[str, Any]], baseline: str, metric: str, kind: str) -> str:
+    """Which policies, or experiments, beat the baseline, in each view."""
     lines = []
     for view in views:
         groups: dict[str, list[Mapping]] = {}
@@ -418,7 +441,7 @@ def _headline(views: Sequence[Mapping[str, Any]], baseline: str, metric: str) ->
         better = groups.get("better", [])
         worse = groups.get("worse", [])
         if not view["comparisons"]:
-            text = f"no policy is left to compare with {baseline}"
+            text = f"no {kind} is left to compare with {baseline}"
         elif len(worse) == len(view["comparisons"]):
             ahead = f"{-worse[0]['difference']:.3f} {metric}"
             others = "all others that are compared" if view["diverged"] else "all others"
@@ -429,7 +452,7 @@ def _headline(views: Sequence[Mapping[str, Any]], baseline: str, metric: str) ->
             if len(better) > 1:
                 text += f", and so are {some([each['policy'] for each in better[1:]])}"
         else:
-            text = f"no policy is shown to be better than {baseline}"
+            text = f"no {kind} is shown to be better than {baseline}"
         for verdict in ("worse", "equivalent", "undecided"):
             if names := [each["policy"] for each in groups.get(verdict, [])]:
                 text += f"; {some(names, 20)} {'are' if len(names) > 1 else 'is'} {verdict}"
@@ -439,19 +462,17 @@ def _headline(views: Sequence[Mapping[str, Any]], baseline: str, metric: str) ->
     return " ".join(lines)
 
 
-def _ledger(
-    experiment: ExperimentConfig, loaded: LoadedExperiment, views: Sequence[View], tuning: Tuning | None
-) -> list[dict[str, Any]]:
+def _ledger(contest: Contest, views: Sequence[View], tuning: Tuning | None) -> list[dict[str, Any]]:
     """How many trainings each policy was given, and for what; `total` counts each training once."""
     each = list(tuning.scores) if tuning else []
     lines = []
-    for name in experiment.policies:
+    for name, entry in contest.entries.items():
         mine = {
             view.name: [*view.runs.get(name, {}).values(), *view.diverged.get(name, {}).values()] for view in views
         }
         tried = [trial for trial in each if trial.policy == name]
         paths = {run.path for runs in mine.values() for run in runs}
-        paths |= {trial.run(loaded.folder).path for trial in tried}
+        paths |= {trial.run(entry.loaded.folder).path for trial in tried}
         chosen = tuning.chosen.get(name, {}) if tuning else {}
         lines.append(
             {

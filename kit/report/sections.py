@@ -23,7 +23,7 @@ def differences_section(report_data: ReportData) -> PageSection:
     if figure := figures.forest(report_data):
         section.figures.append(figure)
     elif report_data.comparison:
-        section.texts.append(f"No policy is left to compare with {report_data.baseline}.")
+        section.texts.append(f"No {report_data.kind} is left to compare with {report_data.baseline}.")
     else:
         section.texts.append("No differences: they come with python -m kit compare CONFIG.")
     return section
