@@ -18,6 +18,7 @@ if TYPE_CHECKING:  # for annotations alone
     from kit.comparison.compare import CompareResult
     from kit.comparison.record import Comparison, LedgerLine, ViewRecord
 
+MOST_LETTERS = 32  # of a name before it is broken
 POOLED = "Pooled: predictions averaged over seeds, scored once; differences and verdicts are of single runs."
 
 
@@ -71,6 +72,7 @@ def _view_table(view: "ViewRecord", content: "Comparison") -> Table:
         words = column in (kind, "verdict")
         named = column == "policy"  # names of experiments may be long
         table.add_column(column, justify="left" if words else "right", overflow="fold", no_wrap=named)
+    table.columns[0].min_width = _room_for_names(content)
     by_policy = {each.policy: each for each in view.policies}
     base = by_policy[content.baseline]
     table.add_row(escape(base.policy), f"{base.oof:.3f}", f"{base.mean:.3f}", "", "", "", "baseline")
@@ -90,11 +92,17 @@ def _view_table(view: "ViewRecord", content: "Comparison") -> Table:
     return table
 
 
+def _room_for_names(content: "Comparison") -> int | None:
+    """Return the letters that names of experiments get at least; None where policies are compared."""
+    return min(max((len(each.name) for each in content.experiments), default=0), MOST_LETTERS) or None
+
+
 def _costs_table(content: "Comparison") -> Table:
     """Return what a run of each experiment took."""
     table = Table(box=SIMPLE_HEAD, padding=(0, 1, 0, 0), title="what a run took", caption=COSTS)
     for column in COST_COLUMNS:
         table.add_column(column, justify="left" if column == "experiment" else "right", overflow="fold")
+    table.columns[0].min_width = _room_for_names(content)
     for line in content.costs:
         table.add_row(*map(escape, cost_cells(line)))
     return table

@@ -260,7 +260,7 @@ def runners(
         for place, config in enumerate(configs):
             mine = options if place == 0 else dataclasses.replace(options, folds=str(first.folds))
             if budget.limited:
-                left = max(0.0, budget.since + budget.seconds - time.monotonic())
+                left = max(0.01, budget.since + budget.seconds - time.monotonic())
                 share = left / (len(configs) - place)
                 mine = dataclasses.replace(mine, budget=share, since=time.monotonic())
             with Runner.set_up(config, mine, say, run_keys(config)) as runner:
