@@ -10,6 +10,7 @@ from rich.table import Table
 
 from kit.comparison.costs import COST_COLUMNS, COSTS, cost_cells
 from kit.comparison.differs import differing_in_words, in_a_line
+from kit.comparison.record import ExperimentComparison
 from kit.comparison.statistics import signed
 from kit.comparison.views import VIEWS
 from kit.report.text import p_value
@@ -28,7 +29,7 @@ def show_comparison(compared: "CompareResult") -> None:
     Of experiments, what differs comes first.
     """
     content = compared.content
-    if content.experiments:
+    if isinstance(content, ExperimentComparison):
         print(differing_in_words(content.experiments, content.differs))
         for key in content.differs:
             print(f"  {in_a_line(key)}")
@@ -38,7 +39,7 @@ def show_comparison(compared: "CompareResult") -> None:
         print(line)
     if len(content.devices) > 1:
         print("Runs by kind of device: " + "; ".join(f"{kind}: {runs}" for kind, runs in content.devices.items()))
-    if content.costs:
+    if isinstance(content, ExperimentComparison):
         Console().print(_costs_table(content))
     else:
         Console().print(_ledger_table(content.ledger))
@@ -94,10 +95,12 @@ def _view_table(view: "ViewRecord", content: "Comparison") -> Table:
 
 def _room_for_names(content: "Comparison") -> int | None:
     """Return the letters that names of experiments get at least; None where policies are compared."""
-    return min(max((len(each.name) for each in content.experiments), default=0), MOST_LETTERS) or None
+    if not isinstance(content, ExperimentComparison):
+        return None
+    return min(max(len(each.name) for each in content.experiments), MOST_LETTERS)
 
 
-def _costs_table(content: "Comparison") -> Table:
+def _costs_table(content: ExperimentComparison) -> Table:
     """Return what a run of each experiment took."""
     table = Table(box=SIMPLE_HEAD, padding=(0, 1, 0, 0), title="what a run took", caption=COSTS)
     for column in COST_COLUMNS:

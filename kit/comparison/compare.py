@@ -23,6 +23,7 @@ from kit.comparison.experiments import (
 )
 from kit.comparison.record import (
     Comparison,
+    ExperimentComparison,
     ViewRecord,
     content_of,
     read_comparison,
@@ -73,7 +74,7 @@ class CompareResult(ShownAsTables):
     def tables(self) -> dict[str, pd.DataFrame]:
         """Return a table a view: scores and differences to the baseline; of experiments what differs and costs."""
         content, made = self.content, dict[str, pd.DataFrame]()
-        if content.experiments:
+        if isinstance(content, ExperimentComparison):
             made["what differs"] = pd.DataFrame(
                 [
                     {"key": each.key, **{name: in_short(value) for name, value in each.values.items()}}
@@ -84,7 +85,7 @@ class CompareResult(ShownAsTables):
             f"{VIEWS[view.name]}: {content.metric} against {content.baseline}": _view_table(view, content)
             for view in content.views
         }
-        if content.costs:
+        if isinstance(content, ExperimentComparison):
             made["what a run took"] = pd.DataFrame(map(cost_cells, content.costs), columns=COST_COLUMNS)
         return made
 

@@ -28,7 +28,7 @@ from kit.comparison.views import (
     unlike_notes,
 )
 from kit.core.errors import some
-from kit.core.files import atomic, read_record, write_json
+from kit.core.files import as_record, atomic, read_object, write_json
 from kit.core.manifest import need_listed
 from kit.core.runs import RunDir
 from kit.experiment.deviations import deviations
@@ -49,7 +49,10 @@ class _Record(BaseModel):
 
 
 class ComparedRun(_Record):
-    """A run that is compared, and its score on the rows that it held out; of experiments, with its digest."""
+    """A run that is compared, and its score on the rows that it held out.
+
+    Where experiments are compared it has one key more, `oof`: the digest of its out-of-fold predictions.
+    """
 
     seed: int
     fold: int
@@ -58,7 +61,6 @@ class ComparedRun(_Record):
     fingerprint: str | None = None
     updates: int | None = None
     initial_weights: str | None = None
-    oof: str | None = None
 
 
 class ComparedPolicy(_Record):
@@ -179,13 +181,6 @@ class Comparison(_Record):
         Of a training, at most.
     seconds : float
         Of all trainings that are compared, or tuned.
-    experiments : list of ComparedExperiment
-        Where experiments are compared, what is called a policy elsewhere is one of these; empty where policies of
-        one are.
-    differs : list of DifferingKey
-        In which keys of their configs these differ.
-    costs : list of CostLine
-        What a training of each took.
     """
 
     experiment: str = ""
@@ -204,18 +199,37 @@ class Comparison(_Record):
     tuning: list[TuningLine] = []
     updates: int
     seconds: float
-    experiments: list[ComparedExperiment] = []
-    differs: list[DifferingKey] = []
-    costs: list[CostLine] = []
 
     @property
     def kind(self) -> str:
         """What is compared, in a word."""
-        return "experiment" if self.experiments else "policy"
+        return "policy"
 
     def to_json(self) -> dict[str, Any]:
         """Return the content of the file."""
         return self.model_dump(exclude_unset=True)
+
+
+class ExperimentComparison(Comparison):
+    """What comparison.json says of experiments; what is called a policy is one of these.
+
+    Attributes
+    ----------
+    experiments : list of ComparedExperiment
+    differs : list of DifferingKey
+        In which keys of their configs they differ.
+    costs : list of CostLine
+        What a run of each took.
+    """
+
+    experiments: list[ComparedExperiment]
+    differs: list[DifferingKey]
+    costs: list[CostLine]
+
+    @property
+    def kind(self) -> str:
+        """What is compared, in a word."""
+        return "experiment"
 
 
 def read_comparison(path: Path) -> Comparison | None:
@@ -224,7 +238,8 @@ def read_comparison(path: Path) -> Comparison | None:
         return None
     remedy = "python -m kit compare writes it anew"
     need_listed(path.parent, path, remedy)
-    return read_record(path, Comparison, remedy)
+    content = read_object(path, remedy)
+    return as_record(content, ExperimentComparison if "experiments" in content else Comparison, path, remedy)
 
 
 def write_comparison(comparison: Comparison, path: Path) -> None:
@@ -286,13 +301,14 @@ def content_of(
         "updates": max(record.steps or 0 for record in records),
         "seconds": _seconds(views, tuning, contest.loaded),
     }
-    if contest.several:
-        content |= {
-            "experiments": experiments_of(contest),
-            "differs": differing(contest),
-            "costs": costs_of(views[0]),
-        }
-    return Comparison.model_validate(content)
+    if not contest.several:
+        return Comparison.model_validate(content)
+    content |= {
+        "experiments": experiments_of(contest),
+        "differs": differing(contest),
+        "costs": costs_of(views[0]),
+    }
+    return ExperimentComparison.model_validate(content)
 
 
 def _compared(

@@ -2,6 +2,7 @@
 
 from kit.comparison.costs import COST_COLUMNS, COSTS, CostLine, cost_cells
 from kit.comparison.differs import in_short
+from kit.comparison.record import ExperimentComparison
 from kit.report.blocks import PageSection, PageTable, TableCell
 from kit.report.material import ReportData
 
@@ -10,7 +11,7 @@ def differs_section(report_data: ReportData) -> PageSection:
     """Return in which keys the configs differ."""
     section = PageSection("differs", "What differs")
     comparison = report_data.comparison
-    if comparison is None:
+    if not isinstance(comparison, ExperimentComparison):
         section.texts.append("What differs is told by a comparison of the runs that are there.")
         return section
     names = [each.name for each in comparison.experiments]
@@ -31,7 +32,7 @@ def costs_section(report_data: ReportData) -> PageSection:
     """Return what a run of each experiment took."""
     section = PageSection("costs", "What each took")
     comparison = report_data.comparison
-    if comparison is None or not comparison.costs:
+    if not isinstance(comparison, ExperimentComparison):
         section.texts.append("What runs took is told by a comparison of the runs that are there.")
         return section
     columns = [(name, name != COST_COLUMNS[0]) for name in COST_COLUMNS]

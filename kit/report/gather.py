@@ -6,7 +6,7 @@ from pathlib import Path
 
 import numpy as np
 
-from kit.comparison.record import ComparedRun, Comparison, DivergedRun, read_comparison
+from kit.comparison.record import ComparedRun, Comparison, DivergedRun, ExperimentComparison, read_comparison
 from kit.competition.load import Competition, load_competition
 from kit.core.errors import KitError, Say, ignore
 from kit.core.files import write_text
@@ -166,7 +166,7 @@ def gather_compared(folder: ExperimentDir) -> ReportData:
         Where one of them is no longer there, or a file is damaged.
     """
     comparison = read_comparison(folder.comparison)
-    if comparison is None or not comparison.experiments:
+    if not isinstance(comparison, ExperimentComparison):
         raise KitError(f"{folder.comparison} compares no experiments; give the folder of an experiment")
     shown = {}
     for each in comparison.experiments:
