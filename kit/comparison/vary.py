@@ -60,7 +60,7 @@ def load_varied(
     for text in vary:
         key, values = _parsed(text)
         for value in values:
-            name = _name_of(base.name, key, value)
+            name = name_of(base.name, key, value)
             try:
                 config = load_experiment(path, [*overrides, (key, value), ("name", name)], policies)
             except KitError as error:
@@ -92,8 +92,8 @@ def _parsed(text: str) -> tuple[str, list[Any]]:
     return key, values
 
 
-def _name_of(base: str, key: str, value: Any) -> str:
-    """`<base>-augment-light`; with the section's name where several sections have such a key."""
+def name_of(base: str, key: str, value: Any) -> str:
+    """Return `<base>-augment-light`; with the section's name where several sections have such a key."""
     last = key.rpartition(".")[2]
     short = last if _ends()[last] <= 1 else ".".join(key.split(".")[-2:])
     name = f"{base}-{_safe(short)}-{_in_name(value)}"
