@@ -126,6 +126,8 @@ def to_compare(
     """
     from kit.experiment.config import load_experiment, of_size
 
+    if len(policies) > 1 and (vary or len(configs) > 1):
+        raise KitError("--policies: experiments are compared under one policy each; name one, or give one config")
     if vary and len(configs) > 1:
         raise KitError("--vary makes experiments of one config: give one, or leave --vary out")
     if vary:
@@ -134,8 +136,6 @@ def to_compare(
         loaded = load_varied(configs[0], vary, overrides, policies)
     else:
         loaded = [load_experiment(config, overrides, policies) for config in configs]
-    if len(loaded) > 1 and len(policies) > 1:
-        raise KitError("--policies: experiments are compared under one policy each; name one, or give one config")
     return [of_size(experiment, *size) for experiment in loaded]
 
 

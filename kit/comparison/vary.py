@@ -3,6 +3,7 @@
 import re
 from collections import Counter
 from collections.abc import Iterator, Sequence
+from functools import cache
 from pathlib import Path
 from typing import Any, get_args
 
@@ -128,6 +129,7 @@ def _plain(value: Any) -> Any:
     return value.value if isinstance(value, Written) else value
 
 
+@cache
 def _ends() -> Counter[str]:
     """How many sections have a key of that name."""
     return Counter(key for section in dict.fromkeys(_sections(ExperimentConfig)) for key in section.model_fields)
