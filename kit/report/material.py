@@ -202,6 +202,11 @@ class ReportData:
         """What is shown side by side, in a word."""
         return "experiment" if self.experiments else "policy"
 
+    @property
+    def kinds(self) -> str:
+        """The same for several of them."""
+        return "experiments" if self.experiments else "policies"
+
     def views(self) -> list[ViewRecord]:
         """Return the views of the comparison; none where nothing was compared."""
         return self.comparison.views if self.comparison else []
