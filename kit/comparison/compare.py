@@ -35,7 +35,7 @@ from kit.comparison.tuning import check_tuning, variants
 from kit.comparison.views import VIEWS, tuning_of, views_of
 from kit.core.errors import Damaged, KitError, Say, ignore, some
 from kit.core.files import need_writable
-from kit.core.manifest import noting
+from kit.core.manifest import mend, noting
 from kit.core.notebook import ShownAsTables
 from kit.core.runs import ExperimentDir
 from kit.core.stopping import telling
@@ -215,6 +215,7 @@ def _compare_experiments(
     if main:
         need_writable(options.dirs.runs)
         with writing(folder, f"compares {some([config.name for config in configs])}", say):
+            mend(folder.path, say)
             _write_down(content, folder, say)
     return CompareResult(folder.path, content, trained, left, main)
 

@@ -143,6 +143,8 @@ def need_same_rows(configs: Sequence[ExperimentConfig]) -> None:
     first, *others = configs
     base = load_competition(first.competition)
     for config in others:
+        if config.competition == first.competition:
+            continue
         other = load_competition(config.competition)
         for what, here, there in _parts(other, base):
             if odd := set(here) ^ set(there):

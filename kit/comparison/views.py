@@ -206,7 +206,7 @@ def check_fair(view: View, contest: Contest) -> None:
     """KitError where runs of the same seed and fold did not start alike, or differ in updates.
 
     Of experiments, those with the same model have to start alike, those with the same training and rows have to
-    make as many updates.
+    make as many updates, where they tell.
     """
     by_pair: dict[Pair, list[tuple[str, RunRecord]]] = {}
     for name, runs in view.runs.items():
@@ -220,7 +220,9 @@ def check_fair(view: View, contest: Contest) -> None:
         for key, what in (("steps", "updates"), ("initial_weights", "initial weights")):
             alike: dict[str, dict[str, object]] = {}
             for name, record in members:
-                alike.setdefault(decided_by[key][name], {})[name] = getattr(record, key)
+                value = getattr(record, key)
+                if value is not None or not contest.several:  # what is no network has neither
+                    alike.setdefault(decided_by[key][name], {})[name] = value
             for values in alike.values():
                 if len(set(values.values())) > 1:
                     told = some([f"{name} {value}" for name, value in values.items()], 20)
@@ -236,7 +238,7 @@ def unlike_notes(view: View) -> list[str]:
     notes = []
     pairs = {pair for runs in view.runs.values() for pair in runs}
     began = [{runs[pair].record.initial_weights for runs in view.runs.values() if pair in runs} for pair in pairs]
-    if any(len(each) > 1 for each in began):
+    if any(len(each - {None}) > 1 for each in began):
         notes.append(
             "Initial weights differ, as models do: the pairing is by fold and seed of order and augmentation "
             "alone."

@@ -181,6 +181,8 @@ def gather_compared(folder: ExperimentDir) -> ReportData:
     first = shown[comparison.baseline]
     outdated = _outdated(comparison, first.experiment, shown, first.folder)
     compared, baseline = (None if outdated else comparison), comparison.baseline
+    if compared:
+        shown = {each.policy: shown[each.policy] for each in raw_policies(compared)}
     made = _gathered(folder.path.name, first.experiment, shown, compared, baseline, outdated)
     if not all(each.rates for each in made.policies):
         made = replace(made, policies=[replace(each, rates=None) for each in made.policies])

@@ -12,7 +12,7 @@ from support.planted import experiment, store
 from support.refusals import refusal_of
 
 from kit.comparison.compare import compare
-from kit.comparison.experiments import default_name
+from kit.comparison.experiments import default_name, runners
 from kit.comparison.record import read_comparison
 from kit.competition.folds import read_folds, write_folds
 from kit.core.errors import KitError
@@ -20,6 +20,7 @@ from kit.core.paths import OutputDirs
 from kit.core.runs import ExperimentDir, RunKey
 from kit.experiment.blend import blend
 from kit.experiment.examine import examine_runs
+from kit.experiment.options import RunOptions
 from kit.report.gather import gather, report, write_report
 from kit.training.trainer import Trainer
 
@@ -190,6 +191,45 @@ def test_the_same_model_has_to_begin_alike_and_the_same_training_to_be_as_long(w
         assert f"the experiments had different {what} (a " in message
 
 
+def test_what_is_no_network_tells_neither_weights_nor_updates(wide, tmp_path):
+    pair = [experiment(wide, UNIFORM, name=name) for name in "ab"]
+    store(pair[0], tmp_path, {"uniform": 0.7})
+    store(pair[1], tmp_path, {"uniform": 0.7}, uniform={"initial_weights": None, "steps": None, "seconds": {}})
+    content = compare(pair, tmp_path, stored=True).content
+    assert "Initial weights" not in (content.views[0].note or "")
+    assert (content.costs[1].training, content.costs[1].updates, content.differs) == (None, None, [])
+
+
+def test_an_experiment_that_diverged_is_told_and_the_others_are_compared(wide, tmp_path):
+    configs = three(wide, tmp_path, longer=False)
+    run = ExperimentDir(tmp_path / "runs/b").run(RunKey("uniform", 1, 3))
+    run.write(run.record.with_fields(status="diverged", error="the loss is nan"))
+    made = compare(configs, tmp_path, stored=True)
+    assert made.content.headline.endswith("; b diverged.")
+    assert [each.policy for each in made.content.views[0].comparisons] == ["c"]
+    page = report(made.folder, OutputDirs(tmp_path)).read_text()
+    assert "<b>b</b> diverged at seed 1 fold 3, so it is not compared" in page
+    assert [each.name for each in gather(ExperimentDir(made.folder), OutputDirs(tmp_path)).policies] == ["a", "c"]
+    turned = [configs[1], configs[0]]
+    message = refusal_of(lambda: compare(turned, tmp_path, stored=True))
+    assert message.endswith("lower its lr, or name another experiment first")
+
+
+def test_a_damaged_record_is_told_and_written_anew(wide, tmp_path):
+    pair = [experiment(wide, UNIFORM, name=name) for name in "ab"]
+    for config in pair:
+        store(config, tmp_path, {"uniform": 0.7})
+    made = compare(pair, tmp_path, stored=True)
+    for name in ("comparison.json", "manifest.json"):
+        (made.folder / name).write_text("{")
+        with pytest.raises(KitError, match="damaged"):
+            report(made.folder, OutputDirs(tmp_path))
+        said = []
+        assert compare(pair, tmp_path, stored=True, say=said.append).content == made.content
+        assert any(name in line and "anew" in line for line in said)
+        assert read_comparison(made.folder / "comparison.json") == made.content
+
+
 def test_other_devices_are_refused_unless_the_first_says_so(wide, tmp_path):
     pair = [experiment(wide, UNIFORM, name=name) for name in "ab"]
     for config, device in zip(pair, ("Tesla T4", "NVIDIA L4"), strict=True):
@@ -329,9 +369,30 @@ def test_two_experiments_as_they_are_typed(competition, tmp_path, monkeypatch, c
         assert (code, expected in err) == (1, True), err
 
 
-def test_a_budget_that_is_over_trains_nothing_and_says_so(competition, tmp_path):
-    from kit.experiment.options import RunOptions
+def test_each_experiment_gets_an_equal_part_of_what_is_left(competition, tmp_path, monkeypatch):
+    """Of six minutes, one of which is gone, the first gets a third; it leaves three, and so on."""
+    shares, now = [], [60.0]
 
+    class Idle:
+        def __enter__(self):
+            now[0] += 60
+
+        def __exit__(self, *_):
+            pass
+
+    def set_up(config, options, say, keys):
+        shares.append((config.name, options.budget, options.since))
+        return Idle()
+
+    monkeypatch.setattr("kit.comparison.experiments.time.monotonic", lambda: now[0])
+    monkeypatch.setattr("kit.experiment.runner.Runner.set_up", set_up)
+    configs = [experiment(competition, UNIFORM, name=name) for name in "abc"]
+    with runners(configs, RunOptions(tmp_path, budget=360, since=0.0), print) as turns:
+        assert [config.name for config, _ in turns] == ["a", "b", "c"]
+    assert shares == [("a", 100.0, 60.0), ("b", 120.0, 120.0), ("c", 180.0, 180.0)]
+
+
+def test_a_budget_that_is_over_trains_nothing_and_says_so(competition, tmp_path):
     pair = [experiment(competition, UNIFORM, name=name) for name in "ab"]
     message = refusal_of(lambda: compare(pair, RunOptions(tmp_path, budget=0.001)))
     assert message.startswith("budget: it was over")
