@@ -7,6 +7,7 @@ from pathlib import Path
 
 import pandas as pd
 
+from kit.comparison.content import content_of
 from kit.comparison.contest import Contest
 from kit.comparison.costs import COST_COLUMNS, cost_cells
 from kit.comparison.differs import in_short
@@ -25,7 +26,6 @@ from kit.comparison.record import (
     Comparison,
     ExperimentComparison,
     ViewRecord,
-    content_of,
     read_comparison,
     write_comparison,
     write_table,
