@@ -133,10 +133,16 @@ def run(
 
 @app.command()
 def compare(
-    config: Config,
+    configs: Annotated[
+        list[str], typer.Argument(metavar="CONFIG...", help="One: its policies. Several: these with the first.")
+    ],
     overrides: Overrides = None,
     policies: Annotated[
-        str | None, typer.Option(metavar="A,B,C", help="Compare these, instead of the config's.")
+        str | None, typer.Option(metavar="A,B,C", help="Compare these, instead of the config's; of several one.")
+    ] = None,
+    vary: Annotated[
+        list[str] | None,
+        typer.Option(metavar="KEY=[A,B]", help="Compare the config with itself under other values of a key."),
     ] = None,
     seeds: Annotated[
         int | None, typer.Option(metavar="N", min=1, help="Train every policy and fold N times.")
@@ -144,6 +150,9 @@ def compare(
     folds: Annotated[int | None, typer.Option(metavar="K", min=1, help="Train the first K folds only.")] = None,
     baseline: Annotated[
         str | None, typer.Option(metavar="NAME", help="Compare the others with this one; left out: the first.")
+    ] = None,
+    name: Annotated[
+        str | None, typer.Option(metavar="NAME", help="Of a comparison of several; left out: compare-A-B…")
     ] = None,
     stored: Annotated[
         bool, typer.Option("--stored", help="Train nothing: compare the runs that are there.")
@@ -163,16 +172,17 @@ def compare(
     data_root: DataRoot = None,
     devices: Devices = 1,
 ) -> None:
-    """Train policies × folds × seeds on equal terms, and say which wins, by how much, and how sure that is."""
-    from kit.experiment.config import load_experiment, of_size
+    """Train policies, or experiments, × folds × seeds on equal terms; say which wins, by how much, how surely."""
+    from kit.cli.options import to_compare
 
     budget = one_budget(budget, seconds)
     if stored and (replace or budget is not None):
         raise KitError("--stored compares what is there: leave out --replace and --budget")
     extra: list[tuple[str, object]] = [("compare.baseline", baseline)] if baseline else []
     extra += [("compare.mixed_devices", True)] if mixed_devices else []
-    experiment = load_experiment(config, [*(overrides or []), *extra], names_in(policies))
-    experiment = of_size(experiment, seeds, folds)
+    experiments = to_compare(configs, vary or [], [*(overrides or []), *extra], names_in(policies), (seeds, folds))
+    if len(experiments) > 1 and baseline:
+        raise KitError("--baseline names a policy; of several experiments the first is the baseline")
     if not stored:
         explain_broken_imports()
     from kit.cli.show_comparison import show_comparison
@@ -180,7 +190,7 @@ def compare(
 
     cluster = {"on": on, "data_root": data_root, "devices": devices}
     options = run_options(output, cache, None, replace, jobs, budget, threads=threads, **cluster)
-    compared = compare(experiment, options, say=say, stored=stored)
+    compared = compare(experiments, options, say=say, stored=stored, name=name)
     if compared.main:
         from kit.report.gather import report
 

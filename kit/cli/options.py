@@ -10,6 +10,7 @@ from kit.core.durations import duration
 from kit.core.errors import KitError
 
 if TYPE_CHECKING:  # for annotations alone: --help has to be fast
+    from kit.experiment.config import ExperimentConfig
     from kit.experiment.options import RunOptions
 
 Config = Annotated[str, typer.Argument(metavar="CONFIG", help="A YAML file, like configs/digits.yaml.")]
@@ -99,6 +100,43 @@ def chosen_folds(texts: Sequence[str] | None) -> list[tuple[str, Any]]:
 def names_in(text: str | None) -> list[str]:
     """Return the names in `A,B,C`."""
     return [name.strip() for name in text.split(",")] if text else []
+
+
+def to_compare(
+    configs: Sequence[str],
+    vary: Sequence[str],
+    overrides: Sequence[Any],
+    policies: Sequence[str],
+    size: tuple[int | None, int | None],
+) -> "list[ExperimentConfig]":
+    """Return the experiments that `compare` compares: the one, those of several files, or one and its variants.
+
+    Parameters
+    ----------
+    configs, vary : sequence of str
+        Files, and what --vary says.
+    overrides, policies
+        As `load_experiment` takes them, for all.
+    size : tuple of (int or None, int or None)
+        How many seeds, and folds.
+
+    Raises
+    ------
+    KitError
+    """
+    from kit.experiment.config import load_experiment, of_size
+
+    if len(policies) > 1 and (vary or len(configs) > 1):
+        raise KitError("--policies: experiments are compared under one policy each; name one, or give one config")
+    if vary and len(configs) > 1:
+        raise KitError("--vary makes experiments of one config: give one, or leave --vary out")
+    if vary:
+        from kit.comparison.vary import load_varied
+
+        loaded = load_varied(configs[0], vary, overrides, policies)
+    else:
+        loaded = [load_experiment(config, overrides, policies) for config in configs]
+    return [of_size(experiment, *size) for experiment in loaded]
 
 
 def explain_broken_imports() -> None:

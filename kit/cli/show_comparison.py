@@ -8,6 +8,9 @@ from rich.console import Console
 from rich.markup import escape
 from rich.table import Table
 
+from kit.comparison.costs import COST_COLUMNS, COSTS, cost_cells
+from kit.comparison.differs import differing_in_words, in_a_line
+from kit.comparison.record import ExperimentComparison
 from kit.comparison.statistics import signed
 from kit.comparison.views import VIEWS
 from kit.report.text import p_value
@@ -16,19 +19,30 @@ if TYPE_CHECKING:  # for annotations alone
     from kit.comparison.compare import CompareResult
     from kit.comparison.record import Comparison, LedgerLine, ViewRecord
 
+MOST_LETTERS = 32  # of a name before it is broken
 POOLED = "Pooled: predictions averaged over seeds, scored once; differences and verdicts are of single runs."
 
 
 def show_comparison(compared: "CompareResult") -> None:
-    """Print a table a view, each verdict in words, how many trainings each policy was given, and the headline."""
+    """Print a table a view, each verdict in words, what the trainings were or cost, and the headline.
+
+    Of experiments, what differs comes first.
+    """
     content = compared.content
+    if isinstance(content, ExperimentComparison):
+        print(differing_in_words(content.experiments, content.differs))
+        for key in content.differs:
+            print(f"  {in_a_line(key)}")
     for view in content.views:
         _show_view(view, content)
     for line in content.missing:
         print(line)
     if len(content.devices) > 1:
         print("Runs by kind of device: " + "; ".join(f"{kind}: {runs}" for kind, runs in content.devices.items()))
-    Console().print(_ledger_table(content.ledger))
+    if isinstance(content, ExperimentComparison):
+        Console().print(_costs_table(content))
+    else:
+        Console().print(_ledger_table(content.ledger))
     print(content.headline)
     print(f"Everything else: {compared.folder}")
 
@@ -54,9 +68,12 @@ def _view_table(view: "ViewRecord", content: "Comparison") -> Table:
         padding=(0, 1, 0, 0),
         title=escape(f"{VIEWS[view.name]}: {content.metric} against {content.baseline}"),
     )
-    for column in ("policy", "pooled", "runs", "diff.", f"{level} interval", "Holm p", "verdict"):
-        words = column in ("policy", "verdict")
-        table.add_column(column, justify="left" if words else "right", overflow="fold", no_wrap=column == "policy")
+    kind = content.kind
+    for column in (kind, "pooled", "runs", "diff.", f"{level} interval", "Holm p", "verdict"):
+        words = column in (kind, "verdict")
+        named = column == "policy"  # names of experiments may be long
+        table.add_column(column, justify="left" if words else "right", overflow="fold", no_wrap=named)
+    table.columns[0].min_width = _room_for_names(content)
     by_policy = {each.policy: each for each in view.policies}
     base = by_policy[content.baseline]
     table.add_row(escape(base.policy), f"{base.oof:.3f}", f"{base.mean:.3f}", "", "", "", "baseline")
@@ -73,6 +90,24 @@ def _view_table(view: "ViewRecord", content: "Comparison") -> Table:
         )
     for diverged in view.diverged:
         table.add_row(escape(diverged.policy), "", "", "", "", "", "diverged")
+    return table
+
+
+def _room_for_names(content: "Comparison") -> int | None:
+    """Return the letters that names of experiments get at least; None where policies are compared."""
+    if not isinstance(content, ExperimentComparison):
+        return None
+    return min(max(len(each.name) for each in content.experiments), MOST_LETTERS)
+
+
+def _costs_table(content: ExperimentComparison) -> Table:
+    """Return what a run of each experiment took."""
+    table = Table(box=SIMPLE_HEAD, padding=(0, 1, 0, 0), title="what a run took", caption=COSTS)
+    for column in COST_COLUMNS:
+        table.add_column(column, justify="left" if column == "experiment" else "right", overflow="fold")
+    table.columns[0].min_width = _room_for_names(content)
+    for line in content.costs:
+        table.add_row(*map(escape, cost_cells(line)))
     return table
 
 

@@ -1,28 +1,43 @@
-"""Which policy wins: trained on the same folds and seeds, checked to be comparable, compared with statistics."""
+"""Which policy, or experiment, wins: trained on the same folds and seeds, checked to be comparable, compared."""
 
 from collections.abc import Sequence
 from contextlib import ExitStack
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import TYPE_CHECKING
 
 import pandas as pd
 
+from kit.comparison.content import content_of
+from kit.comparison.contest import Contest
+from kit.comparison.costs import COST_COLUMNS, cost_cells
+from kit.comparison.differs import in_short
+from kit.comparison.experiments import (
+    alike,
+    comparison_folder,
+    contest_of,
+    need_same_rows,
+    not_compared,
+    once,
+    open_stored,
+    remarks_on,
+    view_of_experiments,
+)
 from kit.comparison.record import (
     Comparison,
+    ExperimentComparison,
     ViewRecord,
-    content_of,
     read_comparison,
     write_comparison,
     write_table,
 )
-from kit.comparison.tuning import baseline_of, check_tuning, equalised, to_equalise, trial_folder, trials, variants
-from kit.comparison.views import VIEWS, Tuning, tuned_runs, tuning_of, views_of
-from kit.core.devices import kind_in_words
-from kit.core.errors import Damaged, Diverged, KitError, Say, ignore, some
-from kit.core.manifest import noting
+from kit.comparison.trained import train_in_turn, train_policies
+from kit.comparison.tuning import check_tuning, variants
+from kit.comparison.views import VIEWS, tuning_of, views_of
+from kit.core.errors import Damaged, KitError, Say, ignore, some
+from kit.core.files import need_writable
+from kit.core.manifest import mend, noting
 from kit.core.notebook import ShownAsTables
-from kit.core.runs import ExperimentDir, RunKey
+from kit.core.runs import ExperimentDir
 from kit.core.stopping import telling
 from kit.experiment.config import ExperimentConfig
 from kit.experiment.fingerprint import stored_experiment
@@ -30,9 +45,6 @@ from kit.experiment.loaded import LoadedExperiment
 from kit.experiment.options import RunOptions
 from kit.experiment.pool import ScoredRuns
 from kit.experiment.shared_folder import writing
-
-if TYPE_CHECKING:  # it brings torch, which comparing stored runs does not need
-    from kit.experiment.runner import Runner
 
 
 @dataclass(frozen=True)
@@ -60,12 +72,22 @@ class CompareResult(ShownAsTables):
     main: bool = field(default=True, repr=False)
 
     def tables(self) -> dict[str, pd.DataFrame]:
-        """Return a table a view: each policy's scores, and its difference to the baseline."""
-        content = self.content
-        return {
+        """Return a table a view: scores and differences to the baseline; of experiments what differs and costs."""
+        content, made = self.content, dict[str, pd.DataFrame]()
+        if isinstance(content, ExperimentComparison):
+            made["what differs"] = pd.DataFrame(
+                [
+                    {"key": each.key, **{name: in_short(value) for name, value in each.values.items()}}
+                    for each in content.differs
+                ]
+            )
+        made |= {
             f"{VIEWS[view.name]}: {content.metric} against {content.baseline}": _view_table(view, content)
             for view in content.views
         }
+        if isinstance(content, ExperimentComparison):
+            made["what a run took"] = pd.DataFrame(map(cost_cells, content.costs), columns=COST_COLUMNS)
+        return made
 
     def remarks(self) -> list[str]:
         """Return which policy wins, and why views are missing."""
@@ -76,7 +98,7 @@ def _view_table(view: ViewRecord, content: Comparison) -> pd.DataFrame:
     compared = {each.policy: each for each in view.comparisons}
     rows = []
     for each in view.policies:
-        row: dict[str, object] = {"policy": each.policy, "pooled": each.oof, "mean of runs": each.mean}
+        row: dict[str, object] = {content.kind: each.policy, "pooled": each.oof, "mean of runs": each.mean}
         if against := compared.get(each.policy):
             interval = against.interval
             row |= {
@@ -90,27 +112,30 @@ def _view_table(view: ViewRecord, content: Comparison) -> pd.DataFrame:
         else:
             row["verdict"] = "baseline" if each.policy == content.baseline else ""
         rows.append(row)
-    rows += [{"policy": each.policy, "verdict": "diverged"} for each in view.diverged]
+    rows += [{content.kind: each.policy, "verdict": "diverged"} for each in view.diverged]
     table = pd.DataFrame(rows)
     return table[[*(name for name in table if name != "verdict"), "verdict"]]
 
 
-@telling("while policies were compared; the runs are kept, and the same command compares them")
+@telling("while runs were compared; the runs are kept, and the same command compares them")
 def compare(
-    experiment: ExperimentConfig,
+    experiment: ExperimentConfig | Sequence[ExperimentConfig],
     options: RunOptions | str | Path | None = None,
     *,
     output: str | Path | None = None,
     say: Say = ignore,
     stored: bool = False,
+    name: str | None = None,
 ) -> CompareResult:
-    """Train what is not there yet of policies × seeds × folds, and of what tunes and equalises them; compare.
+    """Compare the policies of an experiment, or experiments with each other; train before what is not there yet.
 
-    Writes comparison.json and comparison.csv.
+    Of one experiment that is policies × seeds × folds, and what tunes and equalises them. Of several it is the
+    first policy of each, on the folds and seeds of the first, which is the baseline and whose scoring and
+    `compare` count. Writes comparison.json and comparison.csv.
 
     Parameters
     ----------
-    experiment : ExperimentConfig
+    experiment : ExperimentConfig, or a sequence of them
     options : RunOptions or path, optional
         Where the runs go and how they are executed; a folder alone is the output folder.
     output : path, optional
@@ -119,6 +144,8 @@ def compare(
         Takes lines about what happens.
     stored : bool
         Train nothing, and compare the finished runs that are there.
+    name : str, optional
+        Of the comparison of several, whose folder in runs/ it is; left out: compare-<first>-<second>….
 
     Returns
     -------
@@ -129,12 +156,23 @@ def compare(
     KitError
         Before any training, for what cannot work; and for runs that are not comparable.
     """
-    experiment = _with_baseline(experiment)
-    check_tuning(experiment)
-    whole = experiment.model_copy(update={"policies": experiment.policies | variants(experiment)})
+    each = [experiment] if isinstance(experiment, ExperimentConfig) else list(experiment)
     options = RunOptions.of(options, output)
     if options.only:
         raise KitError("only: a comparison takes all runs of its policies; leave it out, or use kit.run")
+    if not each:
+        raise KitError("compare: no experiment is given; give one, or several")
+    if len(each) > 1:
+        return _compare_experiments(each, options, say, stored, name)
+    if name is not None:
+        raise KitError("--name: policies of one experiment are compared in its folder; leave it out")
+    return _compare_policies(each[0], options, say, stored)
+
+
+def _compare_policies(experiment: ExperimentConfig, options: RunOptions, say: Say, stored: bool) -> CompareResult:
+    experiment = _with_baseline(experiment)
+    check_tuning(experiment)
+    whole = experiment.model_copy(update={"policies": experiment.policies | variants(experiment)})
     folder = ExperimentDir(options.dirs.runs / experiment.name)
     known: dict[str, ScoredRuns] = {}
     with ExitStack() as working:
@@ -148,12 +186,37 @@ def compare(
             wanted = run_keys(experiment)  # of variants only trials tell which
             runner = working.enter_context(Runner.set_up(whole, options, say, wanted))
             loaded, main = runner.loaded, runner.main
-            tuning, known, trained, left = _train(experiment, runner)
+            tuning, known, trained, left = train_policies(experiment, runner)
         views, missing = views_of(experiment, loaded, tuning)
-        content = content_of(experiment, loaded, views, missing, tuning, known)
+        contest = Contest.of_policies(experiment, loaded)
+        content = content_of(contest, views, missing, tuning, known)
         if main:
             with writing(folder, f"compares the policies of {experiment.name}", say):
                 _write_down(content, folder, say)
+    return CompareResult(folder.path, content, trained, left, main)
+
+
+def _compare_experiments(
+    given: Sequence[ExperimentConfig], options: RunOptions, say: Say, stored: bool, name: str | None
+) -> CompareResult:
+    configs, say = alike(given), once(say)
+    folder = comparison_folder(name, configs, options.dirs)
+    need_same_rows(configs)
+    for line in (remarks := remarks_on(given)):
+        say(line)
+    main, trained, left = True, 0, 0
+    if stored:
+        entries = open_stored(configs, options.dirs, say)
+    else:
+        entries, main, trained, left = train_in_turn(configs, options, say)
+    contest = contest_of(folder.path.name, configs, entries)
+    view = view_of_experiments(contest, " ".join(remarks) or None)
+    content = content_of(contest, [view], not_compared(given), None, {})
+    if main:
+        need_writable(options.dirs.runs)
+        with writing(folder, f"compares {some([config.name for config in configs])}", say):
+            mend(folder.path, say)
+            _write_down(content, folder, say)
     return CompareResult(folder.path, content, trained, left, main)
 
 
@@ -207,99 +270,6 @@ def _with_baseline(experiment: ExperimentConfig) -> ExperimentConfig:
         )
     chosen = experiment.compare.model_copy(update={"baseline": baseline or names[0]})
     return experiment.model_copy(update={"compare": chosen})
-
-
-def _train(
-    experiment: ExperimentConfig, runner: "Runner"
-) -> tuple[Tuning | None, dict[str, ScoredRuns], int, int]:
-    """Everything that is compared: what tuned, the policies as they are scored, how many runs were trained, and
-    how many are left."""
-    from kit.experiment.run import train_and_pool
-
-    if not experiment.compare.mixed_devices:
-        _need_one_kind(experiment, runner)
-    first = _train_baseline(experiment, runner)
-    result = train_and_pool(experiment, runner, tolerant=True)
-    if len(result.policies) < len(experiment.policies):  # not a run of each to compare
-        _need_all(result.left, first + result.trained)
-    trained, known = first + result.trained, {name: each.decided for name, each in result.policies.items()}
-    if result.left:
-        return None, known, trained, result.left
-    seeds, folds = experiment.seeds, experiment.folds.chosen
-    names = [equalised(name, experiment.policies[name])[0] for name in to_equalise(experiment)]
-    others = [RunKey(name, seed, fold) for name in names for seed in seeds for fold in folds]
-    trained += _trained(runner, [key for key in others if key.policy not in experiment.policies], "equalised")
-    if experiment.compare.tune is None:
-        return None, known, trained, 0
-    each = trials(experiment)
-    for within in dict.fromkeys(trial.within for trial in each):
-        where = runner if within is None else runner.within(within, trial_folder(runner.loaded.folder, within))
-        keys = [RunKey(trial.variant, trial.seed, trial.fold) for trial in each if trial.within == within]
-        trained += _trained(where, keys, "tuning")
-    tuning = tuning_of(runner.loaded, experiment)
-    if tuning is None or baseline_of(experiment) not in tuning.chosen:  # nothing to compare with
-        return tuning, known, trained, 0
-    keys = [RunKey(*key) for key in tuned_runs(experiment, tuning).values()]
-    return tuning, known, trained + _trained(runner, keys, "tuned"), 0
-
-
-def _need_one_kind(experiment: ExperimentConfig, runner: "Runner") -> None:
-    """KitError where a run that is due would be paired with one that was trained on another kind of device."""
-    from kit.experiment.prepare import run_keys
-
-    due = {(key.seed, key.fold) for key in runner.due(run_keys(experiment), tolerant=True)}
-    kinds = runner.kinds() if due else set()
-    for run in (run for policy in experiment.policies for run in runner.loaded.folder.finished(policy)):
-        record = run.record
-        if (
-            (record.seed, record.fold) in due
-            and record.device_name
-            and (kind := kind_in_words(record)) not in kinds
-        ):
-            raise KitError(
-                f"{record.key} was trained on {kind}; what is to be paired with it would be trained on "
-                f"{some(sorted(kinds))}: train it where that was, remove the run to train it anew, or compare all "
-                "the same with --mixed-devices (compare.mixed_devices: true)"
-            )
-
-
-def _train_baseline(experiment: ExperimentConfig, runner: "Runner") -> int:
-    """Before all others: should it diverge, nothing can be compared with it. Under a budget one run alone."""
-    from kit.experiment.prepare import run_keys
-
-    baseline = experiment.compare.baseline
-    keys = runner.due([key for key in run_keys(experiment) if key.policy == baseline])
-    keys = keys[:1] if runner.budget.limited else keys
-    if not keys:
-        return 0
-    try:
-        trained = runner.train(keys, "baseline")
-    except Diverged as error:
-        raise KitError(
-            f"{error}; it is the baseline: name another with --baseline to compare all the same"
-        ) from error
-    _need_all(trained.left, trained.here)
-    return trained.here
-
-
-def _trained(runner: "Runner", keys: Sequence[RunKey], what: str) -> int:
-    if not keys:
-        return 0
-    from kit.experiment.predict_anew import predict_anew
-
-    trained = runner.train(keys, what, tolerant=True)
-    _need_all(trained.left, trained.here)
-    runs = [runner.loaded.folder.run(key) for key in keys]
-    predict_anew(runs, runner.loaded, runner.data, runner.say, with_test=False)
-    return trained.here
-
-
-def _need_all(left: int, trained: int) -> None:
-    if left:
-        raise KitError(
-            f"the budget allowed no more than {trained} of {trained + left} runs; the same command trains the "
-            "others and compares"
-        )
 
 
 def _open_stored(

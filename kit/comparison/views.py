@@ -6,6 +6,7 @@ from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from typing import Literal
 
+from kit.comparison.contest import Contest
 from kit.comparison.tuning import (
     ChosenRate,
     Trial,
@@ -114,7 +115,7 @@ def views_of(
     folder, baseline, tune = loaded.folder, baseline_of(experiment), experiment.compare.tune
     pairs = [(seed, fold) for seed in experiment.seeds for fold in experiment.folds.chosen]
     own = {(name, pair): RunKey(name, *pair) for name in experiment.policies for pair in pairs}
-    raw = _view("raw", "Each policy with the rates that it states.", own, folder)
+    raw = view_of("raw", "Each policy with the rates that it states.", _found(own, folder))
     if baseline in raw.diverged:
         told = raw.diverged_as_told(baseline)
         raise KitError(f"compare: the baseline {told}; lower its lr, or name another with --baseline")
@@ -123,7 +124,7 @@ def views_of(
     others, missing = [], []
     if tuning and tune:
         keys = {place: RunKey(*key) for place, key in tuned_runs(experiment, tuning).items()}
-        others.append(_view("tuned", _about_tuning(tune), keys, folder, _edges(tuning)))
+        others.append(view_of("tuned", _about_tuning(tune), _found(keys, folder), _edges(tuning)))
         for name in experiment.policies:
             if name not in tuning.chosen:
                 which = f"the baseline {name}" if name == baseline else name
@@ -136,7 +137,7 @@ def views_of(
     if names := to_equalise(experiment):
         same = {name: equalised(name, experiment.policies[name])[0] for name in names}
         keys = {(name, pair): RunKey(same[name], *pair) for name in names for pair in pairs}
-        others.append(_view("equalised", EQUALISED, keys, folder))
+        others.append(view_of("equalised", EQUALISED, _found(keys, folder)))
     views = [raw]
     for view in others:
         if baseline in view.diverged:
@@ -148,19 +149,21 @@ def views_of(
     return views, missing
 
 
-def _view(
+def _found(keys: Mapping[tuple[str, Pair], RunKey], folder: ExperimentDir) -> dict[tuple[str, Pair], RunDir]:
+    return {place: folder.run(key) for place, key in keys.items()}
+
+
+def view_of(
     name: Literal["raw", "tuned", "equalised"],
     about: str,
-    keys: Mapping[tuple[str, Pair], RunKey],
-    folder: ExperimentDir,
+    found: Mapping[tuple[str, Pair], RunDir],
     note: str | None = None,
 ) -> View:
-    """Of the runs that stand for each policy, seed and fold, those that are there."""
-    runs: dict[str, dict[Pair, RunDir]] = {policy: {} for policy, _ in keys}
-    for (policy, pair), key in keys.items():
-        run = folder.run(key)
+    """Return the view of those runs that are there, of all that stand for an entry, seed and fold."""
+    runs: dict[str, dict[Pair, RunDir]] = {entry: {} for entry, _ in found}
+    for (entry, pair), run in found.items():
         if run.finished or run.diverged:
-            runs[policy][pair] = run
+            runs[entry][pair] = run
     diverged = {name: each for name, each in runs.items() if any(run.diverged for run in each.values())}
     return View(name, about, {name: runs[name] for name in runs if name not in diverged}, diverged, note)
 
@@ -198,21 +201,59 @@ def check_run(run: RunDir, policy: str, loaded: LoadedExperiment, within: int | 
         )
 
 
-def check_fair(view: View) -> None:
-    """KitError where runs of the same seed and fold did not start alike, or differ in updates."""
+def check_fair(view: View, contest: Contest) -> None:
+    """KitError where runs of the same seed and fold did not start alike, or differ in updates.
+
+    Of experiments, those with the same model have to start alike, those with the same training and rows have to
+    make as many updates, where they tell.
+    """
     by_pair: dict[Pair, list[tuple[str, RunRecord]]] = {}
     for name, runs in view.runs.items():
         for pair, run in runs.items():
             by_pair.setdefault(pair, []).append((name, run.record))
+    decided_by = {
+        "steps": {name: contest.entries[name].length for name in view.runs},
+        "initial_weights": {name: contest.entries[name].begins_with for name in view.runs},
+    }
     for (seed, fold), members in sorted(by_pair.items()):
         for key, what in (("steps", "updates"), ("initial_weights", "initial weights")):
-            values = {name: getattr(record, key) for name, record in members}
-            if len(set(values.values())) > 1:
-                told = some([f"{name} {value}" for name, value in values.items()], 20)
-                raise KitError(
-                    f"seed {seed} fold {fold}: the policies had different {what} ({told}), so they cannot be "
-                    "compared; train them anew with one config, as many devices and one version of the kit"
-                )
+            alike: dict[str, dict[str, object]] = {}
+            for name, record in members:
+                value = getattr(record, key)
+                if value is not None or not contest.several:  # what is no network has neither
+                    alike.setdefault(decided_by[key][name], {})[name] = value
+            for values in alike.values():
+                if len(set(values.values())) > 1:
+                    told = some([f"{name} {value}" for name, value in values.items()], 20)
+                    raise KitError(
+                        f"seed {seed} fold {fold}: the {contest.kinds} had different {what} ({told}), so they "
+                        "cannot be compared; train them anew with one config, as many devices and one version of "
+                        "the kit"
+                    )
+
+
+def unlike_notes(view: View) -> list[str]:
+    """Return what is to be borne in mind where experiments began with other weights, or made other updates."""
+    notes = []
+    pairs = {pair for runs in view.runs.values() for pair in runs}
+    began = [{runs[pair].record.initial_weights for runs in view.runs.values() if pair in runs} for pair in pairs]
+    if any(len(each - {None}) > 1 for each in began):
+        notes.append(
+            "Initial weights differ, as models do: the pairing is by fold and seed of order and augmentation "
+            "alone."
+        )
+    updates = {name: {run.record.steps for run in runs.values()} for name, runs in view.runs.items()}
+    if len({frozenset(each) for each in updates.values()}) > 1:
+        told = [f"{name} {_span(each)}" for name, each in updates.items() if each]
+        notes.append(f"They made different numbers of updates: {some(told, 20)}.")
+    return notes
+
+
+def _span(values: Iterable[int | None]) -> str:
+    known = sorted(value for value in values if value is not None)
+    if not known:
+        return "unknown"
+    return f"{known[0]}" if known[0] == known[-1] else f"{known[0]} to {known[-1]}"
 
 
 def size_of(view: View) -> str:

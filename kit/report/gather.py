@@ -1,12 +1,12 @@
 """The command `report`: everything that an experiment's folder holds, gathered and written as one page."""
 
-from collections.abc import Sequence
-from dataclasses import dataclass
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 import numpy as np
 
-from kit.comparison.record import ComparedRun, Comparison, DivergedRun, read_comparison
+from kit.comparison.record import ComparedRun, Comparison, DivergedRun, ExperimentComparison, read_comparison
 from kit.competition.load import Competition, load_competition
 from kit.core.errors import KitError, Say, ignore
 from kit.core.files import write_text
@@ -30,7 +30,7 @@ MOST_STEPS = 3000  # of which rates are compared with the intended ones
 
 
 def find_experiment(experiment: str, output: str | Path = ".") -> Path:
-    """Return the folder of an experiment.
+    """Return the folder of an experiment, or of a comparison of several.
 
     Parameters
     ----------
@@ -46,7 +46,8 @@ def find_experiment(experiment: str, output: str | Path = ".") -> Path:
     """
     folder = OutputDirs.at(output).runs / experiment
     folder = folder if folder.is_dir() else Path(experiment).expanduser()
-    if not ExperimentDir(folder).config.is_file():
+    there = ExperimentDir(folder)
+    if not (there.config.is_file() or there.comparison.is_file()):
         raise KitError(
             f"{experiment}: there is no such experiment in {Path(output) / 'runs'}, and no folder of one"
         )
@@ -86,7 +87,7 @@ def write_report(
 def report(
     experiment_folder: Path, dirs: OutputDirs, to: Path | None = None, say: Say = lambda line: None
 ) -> Path:
-    """Write report.html from what is in an experiment's folder.
+    """Write report.html from what is in the folder of an experiment, or of a comparison of several.
 
     Nothing is trained, and what is missing is left out.
 
@@ -140,24 +141,83 @@ def gather(folder: ExperimentDir, dirs: OutputDirs) -> ReportData:
         Where the folder holds no experiment, or a damaged file.
     """
     experiment = stored_experiment(folder)
+    if experiment is None and folder.comparison.is_file():
+        return gather_compared(folder)
     if experiment is None:
         raise KitError(f"{folder.path} holds no experiment.yaml; give the folder of an experiment in {dirs.runs}")
     comparison = read_comparison(folder.comparison)
-    outdated = _outdated(comparison, experiment, folder) if comparison else None
+    outdated = _outdated(comparison, experiment, {}, folder) if comparison else None
     if outdated:
         comparison = None
-    names = _policies(experiment, comparison, folder)
-    finished = {name: [run for run in folder.runs(name) if run.finished] for name in names}
+    shown = {name: Shown(name, experiment, folder) for name in _policies(experiment, comparison, folder)}
+    baseline = comparison.baseline if comparison else experiment.compare.baseline
+    return replace(
+        _gathered(experiment.name, experiment, shown, comparison, baseline, outdated),
+        config=folder.config.read_text(encoding="utf-8"),
+    )
+
+
+def gather_compared(folder: ExperimentDir) -> ReportData:
+    """Return what the report on a comparison of experiments is drawn from, out of the folders of these beside it.
+
+    Raises
+    ------
+    KitError
+        Where one of them is no longer there, or a file is damaged.
+    """
+    comparison = read_comparison(folder.comparison)
+    if not isinstance(comparison, ExperimentComparison):
+        raise KitError(f"{folder.comparison} compares no experiments; give the folder of an experiment")
+    shown = {}
+    for each in comparison.experiments:
+        there = ExperimentDir(folder.path.parent / each.name)
+        experiment = stored_experiment(there)
+        if experiment is None or each.policy not in experiment.policies:
+            raise KitError(
+                f"{folder.path.name} compares {each.name} under {each.policy}, which is no longer in "
+                f"{there.path.parent}; bring it back, or compare anew"
+            )
+        shown[each.name] = Shown(each.policy, experiment, there)
+    first = shown[comparison.baseline]
+    outdated = _outdated(comparison, first.experiment, shown, first.folder)
+    compared, baseline = (None if outdated else comparison), comparison.baseline
+    if compared:
+        shown = {each.policy: shown[each.policy] for each in raw_policies(compared)}
+    made = _gathered(folder.path.name, first.experiment, shown, compared, baseline, outdated)
+    if not all(each.rates for each in made.policies):
+        made = replace(made, policies=[replace(each, rates=None) for each in made.policies])
+    return replace(made, experiments=True)
+
+
+@dataclass(frozen=True)
+class Shown:
+    """One that the report shows: a policy, and the experiment that it is of."""
+
+    policy: str
+    experiment: ExperimentConfig
+    folder: ExperimentDir
+
+
+def _gathered(
+    title: str,
+    experiment: ExperimentConfig,
+    shown: Mapping[str, Shown],
+    comparison: Comparison | None,
+    baseline: str | None,
+    outdated: str | None,
+) -> ReportData:
+    """All but the config, by the metric of `experiment`, whose competition tells labels and images."""
+    names = list(shown)
+    finished = {name: each.folder.finished(each.policy) for name, each in shown.items()}
     shared = _first_shared(finished, experiment)
-    competition, unavailable = _competition(experiment, folder)
-    policies = [_policy(name, experiment, folder, finished[name], shared, competition) for name in names]
+    competition, unavailable = _competition(experiment, next(iter(shown.values())).folder)
+    policies = [_policy(name, shown[name], experiment, finished[name], shared, competition) for name in names]
     digests = {record.depends_on.get("folds") for each in policies for record in each.finished}
     classes = list(competition.classes) if competition else _classes(policies)
     records = [run.record for each in finished.values() for run in each]
     reading = Reading.of(as_they_were_read(experiment.data, records))
-    baseline = comparison.baseline if comparison else experiment.compare.baseline
     return ReportData(
-        name=experiment.name,
+        name=title,
         metric=experiment.scoring.title,
         metric_key=experiment.scoring.key,
         baseline=baseline if baseline in names else names[0],
@@ -169,7 +229,6 @@ def gather(folder: ExperimentDir, dirs: OutputDirs) -> ReportData:
         thumbnails=most_wrong(competition, policies, reading) if competition else [],
         unavailable=unavailable,
         outdated=outdated,
-        config=folder.config.read_text(encoding="utf-8"),
         fold_plan=" and ".join(sorted(filter(None, digests))),
     )
 
@@ -185,20 +244,27 @@ def _policies(experiment: ExperimentConfig, comparison: Comparison | None, folde
     return [name for name in experiment.policies if folder.runs(name)] or list(experiment.policies)
 
 
-def _outdated(comparison: Comparison, experiment: ExperimentConfig, folder: ExperimentDir) -> str | None:
+def _outdated(
+    comparison: Comparison, experiment: ExperimentConfig, shown: Mapping[str, Shown], folder: ExperimentDir
+) -> str | None:
     """Return why a comparison is not of the runs and the metric that are there now; None where it is."""
     if comparison.scoring not in (None, score_identity(experiment.scoring, experiment.competition)):
         return f"another scoring section than {folder.config.name}"
     for view in comparison.views:
-        lines: list[tuple[str, ComparedRun | DivergedRun]] = []
-        lines += [("finished", line) for policy in view.policies for line in policy.runs]
-        lines += [("diverged", line) for policy in view.diverged for line in policy.runs]
-        for status, line in lines:
+        lines: list[tuple[str, str, ComparedRun | DivergedRun]] = []
+        lines += [("finished", each.policy, line) for each in view.policies for line in each.runs]
+        lines += [("diverged", each.policy, line) for each in view.diverged for line in each.runs]
+        for status, name, line in lines:
             if line.fingerprint is None or line.variant is None:
                 continue
-            run = folder.run(RunKey(line.variant, line.seed, line.fold))
+            where = shown[name].folder if name in shown else folder
+            run = where.run(RunKey(line.variant, line.seed, line.fold))
             if not run.begun or (run.record.status, run.record.fingerprint) != (status, line.fingerprint):
-                return f"another run of {line.variant} seed {line.seed} fold {line.fold}"
+                of = f"{name} {line.variant}" if shown else line.variant
+                return f"another run of {of} seed {line.seed} fold {line.fold}"
+            digest = getattr(line, "oof", None)
+            if digest and run.record.files.get(run.oof.name) != digest:
+                return f"other predictions of {name} seed {line.seed} fold {line.fold}"
     return None
 
 
@@ -236,17 +302,19 @@ def _seed_order(seed: int, seeds: Sequence[int]) -> tuple[int, int]:
 
 def _policy(
     name: str,
-    experiment: ExperimentConfig,
-    folder: ExperimentDir,
+    shown: Shown,
+    scored_by: ExperimentConfig,
     finished: list[RunDir],
     shared: tuple[int, int] | None,
     competition: Competition | None,
 ) -> PolicyData:
-    records = [run.record for run in folder.runs(name)]
-    scores = stored_scores(folder.policy(name) / "scores.json", experiment.scoring, experiment.competition)
+    policy, experiment, folder = shown.policy, shown.experiment, shown.folder
+    records = [run.record for run in folder.runs(policy)]
+    file = folder.policy(policy) / "scores.json"
+    scores = stored_scores(file, scored_by.scoring, scored_by.competition)
     if not finished:
         return PolicyData(name, records, scores=scores)
-    run = folder.run(RunKey(name, *shared)) if shared else finished[0]
+    run = folder.run(RunKey(policy, *shared)) if shared else finished[0]
     record = run.record
     return PolicyData(
         name=name,
@@ -254,10 +322,10 @@ def _policy(
         histories=[history_of(each) for each in finished],
         scores=scores,
         shown_run=f"Seed {record.seed}, fold {record.fold}",
-        rates=read_rates(run, experiment.policies.get(name)),
+        rates=read_rates(run, experiment.policies.get(policy)),
         activations=activations_of(run),
         learning=learning_of(run),
-        outcome=_outcome(finished, experiment, folder, competition),
+        outcome=_outcome(finished, scored_by, shown, competition),
     )
 
 
@@ -295,14 +363,14 @@ def _intended(
 
 
 def _outcome(
-    runs: Sequence[RunDir], experiment: ExperimentConfig, folder: ExperimentDir, competition: Competition | None
+    runs: Sequence[RunDir], scored_by: ExperimentConfig, shown: Shown, competition: Competition | None
 ) -> PolicyOutcome | None:
     """Return the pooled out-of-fold rows of finished runs, decided; None without the competition."""
     if competition is None:
         return None
-    plan = read_plan(experiment, folder, competition)
+    plan = read_plan(shown.experiment, shown.folder, competition)
     pool = pooled(runs, competition, plan, with_test=False)
-    predicted, probabilities = pool.choose(experiment.scoring).predicted, pool.oof.to_numpy()
+    predicted, probabilities = pool.choose(scored_by.scoring).predicted, pool.oof.to_numpy()
     if pool.truth.ndim == 2:
         doubt = np.abs(probabilities - pool.truth).mean(axis=1)
     else:

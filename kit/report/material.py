@@ -177,6 +177,8 @@ class ReportData:
         The text of the config.
     fold_plan : str
         The hash of the fold plan.
+    experiments : bool
+        Whether what is called a policy is an experiment: a comparison of several is shown.
     """
 
     name: str
@@ -193,6 +195,17 @@ class ReportData:
     config: str = ""
     fold_plan: str = ""
     metric_key: str = ""
+    experiments: bool = False
+
+    @property
+    def kind(self) -> str:
+        """What is shown side by side, in a word."""
+        return "experiment" if self.experiments else "policy"
+
+    @property
+    def kinds(self) -> str:
+        """The same for several of them."""
+        return "experiments" if self.experiments else "policies"
 
     def views(self) -> list[ViewRecord]:
         """Return the views of the comparison; none where nothing was compared."""

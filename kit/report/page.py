@@ -8,7 +8,7 @@ import base64
 import gzip
 from pathlib import Path
 
-from kit.report import sections, verdicts
+from kit.report import differs, sections, verdicts
 from kit.report.figures.drawing import FONT
 from kit.report.material import ReportData
 
@@ -27,13 +27,28 @@ SECTIONS = (
     sections.runs_section,
 )
 
+# What was measured by depth is of networks of one kind; each experiment's own report shows it.
+OF_EXPERIMENTS = (
+    verdicts.verdict_section,
+    differs.differs_section,
+    differs.costs_section,
+    sections.differences_section,
+    sections.folds_section,
+    sections.curves_section,
+    sections.rates_section,
+    sections.classes_section,
+    sections.mistakes_section,
+    sections.rules_section,
+    sections.runs_section,
+)
+
 
 def render(report_data: ReportData) -> str:
     """Return the page as text; the same data give the same page."""
     import jinja2
     from plotly.offline import get_plotlyjs
 
-    made = [section(report_data) for section in SECTIONS]
+    made = [section(report_data) for section in (OF_EXPERIMENTS if report_data.experiments else SECTIONS)]
     figures = [figure for section in made for figure in section.all_figures]
     environment = jinja2.Environment(
         autoescape=True, trim_blocks=True, lstrip_blocks=True, undefined=jinja2.StrictUndefined

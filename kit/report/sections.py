@@ -23,7 +23,7 @@ def differences_section(report_data: ReportData) -> PageSection:
     if figure := figures.forest(report_data):
         section.figures.append(figure)
     elif report_data.comparison:
-        section.texts.append(f"No policy is left to compare with {report_data.baseline}.")
+        section.texts.append(f"No {report_data.kind} is left to compare with {report_data.baseline}.")
     else:
         section.texts.append("No differences: they come with python -m kit compare CONFIG.")
     return section
@@ -146,8 +146,8 @@ def mistakes_section(report_data: ReportData) -> PageSection:
     elif report_data.thumbnails:
         most = report_data.thumbnails[0]
         section.texts.append(
-            f"Out-of-fold rows that the most policies got wrong ({most.wrong} of {most.of} the first), those they "
-            "were surest about first. Look at them: some labels may be wrong."
+            f"Out-of-fold rows that the most {report_data.kinds} got wrong ({most.wrong} of {most.of} the first), "
+            "those they were surest about first. Look at them: some labels may be wrong."
         )
         section.thumbnails = report_data.thumbnails
     elif any(policy.outcome is not None for policy in report_data.policies):
@@ -187,7 +187,8 @@ def runs_section(report_data: ReportData) -> PageSection:
     others = "".join(f", {count} {state}" for state, count in sorted(states.items()) if state != "finished")
     section.texts.append(
         f"{counted(len(finished), 'run')} finished{others}, of {len(report_data.policies)} "
-        f"polic{'y' if len(report_data.policies) == 1 else 'ies'}; {seconds:.0f} seconds of training in them."
+        f"{report_data.kind if len(report_data.policies) == 1 else report_data.kinds}; {seconds:.0f} seconds of "
+        "training in them."
     )
     if report_data.comparison:
         section.texts.append(training_cost(report_data.comparison))

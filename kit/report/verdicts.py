@@ -19,7 +19,7 @@ from kit.report.text import counted, p_value
 
 def verdict_section(report_data: ReportData) -> PageSection:
     """Return the verdicts in every view; where nothing is compared, the scores and what to do."""
-    section = PageSection("verdict", "Which policy wins")
+    section = PageSection("verdict", f"Which {report_data.kind} wins")
     comparison = report_data.comparison
     if comparison is None:
         section.lead = _highest_score(report_data)
@@ -40,7 +40,7 @@ def _why_not_compared(report_data: ReportData) -> str:
             f"The comparison that is there is of {report_data.outdated}, so it is not shown: python -m kit "
             "compare CONFIG makes it anew."
         )
-    if len(report_data.policies) > 1:
+    if len(report_data.policies) > 1 and not report_data.experiments:
         return "Nothing is compared yet: python -m kit compare CONFIG says which policy wins."
     return (
         "With one policy there is nothing to compare: python -m kit compare CONFIG --policies A,B "
@@ -95,7 +95,7 @@ def _comparison_table(view: ViewRecord, comparison: Comparison) -> PageTable:
         rows.append(row)
     rows += [[TableCell(each.policy), *[TableCell("—")] * 6, TableCell("diverged")] for each in view.diverged]
     columns = [
-        ("policy", False), ("pooled OOF", True), ("mean of runs", True), ("difference", True),
+        (comparison.kind, False), ("pooled OOF", True), ("mean of runs", True), ("difference", True),
         (f"{comparison.level:.0%} interval", True), ("Holm p", True), ("smallest detectable", True),
         ("verdict", False),
     ]  # fmt: skip

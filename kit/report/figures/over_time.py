@@ -74,7 +74,8 @@ def learning_curves(report_data: ReportData) -> Figure | None:
         return None
     layout = base_layout(CURVES_HEIGHT, margin={"l": 58, "r": right_margin(report_data), "t": 14, "b": 46})
     layout |= axes | {"xaxis": plain_axis("epoch", anchor="y2" if "yaxis2" in axes else "y"), "annotations": notes}
-    caption = f"Mean over a policy's runs, with the range over them. {_at_the_end(lasts)}"
+    whose = "an experiment's" if report_data.experiments else "a policy's"
+    caption = f"Mean over {whose} runs, with the range over them. {_at_the_end(lasts)}"
     legend = policy_legend(report_data)
     return Figure("curves", caption, data, layout, legend=legend, height=CURVES_HEIGHT)
 
