@@ -14,6 +14,7 @@ from typing import TYPE_CHECKING, Any
 if TYPE_CHECKING:
     from kit.cli.doctor import doctor
     from kit.comparison.compare import compare
+    from kit.comparison.compare_views import compare_views as views
     from kit.core.errors import KitError
     from kit.experiment.blend import blend
     from kit.experiment.cluster.slurm import SlurmOptions
@@ -81,6 +82,7 @@ __all__ = [
     "run",
     "submissions",
     "submit",
+    "views",
     "write_report",
 ]
 
@@ -119,6 +121,7 @@ _WHERE = {
     "run": "kit.experiment.run:run",
     "submissions": "kit.kaggle.commands:list_submissions",
     "submit": "kit.kaggle.commands:submit",
+    "views": "kit.comparison.compare_views:compare_views",
     "write_report": "kit.report.gather:write_report",
 }
 

@@ -21,7 +21,7 @@ from kit.core.devices import kind_in_words, same_kind
 from kit.core.errors import KitError, some
 from kit.core.runs import ExperimentDir, RunDir, RunKey, RunRecord
 from kit.experiment.config import ExperimentConfig, TuneConfig
-from kit.experiment.fingerprint import policy_digest
+from kit.experiment.fingerprint import as_now, policy_digest
 from kit.experiment.loaded import LoadedExperiment
 
 VIEWS = {"raw": "as they are", "tuned": "tuned", "equalised": "at equal mean rate"}  # in words
@@ -186,7 +186,7 @@ def _edges(tuning: Tuning) -> str | None:
 def check_run(run: RunDir, policy: str, loaded: LoadedExperiment, within: int | None = None) -> None:
     """KitError where the run is of another config, policy, data or kit than this experiment's."""
     record = run.record
-    then = record.depends_on
+    then = as_now(record.depends_on, loaded.config)
     config = loaded.config.policies[policy]
     now = loaded.depends_on | {"policy": policy_digest(loaded.config, config)}
     if within is not None:

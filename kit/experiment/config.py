@@ -217,7 +217,7 @@ class ExperimentConfig(ConfigSection):
         The digest of each file of own code, which the kit writes here.
     """
 
-    incidental: ClassVar[frozenset[str]] = frozenset({"kernel", "compare", "budget"})
+    incidental: ClassVar[frozenset[str]] = frozenset({"prediction", "kernel", "compare", "budget"})
     later: ClassVar[frozenset[str]] = frozenset({"code"})
 
     name: Name
@@ -250,6 +250,22 @@ class ExperimentConfig(ConfigSection):
     def _files_for_the_decoder(self) -> "ExperimentConfig":
         if self.data.decoder and isinstance(self.competition.train_images, PixelsConfig):
             raise ValueError("data.decoder reads image files, but competition.train_images are columns of a table")
+        return self
+
+    @model_validator(mode="after")
+    def _predictable(self) -> "ExperimentConfig":
+        size, trained, crop = self.prediction.size or self.data.size, self.data.size, self.data.crop_pct
+        if size < trained:
+            raise ValueError(
+                f"prediction.size = {size} is below data.size = {trained}; the same or more is allowed"
+            )
+        if size / crop > 8192:
+            raise ValueError("images would be kept at more than 8192 pixels (prediction.size / data.crop_pct)")
+        if "five_crops" in self.prediction.views and round(size / crop) == size:
+            raise ValueError(
+                "prediction.views: five_crops are all the same, as nothing is kept of images beyond what the "
+                "model sees; lower data.crop_pct, or leave them out"
+            )
         return self
 
     @field_validator("policies", "seeds")
