@@ -18,8 +18,8 @@ def show_views(found: "ViewsResult") -> None:
         f"{found.models} model{'s' * (found.models != 1)}"
     )
     table = Table(box=SIMPLE_HEAD, padding=(0, 1, 0, 0))
-    for name in ("views", "score", "to plain", f"{found.level:.0%} interval", "s / 1,000 images", "cost"):
-        table.add_column(name, justify="left" if name == "views" else "right", no_wrap=True)
+    for name in ("views", "score", "to plain", f"{found.level:.0%} interval", "s / 1,000", "cost"):
+        table.add_column(name, justify="left" if name == "views" else "right", no_wrap=name != "views")
     for each in found.candidates:
         plain = each is found.candidates[0]
         table.add_row(

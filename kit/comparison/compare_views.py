@@ -36,7 +36,7 @@ if TYPE_CHECKING:
     from torch import Tensor
 
 PLAIN = "plain"
-LARGER = 1.25  # what the side is multiplied by where no size is named
+LARGER, STEP = 1.25, 16  # where no size is named: how much larger, and of what it is a multiple (ViTs' patches)
 FEW = 0.02  # probabilities that differ more than that from the stored ones are told
 OPTIMISTIC = (
     "the best of several on the same rows is better than it will be on others; `honest` scores each fold by the "
@@ -192,8 +192,9 @@ def compare_views(
     runs = _runs(loaded, policy, seeds)
     trained, notes = config.data.size, [OPTIMISTIC]
     names = [views] if isinstance(views, str) else list(views)
-    asked = [part.strip() for name in names for part in name.split(",") if part.strip()] or _usual(config, notes)
-    candidates = {PLAIN: Views.plain(trained)} | {name: views_named(name, config) for name in asked}
+    asked = [part.strip() for name in names for part in name.split(",") if part.strip()]
+    named = {name: views_named(name, config) for name in asked or _usual(config, notes)}
+    candidates = {PLAIN: Views.plain(trained)} | _possible(named, loaded, None if asked else notes)
     now = asked_views(config)
     if now not in candidates.values():
         candidates["prediction"] = now
@@ -219,12 +220,41 @@ def _runs(loaded: LoadedExperiment, policy: str, seeds: int | None) -> list[RunD
 
 def _usual(config: ExperimentConfig, notes: list[str]) -> list[str]:
     """The choices that are compared where none are named."""
-    names = ["hflip", "vflip", "rot90", "d4", "scale=0.8+scale=1.25", f"size={round(LARGER * config.data.size)}"]
+    trained = config.data.size
+    size = next(
+        size for size in (round(LARGER * trained / STEP) * STEP, round(LARGER * trained)) if size > trained
+    )
+    names = ["hflip", "vflip", "rot90", "d4", "scale=0.8+scale=1.25", f"size={size}"]
     if config.data.stored_size > config.data.size:
         names.insert(4, "five_crops")
     else:
         notes.append("without five_crops: images are kept at data.size, so that all crops are the same")
     return [*names, "hflip+logits"]
+
+
+def _possible(named: Mapping[str, Views], loaded: LoadedExperiment, notes: list[str] | None) -> dict[str, Views]:
+    """Those that the model takes; where there are `notes`, they say of which it does not.
+
+    Raises
+    ------
+    KitError
+        Without `notes`, where there is one.
+    """
+    from kit.model.build import build_model
+    from kit.model.sizes import need_sides
+
+    config, possible = loaded.config, {}
+    data, scratch = config.data, config.model.model_copy(update={"weights": "none"})
+    model = build_model(scratch, len(loaded.competition.classes), data.channels, data.size, seed=0)
+    for name, views in named.items():
+        try:
+            need_sides(model, {view.side for view in views}, data.size, data.channels, config.model.name)
+            possible[name] = views
+        except KitError as error:
+            if notes is None:
+                raise
+            notes.append(f"without {name}: {str(error).removeprefix('prediction: ').partition(';')[0]}")
+    return possible
 
 
 def views_named(text: str, config: ExperimentConfig) -> Views:

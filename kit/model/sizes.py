@@ -22,10 +22,18 @@ def at_size(model: nn.Module, side: int, trained: int) -> nn.Module:
         Built for `trained`.
     side, trained : int
         In pixels.
+
+    Raises
+    ------
+    KitError
+        Where its patches do not fill the side.
     """
     set_size: Any = getattr(model, "set_input_size", None)
     if side == trained or set_size is None:
         return model
+    patches = getattr(getattr(model, "patch_embed", None), "patch_size", None) or (1,)
+    if any(side % patch for patch in patches):  # timm would leave the last pixels out
+        raise KitError(f"it takes multiples of {max(patches)} px")
     other: Any = copy.deepcopy(model)
     other.set_input_size(img_size=(side, side))
     return other

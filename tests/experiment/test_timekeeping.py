@@ -165,7 +165,7 @@ def test_views_go_first():
     assert (len(less.done), set(less.views.values())) == (12, {False})
     assert len(less.said) == 1
     assert "are left for it; given up: views (prediction.views) of 12 runs; the rest takes" in less.said[0]
-    few = Simulation(200, work, truth).run()
+    few = Simulation(178, work, truth).run()
     assert few.done == few.plan.due[: len(few.done)]
     assert len(few.done) == 6
     assert "seed 1" in few.said[-1]
