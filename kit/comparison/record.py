@@ -56,6 +56,7 @@ class ComparedRun(_Record):
     fingerprint: str | None = None
     updates: int | None = None
     initial_weights: str | None = None
+    predicted: dict[str, Any] | None = None
 
 
 class ComparedPolicy(_Record):
@@ -310,7 +311,8 @@ def _compared(
         if len(scores) > 1
         else []
     )
-    notes = (view.note, machines_of(view, baseline_of(experiment)), unequal_views(view), *_deviations(view))
+    uneven = unequal_views(view, loaded.config)
+    notes = (view.note, machines_of(view, baseline_of(experiment)), uneven, *_deviations(view))
     return {
         "name": view.name,
         "about": f"{view.about} {size_of(view)}",
@@ -354,6 +356,7 @@ def _run_line(scored: RunScore, runs: Mapping[Pair, RunDir]) -> dict[str, Any]:
         "fingerprint": record.fingerprint,
         "updates": record.steps,
         "initial_weights": record.initial_weights,
+        "predicted": record.predicted,
     }
 
 

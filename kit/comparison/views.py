@@ -23,6 +23,7 @@ from kit.core.runs import ExperimentDir, RunDir, RunKey, RunRecord
 from kit.experiment.config import ExperimentConfig, TuneConfig
 from kit.experiment.fingerprint import as_now, policy_digest
 from kit.experiment.loaded import LoadedExperiment
+from kit.experiment.views import views_of as predicted_views
 
 VIEWS = {"raw": "as they are", "tuned": "tuned", "equalised": "at equal mean rate"}  # in words
 EQUALISED = (
@@ -235,15 +236,16 @@ def _counted(number: int, what: str) -> str:
     return f"{number} {what}{'' if number == 1 else 's'}"
 
 
-def unequal_views(view: View) -> str | None:
-    """Told where a budget of time gave up test-time augmentation for some of the runs only."""
-    runs = {f"{name} {pair}": run for name, each in view.runs.items() for pair, run in each.items()}
-    lacking = [name for name, run in runs.items() if run.record.views == "none"]
-    if not 0 < len(lacking) < len(runs):
+def unequal_views(view: View, config: ExperimentConfig) -> str | None:
+    """Told where runs that are compared were predicted in different views of the images, as for want of time."""
+    records = [run.record for each in view.runs.values() for run in each.values()]
+    counts = Counter(str(predicted_views(record, config)) for record in records)
+    if len(counts) < 2:
         return None
+    told = ", ".join(f"{count} in {name}" for name, count in counts.most_common())
     return (
-        f"{len(lacking)} of {len(runs)} runs were predicted in one view of each image for want of time, the "
-        "others in several; python -m kit run with more time predicts them alike."
+        f"Of {len(records)} runs not all were predicted in the same views ({told}), which may decide a difference; "
+        "python -m kit run, with enough time, predicts them alike."
     )
 
 

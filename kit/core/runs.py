@@ -94,7 +94,7 @@ class RunRecord(BaseModel):
     seconds : dict of str to float
         Of `training`, and of the `whole` run; of an `update`, and of an `image` that is predicted in one view.
     views : str
-        Of earlier versions: "none" where a budget of time gave up the views that `prediction` asked for.
+        "none" where a budget of time gave up the views that `prediction` asks for; else "".
     predicted : dict of str to object, optional
         How its out-of-fold and test predictions were made, both alike: the views beside the plain one, the size
         where that is not the training's, and what was averaged. Of earlier versions None.

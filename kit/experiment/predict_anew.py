@@ -194,7 +194,11 @@ def _write(
         write_predictions(predictions(ids, oof, competition.classes), run.oof)
         if due.whole:
             score = plain_score(oof, competition.targets[rows], loaded.config.scoring)
-            fields = {"predicted": due.views.form(), "scores": record.scores | {loaded.config.scoring.key: score}}
+            fields = {
+                "views": "",
+                "predicted": due.views.form(),
+                "scores": record.scores | {loaded.config.scoring.key: score},
+            }
     if test is not None:
         prior = read_predictions(run.oof).to_numpy().mean(axis=0)
         write_predictions(test_predictions(test, prior, competition, data.test), run.test)

@@ -139,6 +139,11 @@ def train_and_pool(
 
     trained = runner.train(keys, tolerant=tolerant, hand_in=hand_in_and_draw)
     views = has_time_for_views(experiment.policies, loaded, len(runner.data.test), budget)
+    if not views:
+        runner.say(
+            f"the time does not suffice to predict runs anew in {asked_views(experiment)}: they stay as they were "
+            "predicted, out of fold and on test rows alike; the next run does it"
+        )
     for policy in experiment.policies:
         predict_anew(folder.runs(policy), loaded, runner.data, runner.say, budget=budget, views=views)
     results = hand_in()

@@ -270,6 +270,7 @@ def _last_record(
         images_per_second=trained.images_per_second,
         scores={loaded.config.scoring.key: trained.score},
         predicted=_views(trainer, clock).form(),
+        **({"views": "none"} if clock.without_views else {}),
     )
 
 

@@ -31,11 +31,8 @@ def views_of(record: RunRecord, config: "ExperimentConfig") -> "Views":
 
 
 def gave_up(record: RunRecord, asked: Mapping[str, Any]) -> bool:
-    """Whether a run has one view where several are `asked` for, as a budget of time gave up the others."""
-    if record.predicted is None:
-        return record.views == "none"
-    one = {name: value for name, value in asked.items() if name == "size"}
-    return record.predicted == one != asked
+    """Whether a budget of time gave up views of a run that are `asked` for."""
+    return record.views == "none" and bool(asked.keys() - {"size"})
 
 
 def prediction_data(config: "ExperimentConfig", views: "Views | None" = None) -> DataConfig:

@@ -199,6 +199,8 @@ def _outdated(comparison: Comparison, experiment: ExperimentConfig, folder: Expe
             run = folder.run(RunKey(line.variant, line.seed, line.fold))
             if not run.begun or (run.record.status, run.record.fingerprint) != (status, line.fingerprint):
                 return f"another run of {line.variant} seed {line.seed} fold {line.fold}"
+            if isinstance(line, ComparedRun) and run.record.predicted != line.predicted:
+                return f"other views than {line.variant} seed {line.seed} fold {line.fold} is predicted in now"
     return None
 
 
