@@ -311,12 +311,11 @@ def _compared(
         if len(scores) > 1
         else []
     )
-    uneven = unequal_views(view, loaded.config)
-    notes = (view.note, machines_of(view, baseline_of(experiment)), uneven, *_deviations(view))
+    told = (machines_of(view, baseline_of(experiment)), unequal_views(view, loaded.config), *_deviations(view))
     return {
         "name": view.name,
         "about": f"{view.about} {size_of(view)}",
-        "note": " ".join(filter(None, notes)) or None,
+        "note": " ".join(filter(None, (view.note, *told))) or None,
         "policies": [
             {
                 "policy": name,

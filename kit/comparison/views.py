@@ -244,8 +244,8 @@ def unequal_views(view: View, config: ExperimentConfig) -> str | None:
         return None
     told = ", ".join(f"{count} in {name}" for name, count in counts.most_common())
     return (
-        f"Of {len(records)} runs not all were predicted in the same views ({told}), which may decide a difference; "
-        "python -m kit run, with enough time, predicts them alike."
+        f"Of {len(records)} runs not all were predicted in the same views ({told}), which may decide a "
+        "difference; python -m kit run, with enough time, predicts them alike."
     )
 
 

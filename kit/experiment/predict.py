@@ -98,22 +98,20 @@ def predict_test(
     """Predict the test set that is there with the runs of the experiment's first policy; the mean of all.
 
     Rows whose image is missing or broken get the prior, the mean out-of-fold prediction; so does an observation
-    (competition.predict_by) without any other image. Each model predicts in the views of its out-of-fold
-    predictions, which the decision rule was chosen on, whatever `prediction.views` says now.
+    (competition.predict_by) without any other image. Models predict in the views of their out-of-fold predictions.
 
     Parameters
     ----------
     experiment : ExperimentConfig
     sources : sequence of path
-        Folders that hold finished runs, at any depth; left out: output/runs, and what is attached to the kernel.
+        Folders that hold finished runs, at any depth; left out: output/runs, and what a kernel has attached.
     submission : path
         The file to write; a valid one of the most common class is there from the beginning.
     output, cache : path
         Hold runs/ and cache/; decoded images. `RunOptions` in place of both name a cluster that predicts.
     budget : float or str, optional
-        Seconds, or text like 8h30m, after which nothing more is decoded or predicted. Views are given up first,
-        then models: the mean of those that are done is handed in; where not even the first is, the rows that it
-        reached, and the prior for the others.
+        Seconds, or text like 8h30m, after which nothing is decoded or predicted. Views are given up first, then
+        models: the mean of those that are done is handed in; where there is none, the rows that the first reached.
     say : callable
         Takes lines about what happens.
 
@@ -144,13 +142,12 @@ def predict_test(
     rule = _rule(experiment, runs, oof, dirs, say)
     asked = f"{len(test.ids)} test rows, {len(runs)} model{'s' if len(runs) > 1 else ''} of {policy}"
     say(f"{experiment.name}: {asked}; until they are done {submission} has the most common class everywhere")
-    found = _decode_and_predict(experiment, runs, test, options, deadline, say)
-    made = found.frames
-    unreadable, late = _rows_with_prior(test, found.readable, made, say)
+    made = _decode_and_predict(experiment, runs, test, options, deadline, say)
+    priors = _rows_with_prior(test, made.readable, made.frames, say)
     if main:
-        hand_in(label_format, rule, _pooled(made, test), scoring.transfer, submission, prior=prior)
-    rows, models = len(test.sample), (len(made), len(runs))
-    return PredictResult(submission, rows, *models, unreadable, late, str(views), found.in_one_view)
+        hand_in(label_format, rule, _pooled(made.frames, test), scoring.transfer, submission, prior=prior)
+    models = len(made.frames), len(runs)
+    return PredictResult(submission, len(test.sample), *models, *priors, str(views), made.in_one_view)
 
 
 def _views(runs: Sequence[RunDir], experiment: ExperimentConfig, say: Say) -> Views:
