@@ -117,7 +117,12 @@ def test_a_kill_between_the_two_sides_leaves_no_run_of_two_kinds(noisy, copied, 
     with pytest.raises(Damaged):
         one.read_oof()
     assert one.record.predicted == {}
-    run(flipped, copied)
+    said: list[str] = []
+    run(flipped, copied, say=said.append)
+    changed = "was predicted as one view, now plain + hflip; predicted it with the saved weights"
+    assert [line for line in said if "predicted" in line] == [
+        f"uniform seed 0 fold {fold}: {changed}" for fold in (0, 1)
+    ]
     assert [run_in(copied, fold).record.predicted for fold in (0, 1)] == [{"turns": ["hflip"]}] * 2
     assert [run_in(copied, fold).damaged() for fold in (0, 1)] == [[], []]
 
