@@ -14,6 +14,7 @@ from typing import TYPE_CHECKING, Any
 if TYPE_CHECKING:
     from kit.cli.doctor import doctor
     from kit.comparison.compare import compare
+    from kit.comparison.compare_views import compare_views as views
     from kit.comparison.features import features
     from kit.core.errors import KitError
     from kit.experiment.blend import blend
@@ -85,6 +86,7 @@ __all__ = [
     "soup",
     "submissions",
     "submit",
+    "views",
     "write_report",
 ]
 
@@ -125,6 +127,7 @@ _WHERE = {
     "soup": "kit.experiment.soup.make:soup",
     "submissions": "kit.kaggle.commands:list_submissions",
     "submit": "kit.kaggle.commands:submit",
+    "views": "kit.comparison.compare_views:compare_views",
     "write_report": "kit.report.gather:write_report",
 }
 

@@ -301,7 +301,8 @@ def predict(
     options = run_options(output, cache, None, False, "auto", None, on=on, data_root=data_root)
 
     def show(made: "PredictResult") -> None:
-        print(f"{made.submission}: {made.rows} rows, the mean of {made.models} of {made.of} models")
+        short = f"; {made.in_one_view} of them in one view for want of time" if made.in_one_view else ""
+        print(f"{made.submission}: {made.rows} rows, the mean of {made.models} of {made.of} models{short}")
 
     give(predict_test(experiment, runs or (), submission, options, budget=budget, say=say), show)
 
@@ -492,6 +493,30 @@ def soup(
     from kit.experiment.soup.make import soup
 
     give(soup(experiment, run_options(output, cache, None, False, "1", None, threads=threads), say=say), show_soup)
+
+
+@app.command()
+def views(
+    experiment: Annotated[
+        str, typer.Argument(metavar="EXPERIMENT", help="Its name in OUTPUT/runs, or its folder.")
+    ],
+    policy: Annotated[str | None, typer.Option(metavar="NAME", help="Left out: the one it began with.")] = None,
+    views: Annotated[
+        list[str] | None,
+        typer.Option(metavar="LIST", help="Like hflip,d4,hflip+scale=0.8,size=280,tiles=2:max,hflip+logits."),
+    ] = None,
+    seeds: Annotated[
+        int | None, typer.Option(min=1, metavar="N", help="The first N seeds; left out: all.")
+    ] = None,
+    output: Annotated[str, typer.Option(metavar="DIR", help="Holds runs/, cache/.")] = ".",
+    cache: Annotated[str | None, typer.Option(metavar="DIR", help="Keep decoded images there.")] = None,
+) -> None:
+    """What views of the images at prediction give on out-of-fold rows, and what they cost."""
+    explain_broken_imports()
+    from kit.cli.show_views import show_views
+    from kit.comparison.compare_views import compare_views
+
+    give(compare_views(experiment, views or (), policy, seeds, output, cache, say=say), show_views)
 
 
 @app.command()

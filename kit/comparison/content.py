@@ -132,7 +132,7 @@ def _compared(
         else []
     )
     unlike = unlike_notes(view) if contest.several else []
-    notes = (view.note, *unlike, machines_of(view, baseline), unequal_views(view), *_deviations(view))
+    notes = (view.note, *unlike, machines_of(view, baseline), unequal_views(view, contest), *_deviations(view))
     return {
         "name": view.name,
         "about": f"{view.about} {size_of(view)}",
@@ -178,6 +178,7 @@ def _run_line(scored: RunScore, runs: Mapping[Pair, RunDir], with_digest: bool) 
         "fingerprint": record.fingerprint,
         "updates": record.steps,
         "initial_weights": record.initial_weights,
+        "predicted": record.predicted,
         **digest,
     }
 

@@ -37,6 +37,7 @@ class ComparedRun(_Record):
     fingerprint: str | None = None
     updates: int | None = None
     initial_weights: str | None = None
+    predicted: dict[str, Any] | None = None
 
 
 class ComparedPolicy(_Record):

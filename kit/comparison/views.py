@@ -22,8 +22,9 @@ from kit.core.devices import kind_in_words, same_kind
 from kit.core.errors import KitError, some
 from kit.core.runs import ExperimentDir, RunDir, RunKey, RunRecord
 from kit.experiment.config import ExperimentConfig, TuneConfig
-from kit.experiment.fingerprint import run_digest
+from kit.experiment.fingerprint import as_now, run_digest
 from kit.experiment.loaded import LoadedExperiment
+from kit.experiment.views import views_of as predicted_views
 
 VIEWS = {"raw": "as they are", "tuned": "tuned", "equalised": "at equal mean rate"}  # in words
 EQUALISED = (
@@ -189,7 +190,7 @@ def _edges(tuning: Tuning) -> str | None:
 def check_run(run: RunDir, policy: str, loaded: LoadedExperiment, within: int | None = None) -> None:
     """KitError where the run is of another config, policy, data or kit than this experiment's."""
     record = run.record
-    then = record.depends_on
+    then = as_now(record.depends_on, loaded.config)
     now = loaded.depends_on | {"policy": run_digest(loaded.config, policy)}
     if within is not None:
         now["folds"] = dataclasses.replace(loaded.folds, unused=within).digest
@@ -275,15 +276,22 @@ def _counted(number: int, what: str) -> str:
     return f"{number} {what}{'' if number == 1 else 's'}"
 
 
-def unequal_views(view: View) -> str | None:
-    """Told where a budget of time gave up test-time augmentation for some of the runs only."""
-    runs = {f"{name} {pair}": run for name, each in view.runs.items() for pair, run in each.items()}
-    lacking = [name for name, run in runs.items() if run.record.views == "none"]
-    if not 0 < len(lacking) < len(runs):
+def unequal_views(view: View, contest: Contest) -> str | None:
+    """Told where runs that should be predicted in the same views of the images are not, as for want of time.
+
+    Those are all runs of an experiment; where experiments are compared, each may have views of its own.
+    """
+    groups: dict[str, Counter[str]] = {}
+    for name, each in view.runs.items():
+        config = contest.entries[name].loaded.config
+        views = groups.setdefault(name if contest.several else "", Counter())
+        views.update(str(predicted_views(run.record, config)) for run in each.values())
+    if not (unlike := [counts for counts in groups.values() if len(counts) > 1]):
         return None
+    told = ", ".join(f"{count} in {name}" for name, count in unlike[0].most_common())
     return (
-        f"{len(lacking)} of {len(runs)} runs were predicted in one view of each image for want of time, the "
-        "others in several; python -m kit run with more time predicts them alike."
+        f"Of {unlike[0].total()} runs not all were predicted in the same views ({told}), which may decide a "
+        "difference; python -m kit run, with enough time, predicts them alike."
     )
 
 

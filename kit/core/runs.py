@@ -98,8 +98,10 @@ class RunRecord(BaseModel):
     seconds : dict of str to float
         Of `training`, and of the `whole` run; of an `update`, and of an `image` that is predicted in one view.
     views : str
-        "none" where a budget of time gave up the views that `prediction` asks for: its out-of-fold and test
-        predictions are of one view of each image; else "".
+        "none" where a budget of time gave up the views that `prediction` asks for; else "".
+    predicted : dict of str to object, optional
+        How its out-of-fold and test predictions were made, both alike: the views beside the plain one, the size
+        where that is not the training's, and what was averaged. Of earlier versions None.
     images_per_second : float, optional
         While training.
     scores : dict of str to float
@@ -148,6 +150,7 @@ class RunRecord(BaseModel):
     seconds: dict[str, float] = {}
     images_per_second: float | None = None
     views: str = ""
+    predicted: dict[str, Any] | None = None
     scores: dict[str, float] = {}
     files: dict[str, str] = {}
     micro_batch: int | None = None

@@ -31,21 +31,30 @@ class Work:
         How often, the end included.
     test : int
         Test images.
-    views : int
-        Of each image that is predicted.
+    views : float
+        Forward passes of each image that is predicted, in all views; by their area, one being an image as it is
+        trained on.
     epoch : int
         Updates between two evaluations; 0 where the end is the only one.
     samples : int
         Images of an update.
+    one : float
+        Forward passes in the plain view alone; an evaluation before the end takes 1.
     """
 
     updates: int
     evaluation: int
     evaluations: int
     test: int
-    views: int = 1
+    views: float = 1
     epoch: int = 0
     samples: int = 1
+    one: float = 1
+
+    @property
+    def several(self) -> bool:
+        """Whether there are views that can be given up."""
+        return self.views > self.one
 
     def looked_at(self, updates: int) -> int:
         """Return how often held-out images are predicted after so many updates, before the end."""
@@ -61,7 +70,7 @@ class Pace:
     update : float
         An update.
     image : float
-        One view of one image that is predicted.
+        A forward pass of one image that is predicted.
     other : float
         What a run takes besides: building the model, starting, writing.
     """
@@ -72,17 +81,16 @@ class Pace:
 
     def at_the_end(self, work: Work, views: bool) -> float:
         """Return the seconds of what follows the last update: predicting held-out and test images, writing."""
-        return self.image * (work.evaluation + work.test) * (work.views if views else 1)
+        return self.image * (work.evaluation + work.test) * (work.views if views else work.one)
 
-    def between(self, work: Work, first: int, views: bool) -> float:
+    def between(self, work: Work, first: int) -> float:
         """Return the seconds from update number `first` to the last, with the evaluations between them."""
         looks = work.evaluations - 1 - work.looked_at(first)
-        looking = self.image * work.evaluation * (work.views if views else 1)
-        return self.update * (work.updates - first) + looks * looking
+        return self.update * (work.updates - first) + looks * self.image * work.evaluation
 
     def of(self, work: Work, views: bool, first: int = 0) -> float:
         """Return the seconds of a run from update number `first` on."""
-        return self.other + self.between(work, first, views) + self.at_the_end(work, views)
+        return self.other + self.between(work, first) + self.at_the_end(work, views)
 
 
 @dataclass(frozen=True)
@@ -218,11 +226,11 @@ def as_told(given_up: Sequence[RunKey], keys: Sequence[RunKey], views: int = 0) 
     Returns
     -------
     list of str
-        Like ["views (prediction.tta) of 4 runs", "seed 1", "folds 3, 4 of seed 0"]; empty where nothing was.
+        Like ["views (prediction.views) of 4 runs", "seed 1", "folds 3, 4 of seed 0"]; empty where nothing was.
     """
     if keys and set(given_up).issuperset(keys):
         return ["all runs"]
-    told = [f"views (prediction.tta) of {views} run{'s' * (views > 1)}"] * bool(views)
+    told = [f"views (prediction.views) of {views} run{'s' * (views > 1)}"] * bool(views)
     lacking = set(given_up)
     several = len({key.seed for key in keys}) > 1
     for seed in sorted({key.seed for key in given_up}, reverse=True):

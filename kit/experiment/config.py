@@ -227,7 +227,7 @@ class ExperimentConfig(ConfigSection):
         The digest of each file of own code, which the kit writes here.
     """
 
-    incidental: ClassVar[frozenset[str]] = frozenset({"kernel", "compare", "budget"})
+    incidental: ClassVar[frozenset[str]] = frozenset({"prediction", "kernel", "compare", "budget"})
     later: ClassVar[frozenset[str]] = frozenset({"code", "features", "soup"})
 
     name: Name
@@ -287,6 +287,11 @@ class ExperimentConfig(ConfigSection):
             raise ValueError("compare: tune and equalise are about rates, which heads over features have not")
         if len(self.seeds) > 1:
             raise ValueError("seeds: heads are the same for each seed; state one")
+        if self.prediction != PredictionConfig(batch_size=self.prediction.batch_size):
+            raise ValueError(
+                "prediction: heads see the features of one image; state views as features.views, and leave views, "
+                "size and average of prediction out"
+            )
         return self
 
     @model_validator(mode="after")
@@ -305,8 +310,26 @@ class ExperimentConfig(ConfigSection):
         """Return the experiment with these heads in the place of its policies, and without what needs rates."""
         heads = dict.fromkeys(features.heads, HEAD)
         compare = self.compare.model_copy(update={"tune": None, "equalise": False, "baseline": None})
+        prediction = PredictionConfig(batch_size=self.prediction.batch_size)
         changes = {"features": features, "policies": heads, "seeds": self.seeds[:1], "compare": compare}
+        changes["prediction"] = prediction
         return self.model_copy(update=changes)
+
+    @model_validator(mode="after")
+    def _predictable(self) -> "ExperimentConfig":
+        size, trained, crop = self.prediction.size or self.data.size, self.data.size, self.data.crop_pct
+        if size < trained:
+            raise ValueError(
+                f"prediction.size = {size} is below data.size = {trained}; the same or more is allowed"
+            )
+        if size / crop > 8192:
+            raise ValueError("images would be kept at more than 8192 pixels (prediction.size / data.crop_pct)")
+        if "five_crops" in self.prediction.views and round(size / crop) == size:
+            raise ValueError(
+                "prediction.views: five_crops are all the same, as nothing is kept of images beyond what the "
+                "model sees; lower data.crop_pct, or leave them out"
+            )
+        return self
 
     @field_validator("policies", "seeds")
     @classmethod

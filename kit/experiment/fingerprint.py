@@ -20,17 +20,36 @@ from kit.experiment.fold_plan import read_plan
 from kit.experiment.own_files import code_of, files_named, pinned
 from kit.lr.config import PolicyConfig
 
+# What versions that counted `prediction` among what decides trainings wrote of it, and the views that it meant.
+EARLY_VIEWS: Mapping[str, tuple[str, ...]] = {"none": (), "hflip": ("hflip",)}
 
-def config_digest(experiment: ExperimentConfig) -> str:
-    """Return a digest of what the config says about every run."""
+
+def config_digest(experiment: ExperimentConfig, tta: str = "none") -> str:
+    """Return a digest of what the config says about every run; the one that earlier versions gave a run that was
+    predicted with this `tta`, which since then decides nothing."""
     apart = ("name", "policies", "seeds", "scoring", "code")
     shared = {name: value for name, value in experiment.canonical().items() if name not in apart}
     if experiment.features:
         shared["features"] = experiment.features.shared
     sections = [getattr(experiment, name) for name in shared]
     code = code_of(experiment, sections)
+    shared["prediction"] = {"tta": tta}
     corrected = {"class_weights": "over an update"} if _was_weighted_in_parts(experiment) else {}
     return fingerprint(shared | corrected | ({"code": code} if code else {}))
+
+
+def as_now(depends_on: Mapping[str, str], experiment: ExperimentConfig) -> dict[str, str]:
+    """Return what a run depends on, with the digest of today in place of an earlier one of the same config."""
+    config = depends_on.get("config")
+    if config is not None and config == config_digest(experiment, "hflip"):
+        config = config_digest(experiment)
+    return {**depends_on, **({} if config is None else {"config": config})}
+
+
+def early_views(depends_on: Mapping[str, str], experiment: ExperimentConfig) -> tuple[str, ...]:
+    """Return in which views, beside the plain one, a run of an earlier version was predicted: its digest tells."""
+    config = depends_on.get("config")
+    return next((views for tta, views in EARLY_VIEWS.items() if config == config_digest(experiment, tta)), ())
 
 
 def _was_weighted_in_parts(experiment: ExperimentConfig) -> bool:
@@ -131,7 +150,7 @@ def difference(
         return f"other training rows ({error})"
     now = {**shared, "folds": plan.digest}
     for run, record in records:
-        then = record.depends_on
+        then = as_now(record.depends_on, experiment)
         if changed := [name for name in now if then.get(name) != now[name]]:
             return f"other {' and '.join(changed)} ({run.path.relative_to(folder.path)})"
     return None

@@ -1,16 +1,17 @@
 """An experiment with its folder, its data and its folds, opened in one place."""
 
+from contextlib import suppress
 from dataclasses import dataclass, replace
 from pathlib import Path
 
 from kit.competition.folds import FoldPlan, check_folds, rare_classes
 from kit.competition.labels import MultiLabel
 from kit.competition.load import Competition, load_competition
-from kit.core.errors import KitError, Say, ignore, some
+from kit.core.errors import Damaged, KitError, Say, ignore, some
 from kit.core.paths import OutputDirs
 from kit.core.runs import ExperimentDir, RunKey
 from kit.experiment.config import ExperimentConfig
-from kit.experiment.fingerprint import difference, run_digest, shared_digests, test_digest
+from kit.experiment.fingerprint import as_now, difference, run_digest, shared_digests, test_digest
 from kit.experiment.fold_plan import decide_folds, given_plan, plan_in_place
 
 
@@ -128,7 +129,17 @@ class LoadedExperiment:
     def dependencies(self, key: RunKey) -> dict[str, str]:
         """Return a digest of each thing that decides the result of one run."""
         policy = run_digest(self.config, key.policy)
-        return self.depends_on | {"policy": policy, "seed": str(key.seed), "fold": str(key.fold)}
+        now = self.depends_on | {"policy": policy, "seed": str(key.seed), "fold": str(key.fold)}
+        return self._begun_as(key, now)
+
+    def _begun_as(self, key: RunKey, now: dict[str, str]) -> dict[str, str]:
+        """What a run that is the same one was begun under, by an earlier version; else `now`."""
+        run = self.folder.run(key)
+        if run.begun:
+            with suppress(Damaged):  # it is told where the run is begun
+                then = run.record.depends_on
+                return then if as_now(then, self.config) == now else now
+        return now
 
 
 def _check_metric(config: ExperimentConfig, competition: Competition, say: Say) -> None:

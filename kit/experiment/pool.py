@@ -1,7 +1,8 @@
 """A policy's runs pooled: out-of-fold scores, the decision rule, the labels of the test rows, the submission."""
 
+import json
 from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any, Protocol
 
@@ -36,6 +37,7 @@ class RunScore(BaseModel):
     fold: int
     fingerprint: str | None
     score: float
+    predicted: dict[str, Any] | None = None
 
 
 class RuleScore(BaseModel):
@@ -266,8 +268,21 @@ def pooled(
     KitError
         Where folds hold out an observation in parts.
     """
+    made = pooled_frames([held_out_predictions(run, plan) for run in runs], competition, plan)
+    test = {}
+    for fold in sorted({run.record.fold for run in runs} if with_test else ()):
+        # One fold after the other: no more than the predictions of its seeds are read at a time.
+        mean = average(_read_test(run, competition) for run in runs if run.record.fold == fold)
+        if competition.test_observations is None:
+            test[fold] = in_order(mean, competition.test_ids)
+        else:
+            test[fold] = _of_test(mean, made.oof[made.folds == fold].mean(), competition)
+    return replace(made, test=test)
+
+
+def pooled_frames(each: list[pd.DataFrame], competition: Competition, plan: FoldPlan) -> PooledPredictions:
+    """Join predictions of held-out rows, a frame a run, as `pooled` does; without those of test rows."""
     place = {name: row for row, name in enumerate(competition.ids)}
-    each = [held_out_predictions(run, plan) for run in runs]
     oof = average(each, competition.ids)
     rows = np.array([place[name] for name in oof.index], dtype=np.int64)
     groups = None if plan.groups is None else plan.groups[rows]
@@ -276,16 +291,7 @@ def pooled(
         oof = observations.pooled(oof)
         for at, frame in enumerate(each):  # one after the other, so that no run's predictions are held twice
             each[at] = observations.pooled(frame).astype(np.float32)
-    folds = plan.fold[rows]
-    test = {}
-    for fold in sorted({run.record.fold for run in runs} if with_test else ()):
-        # One fold after the other: no more than the predictions of its seeds are read at a time.
-        mean = average(_read_test(run, competition) for run in runs if run.record.fold == fold)
-        if competition.test_observations is None:
-            test[fold] = in_order(mean, competition.test_ids)
-        else:
-            test[fold] = _of_test(mean, oof[folds == fold].mean(), competition)
-    return PooledPredictions(oof, competition.targets[rows], folds, groups, each, test)
+    return PooledPredictions(oof, competition.targets[rows], plan.fold[rows], groups, each, {})
 
 
 def held_out_predictions(run: Predicted, plan: FoldPlan) -> pd.DataFrame:
@@ -440,12 +446,12 @@ class StoredRule:
     classes : list of str
         In the order of the columns of probabilities.
     runs : set
-        Seed, fold and fingerprint of each run that was pooled.
+        Seed, fold, fingerprint and views of each run that was pooled.
     """
 
     rule: Rule
     classes: list[str]
-    runs: set[tuple[int, int, str | None]]
+    runs: set[tuple[int, int, str | None, str]]
 
     def is_of(self, runs: Iterable[RunDir], classes: Sequence[str]) -> bool:
         """Whether these runs, or more than these, chose it."""
@@ -502,8 +508,8 @@ def stored_rule(file: Path, config: ScoringConfig, competition: CompetitionConfi
     return StoredRule(rule, scores.classes, {_identity(run) for run in scores.runs})
 
 
-def _identity(run: RunRecord | RunScore) -> tuple[int, int, str | None]:
-    return run.seed, run.fold, run.fingerprint
+def _identity(run: RunRecord | RunScore) -> tuple[int, int, str | None, str]:
+    return run.seed, run.fold, run.fingerprint, json.dumps(run.predicted, sort_keys=True)
 
 
 def _choosing(config: ScoringConfig, competition: CompetitionConfig) -> dict[str, Any]:
@@ -529,5 +535,6 @@ def _score_of(
         seed=record.seed,
         fold=record.fold,
         fingerprint=record.fingerprint,
+        predicted=record.predicted,
         score=score(pool.truth[rows], predicted[rows], config, probabilities[rows]),
     )

@@ -1,9 +1,10 @@
 """A submission from trained runs alone: no train table, no training. What an infer kernel does."""
 
 import time
-from collections.abc import Callable, Iterator, Sequence
+from collections import Counter
+from collections.abc import Callable, Sequence
 from contextlib import closing
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 import numpy as np
@@ -28,10 +29,12 @@ from kit.data.images import ReadableImages, open_readable
 from kit.data.loading import EvaluationLoader
 from kit.experiment.config import ExperimentConfig
 from kit.experiment.features.predict import predictions_of_heads
-from kit.experiment.fingerprint import config_digest, run_digest
+from kit.experiment.fingerprint import as_now, config_digest, run_digest
 from kit.experiment.options import RunOptions, seconds_of
 from kit.experiment.pixels import as_they_were_read, tell_noticed
 from kit.experiment.pool import by_fold, hand_in, stored_rule
+from kit.experiment.view_clock import ViewClock, nothing
+from kit.experiment.views import asked_views, prediction_data, views_of
 from kit.model.build import build_model, normalisation
 from kit.scoring.decide import Rule, choose_rule, plain_rule
 from kit.scoring.rules import Argmax
@@ -40,6 +43,7 @@ from kit.training.device import make_accelerator, process_state, resolve_precisi
 from kit.training.memory import END_OTHERS, advising_on_memory
 from kit.training.predict import Normalise, Predictor
 from kit.training.saved_weights import load_weights
+from kit.training.views import Views
 
 
 @dataclass(frozen=True)
@@ -57,6 +61,10 @@ class PredictResult:
         Ids of test rows whose image is missing or broken: they got the prior, or no part in their observation.
     late : list of str
         Ids of those that not even the first model reached in time, likewise.
+    views : str
+        In which views the models predicted: those of their out-of-fold predictions.
+    in_one_view : int
+        Models that predicted one view alone, as the time did not suffice for all.
     """
 
     submission: Path
@@ -65,6 +73,17 @@ class PredictResult:
     of: int
     unreadable: list[str]
     late: list[str]
+    views: str = ""
+    in_one_view: int = 0
+
+
+@dataclass(frozen=True)
+class _Made:
+    """The test images that can be read, and what models predict of them: the fold and the frame of each."""
+
+    readable: ReadableImages
+    frames: list[tuple[int, pd.DataFrame]]
+    in_one_view: int = 0
 
 
 @telling("while the test set was predicted; the submission is as it was, the same command begins again")
@@ -80,20 +99,20 @@ def predict_test(
     """Predict the test set that is there with the runs of the experiment's first policy; the mean of all.
 
     Rows whose image is missing or broken get the prior, the mean out-of-fold prediction; so does an observation
-    (competition.predict_by) without any other image.
+    (competition.predict_by) without any other image. Models predict in the views of their out-of-fold predictions.
 
     Parameters
     ----------
     experiment : ExperimentConfig
     sources : sequence of path
-        Folders that hold finished runs, at any depth; left out: output/runs, and what is attached to the kernel.
+        Folders that hold finished runs, at any depth; left out: output/runs, and what a kernel has attached.
     submission : path
         The file to write; a valid one of the most common class is there from the beginning.
     output, cache : path
         Hold runs/ and cache/; decoded images. `RunOptions` in place of both name a cluster that predicts.
     budget : float or str, optional
-        Seconds, or text like 8h30m, after which nothing more is decoded or predicted: the mean of the models that
-        are done is handed in; where not even the first is, the rows that it reached, and the prior for the others.
+        Seconds, or text like 8h30m, after which nothing is decoded or predicted. Views are given up first, then
+        models: the mean of those that are done is handed in; where there is none, the rows that the first reached.
     say : callable
         Takes lines about what happens.
 
@@ -113,6 +132,7 @@ def predict_test(
     policy, test = next(iter(experiment.policies)), load_test(experiment.competition)
     need_an_image(test, experiment.competition)
     runs = find_runs(experiment, policy, sources or usual_sources(experiment, dirs))
+    views = _views(runs, experiment, say)
     oof = _out_of_fold(runs, experiment, test)
     scoring, multilabel = experiment.scoring, experiment.competition.multilabel
     scoring.check(multilabel, len(oof.columns))
@@ -123,11 +143,39 @@ def predict_test(
     rule = _rule(experiment, runs, oof, dirs, say)
     asked = f"{len(test.ids)} test rows, {len(runs)} model{'s' if len(runs) > 1 else ''} of {policy}"
     say(f"{experiment.name}: {asked}; until they are done {submission} has the most common class everywhere")
-    readable, made = _decode_and_predict(experiment, runs, test, options, deadline, say)
-    unreadable, late = _rows_with_prior(test, readable, made, say)
+    made = _decode_and_predict(experiment, runs, test, options, deadline, say)
+    priors = _rows_with_prior(test, made.readable, made.frames, say)
     if main:
-        hand_in(label_format, rule, _pooled(made, test), scoring.transfer, submission, prior=prior)
-    return PredictResult(submission, len(test.sample), len(made), len(runs), unreadable, late)
+        hand_in(label_format, rule, _pooled(made.frames, test), scoring.transfer, submission, prior=prior)
+    models = len(made.frames), len(runs)
+    return PredictResult(submission, len(test.sample), *models, *priors, str(views), made.in_one_view)
+
+
+def _views(runs: Sequence[RunDir], experiment: ExperimentConfig, say: Say) -> Views:
+    """The views of the first run; told where they are not those of the config, or not those of all.
+
+    Raises
+    ------
+    KitError
+        Where runs were predicted at different sizes.
+    """
+    each = [views_of(run.record, experiment) for run in runs]
+    asked, first = asked_views(experiment), each[0]
+    if sizes := {views.side for views in each} - {first.side}:
+        raise KitError(
+            f"prediction.size: {runs[0].path} was predicted at {first.side} px, others at {some(sorted(sizes))}; "
+            "python -m kit run predicts all anew, alike"
+        )
+    counts = Counter(map(str, each))
+    if len(counts) > 1:
+        told = ", ".join(f"{count} in {name}" for name, count in counts.items())
+        say(f"runs were predicted in different views ({told}); each model predicts in its own")
+    elif first != asked:
+        say(
+            f"prediction: the config asks for {asked}, but out-of-fold predictions are in {first}, and so are "
+            "these: the decision rule is theirs; python -m kit run predicts both anew"
+        )
+    return first
 
 
 def _out_of_fold(runs: Sequence[RunDir], experiment: ExperimentConfig, test: TestSet) -> pd.DataFrame:
@@ -152,10 +200,11 @@ def _decode_and_predict(
     options: RunOptions,
     deadline: float,
     say: Say,
-) -> tuple[ReadableImages, list[tuple[int, pd.DataFrame]]]:
+) -> _Made:
     """The test images that can be read, and the fold and the predictions of each model that is done in time."""
     # The test set may be larger than any before: a cache where there is room for it, even if told to have one.
-    data = as_they_were_read(experiment.data, [run.record for run in runs])
+    sized = prediction_data(experiment, views_of(runs[0].record, experiment))
+    data = as_they_were_read(sized, [run.record for run in runs])
     data = data.model_copy(update={"cache": data.cache and "auto"})
     what = f"decodes test images of {experiment.name}"
     with process_state(experiment.training).main_process_first():
@@ -167,13 +216,11 @@ def _decode_and_predict(
     asked = runs if readable.rows and in_time else []
     try:
         if options.on is not None and asked:
-            made = _on_cluster(experiment, asked, test, readable, data, options, deadline, say)
-        else:
-            made = list(_predictions(experiment, asked, readable, deadline, say))
+            return _on_cluster(experiment, asked, test, readable, data, options, deadline, say)
+        return _predictions(experiment, asked, readable, deadline, say)
     finally:
         if len(readable.rows) < len(test.ids) and readable.images.cache:  # with gaps: of no use to another
             readable.images.cache.remove()
-    return readable, made
 
 
 def _on_cluster(
@@ -185,8 +232,8 @@ def _on_cluster(
     options: RunOptions,
     deadline: float,
     say: Say,
-) -> list[tuple[int, pd.DataFrame]]:
-    """The fold and the predictions of each model, which nodes of a cluster make."""
+) -> _Made:
+    """What nodes of a cluster predict."""
     if experiment.features:
         raise KitError("--on: heads over features predict on this machine; leave it out")
     from kit.experiment.cluster.predict_there import asked, asked_files, in_order, look_at_test, predict_there
@@ -194,16 +241,20 @@ def _on_cluster(
 
     with ClusterRuns(experiment, options, say) as cluster:
         cluster.look(asked_files(experiment, test, readable), look_at_test, data)
-        workers, shared = cluster.workers(experiment), cluster.shared
-        models = (asked(number, run, data, workers, deadline, shared) for number, run in enumerate(runs))
+        workers, shared, room = cluster.workers(experiment), cluster.shared, max(1, cluster.room)
+        models = (
+            asked(number, run, data, workers, deadline, -(-(len(runs) - number) // room), shared)
+            for number, run in enumerate(runs)
+        )
         made = in_order(list(cluster.results(predict_there, models, str, None, len(runs))), len(readable.rows))
     ids = [readable.images.ids[row] for row in readable.rows]
-    for number, frame in made:
+    for number, frame, _ in made:
         if list(frame.index) != ids[: len(frame)] or list(frame.columns) != list(runs[number].read_oof().columns):
             raise KitError(f"{runs[number].path}: what a node predicted is of other rows or classes")
     if 0 < len(made) < len(runs):
         say(f"the time allows no more than {len(made)} of {len(runs)} models")
-    return [(runs[number].record.fold, frame) for number, frame in made]
+    frames = [(runs[number].record.fold, frame) for number, frame, _ in made]
+    return _Made(readable, frames, sum(in_one_view for *_, in_one_view in made))
 
 
 def _rows_with_prior(
@@ -274,7 +325,7 @@ def find_runs(experiment: ExperimentConfig, policy: str, sources: Sequence[str |
             f"holds them: --runs DIR, for a kernel kernel.kernels or kernel.datasets{mounts()}"
         )
     runs = [found[key] for key in sorted(found)]
-    _need_same_data(runs)
+    _need_same_data(runs, experiment)
     for run in runs:  # rather now than after the models before it have predicted
         run.checked(run.weights)
     return runs
@@ -282,15 +333,16 @@ def find_runs(experiment: ExperimentConfig, policy: str, sources: Sequence[str |
 
 def _need_same_config(experiment: ExperimentConfig, policy: str, record: RunRecord, run: RunDir) -> None:
     now = {"config": config_digest(experiment), "policy": run_digest(experiment, policy)}
-    if changed := [name for name in now if record.depends_on.get(name) != now[name]]:
+    then = as_now(record.depends_on, experiment)
+    if changed := [name for name in now if then.get(name) != now[name]]:
         raise KitError(
             f"{run.path} was trained under another {' and '.join(changed)} than this one; predict with the one "
             "that made it, the experiment.yaml above it (a rehearsal shortened by --set is of another, too)"
         )
 
 
-def _need_same_data(runs: Sequence[RunDir]) -> None:
-    first, *others = [run.record.depends_on for run in runs]
+def _need_same_data(runs: Sequence[RunDir], experiment: ExperimentConfig) -> None:
+    first, *others = [as_now(run.record.depends_on, experiment) for run in runs]
     for run, then in zip(runs[1:], others, strict=True):
         if odd := [
             name
@@ -309,30 +361,32 @@ def _after(deadline: float) -> Callable[[], bool]:
 
 def _predictions(
     experiment: ExperimentConfig, runs: Sequence[RunDir], readable: ReadableImages, deadline: float, say: Say
-) -> Iterator[tuple[int, pd.DataFrame]]:
-    """The fold of each run, and what it predicts before the deadline: of the first the rows that it reached, of
-    others all or none."""
-    accelerator = predicting(experiment.training, say)
+) -> _Made:
+    """What the models predict before the deadline: the first one the rows that it reached, others all or none."""
+    accelerator, rows = predicting(experiment.training, say), len(readable.rows)
     if experiment.features:
-        yield from predictions_of_heads(experiment, runs, readable, accelerator, _after(deadline), say)
-        return
-    done, slowest = 0, 0.0
+        made = list(predictions_of_heads(experiment, runs, readable, accelerator, _after(deadline), say))
+        return _Made(readable, made)
+    made, in_one_view = [], 0
+    clock = ViewClock(len(runs), rows, deadline, say, waiting_for(accelerator))
     with closing(EvaluationLoader()) as loader:  # all models see the same images
         for run in runs:
-            started = time.monotonic()
-            if started + slowest > deadline:
+            frame = predict_with(experiment, run, readable, accelerator, loader, clock, say)
+            if frame is None or (len(frame) < rows and (made or not len(frame))):
                 break
-            frame = predict_with(experiment, run, readable, accelerator, loader, _after(deadline), say)
-            if len(frame) < len(readable.rows):
-                if not done and len(frame):
-                    yield run.record.fold, frame
-                break
-            yield run.record.fold, frame
-            done += 1
-            slowest = max(slowest, time.monotonic() - started)
-            say(f"{run.path.parent.name} {run.path.name}: {time.monotonic() - started:.1f} s")
-    if 0 < done < len(runs):
-        say(f"the time allows no more than {done} of {len(runs)} models")
+            made.append((run.record.fold, frame))
+            in_one_view += clock.reduced
+            if len(frame) < rows:
+                return _Made(readable, made, in_one_view)
+            say(f"{run.path.parent.name} {run.path.name}: {clock.end():.1f} s")
+    if 0 < len(made) < len(runs):
+        say(f"the time allows no more than {len(made)} of {len(runs)} models")
+    return _Made(readable, made, in_one_view)
+
+
+def waiting_for(accelerator: Accelerator) -> Callable[[], None]:
+    """Return what waits for the device."""
+    return torch.cuda.synchronize if accelerator.device.type == "cuda" else nothing
 
 
 def predicting(training: TrainingConfig, say: Say) -> Accelerator:
@@ -353,26 +407,57 @@ def predict_with(
     readable: ReadableImages,
     accelerator: Accelerator,
     loader: EvaluationLoader,
-    expired: Callable[[], bool],
+    clock: ViewClock,
     say: Say,
-) -> pd.DataFrame:
+) -> pd.DataFrame | None:
     """Return what one run's model predicts: a row an image, the first ones where the time did not suffice for all.
+
+    It predicts in the views of its out-of-fold predictions, as long as `clock` has time for them; None where there
+    is none for the model.
 
     Raises
     ------
     KitError
         Where its weights cannot be used, or where it predicts what is not finite.
     """
-    data, oof = experiment.data, run.read_oof()
-    classes = list(oof.columns)
-    images, rows, name = readable.images, readable.rows, f"{run.path.parent.name} {run.path.name}"
+    if (views := clock.begin(views_of(run.record, experiment))) is None:
+        return None
+    predictor = replace(
+        saved_predictor(experiment, run, accelerator, loader, views, say), batch_done=clock.batch_done
+    )
+    images, rows = readable.images, readable.rows
+    probabilities = predictor.predict(images, rows, clock.expired)
+    if clock.again and len(probabilities) < len(rows):
+        predictor = replace(predictor, views=clock.begin(views) or views.one)
+        probabilities = predictor.predict(images, rows, clock.expired)
+    if not np.isfinite(probabilities).all():
+        precision = "bf16" if accelerator.mixed_precision == "bf16" else "fp32"  # fp16 was tried again in fp32
+        raise KitError(
+            f"{run.path} predicts values that are not finite in {precision}; predict on the kind of device that "
+            "trained it, or with --set training.device=cpu"
+        )
+    ids = [images.ids[row] for row in rows[: len(probabilities)]]
+    return predictions(ids, probabilities, list(run.read_oof().columns))
+
+
+def saved_predictor(
+    experiment: ExperimentConfig,
+    run: RunDir,
+    accelerator: Accelerator,
+    loader: EvaluationLoader,
+    views: Views,
+    say: Say,
+) -> Predictor:
+    """Return what predicts with a run's weights; KitError where they cannot be used."""
+    data, classes = experiment.data, list(run.read_oof().columns)
+    name = f"{run.path.parent.name} {run.path.name}"
     scratch = experiment.model.model_copy(update={"weights": "none"})
     model = build_model(scratch, len(classes), data.channels, data.size, seed=0)
     load_weights(run, model)
     with advising_on_memory(END_OTHERS):
         model.to(accelerator.device, memory_format=torch.channels_last)  # type: ignore[call-overload]  # it takes it
     usual = normalisation(experiment.model.name, data.channels, model)
-    predictor = Predictor(
+    return Predictor(
         model,
         Normalise.of(data.mean or usual.mean, data.std or usual.std, accelerator.device),
         accelerator,
@@ -383,15 +468,8 @@ def predict_with(
         say=lambda line: say(f"{name}: {line}"),
         never=[classes.index(name) for name in run.record.never],
         loader=loader,
+        views=views,
     )
-    probabilities = predictor.predict(images, rows, expired)
-    if not np.isfinite(probabilities).all():
-        precision = "bf16" if accelerator.mixed_precision == "bf16" else "fp32"  # fp16 was tried again in fp32
-        raise KitError(
-            f"{run.path} predicts values that are not finite in {precision}; predict on the kind of device that "
-            "trained it, or with --set training.device=cpu"
-        )
-    return predictions([images.ids[row] for row in rows[: len(probabilities)]], probabilities, classes)
 
 
 def _rule(

@@ -1,4 +1,4 @@
-"""Predictions of finished runs made anew with their weights: what is missing, damaged, or of another test set."""
+"""Predictions of finished runs made anew with their weights: what is missing, damaged, or made in another way."""
 
 from collections.abc import Callable, Iterable
 from contextlib import closing, nullcontext
@@ -9,7 +9,7 @@ from typing import Any
 import numpy as np
 
 from kit.core.errors import KitError, Say
-from kit.core.runs import RunDir, RunRecord, predictions, read_predictions, write_predictions
+from kit.core.runs import RunDir, predictions, read_predictions, write_predictions
 from kit.core.whole import digest
 from kit.experiment.features.head_run import predicted_by_head
 from kit.experiment.loaded import LoadedExperiment
@@ -18,9 +18,11 @@ from kit.experiment.prepare import TrainingData
 from kit.experiment.shared_folder import holding_run
 from kit.experiment.timekeeping import Budget
 from kit.experiment.train_run import nothing, test_predictions, told, trainer_of, unread_rows
+from kit.experiment.views import asked_views, gave_up, views_of
 from kit.training.device import agreed, make_accelerator, process_state
 from kit.training.memory import END_OTHERS, advising_on_memory
 from kit.training.trainer import plain_score
+from kit.training.views import Views
 
 VIEWS_GIVEN_UP = "views had been given up for want of time"
 
@@ -34,7 +36,10 @@ def predict_anew(
     budget: Budget | None = None,
     views: bool = True,
 ) -> None:
-    """Predict with the weights of finished runs what is missing, damaged, in few views, or of another test set.
+    """Predict with the weights of finished runs what is missing, damaged, of other views, or of another test set.
+
+    What differs in its views is predicted anew out of fold and on test rows alike, so that the decision rule meets
+    what it was fitted on.
 
     Of several processes that want the same, one does it, a run at a time.
 
@@ -51,7 +56,7 @@ def predict_anew(
     budget : Budget, optional
         A run whose turn does not come while it lasts stays as it is.
     views : bool
-        Whether views that a budget gave up are made up for (see `has_time_for_views`).
+        Whether runs are brought to the views of the config (see `has_time_for_views`).
 
     Raises
     ------
@@ -64,7 +69,7 @@ def predict_anew(
         if not due:
             continue
         key, images = run.record.key, len(data.test) + (len(loaded.folds.validation_rows(run.record.fold)))
-        if budget and not budget.allows(run.record, images, loaded.config.prediction.views):
+        if budget and not budget.allows(run.record, images, asked_views(loaded.config).passes):
             why = due.other or "predictions are damaged or missing"
             say(f"{key}: {why}; the time does not suffice to predict it anew, the next run does it")
             continue
@@ -83,11 +88,14 @@ class _Due:
         Files that are missing or damaged.
     other : str
         Why what is there is of no use; "" where it is.
+    views : Views
+        In which it is predicted.
     whole : bool
-        Whether held-out rows are predicted, too, all in all views.
+        Whether held-out rows are predicted, too.
     """
 
     lost: list[Path]
+    views: Views
     other: str = ""
     whole: bool = False
 
@@ -96,15 +104,24 @@ class _Due:
 
 
 def _due(run: RunDir, loaded: LoadedExperiment, data: TrainingData, with_test: bool, views: bool) -> _Due:
+    asked = asked_views(loaded.config)
     if not run.finished:
-        return _Due([])
+        return _Due([], asked)
     lost = [path for path in (run.oof, run.test) if not run.is_whole(path)]
-    other, lacks = _other_test(run, loaded, data) if with_test else "", _lacks_views(run.record, loaded)
-    return _Due(lost, other or (VIEWS_GIVEN_UP if lacks and views else ""), lacks and bool(other or views))
+    other = _other_test(run, loaded, data) if with_test else ""
+    then = views_of(run.record, loaded.config)
+    if then == asked:
+        return _Due(lost, asked, other)
+    # What is lost alone is to be as it was; of another size no images are at hand for that.
+    anew = views or bool(other) or (bool(lost) and then.side != asked.side)
+    if not anew:
+        return _Due(lost, then)
+    reason = VIEWS_GIVEN_UP if gave_up(run.record, asked.form()) else f"was predicted as {then}, now {asked}"
+    return _Due(lost, asked, other or reason, whole=True)
 
 
 def has_time_for_views(policies: Iterable[str], loaded: LoadedExperiment, test: int, budget: Budget) -> bool:
-    """Return whether views that were given up can be made up for in all runs: some alone would not be comparable.
+    """Return whether all runs can be brought to the views of the config: some alone would not be comparable.
 
     Parameters
     ----------
@@ -114,16 +131,16 @@ def has_time_for_views(policies: Iterable[str], loaded: LoadedExperiment, test: 
         Test images.
     budget : Budget
     """
+    asked = asked_views(loaded.config)
     lacking = [
-        run.record for name in policies for run in loaded.folder.finished(name) if _lacks_views(run.record, loaded)
+        run.record
+        for name in policies
+        for run in loaded.folder.finished(name)
+        if views_of(run.record, loaded.config) != asked
     ]
-    images = sum(len(loaded.folds.validation_rows(record.fold)) + test for record in lacking)
-    return all(budget.allows(record, images, loaded.config.prediction.views) for record in lacking)
-
-
-def _lacks_views(record: RunRecord, loaded: LoadedExperiment) -> bool:
-    """Whether a budget of time gave up views that the config asks for."""
-    return record.views == "none" and loaded.config.prediction.views > 1
+    # Together: one after the other they would all seem to fit.
+    images = {record.key: len(loaded.folds.validation_rows(record.fold)) + test for record in lacking}
+    return all(budget.allows(record, sum(images.values()), asked.passes) for record in lacking)
 
 
 def _predict(
@@ -141,8 +158,7 @@ def _predict(
             closing(trainer_of(record.key, loaded, data, run, accelerator, say=say)) as trainer,
         ):
             trainer.load_weights()
-            in_all = due.whole or record.views != "none"  # what is only lost is to be as it was
-            trainer.predictor = replace(trainer.predictor, all_views=lambda: in_all)
+            trainer.predictor = replace(trainer.predictor, views=due.views)
             oof = trainer.evaluate() if due.whole or run.oof in due.lost else None
             wanted = due.other or run.test in due.lost
             test = trainer.predict(data.test, range(len(data.test))) if wanted else None
@@ -166,7 +182,7 @@ def _tell(
     """Write what was predicted anew, and say why it was."""
     record = run.record
     need()
-    _write(run, loaded, data, oof, test, due.whole)
+    _write(run, loaded, data, oof, test, due)
     if due.other:
         say(f"{record.key}: {due.other}; predicted it with the saved weights")
     for path in due.lost if not due.whole else ():
@@ -182,17 +198,28 @@ def _write(
     data: TrainingData,
     oof: np.ndarray | None,
     test: np.ndarray | None,
-    whole: bool,
+    due: _Due,
 ) -> None:
-    """Write predictions that were made anew, and what run.json says of them, where that has changed."""
+    """Write predictions that were made anew, and what run.json says of them, where that has changed.
+
+    run.json comes last: until then it has the digests of the files that were there, so that what a kill leaves
+    between two files is taken for damaged, and both are predicted again.
+    """
     competition, record, fields = loaded.competition, run.record, dict[str, Any]()
+    if due.whole and not record.files:  # early versions noted none
+        record = record.with_fields(files=run.digests())
+        run.write(record)
     if oof is not None:
         rows = loaded.folds.validation_rows(record.fold)
         ids = [competition.ids[row] for row in rows]
         write_predictions(predictions(ids, oof, competition.classes), run.oof)
-        if whole:
+        if due.whole:
             score = plain_score(oof, competition.targets[rows], loaded.config.scoring)
-            fields = {"views": "", "scores": record.scores | {loaded.config.scoring.key: score}}
+            fields = {
+                "views": "",
+                "predicted": due.views.form(),
+                "scores": record.scores | {loaded.config.scoring.key: score},
+            }
     if test is not None:
         prior = read_predictions(run.oof).to_numpy().mean(axis=0)
         write_predictions(test_predictions(test, prior, competition, data.test), run.test)

@@ -2,7 +2,7 @@
 
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 import torch
@@ -31,10 +31,12 @@ from kit.experiment.pixels import need_something, other_pixels, pixels_digest, t
 from kit.experiment.policies import policy_on
 from kit.experiment.prediction_size import need_room
 from kit.experiment.shared_folder import need_nobody
+from kit.experiment.views import asked_views
 from kit.lr.policy import Policy
 from kit.model.build import Normalisation, build_model, normalisation
 from kit.model.groups import DepthGroup, has_order
 from kit.model.own import check_output
+from kit.model.sizes import need_sides
 from kit.training.averaging import averages
 from kit.training.config import TrainingConfig
 from kit.training.device import process_state, resolve_precision
@@ -57,8 +59,10 @@ class TrainingData:
     train : ImageSet
         All training images.
     test : ImageSet
-        The test images that can be read.
+        The test images that can be read, as they are predicted.
     recipe : Recipe
+    larger : ImageSet, optional
+        All training images as they are kept for a larger prediction.size.
     cache : Path
         The cache folder, where features are kept.
     """
@@ -66,6 +70,7 @@ class TrainingData:
     train: ImageSet
     test: ImageSet
     recipe: Recipe
+    larger: ImageSet | None = None
     cache: Path = Path("cache")
 
 
@@ -190,7 +195,10 @@ def decode(
     train = decoding.train(loaded.competition)
     loaded = loaded.with_pixels(pixels_digest(train), other_pixels(train, loaded.folder))
     _need_same(loaded, replace)
-    return loaded, TrainingData(train, decoding.test(loaded.competition), recipe, dirs.cache)
+    views = asked_views(loaded.config)
+    larger = decoding.at(views.side).train(loaded.competition) if views.side != views.trained else None
+    test = decoding.at(views.side).test(loaded.competition)
+    return loaded, TrainingData(train, test, recipe, larger, dirs.cache)
 
 
 def _need_same(loaded: LoadedExperiment, replace: bool) -> None:
@@ -230,6 +238,8 @@ def _check_training(loaded: LoadedExperiment, say: Say) -> Recipe:
     try_decoder(data, competition.train_images[0])
     shape = (min(2, training.batch_size), data.channels, data.size, data.size)
     _check_forward(model, shape, len(competition.classes), experiment.model.name)
+    sides = {view.side for view in asked_views(experiment)}
+    need_sides(model, sides, data.size, data.channels, experiment.model.name)
     return recipe
 
 
@@ -338,6 +348,10 @@ class _Decoding:
         if data.levels != config.data.levels:
             say("Images of more than 8 bits: {:g} becomes 0, {:g} becomes 255 (data.levels)".format(*data.levels))
         return cls(data, dirs, say, shown, config.name, expired)
+
+    def at(self, side: int) -> "_Decoding":
+        """For images of which the network sees another size."""
+        return replace(self, data=self.data.model_copy(update={"size": side}))
 
     def train(self, competition: Competition) -> ImageSet:
         """All of them; KitError where one cannot be read, or where nothing is left of all."""

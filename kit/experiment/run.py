@@ -23,6 +23,7 @@ from kit.experiment.predict_anew import has_time_for_views, predict_anew
 from kit.experiment.prepare import run_keys
 from kit.experiment.runner import Runner
 from kit.experiment.shared_folder import writing
+from kit.experiment.views import asked_views, gave_up
 
 
 @dataclass(frozen=True)
@@ -138,12 +139,18 @@ def train_and_pool(
 
     trained = runner.train(keys, tolerant=tolerant, hand_in=hand_in_and_draw)
     views = has_time_for_views(experiment.policies, loaded, len(runner.data.test), budget)
+    if not views:
+        runner.say(
+            f"the time does not suffice to predict runs anew in {asked_views(experiment)}: they stay as they were "
+            "predicted, out of fold and on test rows alike; the next run does it"
+        )
     for policy in experiment.policies:
         predict_anew(folder.runs(policy), loaded, runner.data, runner.say, budget=budget, views=views)
     results = hand_in()
     if runner.main and results and not are_drawn(folder, _policies_in(folder)):
         budget.draw(draw)
-    without = [key for key in keys if (run := folder.run(key)).finished and run.record.views == "none"]
+    asked = asked_views(experiment).form()
+    without = [key for key in keys if (run := folder.run(key)).finished and gave_up(run.record, asked)]
     lacking = runner.due(keys, tolerant) if budget.limited else []
     given_up = tuple(as_told(lacking, keys, len(without)))
     kept = len(keys) - trained.here - trained.left

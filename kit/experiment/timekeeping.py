@@ -5,14 +5,15 @@ clock for all processes of a machine.
 """
 
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from kit.core.durations import in_words
 from kit.core.errors import KitError, Say, ignore
 from kit.core.runs import RunDir, RunKey, RunRecord
 from kit.experiment.budget import MARGIN, Cost, Decision, Pace, Work, as_told, by_unit, decide, sentence
+from kit.experiment.views import gave_up
 from kit.training.records import read_history
 
 if TYPE_CHECKING:  # they bring torch
@@ -114,17 +115,18 @@ class Budget:
         drawing()
         self.drawing = time.monotonic() - began
 
-    def allows(self, record: RunRecord, images: int, views: int) -> bool:
-        """Whether so many images can be predicted, in so many views each, with the weights of a finished run."""
+    def allows(self, record: RunRecord, images: int, passes: float) -> bool:
+        """Whether so many images can be predicted, by so many passes each, with the weights of a finished run."""
         speed = record.seconds.get("image") or 1 / (record.images_per_second or float("inf"))
-        return not self.limited or MARGIN * images * views * speed < self.left
+        return not self.limited or MARGIN * images * passes * speed < self.left
 
-    def learn(self, run: RunDir, work: Work, ours: bool) -> None:
-        """Take the pace of a finished run, `ours` where this command trained it."""
+    def learn(self, run: RunDir, work: Work, ours: bool, asked: Mapping[str, Any]) -> None:
+        """Take the pace of a finished run that was to predict as `asked`, `ours` where this command trained it."""
         record = run.record
-        pace, looked = pace_of(record, work), "image" in record.seconds
+        without = gave_up(record, asked)
+        pace, looked = pace_of(record, work, without), "image" in record.seconds
         if ours:
-            self.without_views = self.without_views or record.views == "none"
+            self.without_views = self.without_views or without
         if pace and ours:
             self.take(record.policy, pace, looked)
         elif pace and not self.measured:
@@ -137,8 +139,8 @@ class Budget:
         self.paces[policy], self.looked = pace, self.looked or looked
 
 
-def pace_of(record: RunRecord, work: Work) -> Pace | None:
-    """Return the pace that run.json tells; None where it tells none.
+def pace_of(record: RunRecord, work: Work, without: bool = False) -> Pace | None:
+    """Return the pace that run.json tells; None where it tells none. `without`: its views were given up.
 
     Earlier versions did not note how long an update and a prediction take: an image takes no longer to predict
     than to train on.
@@ -147,8 +149,8 @@ def pace_of(record: RunRecord, work: Work) -> Pace | None:
     if not (speed and {"training", "whole"} <= took.keys()):
         return None
     update, image = took.get("update") or work.samples / speed, took.get("image") or 1 / speed
-    views = 1 if record.views == "none" else work.views
-    looking = image * (work.evaluations * work.evaluation + work.test) * views
+    pace = Pace(update, image)
+    looking = image * (work.evaluations - 1) * work.evaluation + pace.at_the_end(work, not without)
     warming = max(0.0, took["training"] - update * work.updates)
     return Pace(update, image, max(0.0, took["whole"] - took["training"] - looking) + warming)
 
@@ -167,6 +169,8 @@ class Plan:
     work : dict of RunKey to Work
     runs : dict of RunKey to RunDir
     jobs : int
+    asked : dict of str to object
+        How the runs are to predict, as run.json says it.
     begun : dict of RunKey to float
         When each was begun here, by `time.monotonic`.
     free : list of RunKey
@@ -179,6 +183,7 @@ class Plan:
     work: dict[RunKey, Work]
     runs: dict[RunKey, RunDir]
     jobs: int = 1
+    asked: Mapping[str, Any] = field(default_factory=dict)
     begun: dict[RunKey, float] = field(default_factory=dict)
     free: list[RunKey] = field(default_factory=list)
     _told: tuple[tuple[RunKey, ...], bool] | None = None
@@ -209,6 +214,7 @@ class Plan:
         if not budget.limited:  # nothing is decided, and it goes along with each run
             return cls(budget, [], [], {}, {})
         config, runs = loaded.config, {key: loaded.folder.run(key) for key in keys}
+        views = config.prediction.chosen(config.data.size)
 
         def work_of(fold: int) -> Work:
             plan = batches(len(loaded.folds.training_rows(fold)))
@@ -218,7 +224,8 @@ class Plan:
                 evaluation=len(loaded.folds.validation_rows(fold)),
                 evaluations=1 + (plan.total_steps - 1) // every if every else 1,
                 test=test,
-                views=config.prediction.views,
+                views=views.passes,
+                one=views.one.passes,
                 epoch=every,
                 samples=plan.samples_per_update,
             )
@@ -226,7 +233,7 @@ class Plan:
         of_fold = {fold: work_of(fold) for fold in {key.fold for key in keys}}
         work = {key: of_fold[key.fold] for key in keys}
         ordered = by_unit(due, config.seeds, config.folds.chosen)
-        made = cls(budget, ordered, list(keys), work, runs)
+        made = cls(budget, ordered, list(keys), work, runs, asked=views.form())
         made.free = list(ordered)
         made.learn()
         return made
@@ -276,7 +283,7 @@ class Plan:
         for key, run in self.runs.items():
             if key not in self._learnt and run.finished:
                 self._learnt.add(key)
-                self.budget.learn(run, self.work[key], ours=key in self.begun)
+                self.budget.learn(run, self.work[key], ours=key in self.begun, asked=self.asked)
 
     def decide(self, say: Say = ignore, mine: "RunClock | None" = None) -> Decision | None:
         """Decide by what is known now, and tell it where that is something new; None where nothing is known.
@@ -286,7 +293,7 @@ class Plan:
         if not self.budget.paces:
             return None
         under_way = [self._still(key, mine) for key in self.begun if self._is_under_way(key)]
-        views, left = any(work.views > 1 for work in self.work.values()), self.budget.left
+        views, left = any(work.several for work in self.work.values()), self.budget.left
         decision = decide(
             [self._cost(key) for key in self.free],
             left,
@@ -360,7 +367,7 @@ class RunClock:
         self._first: int | None = None  # the first update of this process
         self._done = self._marked = 0  # updates, and those until the pace began to count
         self._starting = self._updating = self._predicting = 0.0  # seconds: before that; since then
-        self._images, self._looking = 0, 0.0  # single views of images that were predicted, and in how many seconds
+        self._images, self._looking = 0.0, 0.0  # passes of images that were predicted, and in how many seconds
         self._views, self._fixed = True, False  # whether predictions are in all views, and that it stays so
 
     @property
@@ -371,7 +378,7 @@ class RunClock:
     @property
     def without_views(self) -> bool:
         """Whether the run's predictions are in one view although the config asks for several."""
-        return self._work is not None and self._work.views > 1 and not self._views
+        return self._work is not None and self._work.several and not self._views
 
     def stepped(self, step: int) -> None:
         """Take note that update number `step` was made."""
@@ -387,8 +394,8 @@ class RunClock:
         if self._work and (counted & (counted - 1) == 0 or self._done >= self._work.updates - 1):
             self._project()
 
-    def predicted(self, images: int, seconds: float) -> None:
-        """Take note that so many single views of images were predicted in so many seconds."""
+    def predicted(self, images: float, seconds: float) -> None:
+        """Take note that so many passes of images were made in so many seconds."""
         self._predicting += seconds
         self._images, self._looking = self._images + images, self._looking + seconds
         if self._work and self._done < self._work.updates:  # at the end the record tells it all
@@ -420,8 +427,7 @@ class RunClock:
             gap = to_come * pace.update + pace.at_the_end(work, views=False)  # before it stops, views go
         else:
             looks = work.epoch and (self._done % work.epoch == 0 or (self._done + 1) % work.epoch == 0)
-            views = work.views if self._budget.views else 1
-            gap = pace.update + (pace.image * work.evaluation * views if looks else 0.0)
+            gap = pace.update + (pace.image * work.evaluation if looks else 0.0)
         return MARGIN * gap > left
 
     def still(self) -> Cost:
@@ -429,7 +435,7 @@ class RunClock:
         pace, work = self._pace(), self._work
         if pace is None or work is None:
             raise AssertionError("only asked where something was measured")
-        both = [pace.between(work, self._done, views) + pace.at_the_end(work, views) for views in (True, False)]
+        both = [pace.between(work, self._done) + pace.at_the_end(work, views) for views in (True, False)]
         return Cost(self.key, *(MARGIN * seconds for seconds in both))
 
     def timings(self) -> dict[str, float]:

@@ -38,6 +38,7 @@ from kit.training.micro_batch import asking_for_less
 from kit.training.rates import RatePolicy
 from kit.training.saved_weights import save_weights
 from kit.training.trainer import Trainer, TrainResult
+from kit.training.views import Views
 
 PACKAGES = ("torch", "torchvision", "timm", "albumentations", "accelerate", "numpy", "scikit-learn", "pandas")
 
@@ -242,6 +243,12 @@ def trained_on(config: ExperimentConfig, accelerator: Accelerator) -> dict[str, 
     }
 
 
+def _views(trainer: Trainer, clock: RunClock) -> Views:
+    """The views in which held-out and test rows were predicted."""
+    chosen = trainer.predictor.chosen
+    return chosen if clock.all_views() else chosen.one
+
+
 def _last_record(
     record: RunRecord,
     loaded: LoadedExperiment,
@@ -262,6 +269,7 @@ def _last_record(
         seconds={"training": trained.seconds, "whole": clock.seconds, **clock.timings()},
         images_per_second=trained.images_per_second,
         scores={loaded.config.scoring.key: trained.score},
+        predicted=_views(trainer, clock).form(),
         **({"views": "none"} if clock.without_views else {}),
     )
 
@@ -311,6 +319,7 @@ def trainer_of(
         train_rows=loaded.folds.training_rows(key.fold),
         valid_rows=loaded.folds.validation_rows(key.fold),
         classes=competition.classes,
+        larger=data.larger,
     )
     groups = groups_of(model, stated, key.policy)
     probes = recipe.training.probes

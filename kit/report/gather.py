@@ -262,6 +262,8 @@ def _outdated(
             if not run.begun or (run.record.status, run.record.fingerprint) != (status, line.fingerprint):
                 of = f"{name} {line.variant}" if shown else line.variant
                 return f"another run of {of} seed {line.seed} fold {line.fold}"
+            if isinstance(line, ComparedRun) and run.record.predicted != line.predicted:
+                return f"other views than {line.variant} seed {line.seed} fold {line.fold} is predicted in now"
             digest = getattr(line, "oof", None)
             if digest and run.record.files.get(run.oof.name) != digest:
                 return f"other predictions of {name} seed {line.seed} fold {line.fold}"

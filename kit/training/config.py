@@ -7,6 +7,7 @@ from pydantic import Field, field_validator, model_validator
 from kit.core.named import OwnOptions, RefersToCode
 from kit.core.own_code import is_reference
 from kit.core.settings import ConfigSection, Text
+from kit.training.views import Average, Pool, Views, chosen_views
 
 TrackerName = Literal["tensorboard", "wandb", "mlflow"]
 
@@ -195,23 +196,90 @@ class TrainingConfig(ConfigSection):
         return self
 
 
-class PredictionConfig(ConfigSection):
-    """How the trained models predict.
+class Scales(ConfigSection):
+    """The plain view at other sizes, like {scales: [0.8, 1.25]}.
 
     Attributes
     ----------
-    tta : str
-        none, or hflip: the mean of an image's prediction and its mirror's.
-    batch_size : int, optional
-        Images a forward pass; left out: twice the training's.
+    scales : tuple of float
+        What the side of the plain view is multiplied by; the network sees that many pixels.
     """
 
-    incidental: ClassVar[frozenset[str]] = frozenset({"batch_size"})
+    scales: tuple[Annotated[float, Field(ge=0.25, le=4)], ...]
 
-    tta: Literal["none", "hflip"] = "none"
+    @field_validator("scales")
+    @classmethod
+    def _others(cls, scales: tuple[float, ...]) -> tuple[float, ...]:
+        if not scales or len(set(scales)) < len(scales) or 1 in scales:
+            raise ValueError("expected one at least, none twice, and not 1, which is the plain view")
+        return scales
+
+
+class Tiles(ConfigSection):
+    """Parts of the stored image, each enlarged to what the network sees, like {tiles: 2}; one vote together.
+
+    Attributes
+    ----------
+    tiles : int
+        A side: 2 cuts four.
+    pool : str
+        mean, or max: what any of them shows counts.
+    """
+
+    tiles: Annotated[int, Field(ge=2, le=8)]
+    pool: Pool = "mean"
+
+
+ViewName = Literal["hflip", "vflip", "rot90", "d4", "five_crops"]
+
+
+class PredictionConfig(ConfigSection):
+    """How the trained models predict; it decides no training.
+
+    Attributes
+    ----------
+    views : tuple
+        What is seen of each image beside the plain view: hflip, vflip, rot90 (all three turns), d4 (the eight
+        symmetries of a square), five_crops (the corners of the stored image), {scales: [0.8, 1.25]}, {tiles: 2};
+        of several the union.
+    size : int, optional
+        Side of the square that the network sees, in pixels, data.size or more; left out: data.size.
+    average : str
+        What is averaged over views: probabilities, or logits.
+    batch_size : int, optional
+        Images a forward pass; left out: twice the training's.
+
+    Notes
+    -----
+    `tta: hflip` and `tta: none` of earlier versions mean `views: [hflip]` and no views.
+    """
+
+    incidental: ClassVar[frozenset[str]] = frozenset({"views", "size", "average", "batch_size"})
+
+    views: tuple[ViewName | Scales | Tiles, ...] = ()
+    size: Annotated[int, Field(ge=8, le=4096)] | None = None
+    average: Average = "probabilities"
     batch_size: Annotated[int, Field(ge=1)] | None = None
 
-    @property
-    def views(self) -> int:
-        """How many views of an image are predicted."""
-        return 1 if self.tta == "none" else 2
+    @model_validator(mode="before")
+    @classmethod
+    def _as_it_was_called(cls, content: Any) -> Any:
+        if not isinstance(content, dict) or "tta" not in content:
+            return content
+        content = dict(content)
+        tta = content.pop("tta")
+        if tta not in ("none", "hflip", None):
+            raise ValueError(f"tta = {tta!r}: expected none or hflip; other views are named in views")
+        if content.get("views") and tta is not None:
+            raise ValueError("tta is an earlier name for views, and both are stated; leave tta out")
+        return content | ({"views": [tta]} if tta == "hflip" else {})
+
+    @field_validator("views", mode="before")
+    @classmethod
+    def _a_list(cls, views: Any) -> Any:
+        """Take a single view for a list of one."""
+        return [views] if isinstance(views, str | dict) else () if views is None else views
+
+    def chosen(self, trained: int) -> Views:
+        """Return the views, for models that were trained on images of so many pixels a side."""
+        return chosen_views(self.views, self.size or trained, trained, self.average)

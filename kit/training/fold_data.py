@@ -26,6 +26,8 @@ class FoldData:
         Which rows of `images` train, and which are held out; int64.
     classes : sequence of str
         Their names, in the order of the columns of predictions.
+    larger : ImageSet, optional
+        The same images as they are kept for a larger prediction.size.
     """
 
     images: ImageSet
@@ -33,6 +35,12 @@ class FoldData:
     train_rows: np.ndarray
     valid_rows: np.ndarray
     classes: Sequence[str]
+    larger: ImageSet | None = None
+
+    @property
+    def predicted_images(self) -> ImageSet:
+        """The images as they are predicted."""
+        return self.images if self.larger is None else self.larger
 
     @property
     def multilabel(self) -> bool:

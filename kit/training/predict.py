@@ -2,7 +2,7 @@
 
 import dataclasses
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass, field
 from typing import cast
@@ -19,9 +19,11 @@ from kit.data.images import ImageSet
 from kit.data.loading import EvaluationLoader, worker_count
 from kit.data.workers import Workers
 from kit.model.modes import evaluating
+from kit.model.sizes import at_size
 from kit.training.config import PredictionConfig, TrainingConfig
 from kit.training.device import free_memory
 from kit.training.memory import END_OTHERS, advising_on_memory, lacks_memory_of
+from kit.training.views import View, Views
 
 ONE_IMAGE = "the device's memory is too small to predict one image"
 
@@ -87,7 +89,7 @@ class Predictor:
     training : TrainingConfig
         For the batch size where `prediction` names none: twice the training's.
     prediction : PredictionConfig
-        Test-time augmentation and batch size.
+        Views and batch size.
     multilabel : bool
         Whether a row may have several labels.
     say : callable
@@ -102,7 +104,11 @@ class Predictor:
         Asked as a prediction begins; where it says no, each image is predicted in one view whatever `prediction`
         asks for.
     timed : callable
-        Told how many single views of images were predicted, and in how many seconds.
+        Told how many forward passes of single images were made, counted by their area, and in how many seconds.
+    views : Views, optional
+        In place of those that `prediction` asks for.
+    batch_done : callable
+        Told after each batch how many rows are predicted.
     """
 
     model: nn.Module
@@ -117,7 +123,19 @@ class Predictor:
     loader: EvaluationLoader = field(default_factory=EvaluationLoader)
     limit: BatchLimit = field(default_factory=BatchLimit)
     all_views: Callable[[], bool] = lambda: True
-    timed: Callable[[int, float], None] = lambda views, seconds: None
+    timed: Callable[[float, float], None] = lambda passes, seconds: None
+    views: Views | None = None
+    batch_done: Callable[[int], None] = lambda rows: None
+
+    @property
+    def chosen(self) -> Views:
+        """The views that are predicted unless there is no time for them."""
+        return self.views or self.prediction.chosen(self.data.size)
+
+    @property
+    def plainly(self) -> "Predictor":
+        """What predicts the plain view alone, of images as they are trained on."""
+        return dataclasses.replace(self, views=Views.plain(self.data.size))
 
     def predict(
         self,
@@ -134,7 +152,7 @@ class Predictor:
         Parameters
         ----------
         images : ImageSet
-            The images that `rows` count in.
+            The images that `rows` count in, stored for the size of the views.
         rows : sequence of int
             Which of them.
         expired : callable
@@ -145,19 +163,19 @@ class Predictor:
         -------
         ndarray
             float32 [rows, classes], in the order of `rows`: by softmax, or, where a row may have several labels,
-            of each class by itself (sigmoid). With `prediction.tta: hflip` the mean over an image and its mirror.
+            of each class by itself (sigmoid); the mean over the views.
 
         Raises
         ------
         KitError
             Where memory is too small for one image.
         """
-        if self.prediction.views > 1 and not self.all_views():
-            one = dataclasses.replace(self, prediction=self.prediction.model_copy(update={"tta": "none"}))
-            return one.predict(images, rows, expired)
+        views = self.chosen
+        if views.several and not self.all_views():
+            return dataclasses.replace(self, views=views.one).predict(images, rows, expired)
         began = time.monotonic()
         probabilities = self._predicted(images, rows, expired, self.accelerator.autocast())
-        self.timed(len(probabilities) * self.prediction.views, time.monotonic() - began)
+        self.timed(len(probabilities) * views.passes, time.monotonic() - began)
         if self.accelerator.mixed_precision != "fp16" or np.isfinite(probabilities).all():
             return probabilities
         again = self._predicted(images, rows, expired, nullcontext())
@@ -192,38 +210,51 @@ class Predictor:
         """Return the probabilities of each batch, on the device."""
         outputs: list[torch.Tensor] = []
         done, processes, on_gpu = 0, self.accelerator.num_processes, self.accelerator.device.type == "cuda"
+        views, at_sides = self.chosen, self._at_sides()
+        side = images.decoder.side if views.need_all else views.side
         while True:
             left, size = rows[done:], self._batch_size
             count = worker_count(self.data.workers, on_gpu, processes) if len(left) > size else 0
             workers = Workers(count, on_gpu, processes, self.say)
             try:
-                for pixels in self.loader.batches(images, left, self.data.size, size, workers):
+                for pixels in self.loader.batches(images, left, side, size, workers):
                     if expired():
                         break
-                    outputs.append(self._probabilities(self.normalise(pixels)))
+                    outputs.append(self._probabilities(self.normalise(pixels), views, at_sides))
                     done += len(pixels)
+                    self.batch_done(done)
                 return outputs
             except Exception as error:
                 if not lacks_memory_of(self.accelerator.device, error):
                     raise
                 if size == 1:
-                    raise KitError(f"{ONE_IMAGE}; lower data.size, or {END_OTHERS}") from error
+                    lower = "data.size" if views == Views.plain(self.data.size) else "prediction.size, fewer views"
+                    raise KitError(f"{ONE_IMAGE}; lower {lower}, or {END_OTHERS}") from error
             self.limit.most = size // 2
             free_memory()  # here nothing holds the error any more, whose frames hold the batch
             self.say(
                 f"the device's memory is too small to predict {size} images at a time; goes on with {size // 2}"
             )
 
-    def _probabilities(self, inputs: torch.Tensor) -> torch.Tensor:
-        probabilities = self._activate(self.model(inputs))
-        if self.prediction.tta == "hflip":
-            probabilities = (probabilities + self._activate(self.model(inputs.flip(3)))) / 2
-        return probabilities
+    def _at_sides(self) -> dict[int, nn.Module]:
+        """Return the model as it takes images of each side that is seen."""
+        return {side: at_size(self.model, side, self.data.size) for side in {view.side for view in self.chosen}}
+
+    def _probabilities(
+        self, stored: torch.Tensor, views: Views, at_sides: Mapping[int, nn.Module]
+    ) -> torch.Tensor:
+        def outputs(view: View) -> torch.Tensor:
+            return self._possible(at_sides[view.side](view.of(stored, views.side)).float())
+
+        return views.combined(outputs, self._activate, self.multilabel)
+
+    def _possible(self, logits: torch.Tensor) -> torch.Tensor:
+        """Return logits of which those of classes without a row are as low as can be."""
+        if len(self.never):
+            return logits.index_fill(1, torch.tensor(self.never, device=logits.device), -torch.inf)
+        return logits
 
     def _activate(self, logits: torch.Tensor) -> torch.Tensor:
-        logits = logits.float()
-        if len(self.never):
-            logits = logits.index_fill(1, torch.tensor(self.never, device=logits.device), -torch.inf)
         return logits.sigmoid() if self.multilabel else logits.softmax(dim=1)
 
     def _no_rows(self) -> np.ndarray:

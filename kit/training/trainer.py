@@ -301,7 +301,7 @@ class Trainer:
         began = time.monotonic()
         try:
             with self.settling.settled():
-                probabilities = self.evaluate()
+                probabilities = self.glance()
         except Stopped as stopped:
             self.stops.stop(done, self.logged, stopped.code)
         self._log_score(probabilities, done)
@@ -341,10 +341,18 @@ class Trainer:
 
     def evaluate(self) -> np.ndarray:
         """Return the probabilities of the held-out rows under the weights that count, float32 [rows, classes]."""
-        return self.predict(self.fold.images, self.fold.valid_rows)
+        return self.predict(self.fold.predicted_images, self.fold.valid_rows)
 
-    def predict(self, images: ImageSet, rows: Sequence[int] | np.ndarray) -> np.ndarray:
+    def glance(self) -> np.ndarray:
+        """Return those of the plain view, of images as they are trained on: a diagnostic while it trains."""
+        return self.predict(self.fold.images, self.fold.valid_rows, self.predictor.plainly)
+
+    def predict(
+        self, images: ImageSet, rows: Sequence[int] | np.ndarray, predictor: Predictor | None = None
+    ) -> np.ndarray:
         """Return the probabilities of some rows of `images` under the weights that count, float32 [rows, classes].
+
+        `predictor` is another than the training's.
 
         Raises
         ------
@@ -356,7 +364,7 @@ class Trainer:
         if self.accelerator.num_processes > 1:  # each process has batch-norm statistics of its own samples
             for buffer in self.final_model.buffers():
                 torch.distributed.broadcast(buffer, src=0)
-        probabilities = self.predictor.predict(images, rows, self.stops.predicting)
+        probabilities = (predictor or self.predictor).predict(images, rows, self.stops.predicting)
         if len(probabilities) < len(rows):
             self.stops.give_up()
         if not np.isfinite(probabilities).all():

@@ -110,7 +110,7 @@ def test_the_order_of_giving_up():
         2.9: (0, True),  # nothing is left to predict
     }
     assert as_told(made[12].given_up, keys) == ["seed 1"]
-    assert as_told(made[18].given_up, keys, 6) == ["views (prediction.tta) of 6 runs", "fold 1 of seed 1"]
+    assert as_told(made[18].given_up, keys, 6) == ["views (prediction.views) of 6 runs", "fold 1 of seed 1"]
     assert as_told(made[6].given_up, keys) == ["seed 1", "fold 1 of seed 0"]
     assert as_told(made[3].given_up, keys) == ["seed 1", "fold 1 of seed 0", "steep in fold 0 of seed 0"]
     assert as_told(made[2.9].given_up, keys, 1) == ["all runs"]
@@ -121,7 +121,7 @@ def test_in_one_line():
     keys = in_order(keys_of(2, 2, 2))
     decision = decide([Cost(key, 4000.0, 3000.0) for key in keys], 13000.0)
     assert sentence(decision, as_told(decision.given_up, keys, 4), 13000.0) == (
-        "budget: what is due takes 8 h 53 m, 3 h 37 m are left for it; given up: views (prediction.tta) of 4 "
+        "budget: what is due takes 8 h 53 m, 3 h 37 m are left for it; given up: views (prediction.views) of 4 "
         "runs; seed 1; the rest takes 3 h 20 m"
     )
     decision = decide([Cost(key, 4.0, 3.0) for key in keys], 32.0)
@@ -142,9 +142,9 @@ def test_the_seconds_of_a_run():
     """30 updates, looked at after 10 and 20 and at the end; 5 held-out and 7 test images in two views."""
     work, pace = Work(30, 5, 3, 7, views=2, epoch=10), Pace(update=1.0, image=0.1, other=4.0)
     assert pace.of(work, views=False) == pytest.approx(4 + 30 + 3 * 0.5 + 0.7)
-    assert pace.of(work, views=True) == pytest.approx(4 + 30 + 3 * 1.0 + 1.4)
-    assert pace.between(work, 9, views=True) == pytest.approx(21 + 2.0)
-    assert pace.between(work, 10, views=True) == pytest.approx(20 + 1.0)
-    assert pace.between(work, 29, views=True) == pytest.approx(1)
+    assert pace.of(work, views=True) == pytest.approx(4 + 30 + 2 * 0.5 + 1.0 + 1.4)
+    assert pace.between(work, 9) == pytest.approx(21 + 1.0)
+    assert pace.between(work, 10) == pytest.approx(20 + 0.5)
+    assert pace.between(work, 29) == pytest.approx(1)
     once = Work(30, 5, 1, 7)
     assert pace.of(once, views=True) == pytest.approx(4 + 30 + 0.5 + 0.7)

@@ -22,6 +22,7 @@ from kit.core.runs import RunDir, read_predictions
 from kit.data import images
 from kit.data.decode import Decoder
 from kit.experiment import predict as prediction
+from kit.experiment import view_clock
 from kit.experiment.config import ExperimentConfig, validate
 from kit.experiment.fingerprint import config_digest
 from kit.experiment.options import RunOptions
@@ -463,7 +464,8 @@ class TestTime:
     @pytest.fixture(autouse=True)
     def clock(self, monkeypatch) -> list[float]:
         now = [100.0]
-        monkeypatch.setattr(prediction, "time", SimpleNamespace(monotonic=lambda: now[0]))
+        for module in (prediction, view_clock):
+            monkeypatch.setattr(module, "time", SimpleNamespace(monotonic=lambda: now[0]))
 
         def taking(seconds, method):
             def slow(*arguments):

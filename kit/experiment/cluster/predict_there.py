@@ -26,8 +26,9 @@ from kit.experiment.cluster.memory import memory_of
 from kit.experiment.cluster.order import config_files, config_there
 from kit.experiment.cluster.site import NodeReport, Site
 from kit.experiment.config import ExperimentConfig
-from kit.experiment.predict import predict_with, predicting
+from kit.experiment.predict import predict_with, predicting, waiting_for
 from kit.experiment.train_run import trained_on
+from kit.experiment.view_clock import ViewClock
 
 PRELOAD = (__name__,)
 TEST = "test.txt"
@@ -53,6 +54,8 @@ class Asked:
         Data workers.
     until : float
         When it has to be done, by the driver's clock.
+    models : int
+        How many a node has to predict with until then, this one included.
     """
 
     number: int
@@ -62,6 +65,7 @@ class Asked:
     data: DataConfig
     workers: int
     until: float
+    models: int
 
     def __str__(self) -> str:
         return f"{self.path.parent.name} {self.path.name}"
@@ -72,12 +76,14 @@ def asked_files(experiment: ExperimentConfig, test: TestSet, readable: ReadableI
     return {**config_files(experiment), TEST: _test_digest(test, readable).encode()}
 
 
-def asked(number: int, run: RunDir, data: DataConfig, workers: int, until: float, shared: Path | None) -> Asked:
+def asked(
+    number: int, run: RunDir, data: DataConfig, workers: int, until: float, models: int, shared: Path | None
+) -> Asked:
     """Return what a node is told of a run; `shared` is the folder that nodes see, if they see one."""
     seen = shared is not None and run.path.resolve().is_relative_to(shared.resolve())
     files = () if seen else (run.path / "run.json", run.checked(run.weights), run.checked(run.oof))
     content = {file.name: file.read_bytes() for file in files}
-    return Asked(number, run.path.resolve(), content, digest(run.weights), data, workers, until)
+    return Asked(number, run.path.resolve(), content, digest(run.weights), data, workers, until, models)
 
 
 def _test_digest(test: TestSet, readable: ReadableImages) -> str:
@@ -98,8 +104,10 @@ def look_at_test(site: Site, item: DataConfig) -> NodeReport:
     return NodeReport(mine.host, kind, told["device_name"], memory=memory_of(None))
 
 
-def predict_there(site: Site, model: Asked) -> tuple[int, pd.DataFrame]:
-    """Return the number of a model and what it predicts, a row an image; fewer where the time did not suffice.
+def predict_there(site: Site, model: Asked) -> tuple[int, pd.DataFrame, bool]:
+    """Return the number of a model, what it predicts, and whether that is in one view for want of time.
+
+    A row an image; fewer where the time did not suffice.
 
     Raises
     ------
@@ -112,8 +120,10 @@ def predict_there(site: Site, model: Asked) -> tuple[int, pd.DataFrame]:
     readable = _images(site, config, model.data, ignore)
     with _run(model) as run, closing(EvaluationLoader()) as loader:
         accelerator = predicting(config.training, site.say)
-        made = predict_with(config, run, readable, accelerator, loader, lambda: time.monotonic() > until, site.say)
-    return model.number, made
+        clock = ViewClock(model.models, len(readable.rows), until, site.say, waiting_for(accelerator))
+        made = predict_with(config, run, readable, accelerator, loader, clock, site.say)
+    assert made is not None, "nothing is known of the time that a model takes"
+    return model.number, made, clock.reduced
 
 
 def _images(site: Site, config: ExperimentConfig, data: DataConfig, say: Say) -> ReadableImages:
@@ -140,7 +150,7 @@ def _run(model: Asked) -> Iterator[RunDir]:
         yield run
 
 
-def in_order(made: Sequence[tuple[int, pd.DataFrame]], rows: int) -> list[tuple[int, pd.DataFrame]]:
+def in_order(made: Sequence[tuple[int, pd.DataFrame, bool]], rows: int) -> list[tuple[int, pd.DataFrame, bool]]:
     """Return what models predicted, in their order: those that did all rows; else the one that got furthest."""
     ordered = sorted(made, key=lambda each: each[0])
     whole = [each for each in ordered if len(each[1]) == rows]

@@ -197,5 +197,6 @@ def _last(
         groups={group.label: group.n_params for group in trainer.groups},
         seconds={"whole": clock.seconds},
         scores={scoring.key: plain_score(oof, truth, scoring)},
+        predicted=trainer.predictor.chosen.form(),
         soup={run.record.key.place: run.record.files[run.weights.name] for run in members},
     )

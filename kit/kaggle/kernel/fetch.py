@@ -19,7 +19,7 @@ from kit.core.manifest import need_listed, noting
 from kit.core.paths import OutputDirs
 from kit.core.runs import ExperimentDir, RunDir
 from kit.experiment.config import ExperimentConfig
-from kit.experiment.fingerprint import changed_keys, digests, stored_experiment, with_what_was_run_before
+from kit.experiment.fingerprint import as_now, changed_keys, digests, stored_experiment, with_what_was_run_before
 from kit.experiment.fold_plan import REMEDY
 from kit.experiment.own_files import files_of_code
 from kit.experiment.shared_folder import claim_run, holder_of_run, writing
@@ -387,11 +387,11 @@ def _need_same(
         raise KitError(
             f"the kernel trained another config than {ours.path} holds ({some(changed, 5)}); {_way_out(ours.path)}"
         )
-    came = [(run, run.record.depends_on) for run in dirs.values()]
+    came = [(run, as_now(run.record.depends_on, experiment)) for run in dirs.values()]
     for mine in ours.runs():
         if mine.path.relative_to(ours.path) in dirs and not (mine.finished or mine.resumable):
             continue  # it gives way
-        here = mine.record.depends_on
+        here = as_now(mine.record.depends_on, experiment)
         for run, then in came:
             shared = [name for name in {**here, **then} if name not in OF_ONE_RUN]
             if odd := [name for name in shared if then.get(name) != here.get(name)]:
