@@ -109,7 +109,7 @@ class _Reader:
         return self._ordered(
             ExtraTable(
                 *(extra.table, self.key, where, root, table[id_column].tolist(), images),
-                *(np.arange(len(table)), targets, weights, fold, table, beside),
+                *(np.arange(len(table)), targets, weights, fold, table, beside, extra.source),
             )
         )
 
@@ -282,7 +282,7 @@ class _Reader:
         return ExtraTable(
             *(made.name, made.key, made.where, made.root, names.tolist(), [sources[row] for row in first]),
             *(image.astype(np.int64), made.targets[order], made.weights[order], made.fold[order]),
-            *(made.cells.iloc[order].reset_index(drop=True), made.beside),
+            *(made.cells.iloc[order].reset_index(drop=True), made.beside, made.source),
         )
 
 

@@ -78,7 +78,14 @@ def folder(tmp_path, monkeypatch) -> Path:
 
 
 MORE = {"table": "more.csv", "path": "other", "images": "train/{id}.png", "weight": 0.5}
-LABELS = {"table": "labels.csv", "path": "labels", "images": "test", "shares": True, "fold": "fold"}
+LABELS = {
+    "table": "labels.csv",
+    "path": "labels",
+    "images": "test",
+    "shares": True,
+    "fold": "fold",
+    "source": "r1",
+}
 
 
 def described(*extra, **sections):
@@ -151,7 +158,10 @@ def test_a_run_with_all_of_it_ends_and_is_known_again(folder):
     scores = result.policies["uniform"].scores
     assert (scores.oof_rows, scores.train_rows) == (16, 24)  # no extra row is scored
     lines = "\n".join(told)
-    assert "9 extra rows of more.csv (weight 0.5)\n9 extra rows of 3 images of labels.csv (weight 1)\n" in lines
+    assert (
+        "9 extra rows of more.csv (weight 0.5)\n9 extra rows of 3 images of labels.csv (weight 1, labels from r1)\n"
+        in lines
+    )
     assert "24 training, 18 extra and 3 test rows" in lines
     assert run(config, folder).trained == 0
     table = pd.read_csv("labels/labels.csv")
@@ -241,7 +251,7 @@ def test_on_a_node_tables_lie_where_data_does(folder, tmp_path_factory):
 
 
 def test_rates_are_tuned_without_what_has_seen_the_compared_fold(folder):
-    """In a nested plan the models that labelled a row have seen the fold that is compared, or the one that scores."""
+    """In a nested plan the models that labelled a row saw the fold that is compared, or the one that scores."""
     loaded = opened(MORE, LABELS)
     nested = replace(loaded, folds=replace(loaded.folds, unused=0))
     assert set(nested.training_rows(1)) == {*nested.folds.training_rows(1), *range(24, 33)}
