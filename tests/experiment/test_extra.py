@@ -158,10 +158,8 @@ def test_a_run_with_all_of_it_ends_and_is_known_again(folder):
     scores = result.policies["uniform"].scores
     assert (scores.oof_rows, scores.train_rows) == (16, 24)  # no extra row is scored
     lines = "\n".join(told)
-    assert (
-        "9 extra rows of more.csv (weight 0.5)\n9 extra rows of 3 images of labels.csv (weight 1, labels from r1)\n"
-        in lines
-    )
+    assert "9 extra rows of more.csv (weight 0.5)\n9 extra rows of 3 images of labels.csv (weight 1" in lines
+    assert "(weight 1, labels from r1)" in lines
     assert "24 training, 18 extra and 3 test rows" in lines
     assert run(config, folder).trained == 0
     table = pd.read_csv("labels/labels.csv")
