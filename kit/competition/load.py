@@ -8,6 +8,8 @@ import pandas as pd
 
 from kit.competition.config import CompetitionConfig, templates_of
 from kit.competition.evidence import remarks_on_sample
+from kit.competition.extra import ExtraRows, as_shares
+from kit.competition.extra_tables import Side, extra_rows, weights_in
 from kit.competition.image_files import first_folder, shared_images, unused_files
 from kit.competition.labels import (
     Labels,
@@ -19,6 +21,7 @@ from kit.competition.submission import (
     labels_from_submission,
     submission_format,
 )
+from kit.competition.tables import need_columns
 from kit.competition.train_labels import (
     TrainLabels,
     check_classes,
@@ -27,6 +30,7 @@ from kit.competition.train_labels import (
     train_labels,
     train_observations,
 )
+from kit.core.errors import some
 from kit.core.paths import competition_folder, mounted
 from kit.data.sources import Source
 
@@ -62,6 +66,10 @@ class Competition:
         Lines about what is odd in the data and was taken as it seemed to be meant.
     observations, test_observations
         Which rows of each side make up one prediction; None: each row for itself.
+    weights
+        What each training row counts in the loss, float64 [rows], 0 or more; None: each counts alike.
+    extra
+        Rows that train and are never held out; None: there are none.
     """
 
     folder: Path
@@ -77,11 +85,18 @@ class Competition:
     remarks: tuple[str, ...] = ()
     observations: Observations | None = None
     test_observations: Observations | None = None
+    weights: np.ndarray | None = None
+    extra: ExtraRows | None = None
 
     @property
     def classes(self) -> tuple[str, ...]:
         """The classes, in the order of targets and of columns of predictions."""
         return self.label_format.classes
+
+    @property
+    def weighs(self) -> bool:
+        """Whether some rows that train count otherwise than others."""
+        return self.weights is not None or (self.extra is not None and bool((self.extra.weights != 1).any()))
 
     @property
     def without_rows(self) -> list[str]:
@@ -102,8 +117,14 @@ def load_test(config: CompetitionConfig) -> TestSet:
     return test_side(_folder(config), config, [])
 
 
-def load_competition(config: CompetitionConfig) -> Competition:
+def load_competition(config: CompetitionConfig, trains: bool = True) -> Competition:
     """Read the tables and find every image.
+
+    Parameters
+    ----------
+    config : CompetitionConfig
+    trains : bool
+        Whether it is read to train on it; else extra rows are left out, which need not be there then.
 
     Raises
     ------
@@ -118,7 +139,11 @@ def load_competition(config: CompetitionConfig) -> Competition:
     need_files(folder, train_images, config.train_images, "competition.train_images")
     test = test_side(folder, config, remarks)
     need_files(folder, test.images, config.test_images, "competition.test_images")
-    remarks += unused_files(folder, config, train_images, test.images)
+    ids, weights = train[config.id_column].tolist(), _weights(train, config, train_place(folder, config))
+    sides = {"train": Side(train, ids, train_images), "test": Side(test.table, test.ids, test.images)}
+    extra = extra_rows(config, folder, label_format, sides, remarks) if trains else None
+    remarks += _never_predicted(extra, label_format, targets)
+    remarks += unused_files(folder, config, train_images, [*test.images, *(extra.sources if extra else [])])
     remarks += shared_images(train_images, test.images)
     names = class_names(folder, config, label_format.classes)
     submission = submission_format(config, test.sample, label_format, names)
@@ -127,7 +152,7 @@ def load_competition(config: CompetitionConfig) -> Competition:
     return Competition(
         folder=folder,
         label_format=label_format,
-        ids=train[config.id_column].tolist(),
+        ids=ids,
         targets=targets,
         train=train,
         train_images=train_images,
@@ -138,7 +163,29 @@ def load_competition(config: CompetitionConfig) -> Competition:
         remarks=tuple(remarks),
         observations=observations,
         test_observations=test.observations,
+        weights=weights,
+        extra=extra,
     )
+
+
+def _never_predicted(extra: ExtraRows | None, labels: Labels, targets: np.ndarray) -> list[str]:
+    """Return a line where extra rows have a class that no training row has."""
+    if extra is None:
+        return []
+    classes = labels.classes
+    own, more = (as_shares(each, len(classes)).sum(axis=0) for each in (targets, extra.targets(len(classes))))
+    names = [classes[place] for place in np.flatnonzero((more > 0) & (own == 0))]
+    if not names:
+        return []
+    return [f"competition.extra: {some(map(repr, names), 10)}, which no training row has, is never predicted"]
+
+
+def _weights(train: pd.DataFrame, config: CompetitionConfig, where: str) -> np.ndarray | None:
+    """What each row counts in the loss, as `competition.weight` says."""
+    if config.weight is None:
+        return None
+    need_columns(train, {"competition.weight": config.weight}, where)
+    return weights_in(train[config.weight], f"competition.weight: {where}")
 
 
 def load_labels(config: CompetitionConfig) -> TrainLabels | None:

@@ -100,7 +100,7 @@ def blend(
     of_runs = [member for member in members if isinstance(member, BlendMember)]
     experiment = _settings(of_runs[0], overrides)
     name = _checked_name(name or default_name(members), dirs)
-    competition = load_competition(experiment.competition)
+    competition = load_competition(experiment.competition, trains=False)
     plan = shared_plan(of_runs, competition)
     members = [each.read(competition, plan) if isinstance(each, FilesMember) else each for each in members]
     need_same_folds(members)

@@ -156,7 +156,7 @@ def find_lr(
         with state.main_process_first():
             loaded, data = prepare(experiment, folder, dirs, say=say, shown=main, keys=())
         key = run_keys(experiment)[0]
-        rows = len(loaded.folds.training_rows(key.fold))
+        rows = len(loaded.training_rows(key.fold))
         groups, reference = _reference(loaded, key, policy, rows)
         alone = batches_of(experiment.training, rows, key.seed, state).steps_per_epoch
         per_epoch = max(1, alone // options.devices)

@@ -4,13 +4,17 @@ from contextlib import suppress
 from dataclasses import dataclass, replace
 from pathlib import Path
 
+import numpy as np
+
 from kit.competition.folds import FoldPlan, check_folds, rare_classes
 from kit.competition.labels import MultiLabel
 from kit.competition.load import Competition, load_competition
+from kit.competition.ties import ExtraPlan, need_plan
 from kit.core.errors import Damaged, KitError, Say, ignore, some
 from kit.core.paths import OutputDirs
 from kit.core.runs import ExperimentDir, RunKey
 from kit.experiment.config import ExperimentConfig
+from kit.experiment.extra import extra_plan
 from kit.experiment.fingerprint import as_now, difference, run_digest, shared_digests, test_digest
 from kit.experiment.fold_plan import decide_folds, given_plan, plan_in_place
 
@@ -32,6 +36,8 @@ class LoadedExperiment:
         A digest of each thing that decides the results of all runs.
     differs : str or None
         How what is in the folder differs from config and data, where it may be thrown away; else None.
+    extra : ExtraPlan or None
+        Which extra rows train which fold; None where there are none.
     """
 
     config: ExperimentConfig
@@ -40,6 +46,7 @@ class LoadedExperiment:
     folds: FoldPlan
     depends_on: dict[str, str]
     differs: str | None = None
+    extra: ExtraPlan | None = None
 
     @classmethod
     def open(
@@ -95,7 +102,12 @@ class LoadedExperiment:
         plan = decide_folds(config, folder, competition, dirs, given=given, anew=anew, say=say)
         for line in rare_classes(plan, config.folds.k, competition.classes, competition.targets):
             say(line)
-        loaded = cls(config, folder, competition, plan, shared | {"folds": plan.digest}, differs)
+        extra = extra_plan(config, competition, dirs, say)
+        if extra:
+            need_plan(extra.extra, plan)
+            for line in extra.told(plan, config.folds.chosen):
+                say(line)
+        loaded = cls(config, folder, competition, plan, shared | {"folds": plan.digest}, differs, extra)
         if not replace:
             loaded.need_same()
         return loaded
@@ -120,6 +132,18 @@ class LoadedExperiment:
                 f"{self.folder.path} was made from {self.differs}; give the experiment another name (--set "
                 "name=...), or start it anew with python -m kit run --replace"
             )
+
+    def training_rows(self, fold: int) -> np.ndarray:
+        """Return the rows that a model of this fold trains on, int64, ascending.
+
+        Those of the fold plan but for rows of weight 0, and, counted on from the last training row, extra rows.
+        """
+        rows, weights = self.folds.training_rows(fold), self.competition.weights
+        if weights is not None:
+            rows = rows[weights[rows] > 0]
+        if self.extra is None:
+            return rows
+        return np.concatenate([rows, len(self.competition.ids) + self.extra.training_rows(self.folds, fold)])
 
     @property
     def test_digest(self) -> str:

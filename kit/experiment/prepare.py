@@ -61,6 +61,8 @@ class TrainingData:
     test : ImageSet
         The test images that can be read, as they are predicted.
     recipe : Recipe
+    extra : ImageSet or None
+        The images of extra rows; None where there are none.
     larger : ImageSet, optional
         All training images as they are kept for a larger prediction.size.
     cache : Path
@@ -70,6 +72,7 @@ class TrainingData:
     train: ImageSet
     test: ImageSet
     recipe: Recipe
+    extra: ImageSet | None = None
     larger: ImageSet | None = None
     cache: Path = Path("cache")
 
@@ -195,10 +198,10 @@ def decode(
     train = decoding.train(loaded.competition)
     loaded = loaded.with_pixels(pixels_digest(train), other_pixels(train, loaded.folder))
     _need_same(loaded, replace)
-    views = asked_views(loaded.config)
+    extra, views = decoding.extra(loaded.competition), asked_views(loaded.config)
     larger = decoding.at(views.side).train(loaded.competition) if views.side != views.trained else None
     test = decoding.at(views.side).test(loaded.competition)
-    return loaded, TrainingData(train, test, recipe, larger, dirs.cache)
+    return loaded, TrainingData(train, test, recipe, extra, larger, dirs.cache)
 
 
 def _need_same(loaded: LoadedExperiment, replace: bool) -> None:
@@ -209,14 +212,14 @@ def _need_same(loaded: LoadedExperiment, replace: bool) -> None:
 def _check_training(loaded: LoadedExperiment, say: Say) -> Recipe:
     """Builds what each run builds, once and on the CPU: model, weights, groups, optimizer, augmentation; and
     sends noise through the model."""
-    experiment, competition, plan = loaded.config, loaded.competition, loaded.folds
+    experiment, competition = loaded.config, loaded.competition
     data, seed = experiment.data, experiment.seeds[0]
     training = _weighing_classes(experiment.training, competition.classes)
     resolve_precision(training.precision, cpu=training.device == "cpu")
     model = build_model(experiment.model, len(competition.classes), data.channels, data.size, seed)
     usual = normalisation(experiment.model.name, data.channels, model)
     recipe = recipe_of(loaded, Normalisation(data.mean or usual.mean, data.std or usual.std))
-    fewest = min(len(plan.training_rows(fold)) for fold in experiment.folds.chosen)
+    fewest = min(len(loaded.training_rows(fold)) for fold in experiment.folds.chosen)
     batches = batches_of(training, fewest, seed, process_state(training))
     if not has_order(model):
         say(f"{type(model).__name__} offers no depth order: all of it is one depth group, for uniform policies")
@@ -232,7 +235,8 @@ def _check_training(loaded: LoadedExperiment, say: Say) -> Recipe:
     multilabel = competition.label_format.multilabel
     loss = build_loss(training, weights, multilabel)
     if isinstance(loss, OwnLoss):
-        loss.check(len(competition.classes), multilabel, training.mixes)
+        shares = competition.extra is not None and competition.extra.has_shares
+        loss.check(len(competition.classes), multilabel, training.mixes, shares, competition.weighs)
     _check_norms(model, training, say)
     Augmentation(data)
     try_decoder(data, competition.train_images[0])
@@ -363,6 +367,19 @@ class _Decoding:
             )
         need_something(images)
         self._tell("train", images)
+        return images
+
+    def extra(self, competition: Competition) -> ImageSet | None:
+        """Those of extra rows, each once; None where there are none. KitError where one cannot be read."""
+        if (extra := competition.extra) is None:
+            return None
+        with self._progress("extra", extra.ids) as report:
+            images = open_images(
+                *(extra.ids, extra.sources, self.data, self.dirs.cache, report, self.say),
+                what=f"decodes extra images of {self.name}",
+                expired=self.expired,
+            )
+        self._tell("extra", images)
         return images
 
     def test(self, competition: Competition) -> ImageSet:

@@ -217,7 +217,7 @@ class Plan:
         views = config.prediction.chosen(config.data.size)
 
         def work_of(fold: int) -> Work:
-            plan = batches(len(loaded.folds.training_rows(fold)))
+            plan = batches(len(loaded.training_rows(fold)))
             every = config.training.evaluate_every * plan.steps_per_epoch
             return Work(
                 updates=plan.total_steps,
