@@ -25,6 +25,8 @@ if TYPE_CHECKING:
     from kit.experiment.options import RunOptions
     from kit.experiment.predict import predict_test as predict
     from kit.experiment.preview import preview
+    from kit.experiment.pseudo import pseudo
+    from kit.experiment.pseudo_labels import PseudoOptions
     from kit.experiment.run import run
     from kit.kaggle.commands import collect_wheels as kernel_wheels
     from kit.kaggle.commands import fetch_data, submit
@@ -48,6 +50,7 @@ if TYPE_CHECKING:
 
 __all__ = [
     "KitError",
+    "PseudoOptions",
     "RangeSearch",
     "RehearsalOptions",
     "RunOptions",
@@ -78,6 +81,7 @@ __all__ = [
     "predict",
     "preview",
     "probe",
+    "pseudo",
     "run",
     "submissions",
     "submit",
@@ -86,6 +90,7 @@ __all__ = [
 
 _WHERE = {
     "KitError": "kit.core.errors:KitError",
+    "PseudoOptions": "kit.experiment.pseudo_labels:PseudoOptions",
     "RangeSearch": "kit.experiment.find_lr:RangeSearch",
     "RehearsalOptions": "kit.kaggle.rehearsal.rehearse:RehearsalOptions",
     "RunOptions": "kit.experiment.options:RunOptions",
@@ -116,6 +121,7 @@ _WHERE = {
     "predict": "kit.experiment.predict:predict_test",
     "preview": "kit.experiment.preview:preview",
     "probe": "kit.report.probes:probe",
+    "pseudo": "kit.experiment.pseudo:pseudo",
     "run": "kit.experiment.run:run",
     "submissions": "kit.kaggle.commands:list_submissions",
     "submit": "kit.kaggle.commands:submit",
