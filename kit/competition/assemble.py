@@ -165,7 +165,7 @@ def named_as_in_config(
     """Return a table with its columns called as the config calls them, as `remarks` are told."""
     labels = config.label if isinstance(config.label, tuple) else (config.label,)
     wanted = [config.id_column, *fields_of_images(config.train_images), *fields_of_images(config.test_images)]
-    wanted += [join.on for join in config.join or ()]
+    wanted += [join.on for join in config.join or ()] + list(filter(None, [config.weight]))
     table, told = plainly_named(table, list(dict.fromkeys(wanted)), str(path), labels)
     remarks += [line for line in told if line not in remarks]
     return table

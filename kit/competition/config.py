@@ -192,6 +192,72 @@ Template = str | FirstConfig
 Images = Template | Annotated[tuple[Template, ...], Field(min_length=1)] | PixelsConfig
 
 
+class ExtraConfig(ConfigSection):
+    """A table of rows that train and are never held out: other data, or labels that models made.
+
+    Attributes
+    ----------
+    table
+        Its file, which is read as the competition's tables are.
+    path
+        The folder that `table` and `images` are relative to, itself relative to where the command runs; left out:
+        with a slug data/ and its name, else the competition's folder.
+    slug
+        Kaggle's owner/slug of the dataset, or of the kernel, that holds it where `path` is not there.
+    images
+        As `train_images`; or `train` or `test`: the competition's own images of that side, by their id.
+    id
+        Column of ids; left out: `competition.id`.
+    label
+        Column of labels, or a list of 0/1 columns; left out: `competition.label`.
+    shares
+        In place of `label`: whether there is a column for each class with its share, 0 to 1. Where a row has one
+        label they sum to 1 (to within 0.001).
+    weight
+        What each row counts in the loss: a column, or a number above 0.
+    fold
+        Column with the number of the fold whose models alone train on a row; left out: the models of all folds.
+        An id may then stand there once for each fold. Where the table has a column `fold_plan` as well, that is
+        the digest of the fold plan that the numbers are of, and another plan is refused.
+    source
+        Where the labels came from, like the experiment whose models made them; nothing is read of it.
+    """
+
+    incidental: ClassVar[frozenset[str]] = frozenset({"path", "slug", "source"})
+
+    table: Annotated[str, Field(min_length=1)]
+    path: Annotated[str, Field(min_length=1)] | None = None
+    slug: Slug | None = None
+    images: Images
+    id: Text | None = None
+    label: Text | Annotated[tuple[Text, ...], Field(min_length=2)] | None = None
+    shares: bool = False
+    weight: Annotated[float, Field(gt=0)] | Annotated[str, Field(min_length=1)] = 1.0
+    fold: Text | None = None
+    source: str | None = None
+
+    @property
+    def side(self) -> Literal["train", "test"] | None:
+        """The side of the competition whose images these are; None: they have images of their own."""
+        return "train" if self.images == "train" else "test" if self.images == "test" else None
+
+    @model_validator(mode="after")
+    def _one_way_to_find_it(self) -> Self:
+        if self.shares and self.label is not None:
+            raise ValueError("label and shares tell the labels both; leave one of them out")
+        if self.slug and "/" not in self.slug:
+            raise ValueError("slug is owner/slug of a dataset or a kernel")
+        return self
+
+    @model_validator(mode="before")
+    @classmethod
+    def _path_from_slug(cls, content: Any) -> Any:
+        """Take, as for the competition, the folder below data/ that is called as its slug."""
+        if isinstance(content, dict) and content.get("slug") and not content.get("path"):
+            return content | {"path": f"data/{str(content['slug']).rpartition('/')[2]}"}
+        return content
+
+
 def templates_of(images: Images) -> list[str]:
     """Return the templates of image files; none where the pixels stand in a table."""
     if isinstance(images, PixelsConfig):
@@ -231,6 +297,9 @@ class CompetitionConfig(ConfigSection):
         Column of the tables; null: they have none, and rows count from 1.
     label
         Column of the train table; a list: a 0/1 column for each class.
+    weight
+        Column of the train table: what each row counts in the loss, 0 or more; a row of 0 does not train. Left
+        out: each counts 1.
     separator
         Between the labels of a cell, where a row may have several; left out: one label a row. In a long form it
         stands in submissions alone (there a space, left out).
@@ -247,6 +316,8 @@ class CompetitionConfig(ConfigSection):
         in train/{class:0>5}/{id}.png. train/{id}.*: whatever ending the image has; images_*/{id}.png: the first
         such folder that has the file; train.zip/{id}.jpg: inside a zip. {first: [...]}: the first template whose
         file is there. A list: a grey file for each channel. {columns: pixel*}: the pixels stand in the table.
+    extra
+        A table of rows that train and are never held out, or several: see `ExtraConfig`.
     predict_by
         What gets one prediction, where it has several rows: a column, a template of columns, or {rows:, pool:}.
         The predictions of its rows are pooled before anything is decided, scored or handed in, and folds keep
@@ -269,7 +340,9 @@ class CompetitionConfig(ConfigSection):
             *("names", "submission", "submit_names", "ordered", "predict_by"),
         }
     )
-    later: ClassVar[frozenset[str]] = frozenset({"tables", "join", "long_form", "classes_without_rows"})
+    later: ClassVar[frozenset[str]] = frozenset(
+        {"tables", "join", "long_form", "classes_without_rows", "weight", "extra"}
+    )
 
     slug: Slug | None = None
     path: str = ""
@@ -282,12 +355,14 @@ class CompetitionConfig(ConfigSection):
     long_form: bool = False
     id: Text | None = "id"
     label: Text | Annotated[tuple[Text, ...], Field(min_length=2)] = "label"
+    weight: Text | None = None
     separator: Annotated[str, Field(min_length=1)] | None = None
     classes: Annotated[tuple[Text, ...], Field(min_length=2)] | None = None
     classes_without_rows: Literal["refused", "allowed"] = "refused"
     names: Names | None = None
     train_images: Images = "train/{id}"
     test_images: Images = "test/{id}"
+    extra: Annotated[tuple[ExtraConfig, ...], Field(min_length=1), BeforeValidator(_as_list)] | None = None
     predict_by: Annotated[PredictByConfig | None, BeforeValidator(_rows_alone)] = None
     submission: Literal["auto", "labels", "columns", "probabilities"] | SubmissionConfig = "auto"
     submit_names: bool = False
@@ -370,6 +445,13 @@ class CompetitionConfig(ConfigSection):
         if self.tables:
             content["tables"] |= {"name": self.tables.code.seen_from(Path())}
         return content
+
+    def canonical(self) -> dict[str, Any]:
+        """Return what decides the result; of extra rows without where they lie."""
+        values = super().canonical()
+        if self.extra:
+            values["extra"] = [each.canonical() for each in self.extra]
+        return values
 
     @property
     def id_column(self) -> str:

@@ -8,6 +8,8 @@ import pandas as pd
 
 from kit.competition.config import CompetitionConfig, templates_of
 from kit.competition.evidence import remarks_on_sample
+from kit.competition.extra import ExtraRows
+from kit.competition.extra_tables import Side, extra_rows, weights_in
 from kit.competition.image_files import first_folder, shared_images, unused_files
 from kit.competition.labels import (
     Labels,
@@ -19,6 +21,7 @@ from kit.competition.submission import (
     labels_from_submission,
     submission_format,
 )
+from kit.competition.tables import need_columns
 from kit.competition.train_labels import (
     TrainLabels,
     check_classes,
@@ -62,6 +65,10 @@ class Competition:
         Lines about what is odd in the data and was taken as it seemed to be meant.
     observations, test_observations
         Which rows of each side make up one prediction; None: each row for itself.
+    weights
+        What each training row counts in the loss, float64 [rows], 0 or more; None: each counts alike.
+    extra
+        Rows that train and are never held out; None: there are none.
     """
 
     folder: Path
@@ -77,11 +84,18 @@ class Competition:
     remarks: tuple[str, ...] = ()
     observations: Observations | None = None
     test_observations: Observations | None = None
+    weights: np.ndarray | None = None
+    extra: ExtraRows | None = None
 
     @property
     def classes(self) -> tuple[str, ...]:
         """The classes, in the order of targets and of columns of predictions."""
         return self.label_format.classes
+
+    @property
+    def weighs(self) -> bool:
+        """Whether some rows that train count otherwise than others."""
+        return self.weights is not None or (self.extra is not None and bool((self.extra.weights != 1).any()))
 
     @property
     def without_rows(self) -> list[str]:
@@ -118,7 +132,10 @@ def load_competition(config: CompetitionConfig) -> Competition:
     need_files(folder, train_images, config.train_images, "competition.train_images")
     test = test_side(folder, config, remarks)
     need_files(folder, test.images, config.test_images, "competition.test_images")
-    remarks += unused_files(folder, config, train_images, test.images)
+    ids, weights = train[config.id_column].tolist(), _weights(train, config, train_place(folder, config))
+    sides = {"train": Side(train, ids, train_images), "test": Side(test.table, test.ids, test.images)}
+    extra = extra_rows(config, folder, label_format, sides, remarks)
+    remarks += unused_files(folder, config, train_images, [*test.images, *(extra.sources if extra else [])])
     remarks += shared_images(train_images, test.images)
     names = class_names(folder, config, label_format.classes)
     submission = submission_format(config, test.sample, label_format, names)
@@ -127,7 +144,7 @@ def load_competition(config: CompetitionConfig) -> Competition:
     return Competition(
         folder=folder,
         label_format=label_format,
-        ids=train[config.id_column].tolist(),
+        ids=ids,
         targets=targets,
         train=train,
         train_images=train_images,
@@ -138,7 +155,17 @@ def load_competition(config: CompetitionConfig) -> Competition:
         remarks=tuple(remarks),
         observations=observations,
         test_observations=test.observations,
+        weights=weights,
+        extra=extra,
     )
+
+
+def _weights(train: pd.DataFrame, config: CompetitionConfig, where: str) -> np.ndarray | None:
+    """What each row counts in the loss, as `competition.weight` says."""
+    if config.weight is None:
+        return None
+    need_columns(train, {"competition.weight": config.weight}, where)
+    return weights_in(train[config.weight], f"competition.weight: {where}")
 
 
 def load_labels(config: CompetitionConfig) -> TrainLabels | None:

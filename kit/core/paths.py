@@ -124,16 +124,22 @@ def competition_folder(path: str, slug: str | None = None) -> Path:
     KitError
         Where neither is there.
     """
+    if found := data_folder(path, slug):
+        return found
     folder = Path(path).expanduser()
-    if folder.is_dir():
-        return folder
-    if slug and (mount := mounted(slug)):
-        return mount
     hint = f", and {slug} is not mounted" if slug and input_root().is_dir() else ""
     raise KitError(
         f"competition.path: {folder} is no folder{hint}; give the competition's with --set competition.path=FOLDER"
         f"{mounts() if slug else ''}"
     )
+
+
+def data_folder(path: str, slug: str | None = None) -> Path | None:
+    """Return `path` where it is a folder, else the one where Kaggle mounts `slug`; None where neither is there."""
+    folder = Path(path).expanduser()
+    if folder.is_dir():
+        return folder
+    return mounted(slug) if slug else None
 
 
 def weight_file(path: str) -> Path:

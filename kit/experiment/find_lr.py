@@ -155,7 +155,7 @@ def find_lr(
         with state.main_process_first():
             loaded, data = prepare(experiment, folder, dirs, say=say, shown=main, keys=())
         key = run_keys(experiment)[0]
-        rows = len(loaded.folds.training_rows(key.fold))
+        rows = len(loaded.training_rows(key.fold))
         groups, reference = _reference(loaded, key, policy, rows)
         per_epoch = batches_of(experiment.training, rows, key.seed, state).steps_per_epoch
         training = experiment.training.model_copy(update={"epochs": math.ceil(search.steps / per_epoch)})

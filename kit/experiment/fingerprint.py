@@ -16,6 +16,7 @@ from kit.core.settings import fingerprint
 from kit.core.yaml import read_yaml
 from kit.data.images import content_digest
 from kit.experiment.config import STORED_REMEDY, ExperimentConfig, validate
+from kit.experiment.extra import extra_digest
 from kit.experiment.fold_plan import read_plan
 from kit.experiment.own_files import code_of, files_named, pinned
 from kit.lr.config import PolicyConfig
@@ -61,6 +62,8 @@ def shared_digests(experiment: ExperimentConfig, competition: Competition) -> di
         "images": content_digest(competition.train_images, competition.folder),
         "folds": "",
     }
+    if competition.extra:
+        shared["extra"] = extra_digest(experiment, competition)
     weights = experiment.model.weights
     if weights in ("none", "hub"):
         shared["weights"] = weights
@@ -70,14 +73,17 @@ def shared_digests(experiment: ExperimentConfig, competition: Competition) -> di
 
 
 def labels_digest(competition: Competition) -> str:
-    """Return a digest of which row has which labels; and of the classes, where one of them has no row."""
+    """Return a digest of which row has which labels; of the classes, where one of them has no row; of weights."""
     targets, classes = competition.targets, competition.classes
     if competition.label_format.multilabel:
         labels: list[Any] = [[classes[index] for index in np.flatnonzero(row)] for row in targets]
     else:
         labels = competition.label_format.decode(targets)
     rows = sorted(zip(competition.ids, labels, strict=True))
-    return fingerprint([rows, classes] if competition.without_rows else rows)
+    content: list[Any] = [rows, classes] if competition.without_rows else rows
+    if competition.weights is not None:
+        content = [content, sorted(zip(competition.ids, competition.weights.tolist(), strict=True))]
+    return fingerprint(content)
 
 
 def test_digest(competition: Competition) -> str:
@@ -123,7 +129,8 @@ def difference(
     now = {**shared, "folds": plan.digest}
     for run, record in records:
         then = record.depends_on
-        if changed := [name for name in now if then.get(name) != now[name]]:
+        names = [*now, *(["extra"] if "extra" in then and "extra" not in now else [])]
+        if changed := [name for name in names if then.get(name) != now.get(name)]:
             return f"other {' and '.join(changed)} ({run.path.relative_to(folder.path)})"
     return None
 

@@ -3,13 +3,17 @@
 from dataclasses import dataclass, replace
 from pathlib import Path
 
+import numpy as np
+
 from kit.competition.folds import FoldPlan, check_folds, rare_classes
 from kit.competition.labels import MultiLabel
 from kit.competition.load import Competition, load_competition
+from kit.competition.ties import ExtraPlan, need_plan
 from kit.core.errors import KitError, Say, ignore, some
 from kit.core.paths import OutputDirs
 from kit.core.runs import ExperimentDir, RunKey
 from kit.experiment.config import ExperimentConfig
+from kit.experiment.extra import extra_plan
 from kit.experiment.fingerprint import difference, policy_digest, shared_digests, test_digest
 from kit.experiment.fold_plan import decide_folds, given_plan, plan_in_place
 
@@ -31,6 +35,8 @@ class LoadedExperiment:
         A digest of each thing that decides the results of all runs.
     differs : str or None
         How what is in the folder differs from config and data, where it may be thrown away; else None.
+    extra : ExtraPlan or None
+        Which extra rows train which fold; None where there are none.
     """
 
     config: ExperimentConfig
@@ -39,6 +45,7 @@ class LoadedExperiment:
     folds: FoldPlan
     depends_on: dict[str, str]
     differs: str | None = None
+    extra: ExtraPlan | None = None
 
     @classmethod
     def open(
@@ -94,7 +101,12 @@ class LoadedExperiment:
         plan = decide_folds(config, folder, competition, dirs, given=given, anew=anew, say=say)
         for line in rare_classes(plan, config.folds.k, competition.classes, competition.targets):
             say(line)
-        loaded = cls(config, folder, competition, plan, shared | {"folds": plan.digest}, differs)
+        extra = extra_plan(config, competition, dirs)
+        if extra:
+            need_plan(extra.extra, plan)
+            for line in extra.told(plan, config.folds.chosen):
+                say(line)
+        loaded = cls(config, folder, competition, plan, shared | {"folds": plan.digest}, differs, extra)
         if not replace:
             loaded.need_same()
         return loaded
@@ -119,6 +131,18 @@ class LoadedExperiment:
                 f"{self.folder.path} was made from {self.differs}; give the experiment another name (--set "
                 "name=...), or start it anew with python -m kit run --replace"
             )
+
+    def training_rows(self, fold: int) -> np.ndarray:
+        """Return the rows that a model of this fold trains on, int64, ascending.
+
+        Those of the fold plan but for rows of weight 0, and, counted on from the last training row, extra rows.
+        """
+        rows, weights = self.folds.training_rows(fold), self.competition.weights
+        if weights is not None:
+            rows = rows[weights[rows] > 0]
+        if self.extra is None:
+            return rows
+        return np.concatenate([rows, len(self.competition.ids) + self.extra.training_rows(self.folds, fold)])
 
     @property
     def test_digest(self) -> str:

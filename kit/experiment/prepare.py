@@ -58,11 +58,14 @@ class TrainingData:
     test : ImageSet
         The test images that can be read.
     recipe : Recipe
+    extra : ImageSet or None
+        The images of extra rows; None where there are none.
     """
 
     train: ImageSet
     test: ImageSet
     recipe: Recipe
+    extra: ImageSet | None = None
 
 
 def run_keys(experiment: ExperimentConfig) -> list[RunKey]:
@@ -183,7 +186,8 @@ def decode(
     train = decoding.train(loaded.competition)
     loaded = loaded.with_pixels(pixels_digest(train), other_pixels(train, loaded.folder))
     _need_same(loaded, replace)
-    return loaded, TrainingData(train, decoding.test(loaded.competition), recipe)
+    extra = decoding.extra(loaded.competition)
+    return loaded, TrainingData(train, decoding.test(loaded.competition), recipe, extra)
 
 
 def _need_same(loaded: LoadedExperiment, replace: bool) -> None:
@@ -194,14 +198,14 @@ def _need_same(loaded: LoadedExperiment, replace: bool) -> None:
 def _check_training(loaded: LoadedExperiment, say: Say) -> Recipe:
     """Builds what each run builds, once and on the CPU: model, weights, groups, optimizer, augmentation; and
     sends noise through the model."""
-    experiment, competition, plan = loaded.config, loaded.competition, loaded.folds
+    experiment, competition = loaded.config, loaded.competition
     data, seed = experiment.data, experiment.seeds[0]
     training = _weighing_classes(experiment.training, competition.classes)
     resolve_precision(training.precision, cpu=training.device == "cpu")
     model = build_model(experiment.model, len(competition.classes), data.channels, data.size, seed)
     usual = normalisation(experiment.model.name, data.channels, model)
     recipe = recipe_of(loaded, Normalisation(data.mean or usual.mean, data.std or usual.std))
-    fewest = min(len(plan.training_rows(fold)) for fold in experiment.folds.chosen)
+    fewest = min(len(loaded.training_rows(fold)) for fold in experiment.folds.chosen)
     batches = batches_of(training, fewest, seed, process_state(training))
     if not has_order(model):
         say(f"{type(model).__name__} offers no depth order: all of it is one depth group, for uniform policies")
@@ -217,7 +221,8 @@ def _check_training(loaded: LoadedExperiment, say: Say) -> Recipe:
     multilabel = competition.label_format.multilabel
     loss = build_loss(training, weights, multilabel)
     if isinstance(loss, OwnLoss):
-        loss.check(len(competition.classes), multilabel, training.mixes)
+        shares = competition.extra is not None and competition.extra.has_shares
+        loss.check(len(competition.classes), multilabel, training.mixes, shares, competition.weighs)
     _check_norms(model, training, say)
     Augmentation(data)
     try_decoder(data, competition.train_images[0])
@@ -339,6 +344,19 @@ class _Decoding:
             )
         need_something(images)
         self._tell("train", images)
+        return images
+
+    def extra(self, competition: Competition) -> ImageSet | None:
+        """Those of extra rows, each once; None where there are none. KitError where one cannot be read."""
+        if (extra := competition.extra) is None:
+            return None
+        with self._progress("extra", extra.ids) as report:
+            images = open_images(
+                *(extra.ids, extra.sources, self.data, self.dirs.cache, report, self.say),
+                what=f"decodes extra images of {self.name}",
+                expired=self.expired,
+            )
+        self._tell("extra", images)
         return images
 
     def test(self, competition: Competition) -> ImageSet:

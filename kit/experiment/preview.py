@@ -77,7 +77,9 @@ def preview(experiment: ExperimentConfig) -> PreviewResult:
     check_folds(experiment.folds, competition.classes, competition.targets)
     together = competition.observations.codes if competition.observations else None
     plan = make_folds(competition.ids, competition.targets, experiment.folds, competition.train, together)
-    rows = len(plan.training_rows(fold))
+    own, extra = plan.training_rows(fold), competition.extra
+    rows = len(own) if competition.weights is None else int((competition.weights[own] > 0).sum())
+    rows += int(extra.in_fold(fold).sum()) if extra else 0  # images, which say what is left out, are not looked at
     classes = len(competition.classes)
     return PreviewResult([preview_of(experiment, name, classes, rows) for name in experiment.policies])
 

@@ -314,7 +314,8 @@ class Runner:
 
     def _announcement(self, runs: str, shared: Sharing) -> str:
         config = self.loaded.config
-        rows = f"{len(self.data.train)} training and {len(self.data.test)} test rows"
+        extra = f", {len(self.loaded.competition.extra)} extra" if self.loaded.competition.extra else ""
+        rows = f"{len(self.data.train)} training{extra} and {len(self.data.test)} test rows"
         if self.cluster:
             return f"{config.name}: {runs} of {config.model.name} on the cluster; {rows}"
         precision = resolve_precision(config.training.precision, config.training.device == "cpu")

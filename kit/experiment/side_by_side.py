@@ -233,7 +233,7 @@ class Meter:
     def pays(self, say: Say) -> bool:
         """Whether what is due takes so long that measuring pays, by a few updates in this process."""
         key, training = self.due[0], self.loaded.config.training
-        rows = len(self.loaded.folds.training_rows(key.fold))
+        rows = len(self.loaded.training_rows(key.fold))
         plan = batches_of(training, rows, key.seed, self.state)
         if len(self.due) * plan.total_steps < UPDATES:
             return False

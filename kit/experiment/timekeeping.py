@@ -211,7 +211,7 @@ class Plan:
         config, runs = loaded.config, {key: loaded.folder.run(key) for key in keys}
 
         def work_of(fold: int) -> Work:
-            plan = batches(len(loaded.folds.training_rows(fold)))
+            plan = batches(len(loaded.training_rows(fold)))
             every = config.training.evaluate_every * plan.steps_per_epoch
             return Work(
                 updates=plan.total_steps,

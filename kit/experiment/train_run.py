@@ -23,6 +23,7 @@ from kit.core.stopping import Stopped
 from kit.data.images import ImageSet
 from kit.experiment.attempts import Attempt, Attempts
 from kit.experiment.config import ExperimentConfig
+from kit.experiment.extra import fold_data
 from kit.experiment.loaded import LoadedExperiment
 from kit.experiment.own_files import packages_of_code
 from kit.experiment.pixels import reading_of, test_pixels_digest
@@ -32,7 +33,6 @@ from kit.experiment.timekeeping import RunClock, unlimited
 from kit.model.build import build_model
 from kit.scoring.config import ScoringConfig
 from kit.training.device import computing_with, device_facts, make_accelerator
-from kit.training.fold_data import FoldData
 from kit.training.memory import TRAIN_WITH_LESS, advising_on_memory
 from kit.training.micro_batch import asking_for_less
 from kit.training.rates import RatePolicy
@@ -305,13 +305,7 @@ def trainer_of(
     config, competition, recipe = loaded.config, loaded.competition, data.recipe
     model = build_model(config.model, len(competition.classes), config.data.channels, config.data.size, key.seed)
     stated = config.policies[key.policy]
-    fold = FoldData(
-        images=data.train,
-        targets=competition.targets,
-        train_rows=loaded.folds.training_rows(key.fold),
-        valid_rows=loaded.folds.validation_rows(key.fold),
-        classes=competition.classes,
-    )
+    fold = fold_data(loaded, data.train, data.extra, key.fold)
     groups = groups_of(model, stated, key.policy)
     probes = recipe.training.probes
     if probes and probes.runs == "first" and not _is_first(key, config):

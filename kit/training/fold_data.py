@@ -19,13 +19,20 @@ class FoldData:
     Attributes
     ----------
     images : ImageSet
-        All training images of the competition.
+        All training images of the competition, and behind them those of extra rows.
     targets : ndarray
-        Class index of each image, int64 [images]; where an image may have several labels, bool [images, classes].
+        Class index of each image, int64 [images]; where an image may have several labels, bool [images, classes];
+        where labels of some are shares of classes, float32 [images, classes].
     train_rows, valid_rows : ndarray
         Which rows of `images` train, and which are held out; int64.
     classes : sequence of str
         Their names, in the order of the columns of predictions.
+    weights : ndarray or None
+        What each image counts in the loss, float64 [images]; None: each counts alike.
+    truth : ndarray or None
+        The labels of the competition's own images, which come first, int64 or bool; None: `targets` says them.
+    own : int or None
+        How many these are; None: all.
     """
 
     images: ImageSet
@@ -33,17 +40,30 @@ class FoldData:
     train_rows: np.ndarray
     valid_rows: np.ndarray
     classes: Sequence[str]
+    weights: np.ndarray | None = None
+    truth: np.ndarray | None = None
+    own: int | None = None
+
+    @property
+    def labels(self) -> np.ndarray:
+        """The labels of the competition's own images, int64 [rows] or bool [rows, classes]."""
+        return self.targets[: self.own] if self.truth is None else self.truth
 
     @property
     def multilabel(self) -> bool:
         """Whether an image may have several labels."""
-        return self.targets.ndim == 2
+        return self.labels.ndim == 2
+
+    @property
+    def has_shares(self) -> bool:
+        """Whether labels of some images are shares of classes."""
+        return self.truth is not None
 
     @property
     def without_rows(self) -> list[int]:
-        """The classes that no image has, in any fold, by their place."""
-        several, number = self.multilabel, len(self.classes)
-        counts = self.targets.sum(axis=0) if several else np.bincount(self.targets, minlength=number)
+        """The classes that no image of the competition's own has, in any fold, by their place."""
+        labels, number = self.labels, len(self.classes)
+        counts = labels.sum(axis=0) if self.multilabel else np.bincount(labels, minlength=number)
         return np.flatnonzero(counts == 0).tolist()
 
 

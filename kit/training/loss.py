@@ -1,6 +1,7 @@
-"""The loss and how targets are prepared for it: class weights, label smoothing, mixup and cutmix.
+"""The loss and how targets are prepared for it: weights of classes and rows, label smoothing, mixup and cutmix.
 
-Targets are class indices int64 [batch], or, where an image may have several labels, bool [batch, classes].
+Targets are class indices int64 [batch], or, where an image may have several labels, bool [batch, classes]; where
+labels of some rows are shares of classes, float32 [batch, classes].
 
 An update sees its samples in parts: micro-batches, of several processes. Its loss is that of one batch of all of
 them: each part gives the mean of its samples' weighted losses, so that the mean of parts of one size is the whole
@@ -18,7 +19,10 @@ from torch import nn
 from kit.core.errors import KitError, some
 from kit.training.config import LossConfig, TrainingConfig
 
-Mix = Callable[[torch.Tensor, torch.Tensor], tuple[torch.Tensor, torch.Tensor]]
+# Takes inputs, targets, and the weights of the images or None; gives them mixed.
+Mix = Callable[
+    [torch.Tensor, torch.Tensor, torch.Tensor | None], tuple[torch.Tensor, torch.Tensor, torch.Tensor | None]
+]
 
 
 class BinaryCrossEntropy(nn.Module):
@@ -37,23 +41,33 @@ class BinaryCrossEntropy(nn.Module):
         self.smoothing = smoothing
         self.loss = nn.BCEWithLogitsLoss(pos_weight=weights)
 
-    def forward(self, logits: torch.Tensor, targets: torch.Tensor) -> torch.Tensor:
-        """Return the loss of logits [batch, classes] and targets (bool, or shares from 0 to 1) of that shape."""
+    def forward(
+        self, logits: torch.Tensor, targets: torch.Tensor, of_rows: torch.Tensor | None = None
+    ) -> torch.Tensor:
+        """Return the loss of logits [batch, classes] and targets (bool, or shares from 0 to 1) of that shape.
+
+        `of_rows`: what each image counts, [batch].
+        """
         targets = targets.to(logits.dtype)
         if self.smoothing:
             targets = targets * (1 - self.smoothing) + self.smoothing / 2
-        return self.loss(logits, targets)
+        if of_rows is None:
+            return self.loss(logits, targets)
+        each = nn.functional.binary_cross_entropy_with_logits(
+            logits, targets, pos_weight=self.loss.pos_weight, reduction="none"
+        )
+        return (each.mean(dim=1) * of_rows).mean()
 
 
 class WeightedCrossEntropy(nn.Module):
-    """Cross-entropy with class weights: the mean over images of weight · loss.
+    """Cross-entropy with weights of classes or rows: the mean over images of weight · loss.
 
     Parameters
     ----------
-    weights : Tensor
+    weights : Tensor or None
         Of each class, float32 [classes].
     smoothing : float
-        Label smoothing of class indices.
+        Label smoothing.
 
     Notes
     -----
@@ -61,13 +75,25 @@ class WeightedCrossEntropy(nn.Module):
     images, see the head of this file. Of shares of classes both divide by the number of images.
     """
 
-    def __init__(self, weights: torch.Tensor, smoothing: float = 0.0):
+    def __init__(self, weights: torch.Tensor | None, smoothing: float = 0.0):
         super().__init__()
         self.sum = nn.CrossEntropyLoss(weights, label_smoothing=smoothing, reduction="sum")
 
-    def forward(self, logits: torch.Tensor, targets: torch.Tensor) -> torch.Tensor:
-        """Return the loss of logits [batch, classes] and targets: indices [batch], or shares [batch, classes]."""
-        return self.sum(logits, targets) / len(logits)
+    def forward(
+        self, logits: torch.Tensor, targets: torch.Tensor, of_rows: torch.Tensor | None = None
+    ) -> torch.Tensor:
+        """Return the loss of logits [batch, classes] and targets: indices [batch], or shares [batch, classes].
+
+        `of_rows`: what each image counts beside its class, [batch].
+        """
+        if of_rows is None:
+            return self.sum(logits, targets) / len(logits)
+        each = nn.functional.cross_entropy(
+            *(logits, targets, self.sum.weight),
+            label_smoothing=self.sum.label_smoothing,
+            reduction="none",
+        )
+        return (each * of_rows).mean()
 
 
 class OwnLoss(nn.Module):
@@ -96,27 +122,46 @@ class OwnLoss(nn.Module):
         self.register_buffer("weights", weights)
         self.weights: torch.Tensor | None
 
-    def forward(self, logits: torch.Tensor, targets: torch.Tensor) -> torch.Tensor:
-        """Return the loss of logits [batch, classes] and targets: indices [batch], or [batch, classes]."""
+    def forward(
+        self, logits: torch.Tensor, targets: torch.Tensor, of_rows: torch.Tensor | None = None
+    ) -> torch.Tensor:
+        """Return the loss of logits [batch, classes] and targets: indices [batch], or [batch, classes].
+
+        `of_rows`: what each image counts, [batch].
+        """
         each = self.loss(logits, targets)
         if self.weights is not None and targets.ndim == 1:
             each = each * self.weights[targets]
-        return each.mean()
+        return (each if of_rows is None else each * of_rows).mean()
 
-    def check(self, n_classes: int, multilabel: bool, mixed: bool) -> None:
-        """Try the loss on made-up logits and targets; KitError where it gives no loss that can be learned from."""
+    def check(
+        self, n_classes: int, multilabel: bool, mixed: bool, shares: bool = False, weighs: bool = False
+    ) -> None:
+        """Try the loss on made-up logits and targets; KitError where it gives no loss that can be learned from.
+
+        Parameters
+        ----------
+        n_classes : int
+        multilabel : bool
+            Whether a row may have several labels.
+        mixed, shares : bool
+            Whether images are mixed, and whether labels of some rows are shares of classes: either way targets are
+            shares.
+        weighs : bool
+            Whether rows have weights.
+        """
         generator = torch.Generator().manual_seed(0)
         logits = torch.randn(6, n_classes, generator=generator).requires_grad_()
         targets: torch.Tensor = torch.arange(6) % n_classes
         if multilabel:
             targets = torch.rand(6, n_classes, generator=generator) < 0.5
-        if mixed:
+        if mixed or shares:
             targets = torch.rand(6, n_classes, generator=generator).softmax(1)
         place = f"training.loss: {self.code.reference}"
-        if self.weights is not None and (multilabel or mixed):
+        if self.weights is not None and (multilabel or mixed or shares):
             raise KitError(
                 "training.class_weights: with mixed images or several labels a row a loss of your own has to "
-                "weigh classes itself; leave class_weights out"
+                "weigh classes itself, and with shares of classes, too; leave class_weights out"
             )
         if any(value.requires_grad for value in self.parameters()):
             raise KitError(
@@ -132,6 +177,11 @@ class OwnLoss(nn.Module):
             raise KitError(f"{place} gives {given} for 6 images; the loss of each, [6], or their mean is needed")
         if self.weights is not None and each.shape == ():
             raise KitError(f"{place} gives a mean; for class_weights the loss of each image, [batch], is needed")
+        if weighs and each.shape == ():
+            raise KitError(
+                f"{place} gives a mean; for rows with weights (competition.weight, competition.extra) the loss of "
+                "each image, [batch], is needed"
+            )
         if not each.isfinite().all():
             raise KitError(f"{place} is not finite: {each.tolist()}")
         if each.shape == () and each.abs() > 1e-6 and torch.allclose(again, 2 * each, rtol=1e-3):
@@ -140,7 +190,9 @@ class OwnLoss(nn.Module):
             raise KitError(f"{place} has no gradient; make it of torch operations on the logits")
 
 
-def build_loss(config: TrainingConfig, weights: torch.Tensor | None, multilabel: bool = False) -> nn.Module:
+def build_loss(
+    config: TrainingConfig, weights: torch.Tensor | None, multilabel: bool = False, weighs: bool = False
+) -> nn.Module:
     """Return the loss: cross-entropy, or binary cross-entropy where a row may have several labels.
 
     Parameters
@@ -151,12 +203,15 @@ def build_loss(config: TrainingConfig, weights: torch.Tensor | None, multilabel:
         Of each class, float32 [classes].
     multilabel : bool
         Whether a row may have several labels.
+    weighs : bool
+        Whether rows have weights.
 
     Returns
     -------
     Module
-        Takes logits [batch, classes], and as targets indices [batch] or shares [batch, classes]; gives the mean
-        over images, to be divided by the mean of the update's `row_weights`.
+        Takes logits [batch, classes], as targets indices [batch] or shares [batch, classes], and with `weighs`
+        what each image counts, [batch]; gives the mean over images, to be divided by the mean of the update's
+        `row_weights`.
 
     Notes
     -----
@@ -170,12 +225,18 @@ def build_loss(config: TrainingConfig, weights: torch.Tensor | None, multilabel:
     smoothing = 0.0 if config.mixes else config.label_smoothing
     return (
         nn.CrossEntropyLoss(label_smoothing=smoothing)
-        if weights is None
+        if weights is None and not weighs
         else WeightedCrossEntropy(weights, smoothing)
     )
 
 
-def row_weights(config: TrainingConfig, weights: torch.Tensor | None, targets: np.ndarray) -> np.ndarray | None:
+def row_weights(
+    config: TrainingConfig,
+    weights: torch.Tensor | None,
+    targets: np.ndarray,
+    of_rows: np.ndarray | None = None,
+    multilabel: bool | None = None,
+) -> np.ndarray | None:
     """Return what each row counts in the mean of an update's losses.
 
     Parameters
@@ -185,43 +246,77 @@ def row_weights(config: TrainingConfig, weights: torch.Tensor | None, targets: n
     weights : Tensor or None
         Of each class, float32 [classes].
     targets : ndarray
-        Of the rows that train: class indices int64 [rows], or bool [rows, classes].
+        Of the rows that train: class indices int64 [rows], bool or float32 (shares) [rows, classes].
+    of_rows : ndarray, optional
+        What the data says that each row counts, float64 [rows].
+    multilabel : bool, optional
+        Whether a row may have several labels; left out: where there is a column a class.
 
     Returns
     -------
     ndarray or None
-        float64 [rows]; None where each counts alike.
+        float64 [rows]; None where each counts alike. A row with shares counts by the mean weight of its classes.
     """
-    if weights is None or targets.ndim == 2 or config.mixes:
-        return None
-    return weights.double().numpy()[targets]
+    several = targets.ndim == 2 if multilabel is None else multilabel
+    if weights is None or several or config.mixes:
+        return of_rows
+    of_classes = weights.double().numpy()
+    counts = of_classes[targets] if targets.ndim == 1 else targets.astype(np.float64) @ of_classes
+    return counts if of_rows is None else counts * of_rows
 
 
-def build_mix(config: TrainingConfig, n_classes: int, multilabel: bool = False) -> Mix | None:
-    """Return timm's mixup and cutmix of a batch, or None where both are off; it draws from numpy's generator."""
+def build_mix(
+    config: TrainingConfig, n_classes: int, multilabel: bool = False, matrix: bool = False
+) -> Mix | None:
+    """Return timm's mixup and cutmix of a batch, or None where both are off; it draws from numpy's generator.
+
+    Parameters
+    ----------
+    config : TrainingConfig
+    n_classes : int
+    multilabel : bool
+        Whether a row may have several labels: then the loss smooths them.
+    matrix : bool
+        Whether labels are shares of classes, or images have weights, neither of which timm's mixes.
+    """
     if not config.mixes:
         return None
     alphas = {"mixup_alpha": config.mixup, "cutmix_alpha": config.cutmix}
-    if multilabel:
-        return _mix_of_several(Mixup(**alphas, label_smoothing=0.0, num_classes=config.batch_size))
-    return Mixup(**alphas, label_smoothing=config.label_smoothing, num_classes=n_classes)
+    if multilabel or matrix:
+        mixup = Mixup(**alphas, label_smoothing=0.0, num_classes=config.batch_size)
+        return _mix_by_shares(mixup, n_classes, 0.0 if multilabel else config.label_smoothing)
+    of_timm = Mixup(**alphas, label_smoothing=config.label_smoothing, num_classes=n_classes)
+    return lambda inputs, targets, of_rows: (*of_timm(inputs, targets), of_rows)
 
 
-def _mix_of_several(mixup: Mixup) -> Mix:
-    """Return timm's mixup for images with several labels.
+def _mix_by_shares(mixup: Mixup, n_classes: int, smoothing: float) -> Mix:
+    """Return timm's mixup for images with several labels, with shares of classes, or with weights.
 
     timm's own mixes class indices only: told that each image is a class of its own, it gives the share of each
-    image in each mixed one, and the labels are mixed by these shares.
+    image in each mixed one, and labels and weights are mixed by these shares.
     """
 
-    def mix(inputs: torch.Tensor, targets: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
+    def mix(
+        inputs: torch.Tensor, targets: torch.Tensor, of_rows: torch.Tensor | None
+    ) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor | None]:
         inputs, shares = mixup(inputs, torch.arange(len(inputs), device=inputs.device))
-        return inputs, shares.float() @ targets.float()
+        if targets.ndim == 1:
+            targets = nn.functional.one_hot(targets, n_classes)
+        mixed = shares.float() @ targets.float()
+        if smoothing:
+            mixed = mixed * (1 - smoothing) + smoothing / n_classes
+        return inputs, mixed, None if of_rows is None else shares.to(of_rows.dtype) @ of_rows
 
     return mix
 
 
-def class_weights(config: TrainingConfig, classes: Sequence[str], targets: np.ndarray) -> torch.Tensor | None:
+def class_weights(
+    config: TrainingConfig,
+    classes: Sequence[str],
+    targets: np.ndarray,
+    of_rows: np.ndarray | None = None,
+    multilabel: bool | None = None,
+) -> torch.Tensor | None:
     """Return the weight of each class in the loss.
 
     Parameters
@@ -231,14 +326,18 @@ def class_weights(config: TrainingConfig, classes: Sequence[str], targets: np.nd
     classes : sequence of str
         In the order of the columns of predictions.
     targets : ndarray
-        Of the rows that train: class indices int64 [rows], or bool [rows, classes].
+        Of the rows that train: class indices int64 [rows], bool or float32 (shares) [rows, classes].
+    of_rows : ndarray, optional
+        What each row counts, float64 [rows]: as so many rows.
+    multilabel : bool, optional
+        Whether a row may have several labels; left out: where there is a column a class.
 
     Returns
     -------
     Tensor or None
         float32 [classes]; None where the config asks for none. `balanced`, of class indices: rows / (classes ·
         rows of the class), as scikit-learn has it; with several labels a row the weight of a class's positive
-        targets: rows without it / rows with it, 1 where all or none have it.
+        targets: rows without it / rows with it, 1 where all or none have it. A share counts as a part of a row.
 
     Raises
     ------
@@ -248,7 +347,8 @@ def class_weights(config: TrainingConfig, classes: Sequence[str], targets: np.nd
     if config.class_weights == "none":
         return None
     if config.class_weights == "balanced":
-        return torch.tensor(_balanced(targets, len(classes)), dtype=torch.float32)
+        several = targets.ndim == 2 if multilabel is None else multilabel
+        return torch.tensor(_balanced(targets, len(classes), of_rows, several), dtype=torch.float32)
     unknown = sorted(set(config.class_weights) - set(classes))
     if unknown:
         raise KitError(
@@ -257,12 +357,15 @@ def class_weights(config: TrainingConfig, classes: Sequence[str], targets: np.nd
     return torch.tensor([config.class_weights.get(name, 1.0) for name in classes], dtype=torch.float32)
 
 
-def _balanced(targets: np.ndarray, n_classes: int) -> np.ndarray:
-    if targets.ndim == 2:
-        present = targets.sum(axis=0)
-        absent = len(targets) - present
-        both = (present > 0) & (absent > 0)  # else there is nothing to balance
-        return np.where(both, absent / np.maximum(present, 1), 1.0)
-    counts = np.bincount(targets, minlength=n_classes)
+def _balanced(targets: np.ndarray, n_classes: int, of_rows: np.ndarray | None, several: bool) -> np.ndarray:
+    rows = len(targets) if of_rows is None else float(of_rows.sum())
+    if targets.ndim == 1:
+        counts = np.bincount(targets, of_rows, minlength=n_classes)
+    else:
+        counts = targets.sum(axis=0, dtype=np.float64) if of_rows is None else of_rows @ targets
+    if several:
+        absent = rows - counts
+        both = (counts > 0) & (absent > 0)  # else there is nothing to balance
+        return np.where(both, absent / np.where(both, counts, 1), 1.0)
     there = counts > 0
-    return np.where(there, len(targets) / (there.sum() * np.maximum(counts, 1)), 0.0)
+    return np.where(there, rows / (there.sum() * np.where(there, counts, 1)), 0.0)

@@ -175,10 +175,12 @@ class Trainer:
         total, per_epoch = self.plan.total_steps, self.plan.steps_per_epoch
 
         self.normalise = Normalise.of(recipe.normalisation.mean, recipe.normalisation.std, device)
-        weights = class_weights(config, fold.classes, fold.targets[fold.train_rows])
-        self.loss = build_loss(config, weights, fold.multilabel).to(device)
-        self.row_weights = row_weights(config, weights, fold.targets[fold.train_rows])
-        self.mix = build_mix(config, len(fold.classes), fold.multilabel)
+        weighs, several, targets = fold.weights is not None, fold.multilabel, fold.targets[fold.train_rows]
+        self.of_rows = None if fold.weights is None else fold.weights[fold.train_rows]
+        weights = class_weights(config, fold.classes, targets, self.of_rows, several)
+        self.loss = build_loss(config, weights, several, weighs).to(device)
+        self.row_weights = row_weights(config, weights, targets, self.of_rows, several)
+        self.mix = build_mix(config, len(fold.classes), several, weighs or fold.has_shares)
 
         self.model = model.to(device, memory_format=torch.channels_last)  # type: ignore[call-overload] # stubs lag
         if config.sync_batch_norm and accelerator.num_processes > 1:
@@ -386,11 +388,13 @@ class Trainer:
         for part in range(self.config.accumulate):
             pixels, targets = next(batches)
             inputs, targets = self.normalise(pixels), targets.to(self.device, non_blocking=True)
+            of_rows = self._weights_of(step, part)
             if self.mix:
-                inputs, targets = self.mix(inputs, targets)
+                inputs, targets, of_rows = self.mix(inputs, targets, of_rows)
+            beside = () if of_rows is None else (of_rows,)
             with self.accelerator.accumulate(self.network):
                 with self.accelerator.autocast(), self._watch_activations(step, part), together():
-                    loss = self.loss(self.network(inputs).float(), targets) / mean_weight
+                    loss = self.loss(self.network(inputs).float(), targets, *beside) / mean_weight
                 self.accelerator.backward(loss)
                 self.losses[step] += loss.detach() / self.config.accumulate
                 if self.accelerator.sync_gradients:  # all parts are there
@@ -433,6 +437,13 @@ class Trainer:
     def _mean_weight(self, step: int) -> float:
         """Return the mean weight of the samples of an update, in all its parts and processes."""
         return 1.0 if self.row_weights is None else float(self.row_weights[self.plan.samples(step)].mean())
+
+    def _weights_of(self, step: int, part: int) -> torch.Tensor | None:
+        """Return what each image of a micro-batch of this process counts, float32 [batch]; None: all alike."""
+        if self.of_rows is None:
+            return None
+        weights = torch.from_numpy(self.of_rows[self.plan.samples(step)[part, self.plan.rank]])
+        return weights.float().to(self.device, non_blocking=True)
 
     def _watch_activations(self, step: int, part: int) -> AbstractContextManager[None]:
         """Let probes look at the first of the forward passes of an update."""
@@ -529,7 +540,7 @@ class Trainer:
 
     def _log_score(self, probabilities: np.ndarray, done: int) -> float:
         """Log the score of the held-out rows and return it: by the plain rule, whatever rule is fitted later."""
-        truth = self.fold.targets[self.fold.valid_rows]
+        truth = self.fold.labels[self.fold.valid_rows]
         if self.fold.multilabel:
             likelihood = np.where(truth, probabilities, 1 - probabilities)
         else:

@@ -100,7 +100,7 @@ def test_mixup_mixes_pixels_and_targets_in_the_same_share():
     mix = build_mix(TrainingConfig(mixup=1.0, batch_size=2), n_classes=3)
     images = torch.stack([torch.zeros(3, 4, 4), torch.ones(3, 4, 4)])
     np.random.seed(0)
-    mixed, targets = mix(images.clone(), torch.tensor([0, 2]))
+    mixed, targets, _ = mix(images.clone(), torch.tensor([0, 2]), None)
     share = 1 - mixed[0, 0, 0, 0].item()  # of the first image in the first
     assert 0 < share < 1
     torch.testing.assert_close(targets[0], torch.tensor([share, 0.0, 1 - share]))
@@ -111,7 +111,7 @@ def test_cutmix_replaces_a_box_of_the_share_in_the_targets():
     mix = build_mix(TrainingConfig(cutmix=1.0, batch_size=2), n_classes=2)
     images = torch.stack([torch.zeros(1, 32, 32), torch.ones(1, 32, 32)])
     np.random.seed(3)
-    mixed, targets = mix(images.clone(), torch.tensor([0, 1]))
+    mixed, targets, _ = mix(images.clone(), torch.tensor([0, 1]), None)
     assert set(mixed.unique().tolist()) <= {0.0, 1.0}
     assert targets[0, 1].item() == pytest.approx(mixed[0].mean().item(), abs=1e-6)
 

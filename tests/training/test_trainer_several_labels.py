@@ -97,7 +97,7 @@ def test_labels_are_mixed_in_the_share_of_the_pixels(method, seed):
     targets = torch.tensor([[1, 0, 0], [1, 1, 0], [0, 0, 0], [0, 1, 1]], dtype=torch.bool)
     mix = build_mix(TrainingConfig(**{method: 1.0}, batch_size=4), n_classes=3, multilabel=True)
     np.random.seed(seed)
-    mixed, labels = mix(images.clone(), targets)
+    mixed, labels, _ = mix(images.clone(), targets, None)
     assert labels.shape == (4, 3)
     for row in range(4):
         other = 3 - row  # timm mixes a batch with itself turned around
@@ -110,7 +110,7 @@ def test_labels_are_mixed_in_the_share_of_the_pixels(method, seed):
 def test_one_label_is_mixed_as_before():
     mix = build_mix(TrainingConfig(mixup=1.0, batch_size=2), n_classes=3)
     np.random.seed(0)
-    _, labels = mix(torch.zeros(2, 1, 8, 8), torch.tensor([0, 2]))
+    _, labels, _ = mix(torch.zeros(2, 1, 8, 8), torch.tensor([0, 2]), None)
     torch.testing.assert_close(labels.sum(dim=1), torch.ones(2))
 
 

@@ -25,6 +25,7 @@ from kit.model.build import Normalisation
 
 CONFIG, FOLDS, ORDER = "experiment.yaml", "folds.csv", "order.json"
 IN_WORDS = {
+    "extra": "extra rows",
     "config": "config, as another version of the kit reads it",
     "images": "training images",
     "pixels": "pixels, as other versions of the libraries decode them",
