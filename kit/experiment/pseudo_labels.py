@@ -7,9 +7,9 @@ from pathlib import Path
 import numpy as np
 import pandas as pd
 
+from kit.competition.extra import FOLD_PLAN
 from kit.core.errors import KitError, some
 
-PLAN = "fold_plan"  # the column with the digest of the fold plan that the numbers in `fold` are of
 SURE = 0.9  # from which confidence on hard labels are taken, where nothing else is said
 DIGITS = 6  # of a share
 
@@ -165,9 +165,9 @@ class Columns:
     def beside(cls, classes: Sequence[str]) -> "Columns":
         """Return names that no class has; KitError where a class has that of the fold plan."""
         known = {name.strip().casefold() for name in classes}
-        if PLAN in known:
+        if FOLD_PLAN in known:
             raise KitError(
-                f"competition.label: class {PLAN!r} has the name of a column that labels need; rename it"
+                f"competition.label: class {FOLD_PLAN!r} has the name of a column that labels need; rename it"
             )
         names = []
         for name in ("id", "fold", "weight"):
@@ -199,5 +199,5 @@ def table_of(by_fold: Mapping[int, pd.DataFrame], weight: float, plan: str) -> p
         part.insert(1, columns.fold, fold)
         parts.append(part)
     table = pd.concat(parts, ignore_index=True)
-    table[columns.weight], table[PLAN] = weight, plan
+    table[columns.weight], table[FOLD_PLAN] = weight, plan
     return table

@@ -48,7 +48,7 @@ def rounds_of(experiment: str, after: Sequence[str], dirs: OutputDirs) -> list[s
     """
     names = [experiment, *after]
     configs = [stored_round(name, dirs, "--after" if at else "EXPERIMENT") for at, name in enumerate(names)]
-    for earlier, later, config in zip(names, after, configs[1:], strict=True):
+    for earlier, later, config in zip(names[:-1], after, configs[1:], strict=True):
         if earlier not in (sources := sources_of(config)):
             told = f"its labels come from {some(sources)}" if sources else "it trains on no pseudo-labels"
             raise KitError(

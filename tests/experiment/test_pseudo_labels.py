@@ -8,8 +8,9 @@ from hypothesis import strategies as st
 from hypothesis.extra import numpy as npst
 
 from benchmarks.pseudo import KINDS, interval, replication
+from kit.competition.extra import FOLD_PLAN
 from kit.core.errors import KitError
-from kit.experiment.pseudo_labels import PLAN, Columns, PseudoOptions, confidence, labelled, summary, table_of
+from kit.experiment.pseudo_labels import Columns, PseudoOptions, confidence, labelled, summary, table_of
 
 
 def frame(values, ids="abcdefghij", classes="xyz") -> pd.DataFrame:
@@ -75,8 +76,8 @@ def test_labels_are_those_of_a_loop_over_rows(values, at_least, soft, multilabel
 
 def test_the_table_holds_a_row_a_label_with_its_fold_and_names_no_class_has():
     table = table_of({1: ONE.iloc[:1], 0: ONE.iloc[1:3]}, 0.5, "0123abcd")
-    assert list(table.columns) == ["id", "fold", "x", "y", "z", "weight", PLAN]
-    assert table[["id", "fold", "z", "weight", PLAN]].to_numpy().tolist() == [
+    assert list(table.columns) == ["id", "fold", "x", "y", "z", "weight", FOLD_PLAN]
+    assert table[["id", "fold", "z", "weight", FOLD_PLAN]].to_numpy().tolist() == [
         ["b", 0, 0.95, 0.5, "0123abcd"],
         ["c", 0, 0.05, 0.5, "0123abcd"],
         ["a", 1, 0.1, 0.5, "0123abcd"],
