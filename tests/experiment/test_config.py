@@ -1,6 +1,7 @@
 """From YAML to an experiment and back: defaults, overrides, policies, errors, the fingerprint."""
 
 import json
+import re
 from pathlib import Path
 from typing import Any
 
@@ -711,6 +712,8 @@ DECIDING = {
     "competition.separator": " ",
     "competition.classes": ["a", "b"],
     "competition.classes_without_rows": "allowed",
+    "competition.weight": "weight",
+    "competition.extra": {"table": "more.csv", "images": "more/{id}"},
     "folds.k": 4,
     "folds.seed": 1,
     "folds.stratify": False,
@@ -796,6 +799,50 @@ def with_key(key: str, value: Any) -> str:
 @pytest.mark.parametrize("key", INCIDENTAL)
 def test_fingerprint_ignores_what_cannot_change_a_result(key):
     assert with_key(key, INCIDENTAL[key]) == digest()
+
+
+@pytest.mark.parametrize(
+    ("key", "value", "other"),
+    [
+        ("path", "elsewhere", False),
+        ("slug", "owner/more", False),
+        ("source", "digits", False),
+        ("table", "other.csv", True),
+        ("images", "test", True),
+        ("id", "name", True),
+        ("label", "class", True),
+        ("shares", True, True),
+        ("weight", 0.5, True),
+        ("fold", "fold", True),
+    ],
+)
+def test_of_extra_rows_the_fingerprint_ignores_where_they_lie(key, value, other):
+    table = {"table": "more.csv", "images": "more/{id}"}
+    same = with_key("competition.extra", [table]) == with_key("competition.extra", table | {key: value})
+    assert same != other
+
+
+@pytest.mark.parametrize(
+    ("table", "message"),
+    [
+        ({}, "competition.extra.table: missing"),
+        ({"table": "a.csv"}, "competition.extra.images: missing"),
+        ({"label": "class", "shares": True}, "label and shares tell the labels both"),
+        ({"slug": "more"}, "slug is owner/slug of a dataset or a kernel"),
+        ({"weight": 0}, "competition.extra.weight = 0"),
+        ({"weight": True}, "true and false"),
+        ({"tabel": "x"}, "unknown key; did you mean table"),
+    ],
+)
+def test_extra_rows_that_cannot_be(table, message):
+    whole = table if "table" in table or not table else {"table": "more.csv", "images": "more/{id}"} | table
+    with pytest.raises(KitError, match=re.escape(message)):
+        described(competition={"extra": whole})
+
+
+def test_an_extra_table_with_a_slug_lies_where_fetched_datasets_do():
+    extra = described(competition={"extra": {"table": "a.csv", "images": "{id}", "slug": "owner/more"}})
+    assert extra.competition.extra[0].path == "data/more"
 
 
 @pytest.mark.parametrize("key", DECIDING)

@@ -7,10 +7,13 @@ pretrained weights are named by their digests and never sent.
 import dataclasses
 import json
 import os
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from kit.competition.config import ExtraConfig
+from kit.competition.extra_tables import extra_folder
 from kit.competition.folds import OtherRows, folds_text
 from kit.core.errors import KitError
 from kit.core.paths import OutputDirs, competition_folder, weight_file
@@ -63,7 +66,11 @@ def config_files(config: ExperimentConfig) -> dict[str, bytes]:
     """Return a config and its own code as files that travel; paths of data and weights become absolute."""
     competition, weights = config.competition, config.model.weights
     path = competition_folder(competition.path, competition.slug).resolve()
-    changed: dict[str, Any] = {"competition": competition.model_copy(update={"path": str(path)})}
+    here: dict[str, Any] = {"path": str(path)}
+    if competition.extra:
+        folders = [extra_folder(each, path).resolve() if each.path else None for each in competition.extra]
+        here["extra"] = _lying_in(competition.extra, folders)
+    changed: dict[str, Any] = {"competition": competition.model_copy(update=here)}
     if weights not in ("none", "hub"):
         file = os.path.abspath(weight_file(weights))
         changed["model"] = config.model.model_copy(update={"weights": file})
@@ -85,15 +92,26 @@ def config_there(site: Site) -> ExperimentConfig:
     folder = _place(competition.path, site)
     if folder is None and not competition.embedded:
         raise KitError(f"it does not have {_looked_for(competition.path, site.data_root)}")
-    changed: dict[str, Any] = {
-        "competition": competition.model_copy(update={"path": str(folder or competition.path)})
-    }
+    there: dict[str, Any] = {"path": str(folder or competition.path)}
+    if competition.extra:
+        folders = [_place(each.path, site) if each.path else None for each in competition.extra]
+        for each, place in zip(competition.extra, folders, strict=True):
+            if each.path and place is None:
+                raise KitError(f"it does not have the extra rows {_looked_for(each.path, site.data_root)}")
+        there["extra"] = _lying_in(competition.extra, folders)
+    changed: dict[str, Any] = {"competition": competition.model_copy(update=there)}
     if weights not in ("none", "hub"):
         place = _place(weights, site)
         if place is None:
             raise KitError(f"it does not have the weights {_looked_for(weights, site.data_root)}")
         changed["model"] = config.model.model_copy(update={"weights": str(place)})
     return config.model_copy(update=changed)
+
+
+def _lying_in(extra: Sequence[ExtraConfig], folders: Sequence[Path | None]) -> tuple[ExtraConfig, ...]:
+    """Return extra tables with their folders; None: that of the competition."""
+    paths = [None if folder is None else str(folder) for folder in folders]
+    return tuple(each.model_copy(update={"path": path}) for each, path in zip(extra, paths, strict=True))
 
 
 def _place(path: str, site: Site) -> Path | None:

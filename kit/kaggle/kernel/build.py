@@ -27,6 +27,7 @@ from kit.kaggle.archive import need_no_secrets
 from kit.kaggle.datasets import dataset_folder
 from kit.kaggle.image import KaggleImage, read_table
 from kit.kaggle.kernel.attached import AttachedRuns, attached_notes, fetched_runs, reference_of
+from kit.kaggle.kernel.extra import FOLDER, extra_files, extra_sources, extra_there
 from kit.kaggle.kernel.folder import BUILT, BuildRecord, KernelFolder, Kind, built
 
 PACKAGE = Path(__file__).resolve().parents[2]  # kit/
@@ -301,7 +302,7 @@ def _files(experiment: ExperimentConfig, kind: Kind, root: Path) -> dict[str, by
     """
     files = {name: content for name, content in package_files(PACKAGE).items() if not _left_out(name)}
     for name, content in files_of_code(experiment).items():
-        if name.split("/")[0] in ("kit", "config.yaml", "folds.csv", "runs"):
+        if name.split("/")[0] in ("kit", "config.yaml", "folds.csv", "runs", FOLDER):
             raise KitError(
                 f"{name}: the bundle has a file or folder of this name; call the file of your own otherwise"
             )
@@ -314,6 +315,7 @@ def _files(experiment: ExperimentConfig, kind: Kind, root: Path) -> dict[str, by
         folder = ExperimentDir(OutputDirs(root).runs / experiment.name)
         loaded = LoadedExperiment.open(experiment, folder, OutputDirs(root))
         files["folds.csv"] = folds_text(loaded.folds).encode()
+        files |= extra_files(experiment.competition)
     return files
 
 
@@ -331,7 +333,8 @@ def _travelling(experiment: ExperimentConfig) -> ExperimentConfig:
     """Return the config without the paths of this machine."""
     competition, model = experiment.competition, experiment.model
     last = (competition.slug or competition.embedded or experiment.name).rpartition("/")[2]
-    changes: dict[str, Any] = {"competition": competition.model_copy(update={"path": f"data/{last}"})}
+    there = {"path": f"data/{last}", **extra_there(competition)}
+    changes: dict[str, Any] = {"competition": competition.model_copy(update=there)}
     if model.weights not in ("none", "hub"):
         changes["model"] = model.model_copy(update={"weights": Path(model.weights).name})
     return experiment.model_copy(update=changes)
@@ -475,7 +478,10 @@ def _metadata(
     Every switch is written out: the client's own defaults are not Kaggle's.
     """
     kernel, slug = experiment.kernel, experiment.competition.slug
-    data = [slug] if slug and "/" in slug else []
+    data, trains = [slug] if slug and "/" in slug else [], record.kind == "train"
+    extra = extra_sources(experiment.competition) if trains else []
+    outputs = [each for each in extra if each in (kernel.kernels or ())]  # of kernels, and not datasets
+    data += [each for each in extra if each not in outputs]
     return {
         "id": f"{kernel.owner}/{record.slug}" if kernel.owner else record.slug,
         "title": record.slug.replace("-", " "),
@@ -485,10 +491,10 @@ def _metadata(
         "is_private": True,
         "enable_gpu": kernel.gpus > 0,
         "enable_tpu": False,
-        "enable_internet": kernel.internet and record.kind == "train",
+        "enable_internet": kernel.internet and trains,
         "dataset_sources": list(dict.fromkeys([*data, *kernel.datasets, *filter(None, [apart])])),
         "competition_sources": [slug] if slug and "/" not in slug else [],
-        "kernel_sources": list(kernel.kernels or ()) if record.kind == "infer" else [],
+        "kernel_sources": outputs if trains else list(kernel.kernels or ()),
         "model_sources": list(kernel.models),
         "keywords": [],
         "docker_image_pinning_type": kernel.image,

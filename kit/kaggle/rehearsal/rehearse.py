@@ -214,6 +214,9 @@ def _resolved(
     competition = _competition(folder, given, test_rows)
     if competition and competition.slug:
         given[competition.slug] = Path(competition.path)
+    for extra in (competition.extra if competition else None) or ():
+        if extra.slug in wanted and extra.path:
+            given.setdefault(extra.slug, Path(extra.path).expanduser())
     found = {reference: given.get(reference) or _usual(folder, reference) for reference in wanted}
     stand_ins = {reference: path for reference, path in found.items() if path and path.is_dir()}
     if missing := [reference for reference in wanted if reference not in stand_ins]:
