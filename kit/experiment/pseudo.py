@@ -16,8 +16,10 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pandas as pd
 
+from kit.competition.extra_tables import Side, extra_rows
 from kit.core.errors import KitError, Say, ignore, some
 from kit.core.files import need_writable, write_json, write_text
 from kit.core.manifest import noting
@@ -27,7 +29,7 @@ from kit.core.runs import ExperimentDir, RunDir
 from kit.core.stopping import telling
 from kit.core.whole import digest, sealed
 from kit.core.yaml import dump_yaml
-from kit.experiment.config import ExperimentConfig, validate
+from kit.experiment.config import ExperimentConfig, load_experiment, validate
 from kit.experiment.loaded import LoadedExperiment
 from kit.experiment.pseudo_labels import (
     DIGITS,
@@ -49,6 +51,8 @@ from kit.experiment.pseudo_rounds import (
     rounds_of,
     stored_round,
 )
+
+LABELS, RECORD = "labels.csv", "record.json"
 
 
 @dataclass(frozen=True)
@@ -156,6 +160,7 @@ def pseudo(
     validate(content, str(plan.next_config))  # before anything is written
     record = plan.about | {"rounds": rounds, "folds": loaded.folds.digest} | _record(runs, options, folds)
     _write(loaded, plan, table_of(taken, options.weight, loaded.folds.digest), record, content)
+    _need_read_back(loaded, plan, taken)
     commands = _commands(plan.name, rounds, loaded, options, dirs)
     where = plan.about["images"]
     return PseudoResult(plan.table, plan.next_config, rounds[-1], plan.policy, where, folds, rounds, commands)
@@ -179,14 +184,14 @@ class _Plan:
         config, folder = stored_round(source, dirs), Path(options.folder).expanduser() if options.folder else None
         policy = _policy(config, options)
         place = dirs.runs / source / "pseudo" / f"{policy}-{_name_of(folder)}"
-        plan = cls(source, config, policy, options.name or next_name(rounds), folder, place / "labels.csv")
+        plan = cls(source, config, policy, options.name or next_name(rounds), folder, place / LABELS)
         _need_new(plan, rounds, options.replace)
         need_writable(dirs.runs)
         return plan
 
     @property
     def record(self) -> Path:
-        return self.table.with_name("record.json")
+        return self.table.with_name(RECORD)
 
     @property
     def next_config(self) -> Path:
@@ -289,6 +294,34 @@ def _write(
         write_text(plan.table, text)
         write_json(plan.record, sealed(record | {"sha256": digest(plan.table)}))
     write_text(plan.next_config, dump_yaml(content))
+
+
+def _need_read_back(loaded: LoadedExperiment, plan: _Plan, taken: Mapping[int, pd.DataFrame]) -> None:
+    """Read the labels as the next round will; KitError where that gives others, as an own reader may."""
+    config, known = load_experiment(plan.next_config).competition, loaded.competition
+    made = [each for each in config.extra or () if each.source == plan.source and Path(each.table).name == LABELS]
+    sides = {
+        "train": Side(known.train, known.ids, known.train_images),
+        "test": Side(pd.DataFrame({config.id_column: known.test_ids}), known.test_ids, known.test_images),
+    }
+    config = config.model_copy(update={"extra": made[-1:]})
+    read = extra_rows(config, known.folder, known.label_format, sides, [])
+    assert read is not None, "the config names the table"
+    (table,) = read.tables
+    found = {
+        (table.ids[image], fold): shares
+        for image, fold, shares in zip(table.image, table.fold.tolist(), table.targets, strict=True)
+    }
+    meant = {
+        (str(name), fold): shares
+        for fold, frame in taken.items()
+        for name, shares in zip(frame.index, frame.to_numpy(), strict=True)
+    }
+    if found.keys() != meant.keys() or any(np.abs(found[key] - meant[key]).max() > 1e-4 for key in meant):
+        raise KitError(
+            f"{plan.table}: does not read back as it was written; do ids and classes hold odd characters, or does "
+            "competition.tables, which reads it, too, take no CSV?"
+        )
 
 
 def _commands(

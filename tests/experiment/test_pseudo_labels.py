@@ -131,14 +131,14 @@ def gain(found: dict[str, np.ndarray], way: str) -> tuple[float, float]:
 
 
 def test_labels_of_the_mean_raise_the_out_of_fold_score_above_the_truth_and_those_of_the_fold_do_not():
-    found = simulated("weak signal, a third of the labels wrong", PseudoOptions(at_least=0.9), 20)
+    found = simulated("clear classes, a tenth of the labels wrong", PseudoOptions(at_least=0.9), 24)
     mean, half = optimism(found["mean"])
-    assert mean - half > 0.03
+    assert mean - half > 0
     honest, _ = optimism(found["fold by fold"])
-    without, _ = optimism(found["none"])
-    assert abs(honest - without) <= 0.015  # both are of the same held-out rows; luck is shared
+    assert abs(honest) <= 0.01
+    assert abs(honest - optimism(found["none"])[0]) <= 0.01  # of the same held-out rows: luck is shared
     gained, half = gain(found, "fold by fold")
-    assert gained - half > 0
+    assert gained - half > 0.01
 
 
 @pytest.mark.slow
