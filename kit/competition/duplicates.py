@@ -11,6 +11,7 @@ import numpy as np
 
 from kit.core.errors import KitError
 
+NEAR = 6  # bits, where folds.duplicates states no number; docs/audit.md has the figures
 CORRELATION = 0.95  # of the thumbnails of near-identical images, at least
 MOST_PAIRS = 10_000_000  # 160 MB of them
 BLOCK = 500_000  # comparisons at a time: 4 MB

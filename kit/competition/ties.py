@@ -8,7 +8,7 @@ import numpy as np
 import pandas as pd
 
 from kit.competition.config import CompetitionConfig, FoldsConfig
-from kit.competition.duplicates import HashedImages, duplicates_between
+from kit.competition.duplicates import NEAR, HashedImages, duplicates_between
 from kit.competition.extra import EVERY, FOLD_PLAN, ExtraRows, ExtraTable
 from kit.competition.folds import FoldPlan, group_texts
 from kit.competition.headers import column_named
@@ -85,12 +85,15 @@ class ExtraPlan:
         When each extra row is, as a rank among those of `moment_of_train`; None where time tells no folds.
     moment_of_train
         When each training row is.
+    alike
+        Near-identical images, where the config does not keep them apart; None: it does, or nobody can tell.
     """
 
     extra: ExtraRows
     ties: tuple[Tie, ...] = ()
     moment: np.ndarray | None = None
     moment_of_train: np.ndarray | None = field(default=None, repr=False)
+    alike: Tie | None = None
 
     def left_out(self, plan: FoldPlan, fold: int) -> dict[str, np.ndarray]:
         """Return the rows that may not train this fold's model though they are there for it, by why.
@@ -124,7 +127,19 @@ class ExtraPlan:
         for table in self.extra.tables:
             span, start = range(start, start + len(table)), start + len(table)
             lines.append(f"{table.summary()}{_left_out_in_words(out, span)}")
-        return lines
+        return lines + self._alike_in_words(plan, out)
+
+    def _alike_in_words(self, plan: FoldPlan, folds: Iterable[int]) -> list[str]:
+        """A warning of rows that train though a row that is held out is nearly their picture."""
+        if self.alike is None:
+            return []
+        near = [np.intersect1d(self.alike.left_out(plan.fold == f), self.training_rows(plan, f)) for f in folds]
+        if not (count := len(np.unique(np.concatenate(near)))):
+            return []
+        return [
+            f"competition.extra: {count} extra rows train though their fold holds out a near-identical picture, "
+            f"which raises its score; folds.duplicates={NEAR} leaves them out"
+        ]
 
 
 def _left_out_in_words(out: Mapping[int, Mapping[str, np.ndarray]], span: range) -> str:
@@ -180,15 +195,18 @@ def plan_extra(
     for table in extra.tables:
         if (beyond := table.fold[table.fold >= folds.k]).size:
             raise KitError(f"{table.key}.fold: {table.where}: fold {beyond[0]}, but there are 0 to {folds.k - 1}")
-    ties = _picture_ties(extra, hashed("train"), hashed("extra"), folds)
+    images = hashed("train"), hashed("extra")
+    ties, alike = _picture_ties(extra, *images), _alike(extra, *images, folds)
+    if alike and folds.duplicates != "none" and folds.duplicates != "exact":
+        ties, alike = [*ties, alike], None
     ties += _text_ties(extra, train, observations, config, folds)
     if folds.time is None:
-        return ExtraPlan(extra, tuple(ties))
+        return ExtraPlan(extra, tuple(ties), alike=alike)
     cells = train[column_named(train.columns, folds.time) or folds.time].tolist()
     for table in extra.tables:
         cells += _moments_of(table, folds.time)
     ranks = moments(cells, folds.time, folds.time_format)
-    return ExtraPlan(extra, tuple(ties), ranks[len(train) :], ranks[: len(train)])
+    return ExtraPlan(extra, tuple(ties), ranks[len(train) :], ranks[: len(train)], alike)
 
 
 def need_plan(extra: ExtraRows, plan: FoldPlan) -> None:
@@ -204,8 +222,8 @@ def need_plan(extra: ExtraRows, plan: FoldPlan) -> None:
             )
 
 
-def _picture_ties(extra: ExtraRows, train: SizedImages, others: SizedImages, folds: FoldsConfig) -> list[Tie]:
-    """Rows with the very same pixels, in whatever mode they are stored; near-identical ones where that is on."""
+def _picture_ties(extra: ExtraRows, train: SizedImages, others: SizedImages) -> list[Tie]:
+    """Rows with the very same pixels, in whatever mode they are stored."""
     rows = np.arange(len(extra))
     pixels = _coded(train.digests, others.digests)
     ties = [Tie(PICTURE, rows, pixels[1][extra.image], pixels[0])]
@@ -216,13 +234,25 @@ def _picture_ties(extra: ExtraRows, train: SizedImages, others: SizedImages, fol
     for mode in sorted(set(modes[1])):
         ours = np.flatnonzero(modes[1][extra.image] == mode)
         ties.append(Tie(PICTURE, ours, looks[1][extra.image[ours]], np.where(modes[0] == mode, -1, looks[0])))
-    if isinstance(folds.duplicates, int):
-        pairs = duplicates_between(train, others, folds.duplicates)
-        alike = pd.Series(pairs[:, 0]).groupby(pixels[1][pairs[:, 1]]).apply(np.array).to_dict()
-        found = [(row, at) for row in rows for at in alike.get(pixels[1][extra.image[row]], ())]
-        near = np.array(found, dtype=np.int64).reshape(-1, 2)
-        ties.append(Tie(PICTURE, near[:, 0], pixels[0][near[:, 1]], pixels[0]))
     return ties
+
+
+def _alike(extra: ExtraRows, train: SizedImages, others: SizedImages, folds: FoldsConfig) -> Tie | None:
+    """Rows with near-identical pictures, by the bits that the config says, else by the audit's; None: unknown."""
+    stated = folds.duplicates if isinstance(folds.duplicates, int) else None
+    try:
+        pairs = duplicates_between(train, others, NEAR if stated is None else stated)
+    except KitError:  # too many
+        if stated is None:
+            return None
+        raise
+    ours, theirs = _coded(train.digests, others.digests)
+    alike: dict[int, list[int]] = {}
+    for row, image in pairs.tolist():
+        alike.setdefault(int(theirs[image]), []).append(row)
+    found = [(row, at) for row, code in enumerate(theirs[extra.image].tolist()) for at in alike.get(code, ())]
+    near = np.array(found, dtype=np.int64).reshape(-1, 2)
+    return Tie(PICTURE, near[:, 0], ours[near[:, 1]], ours)
 
 
 def _looks(images: SizedImages) -> np.ndarray:

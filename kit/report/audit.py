@@ -9,7 +9,7 @@ import numpy as np
 import pandas as pd
 
 from kit.competition.config import FoldsConfig
-from kit.competition.duplicates import Setting, duplicate_pairs, duplicates_between
+from kit.competition.duplicates import NEAR, Setting, duplicate_pairs, duplicates_between
 from kit.competition.find_groups import SuspectedGroups, suspected_groups
 from kit.competition.folds import FoldPlan, check_folds, check_plan
 from kit.competition.load import Competition, load_competition
@@ -25,7 +25,7 @@ from kit.data.reading import Reading
 from kit.data.sources import Source
 from kit.experiment.config import ExperimentConfig
 from kit.experiment.fold_plan import new_plan
-from kit.report.audit_advice import NEAR, advice_on, one_value_advice
+from kit.report.audit_advice import advice_on, one_value_advice
 from kit.report.audit_tables import (
     broken_table,
     class_table,

@@ -4,14 +4,13 @@ import numpy as np
 import pandas as pd
 
 from kit.competition.config import FoldsConfig
-from kit.competition.duplicates import Setting, components, duplicate_pairs, duplicates_advice
+from kit.competition.duplicates import NEAR, Setting, components, duplicate_pairs, duplicates_advice
 from kit.competition.find_groups import SuspectedGroups
 from kit.competition.observations import gets_the_prior
 from kit.data.hashes import ImageHashes
 from kit.experiment.config import ExperimentConfig
 
 OFTEN = 0.1  # share of images with a near one, from which on these come in series; docs/audit.md has figures
-NEAR = 6  # bits, where folds.duplicates states no number; docs/audit.md has the figures
 
 
 def advice_on(
