@@ -3,9 +3,8 @@
 import numpy as np
 import pandas as pd
 import pytest
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
-from hypothesis.extra import numpy as npst
 
 from benchmarks.pseudo import KINDS, interval, replication
 from kit.competition.extra import FOLD_PLAN
@@ -51,8 +50,13 @@ def test_a_share_takes_the_surest_and_of_equals_the_lower_ids():
     assert labelled(equal, PseudoOptions(share=1.0), False).index.tolist() == list("dbeac")  # order as given
 
 
+@settings(max_examples=60, deadline=None, database=None)
 @given(
-    npst.arrays(np.float32, (7, 3), elements=st.floats(0, 1, width=32)),
+    st.lists(
+        st.lists(st.integers(0, 1000).map(lambda part: part / 1000), min_size=3, max_size=3),
+        min_size=1,
+        max_size=7,
+    ),
     st.one_of(st.none(), st.floats(0.01, 1)),
     st.booleans(),
     st.booleans(),
@@ -61,7 +65,7 @@ def test_labels_are_those_of_a_loop_over_rows(values, at_least, soft, multilabel
     options = PseudoOptions(at_least=at_least, soft=soft)
     taken = labelled(frame(values), options, multilabel)
     expected = {}
-    for name, row in zip("abcdefg", values.tolist(), strict=True):
+    for name, row in zip("abcdefg", values, strict=False):
         sure = min(max(p, 1 - p) for p in row) if multilabel else max(row)
         if at_least is None and not soft and sure < 0.9:
             continue
