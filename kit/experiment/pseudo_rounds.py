@@ -104,22 +104,17 @@ def next_name(rounds: Sequence[str]) -> str:
 def place_of(table: Path, folder: Path | None, dirs: OutputDirs) -> tuple[str, str, str]:
     """Return `path`, `table` and `images` of the config for a table, and for the folder of its images.
 
-    `path` is the output folder, else the one where the command runs, else the deepest that holds both, as an
-    absolute path. Without a folder the images are those of the test rows.
+    Of the test rows `path` is the table's folder, as a dataset of Kaggle's would have it. Of a folder it is what
+    holds both: the output folder, else the one where the command runs, else the deepest, as an absolute path.
     """
-    files = [table] if folder is None else [table, folder]
-    whole = [os.path.abspath(file) for file in files]
-    held = (base for base in (dirs.root, Path()) if all(_holds(os.path.abspath(base), file) for file in whole))
-    base = next(held, None)
-    start = (
-        os.path.abspath(base) if base is not None else os.path.commonpath([os.path.dirname(whole[0]), *whole[1:]])
-    )
-    below = [Path(os.path.relpath(file, start)).as_posix() for file in whole]
-    path = start if base is None else base.as_posix()
     if folder is None:
-        return path, below[0], "test"
-    images = below[1].replace("{", "{{").replace("}", "}}")
-    return path, below[0], "{id}" if images == "." else images + "/{id}"
+        return table.parent.as_posix(), table.name, "test"
+    whole = [os.path.abspath(file) for file in (table, folder)]
+    held = (base for base in (dirs.root, Path()) if all(_holds(os.path.abspath(base), file) for file in whole))
+    base = next(held, Path(os.path.commonpath([os.path.dirname(whole[0]), whole[1]])))
+    name, images = [Path(os.path.relpath(file, base)).as_posix() for file in whole]
+    images = images.replace("{", "{{").replace("}", "}}")
+    return base.as_posix(), name, "{id}" if images == "." else images + "/{id}"
 
 
 def _holds(folder: str, file: str) -> bool:

@@ -156,7 +156,8 @@ def test_the_next_config_is_the_old_one_with_the_labels(tiny):
     changed = {name for name, value in new if value != getattr(old, name)}
     assert changed == {"name", "competition"}
     (extra,) = new.competition.extra
-    assert (extra.table, extra.images, extra.fold, extra.source) == (str(made.table), "test", "fold", "tiny")
+    assert (extra.path, extra.table) == ("runs/tiny/pseudo/uniform-test", "labels.csv")
+    assert (extra.images, extra.fold, extra.source) == ("test", "fold", "tiny")
     assert new.competition.model_copy(update={"extra": None}) == old.competition
     # The made-up runs follow a plan of their own, which has to be named.
     assert made.next == [
@@ -277,16 +278,16 @@ def test_rounds(root, monkeypatch, capsys):
     code, out, _ = kit_here(monkeypatch, capsys, "run", "tiny-pseudo.yaml")
     fold = held_out_in("train004")
     assert code == 0
-    assert "18 extra rows of 9 images of runs/tiny/pseudo/uniform-test/labels.csv" in out
+    assert "18 extra rows of 9 images of labels.csv (weight 1)" in out
     assert f"1 left out in some folds (1 in fold {fold})" in out
     code, out, _ = kit_here(monkeypatch, capsys, "pseudo", "tiny", "--after", "tiny-pseudo", "--share", "0.5")
     assert code == 0
     assert "rounds: tiny → tiny-pseudo\n" in out
     second = load_experiment("tiny-pseudo2.yaml")
     (extra,) = second.competition.extra  # the labels of the first round are gone
-    assert (extra.table, extra.source) == ("runs/tiny-pseudo/pseudo/uniform-test/labels.csv", "tiny-pseudo")
-    assert labels_in(root / extra.table).groupby("fold").size().tolist() == [4, 4]
-    record = json.loads((root / extra.table).with_name("record.json").read_text())
+    assert (extra.path, extra.source) == ("runs/tiny-pseudo/pseudo/uniform-test", "tiny-pseudo")
+    assert labels_in(Path(extra.path) / extra.table).groupby("fold").size().tolist() == [4, 4]
+    record = json.loads((Path(extra.path) / "record.json").read_text())
     assert record["rounds"] == ["tiny", "tiny-pseudo"]
     # Without --after the rounds are found all the same.
     made = pseudo("tiny-pseudo", PseudoOptions(soft=True, replace=True))
