@@ -179,6 +179,16 @@ def test_another_fold_plan_is_refused_where_the_labels_are_used(tiny):
         assert len(loaded.training_rows(fold)) == 12 + (table["fold"] == fold).sum()
 
 
+def test_a_fold_without_labels_is_told(tiny):
+    made = pseudo("tiny", PseudoOptions(soft=True))
+    table = labels_in(made.table)
+    table[table["fold"] != 1].to_csv(made.table, index=False)
+    said: list[str] = []
+    folder, folds = ExperimentDir(Path("runs/tiny-pseudo")), Path("runs/tiny/folds.csv")
+    LoadedExperiment.open(load_experiment(made.config), folder, OutputDirs.at("."), folds=folds, say=said.append)
+    assert any(line.endswith("of labels.csv (weight 1); none is there for fold 1") for line in said)
+
+
 def test_nothing_is_written_over(tiny):
     made = pseudo("tiny")
     before = made.table.read_bytes(), made.config.read_bytes()
