@@ -3,8 +3,8 @@
 A mean over folds has seen the labels of every fold's rows, and what is trained on it scores too well out of fold.
 
 runs/<experiment>/pseudo/<policy>-<test or folder>/
-  labels.csv     id, fold, a share of each class, weight, the digest of the fold plan
-  record.json    by which runs, with which options, after which rounds
+  <next round>.csv     id, fold, a share of each class, weight, the digest of the fold plan
+  <next round>.json    by which runs, with which options, after which rounds
 <experiment>-pseudo.yaml    the config of the next round, where the command runs
 """
 
@@ -51,8 +51,6 @@ from kit.experiment.pseudo_rounds import (
     rounds_of,
     stored_round,
 )
-
-LABELS, RECORD = "labels.csv", "record.json"
 
 
 @dataclass(frozen=True)
@@ -184,14 +182,15 @@ class _Plan:
         config, folder = stored_round(source, dirs), Path(options.folder).expanduser() if options.folder else None
         policy = _policy(config, options)
         place = dirs.runs / source / "pseudo" / f"{policy}-{_name_of(folder)}"
-        plan = cls(source, config, policy, options.name or next_name(rounds), folder, place / LABELS)
+        name = options.name or next_name(rounds)
+        plan = cls(source, config, policy, name, folder, place / f"{name}.csv")
         _need_new(plan, rounds, options.replace)
         need_writable(dirs.runs)
         return plan
 
     @property
     def record(self) -> Path:
-        return self.table.with_name(RECORD)
+        return self.table.with_suffix(".json")
 
     @property
     def next_config(self) -> Path:
@@ -237,8 +236,8 @@ def _need_new(plan: _Plan, rounds: Sequence[str], replace: bool) -> None:
     if (there := [file for file in (plan.table, plan.next_config) if file.exists()]) and not replace:
         more = " are" if len(there) > 1 else " is"
         raise KitError(
-            f"{some(there)}{more} there already; --replace labels anew, and --name NAME gives the config another "
-            "name"
+            f"{some(there)}{more} there already; --replace labels anew, and --name NAME gives the next round "
+            "another name"
         )
 
 
@@ -299,7 +298,11 @@ def _write(
 def _need_read_back(loaded: LoadedExperiment, plan: _Plan, taken: Mapping[int, pd.DataFrame]) -> None:
     """Read the labels as the next round will; KitError where that gives others, as an own reader may."""
     config, known = load_experiment(plan.next_config).competition, loaded.competition
-    made = [each for each in config.extra or () if each.source == plan.source and Path(each.table).name == LABELS]
+    made = [
+        each
+        for each in config.extra or ()
+        if each.source == plan.source and Path(each.table).name == plan.table.name
+    ]
     sides = {
         "train": Side(known.train, known.ids, known.train_images),
         "test": Side(pd.DataFrame({config.id_column: known.test_ids}), known.test_ids, known.test_images),

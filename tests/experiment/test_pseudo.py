@@ -89,7 +89,7 @@ def refusal(call, *arguments, **keywords) -> str:
 
 def test_a_folds_labels_are_those_of_its_own_models(tiny):
     made = pseudo("tiny", PseudoOptions(at_least=0.7, weight=0.5))
-    assert made.table == Path("runs/tiny/pseudo/uniform-test/labels.csv")
+    assert made.table == Path("runs/tiny/pseudo/uniform-test/tiny-pseudo.csv")
     table = labels_in(made.table)
     assert list(table.columns) == ["id", "fold", "blue", "green", "red", "weight", "fold_plan"]
     for fold in range(3):
@@ -104,7 +104,7 @@ def test_a_folds_labels_are_those_of_its_own_models(tiny):
     assert np.unique(table[["blue", "green", "red"]]).tolist() == [0, 1]
     assert set(table["weight"]) == {0.5}
     assert set(table["fold_plan"]) == {tiny.runs()[0].record.depends_on["folds"]}
-    record = json.loads(made.table.with_name("record.json").read_text())
+    record = json.loads(made.table.with_suffix(".json").read_text())
     assert record["runs"]["uniform/seed1/fold2"]["sha256"] == tiny.runs()[-1].record.files["test.parquet"]
     assert (record["policy"], record["at_least"], record["rounds"]) == ("uniform", 0.7, ["tiny"])
 
@@ -156,7 +156,7 @@ def test_the_next_config_is_the_old_one_with_the_labels(tiny):
     changed = {name for name, value in new if value != getattr(old, name)}
     assert changed == {"name", "competition"}
     (extra,) = new.competition.extra
-    assert (extra.path, extra.table) == ("runs/tiny/pseudo/uniform-test", "labels.csv")
+    assert (extra.path, extra.table) == ("runs/tiny/pseudo/uniform-test", "tiny-pseudo.csv")
     assert (extra.images, extra.fold, extra.source) == ("test", "fold", "tiny")
     assert new.competition.model_copy(update={"extra": None}) == old.competition
     # The made-up runs follow a plan of their own, which has to be named.
@@ -174,7 +174,7 @@ def test_another_fold_plan_is_refused_where_the_labels_are_used(tiny):
     loaded = LoadedExperiment.open(
         config, ExperimentDir(Path("runs/tiny-pseudo")), OutputDirs.at("."), folds=folds
     )
-    table = labels_in(Path("runs/tiny/pseudo/uniform-test/labels.csv"))
+    table = labels_in(Path("runs/tiny/pseudo/uniform-test/tiny-pseudo.csv"))
     for fold in range(3):  # no more than its own
         assert len(loaded.training_rows(fold)) == 12 + (table["fold"] == fold).sum()
 
@@ -186,14 +186,15 @@ def test_a_fold_without_labels_is_told(tiny):
     said: list[str] = []
     folder, folds = ExperimentDir(Path("runs/tiny-pseudo")), Path("runs/tiny/folds.csv")
     LoadedExperiment.open(load_experiment(made.config), folder, OutputDirs.at("."), folds=folds, say=said.append)
-    assert any(line.endswith("of labels.csv (weight 1); none is there for fold 1") for line in said)
+    assert any(line.endswith("of tiny-pseudo.csv (weight 1); none is there for fold 1") for line in said)
 
 
 def test_nothing_is_written_over(tiny):
     made = pseudo("tiny")
     before = made.table.read_bytes(), made.config.read_bytes()
-    assert "labels.csv, tiny-pseudo.yaml are there already; --replace" in refusal(pseudo, "tiny")
-    assert "labels.csv is there already" in refusal(pseudo, "tiny", PseudoOptions(name="second", soft=True))
+    assert "tiny-pseudo.csv, tiny-pseudo.yaml are there already; --replace" in refusal(pseudo, "tiny")
+    other = pseudo("tiny", PseudoOptions(name="second", soft=True))
+    assert (other.config, other.table) == (Path("second.yaml"), made.table.with_name("second.csv"))
     assert (made.table.read_bytes(), made.config.read_bytes()) == before
     pseudo("tiny", PseudoOptions(soft=True, replace=True))
     assert made.table.read_bytes() != before[0]
@@ -245,7 +246,7 @@ def test_labels_that_are_damaged_are_found(tiny):
     made.table.write_text(made.table.read_text().replace("test001", "test002", 1))
     (state,) = doctor(runs=["runs"]).folders
     (fault,) = state.faults
-    assert (fault.file, fault.about) == ("pseudo/uniform-test/labels.csv", "is not what was written")
+    assert (fault.file, fault.about) == ("pseudo/uniform-test/tiny-pseudo.csv", "is not what was written")
     assert fault.advice == "python -m kit pseudo with --replace writes it anew"
 
 
@@ -278,7 +279,7 @@ def test_rounds(root, monkeypatch, capsys):
     code, out, _ = kit_here(monkeypatch, capsys, "pseudo", "tiny", "--soft")
     assert code == 0
     assert "next: python -m kit run tiny-pseudo.yaml\n" in out
-    table = labels_in(root / "runs/tiny/pseudo/uniform-test/labels.csv")
+    table = labels_in(root / "runs/tiny/pseudo/uniform-test/tiny-pseudo.csv")
     assert len(table) == 18
     copies = table[table["id"] == "test000"]
     each = [read_predictions(path) for path in sorted(root.glob("runs/tiny/uniform/seed*/fold0/test.parquet"))]
@@ -288,7 +289,7 @@ def test_rounds(root, monkeypatch, capsys):
     code, out, _ = kit_here(monkeypatch, capsys, "run", "tiny-pseudo.yaml")
     fold = held_out_in("train004")
     assert code == 0
-    assert "18 extra rows of 9 images of labels.csv (weight 1)" in out
+    assert "18 extra rows of 9 images of tiny-pseudo.csv (weight 1)" in out
     assert f"1 left out in some folds (1 in fold {fold})" in out
     code, out, _ = kit_here(monkeypatch, capsys, "pseudo", "tiny", "--after", "tiny-pseudo", "--share", "0.5")
     assert code == 0
@@ -297,7 +298,7 @@ def test_rounds(root, monkeypatch, capsys):
     (extra,) = second.competition.extra  # the labels of the first round are gone
     assert (extra.path, extra.source) == ("runs/tiny-pseudo/pseudo/uniform-test", "tiny-pseudo")
     assert labels_in(Path(extra.path) / extra.table).groupby("fold").size().tolist() == [4, 4]
-    record = json.loads((Path(extra.path) / "record.json").read_text())
+    record = json.loads((Path(extra.path) / "tiny-pseudo2.json").read_text())
     assert record["rounds"] == ["tiny", "tiny-pseudo"]
     # Without --after the rounds are found all the same.
     made = pseudo("tiny-pseudo", PseudoOptions(soft=True, replace=True))
@@ -307,7 +308,7 @@ def test_rounds(root, monkeypatch, capsys):
     assert message.startswith(
         "--after tiny: follows tiny-pseudo in the command, but it trains on no pseudo-labels"
     )
-    shutil.copy("runs/tiny/pseudo/uniform-test/labels.csv", "tiny.labels.csv")
+    shutil.copy("runs/tiny/pseudo/uniform-test/tiny-pseudo.csv", "tiny.labels.csv")
     # Labels made anew are others to the round that was trained on them.
     pseudo("tiny", PseudoOptions(replace=True, share=0.5))
     assert "was made from other extra" in refusal(run, load_experiment("tiny-pseudo.yaml"))
@@ -317,7 +318,7 @@ def test_rounds(root, monkeypatch, capsys):
     table.assign(fold=1 - table["fold"]).to_csv(folds, index=False)
     Path("runs/tiny/manifest.json").unlink()  # as of an early version
     Path("runs/tiny-pseudo/manifest.json").unlink()
-    shutil.copy("tiny.labels.csv", "runs/tiny/pseudo/uniform-test/labels.csv")
+    shutil.copy("tiny.labels.csv", "runs/tiny/pseudo/uniform-test/tiny-pseudo.csv")
     message = refusal(pseudo, "tiny", PseudoOptions(after=["tiny-pseudo"], replace=True))
     assert message.startswith("tiny and tiny-pseudo followed other folds, so the models of a fold of the one")
 
@@ -356,7 +357,7 @@ def test_a_programs_result_and_options_that_exclude_each_other(root, monkeypatch
     code, out, _ = kit_here(monkeypatch, capsys, "pseudo", "tiny", "--soft", "--json")
     told = json.loads(out)
     assert code == 0
-    assert told["table"] == "runs/tiny/pseudo/uniform-test/labels.csv"
+    assert told["table"] == "runs/tiny/pseudo/uniform-test/tiny-pseudo.csv"
     assert [each["labelled"] for each in told["folds"]] == [9, 9]
     code, _, errors = kit_here(monkeypatch, capsys, "pseudo", "tiny", "--test", "--folder", "data")
     assert (code, errors.startswith("error: --test, --folder: give one of the two")) == (1, True)
