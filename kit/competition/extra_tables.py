@@ -203,7 +203,7 @@ class _Reader:
             return self.labels.encode(table[label].tolist(), what)
         except KitError as error:
             raise KitError(
-                f"{error}: classes are those of the train table; leave such rows out, or spell labels as there"
+                f"{error}, as in the train table; leave such rows out, or spell labels as there"
             ) from error
 
     def _columns(self, table: pd.DataFrame, columns: Sequence[str], key: str, where: str) -> np.ndarray:

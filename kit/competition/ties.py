@@ -18,11 +18,11 @@ from kit.competition.templates import fields_of
 from kit.core.errors import KitError, some
 
 PICTURE, GROUP, OBSERVATION, LATE, OTHER = (
-    "the picture of a held-out row",
-    "the row group of one",
-    "the observation of one",
+    "with the picture of a held-out row",
+    "with the row group of one",
+    "with the observation of one",
     "not earlier than all of them",
-    "labels by models that saw what is left out",
+    "labelled by models that saw what is left out",
 )
 
 
@@ -157,9 +157,7 @@ def _left_out_in_words(out: Mapping[int, Mapping[str, np.ndarray]], span: range)
     whys = dict.fromkeys(why for by_why in out.values() for why in by_why)
     counts = {why: len(within(by_why[why] for by_why in out.values() if why in by_why)) for why in whys}
     told = some([f"{len(rows)} in fold {fold}" for fold, rows in of_fold.items() if rows], 10)
-    reasons = ", ".join(
-        f"{count} {'has' if count == 1 else 'have'} {why}" for why, count in counts.items() if count
-    )
+    reasons = ", ".join(f"{count} {why}" for why, count in counts.items() if count)
     return f"; {len(left)} left out in some folds ({told}): {reasons}"
 
 

@@ -41,7 +41,12 @@ LOSSES = {
     "several labels, weights": ({}, WEIGHTS),
     "mixed": ({"mixup": 0.2}, None),
     "mixed, class weights": ({"mixup": 0.2}, WEIGHTS),
+    "row weights": ({}, None),
+    "row weights, class weights, smoothed": ({"label_smoothing": 0.1}, WEIGHTS),
+    "several labels, row weights": ({}, WEIGHTS),
+    "mixed, row weights": ({"mixup": 0.2}, None),
 }
+OF_ROWS = torch.linspace(0.25, 3, BATCH, dtype=torch.float64)
 CASES = [
     *((norm, "cross-entropy", torch.float64) for norm in (*NORMS, *MODELS)),
     *(("batch", loss, torch.float64) for loss in list(LOSSES)[1:]),
@@ -80,7 +85,8 @@ def train(case: tuple[str, str, torch.dtype], rank: int = 0, world: int = 0, on=
     options, weights = LOSSES[loss_name]
     config = TrainingConfig(**options)
     model = model_of(name).to(on, dtype).to(memory_format=torch.channels_last)
-    loss = build_loss(config, weights, loss_name.startswith("several")).to(on, dtype)
+    several, of_images = loss_name.startswith("several"), OF_ROWS if "row weights" in loss_name else None
+    loss = build_loss(config, weights, several, of_images is not None).to(on, dtype)
     network: nn.Module = model
     if world:
         synchronise(model)
@@ -91,14 +97,15 @@ def train(case: tuple[str, str, torch.dtype], rank: int = 0, world: int = 0, on=
     losses = []
     for step in range(STEPS):
         inputs, targets = batch_of(step, loss_name)
-        of_rows = row_weights(config, weights, targets.numpy())
+        of_rows = row_weights(config, weights, targets.numpy(), None if of_images is None else of_images.numpy())
         mean_weight = 1.0 if of_rows is None else float(np.mean(of_rows))
         if targets.is_floating_point():
             targets = targets.to(dtype)
         share = slice(rank * BATCH // max(1, world), (rank + 1) * BATCH // max(1, world))
+        beside = () if of_images is None else (of_images[share].to(on, dtype),)
         optimizer.zero_grad()
         with together():
-            value = loss(network(inputs[share].to(on, dtype)), targets[share].to(on)) / mean_weight
+            value = loss(network(inputs[share].to(on, dtype)), targets[share].to(on), *beside) / mean_weight
         value.backward()
         optimizer.step()
         losses.append(value.detach())

@@ -118,3 +118,140 @@ def test_cutmix_replaces_a_box_of_the_share_in_the_targets():
 
 def test_nothing_mixes_unless_asked():
     assert build_mix(TrainingConfig(), 3) is None
+
+
+SHARES = torch.softmax(LOGITS.flip(0) * 2, dim=1)
+OF_ROWS = torch.tensor([0.5, 1.0, 2.0, 3.0] * 4)
+SETTINGS = [{}, {"label_smoothing": 0.2}, {"class_weights": "balanced"}]
+
+
+def loss_of(config, logits, targets, of_rows=None, multilabel=False):
+    """The loss of an update, as the trainer makes it of its parts."""
+    counted = None if of_rows is None else of_rows.double().numpy()
+    weights = class_weights(config, list("abcde"), targets.numpy(), counted, multilabel)
+    mean = row_weights(config, weights, targets.numpy(), counted, multilabel)
+    beside = () if of_rows is None else (of_rows,)
+    value = build_loss(config, weights, multilabel, of_rows is not None)(logits, targets, *beside)
+    return value / (1.0 if mean is None else mean.mean())
+
+
+def kinds_of_targets():
+    several = torch.rand(16, 5, generator=torch.Generator().manual_seed(2))
+    return [(TARGETS, False), (SHARES, False), (several < 0.4, True), (several, True)]
+
+
+@pytest.mark.parametrize("settings", SETTINGS)
+@pytest.mark.parametrize("kind", range(4))
+def test_a_row_of_weight_2_is_the_row_twice(kind, settings):
+    """Loss and gradient, in an update by hand; balanced class weights count rows by their weights, too."""
+    targets, multilabel = kinds_of_targets()[kind]
+    config, times = TrainingConfig(**settings), torch.tensor([1, 2, 3, 1] * 4)
+    layer = torch.nn.Linear(5, 5)
+    weighted = loss_of(config, layer(LOGITS), targets, times.float(), multilabel)
+    gradient = torch.autograd.grad(weighted, layer.weight)[0]
+    rows = torch.arange(16).repeat_interleave(times)
+    repeated = loss_of(config, layer(LOGITS[rows]), targets[rows], None, multilabel)
+    torch.testing.assert_close(weighted, repeated)
+    torch.testing.assert_close(gradient, torch.autograd.grad(repeated, layer.weight)[0])
+
+
+def test_shares_are_timms_soft_targets_and_weights_weigh_them():
+    rows = torch.nn.functional.cross_entropy(LOGITS, SHARES, reduction="none")
+    torch.testing.assert_close(loss_of(TrainingConfig(), LOGITS, SHARES), SoftTargetCrossEntropy()(LOGITS, SHARES))
+    expected = (rows * OF_ROWS).sum() / OF_ROWS.sum()
+    torch.testing.assert_close(loss_of(TrainingConfig(), LOGITS, SHARES, OF_ROWS), expected)
+    smoothed = torch.nn.functional.cross_entropy(LOGITS, SHARES, label_smoothing=0.2)
+    torch.testing.assert_close(loss_of(TrainingConfig(label_smoothing=0.2), LOGITS, SHARES), smoothed)
+
+
+@pytest.mark.parametrize("settings", SETTINGS)
+def test_one_hot_shares_are_indices(settings):
+    config, hot = TrainingConfig(**settings), torch.nn.functional.one_hot(TARGETS, 5).float()
+    for of_rows in (None, OF_ROWS):
+        found = loss_of(config, LOGITS, hot, of_rows)
+        torch.testing.assert_close(found, loss_of(config, LOGITS, TARGETS, of_rows))
+
+
+@given(st.lists(st.tuples(st.integers(0, 4), st.integers(1, 3)), min_size=1, max_size=40))
+def test_balanced_weights_of_weighted_rows_are_those_of_repeated_ones(rows):
+    targets, times = (np.array(each) for each in zip(*rows, strict=True))
+    config, hot = TrainingConfig(class_weights="balanced"), np.eye(5, dtype=np.float32)[targets]
+    repeated = targets.repeat(times)
+    present = np.unique(targets)
+    expected = compute_class_weight("balanced", classes=present, y=repeated)
+    for each in (targets, hot):
+        ours = class_weights(config, list("abcde"), each, times.astype(float), False).numpy()
+        np.testing.assert_allclose(ours[present], expected, rtol=1e-6)
+    several = class_weights(config, list("abcde"), hot > 0, times.astype(float)).numpy()
+    np.testing.assert_allclose(
+        several,
+        class_weights(
+            config, list("abcde"), hot[targets.argsort()] > 0, times[targets.argsort()].astype(float)
+        ).numpy(),
+        rtol=1e-6,
+    )
+
+
+@pytest.mark.parametrize("method", ["mixup", "cutmix"])
+@pytest.mark.parametrize("smoothing", [0.0, 0.1])
+def test_mixing_by_shares_mixes_as_timm_and_weights_alike(method, smoothing):
+    config = TrainingConfig(**{method: 1.0}, batch_size=16, label_smoothing=smoothing)
+    images = torch.rand(16, 3, 8, 8, generator=torch.Generator().manual_seed(1))
+    made = []
+    for matrix, targets in ((False, TARGETS), (True, TARGETS), (True, torch.nn.functional.one_hot(TARGETS, 5))):
+        np.random.seed(4)
+        made.append(build_mix(config, 5, matrix=matrix)(images.clone(), targets, OF_ROWS))
+    for inputs, targets, _ in made[1:]:
+        torch.testing.assert_close(inputs, made[0][0])
+        torch.testing.assert_close(targets, made[0][1].float())
+    np.random.seed(4)
+    plain = TrainingConfig(**{method: 1.0}, batch_size=16)
+    _, shares, weights = build_mix(plain, 16, matrix=True)(images.clone(), torch.arange(16), OF_ROWS)
+    assert 0 < shares[0, 0] < 1
+    torch.testing.assert_close(weights, shares @ OF_ROWS)
+    torch.testing.assert_close(made[1][2], weights)
+
+
+@pytest.mark.parametrize("multilabel", [False, True])
+@pytest.mark.parametrize(("accumulate", "processes"), [(1, 1), (4, 1), (2, 2)])
+def test_weighted_rows_are_one_batch_however_it_is_cut(accumulate, processes, multilabel):
+    config = TrainingConfig(batch_size=16 // accumulate // processes, accumulate=accumulate, label_smoothing=0.1)
+    draw = torch.Generator().manual_seed(1)
+    inputs, of_rows = torch.randn(40, 8, generator=draw), torch.rand(40, generator=draw) * 3 + 0.1
+    targets = torch.softmax(torch.randn(40, 5, generator=draw) * 3, 1)
+    counted = row_weights(config, None, targets.numpy(), of_rows.numpy(), multilabel)
+    loss, layer = build_loss(config, None, multilabel, True), torch.nn.Linear(8, 5)
+    plan = BatchPlan(3, 1, 40, config.batch_size, accumulate, processes)
+    for step in range(plan.total_steps):
+        samples, whole = plan.samples(step), torch.zeros(5, 8)
+        for part in samples.reshape(-1, config.batch_size):
+            value = loss(layer(inputs[part]), targets[part], of_rows[part]) / counted[samples].mean()
+            whole += torch.autograd.grad(value, layer.weight)[0] / (accumulate * processes)
+        rows = samples.ravel()
+        logits, weights = layer(inputs[rows]), of_rows[rows]
+        smooth = targets[rows] * 0.9 + (0.05 if multilabel else 0.02)
+        each = torch.nn.functional.binary_cross_entropy_with_logits(logits, smooth, reduction="none").mean(1)
+        if not multilabel:
+            each = -(smooth * logits.log_softmax(1)).sum(1)
+        expected = torch.autograd.grad((each * weights).sum() / weights.sum(), layer.weight)[0]
+        torch.testing.assert_close(whole, expected, rtol=1e-4, atol=1e-6)
+
+
+def own_loss(tmp_path, code, **sections):
+    (tmp_path / "mine.py").write_text(f"import torch\ndef loss(logits, targets):\n    return {code}\n")
+    content = {"loss": "mine.py:loss"} | sections
+    return build_loss(TrainingConfig.model_validate(content, context={"folder": tmp_path}), None, weighs=True)
+
+
+def test_own_losses_get_shares_and_weights(tmp_path):
+    each = own_loss(tmp_path, "-(targets * logits.log_softmax(1)).sum(1)")
+    each.check(5, multilabel=False, mixed=False, shares=True, weighs=True)
+    rows = torch.nn.functional.cross_entropy(LOGITS, SHARES, reduction="none")
+    torch.testing.assert_close(each(LOGITS, SHARES, OF_ROWS), (rows * OF_ROWS).mean())
+    mean = own_loss(tmp_path, "torch.nn.functional.cross_entropy(logits, targets)")
+    mean.check(5, multilabel=False, mixed=False, shares=True)
+    with pytest.raises(KitError, match="gives a mean; for rows with weights"):
+        mean.check(5, multilabel=False, mixed=False, shares=True, weighs=True)
+    of_indices = own_loss(tmp_path, "-logits.log_softmax(1)[torch.arange(len(targets)), targets]")
+    with pytest.raises(KitError, match=r"training.loss: mine.py:loss"):
+        of_indices.check(5, multilabel=False, mixed=False, shares=True)
