@@ -149,6 +149,30 @@ def test_rows_with_several_labels(tmp_path, monkeypatch):
     assert extra.has_shares
 
 
+def test_labels_are_of_rows_where_observations_are_predicted(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    data = write_competition(tmp_path / "data", rows=18, test_rows=8, side=4)
+    train, test = pd.read_csv(data / "train.csv"), pd.read_csv(data / "test.csv")
+    train.assign(patient=train["id"]).to_csv(data / "train.csv", index=False)
+    patients = [f"p{row // 2}" for row in range(8)]
+    test.assign(patient=patients).to_csv(data / "test.csv", index=False)
+    sample = pd.DataFrame({"patient": patients[::2], "label": "red"})
+    sample.to_csv(data / "sample_submission.csv", index=False)
+    made_up(data, competition={"predict_by": "patient"})
+    table = labels_in(pseudo("tiny", PseudoOptions(soft=True)).table)
+    assert table["id"].tolist() == 3 * test["id"].tolist()
+
+
+def test_an_output_folder_elsewhere(made, tmp_path, monkeypatch):
+    shutil.copytree(made / "runs", tmp_path / "out/runs")
+    (tmp_path / "data").symlink_to(made / "data")
+    monkeypatch.chdir(tmp_path)
+    there = pseudo("tiny", PseudoOptions(soft=True), "out")
+    (extra,) = load_experiment(there.config).competition.extra
+    assert (extra.path, extra.table) == ("out/runs/tiny/pseudo/uniform-test", "tiny-pseudo.csv")
+    assert [command.endswith(" --output out") for command in there.next] == [True, True]
+
+
 def test_the_next_config_is_the_old_one_with_the_labels(tiny):
     made = pseudo("tiny", PseudoOptions(share=1.0))
     old, new = stored_experiment(ExperimentDir(Path("runs/tiny"))), load_experiment(made.config)
