@@ -111,7 +111,7 @@ def classes_in_words(labels: FoldLabels, most: int = 5) -> str:
     return some((f"{name} {count}" for name, count in there), most)
 
 
-@telling("while images were labelled; nothing was written, and the same command begins anew")
+@telling("while images were labelled; the same command begins anew, with --replace where it had begun to write")
 def pseudo(
     experiment: str,
     options: PseudoOptions | None = None,
@@ -179,7 +179,8 @@ class _Plan:
     def of(cls, rounds: Sequence[str], options: PseudoOptions, dirs: OutputDirs) -> "_Plan":
         """Return the plan; KitError for a policy that is not there, and for files that would be written over."""
         source = rounds[-1]
-        config, folder = stored_round(source, dirs), Path(options.folder).expanduser() if options.folder else None
+        config = stored_round(source, dirs)
+        folder = None if options.folder is None else Path(options.folder).expanduser()
         policy = _policy(config, options)
         place = dirs.runs / source / "pseudo" / f"{policy}-{_name_of(folder)}"
         name = options.name or next_name(rounds)
@@ -199,7 +200,7 @@ class _Plan:
     @property
     def about(self) -> dict[str, Any]:
         """What the record begins with."""
-        images = self.folder.as_posix() if self.folder else "test"
+        images = "test" if self.folder is None else self.folder.as_posix()
         return {"experiment": self.source, "policy": self.policy, "images": images}
 
     def entry(self, classes: Sequence[str], dirs: OutputDirs) -> dict[str, Any]:
@@ -276,7 +277,7 @@ def _record(runs: Sequence[RunDir], options: PseudoOptions, folds: Sequence[Fold
     made_from = {
         run.record.key.place: {
             "fingerprint": run.record.fingerprint,
-            "sha256": digest(run.weights if options.folder else run.test),
+            "sha256": digest(run.test if options.folder is None else run.weights),
         }
         for run in runs
     }
