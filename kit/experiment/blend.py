@@ -127,7 +127,7 @@ def blend(
     members = _members(names, dirs)
     experiment = _settings(members[0], overrides)
     name = _checked_name(name or default_name(members), dirs)
-    competition = load_competition(experiment.competition)
+    competition = load_competition(experiment.competition, trains=False)
     plan = _shared_plan(members, competition)
     pools = [_pool(member, members[0], competition, plan) for member in members]
     for path in (dirs.runs, dirs.submissions):

@@ -101,7 +101,7 @@ class LoadedExperiment:
         plan = decide_folds(config, folder, competition, dirs, given=given, anew=anew, say=say)
         for line in rare_classes(plan, config.folds.k, competition.classes, competition.targets):
             say(line)
-        extra = extra_plan(config, competition, dirs)
+        extra = extra_plan(config, competition, dirs, say)
         if extra:
             need_plan(extra.extra, plan)
             for line in extra.told(plan, config.folds.chosen):

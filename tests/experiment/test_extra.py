@@ -185,6 +185,31 @@ def test_extra_rows_count_in_an_epoch_before_any_image_is_looked_at(folder):
     assert (plain.policies[0].steps_per_epoch, more.policies[0].steps_per_epoch) == (16 // 4, (16 + 9 + 3) // 4)
 
 
+def test_several_labels_with_shares(folder):
+    for name in ("colours/train.csv", "other/more.csv"):
+        table = pd.read_csv(name)
+        table["label"] = np.where(np.arange(len(table)) % 2, table["label"], "blue red")
+        table.to_csv(name, index=False)
+    several = {"competition": {"separator": " "}, "scoring": {"rule": "half"}}
+    config = described(MORE, LABELS, **several, training={"epochs": 1}, folds={"run": [0]})
+    held = (pd.read_csv(run(config, folder).folder / "folds.csv")["fold"] == 0).sum()
+    assert len(pd.read_parquet("runs/tiny/uniform/oof.parquet")) == held
+
+
+def test_a_class_of_extra_rows_alone_is_never_predicted(folder):
+    pd.read_csv("other/more.csv").assign(label="grey").to_csv("other/more.csv", index=False)
+    with pytest.raises(KitError, match="'grey' is no class"):
+        opened(MORE)
+    classes = {"classes": ["blue", "green", "grey", "red"], "classes_without_rows": "allowed"}
+    told: list[str] = []
+    result = run(
+        described(MORE, competition=classes, training={"epochs": 1}, folds={"run": [0]}), folder, say=told.append
+    )
+    assert "competition.extra: 'grey', which no training row has, is never predicted" in told
+    oof = pd.read_parquet(result.folder / "uniform/oof.parquet")
+    assert (oof["grey"] == 0).all()
+
+
 def test_own_losses_that_give_a_mean_are_refused_before_training(folder):
     Path("mine.py").write_text(
         "import torch\ndef mean(logits, targets):\n    return torch.nn.functional.cross_entropy(logits, targets)\n"

@@ -809,3 +809,64 @@ def test_long_names_have_code_datasets_of_their_own(build):
     for source in sources:
         assert re.fullmatch(r"tester/[a-z0-9]+(-[a-z0-9]+)*-code", source)
         assert len(source.partition("/")[2]) <= 50
+
+
+# Extra rows
+
+
+def extra_table(name: str, rows: int = 3, side: str = "test") -> dict:
+    """A table of labels of the competition's own images in a folder of its own."""
+    folder = Path("labels")
+    folder.mkdir(exist_ok=True)
+    ids = [f"{side}{row % 3:03d}" for row in range(rows)]
+    lines = [f"{each},{row // 3 % 3},red" for row, each in enumerate(ids)]
+    (folder / name).write_text("\n".join(["id,fold,label", *lines]) + "\n")
+    return {"table": name, "path": "labels", "images": side, "fold": "fold"}
+
+
+def test_a_small_table_of_the_competitions_own_images_travels(build):
+    table = extra_table("labels.csv", 9)
+    build("--name", "extra-train", competition={"extra": [table, table | {"source": "digits"}]})
+    metadata, code = built("extra-train")
+    files, extra = packed(code), config_of(code)["competition"]["extra"]
+    for place, stated in enumerate(extra):
+        assert stated["path"] == f"extra/{place}"
+        assert files[f"extra/{place}/labels.csv"] == Path("labels/labels.csv").read_bytes()
+    assert metadata["dataset_sources"] == []
+
+
+def test_a_table_with_a_slug_is_attached(build):
+    table = extra_table("labels.csv", 9) | {"slug": "jo/more-labels"}
+    build("--name", "extra-train", competition={"extra": table})
+    metadata, code = built("extra-train")
+    assert config_of(code)["competition"]["extra"][0]["path"] == "data/more-labels"
+    assert not any(name.startswith("extra/") for name in packed(code))
+    assert (metadata["dataset_sources"], metadata["kernel_sources"]) == (["jo/more-labels"], [])
+    kernels = {"kernels": ["jo/more-labels"], "datasets": ["jo/wheels"]}
+    build("--name", "extra-train", competition={"extra": table}, kernel=kernels)
+    metadata, _ = built("extra-train")
+    assert (metadata["dataset_sources"], metadata["kernel_sources"]) == (["jo/wheels"], ["jo/more-labels"])
+    build("--name", "extra-infer", kind="infer", competition={"extra": table}, kernel={"kernels": ["jo/runs"]})
+    assert built("extra-infer")[0]["dataset_sources"] == []  # nothing of it is read there
+
+
+def test_a_table_in_the_competitions_folder_needs_nothing(build):
+    text = Path(f"data/{SLUG}/train.csv").read_text().replace("train00", "test00")
+    Path(f"data/{SLUG}/labels.csv").write_text("\n".join(text.splitlines()[:4]) + "\n")
+    for path in ({}, {"path": f"data/{SLUG}/"}):
+        build("--name", "extra-train", competition={"extra": {"table": "labels.csv", "images": "test"} | path})
+        assert config_of(built("extra-train")[1])["competition"]["extra"][0]["path"] is None
+
+
+def test_a_kernel_that_would_not_find_extra_rows_is_refused(build):
+    table = extra_table("labels.csv", 9)
+    Path("labels/test000.png").write_bytes(Path(f"data/{SLUG}/test/test000.png").read_bytes())
+    Path("labels/one.csv").write_text("id,label\ntest000,red\n")
+    own_images = {"table": "one.csv", "path": "labels", "images": "{id}.png"}
+    told = refusal(build(competition={"extra": own_images}))
+    assert "competition.extra[0]: a kernel does not find the images of one.csv; put it into a dataset" in told
+    lines = Path("labels/labels.csv").read_text().splitlines()
+    noted = [f"{line},{'note' if not row else 'x' * 34_000}" for row, line in enumerate(lines)]
+    Path("labels/labels.csv").write_text("\n".join(noted) + "\n")
+    told = refusal(build(competition={"extra": table}))
+    assert "labels.csv has 306 kB, more than the 300 kB that travel with the code; put it into a dataset" in told
