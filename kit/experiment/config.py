@@ -237,8 +237,10 @@ class ExperimentConfig(ConfigSection):
 
     @model_validator(mode="after")
     def _a_file_a_channel(self) -> "ExperimentConfig":
-        for side in ("train_images", "test_images"):
-            images = getattr(self.competition, side)
+        competition = self.competition
+        sides = {"train_images": competition.train_images, "test_images": competition.test_images}
+        sides |= {f"extra[{place}].images": each.images for place, each in enumerate(competition.extra or ())}
+        for side, images in sides.items():
             if isinstance(images, tuple) and len(images) != self.data.channels:
                 raise ValueError(
                     f"competition.{side} names {len(images)} files an image, one a channel, but data.channels is "
@@ -250,6 +252,12 @@ class ExperimentConfig(ConfigSection):
     def _files_for_the_decoder(self) -> "ExperimentConfig":
         if self.data.decoder and isinstance(self.competition.train_images, PixelsConfig):
             raise ValueError("data.decoder reads image files, but competition.train_images are columns of a table")
+        if self.data.decoder and any(
+            isinstance(each.images, PixelsConfig) for each in self.competition.extra or ()
+        ):
+            raise ValueError(
+                "data.decoder reads image files, but images of competition.extra are columns of a table"
+            )
         return self
 
     @field_validator("policies", "seeds")

@@ -198,6 +198,7 @@ class Runner:
         if due:
             many = f"1 {runs.removesuffix('s')}" if len(due) == 1 else f"{len(due)} {runs}"
             self.say(self._announcement(many, shared))
+            self._tell_of_extra(due)
             if self.main:
                 turns.tell()
             self._tell_of_others(keys)
@@ -311,6 +312,13 @@ class Runner:
         depends_on = self.loaded.depends_on | {"folds": folds.digest}
         loaded = dataclasses.replace(self.loaded, folder=folder, folds=folds, depends_on=depends_on)
         return dataclasses.replace(self, loaded=loaded)
+
+    def _tell_of_extra(self, due: Sequence[RunKey]) -> None:
+        """Say which extra rows are left out where a fold is unused: more than the experiment told."""
+        loaded, unused = self.loaded, self.loaded.folds.unused
+        if loaded.extra and unused is not None:
+            for line in loaded.extra.told(loaded.folds, sorted({key.fold for key in due})):
+                self.say(f"without fold {unused}: {line}")
 
     def _announcement(self, runs: str, shared: Sharing) -> str:
         config = self.loaded.config

@@ -840,6 +840,15 @@ def test_extra_rows_that_cannot_be(table, message):
         described(competition={"extra": whole})
 
 
+def test_extra_images_are_read_as_the_others():
+    table = {"table": "more.csv", "images": ["a/{id}", "b/{id}"]}
+    with pytest.raises(KitError, match=r"competition.extra\[0\].images names 2 files an image"):
+        described(competition={"extra": table})
+    pixels = {"table": "more.csv", "images": {"columns": "pixel*"}}
+    with pytest.raises(KitError, match=r"images of competition.extra are columns of a table"):
+        described(competition={"extra": pixels}, data={"decoder": "PIL.Image:open"})
+
+
 def test_an_extra_table_with_a_slug_lies_where_fetched_datasets_do():
     extra = described(competition={"extra": {"table": "a.csv", "images": "{id}", "slug": "owner/more"}})
     assert extra.competition.extra[0].path == "data/more"

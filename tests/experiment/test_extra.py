@@ -2,6 +2,7 @@
 
 import io
 import re
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -237,3 +238,15 @@ def test_on_a_node_tables_lie_where_data_does(folder, tmp_path_factory):
     (folder / "other").rename(folder / "gone")
     with pytest.raises(KitError, match=re.escape("it does not have the extra rows other in ")):
         config_there(site)
+
+
+def test_rates_are_tuned_without_what_has_seen_the_compared_fold(folder):
+    """In a nested plan the models that labelled a row have seen the fold that is compared, or the one that scores."""
+    loaded = opened(MORE, LABELS)
+    nested = replace(loaded, folds=replace(loaded.folds, unused=0))
+    assert set(nested.training_rows(1)) == {*nested.folds.training_rows(1), *range(24, 33)}
+    told = nested.extra.told(nested.folds, [1])
+    assert told[0] == "9 extra rows of more.csv (weight 0.5)"
+    assert told[1].endswith(
+        "3 left out in some folds (3 in fold 1): 3 labelled by models that saw what is left out"
+    )
