@@ -27,6 +27,8 @@ if TYPE_CHECKING:
     from kit.experiment.options import RunOptions
     from kit.experiment.predict import predict_test as predict
     from kit.experiment.preview import preview
+    from kit.experiment.pseudo import pseudo
+    from kit.experiment.pseudo_labels import PseudoOptions
     from kit.experiment.run import run
     from kit.experiment.soup.make import soup
     from kit.kaggle.commands import collect_wheels as kernel_wheels
@@ -51,6 +53,7 @@ if TYPE_CHECKING:
 
 __all__ = [
     "KitError",
+    "PseudoOptions",
     "RangeSearch",
     "RehearsalOptions",
     "RunOptions",
@@ -82,6 +85,7 @@ __all__ = [
     "predict",
     "preview",
     "probe",
+    "pseudo",
     "run",
     "soup",
     "submissions",
@@ -92,6 +96,7 @@ __all__ = [
 
 _WHERE = {
     "KitError": "kit.core.errors:KitError",
+    "PseudoOptions": "kit.experiment.pseudo_labels:PseudoOptions",
     "RangeSearch": "kit.experiment.find_lr:RangeSearch",
     "RehearsalOptions": "kit.kaggle.rehearsal.rehearse:RehearsalOptions",
     "RunOptions": "kit.experiment.options:RunOptions",
@@ -123,6 +128,7 @@ _WHERE = {
     "predict": "kit.experiment.predict:predict_test",
     "preview": "kit.experiment.preview:preview",
     "probe": "kit.report.probes:probe",
+    "pseudo": "kit.experiment.pseudo:pseudo",
     "run": "kit.experiment.run:run",
     "soup": "kit.experiment.soup.make:soup",
     "submissions": "kit.kaggle.commands:list_submissions",

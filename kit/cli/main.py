@@ -520,6 +520,48 @@ def views(
 
 
 @app.command()
+def pseudo(
+    experiment: Annotated[str, typer.Argument(metavar="EXPERIMENT", help="In runs/, trained to the end.")],
+    policy: Annotated[
+        str | None, typer.Option(metavar="NAME", help="Whose models label; left out: the one it began with.")
+    ] = None,
+    at_least: Annotated[
+        float | None,
+        typer.Option(metavar="P", help="Take rows of this confidence; left out: 0.9, and with --soft all."),
+    ] = None,
+    share: Annotated[
+        float | None, typer.Option(metavar="S", help="Take this share of each fold's rows, the surest.")
+    ] = None,
+    soft: Annotated[bool, typer.Option("--soft", help="Labels are the probabilities.")] = False,
+    weight: Annotated[float, typer.Option(metavar="W", help="What each row counts in the loss.")] = 1.0,
+    test: Annotated[bool, typer.Option("--test", help="Label the test rows, as without --folder.")] = False,
+    folder: Annotated[
+        str | None, typer.Option(metavar="DIR", help="Label the images in it instead, with the saved weights.")
+    ] = None,
+    after: Annotated[
+        list[str] | None,
+        typer.Option(metavar="ROUND", help="A round that followed; repeatable; the last one's models label."),
+    ] = None,
+    name: Annotated[
+        str | None, typer.Option(metavar="NAME", help="Of the next round; left out: EXPERIMENT-pseudo.")
+    ] = None,
+    replace: Annotated[bool, typer.Option("--replace", help="Write over the labels and the config.")] = False,
+    output: Annotated[str, typer.Option(metavar="DIR", help="Holds runs/ and cache/.")] = ".",
+    cache: Cache = None,
+) -> None:
+    """Label the test rows, or a folder of images, fold by fold, and write the config that trains on that."""
+    if test and folder is not None:
+        raise KitError("--test, --folder: give one of the two, and then the other with the next round's config")
+    explain_broken_imports()
+    from kit.cli.show_pseudo import show_pseudo
+    from kit.experiment.pseudo import pseudo
+    from kit.experiment.pseudo_labels import PseudoOptions
+
+    options = PseudoOptions(policy, at_least, share, soft, weight, folder, tuple(after or ()), name, replace)
+    give(pseudo(experiment, options, output, cache, say), show_pseudo)
+
+
+@app.command()
 def submissions(
     competition: Annotated[str | None, typer.Option(metavar="SLUG", help="Those to this one alone.")] = None,
     refresh: Annotated[bool, typer.Option("--refresh", help="Ask Kaggle for scores that came later.")] = False,

@@ -126,7 +126,9 @@ class ExtraPlan:
         lines, start = [], 0
         for table in self.extra.tables:
             span, start = range(start, start + len(table)), start + len(table)
-            lines.append(f"{table.summary()}{_left_out_in_words(out, span)}")
+            without = [] if EVERY in table.fold else [fold for fold in out if fold not in table.fold]
+            none = f"; none is there for fold {some(without)}" if without else ""
+            lines.append(f"{table.summary()}{_left_out_in_words(out, span)}{none}")
         return lines + self._alike_in_words(plan, out)
 
     def _alike_in_words(self, plan: FoldPlan, folds: Iterable[int]) -> list[str]:

@@ -303,6 +303,8 @@ def _need_config(folder: ExperimentDir, needed: bool) -> None:
 
 def _remedy(name: str) -> str:
     """What to do about a file that the manifest names."""
+    if name.startswith("pseudo/"):
+        return "python -m kit pseudo with --replace writes it anew"
     if "/" in name:
         return f"{NEXT} writes it anew"
     if name.startswith("comparison"):

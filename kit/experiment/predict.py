@@ -78,8 +78,8 @@ class PredictResult:
 
 
 @dataclass(frozen=True)
-class _Made:
-    """The test images that can be read, and what models predict of them: the fold and the frame of each."""
+class Made:
+    """Images that can be read, and what models predict of them: the fold and the frame of each."""
 
     readable: ReadableImages
     frames: list[tuple[int, pd.DataFrame]]
@@ -200,7 +200,7 @@ def _decode_and_predict(
     options: RunOptions,
     deadline: float,
     say: Say,
-) -> _Made:
+) -> Made:
     """The test images that can be read, and the fold and the predictions of each model that is done in time."""
     # The test set may be larger than any before: a cache where there is room for it, even if told to have one.
     sized = prediction_data(experiment, views_of(runs[0].record, experiment))
@@ -217,7 +217,7 @@ def _decode_and_predict(
     try:
         if options.on is not None and asked:
             return _on_cluster(experiment, asked, test, readable, data, options, deadline, say)
-        return _predictions(experiment, asked, readable, deadline, say)
+        return predict_all(experiment, asked, readable, deadline, say)
     finally:
         if len(readable.rows) < len(test.ids) and readable.images.cache:  # with gaps: of no use to another
             readable.images.cache.remove()
@@ -232,7 +232,7 @@ def _on_cluster(
     options: RunOptions,
     deadline: float,
     say: Say,
-) -> _Made:
+) -> Made:
     """What nodes of a cluster predict."""
     if experiment.features:
         raise KitError("--on: heads over features predict on this machine; leave it out")
@@ -254,7 +254,7 @@ def _on_cluster(
     if 0 < len(made) < len(runs):
         say(f"the time allows no more than {len(made)} of {len(runs)} models")
     frames = [(runs[number].record.fold, frame) for number, frame, _ in made]
-    return _Made(readable, frames, sum(in_one_view for *_, in_one_view in made))
+    return Made(readable, frames, sum(in_one_view for *_, in_one_view in made))
 
 
 def _rows_with_prior(
@@ -359,14 +359,17 @@ def _after(deadline: float) -> Callable[[], bool]:
     return lambda: time.monotonic() > deadline
 
 
-def _predictions(
+def predict_all(
     experiment: ExperimentConfig, runs: Sequence[RunDir], readable: ReadableImages, deadline: float, say: Say
-) -> _Made:
-    """What the models predict before the deadline: the first one the rows that it reached, others all or none."""
+) -> Made:
+    """Return what models predict before the deadline: the first one the rows that it reached, others all or none.
+
+    Each predicts in the views of its out-of-fold predictions; where time is short, in one.
+    """
     accelerator, rows = predicting(experiment.training, say), len(readable.rows)
     if experiment.features:
         made = list(predictions_of_heads(experiment, runs, readable, accelerator, _after(deadline), say))
-        return _Made(readable, made)
+        return Made(readable, made)
     made, in_one_view = [], 0
     clock = ViewClock(len(runs), rows, deadline, say, waiting_for(accelerator))
     with closing(EvaluationLoader()) as loader:  # all models see the same images
@@ -377,11 +380,11 @@ def _predictions(
             made.append((run.record.fold, frame))
             in_one_view += clock.reduced
             if len(frame) < rows:
-                return _Made(readable, made, in_one_view)
+                return Made(readable, made, in_one_view)
             say(f"{run.path.parent.name} {run.path.name}: {clock.end():.1f} s")
     if 0 < len(made) < len(runs):
         say(f"the time allows no more than {len(made)} of {len(runs)} models")
-    return _Made(readable, made, in_one_view)
+    return Made(readable, made, in_one_view)
 
 
 def waiting_for(accelerator: Accelerator) -> Callable[[], None]:
