@@ -195,7 +195,7 @@ class TrainingConfig(ConfigSection):
     def _corrected_once(self) -> Self:
         if isinstance(self.loss, LogitAdjusted) and self.class_weights == "balanced":
             raise ValueError(
-                "class_weights: balanced corrects the frequencies of classes, and so does the loss logit_adjusted; "
+                "class_weights: balanced corrects the frequencies of classes, as the loss logit_adjusted does; "
                 "take one of the two"
             )
         return self

@@ -60,7 +60,8 @@ def chances(power: float, targets: np.ndarray, multilabel: bool) -> np.ndarray:
     References
     ----------
     The largest over a row's labels: Mahajan et al., arXiv 1805.00932, and the repeat factors of Gupta et al.
-    (LVIS), arXiv 1908.03195, both with power 0.5 and a threshold above which classes stay as they are; here is none.
+    (LVIS), arXiv 1908.03195, both with power 0.5 and a threshold above which classes stay as they are; here is
+    none.
     """
     if targets.ndim == 1:
         counts = np.bincount(targets).astype(np.float64)
