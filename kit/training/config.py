@@ -72,11 +72,11 @@ class SamplerConfig(ConfigSection):
     @model_validator(mode="before")
     @classmethod
     def _by_name(cls, content: Any) -> Any:
-        if isinstance(content, str):
-            if content not in cls.powers:
-                raise ValueError(f"expected {', '.join(cls.powers)}, or a power like {{power: 0.7}}")
+        if isinstance(content, dict | cls):
+            return content
+        if isinstance(content, str) and content in cls.powers:
             return {"power": cls.powers[content]}
-        return content
+        raise ValueError(f"expected {', '.join(cls.powers)}, or a power like {{power: 0.7}}")
 
 
 class TrainingConfig(ConfigSection):

@@ -165,14 +165,8 @@ def test_adjusted_logits_even_out_what_frequencies_do():
     inputs = torch.randn(40_000, 1, generator=draw) + 2.0 * targets[:, None] - 1  # log odds: 2x − log 9
     borders = {}
     for loss in (None, "logit_adjusted"):
-        layer = torch.nn.Linear(1, 2)
-        criterion = made(loss, targets=targets) if loss else torch.nn.CrossEntropyLoss()
-        if loss:
-            criterion = build_loss(
-                TrainingConfig(loss=loss),
-                None,
-                offsets=class_offsets(TrainingConfig(loss=loss), 2, targets.numpy()),
-            )
+        layer, config = torch.nn.Linear(1, 2), TrainingConfig(loss=loss)
+        criterion = build_loss(config, None, offsets=class_offsets(config, 2, targets.numpy()))
         optimizer = torch.optim.LBFGS(layer.parameters(), max_iter=60, line_search_fn="strong_wolfe")
 
         def closure(layer=layer, criterion=criterion, optimizer=optimizer):
@@ -293,10 +287,10 @@ def test_what_a_formula_does_not_allow_is_refused_before_training():
 @pytest.mark.parametrize(
     ("loss", "message"),
     [
-        ("focale", "training.loss.name = 'focale': did you mean focal?"),
+        ("focale", "training.loss = 'focale': did you mean focal?"),
         (
             "dice",
-            "training.loss.name = 'dice': expected one of 'cross_entropy', 'focal', 'asymmetric', 'logit_adj",
+            "training.loss = 'dice': expected one of 'cross_entropy', 'focal', 'asymmetric', 'logit_adj",
         ),
         ({"name": "focal", "gama": 2}, "training.loss.gama: unknown key; did you mean gamma?"),
         ({"name": "cross_entropy", "gamma": 2}, "training.loss.gamma: unknown key; known are name"),

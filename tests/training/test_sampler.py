@@ -112,9 +112,9 @@ def test_names_are_powers(name, power):
         ("even", "training.sampler = 'even': expected balanced, sqrt, or a power like {power: 0.7}"),
         ({"power": 0}, "training.sampler.power = 0: expected greater than 0"),
         ({"power": 5}, "training.sampler.power = 5: expected less than or equal to 4"),
-        ({"name": "sqrt"}, "training.sampler.name: unknown key; known are power"),
+        ({"power": 1, "name": "sqrt"}, "training.sampler.name: unknown key; known are power"),
         ({}, "training.sampler.power: missing"),
-        (0.5, "training.sampler = 0.5: expected a mapping"),
+        (0.5, "training.sampler = 0.5: expected balanced, sqrt, or a power like {power: 0.7}"),
     ],
 )
 def test_a_wrong_sampler_is_told(competition, tmp_path, setting, message):
