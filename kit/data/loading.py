@@ -18,13 +18,54 @@ from kit.data.augment import Augmentation, centre_crop
 from kit.data.images import ImageSet
 from kit.data.workers import ALONE, LOOK, Lives, Workers, handed_over, steadily
 
+# A micro-batch as loaders take it: of each sample the epoch, its number, and how often the epoch had it before.
+Visits = list[tuple[int, int, int]]
 
-def epoch_order(seed: int, epoch: int, n: int) -> np.ndarray:
-    """Return the permutation of 0 … n − 1 in which `epoch` visits the samples."""
+
+class Drawing:
+    """Chances by which an epoch draws samples, with replacement.
+
+    Parameters
+    ----------
+    chances : ndarray
+        float64 [n]: of each sample, in any unit; one of 0 is never drawn.
+    """
+
+    def __init__(self, chances: np.ndarray):
+        self._up_to = np.cumsum(chances, dtype=np.float64)
+        self._up_to /= self._up_to[-1]
+
+    def __call__(self, random: np.random.Generator) -> np.ndarray:
+        """Return as many samples as there are, in the order in which they were drawn, int64 [n]."""
+        return np.searchsorted(self._up_to, random.random(len(self._up_to)), side="right")
+
+
+def epoch_order(seed: int, epoch: int, n: int, drawing: Drawing | None = None) -> np.ndarray:
+    """Return the samples in the order in which `epoch` visits them, int64 [n].
+
+    They are a permutation of 0 … n − 1, or, with a `drawing`, as many that it draws.
+    """
+    if drawing:
+        return drawing(np.random.Generator(np.random.Philox(derive("draw", seed, epoch))))
     return np.random.Generator(np.random.Philox(derive("order", seed, epoch))).permutation(n)
 
 
 _kept_order = lru_cache(maxsize=4)(epoch_order)  # an epoch's is asked for at each update
+
+
+def times_before(order: np.ndarray) -> np.ndarray:
+    """Return how often each sample of an order stands before its place there, int64 [n]."""
+    places = np.argsort(order, kind="stable")
+    in_order = order[places]
+    firsts = np.searchsorted(in_order, in_order)
+    times = np.empty(len(order), np.int64)
+    times[places] = np.arange(len(order)) - firsts
+    return times
+
+
+@lru_cache(maxsize=4)
+def _kept_times(seed: int, epoch: int, n: int, drawing: Drawing) -> np.ndarray:
+    return times_before(_kept_order(seed, epoch, n, drawing))
 
 
 @dataclass(frozen=True)
@@ -47,6 +88,8 @@ class BatchPlan:
         How many share an update.
     rank
         The number of this process.
+    drawing
+        By which chances an epoch draws its samples; None: it visits each once.
     """
 
     seed: int
@@ -56,6 +99,7 @@ class BatchPlan:
     accumulate: int = 1
     processes: int = 1
     rank: int = 0
+    drawing: Drawing | None = None
 
     @property
     def samples_per_update(self) -> int:
@@ -72,23 +116,35 @@ class BatchPlan:
         """Updates in the whole training."""
         return self.epochs * self.steps_per_epoch
 
-    def micro_batches(self, first_step: int = 0) -> Iterator[list[tuple[int, int]]]:
-        """Yield the (epoch, sample) pairs of each micro-batch, from update `first_step` on to the last."""
+    def micro_batches(self, first_step: int = 0) -> Iterator[Visits]:
+        """Yield (epoch, sample, times before) of each micro-batch, from update `first_step` on to the last.
+
+        Times before: how often the epoch has had the sample already, 0 but where samples are drawn.
+        """
         for step in range(first_step, self.total_steps):
             epoch = step // self.steps_per_epoch
-            for micro in self.samples(step):
-                yield [(epoch, int(sample)) for sample in micro[self.rank]]
+            for samples, times in zip(self.samples(step), self._times(step), strict=True):
+                each = zip(samples[self.rank].tolist(), times[self.rank].tolist(), strict=True)
+                yield [(epoch, sample, before) for sample, before in each]
 
     def samples(self, step: int) -> np.ndarray:
         """Return the samples of update `step`, over all processes, int64 [accumulate, processes, batch]."""
-        epoch, within = divmod(step, self.steps_per_epoch)
-        order = _kept_order(self.seed, epoch, self.n)
-        update = order[within * self.samples_per_update :][: self.samples_per_update]
+        order = _kept_order(self.seed, step // self.steps_per_epoch, self.n, self.drawing)
+        return self._of_update(order, step)
+
+    def _times(self, step: int) -> np.ndarray:
+        """Return how often the epoch has had each sample of update `step` before, in the shape of `samples`."""
+        if self.drawing is None:
+            return np.zeros((self.accumulate, self.processes, self.batch), np.int64)
+        return self._of_update(_kept_times(self.seed, step // self.steps_per_epoch, self.n, self.drawing), step)
+
+    def _of_update(self, of_epoch: np.ndarray, step: int) -> np.ndarray:
+        update = of_epoch[step % self.steps_per_epoch * self.samples_per_update :][: self.samples_per_update]
         return update.reshape(self.accumulate, self.processes, self.batch)
 
 
 class _TrainingSamples(Dataset):
-    """Augmented samples of the given rows: `__getitems__` takes (epoch, sample) pairs and returns a batch.
+    """Augmented samples of the given rows: `__getitems__` takes visits and returns a batch.
 
     A fault of the user's code is returned, too: raised in a worker, its line would come as a traceback.
     """
@@ -99,18 +155,19 @@ class _TrainingSamples(Dataset):
         self.images, self.rows, self.targets = images, rows, targets
         self.augmentation, self.seed = augmentation, seed
 
-    def __getitems__(self, pairs: list[tuple[int, int]]) -> tuple[torch.Tensor, torch.Tensor] | KitError:
+    def __getitems__(self, visits: Visits) -> tuple[torch.Tensor, torch.Tensor] | KitError:
         try:
-            pixels = np.stack([self._sample(epoch, self.rows[sample]) for epoch, sample in pairs])
+            pixels = np.stack([self._sample(epoch, self.rows[sample], before) for epoch, sample, before in visits])
         except KitError as error:
             return error
-        targets = self.targets[[sample for _, sample in pairs]]
+        targets = self.targets[[sample for _, sample, _ in visits]]
         return torch.from_numpy(pixels), torch.from_numpy(targets)
 
-    def _sample(self, epoch: int, row: int) -> np.ndarray:
+    def _sample(self, epoch: int, row: int, before: int) -> np.ndarray:
         name = self.images.ids[row]
+        again = (before,) if before else ()  # drawn twice in an epoch, an image is augmented anew
         try:
-            return self.augmentation(self.images[row], derive("augment", self.seed, epoch, name))
+            return self.augmentation(self.images[row], derive("augment", self.seed, epoch, name, *again))
         except KitError as error:
             raise KitError(f"{error} (image {name}, epoch {epoch + 1})") from error
 
@@ -168,13 +225,13 @@ def training_batches(
     """
     samples = _TrainingSamples(images, rows, targets, augmentation, plan.seed)
 
-    def batches(first: int) -> Iterator[list[tuple[int, int]]]:
+    def batches(first: int) -> Iterator[Visits]:
         return islice(plan.micro_batches(first_step), first, None)
 
     def place(number: int) -> str:
-        pairs = next(batches(number), [])
-        names = some([images.ids[rows[sample]] for _, sample in pairs], 5)
-        return f"epoch {pairs[0][0] + 1}, images {names}" if pairs else "after the last batch"
+        visits = next(batches(number), [])
+        names = some([images.ids[rows[sample]] for _, sample, _ in visits], 5)
+        return f"epoch {visits[0][0] + 1}, images {names}" if visits else "after the last batch"
 
     if workers.count:
         size = plan.batch * (augmentation.pixels_bytes + targets[:1].nbytes)

@@ -41,7 +41,7 @@ from kit.training.averaging import averages
 from kit.training.config import TrainingConfig
 from kit.training.device import process_state, resolve_precision
 from kit.training.fold_data import Recipe
-from kit.training.loss import OwnLoss, build_loss, class_weights
+from kit.training.loss import check_loss, class_weights
 from kit.training.micro_batch import has_batch_norms
 from kit.training.norm_sync import need_usual_norms
 from kit.training.optimizer import build_optimizer
@@ -233,10 +233,8 @@ def _check_training(loaded: LoadedExperiment, say: Say) -> Recipe:
         _check_signals(policy, model, groups, name)
     weights = class_weights(training, competition.classes, competition.targets)
     multilabel = competition.label_format.multilabel
-    loss = build_loss(training, weights, multilabel)
-    if isinstance(loss, OwnLoss):
-        shares = competition.extra is not None and competition.extra.has_shares
-        loss.check(len(competition.classes), multilabel, training.mixes, shares, competition.weighs)
+    shares = competition.extra is not None and competition.extra.has_shares
+    check_loss(training, weights, len(competition.classes), multilabel, shares, competition.weighs)
     _check_norms(model, training, say)
     Augmentation(data)
     try_decoder(data, competition.train_images[0])

@@ -4,9 +4,10 @@ from typing import Annotated, Any, ClassVar, Literal, Self
 
 from pydantic import Field, field_validator, model_validator
 
-from kit.core.named import OwnOptions, RefersToCode
+from kit.core.named import RefersToCode
 from kit.core.own_code import is_reference
 from kit.core.settings import ConfigSection, Text
+from kit.training.loss_config import CrossEntropy, LogitAdjusted, Loss
 from kit.training.views import Average, Pool, Views, chosen_views
 
 TrackerName = Literal["tensorboard", "wandb", "mlflow"]
@@ -56,11 +57,27 @@ class ProbesConfig(ConfigSection):
     runs: Literal["first", "all"] = "first"
 
 
-class LossConfig(OwnOptions):
-    """A loss of the user's own: a function of logits, targets and the options beside its name.
+class SamplerConfig(ConfigSection):
+    """Which rows an epoch visits: as many as train, drawn with replacement, rows of rare classes more often.
 
-    It gives the loss of each image, [batch], or their mean; or it is a class of nn.Module, made with the options.
+    Attributes
+    ----------
+    power : float
+        A row's chance is in proportion to (rows of its class) ^ −power: 1 is `balanced`, 0.5 is `sqrt`.
     """
+
+    powers: ClassVar[dict[str, float]] = {"balanced": 1.0, "sqrt": 0.5}
+
+    power: Annotated[float, Field(gt=0, le=4)]
+
+    @model_validator(mode="before")
+    @classmethod
+    def _by_name(cls, content: Any) -> Any:
+        if isinstance(content, dict | cls):
+            return content
+        if isinstance(content, str) and content in cls.powers:
+            return {"power": cls.powers[content]}
+        raise ValueError(f"expected {', '.join(cls.powers)}, or a power like {{power: 0.7}}")
 
 
 class AverageConfig(ConfigSection):
@@ -96,9 +113,13 @@ class TrainingConfig(ConfigSection):
         elsewhere. fp32 is without TF32.
     clip_grad : float, optional
         Largest norm of the gradient; left out: no clipping.
-    loss : LossConfig, optional
-        The user's own, like {name: "mine.py:focal", gamma: 2}; left out: cross-entropy, or binary cross-entropy
-        where a row may have several labels.
+    sampler : SamplerConfig, optional
+        balanced, sqrt, or {power: 0.7}: draw rows of rare classes more often; left out: an epoch visits each row
+        once. An epoch stays as many rows as train.
+    loss : LossBase, optional
+        The name of a built-in one (focal, asymmetric, logit_adjusted), or the user's own, like {name:
+        "mine.py:focal", gamma: 2}; left out, or cross_entropy: cross-entropy, or binary cross-entropy where a row
+        may have several labels.
     label_smoothing : float
         Share of the target spread over all classes.
     class_weights : str or dict
@@ -140,7 +161,7 @@ class TrainingConfig(ConfigSection):
         {"evaluate_every", "log_every", "checkpoint_minutes", "probes", "tracker", "device"}
     )
     later: ClassVar[frozenset[str]] = frozenset(
-        {"loss", "norm_batches", "on_nonfinite", "sync_batch_norm", "average"}
+        {"sampler", "loss", "norm_batches", "on_nonfinite", "sync_batch_norm", "average"}
     )
 
     epochs: Annotated[int, Field(ge=1)] = 5
@@ -149,7 +170,8 @@ class TrainingConfig(ConfigSection):
     optimizer: OptimizerConfig = OptimizerConfig()
     precision: Literal["auto", "fp32", "fp16", "bf16"] = "auto"
     clip_grad: Annotated[float, Field(gt=0)] | None = None
-    loss: LossConfig | None = None
+    sampler: SamplerConfig | None = None
+    loss: Loss | None = None
     label_smoothing: Annotated[float, Field(ge=0, lt=1)] = 0.0
     class_weights: Literal["none", "balanced"] | dict[Text, Annotated[float, Field(gt=0)]] = "none"
     mixup: Annotated[float, Field(ge=0)] = 0.0
@@ -167,14 +189,24 @@ class TrainingConfig(ConfigSection):
     device: Literal["auto", "cpu"] = "auto"
     deterministic: bool = True
 
-    @field_validator("loss", "optimizer", mode="before")
+    @field_validator("optimizer", mode="before")
     @classmethod
-    def _name_alone(cls, section: Any) -> Any:
+    def _optimizer_alone(cls, section: Any) -> Any:
         return {"name": section} if is_reference(section) else section
+
+    @field_validator("loss", mode="before")
+    @classmethod
+    def _loss_alone(cls, section: Any) -> Any:
+        return {"name": section} if isinstance(section, str) else section
+
+    @field_validator("loss")
+    @classmethod
+    def _without_a_loss(cls, loss: Loss | None) -> Loss | None:
+        return None if isinstance(loss, CrossEntropy) else loss
 
     @model_validator(mode="after")
     def _own_loss_smooths_itself(self) -> Self:
-        if self.loss and self.label_smoothing and not self.mixes:
+        if self.loss and not self.loss.smooths and self.label_smoothing and not self.mixes:
             raise ValueError("label_smoothing is for the kit's losses; let the loss of your own do it")
         return self
 
@@ -182,6 +214,15 @@ class TrainingConfig(ConfigSection):
     def _one_average(self) -> Self:
         if self.ema and self.average:
             raise ValueError("ema and average are two averages of the weights; leave one of them out")
+        return self
+
+    @model_validator(mode="after")
+    def _corrected_once(self) -> Self:
+        if isinstance(self.loss, LogitAdjusted) and self.class_weights == "balanced":
+            raise ValueError(
+                "class_weights: balanced corrects the frequencies of classes, as the loss logit_adjusted does; "
+                "take one of the two"
+            )
         return self
 
     @property

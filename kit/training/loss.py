@@ -17,7 +17,15 @@ from timm.data.mixup import Mixup
 from torch import nn
 
 from kit.core.errors import KitError, some
-from kit.training.config import LossConfig, TrainingConfig
+from kit.training.config import TrainingConfig
+from kit.training.loss_config import Asymmetric, Focal, LogitAdjusted, LossConfig
+from kit.training.losses import (
+    AsymmetricLoss,
+    AsymmetricLossOfLabels,
+    FocalLoss,
+    FocalLossOfLabels,
+    LogitAdjustedLoss,
+)
 
 # Takes inputs, targets, and the weights of the images or None; gives them mixed.
 Mix = Callable[
@@ -191,20 +199,27 @@ class OwnLoss(nn.Module):
 
 
 def build_loss(
-    config: TrainingConfig, weights: torch.Tensor | None, multilabel: bool = False, weighs: bool = False
+    config: TrainingConfig,
+    weights: torch.Tensor | None,
+    multilabel: bool = False,
+    weighs: bool = False,
+    offsets: torch.Tensor | None = None,
 ) -> nn.Module:
-    """Return the loss: cross-entropy, or binary cross-entropy where a row may have several labels.
+    """Return the loss: by default cross-entropy, or binary cross-entropy where a row may have several labels.
 
     Parameters
     ----------
     config : TrainingConfig
-        For label smoothing, and whether targets are mixed.
+        `label_smoothing` is not applied to mixed targets, which are smoothed when they are mixed; with several
+        labels a row it is applied to them as well.
     weights : Tensor or None
         Of each class, float32 [classes].
     multilabel : bool
         Whether a row may have several labels.
     weighs : bool
         Whether rows have weights.
+    offsets : Tensor, optional
+        What `class_offsets` gives, for the loss that takes it.
 
     Returns
     -------
@@ -218,16 +233,64 @@ def build_loss(
     Without class weights cross-entropy's values are those of timm's LabelSmoothingCrossEntropy and
     SoftTargetCrossEntropy; timm's know no class weights. Mixed targets are smoothed by timm's Mixup.
     """
-    if config.loss:
-        return OwnLoss(config.loss, weights)
+    smoothing = config.label_smoothing if multilabel or not config.mixes else 0.0
+    match config.loss:
+        case LossConfig():
+            return OwnLoss(config.loss, weights)
+        case Focal():
+            return (FocalLossOfLabels if multilabel else FocalLoss)(config.loss, weights, smoothing)
+        case Asymmetric():
+            return (AsymmetricLossOfLabels if multilabel else AsymmetricLoss)(config.loss, weights, smoothing)
+    loss = _cross_entropy(weights, smoothing, multilabel, weighs)
+    if isinstance(config.loss, LogitAdjusted):
+        assert offsets is not None
+        return LogitAdjustedLoss(config.loss, loss, offsets)
+    return loss
+
+
+def _cross_entropy(weights: torch.Tensor | None, smoothing: float, multilabel: bool, weighs: bool) -> nn.Module:
     if multilabel:
-        return BinaryCrossEntropy(config.label_smoothing, weights)
-    smoothing = 0.0 if config.mixes else config.label_smoothing
-    return (
-        nn.CrossEntropyLoss(label_smoothing=smoothing)
-        if weights is None and not weighs
-        else WeightedCrossEntropy(weights, smoothing)
-    )
+        return BinaryCrossEntropy(smoothing, weights)
+    if weights is None and not weighs:
+        return nn.CrossEntropyLoss(label_smoothing=smoothing)
+    return WeightedCrossEntropy(weights, smoothing)
+
+
+def check_loss(
+    config: TrainingConfig,
+    weights: torch.Tensor | None,
+    n_classes: int,
+    multilabel: bool,
+    shares: bool = False,
+    weighs: bool = False,
+) -> None:
+    """Check, before any training, that the loss is for such targets; one of the user's own is tried.
+
+    Parameters
+    ----------
+    config : TrainingConfig
+    weights : Tensor or None
+        Of each class, float32 [classes].
+    n_classes : int
+    multilabel : bool
+        Whether a row may have several labels.
+    shares : bool
+        Whether labels of some rows are shares of classes.
+    weighs : bool
+        Whether rows have weights.
+
+    Raises
+    ------
+    KitError
+        Where it is not.
+    """
+    if isinstance(config.loss, LossConfig):
+        OwnLoss(config.loss, weights).check(n_classes, multilabel, config.mixes, shares, weighs)
+    elif config.loss:
+        try:
+            config.loss.check(multilabel, shares or config.mixes)
+        except ValueError as error:
+            raise KitError(f"training.{error}") from error
 
 
 def row_weights(
@@ -357,12 +420,56 @@ def class_weights(
     return torch.tensor([config.class_weights.get(name, 1.0) for name in classes], dtype=torch.float32)
 
 
-def _balanced(targets: np.ndarray, n_classes: int, of_rows: np.ndarray | None, several: bool) -> np.ndarray:
+def class_offsets(
+    config: TrainingConfig,
+    n_classes: int,
+    targets: np.ndarray,
+    of_rows: np.ndarray | None = None,
+    multilabel: bool | None = None,
+) -> torch.Tensor | None:
+    """Return what the loss `logit_adjusted` adds to logits, before it is multiplied by tau.
+
+    Parameters
+    ----------
+    config : TrainingConfig
+    n_classes : int
+    targets, of_rows, multilabel
+        As `class_weights` takes them.
+
+    Returns
+    -------
+    Tensor or None
+        float32 [classes]: log π of the frequencies π of the classes; with several labels a row log π/(1 − π), of
+        a row to have the label. None for other losses. What is less than half a row counts as half a row.
+
+    Notes
+    -----
+    Of several labels each is a problem of two classes, there or not, in which the log frequencies of Menon et al.
+    differ by log π/(1 − π). It is also the class bias of Wu et al. (distribution-balanced loss, ECCV 2020, arXiv
+    2007.09654).
+    """
+    if not isinstance(config.loss, LogitAdjusted):
+        return None
+    several = targets.ndim == 2 if multilabel is None else multilabel
+    counts, rows = _counts(targets, n_classes, of_rows)
+    least = rows / (2 * len(targets))  # half a row
+    offsets = np.log(counts.clip(least) / rows)
+    if several:
+        offsets -= np.log((rows - counts).clip(least) / rows)
+    return torch.tensor(offsets, dtype=torch.float32)
+
+
+def _counts(targets: np.ndarray, n_classes: int, of_rows: np.ndarray | None) -> tuple[np.ndarray, float]:
+    """Return how many rows each class has, float64 [classes], and how many there are; by their weights."""
     rows = len(targets) if of_rows is None else float(of_rows.sum())
     if targets.ndim == 1:
-        counts = np.bincount(targets, of_rows, minlength=n_classes)
-    else:
-        counts = targets.sum(axis=0, dtype=np.float64) if of_rows is None else of_rows @ targets
+        return np.bincount(targets, of_rows, minlength=n_classes), rows
+    counts = targets.sum(axis=0, dtype=np.float64) if of_rows is None else of_rows @ targets
+    return counts, rows
+
+
+def _balanced(targets: np.ndarray, n_classes: int, of_rows: np.ndarray | None, several: bool) -> np.ndarray:
+    counts, rows = _counts(targets, n_classes, of_rows)
     if several:
         absent = rows - counts
         both = (counts > 0) & (absent > 0)  # else there is nothing to balance

@@ -32,7 +32,7 @@ from kit.training.checkpoint import Checkpoints
 from kit.training.config import TrainingConfig
 from kit.training.device import seed_device
 from kit.training.fold_data import FoldData, Recipe
-from kit.training.loss import build_loss, build_mix, class_weights, row_weights
+from kit.training.loss import build_loss, build_mix, class_offsets, class_weights, row_weights
 from kit.training.nonfinite import Skipper, first_broken, sound
 from kit.training.norm_sync import synchronise, together
 from kit.training.optimizer import build_optimizer
@@ -40,6 +40,7 @@ from kit.training.predict import Normalise, Predictor
 from kit.training.probes import Probes
 from kit.training.rates import RatePolicy, RateWriter
 from kit.training.records import append_history, write_history
+from kit.training.sampler import Sampler
 from kit.training.saved_weights import load_weights
 from kit.training.signals import SignalMeter
 from kit.training.stops import Stops
@@ -171,14 +172,18 @@ class Trainer:
         self.fold, self.recipe, self.config, self.seed, self.dir = fold, recipe, config, seed, run
         self.accelerator, self.device = accelerator, device
         self.groups, self.initial_weights = groups, weights_digest(model)
-        self.plan = batches_of(config, len(fold.train_rows), seed, accelerator)
+        weighs, several, targets = fold.weights is not None, fold.multilabel, fold.targets[fold.train_rows]
+        sampler = Sampler(config.sampler, targets, several)
+        plan = batches_of(config, len(fold.train_rows), seed, accelerator)
+        self.plan = dataclasses.replace(plan, drawing=sampler.drawing)
         total, per_epoch = self.plan.total_steps, self.plan.steps_per_epoch
 
         self.normalise = Normalise.of(recipe.normalisation.mean, recipe.normalisation.std, device)
-        weighs, several, targets = fold.weights is not None, fold.multilabel, fold.targets[fold.train_rows]
         self.of_rows = None if fold.weights is None else fold.weights[fold.train_rows]
-        weights = class_weights(config, fold.classes, targets, self.of_rows, several)
-        self.loss = build_loss(config, weights, several, weighs).to(device)
+        counted = sampler.counted(self.of_rows)
+        weights = class_weights(config, fold.classes, targets, counted, several)
+        offsets = class_offsets(config, len(fold.classes), targets, counted, several)
+        self.loss = build_loss(config, weights, several, weighs, offsets).to(device)
         self.row_weights = row_weights(config, weights, targets, self.of_rows, several)
         self.mix = build_mix(config, len(fold.classes), several, weighs or fold.has_shares)
 

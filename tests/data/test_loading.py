@@ -1,5 +1,7 @@
 """Order, plan and batches: all of it a function of counters, against slow loops."""
 
+import copy
+from dataclasses import replace
 from itertools import chain
 
 import numpy as np
@@ -17,9 +19,11 @@ from kit.data.decode import Decoder
 from kit.data.images import ImageSet
 from kit.data.loading import (
     BatchPlan,
+    Drawing,
     EvaluationLoader,
     epoch_order,
     plain_batches,
+    times_before,
     training_batches,
     worker_count,
 )
@@ -35,6 +39,14 @@ plans = st.builds(
     batch=st.integers(1, 6),
     accumulate=st.integers(1, 3),
 )
+
+
+@st.composite
+def drawing_plans(draw) -> BatchPlan:
+    """Plans that draw their samples, some of which have no chance."""
+    plan = draw(plans.filter(lambda plan: plan.n))
+    chances = draw(st.lists(st.sampled_from([0.0, 0.2, 1.0, 5.0]), min_size=plan.n, max_size=plan.n).filter(any))
+    return replace(plan, drawing=Drawing(np.array(chances)))
 
 
 @quick
@@ -54,17 +66,18 @@ def test_epoch_order_differs_between_epochs_and_seeds():
 
 
 @quick
-@given(plans, st.integers(1, 3))
+@given(plans | drawing_plans(), st.integers(1, 3))
 def test_micro_batches_are_those_of_a_slow_loop(plan, processes):
     expected: list[list] = [[] for _ in range(processes)]
     for epoch in range(plan.epochs):
-        left = list(epoch_order(plan.seed, epoch, plan.n))
+        order = list(epoch_order(plan.seed, epoch, plan.n, plan.drawing))
+        left = [(epoch, sample, order[:place].count(sample)) for place, sample in enumerate(order)]
         while len(left) >= plan.batch * plan.accumulate * processes:
             for _ in range(plan.accumulate):
                 for rank in range(processes):
-                    expected[rank].append([(epoch, left.pop(0)) for _ in range(plan.batch)])
+                    expected[rank].append([left.pop(0) for _ in range(plan.batch)])
     for rank in range(processes):
-        mine = BatchPlan(plan.seed, plan.epochs, plan.n, plan.batch, plan.accumulate, processes, rank)
+        mine = replace(plan, processes=processes, rank=rank)
         assert list(mine.micro_batches()) == expected[rank]
 
 
@@ -74,31 +87,54 @@ def test_epoch_visits_a_sample_at_most_once_and_drops_less_than_an_update(plan):
     batches = list(plan.micro_batches())
     assert len(batches) == plan.total_steps * plan.accumulate
     for epoch in range(plan.epochs):
-        visited = [sample for batch in batches for when, sample in batch if when == epoch]
+        visited = [sample for batch in batches for when, sample, _ in batch if when == epoch]
         assert len(visited) == len(set(visited))
         assert set(visited) <= set(range(plan.n))
         assert 0 <= plan.n - len(visited) < plan.samples_per_update
 
 
 @quick
-@given(plans, st.data())
+@given(drawing_plans())
+def test_a_plan_that_draws_is_a_function_of_counters_and_takes_no_sample_without_a_chance(plan):
+    again = replace(plan, drawing=copy.deepcopy(plan.drawing))
+    batches = list(plan.micro_batches())
+    assert batches == list(again.micro_batches())
+    assert len(batches) == replace(plan, drawing=None).total_steps * plan.accumulate
+    chances = np.diff(plan.drawing._up_to, prepend=0)
+    assert all(chances[sample] > 0 for batch in batches for _, sample, _ in batch)
+
+
+def test_draws_never_change_and_differ_between_epochs_and_seeds():
+    drawing = Drawing(np.array([1.0, 0, 5, 1, 1]))
+    assert epoch_order(7, 2, 5, drawing).tolist() == [3, 2, 4, 2, 2]
+    orders = {tuple(epoch_order(seed, epoch, 5, drawing)) for seed in range(4) for epoch in range(4)}
+    assert len(orders) > 12
+
+
+def test_times_before_are_counted_from_0():
+    assert times_before(np.array([3, 1, 3, 3, 0, 1])).tolist() == [0, 0, 1, 2, 0, 1]
+    assert times_before(np.array([], np.int64)).tolist() == []
+
+
+@quick
+@given(plans | drawing_plans(), st.data())
 def test_later_start_gives_the_tail(plan, data):
     first = data.draw(st.integers(0, plan.total_steps), label="first_step")
     assert list(plan.micro_batches(first)) == list(plan.micro_batches())[first * plan.accumulate :]
 
 
-def updates(plan: BatchPlan) -> list[list[tuple[int, int]]]:
-    """The (epoch, sample) pairs of each update: its micro-batches joined."""
+def updates(plan: BatchPlan) -> list[list[tuple[int, int, int]]]:
+    """The visits of each update: its micro-batches joined."""
     pairs = list(chain.from_iterable(plan.micro_batches()))
     mine = plan.batch * plan.accumulate
     return [pairs[start : start + mine] for start in range(0, len(pairs), mine)]
 
 
 @quick
-@given(seeds, st.integers(0, 60), st.integers(1, 5), st.integers(1, 3), st.integers(1, 4))
-def test_processes_share_the_updates_of_one(seed, n, batch, accumulate, processes):
-    alone = updates(BatchPlan(seed, 2, n, batch * processes, accumulate))
-    ranks = [updates(BatchPlan(seed, 2, n, batch, accumulate, processes, rank)) for rank in range(processes)]
+@given(plans | drawing_plans(), st.integers(1, 4))
+def test_processes_share_the_updates_of_one(plan, processes):
+    alone = updates(replace(plan, batch=plan.batch * processes))
+    ranks = [updates(replace(plan, processes=processes, rank=rank)) for rank in range(processes)]
     together = [list(chain(*shares)) for shares in zip(*ranks, strict=True)]
     assert [sorted(update) for update in together] == [sorted(update) for update in alone]
 
@@ -145,8 +181,8 @@ def test_batches_hold_the_planned_rows_with_their_targets(images):
     assert len(batches) == len(pairs) == 8
     for (pixels, targets), batch in zip(batches, pairs, strict=True):
         assert pixels.dtype == torch.uint8
-        np.testing.assert_array_equal(pixels, [images[ROWS[sample]][2:10, 2:10] for _, sample in batch])
-        assert targets.tolist() == [TARGETS[sample] for _, sample in batch]
+        np.testing.assert_array_equal(pixels, [images[ROWS[sample]][2:10, 2:10] for _, sample, _ in batch])
+        assert targets.tolist() == [TARGETS[sample] for _, sample, _ in batch]
 
 
 def test_sample_is_augmented_by_seed_epoch_and_id(images):
@@ -156,9 +192,25 @@ def test_sample_is_augmented_by_seed_epoch_and_id(images):
     ):
         expected = [
             augment(images[ROWS[sample]], derive("augment", PLAN.seed, epoch, images.ids[ROWS[sample]]))
-            for epoch, sample in batch
+            for epoch, sample, _ in batch
         ]
         np.testing.assert_array_equal(pixels, expected)
+
+
+def test_a_sample_that_an_epoch_draws_again_is_augmented_anew(images):
+    """The first time as in an epoch that visits each once."""
+    plan, augment = replace(PLAN, drawing=Drawing(np.array([8.0, *[1] * 8]))), augmentation("heavy")
+    seen = set()
+    for (pixels, _), batch in zip(
+        training_batches(images, ROWS, TARGETS, augment, plan), plan.micro_batches(), strict=True
+    ):
+        for image, (epoch, sample, before) in zip(pixels, batch, strict=True):
+            name, again = images.ids[ROWS[sample]], (before,) if before else ()
+            expected = augment(images[ROWS[sample]], derive("augment", PLAN.seed, epoch, name, *again))
+            np.testing.assert_array_equal(image, expected)
+            seen.add((epoch, sample, image.numpy().tobytes()))
+    assert len(seen) == 16
+    assert max(before for batch in plan.micro_batches() for _, _, before in batch) > 1
 
 
 def test_augmentation_does_not_depend_on_where_an_image_stands(images, tmp_path):
@@ -174,16 +226,17 @@ def test_epochs_see_other_pixels_of_the_same_sample(images):
     for (pixels, _), batch in zip(
         training_batches(images, ROWS, TARGETS, augmentation("heavy"), plan), plan.micro_batches(), strict=True
     ):
-        for image, (_, sample) in zip(pixels, batch, strict=True):
+        for image, (_, sample, _) in zip(pixels, batch, strict=True):
             seen.setdefault(sample, []).append(image.numpy().tobytes())
     assert [len(set(each)) for each in seen.values()] == [4] * len(ROWS)
 
 
-def test_workers_do_not_change_a_byte(images):
-    alone = as_bytes(training_batches(images, ROWS, TARGETS, augmentation(), PLAN))
-    shared = as_bytes(training_batches(images, ROWS, TARGETS, augmentation(), PLAN, workers=Workers(2)))
+@pytest.mark.parametrize("plan", [PLAN, replace(PLAN, drawing=Drawing(np.arange(9.0)))])
+def test_workers_do_not_change_a_byte(images, plan):
+    alone = as_bytes(training_batches(images, ROWS, TARGETS, augmentation(), plan))
+    shared = as_bytes(training_batches(images, ROWS, TARGETS, augmentation(), plan, workers=Workers(2)))
     resumed = as_bytes(
-        training_batches(images, ROWS, TARGETS, augmentation(), PLAN, first_step=5, workers=Workers(2))
+        training_batches(images, ROWS, TARGETS, augmentation(), plan, first_step=5, workers=Workers(2))
     )
     assert shared == alone
     assert resumed == alone[5:]

@@ -762,6 +762,7 @@ DECIDING = {
     "training.optimizer.options": {"eps": 1e-5},
     "training.precision": "bf16",
     "training.clip_grad": 1,
+    "training.sampler": "sqrt",
     "training.loss": {"name": "torch.nn.functional:cross_entropy"},
     "training.label_smoothing": 0.1,
     "training.class_weights": "balanced",

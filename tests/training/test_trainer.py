@@ -131,7 +131,7 @@ def test_a_slow_obvious_loop_gives_the_same_weights(competition, tmp_path):
     buffers = {}
     model.train()
     for step, batch in enumerate(trainer.plan.micro_batches()):
-        rows = [trainer.fold.train_rows[sample] for _, sample in batch]
+        rows = [trainer.fold.train_rows[sample] for _, sample, _ in batch]
         pixels = torch.stack([torch.tensor(trainer.fold.images[row]) for row in rows]).float() / 255
         mean, std = (torch.tensor(values) for values in vars(trainer.recipe.normalisation).values())
         inputs = ((pixels - mean) / std).permute(0, 3, 1, 2)
@@ -363,7 +363,7 @@ def test_two_processes_train_as_one_with_twice_the_batch(competition, tmp_path, 
         "policies": {"uniform": {"lr": 1e-3}},
         "folds": {"run": [0, 1]},
     }
-    weights = {"class_weights": {"red": 10.0, "green": 0.1}} | norms
+    weights = {"class_weights": {"red": 10.0, "green": 0.1}, "sampler": "balanced"} | norms
     quarter = weights | {"batch_size": 2, "accumulate": 2, "device": "auto"}
     whole = {"batch_size": 4, "accumulate": 2} if norms else {"batch_size": 8}  # a norm sees a forward pass
     two = config_file(competition, tmp_path / "two.yaml", training=quarter, **settings)
