@@ -27,13 +27,20 @@ class Entry:
         config = self.config
         weights = self.loaded.depends_on.get("weights")
         shape = [config.data.channels, config.data.size]
-        return fingerprint([config.model.canonical(), code_of(config, config.model), weights, *shape])
+        return fingerprint(
+            [config.model.canonical(), code_of(config, config.model), weights, *shape, self._untrained]
+        )
 
     @property
     def length(self) -> str:
         """A digest of what decides how many updates a training of a fold makes."""
         config = self.config
-        return fingerprint([config.training.canonical(), config.competition.canonical()])
+        return fingerprint([config.training.canonical(), config.competition.canonical(), self._untrained])
+
+    @property
+    def _untrained(self) -> str | None:
+        """What stands in the place of trainings: heads over features, or a mean of weights."""
+        return "heads" if self.config.features else "soup" if self.config.soup else None
 
 
 @dataclass(frozen=True)

@@ -1,6 +1,6 @@
 """In which keys the configs of compared experiments differ."""
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from typing import Any
 
 from pydantic import BaseModel, ConfigDict
@@ -48,7 +48,8 @@ def experiments_of(contest: Contest) -> list[dict[str, Any]]:
 def differing(contest: Contest) -> list[dict[str, Any]]:
     """Return the keys in which the configs differ, in their order, with the value of each experiment.
 
-    A key that not all have, like an option of another schedule, is told where its value is no default.
+    A key that not all have, like an option of another schedule, is told where its value is no default, and where
+    another has nothing in the place of its section.
     """
     stated = {key for entry in contest.entries.values() for key, _ in _flat(_content(entry, stated_only=True))}
     each = {name: dict(_flat(_content(entry))) for name, entry in contest.entries.items()}
@@ -57,7 +58,7 @@ def differing(contest: Contest) -> list[dict[str, Any]]:
     return [
         {"key": key, "values": values}
         for key, values in rows.items()
-        if (key in stated or all(key in flat for flat in each.values()))
+        if (key in stated or all(key in flat or _within(key, flat) for flat in each.values()))
         and len({fingerprint([value]) for value in values.values()}) > 1
     ]
 
@@ -69,7 +70,15 @@ def _content(entry: Entry, stated_only: bool = False) -> dict[str, Any]:
     content = {key: value for key, value in dumped.items() if key not in APART}
     content.get("folds", {}).pop("run", None)
     chosen = policy.model_dump(mode="json", exclude_defaults=True) if stated_only else policy.canonical()
+    if config.features:  # a head, which has no rates
+        chosen = {}
     return content | {"policy": {"name": entry.policy, **chosen}}
+
+
+def _within(key: str, flat: Mapping[str, Any]) -> bool:
+    """Whether one of the sections that a key is in is a value here, like null."""
+    parts = key.split(".")
+    return any(".".join(parts[:depth]) in flat for depth in range(1, len(parts)))
 
 
 def _flat(value: Any, path: str = "") -> Iterator[tuple[str, Any]]:

@@ -53,9 +53,15 @@ def alike(configs: Sequence[ExperimentConfig]) -> list[ExperimentConfig]:
         _need_same_folds_section(config, first)
         policy = next(iter(config.policies))
         folds = config.folds.model_copy(update={"run": first.folds.run})
-        changed = {"policies": {policy: config.policies[policy]}, "seeds": first.seeds, "folds": folds}
+        seeds = first.seeds[:1] if _same_for_all_seeds(config) else first.seeds
+        changed = {"policies": {policy: config.policies[policy]}, "seeds": seeds, "folds": folds}
         made.append(config.model_copy(update=changed))
     return made
+
+
+def _same_for_all_seeds(config: ExperimentConfig) -> bool:
+    """Whether nothing is drawn by a seed: heads over features, and means of weights."""
+    return config.features is not None or config.soup is not None
 
 
 def _need_same_folds_section(config: ExperimentConfig, first: ExperimentConfig) -> None:
@@ -85,7 +91,11 @@ def remarks_on(configs: Sequence[ExperimentConfig]) -> list[str]:
             for each in others
         ):
             lines.append(f"The sections `{section}` differ; {what} are those of {first.name}, for all.")
-    if any((each.seeds, each.folds.chosen) != (first.seeds, first.folds.chosen) for each in others):
+    fixed = [each.name for each in configs if _same_for_all_seeds(each)]
+    if fixed and len(first.seeds) > 1:
+        lines.append(f"{some(fixed)}: the same for all seeds, so it is paired at seed {first.seeds[0]} alone.")
+    seeds = {each.name: first.seeds if each.name in fixed else each.seeds for each in configs}
+    if any((seeds[each.name], each.folds.chosen) != (first.seeds, first.folds.chosen) for each in others):
         lines.append(f"Seeds and folds are those of {first.name}, for all.")
     if more := [each.name for each in configs if len(each.policies) > 1]:
         lines.append(f"Of {some(more)} the first policy takes part alone.")

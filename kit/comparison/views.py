@@ -243,8 +243,8 @@ def unlike_notes(view: View) -> list[str]:
             "Initial weights differ, as models do: the pairing is by fold and seed of order and augmentation "
             "alone."
         )
-    updates = {name: {run.record.steps for run in runs.values()} for name, runs in view.runs.items()}
-    if len({frozenset(each) for each in updates.values()}) > 1:
+    updates = {name: {run.record.steps for run in runs.values()} - {None} for name, runs in view.runs.items()}
+    if len({frozenset(each) for each in updates.values() if each}) > 1:
         told = [f"{name} {_span(each)}" for name, each in updates.items() if each]
         notes.append(f"They made different numbers of updates: {some(told, 20)}.")
     return notes
@@ -252,8 +252,6 @@ def unlike_notes(view: View) -> list[str]:
 
 def _span(values: Iterable[int | None]) -> str:
     known = sorted(value for value in values if value is not None)
-    if not known:
-        return "unknown"
     return f"{known[0]}" if known[0] == known[-1] else f"{known[0]} to {known[-1]}"
 
 

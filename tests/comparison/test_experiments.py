@@ -19,6 +19,7 @@ from kit.core.errors import KitError
 from kit.core.paths import OutputDirs
 from kit.core.runs import ExperimentDir, RunKey
 from kit.experiment.blend import blend
+from kit.experiment.config import validate
 from kit.experiment.examine import examine_runs
 from kit.experiment.options import RunOptions
 from kit.report.gather import gather, report, write_report
@@ -367,6 +368,24 @@ def test_two_experiments_as_they_are_typed(competition, tmp_path, monkeypatch, c
     ):
         code, out, err = kit_here(monkeypatch, capsys, "compare", *words, *here)
         assert (code, expected in err) == (1, True), err
+
+
+def test_heads_are_paired_with_trainings_at_one_seed(competition, tmp_path):
+    trained = experiment(
+        competition, UNIFORM, name="a", seeds=[0, 1], folds={"run": [0, 1]}, training={"epochs": 1}
+    )
+    content = experiment_content(competition, name="h", folds={"run": [0, 1]}, features={"heads": {"ridge": None}})
+    content.pop("policies")
+    said = []
+    made = compare([trained, validate(content, "test")], tmp_path, say=said.append)
+    (each,) = made.content.views[0].comparisons
+    assert (each.policy, each.seeds, each.folds, made.trained) == ("h", [0], [0, 1], 6)
+    assert said[0] == "h: the same for all seeds, so it is paired at seed 0 alone."
+    differs = {line.key: list(line.values.values()) for line in made.content.differs}
+    assert differs["policy.name"] == ["uniform", "ridge"]
+    assert differs["features.block"] == [None, "last"]
+    assert differs["policy.lr"] == [0.01, None]
+    assert report(made.folder, OutputDirs(tmp_path)).is_file()
 
 
 def test_each_experiment_gets_an_equal_part_of_what_is_left(competition, tmp_path, monkeypatch):
