@@ -258,3 +258,12 @@ def test_rates_are_tuned_without_what_has_seen_the_compared_fold(folder):
     assert told[1].endswith(
         "3 left out in some folds (3 in fold 1): 3 labelled by models that saw what is left out"
     )
+
+
+@pytest.mark.parametrize("key", ["extra", "weight"])
+def test_heads_over_features_do_not_pass_over_them(folder, key):
+    stated = {"extra": [MORE]} if key == "extra" else {"weight": "w"}
+    content = experiment_content(Path("colours"), competition=stated, features={"heads": ["logistic"]})
+    del content["policies"]
+    with pytest.raises(KitError, match=rf"competition.{key}: heads over features are fitted on the rows"):
+        run(validate(content, "test"), folder)

@@ -22,14 +22,15 @@ def checked_body(loaded: LoadedExperiment, say: Say) -> Normalisation:
     config, competition = loaded.config, loaded.competition
     data, features = config.data, config.features
     assert features, "only to be asked of an experiment of heads"
+    if competition.extra or competition.weights is not None:
+        key = "extra" if competition.extra else "weight"
+        raise KitError(
+            f"competition.{key}: heads over features are fitted on the rows of the train table, each alike; leave "
+            "it out, or train the network (leave features out)"
+        )
     if process_state(config.training).num_processes > 1:
         raise KitError("features: heads are fitted by one process; leave torchrun out")
     resolve_precision(config.training.precision, cpu=config.training.device == "cpu")
-    if competition.weighs or competition.extra is not None:
-        raise KitError(
-            "features: heads take neither extra rows nor weights of rows; leave competition.extra and "
-            "competition.weight out, or train networks on them"
-        )
     if competition.label_format.multilabel is False and len(competition.classes) < 2:
         raise KitError("features: there is a single class, so there is nothing to tell apart")
     for fold in config.folds.chosen:
