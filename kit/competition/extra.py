@@ -44,6 +44,8 @@ class ExtraTable:
         The table as text, aligned with the rows.
     beside
         Those of its columns that are the competition's, whose rows the images are of.
+    source
+        Where the labels came from, as the config says; None: it does not.
     """
 
     name: str
@@ -58,6 +60,7 @@ class ExtraTable:
     fold: np.ndarray
     cells: pd.DataFrame
     beside: tuple[str, ...] = ()
+    source: str | None = None
 
     def __len__(self) -> int:
         return len(self.image)
@@ -72,7 +75,8 @@ class ExtraTable:
         low, high = self.weights.min(), self.weights.max()
         weights = f"weight {low:g}" if low == high else f"weights {low:g} to {high:g}"
         images = "" if len(self.ids) == len(self) else f" of {len(self.ids)} images"
-        return f"{len(self)} extra rows{images} of {self.name} ({weights})"
+        source = f", labels from {self.source}" if self.source else ""
+        return f"{len(self)} extra rows{images} of {self.name} ({weights}{source})"
 
 
 @dataclass(frozen=True)

@@ -1,7 +1,7 @@
 """Reading extra tables: rows that train and are never held out, with their labels, weights and images."""
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 import numpy as np
@@ -106,12 +106,22 @@ class _Reader:
             images, root = [side.images[row] for row in rows], self.folder
             beside = tuple(name for name in side.table.columns if name not in table.columns)
             table = pd.concat([table, side.table.iloc[rows][list(beside)].reset_index(drop=True)], axis=1)
-        return self._ordered(
-            ExtraTable(
-                *(extra.table, self.key, where, root, table[id_column].tolist(), images),
-                *(np.arange(len(table)), targets, weights, fold, table, beside),
-            )
+        made = ExtraTable(
+            name=extra.table,
+            key=self.key,
+            where=where,
+            root=root,
+            ids=table[id_column].tolist(),
+            sources=images,
+            image=np.arange(len(table)),
+            targets=targets,
+            weights=weights,
+            fold=fold,
+            cells=table,
+            beside=beside,
+            source=extra.source,
         )
+        return self._ordered(made)
 
     def _table(self, path: Path) -> pd.DataFrame:
         """The rows as they stand, every cell as text, without pixels."""
@@ -279,10 +289,15 @@ class _Reader:
         unlike = [names[which] for row, which in enumerate(image) if sources[row] != sources[first[which]]]
         if unlike:
             raise KitError(f"{made.key}.images: {made.where}: rows of one id have different images ({unlike[0]})")
-        return ExtraTable(
-            *(made.name, made.key, made.where, made.root, names.tolist(), [sources[row] for row in first]),
-            *(image.astype(np.int64), made.targets[order], made.weights[order], made.fold[order]),
-            *(made.cells.iloc[order].reset_index(drop=True), made.beside),
+        return replace(
+            made,
+            ids=names.tolist(),
+            sources=[sources[row] for row in first],
+            image=image.astype(np.int64),
+            targets=made.targets[order],
+            weights=made.weights[order],
+            fold=made.fold[order],
+            cells=made.cells.iloc[order].reset_index(drop=True),
         )
 
 

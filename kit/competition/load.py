@@ -8,7 +8,7 @@ import pandas as pd
 
 from kit.competition.config import CompetitionConfig, templates_of
 from kit.competition.evidence import remarks_on_sample
-from kit.competition.extra import ExtraRows
+from kit.competition.extra import ExtraRows, as_shares
 from kit.competition.extra_tables import Side, extra_rows, weights_in
 from kit.competition.image_files import first_folder, shared_images, unused_files
 from kit.competition.labels import (
@@ -30,6 +30,7 @@ from kit.competition.train_labels import (
     train_labels,
     train_observations,
 )
+from kit.core.errors import some
 from kit.core.paths import competition_folder, mounted
 from kit.data.sources import Source
 
@@ -116,8 +117,14 @@ def load_test(config: CompetitionConfig) -> TestSet:
     return test_side(_folder(config), config, [])
 
 
-def load_competition(config: CompetitionConfig) -> Competition:
+def load_competition(config: CompetitionConfig, trains: bool = True) -> Competition:
     """Read the tables and find every image.
+
+    Parameters
+    ----------
+    config : CompetitionConfig
+    trains : bool
+        Whether it is read to train on it; else extra rows are left out, which need not be there then.
 
     Raises
     ------
@@ -134,7 +141,8 @@ def load_competition(config: CompetitionConfig) -> Competition:
     need_files(folder, test.images, config.test_images, "competition.test_images")
     ids, weights = train[config.id_column].tolist(), _weights(train, config, train_place(folder, config))
     sides = {"train": Side(train, ids, train_images), "test": Side(test.table, test.ids, test.images)}
-    extra = extra_rows(config, folder, label_format, sides, remarks)
+    extra = extra_rows(config, folder, label_format, sides, remarks) if trains else None
+    remarks += _never_predicted(extra, label_format, targets)
     remarks += unused_files(folder, config, train_images, [*test.images, *(extra.sources if extra else [])])
     remarks += shared_images(train_images, test.images)
     names = class_names(folder, config, label_format.classes)
@@ -158,6 +166,18 @@ def load_competition(config: CompetitionConfig) -> Competition:
         weights=weights,
         extra=extra,
     )
+
+
+def _never_predicted(extra: ExtraRows | None, labels: Labels, targets: np.ndarray) -> list[str]:
+    """Return a line where extra rows have a class that no training row has."""
+    if extra is None:
+        return []
+    classes = labels.classes
+    own, more = (as_shares(each, len(classes)).sum(axis=0) for each in (targets, extra.targets(len(classes))))
+    names = [classes[place] for place in np.flatnonzero((more > 0) & (own == 0))]
+    if not names:
+        return []
+    return [f"competition.extra: {some(map(repr, names), 10)}, which no training row has, is never predicted"]
 
 
 def _weights(train: pd.DataFrame, config: CompetitionConfig, where: str) -> np.ndarray | None:

@@ -8,10 +8,11 @@ from kit.competition.extra import as_shares
 from kit.competition.load import Competition
 from kit.competition.templates import fields_of
 from kit.competition.ties import ExtraPlan, plan_extra
+from kit.core.errors import Say, ignore
 from kit.core.paths import OutputDirs
 from kit.core.settings import fingerprint
 from kit.data.hashes import hash_images
-from kit.data.images import ImageSet, content_digest
+from kit.data.images import ImageSet, Report, content_digest
 from kit.data.joined import JoinedImages
 from kit.data.levels import with_levels
 from kit.data.reading import Reading
@@ -22,10 +23,13 @@ if TYPE_CHECKING:
     from kit.experiment.loaded import LoadedExperiment
 
 
-def extra_plan(config: ExperimentConfig, competition: Competition, dirs: OutputDirs) -> ExtraPlan | None:
+def extra_plan(
+    config: ExperimentConfig, competition: Competition, dirs: OutputDirs, say: Say = ignore
+) -> ExtraPlan | None:
     """Return which extra rows belong with which training rows; None where there are none.
 
-    Images of both are looked at, once: what is known of them is kept in the cache folder.
+    Images of both are looked at, once: what is known of them is kept in the cache folder. `say` takes a line when
+    that begins.
     """
     extra = competition.extra
     if extra is None:
@@ -38,8 +42,18 @@ def extra_plan(config: ExperimentConfig, competition: Competition, dirs: OutputD
         competition.observations,
         config.competition,
         config.folds,
-        lambda which: hash_images(sources[which], dirs.cache, reading=reading),
+        lambda which: hash_images(sources[which], dirs.cache, _beginning(which, say), reading),
     )
+
+
+def _beginning(which: str, say: Say) -> Report:
+    """Return what says, at the first image alone, that images are looked at."""
+
+    def report(done: int, total: int) -> None:
+        if done == 1:
+            say(f"Looks at {total} {which} images, to find extra rows with a picture that is held out")
+
+    return report
 
 
 def extra_digest(config: ExperimentConfig, competition: Competition) -> str:

@@ -14,7 +14,7 @@ from kit.core.paths import OutputDirs
 from kit.core.runs import ExperimentDir, RunKey
 from kit.experiment.config import ExperimentConfig
 from kit.experiment.extra import extra_plan
-from kit.experiment.fingerprint import difference, policy_digest, shared_digests, test_digest
+from kit.experiment.fingerprint import difference, run_digest, shared_digests, test_digest
 from kit.experiment.fold_plan import decide_folds, given_plan, plan_in_place
 
 
@@ -101,7 +101,7 @@ class LoadedExperiment:
         plan = decide_folds(config, folder, competition, dirs, given=given, anew=anew, say=say)
         for line in rare_classes(plan, config.folds.k, competition.classes, competition.targets):
             say(line)
-        extra = extra_plan(config, competition, dirs)
+        extra = extra_plan(config, competition, dirs, say)
         if extra:
             need_plan(extra.extra, plan)
             for line in extra.told(plan, config.folds.chosen):
@@ -151,7 +151,7 @@ class LoadedExperiment:
 
     def dependencies(self, key: RunKey) -> dict[str, str]:
         """Return a digest of each thing that decides the result of one run."""
-        policy = policy_digest(self.config, self.config.policies[key.policy])
+        policy = run_digest(self.config, key.policy)
         return self.depends_on | {"policy": policy, "seed": str(key.seed), "fold": str(key.fold)}
 
 

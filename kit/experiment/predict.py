@@ -27,7 +27,8 @@ from kit.data.config import DataConfig
 from kit.data.images import ReadableImages, open_readable
 from kit.data.loading import EvaluationLoader
 from kit.experiment.config import ExperimentConfig
-from kit.experiment.fingerprint import config_digest, policy_digest
+from kit.experiment.features.predict import predictions_of_heads
+from kit.experiment.fingerprint import config_digest, run_digest
 from kit.experiment.options import RunOptions, seconds_of
 from kit.experiment.pixels import as_they_were_read, tell_noticed
 from kit.experiment.pool import by_fold, hand_in, stored_rule
@@ -162,7 +163,8 @@ def _decode_and_predict(
             test.ids, test.images, data, options.dirs.cache, say=say, what=what, expired=_after(deadline)
         )
     tell_noticed("test", readable.images, say)
-    asked = runs if readable.rows else []
+    in_time = time.monotonic() <= deadline  # else nodes would be compared with what was decoded until then
+    asked = runs if readable.rows and in_time else []
     try:
         if options.on is not None and asked:
             made = _on_cluster(experiment, asked, test, readable, data, options, deadline, say)
@@ -185,6 +187,8 @@ def _on_cluster(
     say: Say,
 ) -> list[tuple[int, pd.DataFrame]]:
     """The fold and the predictions of each model, which nodes of a cluster make."""
+    if experiment.features:
+        raise KitError("--on: heads over features predict on this machine; leave it out")
     from kit.experiment.cluster.predict_there import asked, asked_files, in_order, look_at_test, predict_there
     from kit.experiment.cluster.runs import ClusterRuns
 
@@ -277,7 +281,7 @@ def find_runs(experiment: ExperimentConfig, policy: str, sources: Sequence[str |
 
 
 def _need_same_config(experiment: ExperimentConfig, policy: str, record: RunRecord, run: RunDir) -> None:
-    now = {"config": config_digest(experiment), "policy": policy_digest(experiment, experiment.policies[policy])}
+    now = {"config": config_digest(experiment), "policy": run_digest(experiment, policy)}
     if changed := [name for name in now if record.depends_on.get(name) != now[name]]:
         raise KitError(
             f"{run.path} was trained under another {' and '.join(changed)} than this one; predict with the one "
@@ -309,6 +313,9 @@ def _predictions(
     """The fold of each run, and what it predicts before the deadline: of the first the rows that it reached, of
     others all or none."""
     accelerator = predicting(experiment.training, say)
+    if experiment.features:
+        yield from predictions_of_heads(experiment, runs, readable, accelerator, _after(deadline), say)
+        return
     done, slowest = 0, 0.0
     with closing(EvaluationLoader()) as loader:  # all models see the same images
         for run in runs:

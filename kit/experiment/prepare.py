@@ -25,6 +25,7 @@ from kit.data.images import ImageSet, Report, need_all, open_images, open_readab
 from kit.data.levels import with_levels
 from kit.data.loading import worker_count
 from kit.experiment.config import ExperimentConfig
+from kit.experiment.features.check import checked_body
 from kit.experiment.loaded import LoadedExperiment
 from kit.experiment.pixels import need_something, other_pixels, pixels_digest, tell_noticed
 from kit.experiment.policies import policy_on
@@ -58,6 +59,8 @@ class TrainingData:
     test : ImageSet
         The test images that can be read.
     recipe : Recipe
+    cache : Path
+        The cache folder, where features are kept.
     extra : ImageSet or None
         The images of extra rows; None where there are none.
     """
@@ -65,6 +68,7 @@ class TrainingData:
     train: ImageSet
     test: ImageSet
     recipe: Recipe
+    cache: Path = Path("cache")
     extra: ImageSet | None = None
 
 
@@ -140,7 +144,10 @@ def check(
     loaded = LoadedExperiment.open(config, folder, dirs, folds=folds, replace=True, say=say)
     need_room(loaded, run_keys(config) if keys is None else keys, say)
     need_tracker(config.training.tracker)
-    recipe = _check_training(loaded, say)
+    if config.features:
+        recipe = recipe_of(loaded, checked_body(loaded, say))
+    else:
+        recipe = _check_training(loaded, say)
     if loaded.differs:
         need_nobody(folder, loaded.differs, say)
     _need_same(loaded, replace)
@@ -187,7 +194,7 @@ def decode(
     loaded = loaded.with_pixels(pixels_digest(train), other_pixels(train, loaded.folder))
     _need_same(loaded, replace)
     extra = decoding.extra(loaded.competition)
-    return loaded, TrainingData(train, decoding.test(loaded.competition), recipe, extra)
+    return loaded, TrainingData(train, decoding.test(loaded.competition), recipe, dirs.cache, extra)
 
 
 def _need_same(loaded: LoadedExperiment, replace: bool) -> None:
@@ -271,8 +278,11 @@ def _check_signals(policy: Policy, model: nn.Module, groups: list[DepthGroup], n
 
 def _check_averaging(training: TrainingConfig, policy: Policy, name: str) -> None:
     """Raise KitError for what an optimizer that averages the weights by itself cannot be used with."""
-    if training.ema:
-        raise KitError(f"training.ema: {training.optimizer.name} averages the weights by itself; leave it out")
+    for key in ("ema", "average"):
+        if getattr(training, key):
+            raise KitError(
+                f"training.{key}: {training.optimizer.name} averages the weights by itself; leave it out"
+            )
     if policy.moves_momentum:
         raise KitError(
             f"policies.{name}: moves the momentum, by which {training.optimizer.name} finds its average; take a "

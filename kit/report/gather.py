@@ -205,7 +205,7 @@ def _outdated(comparison: Comparison, experiment: ExperimentConfig, folder: Expe
 def _competition(experiment: ExperimentConfig, folder: ExperimentDir) -> tuple[Competition | None, str]:
     """Return the competition; where it cannot be loaded, None and why."""
     try:
-        competition = load_competition(experiment.competition)
+        competition = load_competition(experiment.competition, trains=False)
         read_plan(experiment, folder, competition)  # refuses rows that are others than those of the runs
     except KitError as error:
         return None, f"{error}."

@@ -766,11 +766,14 @@ DECIDING = {
     "training.mixup": 0.2,
     "training.cutmix": 0.2,
     "training.ema": 0.99,
+    "training.average": {"last": 0.5},
     "training.norm_batches": 3,
     "training.sync_batch_norm": True,
     "training.on_nonfinite": "skip",
     "training.deterministic": False,
     "prediction.tta": "hflip",
+    "features": {"heads": ["knn"]},
+    "soup": {"of": "other", "seeds": [0, 1]},
     "scoring.average": "micro",
     "scoring.beta": 2,
     "scoring.zero_division": 1,
@@ -792,6 +795,8 @@ def with_key(key: str, value: Any) -> str:
         changes.insert(0, "folds.group=id")
     if key == "folds.time_format":
         changes.insert(0, "folds.time=date")
+    if key == "features":
+        changes.insert(0, "policies=null")
     if key == "competition.submit_names":
         changes.insert(0, "competition.names={a: A}")
     return fingerprint(load_experiment("config.yaml", changes).canonical())
@@ -839,6 +844,15 @@ def test_extra_rows_that_cannot_be(table, message):
     whole = table if "table" in table or not table else {"table": "more.csv", "images": "more/{id}"} | table
     with pytest.raises(KitError, match=re.escape(message)):
         described(competition={"extra": whole})
+
+
+def test_extra_images_are_read_as_the_others():
+    table = {"table": "more.csv", "images": ["a/{id}", "b/{id}"]}
+    with pytest.raises(KitError, match=r"competition.extra\[0\].images names 2 files an image"):
+        described(competition={"extra": table})
+    pixels = {"table": "more.csv", "images": {"columns": "pixel*"}}
+    with pytest.raises(KitError, match=r"images of competition.extra are columns of a table"):
+        described(competition={"extra": pixels}, data={"decoder": "PIL.Image:open"})
 
 
 def test_an_extra_table_with_a_slug_lies_where_fetched_datasets_do():

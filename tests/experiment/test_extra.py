@@ -2,6 +2,7 @@
 
 import io
 import re
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -77,7 +78,14 @@ def folder(tmp_path, monkeypatch) -> Path:
 
 
 MORE = {"table": "more.csv", "path": "other", "images": "train/{id}.png", "weight": 0.5}
-LABELS = {"table": "labels.csv", "path": "labels", "images": "test", "shares": True, "fold": "fold"}
+LABELS = {
+    "table": "labels.csv",
+    "path": "labels",
+    "images": "test",
+    "shares": True,
+    "fold": "fold",
+    "source": "r1",
+}
 
 
 def described(*extra, **sections):
@@ -150,7 +158,8 @@ def test_a_run_with_all_of_it_ends_and_is_known_again(folder):
     scores = result.policies["uniform"].scores
     assert (scores.oof_rows, scores.train_rows) == (16, 24)  # no extra row is scored
     lines = "\n".join(told)
-    assert "9 extra rows of more.csv (weight 0.5)\n9 extra rows of 3 images of labels.csv (weight 1)\n" in lines
+    assert "9 extra rows of more.csv (weight 0.5)\n9 extra rows of 3 images of labels.csv (weight 1" in lines
+    assert "(weight 1, labels from r1)" in lines
     assert "24 training, 18 extra and 3 test rows" in lines
     assert run(config, folder).trained == 0
     table = pd.read_csv("labels/labels.csv")
@@ -185,6 +194,31 @@ def test_extra_rows_count_in_an_epoch_before_any_image_is_looked_at(folder):
     assert (plain.policies[0].steps_per_epoch, more.policies[0].steps_per_epoch) == (16 // 4, (16 + 9 + 3) // 4)
 
 
+def test_several_labels_with_shares(folder):
+    for name in ("colours/train.csv", "other/more.csv"):
+        table = pd.read_csv(name)
+        table["label"] = np.where(np.arange(len(table)) % 2, table["label"], "blue red")
+        table.to_csv(name, index=False)
+    several = {"competition": {"separator": " "}, "scoring": {"rule": "half"}}
+    config = described(MORE, LABELS, **several, training={"epochs": 1}, folds={"run": [0]})
+    held = (pd.read_csv(run(config, folder).folder / "folds.csv")["fold"] == 0).sum()
+    assert len(pd.read_parquet("runs/tiny/uniform/oof.parquet")) == held
+
+
+def test_a_class_of_extra_rows_alone_is_never_predicted(folder):
+    pd.read_csv("other/more.csv").assign(label="grey").to_csv("other/more.csv", index=False)
+    with pytest.raises(KitError, match="'grey' is no class"):
+        opened(MORE)
+    classes = {"classes": ["blue", "green", "grey", "red"], "classes_without_rows": "allowed"}
+    told: list[str] = []
+    result = run(
+        described(MORE, competition=classes, training={"epochs": 1}, folds={"run": [0]}), folder, say=told.append
+    )
+    assert "competition.extra: 'grey', which no training row has, is never predicted" in told
+    oof = pd.read_parquet(result.folder / "uniform/oof.parquet")
+    assert (oof["grey"] == 0).all()
+
+
 def test_own_losses_that_give_a_mean_are_refused_before_training(folder):
     Path("mine.py").write_text(
         "import torch\ndef mean(logits, targets):\n    return torch.nn.functional.cross_entropy(logits, targets)\n"
@@ -212,3 +246,24 @@ def test_on_a_node_tables_lie_where_data_does(folder, tmp_path_factory):
     (folder / "other").rename(folder / "gone")
     with pytest.raises(KitError, match=re.escape("it does not have the extra rows other in ")):
         config_there(site)
+
+
+def test_rates_are_tuned_without_what_has_seen_the_compared_fold(folder):
+    """In a nested plan the models that labelled a row saw the fold that is compared, or the one that scores."""
+    loaded = opened(MORE, LABELS)
+    nested = replace(loaded, folds=replace(loaded.folds, unused=0))
+    assert set(nested.training_rows(1)) == {*nested.folds.training_rows(1), *range(24, 33)}
+    told = nested.extra.told(nested.folds, [1])
+    assert told[0] == "9 extra rows of more.csv (weight 0.5)"
+    assert told[1].endswith(
+        "3 left out in some folds (3 in fold 1): 3 labelled by models that saw what is left out"
+    )
+
+
+@pytest.mark.parametrize("key", ["extra", "weight"])
+def test_heads_over_features_do_not_pass_over_them(folder, key):
+    stated = {"extra": [MORE]} if key == "extra" else {"weight": "w"}
+    content = experiment_content(Path("colours"), competition=stated, features={"heads": ["logistic"]})
+    del content["policies"]
+    with pytest.raises(KitError, match=rf"competition.{key}: heads over features are fitted on the rows"):
+        run(validate(content, "test"), folder)

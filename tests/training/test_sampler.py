@@ -148,7 +148,8 @@ def test_extra_rows_with_shares_and_weights_are_drawn_by_their_shares(tmp_path):
     (folder / "soft.csv").write_text("id,blue,green,red,weight\ntest000,0.5,0.5,0,9\ntest001,0,0.1,0.9,1\n")
     extra = {"table": "soft.csv", "images": "test", "shares": True, "weight": "weight"}
     trainer = trainer_of(
-        *(folder, tmp_path),
+        folder,
+        tmp_path,
         competition={"extra": extra},
         training={"sampler": "balanced", "loss": "focal", "epochs": 1},
     )
@@ -166,7 +167,8 @@ def test_of_several_labels_the_rarest_of_a_row_decides_in_a_training(tmp_path):
     labels = {"id": "image", "label": "labels", "separator": " ", "test": None}
     images = {"train_images": "train_images/{image}", "test_images": "test_images/{image}"}
     trainer = trainer_of(
-        *(tmp_path / "data", tmp_path),
+        tmp_path / "data",
+        tmp_path,
         competition=labels | images,
         folds={"k": 2},
         scoring={"average": "samples", "rule": "threshold"},
