@@ -45,6 +45,9 @@ LOSSES = {
     "row weights, class weights, smoothed": ({"label_smoothing": 0.1}, WEIGHTS),
     "several labels, row weights": ({}, WEIGHTS),
     "mixed, row weights": ({"mixup": 0.2}, None),
+    "focal, class weights": ({"loss": "focal"}, WEIGHTS),
+    "several labels, asymmetric, row weights": ({"loss": "asymmetric"}, WEIGHTS),
+    "logit-adjusted, row weights": ({"loss": "logit_adjusted"}, None),
 }
 OF_ROWS = torch.linspace(0.25, 3, BATCH, dtype=torch.float64)
 CASES = [
@@ -86,7 +89,8 @@ def train(case: tuple[str, str, torch.dtype], rank: int = 0, world: int = 0, on=
     config = TrainingConfig(**options)
     model = model_of(name).to(on, dtype).to(memory_format=torch.channels_last)
     several, of_images = loss_name.startswith("several"), OF_ROWS if "row weights" in loss_name else None
-    loss = build_loss(config, weights, several, of_images is not None).to(on, dtype)
+    offsets = torch.tensor([0.7, 0.2, 0.1]).log()  # of the loss that is logit-adjusted
+    loss = build_loss(config, weights, several, of_images is not None, offsets).to(on, dtype)
     network: nn.Module = model
     if world:
         synchronise(model)

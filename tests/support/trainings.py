@@ -13,7 +13,7 @@ from kit.model.build import weights_digest
 from kit.training.device import make_accelerator
 
 
-def trainer_of(competition: Path, output: Path, **sections):
+def trainer_of(competition: Path, output: Path, /, **sections):
     """A Trainer of the first run of a small experiment."""
     experiment = validate(experiment_content(competition, **sections), "test")
     folder = ExperimentDir(output / "runs" / experiment.name)

@@ -6,12 +6,15 @@ import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from scipy.stats import chisquare
+from support.colours import write_competition
+from support.miniatures import write_plant_pathology
 from support.refusals import refusal_of
 from support.trainings import Killed, kill_at, outcome, trainer_of
 
 from kit.core.errors import KitError
 from kit.data.loading import BatchPlan, Drawing
 from kit.training.config import TrainingConfig
+from kit.training.loss import class_offsets, class_weights
 from kit.training.sampler import Sampler, chances
 
 LONG = np.repeat([0, 1, 2, 4], [60, 25, 10, 5])  # of 5 classes, one of them without rows
@@ -122,22 +125,68 @@ def test_a_wrong_sampler_is_told(competition, tmp_path, setting, message):
 
 
 def long_tailed(competition, tmp_path, **training):
-    """A trainer of the miniature competition, of which most rows of two classes count little."""
+    """A trainer of the miniature competition that draws its rows."""
     settings = {"epochs": 3, "checkpoint_minutes": 0, "log_every": 1, "batch_size": 4, "sampler": "sqrt"}
     return trainer_of(competition, tmp_path, training=settings | training, data={"augment": "heavy"})
 
 
-@pytest.mark.parametrize("loss", ["logit_adjusted"])
-def test_a_killed_run_that_draws_ends_with_the_same_bits(competition, tmp_path, loss):
-    whole = long_tailed(competition, tmp_path / "whole", loss=loss)
+def test_a_killed_run_that_draws_ends_with_the_same_bits(competition, tmp_path):
+    training = {"loss": "logit_adjusted", "mixup": 0.2}
+    whole = long_tailed(competition, tmp_path / "whole", **training)
     expected = outcome(whole, whole.train())
-    first = long_tailed(competition, tmp_path / "killed", loss=loss)
+    first = long_tailed(competition, tmp_path / "killed", **training)
     with pytest.raises(Killed):
         first.train(on_step=kill_at(7))
-    second = long_tailed(competition, tmp_path / "killed", loss=loss)
+    second = long_tailed(competition, tmp_path / "killed", **training)
     steps = []
     assert outcome(second, second.train(on_step=steps.append)) == expected
     assert steps[0] == 8
+
+
+def test_extra_rows_with_shares_and_weights_are_drawn_by_their_shares(tmp_path):
+    folder = write_competition(tmp_path / "data")
+    (folder / "soft.csv").write_text("id,blue,green,red,weight\ntest000,0.5,0.5,0,9\ntest001,0,0.1,0.9,1\n")
+    extra = {"table": "soft.csv", "images": "test", "shares": True, "weight": "weight"}
+    trainer = trainer_of(
+        folder,
+        tmp_path,
+        competition={"extra": extra},
+        training={"sampler": "balanced", "loss": "focal", "epochs": 1},
+    )
+    rows = trainer.fold.train_rows
+    targets = trainer.fold.targets[rows]
+    counts = targets.sum(axis=0, dtype=float)
+    np.testing.assert_allclose(counts, [8.5, 8.6, 8.9], rtol=1e-6)
+    expected = (targets / counts).mean(axis=1)
+    np.testing.assert_allclose(np.diff(trainer.plan.drawing._up_to, prepend=0), expected, rtol=1e-6)
+    assert np.isfinite(trainer.train().score)
+
+
+def test_of_several_labels_the_rarest_of_a_row_decides_in_a_training(tmp_path):
+    write_plant_pathology(tmp_path / "data", rows=20, test_rows=4)
+    labels = {"id": "image", "label": "labels", "separator": " ", "test": None}
+    images = {"train_images": "train_images/{image}", "test_images": "test_images/{image}"}
+    trainer = trainer_of(
+        tmp_path / "data",
+        tmp_path,
+        competition=labels | images,
+        folds={"k": 2},
+        scoring={"average": "samples", "rule": "threshold"},
+        training={
+            "sampler": "sqrt",
+            "loss": "asymmetric",
+            "class_weights": "balanced",
+            "epochs": 1,
+            "batch_size": 4,
+        },
+    )
+    there = trainer.fold.targets[trainer.fold.train_rows]
+    counts = there.sum(axis=0)
+    rarest = np.array([min(counts[row], default=(~there.any(axis=1)).sum()) for row in there])
+    expected = rarest**-0.5
+    found = np.diff(trainer.plan.drawing._up_to, prepend=0)
+    np.testing.assert_allclose(found, expected / expected.sum(), rtol=1e-6)
+    assert np.isfinite(trainer.train().score)
 
 
 def test_what_balances_counts_rows_as_they_are_drawn(competition, tmp_path):
@@ -146,8 +195,6 @@ def test_what_balances_counts_rows_as_they_are_drawn(competition, tmp_path):
     fold, config = trainer.fold, TrainingConfig(sampler="balanced", class_weights="balanced")
     assert trainer.plan.drawing is None
     rows = np.r_[np.flatnonzero(fold.targets == 0), np.flatnonzero(fold.targets == 1)[:3]]
-    from kit.training.loss import class_offsets, class_weights
-
     targets = fold.targets[rows]
     made = Sampler(config.sampler, targets, multilabel=False)
     weights = class_weights(config, ["a", "b"], targets, made.counted(None))
