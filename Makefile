@@ -14,11 +14,13 @@ CLIENT_TESTS := tests/kaggle/kernel/test_push.py $(addprefix tests/kaggle/test_,
 demo: $(VENV)/.installed
 	$(BIN)/python -m kit run configs/digits.yaml
 
+# A file's tests run in one process, which makes their fixtures once. In the order of the files: sorted by how
+# many tests they hold, those of one long test would come last, while another process idles.
 test: $(VENV)/.installed-dev lint
-	$(BIN)/python -m pytest -n auto --maxprocesses 4 --dist loadgroup
+	$(BIN)/python -m pytest -n auto --maxprocesses 4 --dist loadfile --no-loadscope-reorder
 
 test-slow: $(VENV)/.installed-dev
-	$(BIN)/python -m pytest -m slow -n auto --maxprocesses 4
+	$(BIN)/python -m pytest -m slow -n auto --maxprocesses 4 --dist loadfile
 
 soak: $(VENV)/.installed-dev
 	PYTHONPATH=.:tests $(BIN)/python -m faults.soak

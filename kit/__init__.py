@@ -15,6 +15,7 @@ if TYPE_CHECKING:
     from kit.cli.doctor import doctor
     from kit.comparison.compare import compare
     from kit.comparison.compare_views import compare_views as views
+    from kit.comparison.features import features
     from kit.core.errors import KitError
     from kit.experiment.blend import blend
     from kit.experiment.cluster.slurm import SlurmOptions
@@ -27,6 +28,7 @@ if TYPE_CHECKING:
     from kit.experiment.predict import predict_test as predict
     from kit.experiment.preview import preview
     from kit.experiment.run import run
+    from kit.experiment.soup.make import soup
     from kit.kaggle.commands import collect_wheels as kernel_wheels
     from kit.kaggle.commands import fetch_data, submit
     from kit.kaggle.commands import kaggle_image as kernel_image
@@ -58,6 +60,7 @@ __all__ = [
     "cluster_slurm",
     "compare",
     "doctor",
+    "features",
     "fetch_data",
     "find_lr",
     "grade",
@@ -80,6 +83,7 @@ __all__ = [
     "preview",
     "probe",
     "run",
+    "soup",
     "submissions",
     "submit",
     "views",
@@ -97,6 +101,7 @@ _WHERE = {
     "cluster_slurm": "kit.experiment.cluster.slurm:slurm_script",
     "compare": "kit.comparison.compare:compare",
     "doctor": "kit.cli.doctor:doctor",
+    "features": "kit.comparison.features:features",
     "fetch_data": "kit.kaggle.commands:fetch_data",
     "find_lr": "kit.experiment.find_lr:find_lr",
     "grade": "kit.experiment.grade:grade",
@@ -119,6 +124,7 @@ _WHERE = {
     "preview": "kit.experiment.preview:preview",
     "probe": "kit.report.probes:probe",
     "run": "kit.experiment.run:run",
+    "soup": "kit.experiment.soup.make:soup",
     "submissions": "kit.kaggle.commands:list_submissions",
     "submit": "kit.kaggle.commands:submit",
     "views": "kit.comparison.compare_views:compare_views",

@@ -2,15 +2,27 @@
 
 import gc
 import os
+from collections.abc import Generator
 from pathlib import Path
 
 import pytest
 from support.colours import write_competition
 
 os.environ.setdefault("HF_HUB_OFFLINE", "1")  # no test may reach out
-os.environ.setdefault("OMP_WAIT_POLICY", "passive")  # two processes on two cores: do not spin for each other
+os.environ.setdefault("OMP_WAIT_POLICY", "passive")  # processes that share cores: do not spin for each other
+os.environ.setdefault("OMP_NUM_THREADS", "1")  # a miniature network takes longer with more
 
 pytest_plugins = ["support.kaggle_setting", "support.processes"]
+
+
+@pytest.hookimpl(wrapper=True, tryfirst=True)
+def pytest_collection() -> Generator[None, object, object]:
+    """Collect the tests without garbage collection: syntax trees by the million are looked at again and again."""
+    gc.disable()
+    try:
+        return (yield)
+    finally:
+        gc.enable()
 
 
 def pytest_runtest_setup(item: pytest.Item) -> None:
@@ -31,6 +43,16 @@ def competition(tmp_path_factory) -> Path:
 def _threads():
     import torch
 
-    torch.set_num_threads(2)
+    torch.set_num_threads(1)
     gc.collect()
     gc.freeze()  # a training ends with a collection, which would look at every module and test anew
+
+
+@pytest.fixture
+def two_threads():
+    """Torch computes with two threads during a test of how many it uses."""
+    import torch
+
+    torch.set_num_threads(2)
+    yield
+    torch.set_num_threads(1)

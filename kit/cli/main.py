@@ -191,6 +191,48 @@ def compare(
 
 
 @app.command()
+def features(
+    config: Config,
+    overrides: Overrides = None,
+    block: Annotated[
+        str | None,
+        typer.Option(metavar="NAME", help="last, a depth group by name or number, or all: each in turn."),
+    ] = None,
+    head: Annotated[
+        list[str] | None, typer.Option(metavar="NAME", help="logistic, ridge, svm, knn or prototypes; repeatable.")
+    ] = None,
+    views: Annotated[
+        str | None, typer.Option(metavar="hflip", help="Features are the mean over an image and its mirror; none.")
+    ] = None,
+    name: Annotated[str | None, typer.Option(metavar="NAME", help="Left out: the config's and -features.")] = None,
+    output: Output = ".",
+    replace: Replace = False,
+    folds: Annotated[
+        str | None, typer.Option(metavar="FILE", help="Follow this fold plan: a CSV with columns id and fold.")
+    ] = None,
+    cache: Cache = None,
+    threads: Threads = None,
+    budget: BudgetOption = None,
+    seconds: Seconds = None,
+) -> None:
+    """Fit heads over the features of a frozen network: computed once, then seconds a head; score, submission."""
+    from kit.experiment.config import load_experiment
+
+    budget = one_budget(budget, seconds)
+    experiment = load_experiment(config, overrides or [])
+    explain_broken_imports()
+    from kit.cli.show import show_features
+    from kit.comparison.features import features
+
+    options = run_options(output, cache, folds, replace, "1", budget, threads=threads)
+    stated = None if views is None else [] if views == "none" else names_in(views)
+    made = features(experiment, options, block=block, heads=head or (), views=stated, name=name, say=say)
+    give(made, show_features)
+    if made.left:
+        raise KitError(f"the budget left {made.left} heads; the same command fits them")
+
+
+@app.command()
 def report(
     experiment: Annotated[
         str, typer.Argument(metavar="EXPERIMENT", help="Its name in OUTPUT/runs, or its folder.")
@@ -402,10 +444,17 @@ def blend(
         list[str],
         typer.Argument(
             metavar="EXPERIMENT...",
-            help="Two or more in runs/: EXPERIMENT is the policy it began with, EXPERIMENT/POLICY another.",
+            help="Two or more in runs/: EXPERIMENT is the policy it began with, EXPERIMENT/POLICY another; after "
+            "the first also a folder with oof.csv and test.csv of another tool.",
         ),
     ],
     name: Annotated[str | None, typer.Option(metavar="NAME", help="Left out: blend-MEMBER-MEMBER…")] = None,
+    method: Annotated[
+        str | None,
+        typer.Option(
+            metavar="METHOD", help="single, mean, rank mean, greedy or stack; left out: the best but stack."
+        ),
+    ] = None,
     overrides: Annotated[
         list[str] | None,
         typer.Option("--set", metavar="KEY=VALUE", help="Of the first member: scoring.average=micro."),
@@ -416,7 +465,24 @@ def blend(
     from kit.cli.show import show_blend
     from kit.experiment.blend import blend
 
-    give(blend(members, output, name, overrides=overrides or [], say=say), show_blend)
+    give(blend(members, output, name, method=method, overrides=overrides or [], say=say), show_blend)
+
+
+@app.command()
+def soup(
+    experiment: Annotated[
+        str, typer.Argument(metavar="EXPERIMENT", help="In runs/: the policy it began with, or EXPERIMENT/POLICY.")
+    ],
+    output: Output = ".",
+    cache: Cache = None,
+    threads: Threads = None,
+) -> None:
+    """Average the weights of each fold's seeds to one model; keep it where it is no worse out of fold."""
+    explain_broken_imports()
+    from kit.cli.show import show_soup
+    from kit.experiment.soup.make import soup
+
+    give(soup(experiment, run_options(output, cache, None, False, "1", None, threads=threads), say=say), show_soup)
 
 
 @app.command()

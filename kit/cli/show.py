@@ -11,12 +11,14 @@ from rich.table import Table
 if TYPE_CHECKING:  # for annotations alone: they bring torch
     import pandas as pd
 
+    from kit.comparison.features import FeaturesResult
     from kit.experiment.blend import BlendResult
     from kit.experiment.find_lr import FindLrResult
     from kit.experiment.init import InitResult
     from kit.experiment.pool import PolicyScores
     from kit.experiment.preview import Preview, PreviewResult
     from kit.experiment.run import ExperimentResult
+    from kit.experiment.soup.make import SoupResult
     from kit.lr import PolicyConfig
 
 BARS = "▁▂▃▄▅▆▇█"
@@ -44,6 +46,40 @@ def show_result(result: "ExperimentResult") -> None:
     if result.given_up:
         print(f"Given up for want of time: {'; '.join(result.given_up)}")
     print(f"Everything else: {result.folder}")
+
+
+def show_features(result: "FeaturesResult") -> None:
+    """Print a row a head: its score out of fold with its interval, what was chosen, and how long it took."""
+    table = Table(title=f"{result.metric}, out of fold, by cross-fitted rules", title_justify="left")
+    for title in ("head", "block", "score", "95 % interval", "by fold", "chosen", "fitting", "features"):
+        table.add_column(title, overflow="fold")
+    for each in result.heads:
+        table.add_row(
+            each.head,
+            each.block,
+            f"{each.oof:.4f}",
+            f"{each.low:.4f} to {each.high:.4f}",
+            " ".join(f"{score:.3f}" for score in each.folds),
+            " ".join(f"{strength:g}" for strength in each.strength),
+            f"{each.seconds:.1f} s",
+            f"{each.features:.1f} s",
+        )
+    Console().print(table)
+    for each in result.heads if not result.picture else ():
+        print(f"{each.head}: submission {each.submission}")
+    if result.picture:
+        print(f"By depth: {result.picture}")
+    print(f"Everything else: {result.folder}")
+
+
+def show_soup(made: "SoupResult") -> None:
+    """Print a row a way to predict with its score, and whether the soup was kept."""
+    for title, table in made.tables().items():
+        rows = table.itertuples(index=False, name=None)
+        shown = [(str(way), f"{score:.4f}", str(models)) for way, score, models in rows]
+        _print_table(title, tuple(table.columns), shown)
+    for line in made.remarks():
+        print(line)
 
 
 def show_first_config(made: "InitResult") -> None:
@@ -218,6 +254,8 @@ def _print_two_columns(members: Mapping[str, str]) -> None:
 
 def show_blend(blended: "BlendResult") -> None:
     """Print the weights of a blend's members, what each method was worth, the score and the files."""
+    from kit.scoring.decide import TIE
+
     record = blended.record
     _print_table(
         "members",
@@ -243,7 +281,10 @@ def show_blend(blended: "BlendResult") -> None:
     )
     rows, of = record["oof_rows"], record["train_rows"]
     part = "" if rows == of else f" of {of}"
-    if record["method"] == "single":
+    best = max(record["candidates"], key=lambda each: each["cross_fitted"])
+    if best["cross_fitted"] > record["oof"] + TIE:
+        print(f"{best['method']} has a better score than {record['method']}, which was asked for.")
+    elif record["method"] == "single":
         (taken,) = [each["member"] for each in record["members"] if each["weight"]]
         print(f"No blend is better than the best member, so this is {taken}.")
     if record["rule"]["kind"] != "argmax":

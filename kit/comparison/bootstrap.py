@@ -98,6 +98,30 @@ def bootstrap(
     return made
 
 
+def interval_of(
+    truth: np.ndarray,
+    predicted: np.ndarray,
+    config: ScoringConfig,
+    groups: np.ndarray | None = None,
+    probabilities: np.ndarray | None = None,
+    resamples: int = 2000,
+    level: float = 0.95,
+) -> tuple[float, float]:
+    """Return the ends of the percentile bootstrap interval of one score; parameters as of `bootstrap`."""
+    _check_rows(truth, {"it": predicted}, groups)
+    units = np.arange(len(truth)) if groups is None else np.unique(groups, return_inverse=True)[1].ravel()
+    tables: _Resamples | _Tables
+    if config.metric:
+        chances = {} if probabilities is None else {"it": probabilities}
+        tables = _Resamples(truth, {"it": predicted}, chances, units, config)
+    else:
+        tables = _Tables(truth, {"it": predicted}, units, config)
+    drawn = _draws(int(units.max()) + 1, resamples, 0)
+    scores = np.concatenate([tables.scores(weights)["it"] for weights in drawn])
+    low, high = np.quantile(scores, [(1 - level) / 2, (1 + level) / 2]).tolist()
+    return low, high
+
+
 def _draws(number: int, resamples: int, seed: int) -> Iterator[np.ndarray]:
     """Yield how often each unit is drawn, float [units, some of the resamples], until all are drawn."""
     generator, chunk = np.random.default_rng(seed), max(_CELLS // number, 1)

@@ -21,7 +21,7 @@ from kit.core.devices import kind_in_words, same_kind
 from kit.core.errors import KitError, some
 from kit.core.runs import ExperimentDir, RunDir, RunKey, RunRecord
 from kit.experiment.config import ExperimentConfig, TuneConfig
-from kit.experiment.fingerprint import as_now, policy_digest
+from kit.experiment.fingerprint import as_now, run_digest
 from kit.experiment.loaded import LoadedExperiment
 from kit.experiment.views import views_of as predicted_views
 
@@ -188,8 +188,7 @@ def check_run(run: RunDir, policy: str, loaded: LoadedExperiment, within: int | 
     """KitError where the run is of another config, policy, data or kit than this experiment's."""
     record = run.record
     then = as_now(record.depends_on, loaded.config)
-    config = loaded.config.policies[policy]
-    now = loaded.depends_on | {"policy": policy_digest(loaded.config, config)}
+    now = loaded.depends_on | {"policy": run_digest(loaded.config, policy)}
     if within is not None:
         now["folds"] = dataclasses.replace(loaded.folds, unused=within).digest
     if changed := [name for name, digest in now.items() if then.get(name) != digest]:

@@ -24,6 +24,7 @@ from kit.core.errors import Damaged, KitError, some
 from kit.core.files import as_record, atomic, read_object, write_json
 from kit.core.whole import digest, is_whole, need_sealed, need_whole, sealed
 
+TRAINING, HEAD, SOUP = "training", "head", "soup"  # kinds of runs
 TRAINED_ANEW = "remove the run's folder, and it is trained anew by python -m kit run"
 PREDICTED_ANEW = "python -m kit run, or compare, predicts it anew with the saved weights"
 
@@ -52,6 +53,9 @@ class RunRecord(BaseModel):
     ----------
     status : str
         running, stopped, finished, failed, or diverged.
+    kind : str
+        training; head, fitted to features, or soup, the mean of the weights of trainings: both without updates,
+        rates and history.
     policy, seed, fold
         Which run it is.
     fingerprint : str
@@ -107,6 +111,8 @@ class RunRecord(BaseModel):
         files are read without a check.
     micro_batch : int, optional
         Images of a forward pass, where memory was too small for the config's batch_size.
+    soup : dict of str to str
+        Of a soup: the place of each run whose weights it is the mean of → the SHA-256 of these weights.
     nonfinite : list of dict
         What was done about losses that were not finite: `{skipped: step}` for an update that was left out;
         `{factor: f, step: s, error: text}` where the training was begun anew with its rates × `factor`.
@@ -119,6 +125,7 @@ class RunRecord(BaseModel):
     model_config = ConfigDict(extra="allow", frozen=True, protected_namespaces=())
 
     status: str = "unknown"
+    kind: str = TRAINING
     policy: str
     seed: int
     fold: int
@@ -147,6 +154,7 @@ class RunRecord(BaseModel):
     scores: dict[str, float] = {}
     files: dict[str, str] = {}
     micro_batch: int | None = None
+    soup: dict[str, str] = {}
     nonfinite: list[dict[str, Any]] = []
 
     @property
@@ -250,8 +258,13 @@ class RunDir:
         """Whether it was trained to the end and all that it gave is there, or can be predicted anew."""
         if not self.begun or (record := self.record).status != "finished":
             return False
-        needed = (self.weights, self.rates) if record.files else (self.weights, self.rates, self.oof, self.test)
+        needed = self.needed if record.files else (*self.needed, self.oof, self.test)
         return all(path.is_file() for path in needed)
+
+    @property
+    def needed(self) -> tuple[Path, ...]:
+        """What a finished run cannot do without: the rest can be predicted anew, or is lost for pictures alone."""
+        return (self.weights, self.rates) if self.record.kind == TRAINING else (self.weights,)
 
     @property
     def left_over(self) -> list[Path]:

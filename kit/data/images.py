@@ -278,7 +278,7 @@ class _Place:
 
     @classmethod
     def of(cls, images: ImageSet, folder: Path) -> "_Place":
-        key = _cache_key(images)
+        key = cache_key(images)
         return cls(key, folder / f"pixels-{key}.npy", folder / f"checked-{key}.json")
 
     @property
@@ -366,8 +366,8 @@ def _wants_cache(images: ImageSet, config: DataConfig, file: Path) -> bool:
     return config.cache is True or needed <= min(config.cache_gb * 1e9, free / 2)
 
 
-def _cache_key(images: ImageSet) -> str:
-    """A key that depends on all that the decoder does, and on the files."""
+def cache_key(images: ImageSet) -> str:
+    """Return a key that depends on all that the decoder does, and on the files, for caches on this machine."""
     settings = json.dumps([Decoder.version, images.decoder.settings()], sort_keys=True)
     return sha256((settings + files_key(images.sources)).encode()).hexdigest()[:16]
 

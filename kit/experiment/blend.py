@@ -7,7 +7,6 @@ runs/<blend>/
 
 from collections.abc import Sequence
 from dataclasses import dataclass
-from functools import cached_property
 from pathlib import Path
 from typing import Any
 
@@ -24,17 +23,17 @@ from kit.core.files import need_writable, read_object, write_json
 from kit.core.manifest import mend, need_listed, noting
 from kit.core.notebook import ShownAsTables
 from kit.core.paths import OutputDirs
-from kit.core.runs import ExperimentDir, RunDir, RunRecord, average, predictions, write_predictions
+from kit.core.runs import ExperimentDir, average, predictions, write_predictions
 from kit.core.settings import Name, fingerprint
+from kit.experiment.blend_files import FilesMember
+from kit.experiment.blend_members import BLEND, BlendMember, members_of, need_same_folds, shared_plan
 from kit.experiment.config import ExperimentConfig, load_experiment
-from kit.experiment.fingerprint import labels_digest, stored_experiment
-from kit.experiment.fold_plan import read_plan
 from kit.experiment.pool import PooledPredictions, hand_in, held_out, pooled, score_identity, stored_scores
 from kit.scoring.blend import BlendChoice, choose_blend
 from kit.scoring.config import ScoringConfig
 from kit.scoring.decide import choose_rule
 
-RECORD = "blend.json"
+RECORD = BLEND
 _LONGEST = 80  # of a name
 
 
@@ -61,42 +60,12 @@ class BlendResult(ShownAsTables):
         return [f"Out-of-fold {self.record['metric']} {self.record['oof']:.4f}; submission {self.submission}"]
 
 
-@dataclass(frozen=True)
-class BlendMember:
-    """One policy of an experiment in runs/.
-
-    Attributes
-    ----------
-    title : str
-        As it is named: the experiment, or experiment/policy where it did not begin with that policy.
-    """
-
-    title: str
-    folder: ExperimentDir
-    policy: str
-    experiment: ExperimentConfig
-
-    @cached_property
-    def runs(self) -> list[RunDir]:
-        """Its finished runs."""
-        return self.folder.finished(self.policy)
-
-    @cached_property
-    def records(self) -> list[RunRecord]:
-        """Their records."""
-        return [run.record for run in self.runs]
-
-    @property
-    def folds(self) -> set[int]:
-        """The folds that they held out."""
-        return {record.fold for record in self.records}
-
-
 def blend(
     names: Sequence[str],
     output: str | Path = ".",
     name: str | None = None,
     *,
+    method: str | None = None,
     overrides: Sequence[str] = (),
     say: Say = ignore,
 ) -> BlendResult:
@@ -107,11 +76,14 @@ def blend(
     Parameters
     ----------
     names : sequence of str
-        Experiments in runs/: `digits` is the policy it began with, `digits/cosine` another one.
+        Experiments in runs/: `digits` is the policy it began with, `digits/cosine` another one; after the first, a
+        folder with oof.csv and test.csv, too (see `kit.experiment.blend_files`).
     output : path
         The folder that holds runs/ and submissions/.
     name : str, optional
         Of the blend; left out: blend-<member>-<member>….
+    method : str, optional
+        single, mean, rank mean, greedy or stack; left out: the best, stack not being tried.
     overrides : sequence of str
         Of the first member's `scoring` and `competition`, like "scoring.average=micro".
     say : callable
@@ -124,12 +96,15 @@ def blend(
         or test rows than the first.
     """
     dirs = OutputDirs.at(output)
-    members = _members(names, dirs)
-    experiment = _settings(members[0], overrides)
+    members = members_of(names, dirs)
+    of_runs = [member for member in members if isinstance(member, BlendMember)]
+    experiment = _settings(of_runs[0], overrides)
     name = _checked_name(name or default_name(members), dirs)
     competition = load_competition(experiment.competition)
-    plan = _shared_plan(members, competition)
-    pools = [_pool(member, members[0], competition, plan) for member in members]
+    plan = shared_plan(of_runs, competition)
+    members = [each.read(competition, plan) if isinstance(each, FilesMember) else each for each in members]
+    need_same_folds(members)
+    pools = [_pool(member, of_runs[0], competition, plan) for member in members]
     for path in (dirs.runs, dirs.submissions):
         need_writable(path)
     pool, config = pools[0], experiment.scoring
@@ -141,6 +116,7 @@ def blend(
         config,
         pool.groups,
         ranked=competition.submission.kind != "probabilities",  # ranks are none
+        method=method,
     )
     record = _record(name, members, pools, choice, experiment, competition, plan)
     made = _write(record, choice, pools, config, competition, dirs)
@@ -162,55 +138,13 @@ def read_blend(dirs: OutputDirs, name: str) -> dict[str, Any] | None:
     return record
 
 
-def default_name(members: Sequence[BlendMember]) -> str:
+def default_name(members: Sequence[BlendMember | FilesMember]) -> str:
     """`blend-digits-digits.cosine`; of more members than fit a name, the first and a hash of all."""
     titles = [member.title.replace("/", ".") for member in members]
     whole = "-".join(["blend", *titles])
     if len(whole) <= _LONGEST:
         return whole
     return f"{whole[: _LONGEST - 9].rstrip('-.')}-{fingerprint(titles)[:8]}"
-
-
-def _members(names: Sequence[str], dirs: OutputDirs) -> list[BlendMember]:
-    members = [_member(name, dirs) for name in names]
-    titles = [member.title for member in members]
-    if twice := [title for title in dict.fromkeys(titles) if titles.count(title) > 1]:
-        raise KitError(f"blend: {some(twice)} stands there twice; name each member once (weights are found)")
-    if len(members) < 2:
-        raise KitError(
-            "blend: needs two members or more, as EXPERIMENT or EXPERIMENT/POLICY; "
-            f"runs/ holds {some(_there(dirs)) or 'none'}"
-        )
-    return members
-
-
-def _member(name: str, dirs: OutputDirs) -> BlendMember:
-    title, _, policy = name.strip("/").partition("/")
-    folder = ExperimentDir(dirs.runs / title)
-    if read_blend(dirs, title):
-        raise KitError(f"blend: {title} is a blend itself; name its members, with the others, instead")
-    if not title or (experiment := stored_experiment(folder)) is None:
-        there = some(_there(dirs)) or "none"
-        raise KitError(f"blend: {dirs.runs} holds no experiment {title!r}; it holds {there}")
-    first = next(iter(experiment.policies))
-    if policy and policy not in experiment.policies:
-        raise KitError(f"blend: {title} has no policy {policy!r}; it has {some(experiment.policies)}")
-    policy = policy or first
-    member = BlendMember(title if policy == first else f"{title}/{policy}", folder, policy, experiment)
-    if not member.runs:
-        raise KitError(f"blend: {member.title} has no finished run of {policy}; train it with python -m kit run")
-    return member
-
-
-def _there(dirs: OutputDirs) -> list[str]:
-    """The members that there are."""
-    found = []
-    for config in sorted(dirs.runs.glob("*/experiment.yaml")):
-        folder = ExperimentDir(config.parent)
-        stored = stored_experiment(folder)
-        later = list(stored.policies)[1:] if stored else []
-        found += [folder.path.name, *(f"{folder.path.name}/{policy}" for policy in later)]
-    return found
 
 
 def _settings(member: BlendMember, overrides: Sequence[str]) -> ExperimentConfig:
@@ -237,52 +171,9 @@ def _checked_name(name: str, dirs: OutputDirs) -> str:
     return name
 
 
-def _shared_plan(members: Sequence[BlendMember], competition: Competition) -> FoldPlan:
-    """The fold plan that all members were trained by; KitError where one was not, or on other labels."""
-    first = members[0]
-    plan = read_plan(first.experiment, first.folder, competition)
-    labels = labels_digest(competition)
-    for member in members:
-        if member is not first:
-            _need_same_folds(member, first, competition, plan)
-        for run, record in zip(member.runs, member.records, strict=True):
-            then, where = record.depends_on, run.path.relative_to(member.folder.path)
-            if then.get("folds") != plan.digest:
-                raise KitError(
-                    f"blend: {member.title} was trained by other folds ({where}) than its folds.csv says; "
-                    "train it anew"
-                )
-            if then.get("labels") != labels:
-                raise KitError(
-                    f"blend: {member.title} was trained on other labels ({where}) than those in "
-                    f"{competition.folder}, by which {first.title} is scored; blend members of the same labels"
-                )
-    every = set().union(*(member.folds for member in members))
-    for member in members:
-        if lacking := sorted(every - member.folds):
-            other = next(each.title for each in members if lacking[0] in each.folds)
-            raise KitError(
-                f"blend: {member.title} has no finished run of fold {some(lacking)}, which {other} has; "
-                "train it with python -m kit run"
-            )
-    return plan
-
-
-def _need_same_folds(member: BlendMember, first: BlendMember, competition: Competition, plan: FoldPlan) -> None:
-    try:
-        other = read_plan(member.experiment, member.folder, competition)
-    except KitError as error:
-        raise KitError(
-            f"blend: {first.title} and {member.title} are of different training rows: {error}"
-        ) from error
-    if other.digest != plan.digest:
-        raise KitError(
-            f"blend: {first.title} and {member.title} have different folds, so a row may have been trained on by "
-            f"one and held out by the other; train one anew with --folds {first.folder.folds}"
-        )
-
-
-def _pool(member: BlendMember, first: BlendMember, competition: Competition, plan: FoldPlan) -> PooledPredictions:
+def _pool(
+    member: BlendMember | FilesMember, first: BlendMember, competition: Competition, plan: FoldPlan
+) -> PooledPredictions:
     """A member's predictions, its rows and columns in the competition's order."""
     classes, test_rows = list(competition.classes), set(competition.test_ids)
     for run in member.runs:
@@ -315,7 +206,7 @@ def _pool(member: BlendMember, first: BlendMember, competition: Competition, pla
 
 def _record(
     name: str,
-    members: Sequence[BlendMember],
+    members: Sequence[BlendMember | FilesMember],
     pools: Sequence[PooledPredictions],
     choice: BlendChoice,
     experiment: ExperimentConfig,
@@ -333,14 +224,14 @@ def _record(
         "members": [
             {
                 "member": member.title,
-                "experiment": member.experiment.name,
-                "policy": member.policy,
+                **member.source,
                 "weight": weight,
                 "oof": _score_alone(member, pool, experiment),
                 "runs": len(member.runs),
             }
             for member, pool, weight in zip(members, pools, choice.blend.weights, strict=True)
         ],
+        **({"stack": choice.blend.stack.to_json()} if choice.blend.stack else {}),
         "candidates": choice.candidates,
         "rule": {"said": choice.rule.sentence(classes), **choice.rule.to_json()},
         "oof_rows": len(pools[0].oof),
@@ -352,12 +243,16 @@ def _record(
     }
 
 
-def _score_alone(member: BlendMember, pool: PooledPredictions, experiment: ExperimentConfig) -> float:
+def _score_alone(
+    member: BlendMember | FilesMember, pool: PooledPredictions, experiment: ExperimentConfig
+) -> float:
     """The member's own out-of-fold score: as `kit run` told it, where it is of this metric."""
-    config, file = experiment.scoring, member.folder.policy(member.policy) / "scores.json"
-    scores = stored_scores(file, config, experiment.competition)
-    if scores and scores.oof_rows == len(pool.oof):
-        return scores.oof
+    config = experiment.scoring
+    if isinstance(member, BlendMember):
+        file = member.folder.policy(member.policy) / "scores.json"
+        scores = stored_scores(file, config, experiment.competition)
+        if scores and scores.oof_rows == len(pool.oof):
+            return scores.oof
     return choose_rule(pool.oof.to_numpy(), pool.truth, pool.folds, config, pool.groups).cross_fitted
 
 

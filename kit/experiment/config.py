@@ -13,7 +13,9 @@ from kit.core.manifest import need_listed
 from kit.core.settings import ConfigSection, Duration, Name, explain, settled
 from kit.core.yaml import Written, dump_yaml, parse_yaml, read_yaml
 from kit.data.config import DataConfig
+from kit.experiment.features.config import FeaturesConfig, spelled
 from kit.experiment.own_files import rebased, with_code
+from kit.experiment.soup.config import SoupConfig
 from kit.lr import PolicyConfig
 from kit.lr.registry import policy_content, policy_files
 from kit.model.config import ModelConfig
@@ -197,6 +199,9 @@ class CompareConfig(ConfigSection):
     mixed_devices: bool = False
 
 
+HEAD = PolicyConfig(lr=1.0, description="a head over features, which has no rates")  # in the place of a policy
+
+
 class ExperimentConfig(ConfigSection):
     """Everything that decides a result, how policies are compared, and how it goes to Kaggle.
 
@@ -208,6 +213,11 @@ class ExperimentConfig(ConfigSection):
         Of its folder in runs/ and its file in submissions/.
     policies
         By name; in YAML a name, a list of names (files in configs/policies/), or a mapping.
+    features
+        Heads over the features of a frozen body, which stand where other experiments have policies; left out:
+        networks are trained.
+    soup
+        Runs of another experiment whose weights are averaged, in the place of trainings (`python -m kit soup`).
     seeds
         Each trains every policy and fold once.
     budget
@@ -218,7 +228,7 @@ class ExperimentConfig(ConfigSection):
     """
 
     incidental: ClassVar[frozenset[str]] = frozenset({"prediction", "kernel", "compare", "budget"})
-    later: ClassVar[frozenset[str]] = frozenset({"code"})
+    later: ClassVar[frozenset[str]] = frozenset({"code", "features", "soup"})
 
     name: Name
     competition: CompetitionConfig
@@ -228,6 +238,8 @@ class ExperimentConfig(ConfigSection):
     policies: dict[Name, PolicyConfig]
     training: TrainingConfig = TrainingConfig()
     prediction: PredictionConfig = PredictionConfig()
+    features: FeaturesConfig | None = None
+    soup: SoupConfig | None = None
     scoring: ScoringConfig = ScoringConfig()
     seeds: tuple[int, ...] = (0,)
     compare: CompareConfig = CompareConfig()
@@ -268,6 +280,50 @@ class ExperimentConfig(ConfigSection):
             )
         return self
 
+    @model_validator(mode="before")
+    @classmethod
+    def _heads_for_policies(cls, content: Any) -> Any:
+        """Let heads stand where other experiments have policies."""
+        features = content.get("features") if isinstance(content, dict) else None
+        if not isinstance(features, dict) or content.get("policies"):
+            return content
+        heads = spelled(features.get("heads"))
+        return content | {"policies": dict.fromkeys(heads if isinstance(heads, dict) else ["none"], HEAD)}
+
+    @model_validator(mode="after")
+    def _heads_alone(self) -> "ExperimentConfig":
+        if self.features is None:
+            return self
+        if strange := [name for name in self.policies if name not in self.features.heads]:
+            raise ValueError(
+                f"policies: heads over features stand in their place, so {some(strange)} cannot be trained here; "
+                "leave policies out (python -m kit features CONFIG does that for a config that has some)"
+            )
+        if self.compare.tune or self.compare.equalise:
+            raise ValueError("compare: tune and equalise are about rates, which heads over features have not")
+        if len(self.seeds) > 1:
+            raise ValueError("seeds: heads are the same for each seed; state one")
+        return self
+
+    @model_validator(mode="after")
+    def _one_soup(self) -> "ExperimentConfig":
+        if self.soup is None:
+            return self
+        if self.features:
+            raise ValueError("soup: weights of networks are averaged, and not heads over features; leave one out")
+        if len(self.policies) > 1 or len(self.seeds) > 1:
+            raise ValueError("soup: it is of one policy, and stands under one seed; state one of each")
+        if self.compare.tune or self.compare.equalise:
+            raise ValueError("compare: tune and equalise are about rates, which a mean of weights has not")
+        return self
+
+    def with_features(self, features: FeaturesConfig) -> "ExperimentConfig":
+        """Return the experiment with these heads in the place of its policies, and without what needs rates."""
+        heads = dict.fromkeys(features.heads, HEAD)
+        compare = self.compare.model_copy(update={"tune": None, "equalise": False, "baseline": None})
+        changes = {"features": features, "policies": heads, "seeds": self.seeds[:1], "compare": compare}
+        return self.model_copy(update=changes)
+
     @field_validator("policies", "seeds")
     @classmethod
     def _not_empty(cls, values: Any) -> Any:
@@ -277,9 +333,19 @@ class ExperimentConfig(ConfigSection):
             raise ValueError("the same one stands there twice")
         return values
 
+    def need_rates(self) -> None:
+        """Raise KitError where nothing is trained: for what is about rates."""
+        if self.features:
+            raise KitError("features: heads over features have no rates to look at; give a config of trainings")
+        if self.soup:
+            raise KitError(f"soup: a mean of weights has no rates to look at; give the config of {self.soup.of}")
+
     def to_yaml(self, stated_only: bool = False) -> str:
         """The config with every default written out, or only with what differs from the defaults."""
-        return dump_yaml(self.model_dump(mode="json", exclude_defaults=stated_only))
+        content = self.model_dump(mode="json", exclude_defaults=stated_only)
+        if self.features:
+            content.pop("policies")
+        return dump_yaml(content)
 
 
 Override = str | tuple[str, Any]  # "training.epochs=3", or ("training.epochs", 3)
@@ -321,12 +387,16 @@ def load_experiment(
     whole = [override for override in stated if _key_of(override) == "policies"]
     for override in whole:  # names, which have to be there before a key of a policy can be overridden
         _override(content, override)
-    content["policies"] = _policies(settled(content.get("policies")), chosen, path)
+    if has_heads := _key_is_there(content, stated, "features"):
+        content["policies"] = settled(content.get("policies"))
+    else:
+        content["policies"] = _policies(settled(content.get("policies")), chosen, path)
     for override in stated:
         if override not in whole:
-            _check_policy_name(override, content["policies"])
+            _check_policy_name(override, content["policies"] or {})
             _override(content, override)
-    return with_code(validate(content, str(path), path.parent))
+    experiment = validate(content, str(path), path.parent)
+    return with_code(_with_heads(experiment, chosen) if has_heads else experiment)
 
 
 def of_size(experiment: ExperimentConfig, seeds: int | None = None, folds: int | None = None) -> ExperimentConfig:
@@ -344,6 +414,8 @@ def of_size(experiment: ExperimentConfig, seeds: int | None = None, folds: int |
     KitError
         For more folds than the plan has.
     """
+    if seeds is not None and seeds > 1 and experiment.features:
+        raise KitError(f"--seeds {seeds}: heads over features are the same for each seed; leave it out")
     if seeds is not None:
         after = range(max(experiment.seeds) + 1, max(experiment.seeds) + 1 + seeds)
         experiment = experiment.model_copy(update={"seeds": (*experiment.seeds, *after)[:seeds]})
@@ -394,6 +466,23 @@ def _from_file(name: str, config: Path) -> Any:
     """Return a ready policy's content, own code in it named relative to the config."""
     content = policy_content(name, config)
     return rebased(content, policy_files(config)[name].parent, config.parent)
+
+
+def _key_is_there(content: dict[str, Any], stated: Sequence[Override], key: str) -> bool:
+    """Whether a section is in a config or made by what overrides it."""
+    return content.get(key) is not None or any(_key_of(each).partition(".")[0] == key for each in stated)
+
+
+def _with_heads(experiment: ExperimentConfig, chosen: Sequence[str]) -> ExperimentConfig:
+    """Return the experiment with those of its heads that --policy names; with all where it names none."""
+    if not chosen or experiment.features is None:
+        return experiment
+    heads = experiment.features.heads
+    if unknown := [name for name in chosen if name not in heads]:
+        raise KitError(f"--policy: there is no head {some(unknown)} in features.heads, but {some(heads)}")
+    kept = {name: heads[name] for name in dict.fromkeys(chosen)}
+    features = experiment.features.model_copy(update={"heads": kept})
+    return experiment.model_copy(update={"features": features, "policies": dict.fromkeys(kept, HEAD)})
 
 
 def _key_of(override: Override) -> str:

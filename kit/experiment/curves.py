@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 from kit.core.plotting import COLOURS, new_figure, save, source_of
-from kit.core.runs import ExperimentDir, RunDir
+from kit.core.runs import TRAINING, ExperimentDir, RunDir
 from kit.lr.plots import draw_lines, rate_limits
 from kit.training.records import history_of, rates_of
 
@@ -58,7 +58,8 @@ def draw_curves(folder: ExperimentDir, metric: str, order: Sequence[str] = ()) -
 
 def are_drawn(folder: ExperimentDir, order: Sequence[str] = ()) -> bool:
     """Whether curves.png shows the runs that are finished now, in this order."""
-    return source_of(folder.curves) == _source(_finished(folder, order))
+    runs = _finished(folder, order)
+    return not runs or source_of(folder.curves) == _source(runs)
 
 
 def _source(runs: dict[str, list[RunDir]]) -> str:
@@ -71,7 +72,7 @@ def _source(runs: dict[str, list[RunDir]]) -> str:
 def _finished(folder: ExperimentDir, order: Sequence[str]) -> dict[str, list[RunDir]]:
     runs: dict[str, list[RunDir]] = {policy: [] for policy in order}
     for run in folder.runs():
-        if (record := run.record).status == "finished":
+        if (record := run.record).status == "finished" and record.kind == TRAINING:
             runs.setdefault(record.policy, []).append(run)
     return {policy: members for policy, members in runs.items() if members}
 

@@ -200,7 +200,7 @@ def _damaged(name: str, error: KitError, run: RunDir) -> RunState:
 
 def _need_whole(run: RunDir, record: RunRecord) -> None:
     """Read all that a finished run left; KitError for the first file that is not what was written."""
-    needed = (run.weights, run.oof, run.test, run.rates)
+    needed = (*run.needed, run.oof, run.test)
     wrong = [path for path in run.artefacts if (run.left(path) or path in needed) and not run.is_whole(path)]
     if len(wrong) == 1:
         run.checked(wrong[0])

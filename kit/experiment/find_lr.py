@@ -139,6 +139,7 @@ def find_lr(
     KitError
         For what `run` would refuse.
     """
+    experiment.need_rates()
     options = RunOptions.of(options)
     state = process_state(experiment.training)
     main = state.is_main_process
@@ -157,7 +158,8 @@ def find_lr(
         key = run_keys(experiment)[0]
         rows = len(loaded.folds.training_rows(key.fold))
         groups, reference = _reference(loaded, key, policy, rows)
-        per_epoch = batches_of(experiment.training, rows, key.seed, state).steps_per_epoch
+        alone = batches_of(experiment.training, rows, key.seed, state).steps_per_epoch
+        per_epoch = max(1, alone // options.devices)
         training = experiment.training.model_copy(update={"epochs": math.ceil(search.steps / per_epoch)})
         data = replace(data, recipe=replace(data.recipe, training=training))
         sweeps = _sweeps(search, groups, reference, policy)

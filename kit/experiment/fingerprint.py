@@ -29,6 +29,8 @@ def config_digest(experiment: ExperimentConfig, tta: str = "none") -> str:
     predicted with this `tta`, which since then decides nothing."""
     apart = ("name", "policies", "seeds", "scoring", "code")
     shared = {name: value for name, value in experiment.canonical().items() if name not in apart}
+    if experiment.features:
+        shared["features"] = experiment.features.shared
     sections = [getattr(experiment, name) for name in shared]
     code = code_of(experiment, sections)
     shared["prediction"] = {"tta": tta}
@@ -61,6 +63,13 @@ def policy_digest(experiment: ExperimentConfig, policy: PolicyConfig) -> str:
     """Return a digest of what a policy says, and of the experiment's own code in it."""
     code = code_of(experiment, policy)
     return fingerprint(policy.canonical() | ({"code": code} if code else {}))
+
+
+def run_digest(experiment: ExperimentConfig, name: str) -> str:
+    """Return a digest of what a policy of the experiment says, or a head that stands in the place of one."""
+    if experiment.features:
+        return experiment.features.digest(name)
+    return policy_digest(experiment, experiment.policies[name])
 
 
 def digests(experiment: ExperimentConfig, competition: Competition, plan: FoldPlan) -> dict[str, str]:
@@ -161,6 +170,10 @@ def changed_keys(experiment: ExperimentConfig, folder: ExperimentDir) -> list[st
     shared = set(now["policies"]) & set(then["policies"])
     # Files that a policy names which is not in both, or the metric alone, decide nothing that is here.
     code = set(now.get("code", {})) & set(then.get("code", {})) & (_deciding(experiment) | _deciding(stored))
+    if "features" in now and "features" in then:
+        for side in (now, then):
+            heads = side["features"]["heads"]
+            side["features"]["heads"] = {name: head for name, head in heads.items() if name in shared}
     for side in (now, then):
         side["code"] = {name: value for name, value in side.get("code", {}).items() if name in code}
         side["policies"] = {name: policy for name, policy in side["policies"].items() if name in shared}
@@ -199,11 +212,15 @@ def with_what_was_run_before(experiment: ExperimentConfig, folder: ExperimentDir
     if (stored := stored_experiment(folder)) is None:
         return experiment
     folds = tuple(sorted({*stored.folds.chosen, *experiment.folds.chosen}))
+    features = experiment.features
+    if features and stored.features:
+        features = features.model_copy(update={"heads": stored.features.heads | features.heads})
     return experiment.model_copy(
         update={
             "policies": stored.policies | experiment.policies,
             "seeds": tuple(dict.fromkeys(stored.seeds + experiment.seeds)),
             "code": stored.code | experiment.code,
+            "features": features,
             "folds": experiment.folds.model_copy(
                 update={"run": "all" if len(folds) == experiment.folds.k else folds}
             ),

@@ -11,7 +11,7 @@ from kit.core.errors import Damaged, KitError, Say, ignore, some
 from kit.core.paths import OutputDirs
 from kit.core.runs import ExperimentDir, RunKey
 from kit.experiment.config import ExperimentConfig
-from kit.experiment.fingerprint import as_now, difference, policy_digest, shared_digests, test_digest
+from kit.experiment.fingerprint import as_now, difference, run_digest, shared_digests, test_digest
 from kit.experiment.fold_plan import decide_folds, given_plan, plan_in_place
 
 
@@ -128,7 +128,7 @@ class LoadedExperiment:
 
     def dependencies(self, key: RunKey) -> dict[str, str]:
         """Return a digest of each thing that decides the result of one run."""
-        policy = policy_digest(self.config, self.config.policies[key.policy])
+        policy = run_digest(self.config, key.policy)
         now = self.depends_on | {"policy": policy, "seed": str(key.seed), "fold": str(key.fold)}
         return self._begun_as(key, now)
 

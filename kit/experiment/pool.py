@@ -4,7 +4,7 @@ import json
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
-from typing import Any
+from typing import Any, Protocol
 
 import numpy as np
 import pandas as pd
@@ -149,6 +149,19 @@ class ScoredRuns:
     probabilities: np.ndarray | None = None
 
 
+class Predicted(Protocol):
+    """What has predicted the rows that a fold holds out, and the test rows: a run, or files that stand for one."""
+
+    @property
+    def record(self) -> RunRecord: ...
+    @property
+    def oof(self) -> Path: ...
+    @property
+    def test(self) -> Path: ...
+    def read_oof(self) -> pd.DataFrame: ...
+    def read_test(self) -> pd.DataFrame: ...
+
+
 @dataclass(frozen=True)
 class PooledPredictions:
     """Predictions joined by id, the mean over seeds.
@@ -241,7 +254,7 @@ def hand_in(
 
 
 def pooled(
-    runs: Sequence[RunDir], competition: Competition, plan: FoldPlan, with_test: bool = True
+    runs: Sequence[Predicted], competition: Competition, plan: FoldPlan, with_test: bool = True
 ) -> PooledPredictions:
     """Join the predictions of all finished runs of one policy; those of test rows only where they are needed.
 
@@ -281,7 +294,7 @@ def pooled_frames(each: list[pd.DataFrame], competition: Competition, plan: Fold
     return PooledPredictions(oof, competition.targets[rows], plan.fold[rows], groups, each, {})
 
 
-def held_out_predictions(run: RunDir, plan: FoldPlan) -> pd.DataFrame:
+def held_out_predictions(run: Predicted, plan: FoldPlan) -> pd.DataFrame:
     """Return a run's predictions of the rows that its fold holds out; Damaged where they are of others."""
     frame = run.read_oof()
     _need_rows(frame, [plan.ids[row] for row in plan.validation_rows(run.record.fold)], run.oof)
@@ -294,7 +307,7 @@ def _need_rows(frame: pd.DataFrame, ids: Sequence[str], path: Path) -> None:
         raise Damaged(f"{path} is of other rows than it should be ({told}); {TRAINED_ANEW}")
 
 
-def _read_test(run: RunDir, competition: Competition) -> pd.DataFrame:
+def _read_test(run: Predicted, competition: Competition) -> pd.DataFrame:
     """A run's test predictions; where rows are pooled, those of images that could be read."""
     frame = run.read_test()
     _need_rows(frame, competition.test_ids, run.test)

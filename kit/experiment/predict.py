@@ -28,7 +28,8 @@ from kit.data.config import DataConfig
 from kit.data.images import ReadableImages, open_readable
 from kit.data.loading import EvaluationLoader
 from kit.experiment.config import ExperimentConfig
-from kit.experiment.fingerprint import as_now, config_digest, policy_digest
+from kit.experiment.features.predict import predictions_of_heads
+from kit.experiment.fingerprint import as_now, config_digest, run_digest
 from kit.experiment.options import RunOptions, seconds_of
 from kit.experiment.pixels import as_they_were_read, tell_noticed
 from kit.experiment.pool import by_fold, hand_in, stored_rule
@@ -211,7 +212,8 @@ def _decode_and_predict(
             test.ids, test.images, data, options.dirs.cache, say=say, what=what, expired=_after(deadline)
         )
     tell_noticed("test", readable.images, say)
-    asked = runs if readable.rows else []
+    in_time = time.monotonic() <= deadline  # else nodes would be compared with what was decoded until then
+    asked = runs if readable.rows and in_time else []
     try:
         if options.on is not None and asked:
             return _on_cluster(experiment, asked, test, readable, data, options, deadline, say)
@@ -232,6 +234,8 @@ def _on_cluster(
     say: Say,
 ) -> _Made:
     """What nodes of a cluster predict."""
+    if experiment.features:
+        raise KitError("--on: heads over features predict on this machine; leave it out")
     from kit.experiment.cluster.predict_there import asked, asked_files, in_order, look_at_test, predict_there
     from kit.experiment.cluster.runs import ClusterRuns
 
@@ -328,7 +332,7 @@ def find_runs(experiment: ExperimentConfig, policy: str, sources: Sequence[str |
 
 
 def _need_same_config(experiment: ExperimentConfig, policy: str, record: RunRecord, run: RunDir) -> None:
-    now = {"config": config_digest(experiment), "policy": policy_digest(experiment, experiment.policies[policy])}
+    now = {"config": config_digest(experiment), "policy": run_digest(experiment, policy)}
     then = as_now(record.depends_on, experiment)
     if changed := [name for name in now if then.get(name) != now[name]]:
         raise KitError(
@@ -360,6 +364,9 @@ def _predictions(
 ) -> _Made:
     """What the models predict before the deadline: the first one the rows that it reached, others all or none."""
     accelerator, rows = predicting(experiment.training, say), len(readable.rows)
+    if experiment.features:
+        heads = predictions_of_heads(experiment, runs, readable, accelerator, _after(deadline), say)
+        return _Made(readable, list(heads))
     made: list[tuple[int, pd.DataFrame]] = []
     in_one_view = 0
     clock = ViewClock(len(runs), rows, deadline, say, waiting_for(accelerator))

@@ -11,6 +11,7 @@ import numpy as np
 from kit.core.errors import KitError, Say
 from kit.core.runs import RunDir, predictions, read_predictions, write_predictions
 from kit.core.whole import digest
+from kit.experiment.features.head_run import predicted_by_head
 from kit.experiment.loaded import LoadedExperiment
 from kit.experiment.pixels import test_pixels_digest
 from kit.experiment.prepare import TrainingData
@@ -146,6 +147,11 @@ def _predict(
     run: RunDir, loaded: LoadedExperiment, data: TrainingData, due: _Due, say: Say, need: Callable[[], None]
 ) -> None:
     record, accelerator = run.record, make_accelerator(loaded.config.training)
+    if loaded.config.features:
+        both = due.whole or run.oof in due.lost, bool(due.other) or run.test in due.lost
+        oof, test = predicted_by_head(record.key, loaded, data, say, *both)
+        _tell(run, loaded, data, oof, test, due, say, need)
+        return
     try:
         with (
             advising_on_memory(END_OTHERS),
@@ -159,16 +165,31 @@ def _predict(
     except KitError as error:
         raise told(record.key, error) from error
     if accelerator.is_main_process:
-        need()
-        _write(run, loaded, data, oof, test, due)
-        if due.other:
-            say(f"{record.key}: {due.other}; predicted it with the saved weights")
-        for path in due.lost if not due.whole else ():
-            if not due.other or path == run.oof:
-                same = digest(path) == record.files[path.name]
-                bits = "to the same bits" if same else "to other bits, as on another device or by other versions"
-                say(f"{path} was damaged or missing; predicted anew with the saved weights, {bits}")
+        _tell(run, loaded, data, oof, test, due, say, need)
     accelerator.wait_for_everyone()
+
+
+def _tell(
+    run: RunDir,
+    loaded: LoadedExperiment,
+    data: TrainingData,
+    oof: np.ndarray | None,
+    test: np.ndarray | None,
+    due: _Due,
+    say: Say,
+    need: Callable[[], None],
+) -> None:
+    """Write what was predicted anew, and say why it was."""
+    record = run.record
+    need()
+    _write(run, loaded, data, oof, test, due)
+    if due.other:
+        say(f"{record.key}: {due.other}; predicted it with the saved weights")
+    for path in due.lost if not due.whole else ():
+        if not due.other or path == run.oof:
+            same = digest(path) == record.files[path.name]
+            bits = "to the same bits" if same else "to other bits, as on another device or by other versions"
+            say(f"{path} was damaged or missing; predicted anew with the saved weights, {bits}")
 
 
 def _write(

@@ -25,6 +25,7 @@ from kit.data.images import ImageSet, Report, need_all, open_images, open_readab
 from kit.data.levels import with_levels
 from kit.data.loading import worker_count
 from kit.experiment.config import ExperimentConfig
+from kit.experiment.features.check import checked_body
 from kit.experiment.loaded import LoadedExperiment
 from kit.experiment.pixels import need_something, other_pixels, pixels_digest, tell_noticed
 from kit.experiment.policies import policy_on
@@ -62,11 +63,14 @@ class TrainingData:
     recipe : Recipe
     larger : ImageSet, optional
         All training images as they are kept for a larger prediction.size.
+    cache : Path
+        The cache folder, where features are kept.
     """
 
     train: ImageSet
     test: ImageSet
     recipe: Recipe
+    cache: Path = Path("cache")
     larger: ImageSet | None = None
 
 
@@ -142,7 +146,10 @@ def check(
     loaded = LoadedExperiment.open(config, folder, dirs, folds=folds, replace=True, say=say)
     need_room(loaded, run_keys(config) if keys is None else keys, say)
     need_tracker(config.training.tracker)
-    recipe = _check_training(loaded, say)
+    if config.features:
+        recipe = recipe_of(loaded, checked_body(loaded, say))
+    else:
+        recipe = _check_training(loaded, say)
     if loaded.differs:
         need_nobody(folder, loaded.differs, say)
     _need_same(loaded, replace)
@@ -191,7 +198,7 @@ def decode(
     views = asked_views(loaded.config)
     larger = decoding.at(views.side).train(loaded.competition) if views.side != views.trained else None
     test = decoding.at(views.side).test(loaded.competition)
-    return loaded, TrainingData(train, test, recipe, larger)
+    return loaded, TrainingData(train, test, recipe, dirs.cache, larger)
 
 
 def _need_same(loaded: LoadedExperiment, replace: bool) -> None:
@@ -278,8 +285,11 @@ def _check_signals(policy: Policy, model: nn.Module, groups: list[DepthGroup], n
 
 def _check_averaging(training: TrainingConfig, policy: Policy, name: str) -> None:
     """Raise KitError for what an optimizer that averages the weights by itself cannot be used with."""
-    if training.ema:
-        raise KitError(f"training.ema: {training.optimizer.name} averages the weights by itself; leave it out")
+    for key in ("ema", "average"):
+        if getattr(training, key):
+            raise KitError(
+                f"training.{key}: {training.optimizer.name} averages the weights by itself; leave it out"
+            )
     if policy.moves_momentum:
         raise KitError(
             f"policies.{name}: moves the momentum, by which {training.optimizer.name} finds its average; take a "

@@ -72,6 +72,7 @@ def preview(experiment: ExperimentConfig) -> PreviewResult:
     KitError
         Where a policy does not fit the model or the length of the training.
     """
+    experiment.need_rates()
     competition = load_competition(experiment.competition)
     fold = experiment.folds.chosen[0]
     check_folds(experiment.folds, competition.classes, competition.targets)

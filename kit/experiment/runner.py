@@ -16,7 +16,7 @@ from accelerate import PartialState
 
 from kit.core.claims import Claim
 from kit.core.devices import kind_in_words
-from kit.core.errors import Say, ignore
+from kit.core.errors import KitError, Say, ignore
 from kit.core.files import need_writable
 from kit.core.litter import sweep
 from kit.core.paths import OutputDirs
@@ -25,6 +25,7 @@ from kit.core.runs import ExperimentDir, RunDir, RunKey, RunRecord
 from kit.core.settings import fingerprint
 from kit.core.stopping import OUT_OF_TIME, Stopped, need_go_on, telling
 from kit.experiment.config import ExperimentConfig
+from kit.experiment.features.head_run import train_head
 from kit.experiment.loaded import LoadedExperiment
 from kit.experiment.mps import sharing_gpus
 from kit.experiment.options import RunOptions
@@ -34,6 +35,7 @@ from kit.experiment.prior import hand_in_prior
 from kit.experiment.settle import settle
 from kit.experiment.shared_folder import claim_training
 from kit.experiment.side_by_side import Sharing, SideBySide, sharing_workers
+from kit.experiment.soup.average import make_soup
 from kit.experiment.timekeeping import Budget, Plan, RunClock
 from kit.experiment.train_run import counted, nothing, train_run, trained_on
 from kit.experiment.turns import Turns
@@ -121,6 +123,12 @@ class Runner:
         main = state.is_main_process
         budget = options.limit(config.budget, state.num_processes)
         options.need_cluster(state.num_processes)
+        if config.features and options.on is not None:
+            raise KitError("--on: heads over features are fitted on this machine; leave it out")
+        if config.soup and (options.on is not None or state.num_processes > 1):
+            raise KitError(
+                "soup: weights are averaged by one process of this machine; leave --on and torchrun out"
+            )
         if not main:
             say = ignore
         if main:
@@ -218,6 +226,9 @@ class Runner:
 
     def _shared(self, due: Sequence[RunKey]) -> Sharing:
         """How many runs go side by side, with how many threads each."""
+        config = self.loaded.config
+        if config.features or config.soup:  # each takes all cores; heads wait for the same features
+            return Sharing(1, self.sharing.threads)
         if not self.cluster:
             return self.sharing.share(due, self.loaded, self.data, self.state, self.say)
         if due:
@@ -245,7 +256,8 @@ class Runner:
         then = Counter(run.record.processes for run in runs if run.finished)
         for processes, count in then.items():
             if processes != now:
-                batch = self.loaded.config.training.batch_size
+                training = self.loaded.config.training
+                batch = training.batch_size * training.accumulate
                 self.say(
                     f"{count} of the runs that are there were trained on {processes} devices together, these are "
                     f"on {now}: one took {processes * batch} images an update, the other takes {now * batch}"
@@ -323,7 +335,8 @@ class Runner:
         how = f"{shared.jobs * self.state.num_processes} × {self.state.device.type}, {precision}"
         if self.state.device.type == "cpu" and shared.threads is not None:
             how += f", {counted(shared.threads)} each"
-        return f"{config.name}: {runs} of {config.model.name} on {how}; {rows}"
+        what = "heads over features of " if config.features else "means of the weights of " if config.soup else ""
+        return f"{config.name}: {runs} of {what}{config.model.name} on {how}; {rows}"
 
 
 def is_settled(loaded: LoadedExperiment, tolerant: bool, key: RunKey) -> bool:
@@ -345,7 +358,12 @@ def train_within(
 ) -> bool:
     """`train_run` within the budget; where that ends, it is told where the run stopped, and it is False."""
     try:
-        train_run(key, loaded, data, say, tolerant, clock, need)
+        if loaded.config.features:
+            train_head(key, loaded, data, say, clock, need)
+        elif loaded.config.soup:
+            make_soup(key, loaded, data, say, clock, need)
+        else:
+            train_run(key, loaded, data, say, tolerant, clock, need)
     except Stopped as stopped:
         if stopped.code != OUT_OF_TIME:
             raise

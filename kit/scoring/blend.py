@@ -10,9 +10,11 @@ from kit.core.errors import KitError
 from kit.scoring.config import ScoringConfig
 from kit.scoring.decide import TIE, Rule, choose_rule, fit_rule
 from kit.scoring.f1 import score
+from kit.scoring.stack import Stack, fit_stack
 from kit.scoring.thresholds import label_limits
 
 METHODS = ("single", "mean", "rank mean", "greedy")  # from the simplest on
+STACK = "stack"  # tried where it is asked for: a logistic regression over the members
 ROUNDS = 50  # of greedy selection, at most: the finest weight is 1 / 50
 START = 5  # greedy selection starts from the mean of the best few, at most so many
 PATIENCE = 3  # rounds without gain, after which it stops
@@ -21,18 +23,22 @@ _GAIN = 1e-9  # less is rounding
 
 @dataclass(frozen=True)
 class Blend:
-    """Weights by which members' predictions are averaged.
+    """How members' predictions become one: by weights, or by a stack.
 
     Attributes
     ----------
     method : str
-        One of `METHODS`.
+        One of `METHODS`, or `STACK`.
     weights : tuple of float
-        One a member, in sum 1. Those of a rank mean weigh ranks, others probabilities.
+        One a member, in sum 1. Those of a rank mean weigh ranks, others probabilities; of a stack they are each
+        member's share of the coefficients' sizes, which are not what it computes with.
+    stack : Stack or None
+        The stack.
     """
 
     method: str
     weights: tuple[float, ...]
+    stack: Stack | None = None
 
     def combine(self, members: Sequence[np.ndarray], held_out: Sequence[np.ndarray] | None = None) -> np.ndarray:
         """Return the blended predictions of some rows, all by one fold's models: [rows, classes] in [0, 1].
@@ -47,7 +53,7 @@ class Blend:
         """
         if self.method == "rank mean":
             members = [ranks(*pair) for pair in zip(members, held_out or members, strict=True)]
-        return _weighted(members, self.weights)
+        return self.merge(members)
 
     def combine_out_of_fold(self, members: Sequence[np.ndarray], folds: np.ndarray) -> np.ndarray:
         """Return the blended out-of-fold predictions, [rows, classes] in [0, 1].
@@ -61,7 +67,11 @@ class Blend:
         """
         if self.method == "rank mean":
             members = [ranks_by_fold(member, folds) for member in members]
-        return _weighted(members, self.weights)
+        return self.merge(members)
+
+    def merge(self, members: Sequence[np.ndarray]) -> np.ndarray:
+        """Return what members' values, for a rank mean their ranks, become: [rows, classes] in [0, 1]."""
+        return self.stack.combine(members) if self.stack else _weighted(members, self.weights)
 
 
 @dataclass(frozen=True)
@@ -108,6 +118,7 @@ def choose_blend(
     config: ScoringConfig,
     row_groups: np.ndarray | None = None,
     ranked: bool = True,
+    method: str | None = None,
 ) -> BlendChoice:
     """Return the method with the best cross-fitted score; within `TIE` of the best, the simplest (see `METHODS`).
 
@@ -125,11 +136,13 @@ def choose_blend(
         [rows], which rows belong together; as in `decide.choose_rule`.
     ranked : bool
         Whether a rank mean may be taken: its values are no probabilities.
+    method : str, optional
+        The one to take, whatever the others are worth: one of `METHODS`, or `STACK`.
 
     Raises
     ------
     KitError
-        For fewer than two members or folds (or row groups).
+        For fewer than two members or folds (or row groups), and for a method that cannot be tried.
 
     Notes
     -----
@@ -150,16 +163,35 @@ def choose_blend(
         least, most = label_limits(truth, config)
         config = config.model_copy(update={"at_least": least, "at_most": most})
     tried = []
-    for method in methods_for(members[0].shape[1], truth, config, ranked):
+    methods = _with(method, methods_for(members[0].shape[1], truth, config, ranked), parts)
+    for name in methods:
         # Each fold's rows come from another model, so they have ranks among themselves only.
-        values = [ranks_by_fold(each, folds) for each in members] if method == "rank mean" else members
-        tried.append(_cross_fitted(method, values, truth, parts, config))
+        values = [ranks_by_fold(each, folds) for each in members] if name == "rank mean" else members
+        tried.append(_cross_fitted(name, values, truth, parts, config))
     best = max(each.cross_fitted for each in tried)
     chosen = next(each for each in tried if each.cross_fitted >= best - TIE)
+    if method:
+        chosen = tried[methods.index(method)]
     return BlendChoice(
         **vars(chosen),
         candidates=[_candidate(each, each is chosen) for each in tried],
     )
+
+
+def _with(method: str | None, methods: tuple[str, ...], parts: np.ndarray) -> tuple[str, ...]:
+    """The methods to try where one is asked for; KitError where it cannot be tried."""
+    if method in (None, *methods):
+        return methods
+    if method == "rank mean":
+        raise KitError(
+            "blend: a rank mean is for rows with several labels, or two classes, whose rule has thresholds, and "
+            "not for probabilities that are handed in; take another method"
+        )
+    if method != STACK:
+        raise KitError(f"blend: there is no method {method!r}; there are {', '.join((*METHODS, STACK))}")
+    if len(np.unique(parts)) < 3:
+        raise KitError("blend: a stack needs three folds: one to score, and two to choose its penalty; train more")
+    return (*methods, STACK)
 
 
 def _candidate(tried: _Tried, chosen: bool) -> dict[str, Any]:
@@ -220,6 +252,9 @@ def fit_blend(
     count = len(members)
     if method in ("mean", "rank mean"):
         return Blend(method, (1 / count,) * count)
+    if method == STACK:
+        stack = fit_stack(members, truth, folds)
+        return Blend(method, stack.shares(count), stack)
     if method == "greedy":
         return Blend(method, greedy_weights(members, lambda values: plain_score(values, truth, config)))
     best = int(np.argmax([choose_rule(member, truth, folds, config).cross_fitted for member in members]))
@@ -343,8 +378,7 @@ def _cross_fitted(
         held_out = parts == part
         others = truth[~held_out]
         there = [member[~held_out] for member in members]
-        weights = fit_blend(method, there, others, parts[~held_out], config).weights
-        values = _weighted(members, weights)
+        values = fit_blend(method, there, others, parts[~held_out], config).merge(members)
         for name in names:
             rule = fit_rule(name, values[~held_out], others, config)
             predicted[name][held_out] = rule.decide_among(values, held_out)
@@ -353,7 +387,7 @@ def _cross_fitted(
     scores = {name: score(truth, labels, config, blended) for name, labels in predicted.items()}
     name = next(name for name in names if scores[name] >= max(scores.values()) - TIE)
     blend = fit_blend(method, members, truth, parts, config)
-    values = _weighted(members, blend.weights)
+    values = blend.merge(members)
     rule = fit_rule(name, values, truth, config)
     optimistic = score(truth, rule.decide(values), config, values)
     return _Tried(blend, rule, scores[name], optimistic, predicted[name])

@@ -63,6 +63,21 @@ class LossConfig(OwnOptions):
     """
 
 
+class AverageConfig(ConfigSection):
+    """A plain mean of the weights after each of the last updates (stochastic weight averaging).
+
+    Attributes
+    ----------
+    kind : str
+        swa.
+    last : float
+        The share of the updates that are averaged, from the end.
+    """
+
+    kind: Literal["swa"] = "swa"
+    last: Annotated[float, Field(gt=0, le=1)] = 0.25
+
+
 class TrainingConfig(ConfigSection):
     """How a fold model is trained.
 
@@ -92,9 +107,11 @@ class TrainingConfig(ConfigSection):
         Alpha of the beta distribution; 0 is off. Both on: one of the two, by chance, a batch.
     ema : float, optional
         Decay of an exponential moving average of the weights; the average is what predicts.
+    average : AverageConfig, optional
+        Like {kind: swa, last: 0.25}: the mean of the weights over the last quarter of the updates predicts.
     norm_batches : int, optional
         Batches of training images on which batch norms are estimated anew before anything is scored or saved; left
-        out: 50 for an optimizer that averages the weights by itself (schedule-free), else none.
+        out: 50 where weights are averaged by `average` or by the optimizer itself (schedule-free), else none.
     sync_batch_norm : bool
         Where several processes train together: batch norms take their statistics over the batches of all, as one
         process with their whole batch would, instead of each over its own.
@@ -122,7 +139,9 @@ class TrainingConfig(ConfigSection):
     incidental: ClassVar[frozenset[str]] = frozenset(
         {"evaluate_every", "log_every", "checkpoint_minutes", "probes", "tracker", "device"}
     )
-    later: ClassVar[frozenset[str]] = frozenset({"loss", "norm_batches", "on_nonfinite", "sync_batch_norm"})
+    later: ClassVar[frozenset[str]] = frozenset(
+        {"loss", "norm_batches", "on_nonfinite", "sync_batch_norm", "average"}
+    )
 
     epochs: Annotated[int, Field(ge=1)] = 5
     batch_size: Annotated[int, Field(ge=1)] = 64
@@ -136,6 +155,7 @@ class TrainingConfig(ConfigSection):
     mixup: Annotated[float, Field(ge=0)] = 0.0
     cutmix: Annotated[float, Field(ge=0)] = 0.0
     ema: Annotated[float, Field(gt=0, lt=1)] | None = None
+    average: AverageConfig | None = None
     norm_batches: Annotated[int, Field(ge=0)] | None = None
     sync_batch_norm: bool = False
     evaluate_every: Annotated[int, Field(ge=0)] = 1
@@ -156,6 +176,12 @@ class TrainingConfig(ConfigSection):
     def _own_loss_smooths_itself(self) -> Self:
         if self.loss and self.label_smoothing and not self.mixes:
             raise ValueError("label_smoothing is for the kit's losses; let the loss of your own do it")
+        return self
+
+    @model_validator(mode="after")
+    def _one_average(self) -> Self:
+        if self.ema and self.average:
+            raise ValueError("ema and average are two averages of the weights; leave one of them out")
         return self
 
     @property

@@ -2,7 +2,7 @@
 
 import dataclasses
 import time
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass
 from itertools import islice
@@ -27,7 +27,7 @@ from kit.model.build import weights_digest
 from kit.model.groups import DepthGroup
 from kit.scoring.config import ScoringConfig
 from kit.scoring.f1 import argmax, score
-from kit.training.averaging import Settling
+from kit.training.averaging import LastWeights, Settling
 from kit.training.checkpoint import Checkpoints
 from kit.training.config import TrainingConfig
 from kit.training.device import seed_device
@@ -53,7 +53,7 @@ class TrainResult:
     Attributes
     ----------
     model : Module
-        With the weights that count: those of the last step, or their moving average.
+        With the weights that count: those of the last step, or an average of them.
     probabilities : ndarray
         Of the held-out rows, float32 [valid_rows, classes].
     score : float
@@ -127,7 +127,7 @@ class Trainer:
     3. For each micro-batch: normalise and mix, forward, loss, backward; gradients add up.
     4. Clip the gradients; where the policy has a controller, let it correct the rates.
     5. Record the rates as they stand in the optimizer, take its step, and confirm that it used them.
-    6. Let the moving average of the weights follow.
+    6. Let the average of the weights follow.
 
     Nothing of that waits for the device. Every `log_every` updates, and at the end of each epoch, the losses are
     read from it: they are checked, logged, and realised rates are compared with the policy's. Between updates the
@@ -183,14 +183,19 @@ class Trainer:
         self.model = model.to(device, memory_format=torch.channels_last)  # type: ignore[call-overload] # stubs lag
         if config.sync_batch_norm and accelerator.num_processes > 1:
             synchronise(self.model)
-        self.ema = ModelEmaV3(self.model, decay=config.ema, use_warmup=True) if config.ema else None
+        self.ema: ModelEmaV3 | LastWeights | None = None
+        if config.ema:
+            self.ema = ModelEmaV3(self.model, decay=config.ema, use_warmup=True)
+        elif config.average:
+            self.ema = LastWeights.of(config.average, self.model, total)
         self.final_model: nn.Module = self.ema.module if self.ema else self.model
         optimizer = build_optimizer(config.optimizer, model, groups, device, policy.peak)
         # Not the model: accelerate would put autocast into its `forward`, for all that look into it.
         self.optimizer = accelerator.prepare_optimizer(optimizer)
         self.network: nn.Module = self.model  # what a batch goes through: where processes train together, DDP
         self.settling = Settling(
-            self.model, self.final_model, optimizer, accelerator, config.norm_batches, self._some_inputs
+            *(self.model, self.final_model, optimizer, accelerator, config.norm_batches, self._some_inputs),
+            self.ema if isinstance(self.ema, LastWeights) else None,
         )
         self.predictor = self._predictor()
 
@@ -371,6 +376,12 @@ class Trainer:
     def load_weights(self) -> None:
         """Take the weights that the run saved when it was finished; Damaged where they are not those."""
         load_weights(self.dir, self.final_model)
+
+    def take(self, weights: Mapping[str, torch.Tensor]) -> None:
+        """Take weights that no update made, as the mean of several models', and estimate batch norms for them."""
+        self.final_model.load_state_dict(weights)
+        self._begin(self.plan.total_steps)
+        self.settling.estimate_norms()
 
     def close(self) -> None:
         """End the processes that prepare batches for evaluations, and let a checkpoint be written to its end."""
@@ -562,7 +573,7 @@ class Trainer:
         """What keeps the state of this training."""
         state = {
             "model": self.model,
-            "ema": self.ema.module if self.ema else None,
+            "ema": self.ema.averaged if isinstance(self.ema, LastWeights) else self.ema and self.ema.module,
             "optimizer": self.optimizer,
             "scaler": self.accelerator.scaler,
             "rates": self.rates,

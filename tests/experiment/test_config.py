@@ -765,10 +765,13 @@ DECIDING = {
     "training.mixup": 0.2,
     "training.cutmix": 0.2,
     "training.ema": 0.99,
+    "training.average": {"last": 0.5},
     "training.norm_batches": 3,
     "training.sync_batch_norm": True,
     "training.on_nonfinite": "skip",
     "training.deterministic": False,
+    "features": {"heads": ["knn"]},
+    "soup": {"of": "other", "seeds": [0, 1]},
     "scoring.average": "micro",
     "scoring.beta": 2,
     "scoring.zero_division": 1,
@@ -790,6 +793,8 @@ def with_key(key: str, value: Any) -> str:
         changes.insert(0, "folds.group=id")
     if key == "folds.time_format":
         changes.insert(0, "folds.time=date")
+    if key == "features":
+        changes.insert(0, "policies=null")
     if key == "competition.submit_names":
         changes.insert(0, "competition.names={a: A}")
     return fingerprint(load_experiment("config.yaml", changes).canonical())

@@ -9,8 +9,10 @@ from support.commands import config_file, kit_here, kit_together
 from support.refusals import refusal_of
 
 from kit.core.yaml import parse_yaml
+from kit.experiment import find_lr as module
 from kit.experiment.config import load_experiment, validate
 from kit.experiment.find_lr import FindLrResult, RangeSearch, find_lr
+from kit.experiment.options import RunOptions
 from kit.lr import PolicyConfig, PolicyGroup
 from kit.training.range_test import RangeTestResult
 
@@ -44,6 +46,21 @@ def test_all_groups_rise_together_with_the_policys_profile(competition, tmp_path
     assert not (tmp_path / "runs").exists()
     again = find_lr(experiment, RangeSearch(1e-4, 1.0, 40), tmp_path)
     assert again.tests["all"].losses.tolist() == test.losses.tolist()
+
+
+@pytest.mark.parametrize(("devices", "epochs"), [(1, 14), (2, 40), (3, 40)])  # of 3 updates, and of one
+def test_devices_that_share_an_update_take_more_epochs(competition, tmp_path, monkeypatch, devices, epochs):
+    told = []
+
+    def on_cluster(sweeps, key, loaded, data, options, say):
+        told.append(data.recipe.training.epochs)
+        return {}
+
+    monkeypatch.setattr(module, "_on_cluster", on_cluster)
+    monkeypatch.setattr(RunOptions, "need_cluster", lambda options, processes: None)
+    experiment = config(competition, tmp_path, {"lr": 1e-2})
+    find_lr(experiment, RangeSearch(steps=40), RunOptions(tmp_path, on="ray", devices=devices))
+    assert told == [epochs]
 
 
 def test_a_group_in_turn_leaves_the_others_at_their_rate(competition, tmp_path, monkeypatch):

@@ -25,6 +25,7 @@ from kit.experiment import predict as prediction
 from kit.experiment import view_clock
 from kit.experiment.config import ExperimentConfig, validate
 from kit.experiment.fingerprint import config_digest
+from kit.experiment.options import RunOptions
 from kit.experiment.predict import PredictResult, predict_test
 from kit.training.predict import Normalise
 from kit.training.saved_weights import load_weights
@@ -548,6 +549,16 @@ class TestTime:
         assert (made.models, len(made.late)) == (0, 9)
         assert [line.partition(" (")[0] for line in said[1:]] == ["the time does not allow one model: 9 of 9 rows"]
         assert clock == [100.0 + spent]
+
+    def test_where_decoding_took_all_of_it_no_cluster_is_asked(self, trained, data, tmp_path, monkeypatch):
+        def asked(*arguments):
+            raise AssertionError("the time is over")
+
+        monkeypatch.setattr(RunOptions, "need_cluster", lambda options, processes: None)
+        monkeypatch.setattr(prediction, "_on_cluster", asked)
+        config, options = described(data, prediction={"batch_size": 1}), RunOptions(tmp_path, on="ray")
+        made = predict_test(config, [trained / "runs"], tmp_path / "s.csv", options, budget=4)
+        assert (made.models, len(made.late)) == (0, 9)
 
     @pytest.mark.parametrize("seconds", [0, -3, float("nan")])
     def test_no_time_at_all_is_refused(self, within, seconds):

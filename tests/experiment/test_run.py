@@ -510,7 +510,7 @@ def test_an_evaluation_starts_no_processes(competition, tmp_path, started):
 class TestSideBySide:
     """`jobs`: the same runs, in processes of their own."""
 
-    def test_the_bits_are_those_of_one_after_the_other(self, competition, tmp_path, capfd):
+    def test_the_bits_are_those_of_one_after_the_other(self, two_threads, competition, tmp_path, capfd):
         """With as many threads each, which sums depend on."""
         config = experiment(competition, folds={"k": 2}, training={"epochs": 1})
         results = [

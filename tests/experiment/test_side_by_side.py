@@ -187,7 +187,7 @@ def test_more_than_the_gpu_holds_are_refused(prepared, machine):
     )
 
 
-def test_a_measurement_makes_updates_and_leaves_nothing(prepared, monkeypatch):
+def test_a_measurement_makes_updates_and_leaves_nothing(two_threads, prepared, monkeypatch):
     loaded, data = prepared
     made, update = [], Trainer._update
     monkeypatch.setattr(Trainer, "_update", lambda self, *rest: (made.append(1), update(self, *rest))[1])

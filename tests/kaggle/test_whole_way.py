@@ -1,4 +1,4 @@
-"""From a config to a score, through the real client: three fold kernels, their pool, an infer kernel, a code
+"""From a config to a score, through the real client: two fold kernels, their pool, an infer kernel, a code
 submission; in a world where all that may lag lags, and all that may be refused once is refused once."""
 
 import json
@@ -40,7 +40,7 @@ def competition() -> Path:
 def test_fold_kernels_pool_into_the_scores_of_the_local_run(
     server, kit, impatient, competition, tmp_path, monkeypatch
 ):
-    folds = 3
+    folds = 2
 
     def score(version, file_name):
         submission = (version.files / file_name).read_text()

@@ -151,6 +151,10 @@ def test_the_run_is_saved_as_it_was_scored(competition, tmp_path):
             "policies.uniform: moves the momentum, by which schedulefree:AdamWScheduleFree",
         ),
         ({"training": FREE["training"] | {"ema": 0.9}}, "training.ema: schedulefree:AdamWScheduleFree averages"),
+        (
+            {"training": FREE["training"] | {"average": {}}},
+            "training.average: schedulefree:AdamWScheduleFree averages",
+        ),
     ],
 )
 def test_what_does_not_go_together_is_refused(competition, tmp_path, sections, said):

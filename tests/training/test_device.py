@@ -40,7 +40,7 @@ DRIVER = "NVRM version: NVIDIA UNIX x86_64 Kernel Module  535.104.05  Sat Aug 19
 OPEN_DRIVER = "NVRM version: NVIDIA UNIX Open Kernel Module for x86_64  570.86.15  Release Build  (root@x)\n"
 
 
-def test_of_a_processor_its_name_and_threads_are_told(tmp_path, monkeypatch):
+def test_of_a_processor_its_name_and_threads_are_told(two_threads, tmp_path, monkeypatch):
     (tmp_path / "cpuinfo").write_text(CPUINFO)
     monkeypatch.setattr(device, "PROCESSOR", tmp_path / "cpuinfo")
     with computing_with(3):
@@ -69,6 +69,6 @@ def test_of_this_gpu_its_name_is_told():
     assert device_facts(torch.device("cuda", 0))["device_name"] == torch.cuda.get_device_name(0)
 
 
-def test_threads_that_are_not_stated_stay_as_they_are():
+def test_threads_that_are_not_stated_stay_as_they_are(two_threads):
     with computing_with(None):
         assert torch.get_num_threads() == 2

@@ -340,20 +340,20 @@ class _Server:
             self.process.stdin.flush()
 
     def lines(self, which: int) -> list[bytes] | None:
-        """Return the whole lines that have come; None where no more will come."""
-        while True:
+        """Return the whole lines that have come; None where none has, and no more will come."""
+        over = False
+        while not over:
             try:
                 part = os.read(which, 1 << 20)
             except BlockingIOError:
                 break
-            if not part:
-                return None
             self._rest[which] += part
+            over = not part
         *whole, self._rest[which] = self._rest[which].split(b"\n")
-        if len(self._rest[which]) > LONGEST and which == self.output:
+        if which == self.output and (len(self._rest[which]) > LONGEST or (over and self._rest[which])):
             whole.append(self._rest[which])
             self._rest[which] = b""
-        return whole
+        return None if over and not whole else whole
 
     def close(self) -> None:
         self.process.kill()

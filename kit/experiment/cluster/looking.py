@@ -38,7 +38,7 @@ class Looks:
         for key, node in there.items():
             if key in known:
                 continue
-            one = Node(key, node["Resources"], NodeReport(node["NodeManagerHostname"], ""))
+            one = Node(key, node["Resources"], NodeReport(node["NodeManagerHostname"]))
             if lacks := lacking(one, self.needs):
                 self.cluster.add(replace(one, report=replace(one.report, lacks=lacks)))
                 continue
@@ -73,7 +73,7 @@ class Looks:
         if key not in alive_nodes():
             self.cluster.say(f"{host}: the node is gone before it said what it is")
         elif self._losses[key] >= TRIES:
-            self._add(node, NodeReport(host, "", lacks=f"{how}, the {TRIES}th time"))
+            self._add(node, NodeReport(host, lacks=f"{how}, the {TRIES}th time"))
         elif counts:
             self.cluster.say(f"{host}: {how}; it is looked at again ({self._losses[key]} of {TRIES - 1})")
 

@@ -82,7 +82,7 @@ def report_of(answer: Any) -> NodeReport:
     try:
         said: Any = content_of(answer) if answer.how in ("made", "raised") else None
     except Unreadable as error:
-        return NodeReport(answer.host, "", lacks=str(error))
+        return NodeReport(answer.host, lacks=str(error))
     if answer.how == "made":
         if isinstance(said, NodeReport):
             return said
@@ -94,7 +94,7 @@ def report_of(answer: Any) -> NodeReport:
         lacks = str(said)
         if isinstance(said, ImportError):
             lacks = f"{said}; there, pip install -r requirements.txt"
-    return NodeReport(answer.host, "", lacks=lacks)
+    return NodeReport(answer.host, lacks=lacks)
 
 
 def none_left(nodes: Iterable[Node]) -> str:
@@ -111,6 +111,4 @@ def introduce(site: Site, item: object) -> NodeReport:
     """Say which machine this is; the task that looks at nodes where nothing else is asked of them."""
     import platform
 
-    from kit.core.owner import Owner
-
-    return NodeReport(platform.node(), Owner.mine().place)
+    return NodeReport(platform.node())

@@ -12,7 +12,7 @@ from pathlib import Path
 from typing import Any
 
 from kit.competition.folds import OtherRows, folds_text
-from kit.core.errors import KitError
+from kit.core.errors import KitError, ignore
 from kit.core.paths import OutputDirs, competition_folder, weight_file
 from kit.core.runs import ExperimentDir
 from kit.core.yaml import read_yaml
@@ -157,17 +157,18 @@ def open_order(site: Site, whole: bool = False) -> tuple[LoadedExperiment, Train
     """
     content = json.loads((site.parcel / ORDER).read_bytes())
     order = Order(**content | {name: tuple(content[name]) for name in ("mean", "std")})
-    config, dirs = config_there(site), OutputDirs.at(site.output, site.cache)
+    told = site if whole else dataclasses.replace(site, say=ignore)  # once a node, not with every run
+    config, dirs = config_there(told), OutputDirs.at(site.output, site.cache)
     nothing, folds = ExperimentDir(site.parcel / "runs"), site.parcel / FOLDS  # runs are the driver's matter
     try:
         if whole:
-            checked = check(config, nothing, dirs, say=site.say, folds=folds, keys=())
+            checked = check(config, nothing, dirs, say=told.say, folds=folds, keys=())
         else:
             loaded = LoadedExperiment.open(config, nothing, dirs, folds=folds)
             checked = Checked(loaded, recipe_of(loaded, Normalisation(order.mean, order.std)))
     except OtherRows as error:
         raise KitError("it has other training rows than this machine; bring the same there") from error
-    loaded, data = decode(checked, dirs, say=site.say if whole else lambda line: None, shown=False)
+    loaded, data = decode(checked, dirs, say=told.say, shown=False)
     _need_same(loaded, data, order)
     plan = dataclasses.replace(loaded.folds, unused=order.unused)
     loaded = dataclasses.replace(

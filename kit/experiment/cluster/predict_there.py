@@ -1,5 +1,6 @@
 """What one model predicts of the test set, on a node of a cluster."""
 
+import dataclasses
 import tempfile
 import time
 from collections.abc import Iterator, Sequence
@@ -94,12 +95,13 @@ def _test_digest(test: TestSet, readable: ReadableImages) -> str:
 
 def look_at_test(site: Site, item: DataConfig) -> NodeReport:
     """Say whether this node has the test images, and on what it predicts; KitError where it has others."""
-    config = config_there(site)
-    _images(site, config, item, site.say)
+    mine = Owner.mine()
+    named = dataclasses.replace(site, say=lambda line: site.say(f"{mine.host}: {line}"))
+    config = config_there(named)
+    _images(site, config, item, named.say)
     told = trained_on(config, predicting(config.training, ignore))
     kind = kind_in_words(RunRecord(policy="", seed=0, fold=0, **told))
-    mine = Owner.mine()
-    return NodeReport(mine.host, mine.place, kind, told["device_name"], memory=memory_of(None))
+    return NodeReport(mine.host, kind, told["device_name"], memory=memory_of(None))
 
 
 def predict_there(site: Site, model: Asked) -> tuple[int, pd.DataFrame, bool]:
@@ -113,7 +115,7 @@ def predict_there(site: Site, model: Asked) -> tuple[int, pd.DataFrame, bool]:
         Where this node has other test images, or another model lies where the run is.
     """
     until = time.monotonic() + (model.until - site.now)
-    config = config_there(site)
+    config = config_there(dataclasses.replace(site, say=ignore))  # told as the node was looked at
     config = config.model_copy(update={"data": config.data.model_copy(update={"workers": model.workers})})
     readable = _images(site, config, model.data, ignore)
     with _run(model) as run, closing(EvaluationLoader()) as loader:

@@ -12,6 +12,7 @@ from kit.core.claims import Claim
 from kit.core.devices import kind_in_words
 from kit.core.errors import KitError, Say
 from kit.core.runs import ExperimentDir, RunKey
+from kit.core.stopping import telling
 from kit.data.loading import worker_count
 from kit.experiment.cluster.cluster import Cluster
 from kit.experiment.cluster.nodes import alive_nodes
@@ -24,6 +25,7 @@ from kit.experiment.loaded import LoadedExperiment
 from kit.experiment.options import RunOptions
 from kit.experiment.prepare import TrainingData
 from kit.experiment.side_by_side import stated_threads
+from kit.experiment.train_run import counted
 from kit.experiment.turns import Turns
 from kit.training.trainer import Together
 
@@ -106,16 +108,25 @@ class ClusterRuns:
         self.cluster = Cluster.join(options.on, say, self.dirs.cache)
         try:
             nodes = {key: node["Resources"] for key, node in alive_nodes().items()}
-            self._needs = needs_of(config, self._with_threads(config), nodes)
+            self._needs = needs_of(config, self._with_threads(config, nodes), nodes)
         except BaseException:
             self.close()
             raise
         self._looked: tuple[Any, Needs, Any] | None = None
         self._told: str = ""
 
-    def _with_threads(self, config: ExperimentConfig) -> RunOptions:
-        """The options; with the threads of runs that are there, where they state none."""
-        threads = self.options.threads or stated_threads(ExperimentDir(self.dirs.runs / config.name))
+    def _with_threads(self, config: ExperimentConfig, nodes: Mapping[str, Mapping[str, float]]) -> RunOptions:
+        """The options; with the threads of runs that are there, where they state none and a node has as many."""
+        if self.options.threads:
+            return self.options
+        threads = stated_threads(ExperimentDir(self.dirs.runs / config.name))
+        cores = max((has.get("CPU", 1.0) for has in nodes.values()), default=0.0)
+        if threads and threads * self.options.devices > cores:
+            self.say(
+                f"the runs that are there were trained with {counted(threads)} each, no node has cores for that: "
+                "those trained here differ in the last bits"
+            )
+            threads = None
         return dataclasses.replace(self.options, threads=threads)
 
     def close(self) -> None:
@@ -268,7 +279,10 @@ class ClusterRuns:
         _, needs, parcel = self._looked
         ended = 0
         try:
-            with Table() as table:
+            with (
+                Table() as table,
+                telling("while nodes worked; what is finished is kept, the same command goes on"),
+            ):
                 self.cluster.show = lambda standings: table.show(standings, ended, total)
                 for made in self.cluster.run(task, items, needs, parcel, name, kind_of, self._most):
                     ended += 1

@@ -78,8 +78,6 @@ class NodeReport:
     Attributes
     ----------
     host : str
-    place : str
-        `Owner.place`: the same for nodes of one machine.
     kind : str
         The device, precision and versions, in words: trainings that are compared run on one kind.
     device : str
@@ -91,7 +89,6 @@ class NodeReport:
     """
 
     host: str
-    place: str
     kind: str = ""
     device: str = ""
     lacks: str = ""

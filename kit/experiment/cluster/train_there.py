@@ -83,7 +83,7 @@ def look_there(site: Site, item: object) -> NodeReport:
     loaded, _ = open_order(dataclasses.replace(site, say=lambda line: site.say(f"{host}: {line}")), whole=True)
     told = trained_on(loaded.config, make_accelerator(loaded.config.training))
     kind = kind_in_words(RunRecord(policy="", seed=0, fold=0, **told))
-    return NodeReport(host, Owner.mine().place, kind, told["device_name"], memory=memory_of(loaded))
+    return NodeReport(host, kind, told["device_name"], memory=memory_of(loaded))
 
 
 def train_there(site: Site, errand: Errand) -> Outcome:
@@ -162,7 +162,7 @@ def _there_already(
 def _handed_over(run: RunDir) -> dict[str, bytes]:
     """What a run has left in a folder of this node's own, from which it is removed: nobody else reads it."""
     if files := files_of(run):
-        shutil.rmtree(run.path)
+        shutil.rmtree(run.path, ignore_errors=True)  # a claim may be made or beat there meanwhile
     return files
 
 

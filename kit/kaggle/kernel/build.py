@@ -259,8 +259,19 @@ def _check(experiment: ExperimentConfig, kind: Kind) -> None:
             "competition.slug: missing; a kernel finds its data by Kaggle's name of the competition, or by "
             "owner/slug of a dataset of yours that holds it"
         )
-    if kind == "infer":
+    if kind == "train" and experiment.soup:
+        raise KitError(
+            "soup: weights are averaged where the runs are, and not in a kernel; put runs/ of the soup into a "
+            "dataset, name it in kernel.datasets, and build --kind infer"
+        )
+    if kind == "infer" and not experiment.features:  # weights come with the runs
         return
+    if weights == "hub" and kind == "infer":
+        raise KitError(
+            "model.weights: hub needs a network, which an infer kernel never has, and heads need the body that "
+            "they were fitted on; put a weight file into a dataset (python -m kit kernel weights FILE), name it "
+            "in kernel.datasets, and fit the heads with it"
+        )
     if weights == "hub" and not kernel.internet:
         raise KitError(
             "model.weights: hub needs a network, and kernel.internet is false; put a weight file into a dataset "

@@ -91,3 +91,16 @@ def test_what_is_in_use_is_kept_on_a_node_and_the_rest_removed_after_a_while(tmp
     agent._mark_used([tmp_path / "outputs" / "marked", tmp_path / "none"])
     agent._tidy(tmp_path)
     assert sorted(path.name for path in (tmp_path / "outputs").iterdir()) == ["marked", "works"]
+
+
+def test_what_a_process_said_before_it_ended_is_heard(tmp_path):
+    package = tmp_path / "kit" / "experiment" / "cluster"
+    package.mkdir(parents=True)
+    words = "import sys; sys.stderr.write('first\\nImportError: no such library'); sys.exit(3)\n"
+    (package / "server.py").write_text(words)
+    server = agent._Server(tmp_path, CALL)
+    assert server.process.wait() == 3
+    assert server.lines(server.output) == [b"first", b"ImportError: no such library"]
+    assert server.lines(server.output) is None
+    assert server.lines(server.events) is None
+    server.close()

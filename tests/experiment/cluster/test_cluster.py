@@ -12,7 +12,6 @@ from kit.core.errors import KitError
 from kit.experiment.cluster.site import Needs
 
 pytest.importorskip("ray", reason="Ray has no wheel here")
-pytestmark = pytest.mark.xdist_group("cluster of Ray")  # nodes are started once
 
 
 @pytest.fixture(scope="module")

@@ -88,7 +88,7 @@ def test_where_the_last_node_is_lost_it_waits_for_another(tmp_path, monkeypatch)
     ],
 )
 def test_how_many_tasks_a_node_holds(has, needs, room):
-    node = Node("n", has, NodeReport("host", ""))
+    node = Node("n", has, NodeReport("host"))
     assert node.room(needs) == room
     assert (lacking(node, needs) == "") == (room > 0)
 
@@ -102,4 +102,4 @@ def test_how_many_tasks_a_node_holds(has, needs, room):
     ],
 )
 def test_what_a_node_has_too_little_of(needs, told):
-    assert lacking(Node("n", {"CPU": 2.0, "memory": 1e9}, NodeReport("host", "")), needs) == told
+    assert lacking(Node("n", {"CPU": 2.0, "memory": 1e9}, NodeReport("host")), needs) == told

@@ -1,8 +1,11 @@
 """An experiment travels as files, and is opened beside data that are, or are not, those of the command."""
 
 import dataclasses
+import errno
 import json
+import os
 import shutil
+from pathlib import Path
 
 import pytest
 import torch
@@ -17,7 +20,7 @@ from kit.core.paths import OutputDirs
 from kit.core.runs import ExperimentDir, RunKey
 from kit.experiment.cluster.order import config_files, open_order, order_files
 from kit.experiment.cluster.site import Site
-from kit.experiment.cluster.train_there import Errand, _here, files_of, receive, train_there
+from kit.experiment.cluster.train_there import Errand, _handed_over, _here, files_of, receive, train_there
 from kit.experiment.config import load_experiment
 from kit.experiment.options import RunOptions
 from kit.experiment.prepare import prepare
@@ -75,7 +78,10 @@ def test_data_lie_below_the_data_root_by_their_name(data, tmp_path, travelling, 
     site = travelling(order_files(loaded, images, tmp_path / "runs"), data_root="$DATA", say=lines.append)
     monkeypatch.setenv("DATA", str(tmp_path / "there"))
     assert open_order(site)[0].competition.folder == data
-    assert lines == [f"there is no colours in {tmp_path / 'there'} (--data-root); takes {data}"]
+    assert not lines, "nothing is told with every run that is told where the node is looked at"
+    assert open_order(site, whole=True)[0].competition.folder == data
+    line = f"there is no colours in {tmp_path / 'there'} (--data-root); takes {data}"
+    assert [each for each in lines if "colours" in each] == [line]
     shutil.move(data, tmp_path / "there" / "colours")
     assert open_order(site)[0].competition.folder == tmp_path / "there/colours"
     shutil.rmtree(tmp_path / "there")
@@ -179,6 +185,22 @@ def test_what_did_not_arrive_whole_is_not_written(trained_there, odd):
     assert not run_dir.begun
     with pytest.raises(KitError, match="did not arrive as the node wrote it"):
         receive(loaded.folder.run(RunKey("uniform", 0, 1)), outcome.files, loaded, RunKey("uniform", 0, 1))
+
+
+def test_a_run_is_handed_over_where_another_command_looks_for_it_just_then(trained_there, monkeypatch):
+    loaded, _, outcome = trained_there
+    there, rmdir = loaded.folder.run(KEY), os.rmdir
+    for name, content in outcome.files.items():
+        write_bytes(there.path / name, content)
+
+    def late(path, **options):
+        if Path(path).name == there.path.name:
+            raise OSError(errno.ENOTEMPTY, "a claim was made meanwhile")
+        rmdir(path, **options)
+
+    monkeypatch.setattr(os, "rmdir", late)
+    assert _handed_over(there) == outcome.files
+    assert not there.begun
 
 
 def test_nothing_is_handed_over_of_a_run_that_has_not_ended(tmp_path, trained_there):

@@ -14,7 +14,7 @@ pytest.importorskip("ray", reason="Ray has no wheel here")
 
 
 def fake_cluster(*kinds):
-    nodes = {kind: Node(kind, {"CPU": 1.0}, NodeReport(kind, "", kind)) for kind in kinds}
+    nodes = {kind: Node(kind, {"CPU": 1.0}, NodeReport(kind, kind)) for kind in kinds}
     return SimpleNamespace(nodes=nodes, good=nodes, kinds={}, say=lambda line: None)
 
 

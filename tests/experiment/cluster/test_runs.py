@@ -12,7 +12,6 @@ from kit.experiment.options import RunOptions
 from kit.experiment.run import run
 
 pytest.importorskip("ray", reason="Ray has no wheel here")
-pytestmark = pytest.mark.xdist_group("runs of Ray")  # nodes are started once
 
 
 @pytest.fixture(scope="module")

@@ -1,0 +1,202 @@
+"""One fold's soup: the mean of the weights of its seeds, its folder written like that of a training."""
+
+import gc
+from collections.abc import Callable, Sequence
+from contextlib import closing, suppress
+
+import numpy as np
+import torch
+from safetensors.torch import load_file
+
+from kit.core import stopping
+from kit.core.errors import Damaged, KitError, NotWritten, Say, some
+from kit.core.runs import (
+    SOUP,
+    TRAINED_ANEW,
+    ExperimentDir,
+    RunDir,
+    RunKey,
+    RunRecord,
+    predictions,
+    write_predictions,
+)
+from kit.core.settings import fingerprint
+from kit.experiment.config import ExperimentConfig
+from kit.experiment.fingerprint import config_digest
+from kit.experiment.loaded import LoadedExperiment
+from kit.experiment.pixels import reading_of, test_pixels_digest
+from kit.experiment.prepare import TrainingData
+from kit.experiment.timekeeping import RunClock
+from kit.experiment.train_run import test_predictions, told, trained_on, trainer_of, unread_rows
+from kit.training.device import make_accelerator
+from kit.training.memory import END_OTHERS, advising_on_memory
+from kit.training.saved_weights import save_weights
+from kit.training.trainer import Trainer, plain_score
+
+Weights = dict[str, torch.Tensor]
+
+
+def make_soup(
+    key: RunKey,
+    loaded: LoadedExperiment,
+    data: TrainingData,
+    say: Say,
+    clock: RunClock,
+    need: Callable[[], None],
+) -> None:
+    """Average the weights of a fold's seeds, predict held-out and test rows, and write the run's folder.
+
+    Parameters, and what is raised, are those of `kit.experiment.train_run.train_run`; it always begins anew.
+    """
+    gc.collect()  # a training before it left its model behind
+    run, config = loaded.folder.run(key), loaded.config
+    accelerator, depends_on = make_accelerator(config.training), loaded.dependencies(key)
+    record = RunRecord(
+        status="running",
+        kind=SOUP,
+        policy=key.policy,
+        seed=key.seed,
+        fold=key.fold,
+        fingerprint=fingerprint(depends_on),
+        depends_on=depends_on,
+        reading=reading_of(data.train),
+        **trained_on(config, accelerator),
+    )
+    need()
+    run.write(record)
+    try:
+        with stopping.deferred(), advising_on_memory(END_OTHERS):
+            members = members_of(loaded, key)
+            with closing(trainer_of(key, loaded, data, run, accelerator, say=say)) as trainer:
+                trainer.take(mean_weights(members))
+                oof, test = trainer.evaluate(), trainer.predict(data.test, range(len(data.test)))
+                _write(run, loaded, data, trainer, oof, test, need)
+            last = _last(record, members, loaded, data, trainer, oof, clock)
+            need()
+            run.write(last.with_fields(files=run.digests()))
+    except (stopping.Interrupted, Exception) as error:
+        with suppress(KitError, NotWritten):
+            need()
+            stopped = isinstance(error, stopping.Stopped | stopping.Interrupted)
+            why = {} if stopped else {"error": " ".join(str(error).split())}
+            run.write(record.with_fields(status="stopped" if stopped else "failed", **why))
+        if isinstance(error, KitError):
+            raise told(key, error) from error
+        raise
+    score = last.scores[config.scoring.key]
+    say(f"{key}: {config.scoring.title} {score:.4f} by the mean of {len(members)} models' weights")
+
+
+def members_of(loaded: LoadedExperiment, key: RunKey) -> list[RunDir]:
+    """Return the runs whose weights a fold's soup is the mean of.
+
+    Raises
+    ------
+    KitError
+        Where one is missing, was trained otherwise, or began from random weights.
+    """
+    config, soup = loaded.config, loaded.config.soup
+    assert soup, "only to be asked of a soup"
+    need_same_beginning(config)
+    source = ExperimentDir(loaded.folder.path.parent / soup.of)
+    runs = [source.run(RunKey(key.policy, seed, key.fold)) for seed in soup.seeds]
+    if lacking := [str(run.path) for run in runs if not run.finished]:
+        raise KitError(f"{some(lacking, 3)} is not finished; python -m kit run trains it")
+    wanted = loaded.dependencies(key) | {"config": config_digest(config.model_copy(update={"soup": None}))}
+    for run in runs:
+        then = run.record.depends_on
+        if odd := [name for name in wanted if name != "seed" and then.get(name) != wanted[name]]:
+            raise KitError(
+                f"{run.path} was trained under another {' and '.join(odd)} than the soup's; make the soup anew "
+                "with python -m kit soup"
+            )
+    return runs
+
+
+def need_same_beginning(config: ExperimentConfig) -> None:
+    """Raise KitError where models begin from random weights, each from its own."""
+    if config.model.weights == "none":
+        raise KitError(
+            "model.weights: none: each seed began from random weights of its own, and the mean of such models is "
+            "no model, as their features lie in other places; a soup takes models that began from the same "
+            "pretrained weights"
+        )
+
+
+def mean_weights(runs: Sequence[RunDir]) -> Weights:
+    """Return the mean of the weights of runs, by name; whole numbers are those of the first.
+
+    Raises
+    ------
+    Damaged
+        Where a file is not what the run wrote, or of another model than the first.
+    """
+    total: Weights = {}
+    for number, run in enumerate(runs):
+        path = run.checked(run.weights)
+        try:
+            weights = load_file(path)
+        except Exception as error:  # safetensors raises its own kinds
+            raise Damaged(f"{path} is damaged ({' '.join(str(error).split())[:200]}); {TRAINED_ANEW}") from error
+        if not number:
+            kinds = {name: value.dtype for name, value in weights.items()}
+            total = {
+                name: value.double() if value.is_floating_point() else value for name, value in weights.items()
+            }
+            continue
+        if odd := [name for name in {**total, **weights} if _shape(total, name) != _shape(weights, name)]:
+            raise Damaged(f"{path} is of another model than {runs[0].weights} ({some(odd, 3)}); {TRAINED_ANEW}")
+        for name, value in weights.items():
+            if value.is_floating_point():
+                total[name] += value
+    means = {name: value / len(runs) if value.is_floating_point() else value for name, value in total.items()}
+    return {name: value.to(kinds[name]) for name, value in means.items()}
+
+
+def _exact(value: torch.Tensor) -> torch.Tensor:
+    return value.double() if value.is_floating_point() else value
+
+
+def _shape(weights: Weights, name: str) -> torch.Size | None:
+    return weights[name].shape if name in weights else None
+
+
+def _write(
+    run: RunDir,
+    loaded: LoadedExperiment,
+    data: TrainingData,
+    trainer: Trainer,
+    oof: np.ndarray,
+    test: np.ndarray,
+    need: Callable[[], None],
+) -> None:
+    competition = loaded.competition
+    ids = [competition.ids[row] for row in trainer.fold.valid_rows]
+    need()
+    write_predictions(predictions(ids, oof, competition.classes), run.oof)
+    write_predictions(test_predictions(test, oof.mean(axis=0), competition, data.test), run.test)
+    save_weights(trainer.final_model, run.weights)
+
+
+def _last(
+    record: RunRecord,
+    members: Sequence[RunDir],
+    loaded: LoadedExperiment,
+    data: TrainingData,
+    trainer: Trainer,
+    oof: np.ndarray,
+    clock: RunClock,
+) -> RunRecord:
+    scoring, truth = loaded.config.scoring, loaded.competition.targets[trainer.fold.valid_rows]
+    return record.with_fields(
+        status="finished",
+        test=loaded.test_digest,
+        test_pixels=test_pixels_digest(data.test),
+        predicted=trainer.predictor.chosen.form(),
+        unread=unread_rows(loaded.competition, data.test),
+        never=loaded.competition.without_rows,
+        groups={group.label: group.n_params for group in trainer.groups},
+        seconds={"whole": clock.seconds},
+        scores={scoring.key: plain_score(oof, truth, scoring)},
+        soup={run.record.key.place: run.record.files[run.weights.name] for run in members},
+    )

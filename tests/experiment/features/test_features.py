@@ -1,0 +1,237 @@
+"""Features once, heads in the place of trainings: run, kept, predicted, refused."""
+
+import json
+from pathlib import Path
+
+import numpy as np
+import pandas as pd
+import pytest
+import yaml
+from support.colours import experiment_content, write_competition
+from support.commands import kit_here
+
+from kit.core.errors import KitError
+from kit.core.runs import ExperimentDir, RunDir
+from kit.experiment.config import ExperimentConfig, validate
+from kit.experiment.predict import predict_test
+from kit.experiment.run import run
+
+
+@pytest.fixture(scope="module")
+def competition(tmp_path_factory) -> Path:
+    return write_competition(tmp_path_factory.mktemp("data") / "colours")
+
+
+def content(competition: Path, **sections) -> dict:
+    made = experiment_content(competition, **{"features": {"heads": ["logistic"]}, **sections})
+    made.pop("policies")
+    return made
+
+
+def experiment(competition: Path, **sections) -> ExperimentConfig:
+    return validate(content(competition, **sections), "test")
+
+
+@pytest.fixture(scope="module")
+def done(competition, tmp_path_factory):
+    """All heads, run once: the config, where, what came of it, and what was said."""
+    config = experiment(competition, features={"heads": ["logistic", "ridge", "svm", "knn", "prototypes"]})
+    output, said = tmp_path_factory.mktemp("done"), []
+    return config, output, run(config, output, say=said.append), said
+
+
+def test_all_heads_learn_the_colours(done):
+    _, output, result, said = done
+    assert result.trained == 15
+    assert {name: outcome.scores.oof > 0.9 for name, outcome in result.policies.items()} == dict.fromkeys(
+        ["logistic", "ridge", "svm", "knn", "prototypes"], True
+    )
+    assert any("random weights" in line for line in said)
+    features = sorted((output / "cache").glob("features-*.npy"))
+    assert len(features) == 2  # of train and test images, once for all heads and folds
+    assert sorted(np.load(file).shape[0] for file in features) == [9, 36]
+    record = ExperimentDir(result.folder).finished("ridge")[0].record
+    assert (record.kind, record.status) == ("head", "finished")
+    assert not (result.folder / "curves.png").exists()
+
+
+def test_nothing_is_done_twice_and_a_head_more_is_fitted_alone(done, competition):
+    config, output, result, _ = done
+    stamps = {file: file.stat().st_mtime_ns for file in (output / "cache").glob("features-*")}
+    assert run(config, output).trained == 0
+    more = dict.fromkeys(config.features.heads) | {"sharp": {"name": "logistic", "C": [1.0]}}
+    again = run(experiment(competition, features={"heads": more}), output)
+    assert (again.trained, again.kept) == (3, 15)
+    assert {file: file.stat().st_mtime_ns for file in (output / "cache").glob("features-*")} == stamps
+    stored = yaml.safe_load((result.folder / "experiment.yaml").read_text())
+    assert list(stored["features"]["heads"]) == [*config.features.heads, "sharp"]
+    assert "policies" not in stored
+
+
+def test_the_test_set_is_predicted_anew_with_the_arrays(done, tmp_path):
+    config, output, result, _ = done
+    folder = ExperimentDir(result.folder).finished("knn")[0]
+    before = {name: getattr(folder, name).read_bytes() for name in ("oof", "test")}
+    folder.oof.unlink()
+    folder.test.write_bytes(b"damaged")
+    said: list[str] = []
+    run(config, output, say=said.append)
+    assert folder.oof.read_bytes() == before["oof"]
+    assert folder.test.read_bytes() == before["test"]
+    assert sum("to the same bits" in line for line in said) == 2
+
+
+def test_a_changed_test_set_extracts_the_test_part_alone(tmp_path):
+    folder = write_competition(tmp_path / "colours", rows=18, test_rows=6)
+    config = experiment(folder)
+    run(config, tmp_path)
+    before = set((tmp_path / "cache").glob("features-*"))
+    (folder / "test" / "test000.png").write_bytes((folder / "test" / "test001.png").read_bytes())
+    said: list[str] = []
+    again = run(config, tmp_path, say=said.append)
+    assert again.trained == 0
+    assert len(set((tmp_path / "cache").glob("features-*")) - before) == 1
+    frame = pd.read_parquet(RunDir(again.folder / "logistic/seed0/fold0").test).set_index("id")
+    np.testing.assert_array_equal(frame.loc["test000"], frame.loc["test001"])
+
+
+def test_damaged_features_are_computed_anew(done):
+    config, output, _, _ = done
+    from kit.experiment.features import extract
+
+    (file,) = [each for each in (output / "cache").glob("features-*.npy") if np.load(each).shape[0] == 36]
+    whole = file.read_bytes()
+    file.write_bytes(whole[:-300] + bytes(300))
+    extract._whole.clear()
+    extract._read.cache_clear()
+    said: list[str] = []
+    folder = ExperimentDir(output / "runs" / config.name).finished("ridge")[0]
+    folder.oof.unlink()
+    run(config, output, say=said.append)
+    assert file.read_bytes() == whole
+    assert any("is damaged" in line and "features" in line for line in said)
+
+
+def test_an_unreadable_test_image_gets_the_prior(tmp_path):
+    folder = write_competition(tmp_path / "colours", rows=18, test_rows=6)
+    (folder / "test" / "test002.png").write_bytes(b"no image")
+    result = run(experiment(folder), tmp_path)
+    place = RunDir(result.folder / "logistic/seed0/fold1")
+    prior = place.read_oof().to_numpy().mean(axis=0)
+    np.testing.assert_allclose(place.read_test().loc["test002"], prior, atol=1e-6)
+
+
+def test_predict_gives_what_the_runs_predicted(done, tmp_path):
+    config, output, result, _ = done
+    made = predict_test(config, submission=tmp_path / "submission.csv", output=output)
+    assert (made.models, made.of) == (3, 3)
+    pd.testing.assert_frame_equal(
+        pd.read_csv(tmp_path / "submission.csv"), pd.read_csv(result.policies["logistic"].submission)
+    )
+
+
+def test_predict_refuses_another_body(competition, tmp_path):
+    from safetensors.torch import save_file
+
+    from kit.model.build import build_model
+
+    config = experiment(competition)
+    for seed, name in ((1, "one"), (2, "two")):
+        model = build_model(config.model, 3, 3, 32, seed)
+        save_file(model.state_dict(), tmp_path / f"{name}.safetensors")
+    first, second = (
+        experiment(competition, model={"weights": str(tmp_path / f"{name}.safetensors")})
+        for name in ("one", "two")
+    )
+    run(first, tmp_path)
+    with pytest.raises(KitError, match="other weights of test_resnet"):
+        predict_test(second, [tmp_path / "runs"], tmp_path / "submission.csv", tmp_path / "other")
+
+
+def test_command_of_any_config_and_its_json(competition, tmp_path, monkeypatch, capsys):
+    file = tmp_path / "any.yaml"
+    file.write_text(yaml.safe_dump(experiment_content(competition, seeds=[3, 4])))
+    words = (
+        "features",
+        str(file),
+        "--head",
+        "ridge",
+        "--head",
+        "knn",
+        "--views",
+        "hflip",
+        "--output",
+        str(tmp_path),
+    )
+    code, out, errors = kit_here(monkeypatch, capsys, *words, "--json")
+    assert code == 0, errors
+    told = json.loads(out)
+    assert [each["head"] for each in told["heads"]] == ["ridge", "knn"]
+    assert told["folder"] == str(tmp_path / "runs" / "tiny-features")
+    assert all(each["low"] <= each["oof"] <= each["high"] for each in told["heads"])
+    assert (tmp_path / "runs/tiny-features/ridge/seed3/fold0/run.json").is_file()
+    code, out, _ = kit_here(monkeypatch, capsys, *words)
+    assert code == 0
+    assert "0 of" not in out
+    assert "macro F1, out of fold" in out
+
+
+def test_all_blocks_and_their_picture(competition, tmp_path, monkeypatch, capsys):
+    file = tmp_path / "any.yaml"
+    file.write_text(yaml.safe_dump(experiment_content(competition)))
+    words = ("features", str(file), "--block", "all", "--output", str(tmp_path), "--json")
+    code, out, errors = kit_here(monkeypatch, capsys, *words)
+    assert code == 0, errors
+    told = json.loads(out)
+    # last is layer4.0, pooled: it counts once
+    assert [each["block"] for each in told["heads"]] == ["conv1", "layer1.0", "layer2.0", "layer3.0", "layer4.0"]
+    assert Path(told["picture"]).read_bytes().startswith(b"\x89PNG")
+    assert len(list((tmp_path / "cache").glob("features-*.npy"))) == 10
+
+
+@pytest.mark.parametrize(
+    ("sections", "said"),
+    [
+        ({"features": {"heads": "logistics"}}, "logistics: which head it is has to be said"),
+        ({"features": {"heads": {"mine": {"name": "forest"}}}}, "heads.mine"),
+        ({"features": {"heads": {"logistic": {"C": [0]}}}}, "C[0] = 0"),
+        ({"features": {"heads": {"knn": {"neighbours": [5, 5]}}}}, "none twice"),
+        ({"features": {"heads": "knn", "block": "all"}}, "--block all"),
+        ({"features": {"heads": "knn", "views": ["vflip"]}}, "hflip"),
+        ({"features": {"heads": {}}}, "features.heads"),
+        ({"features": {"heads": "knn"}, "seeds": [0, 1]}, "heads are the same for each seed"),
+        ({"features": {"heads": "knn"}, "policies": {"flat": {"lr": 0.1}}}, "leave policies out"),
+    ],
+)
+def test_configs_that_are_refused(competition, sections, said):
+    made = content(competition)
+    made |= sections
+    with pytest.raises(KitError) as raised:
+        validate(made, "test")
+    assert said in str(raised.value)
+
+
+def test_a_block_that_is_none_is_refused_with_those_there_are(competition, tmp_path):
+    with pytest.raises(KitError, match=r"there is no 'layer9'.*conv1, layer1.0"):
+        run(experiment(competition, features={"heads": "knn", "block": "layer9"}), tmp_path)
+
+
+def test_policies_are_chosen_among_heads(competition, tmp_path, monkeypatch, capsys):
+    file = tmp_path / "heads.yaml"
+    file.write_text(yaml.safe_dump(content(competition, features={"heads": ["logistic", "knn"]})))
+    words = ("run", str(file), "--output", str(tmp_path), "--policy", "knn", "--json")
+    code, out, errors = kit_here(monkeypatch, capsys, *words)
+    assert code == 0, errors
+    assert list(json.loads(out)["policies"]) == ["knn"]
+    code, _, errors = kit_here(monkeypatch, capsys, *words[:-2], "flat")
+    assert code == 1
+    assert "there is no head flat in features.heads" in errors
+
+
+@pytest.mark.parametrize("command", ["lr", "find-lr"])
+def test_commands_about_rates_refuse_heads(competition, tmp_path, monkeypatch, capsys, command):
+    file = tmp_path / "heads.yaml"
+    file.write_text(yaml.safe_dump(content(competition)))
+    code, _, errors = kit_here(monkeypatch, capsys, command, str(file))
+    assert code == 1
+    assert "heads over features have no rates" in errors
