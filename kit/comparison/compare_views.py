@@ -180,6 +180,10 @@ def compare_views(
     folder = _folder(experiment, dirs)
     if (config := stored_experiment(folder)) is None:
         raise KitError(f"{folder.path} holds no experiment; python -m kit run trains one")
+    if config.features:
+        raise KitError(
+            f"{folder.path.name}: heads over features have their views in features.views; state others there"
+        )
     policy = policy or next(iter(config.policies))
     if policy not in config.policies:
         raise KitError(f"--policy {policy}: {folder.path.name} has {some(config.policies)}")

@@ -13,7 +13,7 @@ from kit.core.durations import in_words
 from kit.core.errors import KitError, Say, ignore
 from kit.core.runs import RunDir, RunKey, RunRecord
 from kit.experiment.budget import MARGIN, Cost, Decision, Pace, Work, as_told, by_unit, decide, sentence
-from kit.experiment.views import gave_up
+from kit.experiment.views import asked_views, gave_up
 from kit.training.records import read_history
 
 if TYPE_CHECKING:  # they bring torch
@@ -214,7 +214,7 @@ class Plan:
         if not budget.limited:  # nothing is decided, and it goes along with each run
             return cls(budget, [], [], {}, {})
         config, runs = loaded.config, {key: loaded.folder.run(key) for key in keys}
-        views = config.prediction.chosen(config.data.size)
+        views = asked_views(config)
 
         def work_of(fold: int) -> Work:
             plan = batches(len(loaded.training_rows(fold)))

@@ -12,7 +12,11 @@ if TYPE_CHECKING:
 
 
 def asked_views(config: "ExperimentConfig") -> "Views":
-    """Return the views that the config asks for."""
+    """Return the views that the config asks for; heads over features have theirs in `features`."""
+    from kit.training.views import Views
+
+    if config.features:
+        return Views.plain(config.data.size)
     return config.prediction.chosen(config.data.size)
 
 
@@ -25,6 +29,8 @@ def views_of(record: RunRecord, config: "ExperimentConfig") -> "Views":
     from kit.training.views import Views
 
     trained = config.data.size
+    if config.features:
+        return Views.plain(trained)
     if record.predicted is not None:
         return Views.of_form(record.predicted, trained)
     return Views(trained, trained, () if record.views == "none" else early_views(record.depends_on, config))

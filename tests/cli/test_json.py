@@ -82,7 +82,11 @@ def test_what_is_there_already(trained, told):
     predicted, _ = told("predict", "predict", config, "--runs", folder / "runs", *handed_in, *output)
     assert predicted == {
         "submission": f"{folder}/s.csv", "rows": 9, "models": 2, "of": 2, "unreadable": [], "late": [],
+        "views": "one view", "in_one_view": 0,
     }  # fmt: skip
+    seen, lines = told("views", "views", "tiny", "--views", "hflip", *output)
+    assert [each["name"] for each in seen["candidates"]] == ["plain", "hflip"]
+    assert "honest: choosing the best on the other folds scores" in lines
     blended, lines = told("blend", "blend", "tiny", "tiny/cosine", "--name", "both", *output)
     assert [each["member"] for each in blended["record"]["members"]] == ["tiny", "tiny/cosine"]
     assert "Submission: " in lines

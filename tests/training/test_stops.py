@@ -81,10 +81,10 @@ def test_an_evaluation_that_is_given_up_is_made_later(competition, tmp_path, mon
     expected = outcome(whole, whole.train())
     original, batches = Predictor._probabilities, []
 
-    def with_signal(predictor, inputs):
+    def with_signal(predictor, inputs, *views):
         batches.append(len(inputs))
         signal.raise_signal(signal.SIGINT)
-        return original(predictor, inputs)
+        return original(predictor, inputs, *views)
 
     monkeypatch.setattr(Predictor, "_probabilities", with_signal)
     for told in ("stopped at update 3 of 6 of it", "stopped after the last update of it"):
@@ -97,11 +97,11 @@ def test_an_evaluation_that_is_given_up_is_made_later(competition, tmp_path, mon
         if "3" in told:  # the first evaluation is made, and then the last one is given up
             made = []
 
-            def from_the_second(predictor, inputs, made=made):
+            def from_the_second(predictor, inputs, *views, made=made):
                 made.append(len(inputs))
                 if len(made) > 3:
                     signal.raise_signal(signal.SIGINT)
-                return original(predictor, inputs)
+                return original(predictor, inputs, *views)
 
             monkeypatch.setattr(Predictor, "_probabilities", from_the_second)
     assert batches == [4]  # of 12: the batch under way is the last one

@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 import timm
 import torch
-from hypothesis import given
+from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 from PIL import Image
 from pydantic import ValidationError
@@ -103,6 +103,7 @@ VIEWS = st.lists(
 )
 
 
+@settings(deadline=None, suppress_health_check=[HealthCheck.too_slow])
 @given(VIEWS, st.sampled_from([None, 10, 13]), st.sampled_from(["probabilities", "logits"]))
 def test_what_the_record_says_is_read_as_it_was(names, size, average):
     views = chosen(*names, size=size, average=average)
@@ -111,6 +112,7 @@ def test_what_the_record_says_is_read_as_it_was(names, size, average):
     assert (form == {}) == (views == Views.plain(10))
 
 
+@settings(deadline=None, suppress_health_check=[HealthCheck.too_slow])
 @given(VIEWS, st.sampled_from(["probabilities", "logits"]), st.booleans(), st.integers(0, 99))
 def test_the_mean_over_votes_against_an_obvious_one(names, average, multilabel, seed):
     views = chosen(*names, average=average)

@@ -25,6 +25,7 @@ from kit.core.whole import need_sealed
 from kit.experiment.cluster.memory import memory_of
 from kit.experiment.cluster.order import open_order
 from kit.experiment.cluster.site import NodeReport, Site
+from kit.experiment.fingerprint import as_now
 from kit.experiment.loaded import LoadedExperiment
 from kit.experiment.prepare import TrainingData
 from kit.experiment.runner import is_settled, train_within
@@ -208,7 +209,8 @@ def receive(run: RunDir, files: dict[str, bytes], loaded: LoadedExperiment, key:
     told = RunRecord.model_validate({name: value for name, value in content.items() if name != "digest"})
     others = {name: each for name, each in files.items() if name != RECORD}
     odd = [name for name, digest in told.files.items() if sha256(others.get(name, b"")).hexdigest() != digest]
-    if odd or told.key != key or told.fingerprint != fingerprint(loaded.dependencies(key)):
+    then, due = (as_now(each, loaded.config) for each in (told.depends_on, loaded.dependencies(key)))
+    if odd or told.key != key or then != due or told.fingerprint != fingerprint(told.depends_on):
         what = f"its {odd[0]}" if odd else "it"
         raise KitError(f"{key}: {what} did not arrive as the node wrote it; the same command trains it again")
     for path in run.artefacts:

@@ -192,11 +192,11 @@ def _last(
         status="finished",
         test=loaded.test_digest,
         test_pixels=test_pixels_digest(data.test),
+        predicted=trainer.predictor.chosen.form(),
         unread=unread_rows(loaded.competition, data.test),
         never=loaded.competition.without_rows,
         groups={group.label: group.n_params for group in trainer.groups},
         seconds={"whole": clock.seconds},
         scores={scoring.key: plain_score(oof, truth, scoring)},
-        predicted=trainer.predictor.chosen.form(),
         soup={run.record.key.place: run.record.files[run.weights.name] for run in members},
     )
