@@ -219,7 +219,8 @@ def _logistic(
     from sklearn.linear_model import LogisticRegression
 
     present = np.unique(targets)
-    model: Any = LogisticRegression(max_iter=1000, warm_start=True)
+    tolerance = 1e-4 if len(strengths) == 1 else 1e-3  # scikit-learn's own; to choose among some, less will do
+    model: Any = LogisticRegression(max_iter=1000, warm_start=True, tol=tolerance)
     for strength in strengths:
         coef, intercept = np.zeros((features.shape[1], classes)), np.full(classes, -np.inf)
         intercept[present] = 0.0
