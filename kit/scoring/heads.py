@@ -54,7 +54,7 @@ class HeadRows:
         return HeadRows(self.features[rows], self.targets[rows], self.classes, self.parts[rows])
 
     def standardised(self) -> tuple[np.ndarray, Arrays]:
-        """Return roots of the features with mean 0 and deviation 1, float64, and the arrays that do it to others."""
+        """Return roots of the features with mean 0 and deviation 1, float64, and what does it to others."""
         features = _roots(self.features)
         deviation, mean = features.std(axis=0), features.mean(axis=0)
         scale = np.where(deviation > 1e-12 * (1 + np.abs(features).max(axis=0)), deviation, 1.0)
