@@ -54,12 +54,12 @@ class HeadRows:
         return HeadRows(self.features[rows], self.targets[rows], self.classes, self.parts[rows])
 
     def standardised(self) -> tuple[np.ndarray, Arrays]:
-        """Return the features with mean 0 and deviation 1, float64, and the arrays that do it to other rows."""
-        features = self.features.astype(np.float64)
-        deviation = features.std(axis=0)
+        """Return roots of the features with mean 0 and deviation 1, float64, and what does it to others."""
+        features = _roots(self.features)
+        deviation, mean = features.std(axis=0), features.mean(axis=0)
         scale = np.where(deviation > 1e-12 * (1 + np.abs(features).max(axis=0)), deviation, 1.0)
-        arrays = {"mean": features.mean(axis=0), "scale": scale}
-        return _standardise(arrays, features), arrays
+        arrays = {"mean": mean, "scale": scale}
+        return (features - mean) / scale, arrays
 
     @property
     def one_against_rest(self) -> np.ndarray:
@@ -219,7 +219,8 @@ def _logistic(
     from sklearn.linear_model import LogisticRegression
 
     present = np.unique(targets)
-    model: Any = LogisticRegression(max_iter=1000, warm_start=True)
+    tolerance = 1e-4 if len(strengths) == 1 else 1e-3  # scikit-learn's own; to choose among some, less will do
+    model: Any = LogisticRegression(max_iter=1000, warm_start=True, tol=tolerance)
     for strength in strengths:
         coef, intercept = np.zeros((features.shape[1], classes)), np.full(classes, -np.inf)
         intercept[present] = 0.0
@@ -405,4 +406,13 @@ def _unit(rows: np.ndarray) -> np.ndarray:
 
 
 def _standardise(arrays: Mapping[str, np.ndarray], features: np.ndarray) -> np.ndarray:
-    return (features.astype(np.float64) - arrays["mean"]) / arrays["scale"]
+    return (_roots(features) - arrays["mean"]) / arrays["scale"]
+
+
+def _roots(features: np.ndarray) -> np.ndarray:
+    """Return square roots with the sign of the values, float64: features after a ReLU are far from symmetric.
+
+    Power normalisation: Perronnin, Sánchez and Mensink 2010.
+    """
+    values = features.astype(np.float64)
+    return np.sign(values) * np.sqrt(np.abs(values))

@@ -179,7 +179,17 @@ def test_command_of_any_config_and_its_json(competition, tmp_path, monkeypatch, 
 def test_all_blocks_and_their_picture(competition, tmp_path, monkeypatch, capsys):
     file = tmp_path / "any.yaml"
     file.write_text(yaml.safe_dump(experiment_content(competition)))
-    words = ("features", str(file), "--block", "all", "--output", str(tmp_path), "--json")
+    words = (
+        "features",
+        str(file),
+        "--set",
+        "folds.run=[1]",
+        "--block",
+        "all",
+        "--output",
+        str(tmp_path),
+        "--json",
+    )
     code, out, errors = kit_here(monkeypatch, capsys, *words)
     assert code == 0, errors
     told = json.loads(out)
