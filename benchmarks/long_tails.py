@@ -45,7 +45,7 @@ def main() -> None:
     parser.add_argument("--solution", type=Path, help="labels of the test rows, for the test columns alone")
     parser.add_argument("--seeds", type=int, default=3)
     parser.add_argument("--folds", type=int, default=3)
-    parser.add_argument("--epochs", type=int, default=20)
+    parser.add_argument("--epochs", type=int, default=12)
     parser.add_argument("--model", default="resnet10t")
     parser.add_argument("--settings", nargs="*", default=list(SETTINGS), choices=list(SETTINGS))
     parser.add_argument("--set", nargs="*", default=[], help="of the config, like data.augment=none")
@@ -114,8 +114,8 @@ def scores_of(experiment: ExperimentConfig, folder: Path, solution: Path | None)
     by_seed: dict[int, dict[str, list[pd.DataFrame]]] = {}
     for each in runs.runs():
         frames = by_seed.setdefault(each.record.seed, {"oof": [], "test": []})
-        frames["oof"].append(each.read_oof().set_index("id"))
-        frames["test"].append(each.read_test().set_index("id"))
+        frames["oof"].append(each.read_oof())
+        frames["test"].append(each.read_test())
     scores = []
     for frames in by_seed.values():
         oof = pd.concat(frames["oof"])

@@ -38,10 +38,11 @@ from kit.model.groups import DepthGroup, has_order
 from kit.model.own import check_output
 from kit.model.sizes import need_sides
 from kit.training.averaging import averages
+from kit.training.class_weights import class_weights
 from kit.training.config import TrainingConfig
 from kit.training.device import process_state, resolve_precision
 from kit.training.fold_data import Recipe
-from kit.training.loss import check_loss, class_weights
+from kit.training.loss import check_loss
 from kit.training.micro_batch import has_batch_norms
 from kit.training.norm_sync import need_usual_norms
 from kit.training.optimizer import build_optimizer

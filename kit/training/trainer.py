@@ -29,10 +29,11 @@ from kit.scoring.config import ScoringConfig
 from kit.scoring.f1 import argmax, score
 from kit.training.averaging import LastWeights, Settling
 from kit.training.checkpoint import Checkpoints
+from kit.training.class_weights import class_offsets, class_weights
 from kit.training.config import TrainingConfig
 from kit.training.device import seed_device
 from kit.training.fold_data import FoldData, Recipe
-from kit.training.loss import build_loss, build_mix, class_offsets, class_weights, row_weights
+from kit.training.loss import build_loss, build_mix, row_weights
 from kit.training.nonfinite import Skipper, first_broken, sound
 from kit.training.norm_sync import synchronise, together
 from kit.training.optimizer import build_optimizer
@@ -172,20 +173,13 @@ class Trainer:
         self.fold, self.recipe, self.config, self.seed, self.dir = fold, recipe, config, seed, run
         self.accelerator, self.device = accelerator, device
         self.groups, self.initial_weights = groups, weights_digest(model)
-        weighs, several, targets = fold.weights is not None, fold.multilabel, fold.targets[fold.train_rows]
-        sampler = Sampler(config.sampler, targets, several)
+        sampler = Sampler(config.sampler, fold.targets[fold.train_rows], fold.multilabel)
         plan = batches_of(config, len(fold.train_rows), seed, accelerator)
         self.plan = dataclasses.replace(plan, drawing=sampler.drawing)
         total, per_epoch = self.plan.total_steps, self.plan.steps_per_epoch
 
         self.normalise = Normalise.of(recipe.normalisation.mean, recipe.normalisation.std, device)
-        self.of_rows = None if fold.weights is None else fold.weights[fold.train_rows]
-        counted = sampler.counted(self.of_rows)
-        weights = class_weights(config, fold.classes, targets, counted, several)
-        offsets = class_offsets(config, len(fold.classes), targets, counted, several)
-        self.loss = build_loss(config, weights, several, weighs, offsets).to(device)
-        self.row_weights = row_weights(config, weights, targets, self.of_rows, several)
-        self.mix = build_mix(config, len(fold.classes), several, weighs or fold.has_shares)
+        self._build_loss(sampler)
 
         self.model = model.to(device, memory_format=torch.channels_last)  # type: ignore[call-overload] # stubs lag
         if config.sync_batch_norm and accelerator.num_processes > 1:
@@ -223,6 +217,18 @@ class Trainer:
         self.tracker = RunTracker(config.tracker if accelerator.is_main_process else None, run)
         self.checkpoints = self._kept_in(run)
         self.stops = Stops(self.checkpoints, accelerator, total, self._checked_losses)
+
+    def _build_loss(self, sampler: Sampler) -> None:
+        """Make the loss, what mixes a batch, and what each of the rows that train counts."""
+        config, fold, several = self.config, self.fold, self.fold.multilabel
+        targets, weighs, classes = fold.targets[fold.train_rows], fold.weights is not None, fold.classes
+        self.of_rows = None if fold.weights is None else fold.weights[fold.train_rows]
+        counted = sampler.counted(self.of_rows)
+        weights = class_weights(config, classes, targets, counted, several)
+        offsets = class_offsets(config, len(classes), targets, counted, several)
+        self.loss = build_loss(config, weights, several, weighs, offsets).to(self.device)
+        self.row_weights = row_weights(config, weights, targets, self.of_rows, several)
+        self.mix = build_mix(config, len(classes), several, weighs or fold.has_shares)
 
     def train(
         self,

@@ -10,8 +10,9 @@ from timm.loss import LabelSmoothingCrossEntropy, SoftTargetCrossEntropy
 
 from kit.core.errors import KitError
 from kit.data.loading import BatchPlan
+from kit.training.class_weights import class_weights
 from kit.training.config import TrainingConfig
-from kit.training.loss import build_loss, build_mix, class_weights, row_weights
+from kit.training.loss import build_loss, build_mix, row_weights
 
 LOGITS = torch.randn(16, 5, generator=torch.Generator().manual_seed(0))
 TARGETS = torch.arange(16) % 5

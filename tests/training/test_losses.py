@@ -12,8 +12,9 @@ from torchvision.ops import sigmoid_focal_loss
 
 from kit.core.errors import KitError
 from kit.data.loading import BatchPlan
+from kit.training.class_weights import class_offsets, class_weights
 from kit.training.config import TrainingConfig
-from kit.training.loss import build_loss, check_loss, class_offsets, class_weights, row_weights
+from kit.training.loss import build_loss, check_loss, row_weights
 
 DRAW = torch.Generator().manual_seed(0)
 LOGITS = 3 * torch.randn(16, 5, generator=DRAW)

@@ -13,8 +13,8 @@ from support.trainings import Killed, kill_at, outcome, trainer_of
 
 from kit.core.errors import KitError
 from kit.data.loading import BatchPlan, Drawing
+from kit.training.class_weights import class_offsets, class_weights
 from kit.training.config import TrainingConfig
-from kit.training.loss import class_offsets, class_weights
 from kit.training.sampler import Sampler, chances
 
 LONG = np.repeat([0, 1, 2, 4], [60, 25, 10, 5])  # of 5 classes, one of them without rows

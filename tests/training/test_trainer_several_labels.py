@@ -15,8 +15,9 @@ from torch.nn.functional import binary_cross_entropy_with_logits
 from kit import run
 from kit.core.runs import read_predictions
 from kit.experiment.config import validate
+from kit.training.class_weights import class_weights
 from kit.training.config import TrainingConfig
-from kit.training.loss import build_loss, build_mix, class_weights
+from kit.training.loss import build_loss, build_mix
 
 LOGITS = torch.randn(6, 4, generator=torch.Generator().manual_seed(0))
 TARGETS = torch.rand(6, 4, generator=torch.Generator().manual_seed(1)) < 0.4
