@@ -287,13 +287,13 @@ def _text_ties(
             texts[filled] = group_texts(folds, table.cells[filled])
             codes = _coded(np.array(group_texts(folds, train), dtype=object), texts)
             ties.append(Tie(GROUP, rows, codes[1], codes[0]))
-        if observations and config.predict_by:
-            if set(_fields_of_observations(config)) <= {config.id_column, *table.cells.columns}:
-                named = table.cells.assign(**{config.id_column: [table.ids[image] for image in table.image]})
-                here = observations_of(named, config, table.where)
-                assert here is not None, "the config has competition.predict_by"
-                codes = _coded(np.array(observations.of, dtype=object), np.array(here.of, dtype=object))
-                ties.append(Tie(OBSERVATION, rows, codes[1], codes[0]))
+        there = {config.id_column, *table.cells.columns}
+        if observations and config.predict_by and set(_fields_of_observations(config)) <= there:
+            named = table.cells.assign(**{config.id_column: [table.ids[image] for image in table.image]})
+            here = observations_of(named, config, table.where)
+            assert here is not None, "the config has competition.predict_by"
+            codes = _coded(np.array(observations.of, dtype=object), np.array(here.of, dtype=object))
+            ties.append(Tie(OBSERVATION, rows, codes[1], codes[0]))
     return ties
 
 
