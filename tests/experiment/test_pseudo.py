@@ -240,7 +240,9 @@ def test_a_fold_without_labels_is_told(tiny):
     said: list[str] = []
     folder, folds = ExperimentDir(Path("runs/tiny-pseudo")), Path("runs/tiny/folds.csv")
     LoadedExperiment.open(load_experiment(made.config), folder, OutputDirs.at("."), folds=folds, say=said.append)
-    assert any(line.endswith("of tiny-pseudo.csv (weight 1); none is there for fold 1") for line in said)
+    assert any(
+        line.endswith("of tiny-pseudo.csv (weight 1, labels from tiny); none is there for fold 1") for line in said
+    )
 
 
 def test_nothing_is_written_over(tiny):
@@ -343,7 +345,7 @@ def test_rounds(root, monkeypatch, capsys):
     code, out, _ = kit_here(monkeypatch, capsys, "run", "tiny-pseudo.yaml")
     fold = held_out_in("train004")
     assert code == 0
-    assert "18 extra rows of 9 images of tiny-pseudo.csv (weight 1)" in out
+    assert "18 extra rows of 9 images of tiny-pseudo.csv (weight 1, labels from tiny)" in out
     assert f"1 left out in some folds (1 in fold {fold})" in out
     code, out, _ = kit_here(monkeypatch, capsys, "pseudo", "tiny", "--after", "tiny-pseudo", "--share", "0.5")
     assert code == 0
