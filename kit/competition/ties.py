@@ -87,6 +87,8 @@ class ExtraPlan:
         When each training row is.
     alike
         Near-identical images, where the config does not keep them apart; None: it does, or nobody can tell.
+    ungrouped
+        Lines about tables of whose rows nobody can tell the row group, or the observation.
     """
 
     extra: ExtraRows
@@ -94,6 +96,7 @@ class ExtraPlan:
     moment: np.ndarray | None = None
     moment_of_train: np.ndarray | None = field(default=None, repr=False)
     alike: Tie | None = None
+    ungrouped: tuple[str, ...] = ()
 
     def left_out(self, plan: FoldPlan, fold: int) -> dict[str, np.ndarray]:
         """Return the rows that may not train this fold's model though they are there for it, by why.
@@ -129,7 +132,7 @@ class ExtraPlan:
             without = [] if EVERY in table.fold else [fold for fold in out if fold not in table.fold]
             none = f"; none is there for fold {some(without)}" if without else ""
             lines.append(f"{table.summary()}{_left_out_in_words(out, span)}{none}")
-        return lines + self._alike_in_words(plan, out)
+        return [*lines, *self.ungrouped, *self._alike_in_words(plan, out)]
 
     def _alike_in_words(self, plan: FoldPlan, folds: Iterable[int]) -> list[str]:
         """A warning of rows that train though a row that is held out is nearly their picture."""
@@ -200,13 +203,14 @@ def plan_extra(
     if alike and folds.duplicates != "none" and folds.duplicates != "exact":
         ties, alike = [*ties, alike], None
     ties += _text_ties(extra, train, observations, config, folds)
+    ungrouped = tuple(_ungrouped(extra, observations, config, folds))
     if folds.time is None:
-        return ExtraPlan(extra, tuple(ties), alike=alike)
+        return ExtraPlan(extra, tuple(ties), alike=alike, ungrouped=ungrouped)
     cells = train[column_named(train.columns, folds.time) or folds.time].tolist()
     for table in extra.tables:
         cells += _moments_of(table, folds.time)
     ranks = moments(cells, folds.time, folds.time_format)
-    return ExtraPlan(extra, tuple(ties), ranks[len(train) :], ranks[: len(train)], alike)
+    return ExtraPlan(extra, tuple(ties), ranks[len(train) :], ranks[: len(train)], alike, ungrouped)
 
 
 def need_plan(extra: ExtraRows, plan: FoldPlan) -> None:
@@ -283,16 +287,44 @@ def _text_ties(
             texts[filled] = group_texts(folds, table.cells[filled])
             codes = _coded(np.array(group_texts(folds, train), dtype=object), texts)
             ties.append(Tie(GROUP, rows, codes[1], codes[0]))
-        if observations and config.predict_by:
-            one = config.predict_by.column
-            fields = [one] if one else fields_of(config.predict_by.rows)[0]
-            if set(fields) <= set(table.cells.columns):
-                named = table.cells.assign(**{config.id_column: [table.ids[image] for image in table.image]})
-                here = observations_of(named, config, table.where)
-                assert here is not None, "the config has competition.predict_by"
-                codes = _coded(np.array(observations.of, dtype=object), np.array(here.of, dtype=object))
-                ties.append(Tie(OBSERVATION, rows, codes[1], codes[0]))
+        there = {config.id_column, *table.cells.columns}
+        if observations and config.predict_by and set(_fields_of_observations(config)) <= there:
+            named = table.cells.assign(**{config.id_column: [table.ids[image] for image in table.image]})
+            here = observations_of(named, config, table.where)
+            assert here is not None, "the config has competition.predict_by"
+            codes = _coded(np.array(observations.of, dtype=object), np.array(here.of, dtype=object))
+            ties.append(Tie(OBSERVATION, rows, codes[1], codes[0]))
     return ties
+
+
+def _fields_of_observations(config: CompetitionConfig) -> list[str]:
+    """The columns that tell the observation of a row."""
+    assert config.predict_by is not None, "only to be asked where observations are predicted"
+    one = config.predict_by.column
+    return [one] if one else list(fields_of(config.predict_by.rows)[0])
+
+
+def _ungrouped(
+    extra: ExtraRows, observations: Observations | None, config: CompetitionConfig, folds: FoldsConfig
+) -> list[str]:
+    """Say which tables lack a column that tells what belongs together among training rows."""
+    lines = []
+    for table in extra.tables:
+        lacking = {}
+        if folds.group and column_named(table.cells.columns, folds.group) is None:
+            lacking["folds.group"] = [folds.group]
+        if observations and config.predict_by:
+            there = {config.id_column, *table.cells.columns}
+            lacking["competition.predict_by"] = [
+                name for name in _fields_of_observations(config) if name not in there
+            ]
+        lines += [
+            f"{table.key}: {table.name} has no column {some(map(repr, names))} ({key}), which would tell the rows "
+            "that belong with held-out ones: these train, but for those with a held-out picture"
+            for key, names in lacking.items()
+            if names
+        ]
+    return lines
 
 
 def _filled(table: ExtraTable, column: str, key: str) -> np.ndarray:

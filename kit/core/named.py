@@ -12,8 +12,10 @@ from pydantic import (
     ConfigDict,
     GetCoreSchemaHandler,
     PrivateAttr,
+    SerializerFunctionWrapHandler,
     ValidationInfo,
     field_validator,
+    model_serializer,
     model_validator,
 )
 from pydantic_core import CoreSchema, core_schema
@@ -35,6 +37,12 @@ class Named(FrozenOptions):
             cls.members = {}
         elif "name" in cls.model_fields and not cls.model_fields["name"].is_required():
             cls.members[cls.model_fields["name"].default] = cls
+
+    @model_serializer(mode="wrap")
+    def _with_its_name(self, handler: SerializerFunctionWrapHandler) -> dict[str, Any]:
+        """Keep the name where defaults are left out: it is each member's default, and tells which one it is."""
+        content: dict[str, Any] = handler(self)
+        return content if "name" in content else {"name": vars(self)["name"], **content}
 
 
 class ByName:

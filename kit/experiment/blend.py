@@ -107,9 +107,21 @@ def blend(
     pools = [_pool(member, of_runs[0], competition, plan) for member in members]
     for path in (dirs.runs, dirs.submissions):
         need_writable(path)
-    pool, config = pools[0], experiment.scoring
-    say(f"{name}: {len(members)} members, {len(pool.oof)} rows in {len(pool.test)} folds")
-    choice = choose_blend(
+    say(f"{name}: {len(members)} members, {len(pools[0].oof)} rows in {len(pools[0].test)} folds")
+    choice = _choice(pools, experiment.scoring, competition, method)
+    record = _record(name, members, pools, choice, experiment, competition, plan)
+    made = _write(record, choice, pools, experiment.scoring, competition, dirs)
+    if line := line_on_formulas({made.submission: [*competition.submission.ids, *competition.classes]}):
+        say(line)
+    return made
+
+
+def _choice(
+    pools: Sequence[PooledPredictions], config: ScoringConfig, competition: Competition, method: str | None
+) -> BlendChoice:
+    """The best blend, or that by `method`."""
+    pool = pools[0]
+    return choose_blend(
         [each.oof.to_numpy() for each in pools],
         pool.truth,
         pool.folds,
@@ -118,11 +130,6 @@ def blend(
         ranked=competition.submission.kind != "probabilities",  # ranks are none
         method=method,
     )
-    record = _record(name, members, pools, choice, experiment, competition, plan)
-    made = _write(record, choice, pools, config, competition, dirs)
-    if line := line_on_formulas({made.submission: [*competition.submission.ids, *competition.classes]}):
-        say(line)
-    return made
 
 
 def read_blend(dirs: OutputDirs, name: str) -> dict[str, Any] | None:

@@ -138,6 +138,8 @@ def _predictions(
         raise KitError(f"blend: {file} has no column {some(map(repr, wanted), 5)}{why}")
     if odd := [name for name, at in place.items() if at is None]:
         raise KitError(f"blend: {file} has columns that are no class ({some(odd, 5)}); remove them")
+    if twice := [name for name, at in place.items() if list(place.values()).count(at) > 1]:
+        raise KitError(f"blend: {file}: columns {some(map(repr, twice), 5)} are one class; leave one of them")
     columns = sorted(place, key=lambda name: place[name] or 0)
     values = table[columns].apply(pd.to_numeric, errors="coerce").to_numpy(dtype=np.float64)
     if (bad := np.flatnonzero(~((values >= 0) & (values <= 1)).all(axis=1))).size:
@@ -154,8 +156,8 @@ def _predictions(
         values = values / sums
     folds = table.get("fold")
     apart = ["id"] if needs_fold or folds is None else ["id", "fold"]
-    if (twice := table["id"][table.duplicated(apart)]).size:
-        raise KitError(f"blend: {file} has {some(twice.tolist(), 3)} twice")
+    if (again := table["id"][table.duplicated(apart)]).size:
+        raise KitError(f"blend: {file} has {some(again.tolist(), 3)} twice")
     return predictions(table["id"].tolist(), values, competition.classes), folds
 
 

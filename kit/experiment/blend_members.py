@@ -66,6 +66,9 @@ def members_of(names: Sequence[str], dirs: OutputDirs) -> list[BlendMember | Fil
     members = [FilesMember.of(name) or member_of(name, dirs) for name in names]
     titles = [member.title for member in members]
     if twice := [title for title in dict.fromkeys(titles) if titles.count(title) > 1]:
+        same = [member for member in members if member.title == twice[0]]
+        if len({isinstance(member, FilesMember) for member in same}) > 1:
+            raise KitError(f"blend: {twice[0]} names an experiment and a folder of files; rename the folder")
         raise KitError(f"blend: {some(twice)} stands there twice; name each member once (weights are found)")
     if len(members) < 2:
         raise KitError(
@@ -159,7 +162,9 @@ def need_same_folds(members: Sequence[BlendMember | FilesMember]) -> None:
     for member in members:
         if lacking := sorted(every - member.folds):
             other = next(each.title for each in members if lacking[0] in each.folds)
+            what, remedy = "finished run", "train it with python -m kit run"
+            if isinstance(member, FilesMember):
+                what, remedy = "predictions", f"add them to its {member.oof.name} and {member.test.name}"
             raise KitError(
-                f"blend: {member.title} has no finished run of fold {some(lacking)}, which {other} has; "
-                "train it with python -m kit run"
+                f"blend: {member.title} has no {what} of fold {some(lacking)}, which {other} has; {remedy}"
             )

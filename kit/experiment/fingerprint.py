@@ -23,6 +23,7 @@ from kit.lr.config import PolicyConfig
 
 # What versions that counted `prediction` among what decides trainings wrote of it, and the views that it meant.
 EARLY_VIEWS: Mapping[str, tuple[str, ...]] = {"none": (), "hflip": ("hflip",)}
+WHERE_STATED = ("row weights", "extra")  # digests that are there only where the config names such things
 
 
 def config_digest(experiment: ExperimentConfig, tta: str = "none") -> str:
@@ -90,6 +91,10 @@ def shared_digests(experiment: ExperimentConfig, competition: Competition) -> di
         "images": content_digest(competition.train_images, competition.folder),
         "folds": "",
     }
+    if competition.weights is not None:
+        shared["row weights"] = fingerprint(
+            sorted(zip(competition.ids, competition.weights.tolist(), strict=True))
+        )
     if competition.extra:
         shared["extra"] = extra_digest(experiment, competition)
     weights = experiment.model.weights
@@ -101,17 +106,17 @@ def shared_digests(experiment: ExperimentConfig, competition: Competition) -> di
 
 
 def labels_digest(competition: Competition) -> str:
-    """Return a digest of which row has which labels; of the classes, where one of them has no row; of weights."""
+    """Return a digest of which row has which labels; of the classes, where one of them has no row.
+
+    Without what rows count in the loss: predictions of the same rows are judged by the same labels.
+    """
     targets, classes = competition.targets, competition.classes
     if competition.label_format.multilabel:
         labels: list[Any] = [[classes[index] for index in np.flatnonzero(row)] for row in targets]
     else:
         labels = competition.label_format.decode(targets)
     rows = sorted(zip(competition.ids, labels, strict=True))
-    content: list[Any] = [rows, classes] if competition.without_rows else rows
-    if competition.weights is not None:
-        content = [content, sorted(zip(competition.ids, competition.weights.tolist(), strict=True))]
-    return fingerprint(content)
+    return fingerprint([rows, classes] if competition.without_rows else rows)
 
 
 def test_digest(competition: Competition) -> str:
@@ -157,7 +162,7 @@ def difference(
     now = {**shared, "folds": plan.digest}
     for run, record in records:
         then = as_now(record.depends_on, experiment)
-        names = [*now, *(["extra"] if "extra" in then and "extra" not in now else [])]
+        names = [*now, *(name for name in WHERE_STATED if name in then and name not in now)]
         if changed := [name for name in names if then.get(name) != now.get(name)]:
             return f"other {' and '.join(changed)} ({run.path.relative_to(folder.path)})"
     return None

@@ -102,11 +102,7 @@ class LoadedExperiment:
         plan = decide_folds(config, folder, competition, dirs, given=given, anew=anew, say=say)
         for line in rare_classes(plan, config.folds.k, competition.classes, competition.targets):
             say(line)
-        extra = extra_plan(config, competition, dirs, say)
-        if extra:
-            need_plan(extra.extra, plan)
-            for line in extra.told(plan, config.folds.chosen):
-                say(line)
+        extra = _extra(config, competition, plan, dirs, say)
         loaded = cls(config, folder, competition, plan, shared | {"folds": plan.digest}, differs, extra)
         if not replace:
             loaded.need_same()
@@ -164,6 +160,17 @@ class LoadedExperiment:
                 then = run.record.depends_on
                 return then if as_now(then, self.config) == now else now
         return now
+
+
+def _extra(
+    config: ExperimentConfig, competition: Competition, plan: FoldPlan, dirs: OutputDirs, say: Say
+) -> ExtraPlan | None:
+    """Which extra rows train which fold, told; KitError where they name folds of another plan."""
+    if extra := extra_plan(config, competition, dirs, say):
+        need_plan(extra.extra, plan)
+        for line in extra.told(plan, config.folds.chosen):
+            say(line)
+    return extra
 
 
 def _check_metric(config: ExperimentConfig, competition: Competition, say: Say) -> None:

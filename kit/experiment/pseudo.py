@@ -137,8 +137,8 @@ def pseudo(
     Raises
     ------
     KitError
-        Where a fold is not trained, where what is there is not what the runs wrote or saw, where a round followed
-        other folds, where no row is sure enough, and for files that are there already.
+        For heads over features, where a fold is not trained, where what is there is not what the runs wrote or
+        saw, where a round followed other folds, where no row is sure enough, and for files that are there already.
     """
     options, dirs = options or PseudoOptions(), OutputDirs.at(output, cache)
     rounds = rounds_of(experiment, options.after, dirs)
@@ -180,6 +180,11 @@ class _Plan:
         """Return the plan; KitError for a policy that is not there, and for files that would be written over."""
         source = rounds[-1]
         config = stored_round(source, dirs)
+        if config.features:
+            raise KitError(
+                f"EXPERIMENT {source}: is of heads over features, which train on no extra rows, so that there is "
+                "no next round; name an experiment whose networks were trained"
+            )
         folder = None if options.folder is None else Path(options.folder).expanduser()
         policy = _policy(config, options)
         place = dirs.runs / source / "pseudo" / f"{policy}-{_name_of(folder)}"

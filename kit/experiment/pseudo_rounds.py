@@ -124,6 +124,8 @@ def _holds(folder: str, file: str) -> bool:
 def next_config(loaded: LoadedExperiment, name: str, entry: dict[str, Any]) -> dict[str, Any]:
     """Return the config of the next round: that of this one, with another name and these labels.
 
+    That of a soup trains the seeds that it is the mean of.
+
     Parameters
     ----------
     loaded : LoadedExperiment
@@ -134,6 +136,8 @@ def next_config(loaded: LoadedExperiment, name: str, entry: dict[str, Any]) -> d
     """
     content = loaded.config.model_dump(mode="json", exclude_defaults=True)
     content.pop("code", None)  # files are named from another folder, and are what they are there
+    if soup := content.pop("soup", None):  # trained as what it is the mean of
+        content["seeds"] = soup["seeds"]
     content = {**rebased(content, loaded.folder.path, Path()), "name": name}
     stated = content["competition"].get("extra") or []
     kept = [each for each in ([stated] if isinstance(stated, dict) else stated) if not _replaced(each, entry)]

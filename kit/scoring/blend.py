@@ -162,20 +162,15 @@ def choose_blend(
     if truth.ndim == 2:
         least, most = label_limits(truth, config)
         config = config.model_copy(update={"at_least": least, "at_most": most})
-    tried = []
-    methods = _with(method, methods_for(members[0].shape[1], truth, config, ranked), parts)
-    for name in methods:
+    tried = {}
+    for name in _with(method, methods_for(members[0].shape[1], truth, config, ranked), parts):
         # Each fold's rows come from another model, so they have ranks among themselves only.
         values = [ranks_by_fold(each, folds) for each in members] if name == "rank mean" else members
-        tried.append(_cross_fitted(name, values, truth, parts, config))
-    best = max(each.cross_fitted for each in tried)
-    chosen = next(each for each in tried if each.cross_fitted >= best - TIE)
-    if method:
-        chosen = tried[methods.index(method)]
-    return BlendChoice(
-        **vars(chosen),
-        candidates=[_candidate(each, each is chosen) for each in tried],
-    )
+        tried[name] = _cross_fitted(name, values, truth, parts, config)
+    best = max(each.cross_fitted for each in tried.values())
+    simplest = next(name for name, each in tried.items() if each.cross_fitted >= best - TIE)
+    chosen = tried[method or simplest]
+    return BlendChoice(**vars(chosen), candidates=[_candidate(each, each is chosen) for each in tried.values()])
 
 
 def _with(method: str | None, methods: tuple[str, ...], parts: np.ndarray) -> tuple[str, ...]:

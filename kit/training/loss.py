@@ -356,7 +356,8 @@ def _mix_by_shares(mixup: Mixup, n_classes: int, smoothing: float) -> Mix:
     """Return timm's mixup for images with several labels, with shares of classes, or with weights.
 
     timm's own mixes class indices only: told that each image is a class of its own, it gives the share of each
-    image in each mixed one, and labels and weights are mixed by these shares.
+    image in each mixed one, and labels and weights are mixed by these shares. An image's label counts by its share
+    and its weight: cross-entropy becomes the sum of share · weight · cross-entropy of the image's own label.
     """
 
     def mix(
@@ -365,9 +366,14 @@ def _mix_by_shares(mixup: Mixup, n_classes: int, smoothing: float) -> Mix:
         inputs, shares = mixup(inputs, torch.arange(len(inputs), device=inputs.device))
         if targets.ndim == 1:
             targets = nn.functional.one_hot(targets, n_classes)
-        mixed = shares.float() @ targets.float()
+        mixed, shares = targets.float(), shares.float()
+        if of_rows is None:
+            mixed = shares @ mixed
+        else:
+            mixed, of_rows = shares @ (of_rows[:, None] * mixed), shares @ of_rows
+            mixed = mixed / of_rows[:, None]
         if smoothing:
             mixed = mixed * (1 - smoothing) + smoothing / n_classes
-        return inputs, mixed, None if of_rows is None else shares.to(of_rows.dtype) @ of_rows
+        return inputs, mixed, of_rows
 
     return mix

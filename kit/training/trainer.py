@@ -179,16 +179,12 @@ class Trainer:
         total, per_epoch = self.plan.total_steps, self.plan.steps_per_epoch
 
         self.normalise = Normalise.of(recipe.normalisation.mean, recipe.normalisation.std, device)
-        self._build_loss(sampler)
+        self._weigh(sampler)
 
         self.model = model.to(device, memory_format=torch.channels_last)  # type: ignore[call-overload] # stubs lag
         if config.sync_batch_norm and accelerator.num_processes > 1:
             synchronise(self.model)
-        self.ema: ModelEmaV3 | LastWeights | None = None
-        if config.ema:
-            self.ema = ModelEmaV3(self.model, decay=config.ema, use_warmup=True)
-        elif config.average:
-            self.ema = LastWeights.of(config.average, self.model, total)
+        self.ema = self._averaging(total)
         self.final_model: nn.Module = self.ema.module if self.ema else self.model
         optimizer = build_optimizer(config.optimizer, model, groups, device, policy.peak)
         # Not the model: accelerate would put autocast into its `forward`, for all that look into it.
@@ -218,17 +214,23 @@ class Trainer:
         self.checkpoints = self._kept_in(run)
         self.stops = Stops(self.checkpoints, accelerator, total, self._checked_losses)
 
-    def _build_loss(self, sampler: Sampler) -> None:
-        """Make the loss, what mixes a batch, and what each of the rows that train counts."""
-        config, fold, several = self.config, self.fold, self.fold.multilabel
-        targets, weighs, classes = fold.targets[fold.train_rows], fold.weights is not None, fold.classes
-        self.of_rows = None if fold.weights is None else fold.weights[fold.train_rows]
+    def _weigh(self, sampler: Sampler) -> None:
+        """Make the loss, what rows and classes count in it, and what mixes a batch."""
+        config, fold = self.config, self.fold
+        weighs, several, targets = fold.weights is not None, fold.multilabel, fold.targets[fold.train_rows]
+        self.of_rows = fold.weights[fold.train_rows] if fold.weights is not None else None
         counted = sampler.counted(self.of_rows)
-        weights = class_weights(config, classes, targets, counted, several)
-        offsets = class_offsets(config, len(classes), targets, counted, several)
+        weights = class_weights(config, fold.classes, targets, counted, several)
+        offsets = class_offsets(config, len(fold.classes), targets, counted, several)
         self.loss = build_loss(config, weights, several, weighs, offsets).to(self.device)
         self.row_weights = row_weights(config, weights, targets, self.of_rows, several)
-        self.mix = build_mix(config, len(classes), several, weighs or fold.has_shares)
+        self.mix = build_mix(config, len(fold.classes), several, weighs or fold.has_shares)
+
+    def _averaging(self, total: int) -> ModelEmaV3 | LastWeights | None:
+        """Return what averages the weights of a training of `total` updates; None: nothing does."""
+        if self.config.ema:
+            return ModelEmaV3(self.model, decay=self.config.ema, use_warmup=True)
+        return LastWeights.of(self.config.average, self.model, total) if self.config.average else None
 
     def train(
         self,

@@ -165,7 +165,11 @@ def test_row_groups_by_their_column():
     assert made.training_rows(THREE, 2).tolist() == [0, 1]
     assert "1 with the row group of one" in made.told(THREE, [2])[0]
     without = planned(ExtraRows((table(3),)), cells=cells, folds={"group": "patient"})
-    assert without.training_rows(THREE, 1).tolist() == [0, 1, 2]  # its column is not there
+    assert without.training_rows(THREE, 1).tolist() == [0, 1, 2]  # its column is not there, which is told
+    assert without.told(THREE, [1])[1].startswith(
+        "competition.extra: more.csv has no column 'patient' (folds.group), which would tell the rows that"
+    )
+    assert len(made.told(THREE, [1])) == 1
     of_extra["patient"][1] = " "
     with pytest.raises(KitError, match=r"folds.group: more/more.csv: column 'patient' is empty in 1 rows"):
         planned(ExtraRows((table(3, cells=of_extra),)), cells=cells, folds={"group": "patient"})
@@ -181,6 +185,8 @@ def test_observations(rows):
     of_extra = {"id": ["e0", "e1"], "observation": ["y", "w"]}
     made = planned(ExtraRows((table(2, cells=of_extra),)), observations=observations, predict_by=rows)
     assert [made.training_rows(THREE, fold).tolist() for fold in range(3)] == [[0, 1], [1], [0, 1]]
+    without = planned(ExtraRows((table(2),)), observations=observations, predict_by=rows)
+    assert "has no column 'observation' (competition.predict_by)" in without.told(THREE, [1])[1]
 
 
 def test_time_lets_earlier_rows_train():

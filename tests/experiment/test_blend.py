@@ -7,7 +7,7 @@ import numpy as np
 import pandas as pd
 import pytest
 from sklearn.metrics import f1_score
-from support.colours import COLOURS, experiment_content
+from support.colours import COLOURS, experiment_content, write_competition
 from support.refusals import refusal_of
 
 import kit.scoring.blend as scoring_blend
@@ -144,6 +144,16 @@ def test_rows_are_joined_by_id_and_columns_by_name(two, competition, tmp_path):
     assert test.index.tolist() == [f"test{row:03d}" for row in range(9)]
     same = blend(["one", "two"], two).record
     assert (same["oof"], same["candidates"]) == (blended.record["oof"], blended.record["candidates"])
+
+
+def test_what_rows_counted_in_training_is_no_other_label(tmp_path):
+    home = write_competition(tmp_path / "data")
+    table = pd.read_csv(home / "train.csv")
+    table.assign(trust=[0.5, 1.0, 2.0] * 12).to_csv(home / "train.csv", index=False)
+    write_experiment(tmp_path, home, "one", knows=known_by(0))
+    write_experiment(tmp_path, home, "two", knows=known_by(1), competition={"weight": "trust"})
+    assert blend(["one", "two"], tmp_path).record["oof"] == 1.0
+    assert blend(["two", "one"], tmp_path, "other").record["oof"] == 1.0
 
 
 def test_the_best_member_where_no_blend_is_better(competition, tmp_path, capsys):

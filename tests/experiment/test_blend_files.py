@@ -96,6 +96,11 @@ FAULTS = {
     "twice": ("oof", lambda frame: pd.concat([frame, frame.iloc[:1]]), "oof.csv has "),
     "no class": ("oof", lambda frame: frame.drop(columns=CLASSES[0]), f"oof.csv has no column {CLASSES[0]!r}"),
     "odd class": ("test", lambda frame: frame.assign(pink=0.0), "test.csv has columns that are no class (pink)"),
+    "one class twice": (
+        "oof",
+        lambda frame: frame.assign(**{f" {CLASSES[0]}": 0.0}),
+        f"oof.csv: columns {CLASSES[0]!r}, {' ' + CLASSES[0]!r} are one class; leave one of them",
+    ),
     "logits": ("oof", lambda frame: frame.assign(**{CLASSES[0]: 3.0}), "oof.csv holds what is no probability"),
     "text": ("oof", lambda frame: frame.assign(**{CLASSES[0]: "much"}), "oof.csv holds what is no probability"),
     "sum": (
@@ -127,4 +132,10 @@ def test_a_fold_that_the_files_lack(competition, tmp_path):
     write_experiment(tmp_path, competition, "one", knows=known_by(0))
     write_experiment(tmp_path, competition, "two", ("cosine",), only=(0, 1))
     told = refused(tmp_path, "one", str(written(tmp_path)))
-    assert told == "blend: theirs has no finished run of fold 2, which one has; train it with python -m kit run"
+    assert (
+        told == "blend: theirs has no predictions of fold 2, which one has; add them to its oof.csv and test.csv"
+    )
+    (tmp_path / "elsewhere").mkdir()
+    folder = written(tmp_path, "two", "elsewhere/two")
+    told = refused(tmp_path, "two", str(folder))
+    assert told == "blend: two names an experiment and a folder of files; rename the folder"

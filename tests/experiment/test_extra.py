@@ -176,6 +176,16 @@ def test_runs_with_extra_rows_are_not_those_without(folder):
         run(described(folds={"run": [0]}, training={"epochs": 1}), folder)
 
 
+def test_other_weights_of_rows_are_another_training(folder):
+    sections = {"folds": {"run": [0]}, "training": {"epochs": 1}}
+    config = validate(experiment_content(Path("colours"), competition={"weight": "w"}, **sections), "test")
+    run(config, folder)
+    table = pd.read_csv("colours/train.csv")
+    table.assign(w=table["w"] * 2).to_csv("colours/train.csv", index=False)
+    with pytest.raises(KitError, match="was made from other row weights"):
+        run(config, folder)
+
+
 def test_the_digest_is_of_all_that_decides(folder):
     def digest(change=None, **extra):
         return opened(MORE | extra).depends_on["extra"]
@@ -185,8 +195,10 @@ def test_the_digest_is_of_all_that_decides(folder):
     assert "extra" not in opened().depends_on
     pd.read_csv("other/more.csv").assign(label="red").to_csv("other/more.csv", index=False)
     assert digest() != first
-    labels = opened().depends_on["labels"]
-    assert opened(MORE, competition={"weight": "w"}).depends_on["labels"] != labels
+    assert "row weights" not in opened().depends_on
+    weighed = opened(MORE, competition={"weight": "w"}).depends_on
+    assert "row weights" in weighed
+    assert weighed["labels"] == opened().depends_on["labels"]  # by which predictions are judged
 
 
 def test_extra_rows_count_in_an_epoch_before_any_image_is_looked_at(folder):

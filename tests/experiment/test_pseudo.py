@@ -8,7 +8,7 @@ import numpy as np
 import pandas as pd
 import pytest
 from PIL import Image
-from support.colours import write_competition
+from support.colours import experiment_content, write_competition
 from support.commands import config_file, kit_here
 from support.made_up_runs import write_experiment
 
@@ -16,12 +16,16 @@ from kit import PseudoOptions, load_experiment, pseudo, run
 from kit.cli.doctor import doctor
 from kit.competition.load import load_competition
 from kit.core.errors import Damaged, KitError
+from kit.core.files import write_text
 from kit.core.paths import OutputDirs
 from kit.core.runs import ExperimentDir, average, predictions, read_predictions, write_predictions
 from kit.experiment import fingerprint
+from kit.experiment.config import validate
 from kit.experiment.fingerprint import policy_digest, shared_digests, stored_experiment
 from kit.experiment.fold_plan import read_plan
 from kit.experiment.loaded import LoadedExperiment
+from kit.experiment.pseudo_rounds import next_config
+from kit.experiment.soup.config import SoupConfig
 
 SMALL = {"folds": {"k": 2}, "training": {"epochs": 1, "loss": "mine.py:loss"}, "seeds": [3]}
 LOSS = """
@@ -190,6 +194,32 @@ def test_the_next_config_is_the_old_one_with_the_labels(tiny):
     ]
 
 
+def test_the_next_config_keeps_what_is_chosen_by_name(tiny):
+    """Its name is a member's default, and yet says which one it is; a soup's next round trains its seeds."""
+    stored = stored_experiment(tiny)
+    named = {
+        "training": {"loss": {"name": "focal"}},
+        "policies": {"uniform": {"lr": 1e-2, "schedule": {"name": "cosine"}, "profile": {"name": "layer_decay"}}},
+        "seeds": [0],
+    }
+    config = validate(experiment_content(Path(stored.competition.path), **named), "test")
+    soup = config.model_copy(update={"soup": SoupConfig(of="tiny", seeds=(0, 1))})
+    entry = {"table": "x.csv", "path": "runs", "images": "test", "shares": True, "fold": "fold", "source": "tiny"}
+    for each, seeds in ((config, (0,)), (soup, (0, 1))):
+        loaded = LoadedExperiment(each, tiny, load_competition(each.competition), None, {})
+        made = validate(next_config(loaded, "later", entry), "later")
+        known = config.model_copy(update={"name": "later", "seeds": seeds, "competition": made.competition})
+        assert made == known
+
+
+def test_heads_over_features_have_no_next_round(tiny):
+    content = experiment_content(Path("data/colours"), features={"heads": {"near": {"name": "knn"}}})
+    content.pop("policies")
+    file = Path("runs/heads/experiment.yaml")
+    write_text(file, validate(content | {"name": "heads"}, "test").to_yaml())
+    assert "heads over features, which train on no extra rows" in refusal(pseudo, "heads")
+
+
 def test_another_fold_plan_is_refused_where_the_labels_are_used(tiny):
     config = load_experiment(pseudo("tiny").config)
     message = refusal(LoadedExperiment.open, config, ExperimentDir(Path("runs/tiny-pseudo")), OutputDirs.at("."))
@@ -210,7 +240,9 @@ def test_a_fold_without_labels_is_told(tiny):
     said: list[str] = []
     folder, folds = ExperimentDir(Path("runs/tiny-pseudo")), Path("runs/tiny/folds.csv")
     LoadedExperiment.open(load_experiment(made.config), folder, OutputDirs.at("."), folds=folds, say=said.append)
-    assert any(line.endswith("of tiny-pseudo.csv (weight 1); none is there for fold 1") for line in said)
+    assert any(
+        line.endswith("of tiny-pseudo.csv (weight 1, labels from tiny); none is there for fold 1") for line in said
+    )
 
 
 def test_nothing_is_written_over(tiny):
@@ -313,7 +345,7 @@ def test_rounds(root, monkeypatch, capsys):
     code, out, _ = kit_here(monkeypatch, capsys, "run", "tiny-pseudo.yaml")
     fold = held_out_in("train004")
     assert code == 0
-    assert "18 extra rows of 9 images of tiny-pseudo.csv (weight 1)" in out
+    assert "18 extra rows of 9 images of tiny-pseudo.csv (weight 1, labels from tiny)" in out
     assert f"1 left out in some folds (1 in fold {fold})" in out
     code, out, _ = kit_here(monkeypatch, capsys, "pseudo", "tiny", "--after", "tiny-pseudo", "--share", "0.5")
     assert code == 0

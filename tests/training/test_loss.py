@@ -201,16 +201,23 @@ def test_mixing_by_shares_mixes_as_timm_and_weights_alike(method, smoothing):
     made = []
     for matrix, targets in ((False, TARGETS), (True, TARGETS), (True, torch.nn.functional.one_hot(TARGETS, 5))):
         np.random.seed(4)
-        made.append(build_mix(config, 5, matrix=matrix)(images.clone(), targets, OF_ROWS))
+        made.append(build_mix(config, 5, matrix=matrix)(images.clone(), targets, None))
     for inputs, targets, _ in made[1:]:
         torch.testing.assert_close(inputs, made[0][0])
         torch.testing.assert_close(targets, made[0][1].float())
     np.random.seed(4)
     plain = TrainingConfig(**{method: 1.0}, batch_size=16)
-    _, shares, weights = build_mix(plain, 16, matrix=True)(images.clone(), torch.arange(16), OF_ROWS)
+    _, shares, _ = build_mix(plain, 16, matrix=True)(images.clone(), torch.arange(16), None)
     assert 0 < shares[0, 0] < 1
+    np.random.seed(4)
+    _, targets, weights = build_mix(config, 5, matrix=True)(images.clone(), TARGETS, OF_ROWS)
     torch.testing.assert_close(weights, shares @ OF_ROWS)
-    torch.testing.assert_close(made[1][2], weights)
+    own = torch.nn.functional.cross_entropy  # each image's own label counts by its share and its weight
+    for row in range(16):
+        logits = LOGITS[row].expand(16, 5)
+        each = own(logits, TARGETS, label_smoothing=smoothing, reduction="none")
+        found = weights[row] * own(logits[:1], targets[row : row + 1])
+        torch.testing.assert_close(found, (shares[row] * OF_ROWS * each).sum())
 
 
 @pytest.mark.parametrize("multilabel", [False, True])
