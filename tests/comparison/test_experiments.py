@@ -4,6 +4,7 @@ import json
 import shutil
 
 import numpy as np
+import pandas as pd
 import pytest
 import yaml
 from support.colours import experiment_content, write_competition
@@ -431,3 +432,27 @@ def test_differences_are_summed_over_what_both_have(wide, tmp_path):
     third = experiment(wide, UNIFORM, name="c", folds={"k": 5})
     message = refusal_of(lambda: compare([pair[0], third], tmp_path, stored=True))
     assert message == f"{tmp_path}/runs/c holds no experiment; leave out --stored to train it"
+
+
+def test_weights_of_rows_are_a_change_like_any(tmp_path):
+    folder = write_competition(tmp_path / "colours", side=8)
+    table = pd.read_csv(folder / "train.csv")
+    table.assign(w=[0.5, 1.0, 2.0] * 12).to_csv(folder / "train.csv", index=False)
+    short = {"training": {"epochs": 1}, "folds": {"k": 3, "run": [0]}}
+    plain = validate(experiment_content(folder, name="plain", **short), "test")
+    weighed = validate(experiment_content(folder, name="weighed", competition={"weight": "w"}, **short), "test")
+    content = compare([plain, weighed], tmp_path).content
+    assert {each.key for each in content.differs} == {"competition.weight"}
+    assert [each.policy for each in content.views[0].policies] == ["plain", "weighed"]
+
+
+def test_what_a_cluster_cannot_do_is_refused_before_any_training(wide, tmp_path, monkeypatch):
+    monkeypatch.setattr(RunOptions, "need_cluster", lambda options, processes: None)
+    trained = validate(experiment_content(wide, name="net"), "test")
+    heads = experiment_content(wide, name="heads", features={"heads": ["knn"]})
+    heads.pop("policies")
+    told = refusal_of(
+        lambda: compare([trained, validate(heads, "test")], RunOptions(tmp_path, on="ray", folds=None))
+    )
+    assert told.startswith("--on: heads: heads over features are fitted on this machine")
+    assert not (tmp_path / "runs").exists()

@@ -189,7 +189,8 @@ def read_head(run: RunDir) -> Arrays:
 
 def _body(loaded: LoadedExperiment, data: TrainingData, accelerator: Accelerator, say: Say) -> Body:
     """The body of the experiment, built once a process."""
-    name = fingerprint([loaded.depends_on, str(accelerator.device), accelerator.mixed_precision])
+    seed = loaded.config.seeds[0]  # which random weights are of
+    name = fingerprint([loaded.depends_on, seed, str(accelerator.device), accelerator.mixed_precision])
     if name not in _bodies:
         _bodies.clear()
         _bodies[name] = Body.of(loaded.config, len(loaded.competition.classes), accelerator, say)

@@ -267,3 +267,73 @@ def test_heads_are_compared_reported_and_blended_like_policies(done):
     (folder,) = examine_runs([result.folder])
     assert {run.state for run in folder.runs} == {"complete"}
     assert not folder.faults
+
+
+def test_another_seed_is_another_experiment_of_heads(competition, tmp_path):
+    """As seeds stand in experiment.yaml, which could not be read again with two of them."""
+    run(experiment(competition, seeds=[0]), tmp_path)
+    with pytest.raises(KitError, match=r"seeds: \[0\] there, \[3\] here"):
+        run(experiment(competition, seeds=[3]), tmp_path)
+    assert run(experiment(competition, seeds=[0]), tmp_path).trained == 0
+    named = experiment(competition, seeds=[3], name="other")
+    run(named, tmp_path)  # random weights of another seed, in the same process
+    one, two = (ExperimentDir(tmp_path / "runs" / name).finished("logistic")[0] for name in ("tiny", "other"))
+    assert one.record.initial_weights != two.record.initial_weights
+
+
+def test_features_of_changed_own_code_are_computed_anew(competition, tmp_path):
+    """Its weights are the same, and what it makes of images is not."""
+    import kit
+
+    made = {}
+    for name, factor in (("first", 1), ("second", -1)):
+        (tmp_path / "net.py").write_text(OWN.format(factor=factor))
+        config = tmp_path / f"{name}.yaml"
+        stated = content(competition, name=name, model={"name": "net.py:Net"}, features={"heads": "knn"})
+        config.write_text(yaml.safe_dump(stated))
+        run(kit.load_experiment(config), tmp_path)
+        made[name] = {file.name: np.load(file) for file in (tmp_path / "cache").glob("features-*.npy")}
+    others = [values for name, values in made["second"].items() if name not in made["first"]]
+    assert len(others) == 2
+    firsts = {len(values): values for values in made["first"].values()}
+    for values in others:
+        np.testing.assert_allclose(values, -firsts[len(values)])
+
+
+OWN = """
+import torch
+from torch import nn
+
+
+class Net(nn.Module):
+    def __init__(self, num_classes, in_chans=3, **options):
+        super().__init__()
+        self.num_classes = num_classes
+        self.conv, self.fc = nn.Conv2d(in_chans, 4, 3), nn.Linear(4, num_classes)
+
+    def forward(self, images):
+        return self.fc({factor} * self.conv(images).mean(dim=(2, 3)))
+"""
+
+
+def test_keys_that_decide_nothing_here_are_told(competition, tmp_path):
+    from kit.comparison.features import features
+
+    stated = experiment_content(
+        competition, prediction={"views": ["hflip"], "average": "logits"}, training={"class_weights": "balanced"}
+    )
+    said: list[str] = []
+    features(validate(stated, "test"), heads="knn", output=tmp_path, say=said.append)
+    told = "\n".join(said)
+    assert "prediction.views, prediction.average: left out, as heads see the features of one image" in told
+    assert "training.class_weights: for trainings alone; heads are fitted on each training row alike" in told
+
+
+def test_a_cluster_is_refused_before_anything_is_decoded(done, tmp_path, monkeypatch):
+    from kit.experiment.options import RunOptions
+
+    config, output, _, _ = done
+    monkeypatch.setattr(RunOptions, "need_cluster", lambda options, processes: None)
+    with pytest.raises(KitError, match="--on: heads over features predict on this machine"):
+        predict_test(config, (), tmp_path / "submission.csv", RunOptions(output, tmp_path / "cache", on="ray"))
+    assert not (tmp_path / "cache").exists()
