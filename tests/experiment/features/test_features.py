@@ -1,6 +1,7 @@
 """Features once, heads in the place of trainings: run, kept, predicted, refused."""
 
 import json
+import re
 from pathlib import Path
 
 import numpy as np
@@ -261,7 +262,10 @@ def test_heads_are_compared_reported_and_blended_like_policies(done):
     )
     compared = compare(two, output, stored=True)
     assert [each.policy for each in compared.content.views[0].policies] == ["ridge", "knn"]
-    assert "prototypes" in write_report("tiny", output).file.read_text()
+    page = write_report("tiny", output).file.read_text()
+    assert "prototypes" in page
+    assert "macro F1 by policy</h1>" in page
+    assert not {">Learning curves<", ">Intended and realised rates<"} & set(re.findall(r">[^<>]+<", page))
     blended = blend(["tiny/ridge", "tiny/knn"], output)
     assert blended.submission.is_file()
     (folder,) = examine_runs([result.folder])
