@@ -53,10 +53,17 @@ def alike(configs: Sequence[ExperimentConfig]) -> list[ExperimentConfig]:
         _need_same_folds_section(config, first)
         policy = next(iter(config.policies))
         folds = config.folds.model_copy(update={"run": first.folds.run})
-        seeds = first.seeds if config.trains else first.seeds[:1]  # else nothing is drawn by a seed
+        seeds = _seeds_of(config, first)
         changed = {"policies": {policy: config.policies[policy]}, "seeds": seeds, "folds": folds}
         made.append(config.model_copy(update=changed))
     return made
+
+
+def _seeds_of(config: ExperimentConfig, first: ExperimentConfig) -> tuple[int, ...]:
+    """The seeds of the first; where nothing is drawn by a seed, one: its own if the first has that."""
+    if config.trains:
+        return first.seeds
+    return config.seeds if set(config.seeds) <= set(first.seeds) else first.seeds[:1]
 
 
 def _need_same_folds_section(config: ExperimentConfig, first: ExperimentConfig) -> None:
@@ -88,7 +95,8 @@ def remarks_on(configs: Sequence[ExperimentConfig]) -> list[str]:
             lines.append(f"The sections `{section}` differ; {what} are those of {first.name}, for all.")
     fixed = [each.name for each in configs if not each.trains]
     if fixed and len(first.seeds) > 1:
-        lines.append(f"{some(fixed)}: the same for all seeds, so it is paired at seed {first.seeds[0]} alone.")
+        paired = sorted({seed for each in configs if each.name in fixed for seed in _seeds_of(each, first)})
+        lines.append(f"{some(fixed)}: the same for all seeds, so paired at seed {some(paired)} alone.")
     seeds = {each.name: first.seeds if each.name in fixed else each.seeds for each in configs}
     if any((seeds[each.name], each.folds.chosen) != (first.seeds, first.folds.chosen) for each in others):
         lines.append(f"Seeds and folds are those of {first.name}, for all.")

@@ -381,7 +381,10 @@ def test_heads_are_paired_with_trainings_at_one_seed(competition, tmp_path):
     made = compare([trained, validate(content, "test")], tmp_path, say=said.append)
     (each,) = made.content.views[0].comparisons
     assert (each.policy, each.seeds, each.folds, made.trained) == ("h", [0], [0, 1], 6)
-    assert said[0] == "h: the same for all seeds, so it is paired at seed 0 alone."
+    assert said[0] == "h: the same for all seeds, so paired at seed 0 alone."
+    other = validate(content | {"name": "i", "seeds": [1]}, "test")
+    made = compare([trained, other], tmp_path, say=said.append)
+    assert (made.content.views[0].comparisons[0].seeds, made.trained) == ([1], 2)
     differs = {line.key: list(line.values.values()) for line in made.content.differs}
     assert differs["policy.name"] == ["uniform", "ridge"]
     assert differs["features.block"] == [None, "last"]

@@ -43,7 +43,7 @@ class SoupResult(ShownAsTables):
     seeds : list of int
         Which they are.
     kept : bool
-        Whether it was no worse than they together, by .002 or more.
+        Whether it was no worse than they together, or by less than .002.
     submission : Path or None
     """
 
