@@ -25,7 +25,7 @@ from kit.core.runs import ExperimentDir, RunDir, RunKey, RunRecord
 from kit.core.settings import fingerprint
 from kit.core.stopping import OUT_OF_TIME, Stopped, need_go_on, telling
 from kit.experiment.config import ExperimentConfig
-from kit.experiment.features.head_run import train_head
+from kit.experiment.features.head_run import forget, train_head
 from kit.experiment.loaded import LoadedExperiment
 from kit.experiment.mps import sharing_gpus
 from kit.experiment.options import RunOptions
@@ -160,6 +160,7 @@ class Runner:
     def __exit__(
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
+        forget()
         try:
             if self.cluster:
                 self.cluster.close()

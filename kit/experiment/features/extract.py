@@ -262,6 +262,11 @@ def _read(file: Path) -> np.ndarray:
     return values
 
 
+def forget_features() -> None:
+    """Let go of features that were read."""
+    _read.cache_clear()
+
+
 def _key(body: Body, images: ImageSet, name: str) -> str:
     """Return what decides the bits of features, as hexadecimal digits."""
     config, features = body.config, body.config.features

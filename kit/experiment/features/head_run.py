@@ -16,7 +16,7 @@ from kit.core.runs import HEAD, TRAINED_ANEW, RunDir, RunKey, RunRecord, predict
 from kit.core.settings import fingerprint
 from kit.core.stopping import Stopped, need_go_on
 from kit.experiment.config import ExperimentConfig
-from kit.experiment.features.extract import Body, features_of
+from kit.experiment.features.extract import Body, features_of, forget_features
 from kit.experiment.features.parts import inner_parts
 from kit.experiment.loaded import LoadedExperiment
 from kit.experiment.pixels import reading_of, test_pixels_digest
@@ -195,6 +195,12 @@ def _body(loaded: LoadedExperiment, data: TrainingData, accelerator: Accelerator
         _bodies.clear()
         _bodies[name] = Body.of(loaded.config, len(loaded.competition.classes), accelerator, say)
     return replace(_bodies[name], config=loaded.config, say=say)
+
+
+def forget() -> None:
+    """Let go of the body and of features that were read: they take memory, of a GPU too."""
+    _bodies.clear()
+    forget_features()
 
 
 def _features(body: Body, head: str, data: TrainingData, part: str, expired: Callable[[], bool]) -> np.ndarray:

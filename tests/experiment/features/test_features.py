@@ -14,6 +14,7 @@ from support.commands import kit_here
 from kit.core.errors import KitError
 from kit.core.runs import ExperimentDir, RunDir
 from kit.experiment.config import ExperimentConfig, validate
+from kit.experiment.features import extract, head_run
 from kit.experiment.predict import predict_test
 from kit.experiment.run import run
 
@@ -54,6 +55,7 @@ def test_all_heads_learn_the_colours(done):
     record = ExperimentDir(result.folder).finished("ridge")[0].record
     assert (record.kind, record.status) == ("head", "finished")
     assert not (result.folder / "curves.png").exists()
+    assert (head_run._bodies, extract._read.cache_info().currsize) == ({}, 0)  # nothing is held in memory
 
 
 def test_nothing_is_done_twice_and_a_head_more_is_fitted_alone(done, competition):
@@ -98,8 +100,6 @@ def test_a_changed_test_set_extracts_the_test_part_alone(tmp_path):
 
 def test_damaged_features_are_computed_anew(done):
     config, output, _, _ = done
-    from kit.experiment.features import extract
-
     (file,) = [each for each in (output / "cache").glob("features-*.npy") if np.load(each).shape[0] == 36]
     whole = file.read_bytes()
     file.write_bytes(whole[:-300] + bytes(300))
