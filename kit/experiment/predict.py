@@ -174,11 +174,15 @@ def _writer(
 def _views(runs: Sequence[RunDir], experiment: ExperimentConfig, say: Say) -> Views:
     """The views of the first run; told where they are not those of the config, or not those of all.
 
+    Of heads, those of their features.
+
     Raises
     ------
     KitError
         Where runs were predicted at different sizes.
     """
+    if experiment.features:
+        return Views(experiment.data.size, experiment.data.size, experiment.features.views)
     each = [views_of(run.record, experiment) for run in runs]
     asked, first = asked_views(experiment), each[0]
     if sizes := {views.side for views in each} - {first.side}:

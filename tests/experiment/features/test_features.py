@@ -341,3 +341,9 @@ def test_a_cluster_is_refused_before_anything_is_decoded(done, tmp_path, monkeyp
     with pytest.raises(KitError, match="--on: heads over features predict on this machine"):
         predict_test(config, (), tmp_path / "submission.csv", RunOptions(output, tmp_path / "cache", on="ray"))
     assert not (tmp_path / "cache").exists()
+
+
+def test_the_views_of_features_are_those_that_are_told(competition, tmp_path):
+    config = experiment(competition, features={"heads": "knn", "views": ["hflip"]})
+    run(config, tmp_path)
+    assert predict_test(config, submission=tmp_path / "submission.csv", output=tmp_path).views == "plain + hflip"
