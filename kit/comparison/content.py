@@ -72,17 +72,7 @@ def content_of(
         "headline": _headline(compared, contest.baseline, metric, contest.kind),
         "views": compared,
         "ledger": _ledger(contest, views, tuning),
-        "tuning": [
-            {
-                "policy": trial.policy,
-                "rate": trial.rate,
-                "fold": trial.fold,
-                "within": trial.within,
-                "seed": trial.seed,
-                "score": score,
-            }
-            for trial, score in (tuning.scores if tuning else {}).items()
-        ],
+        "tuning": _trials(tuning),
         "updates": max(record.steps or 0 for record in records),
         "seconds": _seconds(views, tuning, contest.loaded),
     }
@@ -289,6 +279,21 @@ def _ledger(contest: Contest, views: Sequence[View], tuning: Tuning | None) -> l
             }
         )
     return lines
+
+
+def _trials(tuning: Tuning | None) -> list[dict[str, Any]]:
+    """What was tried to tune rates, and its score; None where it diverged."""
+    return [
+        {
+            "policy": trial.policy,
+            "rate": trial.rate,
+            "fold": trial.fold,
+            "within": trial.within,
+            "seed": trial.seed,
+            "score": score,
+        }
+        for trial, score in (tuning.scores if tuning else {}).items()
+    ]
 
 
 def _seconds(views: Sequence[View], tuning: Tuning | None, loaded: LoadedExperiment) -> float:

@@ -53,15 +53,17 @@ def alike(configs: Sequence[ExperimentConfig]) -> list[ExperimentConfig]:
         _need_same_folds_section(config, first)
         policy = next(iter(config.policies))
         folds = config.folds.model_copy(update={"run": first.folds.run})
-        seeds = first.seeds[:1] if _same_for_all_seeds(config) else first.seeds
+        seeds = _seeds_of(config, first)
         changed = {"policies": {policy: config.policies[policy]}, "seeds": seeds, "folds": folds}
         made.append(config.model_copy(update=changed))
     return made
 
 
-def _same_for_all_seeds(config: ExperimentConfig) -> bool:
-    """Whether nothing is drawn by a seed: heads over features, and means of weights."""
-    return config.features is not None or config.soup is not None
+def _seeds_of(config: ExperimentConfig, first: ExperimentConfig) -> tuple[int, ...]:
+    """The seeds of the first; where nothing is drawn by a seed, one: its own if the first has that."""
+    if config.trains:
+        return first.seeds
+    return config.seeds if set(config.seeds) <= set(first.seeds) else first.seeds[:1]
 
 
 def _need_same_folds_section(config: ExperimentConfig, first: ExperimentConfig) -> None:
@@ -91,9 +93,10 @@ def remarks_on(configs: Sequence[ExperimentConfig]) -> list[str]:
             for each in others
         ):
             lines.append(f"The sections `{section}` differ; {what} are those of {first.name}, for all.")
-    fixed = [each.name for each in configs if _same_for_all_seeds(each)]
+    fixed = [each.name for each in configs if not each.trains]
     if fixed and len(first.seeds) > 1:
-        lines.append(f"{some(fixed)}: the same for all seeds, so it is paired at seed {first.seeds[0]} alone.")
+        paired = sorted({seed for each in configs if each.name in fixed for seed in _seeds_of(each, first)})
+        lines.append(f"{some(fixed)}: the same for all seeds, so paired at seed {some(paired)} alone.")
     seeds = {each.name: first.seeds if each.name in fixed else each.seeds for each in configs}
     if any((seeds[each.name], each.folds.chosen) != (first.seeds, first.folds.chosen) for each in others):
         lines.append(f"Seeds and folds are those of {first.name}, for all.")
@@ -162,7 +165,7 @@ def need_same_rows(configs: Sequence[ExperimentConfig]) -> None:
                     f"compare: {config.name} has other {what} than {first.name} (not both have "
                     f"{some(sorted(odd), 3)}); compare experiments of one competition"
                 )
-        if labels_digest(other) != labels_digest(base) or other.classes != base.classes:
+        if _labels(other) != _labels(base) or other.classes != base.classes:
             raise KitError(
                 f"compare: {config.name} has other labels than {first.name}; compare experiments of one "
                 "competition"
@@ -171,6 +174,11 @@ def need_same_rows(configs: Sequence[ExperimentConfig]) -> None:
             raise KitError(
                 f"competition.predict_by: {config.name} and {first.name} pool other rows; state the same in both"
             )
+
+
+def _labels(competition: Competition) -> str:
+    """A digest of which row has which labels, whatever weights rows train with."""
+    return labels_digest(dataclasses.replace(competition, weights=None))
 
 
 def _parts(other: Competition, base: Competition) -> Iterator[tuple[str, Sequence[str], Sequence[str]]]:
@@ -215,6 +223,8 @@ def check_all(configs: Sequence[ExperimentConfig], options: RunOptions, say: Say
 
     dirs, first = options.dirs, ExperimentDir(options.dirs.runs / configs[0].name)
     state = process_state(configs[0].training)
+    for config in configs:
+        options.need_able(config, state.num_processes)
     replace = options.replace and state.is_main_process
     with state.main_process_first(), tempfile.TemporaryDirectory() as scratch:
         plan = check(configs[0], first, dirs, replace, say, options.fold_file).loaded.folds

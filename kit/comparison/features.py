@@ -20,6 +20,7 @@ from kit.experiment.features.config import FeaturesConfig, spelled
 from kit.experiment.options import RunOptions
 from kit.experiment.pool import PolicyResult
 from kit.experiment.run import run
+from kit.training.config import PredictionConfig
 
 ALL = "all"  # of --block: a head on each block
 OF_A_BLOCK = "logistic"  # the head that is put on each
@@ -136,6 +137,8 @@ def features(
         As `kit.run`, and for a block, head or view that is none.
     """
     made = config_of(experiment, block, heads, views, name)
+    if not experiment.features and (left_out := _without(experiment)):
+        say(f"{some(left_out)}: left out, as heads see the features of one image; --views hflip takes two")
     done = run(made, options, output=output, say=say)
     stated = made.features
     assert stated
@@ -180,6 +183,14 @@ def config_of(
         added = "-blocks" if block == ALL else "-features"
         name = experiment.name if made == stated else f"{experiment.name}{added}"
     return experiment.with_features(made).model_copy(update={"name": name})
+
+
+def _without(experiment: ExperimentConfig) -> list[str]:
+    """The keys of `prediction` that a config of trainings states, and that heads do without."""
+    usual, stated = PredictionConfig(), experiment.prediction
+    return [
+        f"prediction.{key}" for key in ("views", "size", "average") if getattr(stated, key) != getattr(usual, key)
+    ]
 
 
 def _on_each(experiment: ExperimentConfig) -> dict[str, Any]:

@@ -320,7 +320,7 @@ class ExperimentConfig(ConfigSection):
         compare = self.compare.model_copy(update={"tune": None, "equalise": False, "baseline": None})
         prediction = PredictionConfig(batch_size=self.prediction.batch_size)
         changes = {"features": features, "policies": heads, "seeds": self.seeds[:1], "compare": compare}
-        changes["prediction"] = prediction
+        changes |= {"prediction": prediction, "soup": None}
         return self.model_copy(update=changes)
 
     @model_validator(mode="after")
@@ -347,6 +347,11 @@ class ExperimentConfig(ConfigSection):
         if len(set(values)) < len(values):
             raise ValueError("the same one stands there twice")
         return values
+
+    @property
+    def trains(self) -> bool:
+        """Whether networks are trained, rather than heads fitted, or weights averaged."""
+        return self.features is None and self.soup is None
 
     def need_rates(self) -> None:
         """Raise KitError where nothing is trained: for what is about rates."""

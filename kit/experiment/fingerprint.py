@@ -171,15 +171,19 @@ def difference(
 def changed_keys(experiment: ExperimentConfig, folder: ExperimentDir) -> list[str]:
     """Return the keys in which the config differs from the one that made the folder.
 
-    More policies, seeds or folds to train are no difference.
+    More policies, seeds or folds to train are no difference; heads over features and soups have one seed, and a
+    soup one policy.
     """
     if (stored := stored_experiment(folder)) is None:
         return []
     now, then = experiment.canonical(), stored.canonical()
     for side in (now, then):
-        side.pop("seeds")
         side.pop("scoring")
+        if experiment.trains:
+            side.pop("seeds")
     shared = set(now["policies"]) & set(then["policies"])
+    if experiment.soup:
+        shared = {*now["policies"], *then["policies"]}
     # Files that a policy names which is not in both, or the metric alone, decide nothing that is here.
     code = set(now.get("code", {})) & set(then.get("code", {})) & (_deciding(experiment) | _deciding(stored))
     if "features" in now and "features" in then:

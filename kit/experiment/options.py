@@ -4,7 +4,7 @@ import time
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Literal
+from typing import TYPE_CHECKING, Literal
 
 from kit.core.durations import duration
 from kit.core.errors import KitError, some
@@ -12,6 +12,9 @@ from kit.core.paths import OutputDirs
 from kit.core.runs import RunKey
 from kit.experiment.cluster.joining import need_ray
 from kit.experiment.timekeeping import Budget
+
+if TYPE_CHECKING:
+    from kit.experiment.config import ExperimentConfig
 
 
 @dataclass(frozen=True)
@@ -84,6 +87,16 @@ class RunOptions:
         need_ray(self.on)
         if processes > 1:
             raise KitError("--on: torchrun shares out every run already; use one of the two, or --devices")
+
+    def need_able(self, config: "ExperimentConfig", processes: int) -> None:
+        """Raise KitError where what is no training would be made by a cluster, or by processes of torchrun."""
+        if config.features and self.on is not None:
+            raise KitError(f"--on: {config.name}: heads over features are fitted on this machine; leave it out")
+        if config.soup and (self.on is not None or processes > 1):
+            raise KitError(
+                f"soup: {config.name}: weights are averaged by one process of this machine; leave --on and "
+                "torchrun out"
+            )
 
     def limit(self, otherwise: float | None, processes: int = 1) -> Budget:
         """Return the budget, that of the config where the options state none.

@@ -18,18 +18,17 @@ from kit.competition.observations import gets_the_prior
 from kit.competition.sides import TestSet
 from kit.competition.submission import SubmissionFormat, submission_format
 from kit.competition.train_labels import class_names
-from kit.core.errors import Damaged, KitError, Say, ignore, some
+from kit.core.errors import KitError, Say, ignore, some
 from kit.core.files import need_output
-from kit.core.paths import OutputDirs, input_root, mounted, mounts
-from kit.core.runs import ExperimentDir, RunDir, RunKey, RunRecord, average, predictions
+from kit.core.paths import OutputDirs
+from kit.core.runs import ExperimentDir, RunDir, average, predictions
 from kit.core.stopping import telling
-from kit.core.whole import digest
 from kit.data.config import DataConfig
 from kit.data.images import ReadableImages, open_readable
 from kit.data.loading import EvaluationLoader
 from kit.experiment.config import ExperimentConfig
 from kit.experiment.features.predict import predictions_of_heads
-from kit.experiment.fingerprint import as_now, config_digest, run_digest
+from kit.experiment.find_runs import find_runs, usual_sources
 from kit.experiment.options import RunOptions, seconds_of
 from kit.experiment.pixels import as_they_were_read, tell_noticed
 from kit.experiment.pool import by_fold, hand_in, stored_rule
@@ -126,39 +125,64 @@ def predict_test(
     deadline = began + (seconds_of(budget, state.num_processes) or float("inf"))
     main, say = (True, say) if state.is_main_process else (False, ignore)
     need_output("--submission", str(submission), (".csv",))
-    options = output if isinstance(output, RunOptions) else RunOptions(output, cache)
-    options.need_cluster(state.num_processes)
+    options = _options(experiment, output, cache, state.num_processes)
     submission, dirs = Path(submission), options.dirs
     policy, test = next(iter(experiment.policies)), load_test(experiment.competition)
     need_an_image(test, experiment.competition)
     runs = find_runs(experiment, policy, sources or usual_sources(experiment, dirs))
     views = _views(runs, experiment, say)
     oof = _out_of_fold(runs, experiment, test)
-    scoring, multilabel = experiment.scoring, experiment.competition.multilabel
-    scoring.check(multilabel, len(oof.columns))
-    label_format, prior = _format(experiment, test, list(oof.columns)), oof.mean().to_numpy()
+    write = _writer(experiment, test, oof, submission)
     if main:  # before what may take long
-        first_rule = plain_rule(oof.to_numpy(), multilabel, scoring)
-        hand_in(label_format, first_rule, {}, scoring.transfer, submission, prior=prior)
+        write(plain_rule(oof.to_numpy(), experiment.competition.multilabel, experiment.scoring), {})
     rule = _rule(experiment, runs, oof, dirs, say)
-    asked = f"{len(test.ids)} test rows, {len(runs)} model{'s' if len(runs) > 1 else ''} of {policy}"
-    say(f"{experiment.name}: {asked}; until they are done {submission} has the most common class everywhere")
+    asked = f"{experiment.name}: {len(test.ids)} test rows, {len(runs)} model{'s' * (len(runs) > 1)} of {policy}"
+    say(f"{asked}; until they are done {submission} has the most common class everywhere")
     made = _decode_and_predict(experiment, runs, test, options, deadline, say)
     priors = _rows_with_prior(test, made.readable, made.frames, say)
     if main:
-        hand_in(label_format, rule, _pooled(made.frames, test), scoring.transfer, submission, prior=prior)
-    models = len(made.frames), len(runs)
-    return PredictResult(submission, len(test.sample), *models, *priors, str(views), made.in_one_view)
+        write(rule, _pooled(made.frames, test))
+    counts = len(test.sample), len(made.frames), len(runs)
+    return PredictResult(submission, *counts, *priors, str(views), made.in_one_view)
+
+
+def _options(
+    experiment: ExperimentConfig, output: RunOptions | str | Path, cache: str | Path | None, processes: int
+) -> RunOptions:
+    """The options, checked: KitError for a cluster that cannot predict."""
+    options = output if isinstance(output, RunOptions) else RunOptions(output, cache)
+    options.need_cluster(processes)
+    if experiment.features and options.on is not None:
+        raise KitError("--on: heads over features predict on this machine; leave it out")
+    return options
+
+
+def _writer(
+    experiment: ExperimentConfig, test: TestSet, oof: pd.DataFrame, submission: Path
+) -> Callable[[Rule, dict[int, pd.DataFrame]], None]:
+    """What writes the submission, by a rule and the predictions of each fold; rows without one get the prior."""
+    scoring = experiment.scoring
+    scoring.check(experiment.competition.multilabel, len(oof.columns))
+    label_format, prior = _format(experiment, test, list(oof.columns)), oof.mean().to_numpy()
+
+    def write(rule: Rule, frames: dict[int, pd.DataFrame]) -> None:
+        hand_in(label_format, rule, frames, scoring.transfer, submission, prior=prior)
+
+    return write
 
 
 def _views(runs: Sequence[RunDir], experiment: ExperimentConfig, say: Say) -> Views:
     """The views of the first run; told where they are not those of the config, or not those of all.
+
+    Of heads, those of their features.
 
     Raises
     ------
     KitError
         Where runs were predicted at different sizes.
     """
+    if experiment.features:
+        return Views(experiment.data.size, experiment.data.size, experiment.features.views)
     each = [views_of(run.record, experiment) for run in runs]
     asked, first = asked_views(experiment), each[0]
     if sizes := {views.side for views in each} - {first.side}:
@@ -234,8 +258,6 @@ def _on_cluster(
     say: Say,
 ) -> Made:
     """What nodes of a cluster predict."""
-    if experiment.features:
-        raise KitError("--on: heads over features predict on this machine; leave it out")
     from kit.experiment.cluster.predict_there import asked, asked_files, in_order, look_at_test, predict_there
     from kit.experiment.cluster.runs import ClusterRuns
 
@@ -275,84 +297,6 @@ def _rows_with_prior(
             rest = f"are not predicted: {gets_the_prior(True)}"
         say(f"the time does not allow one model: {len(late)} of {len(test.ids)} rows ({some(late, 5)}) {rest}")
     return unreadable, late
-
-
-def usual_sources(experiment: ExperimentConfig, dirs: OutputDirs) -> list[Path]:
-    """Return the experiment's own folder, and in a kernel what is attached to it."""
-    kernel = experiment.kernel
-    attached = [mounted(ref) for ref in (*(kernel.kernels or ()), *kernel.datasets, *kernel.models)]
-    if not attached or None in attached:  # by hand, or in a form that Kaggle has thought of since
-        attached.append(input_root())
-    return [folder for folder in (dirs.runs / experiment.name, *attached) if folder and folder.is_dir()]
-
-
-def find_runs(experiment: ExperimentConfig, policy: str, sources: Sequence[str | Path]) -> list[RunDir]:
-    """Return the finished runs of one policy, wherever they lie in the folders, by seed and fold.
-
-    Raises
-    ------
-    KitError
-        Where there is none, where one was trained under another config or two on different data, and where two
-        folders hold different runs of one seed and fold.
-    """
-    found: dict[RunKey, RunDir] = {}
-    passed: set[str] = set()
-    folders = [Path(source).expanduser().resolve() for source in sources]
-    for path in sorted({file.parent for folder in folders for file in folder.rglob("fold*/run.json")}):
-        run, mine = RunDir(path), path.parts[-4:-2] == (experiment.name, policy)
-        try:
-            if not run.finished:
-                continue
-        except Damaged:
-            if mine:
-                raise
-        if not mine:
-            passed.add("/".join(path.parts[-4:-2]))
-            continue
-        record = run.record
-        _need_same_config(experiment, policy, record, run)
-        key = record.key
-        if key in found and digest(found[key].weights) != digest(run.weights):
-            raise KitError(
-                f"{found[key].path} and {run.path} are different trainings of {key}; attach one of them"
-            )
-        found.setdefault(key, run)
-    if not found:
-        where = f"in {some(sources)}" if sources else "here, and nothing is attached"
-        beside = f", only of {some(sorted(passed))}" if passed else ""
-        raise KitError(
-            f"there is no finished run of {experiment.name}/{policy} {where}{beside}; train one, or say what "
-            f"holds them: --runs DIR, for a kernel kernel.kernels or kernel.datasets{mounts()}"
-        )
-    runs = [found[key] for key in sorted(found)]
-    _need_same_data(runs, experiment)
-    for run in runs:  # rather now than after the models before it have predicted
-        run.checked(run.weights)
-    return runs
-
-
-def _need_same_config(experiment: ExperimentConfig, policy: str, record: RunRecord, run: RunDir) -> None:
-    now = {"config": config_digest(experiment), "policy": run_digest(experiment, policy)}
-    then = as_now(record.depends_on, experiment)
-    if changed := [name for name in now if then.get(name) != now[name]]:
-        raise KitError(
-            f"{run.path} was trained under another {' and '.join(changed)} than this one; predict with the one "
-            "that made it, the experiment.yaml above it (a rehearsal shortened by --set is of another, too)"
-        )
-
-
-def _need_same_data(runs: Sequence[RunDir], experiment: ExperimentConfig) -> None:
-    first, *others = [as_now(run.record.depends_on, experiment) for run in runs]
-    for run, then in zip(runs[1:], others, strict=True):
-        if odd := [
-            name
-            for name in {**first, **then}
-            if name not in ("seed", "fold") and then.get(name) != first.get(name)
-        ]:
-            raise KitError(
-                f"{runs[0].path} and {run.path} were trained on different {' and '.join(odd)}, so their mean is "
-                "of no one experiment; attach those that belong together"
-            )
 
 
 def _after(deadline: float) -> Callable[[], bool]:

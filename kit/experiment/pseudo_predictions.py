@@ -13,10 +13,11 @@ from kit.core.paths import OutputDirs
 from kit.core.runs import RunDir, in_order
 from kit.data.images import open_readable
 from kit.data.sources import Source
+from kit.experiment.find_runs import find_runs
 from kit.experiment.loaded import LoadedExperiment
 from kit.experiment.pixels import as_they_were_read, tell_noticed
 from kit.experiment.pool import by_fold
-from kit.experiment.predict import find_runs, predict_all
+from kit.experiment.predict import predict_all
 from kit.experiment.views import prediction_data, views_of
 
 

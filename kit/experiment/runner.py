@@ -16,7 +16,7 @@ from accelerate import PartialState
 
 from kit.core.claims import Claim
 from kit.core.devices import kind_in_words
-from kit.core.errors import KitError, Say, ignore
+from kit.core.errors import Say, ignore
 from kit.core.files import need_writable
 from kit.core.litter import sweep
 from kit.core.paths import OutputDirs
@@ -25,7 +25,7 @@ from kit.core.runs import ExperimentDir, RunDir, RunKey, RunRecord
 from kit.core.settings import fingerprint
 from kit.core.stopping import OUT_OF_TIME, Stopped, need_go_on, telling
 from kit.experiment.config import ExperimentConfig
-from kit.experiment.features.head_run import train_head
+from kit.experiment.features.head_run import forget, train_head
 from kit.experiment.loaded import LoadedExperiment
 from kit.experiment.mps import sharing_gpus
 from kit.experiment.options import RunOptions
@@ -123,12 +123,7 @@ class Runner:
         main = state.is_main_process
         budget = options.limit(config.budget, state.num_processes)
         options.need_cluster(state.num_processes)
-        if config.features and options.on is not None:
-            raise KitError("--on: heads over features are fitted on this machine; leave it out")
-        if config.soup and (options.on is not None or state.num_processes > 1):
-            raise KitError(
-                "soup: weights are averaged by one process of this machine; leave --on and torchrun out"
-            )
+        options.need_able(config, state.num_processes)
         if not main:
             say = ignore
         if main:
@@ -165,6 +160,7 @@ class Runner:
     def __exit__(
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
+        forget()
         try:
             if self.cluster:
                 self.cluster.close()

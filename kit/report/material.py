@@ -7,7 +7,7 @@ import numpy as np
 import pandas as pd
 
 from kit.comparison.record import ComparedPolicy, Comparison, ViewRecord
-from kit.core.runs import RunRecord
+from kit.core.runs import TRAINING, RunRecord
 from kit.experiment.pool import PolicyScores
 from kit.training.records import Activations, Learning
 
@@ -196,6 +196,12 @@ class ReportData:
     fold_plan: str = ""
     metric_key: str = ""
     experiments: bool = False
+
+    @property
+    def trained(self) -> bool:
+        """Whether networks were trained, rather than heads fitted or weights averaged alone."""
+        kinds = {record.kind for policy in self.policies for record in policy.records}
+        return not kinds or TRAINING in kinds
 
     @property
     def kind(self) -> str:

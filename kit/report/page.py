@@ -42,13 +42,23 @@ OF_EXPERIMENTS = (
     sections.runs_section,
 )
 
+# What heads over features and means of weights have not.
+OF_TRAININGS = (
+    sections.curves_section,
+    sections.rates_section,
+    sections.activations_section,
+    sections.learning_section,
+)
+
 
 def render(report_data: ReportData) -> str:
     """Return the page as text; the same data give the same page."""
     import jinja2
     from plotly.offline import get_plotlyjs
 
-    made = [section(report_data) for section in (OF_EXPERIMENTS if report_data.experiments else SECTIONS)]
+    chosen = OF_EXPERIMENTS if report_data.experiments else SECTIONS
+    left_out = () if report_data.trained else OF_TRAININGS
+    made = [section(report_data) for section in chosen if section not in left_out]
     figures = [figure for section in made for figure in section.all_figures]
     environment = jinja2.Environment(
         autoescape=True, trim_blocks=True, lstrip_blocks=True, undefined=jinja2.StrictUndefined

@@ -2,14 +2,17 @@
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from typing import TYPE_CHECKING
 
 import numpy as np
 
 from kit.data.config import DataConfig
 from kit.data.images import ImageSet
-from kit.model.build import Normalisation
 from kit.scoring.config import ScoringConfig
 from kit.training.config import PredictionConfig, TrainingConfig
+
+if TYPE_CHECKING:  # it brings torch, which reports and stored comparisons do not need
+    from kit.model.build import Normalisation
 
 
 @dataclass(frozen=True)
@@ -83,4 +86,4 @@ class Recipe:
     training: TrainingConfig
     prediction: PredictionConfig
     scoring: ScoringConfig
-    normalisation: Normalisation
+    normalisation: "Normalisation"

@@ -4,6 +4,7 @@ import json
 import shutil
 
 import numpy as np
+import pandas as pd
 import pytest
 import yaml
 from support.colours import experiment_content, write_competition
@@ -380,7 +381,10 @@ def test_heads_are_paired_with_trainings_at_one_seed(competition, tmp_path):
     made = compare([trained, validate(content, "test")], tmp_path, say=said.append)
     (each,) = made.content.views[0].comparisons
     assert (each.policy, each.seeds, each.folds, made.trained) == ("h", [0], [0, 1], 6)
-    assert said[0] == "h: the same for all seeds, so it is paired at seed 0 alone."
+    assert said[0] == "h: the same for all seeds, so paired at seed 0 alone."
+    other = validate(content | {"name": "i", "seeds": [1]}, "test")
+    made = compare([trained, other], tmp_path, say=said.append)
+    assert (made.content.views[0].comparisons[0].seeds, made.trained) == ([1], 2)
     differs = {line.key: list(line.values.values()) for line in made.content.differs}
     assert differs["policy.name"] == ["uniform", "ridge"]
     assert differs["features.block"] == [None, "last"]
@@ -431,3 +435,27 @@ def test_differences_are_summed_over_what_both_have(wide, tmp_path):
     third = experiment(wide, UNIFORM, name="c", folds={"k": 5})
     message = refusal_of(lambda: compare([pair[0], third], tmp_path, stored=True))
     assert message == f"{tmp_path}/runs/c holds no experiment; leave out --stored to train it"
+
+
+def test_weights_of_rows_are_a_change_like_any(tmp_path):
+    folder = write_competition(tmp_path / "colours", side=8)
+    table = pd.read_csv(folder / "train.csv")
+    table.assign(w=[0.5, 1.0, 2.0] * 12).to_csv(folder / "train.csv", index=False)
+    short = {"training": {"epochs": 1}, "folds": {"k": 3, "run": [0]}}
+    plain = validate(experiment_content(folder, name="plain", **short), "test")
+    weighed = validate(experiment_content(folder, name="weighed", competition={"weight": "w"}, **short), "test")
+    content = compare([plain, weighed], tmp_path).content
+    assert {each.key for each in content.differs} == {"competition.weight"}
+    assert [each.policy for each in content.views[0].policies] == ["plain", "weighed"]
+
+
+def test_what_a_cluster_cannot_do_is_refused_before_any_training(wide, tmp_path, monkeypatch):
+    monkeypatch.setattr(RunOptions, "need_cluster", lambda options, processes: None)
+    trained = validate(experiment_content(wide, name="net"), "test")
+    heads = experiment_content(wide, name="heads", features={"heads": ["knn"]})
+    heads.pop("policies")
+    told = refusal_of(
+        lambda: compare([trained, validate(heads, "test")], RunOptions(tmp_path, on="ray", folds=None))
+    )
+    assert told.startswith("--on: heads: heads over features are fitted on this machine")
+    assert not (tmp_path / "runs").exists()

@@ -2,13 +2,15 @@
 
 import torch
 
-from kit.core.errors import KitError, Say
+from kit.core.errors import KitError, Say, some
 from kit.data.decode import try_decoder
 from kit.experiment.features.parts import inner_parts
 from kit.experiment.loaded import LoadedExperiment
 from kit.model.build import Normalisation, build_model, normalisation
 from kit.model.features import Taps, block_named
 from kit.training.device import process_state, resolve_precision
+
+WEIGHING = ("sampler", "loss", "class_weights")  # of `training`: what makes rows or classes count unlike
 
 
 def checked_body(loaded: LoadedExperiment, say: Say) -> Normalisation:
@@ -28,6 +30,8 @@ def checked_body(loaded: LoadedExperiment, say: Say) -> Normalisation:
             f"competition.{key}: heads over features are fitted on the rows of the train table, each alike; leave "
             "it out, or train the network (leave features out)"
         )
+    if told := [f"training.{key}" for key in WEIGHING if getattr(config.training, key) not in (None, "none")]:
+        say(f"{some(told)}: for trainings alone; heads are fitted on each training row alike")
     if process_state(config.training).num_processes > 1:
         raise KitError("features: heads are fitted by one process; leave torchrun out")
     resolve_precision(config.training.precision, cpu=config.training.device == "cpu")

@@ -23,6 +23,7 @@ from kit.data.kept import is_kept, keeping
 from kit.data.loading import EvaluationLoader, worker_count
 from kit.data.workers import Workers
 from kit.experiment.config import ExperimentConfig
+from kit.experiment.own_files import code_of, packages_of_code
 from kit.model.build import Normalisation, build_model, normalisation
 from kit.model.features import Taps, block_named, body_digest
 from kit.model.modes import evaluating
@@ -261,18 +262,23 @@ def _read(file: Path) -> np.ndarray:
     return values
 
 
+def forget_features() -> None:
+    """Let go of features that were read."""
+    _read.cache_clear()
+
+
 def _key(body: Body, images: ImageSet, name: str) -> str:
     """Return what decides the bits of features, as hexadecimal digits."""
     config, features = body.config, body.config.features
     decides = {
         "images": cache_key(images),
-        "body": [config.model.name, config.model.options, body.digest],
+        "body": [config.model.name, config.model.options, body.digest, code_of(config, config.model)],
         "normalisation": [body.normalisation.mean, body.normalisation.std],
         "size": config.data.size,
         "block": block_named(body.model, name),
         "views": features.views if features else (),
         "precision": body.accelerator.mixed_precision,
         "device": body.accelerator.device.type,
-        "versions": [version(library) for library in DECIDING],
+        "versions": [version(library) for library in DECIDING] + sorted(packages_of_code(config).items()),
     }
     return sha256(json.dumps(decides, sort_keys=True).encode()).hexdigest()[:16]

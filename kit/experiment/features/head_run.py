@@ -16,7 +16,7 @@ from kit.core.runs import HEAD, TRAINED_ANEW, RunDir, RunKey, RunRecord, predict
 from kit.core.settings import fingerprint
 from kit.core.stopping import Stopped, need_go_on
 from kit.experiment.config import ExperimentConfig
-from kit.experiment.features.extract import Body, features_of
+from kit.experiment.features.extract import Body, features_of, forget_features
 from kit.experiment.features.parts import inner_parts
 from kit.experiment.loaded import LoadedExperiment
 from kit.experiment.pixels import reading_of, test_pixels_digest
@@ -189,11 +189,18 @@ def read_head(run: RunDir) -> Arrays:
 
 def _body(loaded: LoadedExperiment, data: TrainingData, accelerator: Accelerator, say: Say) -> Body:
     """The body of the experiment, built once a process."""
-    name = fingerprint([loaded.depends_on, str(accelerator.device), accelerator.mixed_precision])
+    seed = loaded.config.seeds[0]  # which random weights are of
+    name = fingerprint([loaded.depends_on, seed, str(accelerator.device), accelerator.mixed_precision])
     if name not in _bodies:
         _bodies.clear()
         _bodies[name] = Body.of(loaded.config, len(loaded.competition.classes), accelerator, say)
     return replace(_bodies[name], config=loaded.config, say=say)
+
+
+def forget() -> None:
+    """Let go of the body and of features that were read: they take memory, of a GPU too."""
+    _bodies.clear()
+    forget_features()
 
 
 def _features(body: Body, head: str, data: TrainingData, part: str, expired: Callable[[], bool]) -> np.ndarray:

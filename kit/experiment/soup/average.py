@@ -22,7 +22,7 @@ from kit.core.runs import (
 )
 from kit.core.settings import fingerprint
 from kit.experiment.config import ExperimentConfig
-from kit.experiment.fingerprint import config_digest
+from kit.experiment.fingerprint import as_now, config_digest
 from kit.experiment.loaded import LoadedExperiment
 from kit.experiment.pixels import reading_of, test_pixels_digest
 from kit.experiment.prepare import TrainingData
@@ -102,9 +102,10 @@ def members_of(loaded: LoadedExperiment, key: RunKey) -> list[RunDir]:
     runs = [source.run(RunKey(key.policy, seed, key.fold)) for seed in soup.seeds]
     if lacking := [str(run.path) for run in runs if not run.finished]:
         raise KitError(f"{some(lacking, 3)} is not finished; python -m kit run trains it")
-    wanted = loaded.dependencies(key) | {"config": config_digest(config.model_copy(update={"soup": None}))}
+    trained = config.model_copy(update={"soup": None})
+    wanted = loaded.dependencies(key) | {"config": config_digest(trained)}
     for run in runs:
-        then = run.record.depends_on
+        then = as_now(run.record.depends_on, trained)
         if odd := [name for name in wanted if name != "seed" and then.get(name) != wanted[name]]:
             raise KitError(
                 f"{run.path} was trained under another {' and '.join(odd)} than the soup's; make the soup anew "
@@ -151,10 +152,6 @@ def mean_weights(runs: Sequence[RunDir]) -> Weights:
                 total[name] += value
     means = {name: value / len(runs) if value.is_floating_point() else value for name, value in total.items()}
     return {name: value.to(kinds[name]) for name, value in means.items()}
-
-
-def _exact(value: torch.Tensor) -> torch.Tensor:
-    return value.double() if value.is_floating_point() else value
 
 
 def _shape(weights: Weights, name: str) -> torch.Size | None:

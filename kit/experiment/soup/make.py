@@ -21,6 +21,7 @@ from kit.experiment.pool import decided
 from kit.experiment.run import run
 from kit.experiment.soup.average import need_same_beginning
 from kit.experiment.soup.config import SoupConfig
+from kit.experiment.views import asked_views, views_of
 from kit.scoring.decide import TIE
 
 
@@ -42,7 +43,7 @@ class SoupResult(ShownAsTables):
     seeds : list of int
         Which they are.
     kept : bool
-        Whether it was no worse than they together, by .002 or more.
+        Whether it was no worse than they together, or by less than .002.
     submission : Path or None
     """
 
@@ -116,6 +117,7 @@ def soup(
     dirs = options.dirs
     member = member_of(name, dirs, "soup")
     config, seeds = _config(member)
+    _need_same_views(member)
     folder = ExperimentDir(dirs.runs / config.name)
     _need_free(folder, dirs)
     loaded = LoadedExperiment.open(member.experiment, member.folder, dirs)
@@ -158,10 +160,23 @@ def _config(member: BlendMember) -> tuple[ExperimentConfig, Sequence[int]]:
         "policies": {member.policy: experiment.policies[member.policy]},
         "seeds": (seeds[0],),
         "compare": CompareConfig(),
+        "budget": None,  # of trainings; a soup of some folds could not be set against all
         "folds": run_folds or experiment.folds.model_copy(update={"run": tuple(folds)}),
         "soup": SoupConfig(of=member.folder.path.name, seeds=tuple(seeds)),
     }
     return experiment.model_copy(update=changes), seeds
+
+
+def _need_same_views(member: BlendMember) -> None:
+    """Raise KitError where models predicted in other views than the soup will: scores would tell of these."""
+    asked = asked_views(member.experiment)
+    each = [views_of(run.record, member.experiment) for run in member.runs]
+    if other := [str(views) for views in each if views != asked]:
+        raise KitError(
+            f"soup: {len(other)} of {len(each)} models of {member.title} predicted in {some(sorted(set(other)))}, "
+            f"and a soup would in {asked}, so their scores could not be compared; python -m kit run predicts them "
+            "anew"
+        )
 
 
 def _need_free(folder: ExperimentDir, dirs: OutputDirs) -> None:

@@ -1,6 +1,7 @@
 """Features once, heads in the place of trainings: run, kept, predicted, refused."""
 
 import json
+import re
 from pathlib import Path
 
 import numpy as np
@@ -13,6 +14,7 @@ from support.commands import kit_here
 from kit.core.errors import KitError
 from kit.core.runs import ExperimentDir, RunDir
 from kit.experiment.config import ExperimentConfig, validate
+from kit.experiment.features import extract, head_run
 from kit.experiment.predict import predict_test
 from kit.experiment.run import run
 
@@ -53,6 +55,7 @@ def test_all_heads_learn_the_colours(done):
     record = ExperimentDir(result.folder).finished("ridge")[0].record
     assert (record.kind, record.status) == ("head", "finished")
     assert not (result.folder / "curves.png").exists()
+    assert (head_run._bodies, extract._read.cache_info().currsize) == ({}, 0)  # nothing is held in memory
 
 
 def test_nothing_is_done_twice_and_a_head_more_is_fitted_alone(done, competition):
@@ -97,8 +100,6 @@ def test_a_changed_test_set_extracts_the_test_part_alone(tmp_path):
 
 def test_damaged_features_are_computed_anew(done):
     config, output, _, _ = done
-    from kit.experiment.features import extract
-
     (file,) = [each for each in (output / "cache").glob("features-*.npy") if np.load(each).shape[0] == 36]
     whole = file.read_bytes()
     file.write_bytes(whole[:-300] + bytes(300))
@@ -261,9 +262,88 @@ def test_heads_are_compared_reported_and_blended_like_policies(done):
     )
     compared = compare(two, output, stored=True)
     assert [each.policy for each in compared.content.views[0].policies] == ["ridge", "knn"]
-    assert "prototypes" in write_report("tiny", output).file.read_text()
+    page = write_report("tiny", output).file.read_text()
+    assert "prototypes" in page
+    assert "macro F1 by policy</h1>" in page
+    assert not {">Learning curves<", ">Intended and realised rates<"} & set(re.findall(r">[^<>]+<", page))
     blended = blend(["tiny/ridge", "tiny/knn"], output)
     assert blended.submission.is_file()
     (folder,) = examine_runs([result.folder])
     assert {run.state for run in folder.runs} == {"complete"}
     assert not folder.faults
+
+
+def test_another_seed_is_another_experiment_of_heads(competition, tmp_path):
+    """As seeds stand in experiment.yaml, which could not be read again with two of them."""
+    run(experiment(competition, seeds=[0]), tmp_path)
+    with pytest.raises(KitError, match=r"seeds: \[0\] there, \[3\] here"):
+        run(experiment(competition, seeds=[3]), tmp_path)
+    assert run(experiment(competition, seeds=[0]), tmp_path).trained == 0
+    named = experiment(competition, seeds=[3], name="other")
+    run(named, tmp_path)  # random weights of another seed, in the same process
+    one, two = (ExperimentDir(tmp_path / "runs" / name).finished("logistic")[0] for name in ("tiny", "other"))
+    assert one.record.initial_weights != two.record.initial_weights
+
+
+def test_features_of_changed_own_code_are_computed_anew(competition, tmp_path):
+    """Its weights are the same, and what it makes of images is not."""
+    import kit
+
+    made = {}
+    for name, factor in (("first", 1), ("second", -1)):
+        (tmp_path / "net.py").write_text(OWN.format(factor=factor))
+        config = tmp_path / f"{name}.yaml"
+        stated = content(competition, name=name, model={"name": "net.py:Net"}, features={"heads": "knn"})
+        config.write_text(yaml.safe_dump(stated))
+        run(kit.load_experiment(config), tmp_path)
+        made[name] = {file.name: np.load(file) for file in (tmp_path / "cache").glob("features-*.npy")}
+    others = [values for name, values in made["second"].items() if name not in made["first"]]
+    assert len(others) == 2
+    firsts = {len(values): values for values in made["first"].values()}
+    for values in others:
+        np.testing.assert_allclose(values, -firsts[len(values)])
+
+
+OWN = """
+import torch
+from torch import nn
+
+
+class Net(nn.Module):
+    def __init__(self, num_classes, in_chans=3, **options):
+        super().__init__()
+        self.num_classes = num_classes
+        self.conv, self.fc = nn.Conv2d(in_chans, 4, 3), nn.Linear(4, num_classes)
+
+    def forward(self, images):
+        return self.fc({factor} * self.conv(images).mean(dim=(2, 3)))
+"""
+
+
+def test_keys_that_decide_nothing_here_are_told(competition, tmp_path):
+    from kit.comparison.features import features
+
+    stated = experiment_content(
+        competition, prediction={"views": ["hflip"], "average": "logits"}, training={"class_weights": "balanced"}
+    )
+    said: list[str] = []
+    features(validate(stated, "test"), heads="knn", output=tmp_path, say=said.append)
+    told = "\n".join(said)
+    assert "prediction.views, prediction.average: left out, as heads see the features of one image" in told
+    assert "training.class_weights: for trainings alone; heads are fitted on each training row alike" in told
+
+
+def test_a_cluster_is_refused_before_anything_is_decoded(done, tmp_path, monkeypatch):
+    from kit.experiment.options import RunOptions
+
+    config, output, _, _ = done
+    monkeypatch.setattr(RunOptions, "need_cluster", lambda options, processes: None)
+    with pytest.raises(KitError, match="--on: heads over features predict on this machine"):
+        predict_test(config, (), tmp_path / "submission.csv", RunOptions(output, tmp_path / "cache", on="ray"))
+    assert not (tmp_path / "cache").exists()
+
+
+def test_the_views_of_features_are_those_that_are_told(competition, tmp_path):
+    config = experiment(competition, features={"heads": "knn", "views": ["hflip"]})
+    run(config, tmp_path)
+    assert predict_test(config, submission=tmp_path / "submission.csv", output=tmp_path).views == "plain + hflip"

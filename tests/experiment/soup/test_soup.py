@@ -192,3 +192,42 @@ def test_what_cannot_be_is_refused_before_anything(competition, change, said):
     content = experiment_content(competition) | change
     content = {name: value for name, value in content.items() if value is not None}
     assert said in refusal_of(lambda: validate(content, "test"))
+
+
+def test_a_budget_of_trainings_is_none_of_the_soup(trained, tmp_path):
+    """A soup of some folds alone would be set against all of them."""
+    output = shutil.copytree(trained[0], tmp_path / "copy")
+    config = trained[1].model_copy(update={"budget": 0.02, "name": "short"})
+    shutil.move(output / "runs/tiny", output / "runs/short")
+    (output / "runs/short/experiment.yaml").write_text(config.to_yaml())
+    (output / "runs/short/manifest.json").unlink()
+    found = kit.soup("short", output=output)
+    assert found.soup >= 0
+    assert kit.load_experiment(found.folder / "experiment.yaml").budget is None
+    assert len(ExperimentDir(found.folder).finished("uniform")) == 3
+
+
+def test_models_that_predicted_in_other_views_are_refused(trained, tmp_path):
+    output = shutil.copytree(trained[0], tmp_path / "copy")
+    run = ExperimentDir(output / "runs/tiny").run(RunKey("uniform", 1, 2))
+    run.write(run.record.with_fields(predicted={"turns": ["hflip"]}))
+    told = refusal_of(lambda: kit.soup("tiny", output=output))
+    assert told.startswith("soup: 1 of 9 models of tiny predicted in plain + hflip, and a soup would in one view")
+
+
+def test_heads_on_the_body_of_a_soup_can_be_read_again(trained, made, tmp_path):
+    if not made.kept:
+        pytest.skip("this soup was not kept")
+    soup = kit.load_experiment(made.folder / "experiment.yaml")
+    heads = kit.features(soup, heads="knn", output=tmp_path)
+    assert kit.load_experiment(heads.folder / "experiment.yaml").soup is None
+
+
+def test_a_soup_has_one_seed_and_one_policy(trained, made):
+    if not made.kept:
+        pytest.skip("this soup was not kept")
+    soup = kit.load_experiment(made.folder / "experiment.yaml")
+    for change in ({"seeds": (1,)}, {"policies": {"other": soup.policies["uniform"]}}):
+        told = refusal_of(lambda change=change: kit.run(soup.model_copy(update=change), trained[0]))
+        assert next(iter(change)) in told
+    assert kit.run(soup, trained[0]).trained == 0
