@@ -4,6 +4,7 @@ from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING
 
 import numpy as np
+from rich.box import SIMPLE_HEAD
 from rich.console import Console
 from rich.markup import escape
 from rich.table import Table
@@ -51,14 +52,15 @@ def show_result(result: "ExperimentResult") -> None:
 def show_features(result: "FeaturesResult") -> None:
     """Print a row a head: its score out of fold with its interval, what was chosen, and how long it took."""
     table = Table(title=f"{result.metric}, out of fold, by cross-fitted rules", title_justify="left")
+    table.box, table.padding = SIMPLE_HEAD, (0, 1, 0, 0)
     for title in ("head", "block", "score", "95 % interval", "by fold", "chosen", "fitting", "features"):
-        table.add_column(title, overflow="fold")
+        table.add_column(title, overflow="fold", no_wrap=title not in ("head", "block", "by fold", "chosen"))
     for each in result.heads:
         table.add_row(
             each.head,
             each.block,
             f"{each.oof:.4f}",
-            f"{each.low:.4f} to {each.high:.4f}",
+            f"{each.low:.3f}…{each.high:.3f}",
             " ".join(f"{score:.3f}" for score in each.folds),
             " ".join(f"{strength:g}" for strength in each.strength),
             f"{each.seconds:.1f} s",

@@ -105,9 +105,12 @@ def _costs_table(content: ExperimentComparison) -> Table:
     table = Table(box=SIMPLE_HEAD, padding=(0, 1, 0, 0), title="what a run took", caption=COSTS)
     for column in COST_COLUMNS:
         table.add_column(column, justify="left" if column == "experiment" else "right", overflow="fold")
-    table.columns[0].min_width = _room_for_names(content)
     for line in content.costs:
         table.add_row(*map(escape, cost_cells(line)))
+    table.columns[0].min_width = _room_for_names(content)
+    console = Console()
+    if console.measure(table).minimum > console.width:  # else the last columns would be cut off
+        table.columns[0].min_width = None
     return table
 
 

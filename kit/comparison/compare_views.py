@@ -3,7 +3,7 @@
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import numpy as np
 import pandas as pd
@@ -28,11 +28,9 @@ from kit.scoring.f1 import score
 from kit.training.config import PredictionConfig
 from kit.training.views import Views
 
-if TYPE_CHECKING:
-    pass
-
 PLAIN = "plain"
 LARGER, STEP = 1.25, 16  # where no size is named: how much larger, and of what it is a multiple (ViTs' patches)
+FORMS = "a choice is like hflip, d4+scale=0.8, size=280, tiles=2:max or hflip+logits"
 OPTIMISTIC = (
     "the best of several on the same rows is better than it will be on others; `honest` scores each fold by the "
     "views that were best on the other folds"
@@ -179,7 +177,8 @@ def compare_views(
     dirs = OutputDirs.at(output, cache)
     folder = _folder(experiment, dirs)
     if (config := stored_experiment(folder)) is None:
-        raise KitError(f"{folder.path} holds no experiment; python -m kit run trains one")
+        there = some(sorted(file.parent.name for file in dirs.runs.glob("*/experiment.yaml"))) or "none"
+        raise KitError(f"{folder.path} holds no experiment; {dirs.runs} holds {there}")
     if config.features:
         raise KitError(
             f"{folder.path.name}: heads over features have their views in features.views; state others there"
@@ -277,7 +276,7 @@ def views_named(text: str, config: ExperimentConfig) -> Views:
         ExperimentConfig.model_validate({**dict(config), "prediction": chosen})
     except ValidationError as error:
         lines = explain(error, content, PredictionConfig)
-        raise KitError(f"--views {text}: {'; '.join(lines)}") from error
+        raise KitError(f"--views {text}: {'; '.join(lines)}; {FORMS}") from error
     return chosen.chosen(config.data.size)
 
 
@@ -295,7 +294,8 @@ def _result(
     plain, truth = pools[PLAIN], pools[PLAIN].truth
     decided = {name: _taken(choice.predicted, pools[name], scoring) for name, choice in choices.items()}
     seconds = {name: _seconds(views, made) for name, views in candidates.items()}
-    found = _choose_by_fold(pools, sorted(candidates, key=lambda name: seconds[name]), scoring)
+    # Of several that score the same the one of fewest passes: seconds would choose another each time.
+    found = _choose_by_fold(pools, sorted(candidates, key=lambda name: candidates[name].passes), scoring)
     if found:
         decided["honest"] = found.decided if scoring.of_probabilities else found.decided[0]
     against = bootstrap(truth, decided, PLAIN, scoring, plain.groups, level=level) if len(decided) > 1 else {}

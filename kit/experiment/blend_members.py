@@ -3,6 +3,7 @@
 from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import cached_property
+from pathlib import Path
 from typing import Any
 
 from kit.competition.folds import FoldPlan
@@ -96,8 +97,7 @@ def member_of(name: str, dirs: OutputDirs, what: str = "blend") -> BlendMember:
     if (folder.path / BLEND).is_file():
         raise KitError(f"{what}: {title} is a blend itself; name its members, with the others, instead")
     if not title or (experiment := stored_experiment(folder)) is None:
-        there = some(_there(dirs)) or "none"
-        raise KitError(f"{what}: {dirs.runs} holds no experiment {title!r}; it holds {there}")
+        raise KitError(f"{what}: {_not_there(name, title, folder, dirs)}")
     first = next(iter(experiment.policies))
     if policy and policy not in experiment.policies:
         raise KitError(f"{what}: {title} has no policy {policy!r}; it has {some(experiment.policies)}")
@@ -106,6 +106,16 @@ def member_of(name: str, dirs: OutputDirs, what: str = "blend") -> BlendMember:
     if not member.runs:
         raise KitError(f"{what}: {member.title} has no finished run of {policy}; train it with python -m kit run")
     return member
+
+
+def _not_there(name: str, title: str, folder: ExperimentDir, dirs: OutputDirs) -> str:
+    """Say why a name is no member."""
+    if folder.comparison.is_file():
+        return f"{title} is a comparison, which holds no runs; name the experiments that it compares"
+    there = some(_there(dirs)) or "none"
+    if Path(name).is_dir():
+        return f"{name} holds no oof.csv, and {dirs.runs} no experiment {title!r}; there are {there}"
+    return f"{dirs.runs} holds no experiment {title!r}; it holds {there}"
 
 
 def _there(dirs: OutputDirs) -> list[str]:

@@ -1,6 +1,6 @@
 """The `training` and `prediction` sections."""
 
-from typing import Annotated, Any, ClassVar, Literal, Self
+from typing import Annotated, Any, ClassVar, Literal, Self, get_args
 
 from pydantic import Field, field_validator, model_validator
 
@@ -91,8 +91,17 @@ class AverageConfig(ConfigSection):
         The share of the updates that are averaged, from the end.
     """
 
-    kind: Literal["swa"] = "swa"
+    kind: Literal["swa"]
     last: Annotated[float, Field(gt=0, le=1)] = 0.25
+
+    @model_validator(mode="before")
+    @classmethod
+    def _by_name(cls, content: Any) -> Any:
+        if isinstance(content, dict | cls):
+            return content
+        if content == "swa":
+            return {"kind": content}
+        raise ValueError("expected swa, or a mapping like {kind: swa, last: 0.25}")
 
 
 class TrainingConfig(ConfigSection):
@@ -319,7 +328,14 @@ class PredictionConfig(ConfigSection):
     @classmethod
     def _a_list(cls, views: Any) -> Any:
         """Take a single view for a list of one."""
-        return [views] if isinstance(views, str | dict) else () if views is None else views
+        views = [views] if isinstance(views, str | dict) else () if views is None else views
+        for view in views if isinstance(views, list | tuple) else ():
+            if isinstance(view, str) and view not in get_args(ViewName):
+                raise ValueError(
+                    f"{view!r} is no view; there are {', '.join(get_args(ViewName))}, {{scales: [0.8, 1.25]}} and "
+                    "{tiles: 2}"
+                )
+        return views
 
     def chosen(self, trained: int) -> Views:
         """Return the views, for models that were trained on images of so many pixels a side."""

@@ -43,7 +43,7 @@ def test_norms_are_estimated_for_the_mean_unless_told_not_to(competition, tmp_pa
 
 
 def test_scores_before_the_first_update_that_counts_are_those_of_the_model_itself(competition, tmp_path):
-    average = {"average": {"last": 0.25}}
+    average = {"average": "swa"}
     scores = {}
     for name, training in (("mean", SWA | average), ("plain", {"epochs": 4, "evaluate_every": 1})):
         trainer = trainer_of(competition, tmp_path / name, training=training)
@@ -78,7 +78,7 @@ def test_scoring_in_between_changes_no_bit(competition, tmp_path):
 
 @pytest.mark.parametrize(("last", "total", "first"), [(0.25, 100, 75), (1, 10, 0), (0.001, 10, 9), (0.5, 3, 1)])
 def test_which_updates_count(last, total, first):
-    assert LastWeights.of(AverageConfig(last=last), torch.nn.Linear(1, 1), total).first == first
+    assert LastWeights.of(AverageConfig(kind="swa", last=last), torch.nn.Linear(1, 1), total).first == first
 
 
 def test_the_mean_is_that_of_numpy():
@@ -99,6 +99,8 @@ def test_the_mean_is_that_of_numpy():
         (SWA | {"ema": 0.9}, "ema and average are two averages of the weights"),
         ({"average": {"last": 0}}, "training.average.last"),
         ({"average": {"kind": "mean"}}, "training.average.kind"),
+        ({"average": {"last": 0.25}}, "training.average.kind: missing"),
+        ({"average": "mean"}, "like {kind: swa, last: 0.25}"),
     ],
 )
 def test_what_cannot_be_is_refused(competition, training, said):

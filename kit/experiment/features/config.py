@@ -87,7 +87,8 @@ def _with_kind(name: Any, options: Any) -> Any:
     if isinstance(options, dict) and "name" not in options:
         if name not in HEADS:
             raise ValueError(
-                f"{name}: which head it is has to be said: {{name: logistic}}, or another of {', '.join(HEADS)}"
+                f"{name}: there is no such head; take one of {', '.join(HEADS)}, or say which it is: "
+                f"{{{name}: {{name: logistic}}}}"
             )
         return {"name": name, **options}
     return options

@@ -203,7 +203,7 @@ def test_all_blocks_and_their_picture(competition, tmp_path, monkeypatch, capsys
 @pytest.mark.parametrize(
     ("sections", "said"),
     [
-        ({"features": {"heads": "logistics"}}, "logistics: which head it is has to be said"),
+        ({"features": {"heads": "logistics"}}, "logistics: there is no such head; take one of logistic, "),
         ({"features": {"heads": {"mine": {"name": "forest"}}}}, "heads.mine"),
         ({"features": {"heads": {"logistic": {"C": [0]}}}}, "C[0] = 0"),
         ({"features": {"heads": {"knn": {"neighbours": [5, 5]}}}}, "none twice"),
