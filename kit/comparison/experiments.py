@@ -165,7 +165,7 @@ def need_same_rows(configs: Sequence[ExperimentConfig]) -> None:
                     f"compare: {config.name} has other {what} than {first.name} (not both have "
                     f"{some(sorted(odd), 3)}); compare experiments of one competition"
                 )
-        if _labels(other) != _labels(base) or other.classes != base.classes:
+        if labels_digest(other) != labels_digest(base) or other.classes != base.classes:
             raise KitError(
                 f"compare: {config.name} has other labels than {first.name}; compare experiments of one "
                 "competition"
@@ -174,11 +174,6 @@ def need_same_rows(configs: Sequence[ExperimentConfig]) -> None:
             raise KitError(
                 f"competition.predict_by: {config.name} and {first.name} pool other rows; state the same in both"
             )
-
-
-def _labels(competition: Competition) -> str:
-    """A digest of which row has which labels, whatever weights rows train with."""
-    return labels_digest(dataclasses.replace(competition, weights=None))
 
 
 def _parts(other: Competition, base: Competition) -> Iterator[tuple[str, Sequence[str], Sequence[str]]]:

@@ -11,6 +11,9 @@ from kit.experiment.config import validate
 from kit.experiment.fingerprint import config_digest
 
 CONFIG = validate(experiment_content(Path("here"), prediction={"views": "hflip"}), "test")
+ENTRY = SimpleNamespace(loaded=SimpleNamespace(config=CONFIG))
+POLICIES = SimpleNamespace(several=False, entries=dict.fromkeys("abc", ENTRY))
+EXPERIMENTS = SimpleNamespace(several=True, entries=dict.fromkeys("abc", ENTRY))
 
 
 def view(*records: dict) -> View:
@@ -26,12 +29,18 @@ def test_runs_of_different_views_are_told():
         {"predicted": {"turns": ["hflip"]}},
         {"depends_on": {"config": config_digest(CONFIG, "hflip")}},
     )
-    assert unequal_views(view(flipped, flipped, early), CONFIG) is None
+    assert unequal_views(view(flipped, flipped, early), POLICIES) is None
     assert (
-        unequal_views(view({"predicted": {}}, {"depends_on": {"config": config_digest(CONFIG)}}), CONFIG) is None
+        unequal_views(view({"predicted": {}}, {"depends_on": {"config": config_digest(CONFIG)}}), POLICIES) is None
     )
-    assert unequal_views(view(flipped, early, {"predicted": {}, "views": "none"}), CONFIG) == (
+    assert unequal_views(view(flipped, early, {"predicted": {}, "views": "none"}), POLICIES) == (
         "Of 3 runs not all were predicted in the same views (2 in plain + hflip, 1 in one view), which may decide "
         "a difference; python -m kit run, with enough time, predicts them alike."
     )
-    assert unequal_views(view(early, early | {"views": "none"}), CONFIG)
+    assert unequal_views(view(early, early | {"views": "none"}), POLICIES)
+
+
+def test_experiments_may_have_views_of_their_own():
+    one, other = {"predicted": {"turns": ["hflip"]}}, {"predicted": {}}
+    assert unequal_views(view(one, other), EXPERIMENTS) is None
+    assert unequal_views(view(one, other), POLICIES)
