@@ -128,7 +128,9 @@ class LoadedExperiment:
     def need_same(self) -> None:
         """Raise KitError where the folder holds what was made from another config or other data."""
         if self.differs:
-            command = "" if self.config.features else "python -m kit run "  # `kit features`, or `run` of its config
+            command = (
+                "" if self.config.features else "python -m kit run "
+            )  # `kit features`, or `run` of its config
             raise KitError(
                 f"{self.folder.path} was made from {self.differs}; give the experiment another name (--set "
                 f"name=...), or start it anew with {command}--replace"

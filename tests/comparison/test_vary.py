@@ -21,8 +21,8 @@ def config(competition, tmp_path_factory):
     [
         (["data.augment=[light, medium, none]"], ["tiny", "tiny-augment-medium", "tiny-augment-none"]),
         (["data.augment=[medium]"], ["tiny", "tiny-augment-medium"]),
-        (["data.size=[24, 32, 0x18]"], ["tiny", "tiny-size-24"]),  # 32 is the base's, 0x18 is 24
-        (["training.epochs=[1]", "data.size=[24]"], ["tiny", "tiny-training.epochs-1", "tiny-size-24"]),
+        (["data.size=[24, 32, 0x18]"], ["tiny", "tiny-data.size-24"]),  # 32 is the base's, 0x18 is 24
+        (["training.epochs=[1]", "data.size=[24]"], ["tiny", "tiny-training.epochs-1", "tiny-data.size-24"]),
         (["training.ema=[null, .99]"], ["tiny", "tiny-ema-0.99"]),
         (["policies.uniform.lr=[1e-3]"], ["tiny", "tiny-uniform.lr-0.001"]),
         (["data.augment=[[hflip, rotate]]"], ["tiny", "tiny-augment-hflip-rotate-*"]),
