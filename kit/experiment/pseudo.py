@@ -181,6 +181,11 @@ class _Plan:
         source = rounds[-1]
         config = stored_round(source, dirs)
         folder = None if options.folder is None else Path(options.folder).expanduser()
+        if config.features:
+            raise KitError(
+                f"EXPERIMENT {source}: is heads over features, which train on no extra rows, so there is no next "
+                "round; name an experiment whose networks are trained"
+            )
         policy = _policy(config, options)
         place = dirs.runs / source / "pseudo" / f"{policy}-{_name_of(folder)}"
         name = options.name or next_name(rounds)
