@@ -14,7 +14,7 @@ from kit.core.errors import KitError
 from kit.core.runs import ExperimentDir, RunDir
 from kit.experiment.config import ExperimentConfig, validate
 from kit.experiment.predict import predict_test
-from kit.experiment.pseudo import PseudoOptions, pseudo
+from kit.experiment.pseudo import pseudo
 from kit.experiment.run import run
 
 
@@ -274,4 +274,4 @@ def test_heads_have_no_next_round_of_pseudo_labels(done):
     """What `pseudo` writes has to be a config that `run` takes."""
     config, output, _, _ = done
     with pytest.raises(KitError, match="train on no extra rows"):
-        pseudo(config.name, PseudoOptions(output=output))
+        pseudo(config.name, output=output)
