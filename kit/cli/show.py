@@ -61,7 +61,7 @@ def show_features(result: "FeaturesResult") -> None:
             each.block,
             f"{each.oof:.4f}",
             f"{each.low:.3f}…{each.high:.3f}",
-            " ".join(f"{score:.3f}" for score in each.folds),
+            " ".join(f"{score:.3f}".removeprefix("0") for score in each.folds),
             " ".join(f"{strength:g}" for strength in each.strength),
             f"{each.seconds:.1f} s",
             f"{each.features:.1f} s",

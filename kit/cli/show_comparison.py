@@ -6,6 +6,7 @@ from typing import TYPE_CHECKING
 from rich.box import SIMPLE_HEAD
 from rich.console import Console
 from rich.markup import escape
+from rich.measure import Measurement
 from rich.table import Table
 
 from kit.comparison.costs import COST_COLUMNS, COSTS, cost_cells
@@ -73,7 +74,6 @@ def _view_table(view: "ViewRecord", content: "Comparison") -> Table:
         words = column in (kind, "verdict")
         named = column == "policy"  # names of experiments may be long
         table.add_column(column, justify="left" if words else "right", overflow="fold", no_wrap=named)
-    table.columns[0].min_width = _room_for_names(content)
     by_policy = {each.policy: each for each in view.policies}
     base = by_policy[content.baseline]
     table.add_row(escape(base.policy), f"{base.oof:.3f}", f"{base.mean:.3f}", "", "", "", "baseline")
@@ -90,14 +90,18 @@ def _view_table(view: "ViewRecord", content: "Comparison") -> Table:
         )
     for diverged in view.diverged:
         table.add_row(escape(diverged.policy), "", "", "", "", "", "diverged")
+    _leave_room_for_names(table, content)
     return table
 
 
-def _room_for_names(content: "Comparison") -> int | None:
-    """Return the letters that names of experiments get at least; None where policies are compared."""
+def _leave_room_for_names(table: Table, content: "Comparison") -> None:
+    """Keep names of experiments in one line, where the other columns still fit beside them."""
     if not isinstance(content, ExperimentComparison):
-        return None
-    return min(max(len(each.name) for each in content.experiments), MOST_LETTERS)
+        return
+    console = Console()
+    table.columns[0].min_width = min(max(len(each.name) for each in content.experiments), MOST_LETTERS)
+    if Measurement.get(console, console.options.update(width=1000), table).maximum > console.width:
+        table.columns[0].min_width = None  # names are broken, else the last columns would be cut off
 
 
 def _costs_table(content: ExperimentComparison) -> Table:
@@ -107,10 +111,7 @@ def _costs_table(content: ExperimentComparison) -> Table:
         table.add_column(column, justify="left" if column == "experiment" else "right", overflow="fold")
     for line in content.costs:
         table.add_row(*map(escape, cost_cells(line)))
-    table.columns[0].min_width = _room_for_names(content)
-    console = Console()
-    if console.measure(table).minimum > console.width:  # else the last columns would be cut off
-        table.columns[0].min_width = None
+    _leave_room_for_names(table, content)
     return table
 
 

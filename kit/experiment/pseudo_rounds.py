@@ -135,9 +135,9 @@ def next_config(loaded: LoadedExperiment, name: str, entry: dict[str, Any]) -> d
         One of `competition.extra`. It takes the place of the earlier labels of the same images.
     """
     content = loaded.config.model_dump(mode="json", exclude_defaults=True)
-    content.pop("code", None)  # files are named from another folder, and are what they are there
-    if soup := content.pop("soup", None):  # trained as what it is the mean of
+    if soup := content.pop("soup", None):  # its means label; what trains on that are networks again
         content["seeds"] = soup["seeds"]
+    content.pop("code", None)  # files are named from another folder, and are what they are there
     content = {**rebased(content, loaded.folder.path, Path()), "name": name}
     stated = content["competition"].get("extra") or []
     kept = [each for each in ([stated] if isinstance(stated, dict) else stated) if not _replaced(each, entry)]

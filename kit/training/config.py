@@ -2,7 +2,7 @@
 
 from typing import Annotated, Any, ClassVar, Literal, Self, get_args
 
-from pydantic import Field, field_validator, model_validator
+from pydantic import Field, SerializerFunctionWrapHandler, field_validator, model_serializer, model_validator
 
 from kit.core.named import RefersToCode
 from kit.core.own_code import is_reference
@@ -91,7 +91,7 @@ class AverageConfig(ConfigSection):
         The share of the updates that are averaged, from the end.
     """
 
-    kind: Literal["swa"]
+    kind: Literal["swa"] = "swa"
     last: Annotated[float, Field(gt=0, le=1)] = 0.25
 
     @model_validator(mode="before")
@@ -102,6 +102,11 @@ class AverageConfig(ConfigSection):
         if content == "swa":
             return {"kind": content}
         raise ValueError("expected swa, or a mapping like {kind: swa, last: 0.25}")
+
+    @model_serializer(mode="wrap")
+    def _with_its_kind(self, rest: SerializerFunctionWrapHandler) -> dict[str, Any]:
+        """Name the kind even where defaults are left out: {} would read as no average."""
+        return {"kind": self.kind, **rest(self)}
 
 
 class TrainingConfig(ConfigSection):

@@ -300,9 +300,9 @@ def test_the_table_of_views(noisy, trained, monkeypatch, capsys):
 
 def test_what_is_no_choice_of_views(trained):
     for text, said in (
-        ("hflop", "'hflip'"),
+        ("hflop", "there are hflip, vflip, "),
         ("size=20", "below data.size"),
-        ("tiles=1", "greater than"),
+        ("tiles=1", "tiles=2:max"),
         ("x=1", ""),
     ):
         line = refusal_of(lambda text=text: views("tiny", text, output=trained))

@@ -16,6 +16,7 @@ from kit.core.runs import ExperimentDir, RunDir
 from kit.experiment.config import ExperimentConfig, validate
 from kit.experiment.features import extract, head_run
 from kit.experiment.predict import predict_test
+from kit.experiment.pseudo import pseudo
 from kit.experiment.run import run
 
 
@@ -347,3 +348,10 @@ def test_the_views_of_features_are_those_that_are_told(competition, tmp_path):
     config = experiment(competition, features={"heads": "knn", "views": ["hflip"]})
     run(config, tmp_path)
     assert predict_test(config, submission=tmp_path / "submission.csv", output=tmp_path).views == "plain + hflip"
+
+
+def test_heads_have_no_next_round_of_pseudo_labels(done):
+    """What `pseudo` writes has to be a config that `run` takes."""
+    config, output, _, _ = done
+    with pytest.raises(KitError, match="train on no extra rows"):
+        pseudo(config.name, output=output)
