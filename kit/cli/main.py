@@ -15,6 +15,8 @@ from kit.cli.options import (
     DataRoot,
     Devices,
     Jobs,
+    MixedDevices,
+    NameOfComparison,
     On,
     Output,
     Overrides,
@@ -22,6 +24,7 @@ from kit.cli.options import (
     Replace,
     Seconds,
     Threads,
+    Vary,
     chosen_folds,
     explain_broken_imports,
     names_in,
@@ -140,10 +143,7 @@ def compare(
     policies: Annotated[
         str | None, typer.Option(metavar="A,B,C", help="Compare these, instead of the config's; of several one.")
     ] = None,
-    vary: Annotated[
-        list[str] | None,
-        typer.Option(metavar="KEY=[A,B]", help="Compare the config with itself under other values of a key."),
-    ] = None,
+    vary: Vary = None,
     seeds: Annotated[
         int | None, typer.Option(metavar="N", min=1, help="Train every policy and fold N times.")
     ] = None,
@@ -151,16 +151,11 @@ def compare(
     baseline: Annotated[
         str | None, typer.Option(metavar="NAME", help="Compare the others with this one; left out: the first.")
     ] = None,
-    name: Annotated[
-        str | None, typer.Option(metavar="NAME", help="Of a comparison of several; left out: compare-A-B…")
-    ] = None,
+    name: NameOfComparison = None,
     stored: Annotated[
         bool, typer.Option("--stored", help="Train nothing: compare the runs that are there.")
     ] = False,
-    mixed_devices: Annotated[
-        bool,
-        typer.Option("--mixed-devices", help="Pair runs of different kinds of device, too."),
-    ] = False,
+    mixed_devices: MixedDevices = False,
     output: Output = ".",
     replace: Replace = False,
     cache: Cache = None,

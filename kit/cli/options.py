@@ -37,6 +37,16 @@ Devices = Annotated[
     int, typer.Option(metavar="N", min=1, help="With --on: N devices train each run, N batches an update.")
 ]
 Jobs = Annotated[str, typer.Option(metavar="N", help="Runs side by side; auto: one a GPU, or what is fastest.")]
+Vary = Annotated[
+    list[str] | None,
+    typer.Option(metavar="KEY=[A,B]", help="Compare the config with itself under other values of a key."),
+]
+NameOfComparison = Annotated[
+    str | None, typer.Option(metavar="NAME", help="Of a comparison of several; left out: compare-A-B…")
+]
+MixedDevices = Annotated[
+    bool, typer.Option("--mixed-devices", help="Pair runs of different kinds of device, too.")
+]
 Threads = Annotated[
     int | None,
     typer.Option(metavar="N", min=1, help="CPU threads of torch in each run; left out: cores / jobs."),
