@@ -109,7 +109,7 @@ def talk(site: Site, item: int) -> int:
 def node_report(site: Site, item: object) -> NodeReport:
     """A node's kind and what it lacks are what its environment says."""
     node = os.environ.get("NODE", "")
-    return NodeReport(f"host {node}", "", node, f"device {node}", os.environ.get("LACKS", ""))
+    return NodeReport(f"host {node}", node, f"device {node}", os.environ.get("LACKS", ""))
 
 
 def where(site: Site, item: object) -> str:
