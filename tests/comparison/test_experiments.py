@@ -124,7 +124,7 @@ def test_the_report_and_those_that_look_for_experiments(wide, tmp_path):
     drawn = gather(ExperimentDir(made.folder), OutputDirs(tmp_path))
     assert [(each.name, len(each.finished)) for each in drawn.policies] == [("a", 10), ("b", 10), ("c", 10)]
     assert [each.folder.name for each in examine_runs([tmp_path / "runs"])] == ["a", "b", "c"]
-    with pytest.raises(KitError, match="holds no experiment 'compare-a-b-c'; it holds a, b, c"):
+    with pytest.raises(KitError, match="blend: compare-a-b-c is a comparison, which holds no runs"):
         blend(["a", "compare-a-b-c"], tmp_path)
 
 
