@@ -113,7 +113,7 @@ def _not_there(name: str, title: str, folder: ExperimentDir, dirs: OutputDirs) -
     if folder.comparison.is_file():
         return f"{title} is a comparison, which holds no runs; name the experiments that it compares"
     there = some(_there(dirs)) or "none"
-    if Path(name).is_dir():
+    if name and Path(name).is_dir():  # "" is this folder
         return f"{name} holds no oof.csv, and {dirs.runs} no experiment {title!r}; there are {there}"
     return f"{dirs.runs} holds no experiment {title!r}; it holds {there}"
 

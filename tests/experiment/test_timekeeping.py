@@ -52,7 +52,7 @@ class Simulation:
         )
         self.runs = {key: Simulated(key) for key in keys}
         self.budget = Budget(seconds, since=0.0)
-        self.plan = Plan(self.budget, keys, keys, dict.fromkeys(keys, work), self.runs)
+        self.plan = Plan(self.budget, keys, keys, dict.fromkeys(keys, work), self.runs, asked={"turns": ["hflip"]})
         self.said: list[str] = []
         self.stopped: list[RunKey] = []
         self.views: dict[RunKey, bool] = {}
