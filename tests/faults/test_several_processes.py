@@ -73,6 +73,7 @@ def test_two_commands_that_begin_at_once_share_the_runs(zygote, config, alone, t
     assert not list(tmp_path.rglob("*.claim"))
 
 
+@pytest.mark.slow  # test_kills has it with more of them
 def test_when_one_is_killed_the_other_goes_on_from_where_it_was(zygote, config, alone, tmp_path):
     words = ("run", config, "--output", tmp_path)
     first, second = (zygote.start(*words, log=tmp_path / f"{number}.log") for number in (1, 2))

@@ -85,6 +85,7 @@ def count(folder: Path, pattern: str) -> int:
     return len(list(folder.glob(pattern)))
 
 
+@pytest.mark.slow
 def test_ctrl_c_stops_what_is_under_way_where_it_can_go_on(tmp_path, driver):
     with ray_nodes([{}, {}]) as nodes:
         process = driver("auto", nodes.address)
