@@ -22,7 +22,8 @@ def bench(zygote, tmp_path: Path, competition: Path) -> Bench:
     return Bench(zygote, tmp_path, competition, random.Random(), Tally())
 
 
-@pytest.mark.parametrize("name", [pytest.param("adaptive", marks=pytest.mark.slow), "default checkpoints"])
+@pytest.mark.slow
+@pytest.mark.parametrize("name", ["adaptive", "default checkpoints"])
 def test_what_is_interrupted_again_and_again_ends_with_the_same_bytes(bench: Bench, name: str):
     bench.scenario(name).interrupted(["SIGKILL", "SIGTERM", "SIGKILL"])
     assert bench.tally.clean, "\n".join([*bench.tally.troubles, bench.tally.table])
