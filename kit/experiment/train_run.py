@@ -3,8 +3,8 @@
 import dataclasses
 import gc
 import platform
-from collections.abc import Callable
-from contextlib import suppress
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager, suppress
 from functools import cache
 from importlib.metadata import version
 from typing import Any
@@ -17,7 +17,7 @@ from accelerate import Accelerator
 from kit.competition.load import Competition
 from kit.core import stopping
 from kit.core.errors import Damaged, Diverged, KitError, NotWritten, Say, ignore, some
-from kit.core.runs import RunDir, RunKey, RunRecord, predictions, write_predictions
+from kit.core.runs import TRAINING, RunDir, RunKey, RunRecord, predictions, write_predictions
 from kit.core.settings import fingerprint
 from kit.core.stopping import Stopped
 from kit.data.images import ImageSet
@@ -126,7 +126,7 @@ def _train_run(
     gc.collect()  # a training that failed before this one left its model behind
     accelerator = make_accelerator(loaded.config.training)
     main, run = accelerator.is_main_process, loaded.folder.run(key)
-    record = _first_record(key, loaded, data, accelerator)
+    record = first_record(key, loaded, data, accelerator)
     trainers = _trainers(key, loaded, data, say, need)
     attempts = Attempts(key, run, loaded.config.training, record, trainers, say, need, clock.expired)
     try:
@@ -214,13 +214,36 @@ def _in_words(trained: TrainResult, scoring: ScoringConfig, rows: int) -> str:
     )
 
 
-def _first_record(
-    key: RunKey, loaded: LoadedExperiment, data: TrainingData, accelerator: Accelerator
+@contextmanager
+def beginning_anew(key: RunKey, run: RunDir, record: RunRecord, need: Callable[[], None]) -> Iterator[None]:
+    """Write down that a run that keeps no checkpoints is under way, and what became of it where it fails within.
+
+    An error of the kit is raised with the run it is of, as `train_run` does.
+    """
+    need()
+    run.write(record)
+    try:
+        with stopping.deferred():
+            yield
+    except (stopping.Interrupted, Exception) as error:
+        stopped = isinstance(error, Stopped | stopping.Interrupted)
+        with suppress(KitError, NotWritten):
+            need()
+            why = {} if stopped else {"error": " ".join(str(error).split())}
+            run.write(record.with_fields(status="stopped" if stopped else "failed", **why))
+        if isinstance(error, KitError):
+            raise told(key, error) from error
+        raise
+
+
+def first_record(
+    key: RunKey, loaded: LoadedExperiment, data: TrainingData, accelerator: Accelerator, kind: str = TRAINING
 ) -> RunRecord:
-    """What is known of a run before its training begins."""
+    """Return what is known of a run before it is begun."""
     depends_on = loaded.dependencies(key)
     return RunRecord(
         status="running",
+        **({} if kind == TRAINING else {"kind": kind}),  # run.json of trainings does not state it
         policy=key.policy,
         seed=key.seed,
         fold=key.fold,

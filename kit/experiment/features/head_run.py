@@ -2,27 +2,25 @@
 
 import time
 from collections.abc import Callable
-from contextlib import suppress
 from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
 from accelerate import Accelerator
 
-from kit.core import stopping
-from kit.core.errors import Damaged, KitError, NotWritten, Say
+from kit.core.errors import Damaged, KitError, Say
 from kit.core.files import atomic
 from kit.core.runs import HEAD, TRAINED_ANEW, RunDir, RunKey, RunRecord, predictions, write_predictions
 from kit.core.settings import fingerprint
-from kit.core.stopping import Stopped, need_go_on
+from kit.core.stopping import need_go_on
 from kit.experiment.config import ExperimentConfig
 from kit.experiment.features.extract import Body, features_of, forget_features
 from kit.experiment.features.parts import inner_parts
 from kit.experiment.loaded import LoadedExperiment
-from kit.experiment.pixels import reading_of, test_pixels_digest
+from kit.experiment.pixels import test_pixels_digest
 from kit.experiment.prepare import TrainingData
 from kit.experiment.timekeeping import RunClock
-from kit.experiment.train_run import test_predictions, told, trained_on, unread_rows
+from kit.experiment.train_run import beginning_anew, first_record, test_predictions, unread_rows
 from kit.model.features import block_named
 from kit.scoring.heads import Arrays, Head, HeadRows
 from kit.training.device import make_accelerator
@@ -47,39 +45,10 @@ def train_head(
     """
     run = loaded.folder.run(key)
     accelerator = make_accelerator(loaded.config.training)
-    record = _first_record(key, loaded, data, accelerator)
-    need()
-    run.write(record)
-    try:
-        with stopping.deferred(), advising_on_memory(_ADVICE):
-            line = _train(key, loaded, data, say, clock, need, record, accelerator)
-    except (Stopped, stopping.Interrupted, Exception) as error:
-        stopped = isinstance(error, Stopped | stopping.Interrupted)
-        with suppress(KitError, NotWritten):
-            need()
-            why = {} if stopped else {"error": " ".join(str(error).split())}
-            run.write(record.with_fields(status="stopped" if stopped else "failed", **why))
-        if isinstance(error, KitError):
-            raise told(key, error) from error
-        raise
+    record = first_record(key, loaded, data, accelerator, HEAD)
+    with beginning_anew(key, run, record, need), advising_on_memory(_ADVICE):
+        line = _train(key, loaded, data, say, clock, need, record, accelerator)
     say(f"{key}: {line}")
-
-
-def _first_record(
-    key: RunKey, loaded: LoadedExperiment, data: TrainingData, accelerator: Accelerator
-) -> RunRecord:
-    depends_on = loaded.dependencies(key)
-    return RunRecord(
-        status="running",
-        kind=HEAD,
-        policy=key.policy,
-        seed=key.seed,
-        fold=key.fold,
-        fingerprint=fingerprint(depends_on),
-        depends_on=depends_on,
-        reading=reading_of(data.train),
-        **trained_on(loaded.config, accelerator),
-    )
 
 
 def _train(

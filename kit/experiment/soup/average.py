@@ -2,14 +2,13 @@
 
 import gc
 from collections.abc import Callable, Sequence
-from contextlib import closing, suppress
+from contextlib import closing
 
 import numpy as np
 import torch
 from safetensors.torch import load_file
 
-from kit.core import stopping
-from kit.core.errors import Damaged, KitError, NotWritten, Say, some
+from kit.core.errors import Damaged, KitError, Say, some
 from kit.core.runs import (
     SOUP,
     TRAINED_ANEW,
@@ -20,14 +19,13 @@ from kit.core.runs import (
     predictions,
     write_predictions,
 )
-from kit.core.settings import fingerprint
 from kit.experiment.config import ExperimentConfig
 from kit.experiment.fingerprint import as_now, config_digest
 from kit.experiment.loaded import LoadedExperiment
-from kit.experiment.pixels import reading_of, test_pixels_digest
+from kit.experiment.pixels import test_pixels_digest
 from kit.experiment.prepare import TrainingData
 from kit.experiment.timekeeping import RunClock
-from kit.experiment.train_run import test_predictions, told, trained_on, trainer_of, unread_rows
+from kit.experiment.train_run import beginning_anew, first_record, test_predictions, trainer_of, unread_rows
 from kit.training.device import make_accelerator
 from kit.training.memory import END_OTHERS, advising_on_memory
 from kit.training.saved_weights import save_weights
@@ -50,39 +48,17 @@ def make_soup(
     """
     gc.collect()  # a training before it left its model behind
     run, config = loaded.folder.run(key), loaded.config
-    accelerator, depends_on = make_accelerator(config.training), loaded.dependencies(key)
-    record = RunRecord(
-        status="running",
-        kind=SOUP,
-        policy=key.policy,
-        seed=key.seed,
-        fold=key.fold,
-        fingerprint=fingerprint(depends_on),
-        depends_on=depends_on,
-        reading=reading_of(data.train),
-        **trained_on(config, accelerator),
-    )
-    need()
-    run.write(record)
-    try:
-        with stopping.deferred(), advising_on_memory(END_OTHERS):
-            members = members_of(loaded, key)
-            with closing(trainer_of(key, loaded, data, run, accelerator, say=say)) as trainer:
-                trainer.take(mean_weights(members))
-                oof, test = trainer.evaluate(), trainer.predict(data.test, range(len(data.test)))
-                _write(run, loaded, data, trainer, oof, test, need)
-            last = _last(record, members, loaded, data, trainer, oof, clock)
-            need()
-            run.write(last.with_fields(files=run.digests()))
-    except (stopping.Interrupted, Exception) as error:
-        with suppress(KitError, NotWritten):
-            need()
-            stopped = isinstance(error, stopping.Stopped | stopping.Interrupted)
-            why = {} if stopped else {"error": " ".join(str(error).split())}
-            run.write(record.with_fields(status="stopped" if stopped else "failed", **why))
-        if isinstance(error, KitError):
-            raise told(key, error) from error
-        raise
+    accelerator = make_accelerator(config.training)
+    record = first_record(key, loaded, data, accelerator, SOUP)
+    with beginning_anew(key, run, record, need), advising_on_memory(END_OTHERS):
+        members = members_of(loaded, key)
+        with closing(trainer_of(key, loaded, data, run, accelerator, say=say)) as trainer:
+            trainer.take(mean_weights(members))
+            oof, test = trainer.evaluate(), trainer.predict(data.test, range(len(data.test)))
+            _write(run, loaded, data, trainer, oof, test, need)
+        last = _last(record, members, loaded, data, trainer, oof, clock)
+        need()
+        run.write(last.with_fields(files=run.digests()))
     score = last.scores[config.scoring.key]
     say(f"{key}: {config.scoring.title} {score:.4f} by the mean of {len(members)} models' weights")
 
