@@ -24,10 +24,10 @@ from kit.experiment.preview import preview_of
 from kit.experiment.train_run import trainer_of
 from kit.lr import Clock, Policy, PolicyGroup
 from kit.lr.plots import draw_range_test
+from kit.training.batches import batches_of
 from kit.training.device import make_accelerator, process_state
 from kit.training.memory import TRAIN_WITH_LESS, advising_on_memory
 from kit.training.range_test import RangeTestResult, Sweep, range_test
-from kit.training.trainer import batches_of
 
 
 @dataclass(frozen=True)

@@ -19,9 +19,9 @@ from kit.experiment.shared_folder import holding_run
 from kit.experiment.timekeeping import Budget
 from kit.experiment.train_run import nothing, test_predictions, told, trainer_of, unread_rows
 from kit.experiment.views import asked_views, gave_up, views_of
+from kit.scoring.f1 import plain_score
 from kit.training.device import agreed, make_accelerator, process_state
 from kit.training.memory import END_OTHERS, advising_on_memory
-from kit.training.trainer import plain_score
 from kit.training.views import Views
 
 VIEWS_GIVEN_UP = "views had been given up for want of time"

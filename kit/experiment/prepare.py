@@ -38,6 +38,7 @@ from kit.model.groups import DepthGroup, has_order
 from kit.model.own import check_output
 from kit.model.sizes import need_sides
 from kit.training.averaging import averages
+from kit.training.batches import batches_of
 from kit.training.class_weights import class_weights
 from kit.training.config import TrainingConfig
 from kit.training.device import process_state, resolve_precision
@@ -48,7 +49,6 @@ from kit.training.norm_sync import need_usual_norms
 from kit.training.optimizer import build_optimizer
 from kit.training.signals import SignalMeter
 from kit.training.tracker import need_tracker
-from kit.training.trainer import batches_of
 
 
 @dataclass(frozen=True)

@@ -16,8 +16,8 @@ from kit.lr import PolicyGroup, RateMatrix
 from kit.lr.clock import policy_groups
 from kit.lr.plots import Matrices, draw_policies, policies_figure
 from kit.model.build import build_model
+from kit.training.batches import batches_of
 from kit.training.device import process_state
-from kit.training.trainer import batches_of
 
 
 @dataclass(frozen=True)

@@ -39,8 +39,8 @@ from kit.experiment.soup.average import make_soup
 from kit.experiment.timekeeping import Budget, Plan, RunClock
 from kit.experiment.train_run import counted, nothing, train_run, trained_on
 from kit.experiment.turns import Turns
+from kit.training.batches import Together, batches_of
 from kit.training.device import agreed, computing_with, make_accelerator, process_state, resolve_precision
-from kit.training.trainer import Together, batches_of
 
 if TYPE_CHECKING:
     from kit.experiment.cluster.runs import ClusterRuns

@@ -27,8 +27,8 @@ from kit.experiment.loaded import LoadedExperiment
 from kit.experiment.parallel import run_parallel
 from kit.experiment.prepare import TrainingData
 from kit.experiment.train_run import counted, trainer_of
+from kit.training.batches import batches_of
 from kit.training.device import computing_with, free_memory, make_accelerator
-from kit.training.trainer import batches_of
 
 WORTH = 150.0  # seconds of work from which on measuring pays: it takes some twenty
 UPDATES = 500  # fewer are not worth even the first look

@@ -191,7 +191,7 @@ def _trainers(
 
     def make(attempt: Attempt, accelerator: Accelerator, run: RunDir) -> Trainer:
         trainer = trainer_of(key, loaded, attempt.data(data), run, accelerator, attempt.policy(stated), say)
-        trainer.need = trainer.checkpoints.need = need
+        trainer.history.need = trainer.checkpoints.need = need
         return trainer
 
     return make

@@ -54,6 +54,21 @@ def score(
     return float(np.mean(values)) if np.size(values) else float(config.zero_division)
 
 
+def plain_score(probabilities: np.ndarray, truth: np.ndarray, config: ScoringConfig) -> float:
+    """Return the score of rows by the plain rule: the most likely class, or all classes from .5 on.
+
+    Parameters
+    ----------
+    probabilities : ndarray
+        float [rows, classes].
+    truth : ndarray
+        Class index [rows], or bool [rows, classes].
+    config : ScoringConfig
+    """
+    predicted = probabilities >= 0.5 if truth.ndim == 2 else argmax(probabilities)
+    return score(truth, predicted, config, probabilities)
+
+
 def fbeta(
     hits: ArrayLike, predicted: ArrayLike, positive: ArrayLike, beta: float = 1.0, zero_division: float = 0
 ) -> np.ndarray:

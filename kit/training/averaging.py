@@ -11,11 +11,12 @@ from contextlib import contextmanager
 
 import torch
 from accelerate import Accelerator
+from timm.utils.model_ema import ModelEmaV3
 from torch import nn
 from torch.optim.swa_utils import AveragedModel, get_swa_multi_avg_fn
 
 from kit.model.modes import evaluating
-from kit.training.config import AverageConfig
+from kit.training.config import AverageConfig, TrainingConfig
 from kit.training.norm_sync import together
 
 BATCHES = 50  # on which norms are estimated for an optimizer that averages, as its authors advise
@@ -73,6 +74,13 @@ class LastWeights:
         """Before the first update that counts: take the weights as they are."""
         self.averaged.update_parameters(model)  # the first is copied
         self.averaged.n_averaged.zero_()
+
+
+def build_average(config: TrainingConfig, model: nn.Module, total: int) -> ModelEmaV3 | LastWeights | None:
+    """Return what averages the weights of a training of `total` updates; None: nothing does."""
+    if config.ema:
+        return ModelEmaV3(model, decay=config.ema, use_warmup=True)
+    return LastWeights.of(config.average, model, total) if config.average else None
 
 
 class Settling:

@@ -72,6 +72,14 @@ def first_broken(losses: np.ndarray, first: int, skipped: Iterable[int]) -> int 
     return min(broken, default=None)
 
 
+def advice(accelerator: Accelerator) -> str:
+    """Say what keeps a loss finite."""
+    half = accelerator.mixed_precision == "fp16"
+    return "lower the policy's lr (try a tenth), or set training.clip_grad to 1.0" + (
+        ", or training.precision to fp32" if half else ""
+    )
+
+
 class Skipper:
     """Leaves out an update whose loss or gradient is not finite.
 

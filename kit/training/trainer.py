@@ -5,47 +5,40 @@ import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass
-from itertools import islice
-from typing import Any, Protocol
 
 import numpy as np
 import torch
 from accelerate import Accelerator
-from timm.utils.model_ema import ModelEmaV3
 from torch import nn
 
-from kit.core.errors import Diverged, KitError, Say, ignore
+from kit.core.errors import Diverged, Say, ignore
 from kit.core.progress import Progress
 from kit.core.runs import RunDir
 from kit.core.seeds import derive
 from kit.core.stopping import Stopped
-from kit.data.augment import Augmentation
 from kit.data.images import ImageSet
-from kit.data.loading import BatchPlan, plain_batches, training_batches, worker_count
+from kit.data.loading import plain_batches, worker_count
 from kit.data.workers import Workers
 from kit.model.build import weights_digest
 from kit.model.groups import DepthGroup
-from kit.scoring.config import ScoringConfig
-from kit.scoring.f1 import argmax, score
-from kit.training.averaging import LastWeights, Settling
+from kit.scoring.f1 import plain_score
+from kit.training.averaging import LastWeights, Settling, build_average
+from kit.training.batches import Batch, FoldBatches, batches_of
 from kit.training.checkpoint import Checkpoints
-from kit.training.class_weights import class_offsets, class_weights
-from kit.training.config import TrainingConfig
 from kit.training.device import seed_device
 from kit.training.fold_data import FoldData, Recipe
-from kit.training.loss import build_loss, build_mix, row_weights
-from kit.training.nonfinite import Skipper, first_broken, sound
+from kit.training.history import History
+from kit.training.nonfinite import Skipper, advice, first_broken, sound
 from kit.training.norm_sync import synchronise, together
+from kit.training.objective import Objective
 from kit.training.optimizer import build_optimizer
 from kit.training.predict import Normalise, Predictor
 from kit.training.probes import Probes
 from kit.training.rates import RatePolicy, RateWriter
-from kit.training.records import append_history, write_history
 from kit.training.sampler import Sampler
 from kit.training.saved_weights import load_weights
 from kit.training.signals import SignalMeter
 from kit.training.stops import Stops
-from kit.training.tracker import RunTracker
 
 
 @dataclass(frozen=True)
@@ -74,49 +67,6 @@ class TrainResult:
     steps: int
     seconds: float
     images_per_second: float
-
-
-class Together(Protocol):
-    """Processes that train together, like accelerate's PartialState: how many, and which of them this one is."""
-
-    @property
-    def num_processes(self) -> int: ...
-    @property
-    def process_index(self) -> int: ...
-
-
-def batches_of(training: TrainingConfig, n_rows: int, seed: int, processes: "Together") -> BatchPlan:
-    """Return the batches of a training on `n_rows` rows, those of this one of the processes that share them.
-
-    Raises
-    ------
-    KitError
-        Where the rows do not fill one update.
-    """
-    count, rank = processes.num_processes, processes.process_index
-    plan = BatchPlan(seed, training.epochs, n_rows, training.batch_size, training.accumulate, count, rank)
-    if not plan.steps_per_epoch:
-        raise KitError(
-            f"training.batch_size: one update takes {plan.samples_per_update} samples (batch_size "
-            f"{training.batch_size} × accumulate {training.accumulate} × {count} devices), but only "
-            f"{n_rows} rows train; lower batch_size"
-        )
-    return plan
-
-
-def plain_score(probabilities: np.ndarray, truth: np.ndarray, config: ScoringConfig) -> float:
-    """Return the score of rows by the plain rule: the most likely class, or all classes from .5 on.
-
-    Parameters
-    ----------
-    probabilities : ndarray
-        float [rows, classes].
-    truth : ndarray
-        Class index [rows], or bool [rows, classes].
-    config : ScoringConfig
-    """
-    predicted = probabilities >= 0.5 if truth.ndim == 2 else argmax(probabilities)
-    return score(truth, predicted, config, probabilities)
 
 
 class Trainer:
@@ -179,12 +129,13 @@ class Trainer:
         total, per_epoch = self.plan.total_steps, self.plan.steps_per_epoch
 
         self.normalise = Normalise.of(recipe.normalisation.mean, recipe.normalisation.std, device)
-        self._weigh(sampler)
+        self.batches = FoldBatches(fold, recipe.data, self.plan)
+        self.objective = Objective.of(config, fold, sampler, self.plan, device)
 
         self.model = model.to(device, memory_format=torch.channels_last)  # type: ignore[call-overload] # stubs lag
         if config.sync_batch_norm and accelerator.num_processes > 1:
             synchronise(self.model)
-        self.ema = self._averaging(total)
+        self.ema = build_average(config, self.model, total)
         self.final_model: nn.Module = self.ema.module if self.ema else self.model
         optimizer = build_optimizer(config.optimizer, model, groups, device, policy.peak)
         # Not the model: accelerate would put autocast into its `forward`, for all that look into it.
@@ -200,37 +151,18 @@ class Trainer:
         controller, decay = policy.controller, config.optimizer.weight_decay
         self.signal_meter = SignalMeter.of(controller, model, groups, decay, per_epoch) if controller else None
         self.probes: Probes | None = None
-        if config.probes and accelerator.is_main_process:
+        main = accelerator.is_main_process
+        if config.probes and main:
             self.probes = Probes(config.probes, self.model, total, seed)
         self.losses = torch.zeros(total, device=device)  # stays there until it is logged
         self.logged = 0  # updates whose losses have been logged
-        self.history: list[dict[str, Any]] = []
-        self.need: Callable[[], None] = lambda: None  # raises where another process has taken the run over
+        self.history = History(run, main, self.rates, per_epoch, config.tracker)
         self.made = 0  # updates
         self.say: Say = ignore
         skips = config.on_nonfinite == "skip"
         self.skipper = Skipper(self.model, accelerator, self.rates, per_epoch) if skips else None
-        self.tracker = RunTracker(config.tracker if accelerator.is_main_process else None, run)
         self.checkpoints = self._kept_in(run)
         self.stops = Stops(self.checkpoints, accelerator, total, self._checked_losses)
-
-    def _weigh(self, sampler: Sampler) -> None:
-        """Make the loss, what rows and classes count in it, and what mixes a batch."""
-        config, fold = self.config, self.fold
-        weighs, several, targets = fold.weights is not None, fold.multilabel, fold.targets[fold.train_rows]
-        self.of_rows = fold.weights[fold.train_rows] if fold.weights is not None else None
-        counted = sampler.counted(self.of_rows)
-        weights = class_weights(config, fold.classes, targets, counted, several)
-        offsets = class_offsets(config, len(fold.classes), targets, counted, several)
-        self.loss = build_loss(config, weights, several, weighs, offsets).to(self.device)
-        self.row_weights = row_weights(config, weights, targets, self.of_rows, several)
-        self.mix = build_mix(config, len(fold.classes), several, weighs or fold.has_shares)
-
-    def _averaging(self, total: int) -> ModelEmaV3 | LastWeights | None:
-        """Return what averages the weights of a training of `total` updates; None: nothing does."""
-        if self.config.ema:
-            return ModelEmaV3(self.model, decay=self.config.ema, use_warmup=True)
-        return LastWeights.of(self.config.average, self.model, total) if self.config.average else None
 
     def train(
         self,
@@ -259,10 +191,8 @@ class Trainer:
         """
         self.stops.begin(title, expired)
         first, self.logged = self.checkpoints.restore()
-        if self.accelerator.is_main_process:
-            write_history(self.dir.history, self.history)
         try:
-            with self.tracker.following(self.history, self.rates.by_group):
+            with self.history.following():
                 return self._train(first, title, on_step)
         except BaseException:
             self.checkpoints.close()  # what is being written is worth having
@@ -276,7 +206,7 @@ class Trainer:
         main, images = self.accelerator.is_main_process, self.plan.samples_per_update
         with Progress(title, total, first, shown=main, images=images) as progress:
             self.stops.look(first, self.logged, together=True)
-            if first and self._evaluates_at(first) and not self._scored(first):  # where that was given up
+            if first and self._evaluates_at(first) and not self.history.scored(first):  # where that was given up
                 self._begin(first)
                 evaluating += self._score(first)
             for step in self.updates(first):
@@ -322,12 +252,9 @@ class Trainer:
         self._log_score(probabilities, done)
         return time.monotonic() - began
 
-    def _scored(self, done: int) -> bool:
-        return any("valid_score" in line and line["step"] == done for line in self.history)
-
     def updates(self, first: int = 0) -> Iterator[int]:
         """Make one update after the other, from number `first` on, and yield the number of each afterwards."""
-        batches = self._batches(first)
+        batches = self.batches.after(first, self._workers())
         self._begin(first)
         self.made = first
         for step in range(first, self.plan.total_steps):
@@ -383,7 +310,7 @@ class Trainer:
         if len(probabilities) < len(rows):
             self.stops.give_up()
         if not np.isfinite(probabilities).all():
-            error = Diverged("the trained model predicts values that are not finite; " + self._advice())
+            error = Diverged("the trained model predicts values that are not finite; " + advice(self.accelerator))
             error.step = self.made
             raise error
         return probabilities
@@ -405,7 +332,7 @@ class Trainer:
 
     # One update.
 
-    def _update(self, step: int, batches: Iterator[tuple[torch.Tensor, torch.Tensor]]) -> None:
+    def _update(self, step: int, batches: Iterator[Batch]) -> None:
         """Make one optimizer update.
 
         Nothing in here waits for the device but a controller's signals (and the scaler of fp16, where the
@@ -414,19 +341,16 @@ class Trainer:
         self._seed(step)
         if self.rates.write(step, self.optimizer):
             self._distribute()
-        mean_weight, left_out = self._mean_weight(step), False
+        mean_weight, left_out = self.objective.mean_weight(step), False
         if self.skipper:
             self.skipper.begin()
         for part in range(self.config.accumulate):
             pixels, targets = next(batches)
             inputs, targets = self.normalise(pixels), targets.to(self.device, non_blocking=True)
-            of_rows = self._weights_of(step, part)
-            if self.mix:
-                inputs, targets, of_rows = self.mix(inputs, targets, of_rows)
-            beside = () if of_rows is None else (of_rows,)
+            inputs, targets, weights = self.objective.samples(step, part, inputs, targets)
             with self.accelerator.accumulate(self.network):
                 with self.accelerator.autocast(), self._watch_activations(step, part), together():
-                    loss = self.loss(self.network(inputs).float(), targets, *beside) / mean_weight
+                    loss = self.objective.value(self.network(inputs).float(), targets, weights) / mean_weight
                 self.accelerator.backward(loss)
                 self.losses[step] += loss.detach() / self.config.accumulate
                 if self.accelerator.sync_gradients:  # all parts are there
@@ -466,17 +390,6 @@ class Trainer:
         if self.probes and self.probes.due(step):
             self.probes.before_update(self._gradient_scale())
 
-    def _mean_weight(self, step: int) -> float:
-        """Return the mean weight of the samples of an update, in all its parts and processes."""
-        return 1.0 if self.row_weights is None else float(self.row_weights[self.plan.samples(step)].mean())
-
-    def _weights_of(self, step: int, part: int) -> torch.Tensor | None:
-        """Return what each image of a micro-batch of this process counts, float32 [batch]; None: all alike."""
-        if self.of_rows is None:
-            return None
-        weights = torch.from_numpy(self.of_rows[self.plan.samples(step)[part, self.plan.rank]])
-        return weights.float().to(self.device, non_blocking=True)
-
     def _watch_activations(self, step: int, part: int) -> AbstractContextManager[None]:
         """Let probes look at the first of the forward passes of an update."""
         return self.probes.watching(step) if self.probes and part == 0 else nullcontext()
@@ -486,32 +399,20 @@ class Trainer:
         scaler = self.accelerator.scaler
         return scaler.get_scale() if scaler and not (self.config.clip_grad or self.signal_meter) else 1.0
 
-    def _batches(self, first: int) -> Iterator[tuple[torch.Tensor, torch.Tensor]]:
-        on_gpu = self.device.type == "cuda"
-        rows, data = self.fold.train_rows, self.recipe.data
-        workers = worker_count(data.workers, on_gpu, self.accelerator.num_processes)
-        return training_batches(
-            self.fold.images,
-            rows,
-            self.fold.targets[rows],
-            Augmentation(data),
-            self.plan,
-            first,
-            Workers(workers, on_gpu, self.accelerator.num_processes, self.say),
-        )
+    def _workers(self) -> Workers:
+        """Return the processes that prepare batches."""
+        on_gpu, processes = self.device.type == "cuda", self.accelerator.num_processes
+        return Workers(worker_count(self.recipe.data.workers, on_gpu, processes), on_gpu, processes, self.say)
 
     def _some_inputs(self, count: int) -> Iterator[torch.Tensor]:
         """Yield the network's inputs of the first batches of the training, on which norms are estimated."""
-        rows, plan = self.fold.train_rows, dataclasses.replace(self.plan, epochs=1)
-        augmentation, targets = Augmentation(self.recipe.data), self.fold.targets[rows]
-        for pixels, _ in islice(training_batches(self.fold.images, rows, targets, augmentation, plan), count):
-            yield self.normalise(pixels)
+        return (self.normalise(pixels) for pixels, _ in self.batches.first_ones(count))
 
     def _seed(self, step: int) -> None:
         """Make dropout, drop path and mixing of this step depend on the seed and the step alone."""
         value = derive("step", self.seed, step, self.plan.rank)
         seed_device(value, self.device)
-        if self.mix:
+        if self.objective.mix:
             np.random.seed(value % 2**32)
 
     def _distribute(self) -> None:
@@ -540,7 +441,7 @@ class Trainer:
         if not len(losses):  # all were left out
             return float("nan")
         mean = float(losses.mean())
-        self._log(done, loss=mean)
+        self.history.log(done, loss=mean)
         return mean
 
     def _checked_losses(self, first: int, done: int) -> np.ndarray:
@@ -553,17 +454,11 @@ class Trainer:
             error = Diverged(
                 f"the loss is {losses[step - first]} at step {step} of {self.plan.total_steps} "
                 f"(epoch {step / self.plan.steps_per_epoch:.1f}), where the highest rate was "
-                f"{self.rates.lr[step].max():.3g}; {self._advice()}"
+                f"{self.rates.lr[step].max():.3g}; {advice(self.accelerator)}"
             )
             error.step = step
             raise error
         return losses[[step not in self.rates.skipped for step in range(first, done)]]
-
-    def _advice(self) -> str:
-        half = self.accelerator.mixed_precision == "fp16"
-        return "lower the policy's lr (try a tenth), or set training.clip_grad to 1.0" + (
-            ", or training.precision to fp32" if half else ""
-        )
 
     def _evaluates_at(self, done: int) -> bool:
         """Say whether to score: at the end of every n-th epoch but the last, which is scored after the loop."""
@@ -579,17 +474,8 @@ class Trainer:
             likelihood = probabilities[np.arange(len(truth)), truth]
         value = plain_score(probabilities, truth, self.recipe.scoring)
         loss = float(-np.log(likelihood.astype(np.float64).clip(1e-15)).mean())
-        self._log(done, valid_score=value, valid_loss=loss)
+        self.history.log(done, valid_score=value, valid_loss=loss)
         return value
-
-    def _log(self, done: int, **values: float) -> None:
-        """Add a line to the history, in memory and in history.jsonl."""
-        line = {"step": done, "epoch": done / self.plan.steps_per_epoch, **values}
-        self.history.append(line)
-        if self.accelerator.is_main_process:
-            self.need()
-            append_history(self.dir.history, line)
-        self.tracker.log(line, self.rates.by_group)
 
     # Saving.
 
@@ -605,7 +491,7 @@ class Trainer:
             "probes": self.probes,
         }
         minutes = self.config.checkpoint_minutes
-        checkpoints = Checkpoints(run, minutes, self.accelerator, state, self.losses, self.history)
+        checkpoints = Checkpoints(run, minutes, self.accelerator, state, self.losses, self.history.lines)
         checkpoints.sound = self._is_sound
         return checkpoints
 
@@ -616,9 +502,8 @@ class Trainer:
     def _save_records(self) -> None:
         """Compare all realised rates with the policy's, and write them and what the probes saw."""
         self.rates.audit(range(self.plan.total_steps))
+        self.history.write()
         if self.accelerator.is_main_process:
-            self.need()
-            write_history(self.dir.history, self.history)  # one taken for dead may have added to it
             self.rates.save(self.dir.rates, self.optimizer)
         if self.probes:
             self.probes.save(self.dir.activations, self.dir.learning)

@@ -148,10 +148,10 @@ def test_runs_that_have_not_ended(folder, status):
 
 def test_a_run_with_a_checkpoint_goes_on(competition, tmp_path, monkeypatch):
     """As a training leaves it that was stopped."""
-    from kit.training import trainer
+    from kit.training import history
 
     content = experiment_content(competition, training={"checkpoint_minutes": 0}, folds={"run": [0]})
-    append, lines = trainer.append_history, []
+    append, lines = history.append_history, []
 
     def stop(file, line):
         append(file, line)
@@ -159,7 +159,7 @@ def test_a_run_with_a_checkpoint_goes_on(competition, tmp_path, monkeypatch):
         if line["step"] > 4:
             raise KeyboardInterrupt
 
-    monkeypatch.setattr(trainer, "append_history", stop)
+    monkeypatch.setattr(history, "append_history", stop)
     with pytest.raises(KeyboardInterrupt):
         run(validate(content, "test"), tmp_path)
     path = tmp_path / "runs/tiny"

@@ -23,7 +23,7 @@ from kit.experiment.runner import Runner
 from kit.experiment.shared_folder import MEMBER, RUN, claim_training, join, others_at_work, writing
 from kit.experiment.timekeeping import Budget, Plan
 from kit.experiment.turns import Turns
-from kit.training import trainer as kit_trainer
+from kit.training import history
 
 KEYS = [RunKey("uniform", 0, fold) for fold in range(3)]
 
@@ -185,13 +185,13 @@ def test_policies_that_two_processes_bring_are_all_kept(competition, tmp_path, f
 def test_a_process_that_was_taken_for_dead_stops_and_writes_nothing(competition, tmp_path, folder, monkeypatch):
     """As a laptop that slept: another one works on its run when it wakes up."""
     path = folder.run(KEYS[0]).path
-    append = kit_trainer.append_history
+    append = history.append_history
 
     def sleeping(file, line):
         append(file, line)
         foreign(path / RUN, 2)
 
-    monkeypatch.setattr(kit_trainer, "append_history", sleeping)
+    monkeypatch.setattr(history, "append_history", sleeping)
     message = refusal_of(run, experiment(competition, training={"epochs": 2, "log_every": 1}), tmp_path)
     assert message.startswith(f"{path / RUN}: this process was not heard of for 60 s and was taken for dead")
     assert "by process 7 on elsewhere (works" in message

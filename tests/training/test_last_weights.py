@@ -48,7 +48,7 @@ def test_scores_before_the_first_update_that_counts_are_those_of_the_model_itsel
     for name, training in (("mean", SWA | average), ("plain", {"epochs": 4, "evaluate_every": 1})):
         trainer = trainer_of(competition, tmp_path / name, training=training)
         trainer.train()
-        lines = [line for line in trainer.history if "valid_loss" in line]
+        lines = [line for line in trainer.history.lines if "valid_loss" in line]
         scores[name] = [(line["valid_score"], line["valid_loss"]) for line in lines]
     assert scores["mean"][:3] == scores["plain"][:3]
     assert scores["mean"][3] != scores["plain"][3]

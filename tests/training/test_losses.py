@@ -314,6 +314,6 @@ def test_the_trainer_takes_frequencies_of_the_rows_that_train(competition, tmp_p
     trainer = trainer_of(competition, tmp_path, training={"loss": "logit_adjusted", "label_smoothing": 0.1})
     targets = trainer.fold.targets[trainer.fold.train_rows]
     shares = np.bincount(targets) / len(targets)
-    np.testing.assert_allclose(trainer.loss.offsets, np.log(shares), rtol=1e-6)
-    assert trainer.loss.loss.label_smoothing == 0.1
+    np.testing.assert_allclose(trainer.objective.loss.offsets, np.log(shares), rtol=1e-6)
+    assert trainer.objective.loss.loss.label_smoothing == 0.1
     assert np.isfinite(trainer.train().score)

@@ -21,7 +21,7 @@ class BadLoss(nn.Module):
 
     def __init__(self, trainer, steps, by="value"):
         super().__init__()
-        self.trainer, self.loss, self.steps, self.by = trainer, trainer.loss, steps, by
+        self.trainer, self.loss, self.steps, self.by = trainer, trainer.objective.loss, steps, by
 
     def forward(self, logits, targets):
         loss = self.loss(logits, targets)
@@ -34,7 +34,7 @@ class BadLoss(nn.Module):
 
 def broken(competition, output, steps, by="value", **sections):
     trainer = trainer_of(competition, output, **({"training": SKIP} | sections))
-    trainer.loss = BadLoss(trainer, steps, by)
+    trainer.objective.loss = BadLoss(trainer, steps, by)
     return trainer
 
 
@@ -60,7 +60,7 @@ def test_an_update_that_is_left_out_changes_nothing_but_the_step(competition, tm
     assert trained.steps == 9
     assert np.isfinite(trained.probabilities).all()
     np.testing.assert_array_equal(trainer.rates.lr[:, 0], [trainer.rates.intended(s).lr[0] for s in range(9)])
-    logged = [line["step"] for line in trainer.history if "loss" in line]
+    logged = [line["step"] for line in trainer.history.lines if "loss" in line]
     assert logged == [1, 2, 4, 5, 7, 8, 9]
 
 

@@ -13,6 +13,7 @@ from support.trainings import Killed, kill_at, outcome, trainer_of
 
 from kit.core.errors import KitError
 from kit.data.loading import BatchPlan, Drawing
+from kit.data.workers import Workers
 from kit.training.class_weights import class_offsets, class_weights
 from kit.training.config import TrainingConfig
 from kit.training.sampler import Sampler, chances
@@ -214,7 +215,7 @@ def test_a_slow_obvious_loop_visits_the_same_rows(competition, tmp_path):
     assert trainer.plan.steps_per_epoch == len(targets) // 4
     plan = BatchPlan(trainer.seed, 3, len(targets), 4, drawing=expected.drawing)
     assert list(plan.micro_batches()) == list(trainer.plan.micro_batches())
-    batches = list(trainer._batches(0))
+    batches = list(trainer.batches.after(0, Workers()))
     for (_, seen), batch in zip(batches, plan.micro_batches(), strict=True):
         assert seen.tolist() == [targets[sample] for _, sample, _ in batch]
 

@@ -218,7 +218,7 @@ def test_a_tracker_that_cannot_be_started_is_told_before_training(competition, t
         refusal_of(trainer.train)
         == "training.tracker: mlflow cannot be started (no key); mend that, or leave the key out"
     )
-    assert trainer.history == []
+    assert trainer.history.lines == []
 
 
 def test_a_training_that_diverges_ends_the_trackers_run(competition, tmp_path, mlflow):

@@ -27,7 +27,7 @@ from kit.experiment.prepare import TrainingData
 from kit.experiment.side_by_side import stated_threads
 from kit.experiment.train_run import counted
 from kit.experiment.turns import Turns
-from kit.training.trainer import Together
+from kit.training.batches import Together
 
 
 @dataclass(frozen=True)

@@ -22,10 +22,10 @@ from kit.experiment.prepare import TrainingData
 from kit.experiment.timekeeping import RunClock
 from kit.experiment.train_run import beginning_anew, first_record, test_predictions, unread_rows
 from kit.model.features import block_named
+from kit.scoring.f1 import plain_score
 from kit.scoring.heads import Arrays, Head, HeadRows
 from kit.training.device import make_accelerator
 from kit.training.memory import advising_on_memory
-from kit.training.trainer import plain_score
 
 _bodies: dict[str, Body] = {}  # the last one: the heads of an experiment share it
 _ADVICE = "lower prediction.batch_size"

@@ -26,10 +26,11 @@ from kit.experiment.pixels import test_pixels_digest
 from kit.experiment.prepare import TrainingData
 from kit.experiment.timekeeping import RunClock
 from kit.experiment.train_run import beginning_anew, first_record, test_predictions, trainer_of, unread_rows
+from kit.scoring.f1 import plain_score
 from kit.training.device import make_accelerator
 from kit.training.memory import END_OTHERS, advising_on_memory
 from kit.training.saved_weights import save_weights
-from kit.training.trainer import Trainer, plain_score
+from kit.training.trainer import Trainer
 
 Weights = dict[str, torch.Tensor]
 

@@ -1,0 +1,77 @@
+"""The batches of a training, in their order: which samples fill an update, and their pixels."""
+
+from collections.abc import Iterator
+from dataclasses import dataclass, replace
+from itertools import islice
+from typing import Protocol
+
+import torch
+
+from kit.core.errors import KitError
+from kit.data.augment import Augmentation
+from kit.data.config import DataConfig
+from kit.data.loading import BatchPlan, training_batches
+from kit.data.workers import ALONE, Workers
+from kit.training.config import TrainingConfig
+from kit.training.fold_data import FoldData
+
+Batch = tuple[torch.Tensor, torch.Tensor]  # pixels uint8 [batch, side, side, channels], and targets
+
+
+class Together(Protocol):
+    """Processes that train together, like accelerate's PartialState: how many, and which of them this one is."""
+
+    @property
+    def num_processes(self) -> int: ...
+    @property
+    def process_index(self) -> int: ...
+
+
+def batches_of(training: TrainingConfig, n_rows: int, seed: int, processes: Together) -> BatchPlan:
+    """Return the batches of a training on `n_rows` rows, those of this one of the processes that share them.
+
+    Raises
+    ------
+    KitError
+        Where the rows do not fill one update.
+    """
+    count, rank = processes.num_processes, processes.process_index
+    plan = BatchPlan(seed, training.epochs, n_rows, training.batch_size, training.accumulate, count, rank)
+    if not plan.steps_per_epoch:
+        raise KitError(
+            f"training.batch_size: one update takes {plan.samples_per_update} samples (batch_size "
+            f"{training.batch_size} × accumulate {training.accumulate} × {count} devices), but only "
+            f"{n_rows} rows train; lower batch_size"
+        )
+    return plan
+
+
+@dataclass(frozen=True)
+class FoldBatches:
+    """The augmented micro-batches of the rows of a fold that train.
+
+    Attributes
+    ----------
+    fold : FoldData
+    data : DataConfig
+        How images are augmented.
+    plan : BatchPlan
+        Which samples each micro-batch holds.
+    """
+
+    fold: FoldData
+    data: DataConfig
+    plan: BatchPlan
+
+    def after(self, first: int, workers: Workers) -> Iterator[Batch]:
+        """Yield those of the updates from number `first` on, prepared by `workers`."""
+        return self._of(self.plan, first, workers)
+
+    def first_ones(self, count: int) -> Iterator[Batch]:
+        """Yield the first of the training, of its first epoch at most; this process prepares them."""
+        return islice(self._of(replace(self.plan, epochs=1), 0, ALONE), count)
+
+    def _of(self, plan: BatchPlan, first: int, workers: Workers) -> Iterator[Batch]:
+        rows = self.fold.train_rows
+        augmentation, targets = Augmentation(self.data), self.fold.targets[rows]
+        return training_batches(self.fold.images, rows, targets, augmentation, plan, first, workers)
