@@ -10,7 +10,8 @@ from kit.competition.load import Competition
 from kit.competition.observations import Observations
 from kit.core.errors import KitError, some
 from kit.core.runs import ExperimentDir, RunDir, RunKey
-from kit.experiment.config import ExperimentConfig, TuneConfig
+from kit.experiment.compare_config import TuneConfig
+from kit.experiment.config import ExperimentConfig
 from kit.lr import PolicyConfig
 from kit.lr.profiles import Uniform
 from kit.scoring.config import ScoringConfig

@@ -11,7 +11,8 @@ from kit.comparison.experiments import LONGEST
 from kit.core.errors import KitError
 from kit.core.settings import ConfigSection, fingerprint
 from kit.core.yaml import Written, parse_yaml
-from kit.experiment.config import ExperimentConfig, Override, load_experiment
+from kit.experiment.config import ExperimentConfig, load_experiment
+from kit.experiment.overrides import Override
 
 TRAINS = ("competition.extra", "competition.weight")  # of a section whose other keys say which rows there are
 _LONGEST_VALUE = 30  # characters of a value in a name

@@ -21,7 +21,8 @@ from kit.comparison.tuning import (
 from kit.core.devices import kind_in_words, same_kind
 from kit.core.errors import KitError, some
 from kit.core.runs import ExperimentDir, RunDir, RunKey, RunRecord
-from kit.experiment.config import ExperimentConfig, TuneConfig
+from kit.experiment.compare_config import TuneConfig
+from kit.experiment.config import ExperimentConfig
 from kit.experiment.fingerprint import as_now, run_digest
 from kit.experiment.loaded import LoadedExperiment
 from kit.experiment.views import views_of as predicted_views

@@ -1,19 +1,21 @@
 """An experiment: the sections of all rooms composed, read from YAML, overridden, validated whole."""
 
-import re
 from collections.abc import Sequence
 from pathlib import Path
-from typing import Annotated, Any, ClassVar, Literal
+from typing import Any, ClassVar
 
-from pydantic import AfterValidator, BeforeValidator, Field, ValidationError, field_validator, model_validator
+from pydantic import ValidationError, field_validator, model_validator
 
 from kit.competition.config import CompetitionConfig, FoldsConfig, PixelsConfig
 from kit.core.errors import KitError, some
 from kit.core.manifest import need_listed
 from kit.core.settings import ConfigSection, Duration, Name, explain, settled
-from kit.core.yaml import Written, dump_yaml, parse_yaml, read_yaml
+from kit.core.yaml import dump_yaml, read_yaml
 from kit.data.config import DataConfig
+from kit.experiment.compare_config import CompareConfig
 from kit.experiment.features.config import FeaturesConfig, spelled
+from kit.experiment.kernel_config import KernelConfig
+from kit.experiment.overrides import Override, key_of, need_policy, put_override
 from kit.experiment.own_files import rebased, with_code
 from kit.experiment.soup.config import SoupConfig
 from kit.lr import PolicyConfig
@@ -27,178 +29,6 @@ STORED_REMEDY = (
     "remove it, and python -m kit run CONFIG writes it anew; where it was changed by hand, remove manifest.json "
     "beside it"
 )
-
-
-def _like(form: str, pattern: str) -> AfterValidator:
-    """A check that a text matches the whole of `pattern`; the message names its form."""
-    pattern = pattern.replace("SLUG", r"[A-Za-z0-9][A-Za-z0-9_-]{0,79}")
-
-    def check(text: str) -> str:
-        if not re.fullmatch(pattern, text):
-            raise ValueError(f"expected {form}")
-        return text
-
-    return AfterValidator(check)
-
-
-Owner = Annotated[str, _like("a Kaggle user name", "SLUG")]
-
-
-Ref = Annotated[str, _like("owner/slug, as in the address", "SLUG/SLUG")]
-
-
-ModelRef = Annotated[
-    str, _like("owner/model/framework/variation/version", r"SLUG/SLUG/SLUG/[A-Za-z0-9][\w.-]{0,79}/\d+")
-]
-
-
-def _runs_the_kit(name: Any) -> Any:
-    """Refuse accelerators that Kaggle has, but on which a kernel of the kit would fail or crawl."""
-    if isinstance(name, str) and "tpu" in name.lower():
-        raise ValueError(
-            "a TPU gets the image without a GPU's torch, and the kit would train on the CPU without a word; take "
-            "NvidiaTeslaT4, or none for the CPU"
-        )
-    if isinstance(name, str) and "p100" in name.lower():
-        raise ValueError(
-            "the torch of Kaggle's image has no code for a P100 any more, so the first batch would fail; take "
-            "NvidiaTeslaT4"
-        )
-    return name
-
-
-GPUS = {
-    "none": 0,
-    "NvidiaTeslaT4": 2,
-    "NvidiaL4": 1,
-    "NvidiaL4X1": 1,
-    "NvidiaTeslaA100": 1,
-    "NvidiaH100": 1,
-    "NvidiaRtxPro6000": 1,
-}
-
-Accelerator = Annotated[
-    Literal[
-        "none",
-        "NvidiaTeslaT4",
-        "NvidiaL4",
-        "NvidiaL4X1",
-        "NvidiaTeslaA100",
-        "NvidiaH100",
-        "NvidiaRtxPro6000",
-    ],
-    BeforeValidator(_runs_the_kit),
-]
-
-
-class KernelConfig(ConfigSection):
-    """How an experiment becomes Kaggle kernels. They are always private.
-
-    Attributes
-    ----------
-    owner
-        The Kaggle user whose kernels they are; left out: the one whose credentials push them.
-    accelerator
-        As Kaggle names it. NvidiaTeslaT4 is two T4s: folds run side by side, one a GPU; none: four CPU cores; the
-        others are one GPU and not for everyone. TPUs and the P100 are refused.
-    internet
-        Whether a train kernel may use the network; an infer kernel never does.
-    hours
-        After which Kaggle ends the session of a train kernel; it allows 12.
-    infer_hours
-        After which it ends that of an infer kernel: what the competition allows for its rerun, mostly 9.
-    kernels
-        Whose outputs an infer kernel attaches, owner/slug; left out: the pushed train kernels of this experiment.
-    datasets
-        Attached to every kernel, owner/slug: weights, wheels, runs.
-    models
-        Attached to every kernel, owner/model/framework/variation/version.
-    image
-        `latest`, or `original`: the image of the first version of the kernel.
-    max_code_kb
-        Largest code file, in thousands of bytes; what is larger travels as a dataset.
-    """
-
-    owner: Owner | None = None
-    accelerator: Accelerator = "NvidiaTeslaT4"
-    internet: bool = False
-    hours: Annotated[float, Field(gt=0, le=12)] = 12.0
-    infer_hours: Annotated[float, Field(gt=0, le=12)] = 9.0
-    kernels: tuple[Ref, ...] | None = None
-    datasets: tuple[Ref, ...] = ()
-    models: tuple[ModelRef, ...] = ()
-    image: Literal["latest", "original"] = "latest"
-    max_code_kb: Annotated[int, Field(ge=20, le=100_000)] = 900
-
-    @property
-    def gpus(self) -> int:
-        """How many GPUs the accelerator has."""
-        return GPUS[self.accelerator]
-
-    def limit(self, kind: str) -> float:
-        """Return the hours after which Kaggle ends a kernel of a kind, train or infer."""
-        return self.infer_hours if kind == "infer" else self.hours
-
-
-class TuneConfig(ConfigSection):
-    """How the peak rate of each policy is tuned before policies are compared: with the same budget for each.
-
-    Attributes
-    ----------
-    rates
-        Peak rates to try; a slice keeps its ratio, and its higher end is tried.
-    folds
-        A list of folds: they tune, and tuned policies are compared on the others. nested: for each fold that is
-        compared, the rate is chosen within the other folds alone (train on all but two, score on one).
-    """
-
-    rates: tuple[Annotated[float, Field(gt=0)], ...]
-    folds: tuple[Annotated[int, Field(ge=0)], ...] | Literal["nested"] = (0,)
-
-    @field_validator("rates")
-    @classmethod
-    def _several(cls, rates: tuple[float, ...]) -> tuple[float, ...]:
-        if len(set(rates)) < len(rates):
-            raise ValueError("the same one stands there twice")
-        if len(rates) < 2:
-            raise ValueError("at least two are needed")
-        return rates
-
-    @field_validator("folds")
-    @classmethod
-    def _at_least_one(cls, folds: tuple[int, ...] | Literal["nested"]) -> tuple[int, ...] | Literal["nested"]:
-        if not folds:
-            raise ValueError("at least one is needed")
-        return folds if isinstance(folds, str) else tuple(sorted(set(folds)))
-
-
-class CompareConfig(ConfigSection):
-    """The `compare` section: how policies are compared. It decides no training of its own.
-
-    Attributes
-    ----------
-    baseline
-        The policy that the others are compared with; left out: the first.
-    margin
-        Of F; two policies whose difference surely lies within it are equivalent.
-    level
-        Of the intervals and verdicts.
-    tune
-        Left out: no rate is tuned, for no policy.
-    equalise
-        true, or the policies to compare once more with the mean rate of a uniform policy.
-    mixed_devices
-        Whether runs are paired that were trained on different kinds of device (name, precision, versions).
-    """
-
-    baseline: Name | None = None
-    margin: Annotated[float, Field(gt=0, lt=1)] = 0.01
-    level: Annotated[float, Field(gt=0.5, lt=1)] = 0.95
-    tune: TuneConfig | None = None
-    equalise: bool | tuple[Name, ...] = False
-    mixed_devices: bool = False
-
-
 HEAD = PolicyConfig(lr=1.0, description="a head over features, which has no rates")  # in the place of a policy
 
 
@@ -368,9 +198,6 @@ class ExperimentConfig(ConfigSection):
         return dump_yaml(content)
 
 
-Override = str | tuple[str, Any]  # "training.epochs=3", or ("training.epochs", 3)
-
-
 def load_experiment(
     path: str | Path, overrides: str | Sequence[Override] = (), policies: str | Sequence[str] = ()
 ) -> ExperimentConfig:
@@ -404,17 +231,17 @@ def load_experiment(
     content = read_yaml(path, written=True)
     if not isinstance(content, dict):
         raise KitError(f"{path}: a config is a mapping of sections, like `name: digits`")
-    whole = [override for override in stated if _key_of(override) == "policies"]
+    whole = [override for override in stated if key_of(override) == "policies"]
     for override in whole:  # names, which have to be there before a key of a policy can be overridden
-        _override(content, override)
+        put_override(content, override)
     if has_heads := _key_is_there(content, stated, "features"):
         content["policies"] = settled(content.get("policies"))
     else:
         content["policies"] = _policies(settled(content.get("policies")), chosen, path)
     for override in stated:
         if override not in whole:
-            _check_policy_name(override, content["policies"] or {})
-            _override(content, override)
+            need_policy(override, content["policies"] or {})
+            put_override(content, override)
     experiment = validate(content, str(path), path.parent)
     return with_code(_with_heads(experiment, chosen) if has_heads else experiment)
 
@@ -490,7 +317,7 @@ def _from_file(name: str, config: Path) -> Any:
 
 def _key_is_there(content: dict[str, Any], stated: Sequence[Override], key: str) -> bool:
     """Whether a section is in a config or made by what overrides it."""
-    return content.get(key) is not None or any(_key_of(each).partition(".")[0] == key for each in stated)
+    return content.get(key) is not None or any(key_of(each).partition(".")[0] == key for each in stated)
 
 
 def _with_heads(experiment: ExperimentConfig, chosen: Sequence[str]) -> ExperimentConfig:
@@ -503,49 +330,3 @@ def _with_heads(experiment: ExperimentConfig, chosen: Sequence[str]) -> Experime
     kept = {name: heads[name] for name in dict.fromkeys(chosen)}
     features = experiment.features.model_copy(update={"heads": kept})
     return experiment.model_copy(update={"features": features, "policies": dict.fromkeys(kept, HEAD)})
-
-
-def _key_of(override: Override) -> str:
-    return (override.partition("=")[0] if isinstance(override, str) else override[0]).strip()
-
-
-def _said(override: Override) -> str:
-    """As it is typed on the command line."""
-    return override if isinstance(override, str) else f"{override[0]}={override[1]}"
-
-
-def _check_policy_name(override: Override, policies: dict[str, Any]) -> None:
-    """A name that is not there would be a policy more, not a change of one."""
-    section, _, rest = _key_of(override).partition(".")
-    name = rest.partition(".")[0]
-    if section == "policies" and name not in policies and name != rest:
-        raise KitError(
-            f"--set {_said(override)}: there is no policy {name!r} in this experiment, but {some(policies)}; "
-            "add one with --policy"
-        )
-
-
-def _override(content: dict[str, Any], override: Override) -> None:
-    """Puts the value in its place, making the sections above it."""
-    key = _key_of(override)
-    if isinstance(override, str) and not (override.partition("=")[1] and override.partition("=")[0]):
-        raise KitError(f"--set {override}: expected a key and a value, like --set training.epochs=3")
-    *parents, last = key.split(".")
-    section = content
-    for parent in parents:
-        parent = _written_key(section, parent)
-        if section.get(parent) is None:
-            section[parent] = {}
-        section = section[parent]
-        if not isinstance(section, dict):
-            raise KitError(f"--set {_said(override)}: {parent} is not a section")
-    place = _written_key(section, last)
-    if isinstance(override, str):
-        section[place] = parse_yaml(override.partition("=")[2], f"--set {override}", written=True)
-    else:
-        section[place] = override[1]
-
-
-def _written_key(section: dict[Any, Any], name: str) -> Any:
-    """Return the key of a section that is written so; the name itself where there is none."""
-    return next((key for key in section if isinstance(key, Written) and key.text == name), name)

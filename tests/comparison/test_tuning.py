@@ -7,7 +7,8 @@ from support.refusals import refusal_of
 
 from kit.comparison.tuning import at_rate, check_tuning, choose_rates, compared_folds, equalised, trials, variants
 from kit.competition.folds import FoldPlan
-from kit.experiment.config import TuneConfig, validate
+from kit.experiment.compare_config import TuneConfig
+from kit.experiment.config import validate
 from kit.lr import PolicyConfig
 
 POLICIES = {"uniform": {"lr": 1e-2}, "sliced": {"lr": "slice(1e-4, 1e-2)"}}

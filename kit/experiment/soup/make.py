@@ -14,7 +14,8 @@ from kit.core.paths import OutputDirs
 from kit.core.runs import SOUP, ExperimentDir
 from kit.core.stopping import telling
 from kit.experiment.blend_members import BlendMember, member_of
-from kit.experiment.config import CompareConfig, ExperimentConfig
+from kit.experiment.compare_config import CompareConfig
+from kit.experiment.config import ExperimentConfig
 from kit.experiment.loaded import LoadedExperiment
 from kit.experiment.options import RunOptions
 from kit.experiment.pool import decided
