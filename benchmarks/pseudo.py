@@ -16,8 +16,8 @@ import numpy as np
 import pandas as pd
 from sklearn.linear_model import LogisticRegression
 
-from kit.competition.config import FoldsConfig
 from kit.competition.folds import FoldPlan, make_folds
+from kit.competition.folds_config import FoldsConfig
 from kit.experiment.pseudo_labels import PseudoOptions, labelled
 from kit.scoring.config import ScoringConfig
 from kit.scoring.f1 import score

@@ -161,8 +161,8 @@ def dealing(several: bool, grouped: bool) -> tuple[Callable[..., Any], Callable[
         return ids_of(rows), targets_of(rows, classes, several), frame
 
     def act(given: tuple) -> None:
-        from kit.competition.config import FoldsConfig
         from kit.competition.folds import make_folds
+        from kit.competition.folds_config import FoldsConfig
 
         ids, targets, frame = given
         config = FoldsConfig(k=FOLDS, group="patient" if grouped else None)

@@ -17,7 +17,7 @@ from support.miniatures import ATTRIBUTES, DISEASES, FILTERS, SPECIES, WRITERS, 
 from support.refusals import refusal_of
 
 from kit import run
-from kit.competition.config import PixelsConfig
+from kit.competition.images_config import PixelsConfig
 from kit.core.manifest import noting
 from kit.core.runs import read_predictions
 from kit.experiment.config import ExperimentConfig, load_experiment

@@ -9,8 +9,9 @@ from typing import Literal
 import numpy as np
 import pandas as pd
 
-from kit.competition.config import BETWEEN, CompetitionConfig, Images, JoinConfig, PixelsConfig
+from kit.competition.config import BETWEEN, CompetitionConfig, JoinConfig
 from kit.competition.headers import plainly_named
+from kit.competition.images_config import Images, PixelsConfig
 from kit.competition.labels import split_labels
 from kit.competition.tables import DIFFERING, LabelLists, need_columns, need_unique, read_table
 from kit.competition.templates import fields_of_images, image_sources, pixel_columns

@@ -1,4 +1,4 @@
-"""The `competition` and `folds` sections of the config."""
+"""The `competition` section of the config."""
 
 import re
 from collections.abc import Callable
@@ -8,7 +8,7 @@ from typing import Annotated, Any, ClassVar, Literal, Self
 
 from pydantic import AfterValidator, BeforeValidator, Discriminator, Field, Tag, field_validator, model_validator
 
-from kit.competition.moments import check_time_format
+from kit.competition.images_config import FirstConfig, Images, PixelsConfig
 from kit.competition.spelling import need_apart
 from kit.core.named import OwnOptions
 from kit.core.settings import ConfigSection, Text
@@ -22,45 +22,6 @@ def _a_slug(text: str) -> str:
 
 
 Slug = Annotated[str, AfterValidator(_a_slug)]
-
-
-def _a_pattern(text: str) -> str:
-    try:
-        re.compile(text)
-    except re.error as error:
-        raise ValueError(f"no regular expression: {error}") from error
-    return text
-
-
-class PixelsConfig(ConfigSection):
-    """Images whose pixels stand in the table, a column each: grey levels 0 to 255, row after row.
-
-    Attributes
-    ----------
-    columns
-        Their names, as a pattern: `pixel*` is every column that begins so, in the table's order.
-    height, width
-        In pixels; left out: the square of so many.
-    """
-
-    columns: str = "pixel*"
-    height: Annotated[int, Field(ge=1)] | None = None
-    width: Annotated[int, Field(ge=1)] | None = None
-
-
-class FirstConfig(ConfigSection):
-    """Several places where an image may be.
-
-    Attributes
-    ----------
-    first
-        Templates; an image is that of the first whose file is there.
-    """
-
-    first: Annotated[tuple[str, ...], Field(min_length=1)]
-
-    def __str__(self) -> str:
-        return " or ".join(self.first)
 
 
 class NamesConfig(ConfigSection):
@@ -188,8 +149,6 @@ Names = Annotated[
 ]
 BETWEEN = "\x1f"  # between the labels of a row in long form: ASCII's unit separator, which stands in no label
 Files = str | Annotated[tuple[str, ...], Field(min_length=1)]
-Template = str | FirstConfig
-Images = Template | Annotated[tuple[Template, ...], Field(min_length=1)] | PixelsConfig
 
 
 class ExtraConfig(ConfigSection):
@@ -256,14 +215,6 @@ class ExtraConfig(ConfigSection):
         if isinstance(content, dict) and content.get("slug") and not content.get("path"):
             return content | {"path": f"data/{str(content['slug']).rpartition('/')[2]}"}
         return content
-
-
-def templates_of(images: Images) -> list[str]:
-    """Return the templates of image files; none where the pixels stand in a table."""
-    if isinstance(images, PixelsConfig):
-        return []
-    places = images if isinstance(images, tuple) else (images,)
-    return [text for place in places for text in ([place] if isinstance(place, str) else place.first)]
 
 
 class CompetitionConfig(ConfigSection):
@@ -497,66 +448,3 @@ class CompetitionConfig(ConfigSection):
         sample = [] if self.sample_submission is None else [self.sample_submission]
         joined = [join.table for join in self.join or ()]
         return [*self.files("train"), *self.files("test"), *sample, *joined, *names]
-
-
-class FoldsConfig(ConfigSection):
-    """Which rows are held out when.
-
-    Left as it is: stratified k-fold, by label, or by all labels where a row has several.
-
-    Attributes
-    ----------
-    k
-        Number of folds.
-    seed
-        Of the shuffle that deals rows to folds.
-    run
-        Which folds to train: `all`, or a list like [0, 2].
-    stratify
-        Deal the classes evenly to the folds.
-    group
-        Column of the train table; rows with the same text in it are a row group, which is in one fold.
-    group_pattern
-        Regular expression: what it finds in the column's text (its first group, if it has one) tells the row
-        group.
-    duplicates
-        Images that are alike are in one fold: none, exact (the same pixels), or the largest Hamming distance of
-        two perceptual hashes of 64 bits, 0 to 16. With time or column, row groups and images that are alike are
-        not kept together, but refused where they span folds.
-    time
-        Column of the train table, numbers or dates: each fold is later than all it is trained on; the earliest
-        rows only train. A column is read as one format.
-    time_format
-        Of the dates in it, datetime.strptime's, like "%d/%m/%Y"; or `number`; left out: what fits all cells.
-    column
-        Column of the train table that holds the folds; rows with -1 in it only train.
-    """
-
-    incidental: ClassVar[frozenset[str]] = frozenset({"run"})
-    later: ClassVar[frozenset[str]] = frozenset({"time_format"})
-
-    k: Annotated[int, Field(ge=2, le=100)] = 5
-    seed: Annotated[int, Field(ge=0, le=2**32 - 1)] = 0
-    run: Literal["all"] | tuple[Annotated[int, Field(ge=0)], ...] = "all"
-    stratify: bool = True
-    group: Text | None = None
-    group_pattern: Annotated[str, AfterValidator(_a_pattern)] | None = None
-    duplicates: Literal["none", "exact"] | Annotated[int, Field(ge=0, le=16)] = "none"
-    time: Text | None = None
-    time_format: Annotated[str, AfterValidator(check_time_format)] | None = None
-    column: Text | None = None
-
-    @model_validator(mode="after")
-    def _one_way(self) -> Self:
-        if self.group_pattern and not self.group:
-            raise ValueError("group_pattern is searched in the text of a column; name it in group")
-        if self.time_format and not self.time:
-            raise ValueError("time_format is of the column that time names; name it, or leave time_format out")
-        if self.time and self.column:
-            raise ValueError("time and column tell the folds both; leave one of them out")
-        return self
-
-    @property
-    def chosen(self) -> tuple[int, ...]:
-        """The folds to train, ascending."""
-        return tuple(range(self.k)) if self.run == "all" else tuple(sorted(set(self.run)))

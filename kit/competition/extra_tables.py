@@ -8,10 +8,11 @@ import numpy as np
 import pandas as pd
 
 from kit.competition.assemble import one_row_an_id
-from kit.competition.config import CompetitionConfig, ExtraConfig, PixelsConfig
+from kit.competition.config import CompetitionConfig, ExtraConfig
 from kit.competition.extra import EVERY, ExtraRows, ExtraTable
 from kit.competition.headers import plainly_named
 from kit.competition.image_files import with_names_on_disk
+from kit.competition.images_config import PixelsConfig
 from kit.competition.labels import Labels, MultiLabel, encode_columns, spelling_of
 from kit.competition.sides import need_files
 from kit.competition.tables import LabelLists, need_columns, read_table

@@ -8,8 +8,8 @@ from itertools import islice
 import numpy as np
 import pandas as pd
 
-from kit.competition.config import FoldsConfig
 from kit.competition.folds import group_texts
+from kit.competition.folds_config import FoldsConfig
 
 SEPARATORS = r"[_\-./:\s]+"
 # fmt: off

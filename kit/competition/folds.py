@@ -11,8 +11,8 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 import pandas as pd
 
-from kit.competition.config import FoldsConfig
 from kit.competition.duplicates import components
+from kit.competition.folds_config import FoldsConfig
 from kit.competition.headers import column_named
 from kit.competition.moments import moments
 from kit.competition.spelling import plain, shown

@@ -6,7 +6,8 @@ from collections import Counter
 from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 
-from kit.competition.config import CompetitionConfig, templates_of
+from kit.competition.config import CompetitionConfig
+from kit.competition.images_config import templates_of
 from kit.core.errors import some
 from kit.core.zips import ZipDirectory, ZipMember, zip_directory
 from kit.data.sources import Channels, File, PixelRow, Source, files_of, missing_files

@@ -6,11 +6,12 @@ from pathlib import Path
 import numpy as np
 import pandas as pd
 
-from kit.competition.config import CompetitionConfig, templates_of
+from kit.competition.config import CompetitionConfig
 from kit.competition.evidence import remarks_on_sample
 from kit.competition.extra import ExtraRows, as_shares
 from kit.competition.extra_tables import Side, extra_rows, weights_in
 from kit.competition.image_files import first_folder, shared_images, unused_files
+from kit.competition.images_config import templates_of
 from kit.competition.labels import (
     Labels,
 )

@@ -7,8 +7,9 @@ from pathlib import Path
 import pandas as pd
 
 from kit.competition.assemble import Rows, one_row_an_id, read_rows, with_joins
-from kit.competition.config import CompetitionConfig, FirstConfig, Images, templates_of
+from kit.competition.config import CompetitionConfig
 from kit.competition.image_files import spelling_hint, with_names_on_disk
+from kit.competition.images_config import FirstConfig, Images, templates_of
 from kit.competition.observations import KEY, Observations, observations_of
 from kit.competition.spelling import shown
 from kit.competition.submission import (

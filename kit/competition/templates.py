@@ -11,8 +11,8 @@ from typing import Any, cast
 
 import pandas as pd
 
-from kit.competition.config import FirstConfig, Images, PixelsConfig, Template, templates_of
 from kit.competition.image_files import is_hidden, zip_hint
+from kit.competition.images_config import FirstConfig, Images, PixelsConfig, Template, templates_of
 from kit.competition.places import ANY, Places, image_endings, marked
 from kit.competition.spelling import plain, shown
 from kit.competition.tables import column_names, left_out_hint, need_plain_csv

@@ -7,10 +7,11 @@ from typing import Literal, Protocol
 import numpy as np
 import pandas as pd
 
-from kit.competition.config import CompetitionConfig, FoldsConfig
+from kit.competition.config import CompetitionConfig
 from kit.competition.duplicates import NEAR, HashedImages, duplicates_between
 from kit.competition.extra import EVERY, FOLD_PLAN, ExtraRows, ExtraTable
 from kit.competition.folds import FoldPlan, group_texts
+from kit.competition.folds_config import FoldsConfig
 from kit.competition.headers import column_named
 from kit.competition.moments import moments
 from kit.competition.observations import Observations, observations_of

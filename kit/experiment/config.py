@@ -6,7 +6,9 @@ from typing import Any, ClassVar
 
 from pydantic import ValidationError, field_validator, model_validator
 
-from kit.competition.config import CompetitionConfig, FoldsConfig, PixelsConfig
+from kit.competition.config import CompetitionConfig
+from kit.competition.folds_config import FoldsConfig
+from kit.competition.images_config import PixelsConfig
 from kit.core.errors import KitError, some
 from kit.core.manifest import need_listed
 from kit.core.settings import ConfigSection, Duration, Name, explain, settled

@@ -8,9 +8,9 @@ from pathlib import Path
 
 import pandas as pd
 
-from kit.competition.config import FoldsConfig
 from kit.competition.find_groups import suspected_groups
 from kit.competition.folds import check_folds
+from kit.competition.folds_config import FoldsConfig
 from kit.competition.guess import CompetitionGuess, guess_competition
 from kit.competition.load import Competition, load_competition, load_labels
 from kit.competition.survey import DICOM, Survey, survey, words_in

@@ -8,10 +8,10 @@ from typing import Any
 import numpy as np
 import pandas as pd
 
-from kit.competition.config import FoldsConfig
 from kit.competition.duplicates import NEAR, Setting, duplicate_pairs, duplicates_between
 from kit.competition.find_groups import SuspectedGroups, suspected_groups
 from kit.competition.folds import FoldPlan, check_folds, check_plan
+from kit.competition.folds_config import FoldsConfig
 from kit.competition.load import Competition, load_competition
 from kit.core.errors import KitError
 from kit.core.files import need_writable

@@ -3,9 +3,9 @@
 import numpy as np
 import pandas as pd
 
-from kit.competition.config import FoldsConfig
 from kit.competition.duplicates import NEAR, Setting, components, duplicate_pairs, duplicates_advice
 from kit.competition.find_groups import SuspectedGroups
+from kit.competition.folds_config import FoldsConfig
 from kit.competition.observations import gets_the_prior
 from kit.data.hashes import ImageHashes
 from kit.experiment.config import ExperimentConfig

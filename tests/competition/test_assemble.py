@@ -9,8 +9,9 @@ import pytest
 from support.colours import experiment_content, write_competition
 from support.refusals import refusal_of
 
-from kit.competition.config import BETWEEN, CompetitionConfig, FoldsConfig
+from kit.competition.config import BETWEEN, CompetitionConfig
 from kit.competition.folds import group_texts, make_folds
+from kit.competition.folds_config import FoldsConfig
 from kit.competition.load import load_competition, load_labels, load_test
 from kit.core.yaml import dump_yaml, parse_yaml
 from kit.experiment.config import validate

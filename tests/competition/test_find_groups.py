@@ -8,9 +8,9 @@ import pandas as pd
 import pytest
 import yaml
 
-from kit.competition.config import FoldsConfig
 from kit.competition.find_groups import suspected_groups
 from kit.competition.folds import group_texts, make_folds
+from kit.competition.folds_config import FoldsConfig
 
 FOLDS = FoldsConfig(k=3)
 GENERATOR = np.random.default_rng(0)

@@ -6,7 +6,6 @@ from hypothesis import strategies as st
 from sklearn.model_selection import StratifiedKFold
 from support.refusals import refusal_of
 
-from kit.competition.config import FoldsConfig
 from kit.competition.folds import (
     FoldPlan,
     check_folds,
@@ -16,6 +15,7 @@ from kit.competition.folds import (
     read_folds,
     write_folds,
 )
+from kit.competition.folds_config import FoldsConfig
 
 
 def _ids(count: int) -> list[str]:

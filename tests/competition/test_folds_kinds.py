@@ -12,7 +12,6 @@ from pydantic import ValidationError
 from sklearn.model_selection import GroupKFold, KFold, PredefinedSplit, StratifiedGroupKFold
 from support.refusals import refusal_of
 
-from kit.competition.config import FoldsConfig
 from kit.competition.folds import (
     EARLIEST,
     FoldPlan,
@@ -24,6 +23,7 @@ from kit.competition.folds import (
     stratify_groups,
     write_folds,
 )
+from kit.competition.folds_config import FoldsConfig
 
 
 def ids(count: int) -> list[str]:

@@ -17,8 +17,9 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from support.refusals import refusal_of
 
-from kit.competition.config import CompetitionConfig, FoldsConfig
+from kit.competition.config import CompetitionConfig
 from kit.competition.folds import make_folds
+from kit.competition.folds_config import FoldsConfig
 from kit.competition.load import Competition, load_competition
 from kit.competition.tables import LabelLists, column_names, read_submission, read_table
 

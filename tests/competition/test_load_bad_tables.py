@@ -13,8 +13,9 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 from pydantic import ValidationError
 
-from kit.competition.config import CompetitionConfig, FoldsConfig
+from kit.competition.config import CompetitionConfig
 from kit.competition.folds import EARLIEST, check_folds, check_plan, group_texts, make_folds, rare_classes
+from kit.competition.folds_config import FoldsConfig
 from kit.competition.load import Competition, load_competition, load_labels, load_test
 from kit.core.errors import KitError
 

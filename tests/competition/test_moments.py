@@ -9,7 +9,7 @@ from hypothesis import strategies as st
 from pydantic import ValidationError
 from support.refusals import refusal_of
 
-from kit.competition.config import FoldsConfig
+from kit.competition.folds_config import FoldsConfig
 from kit.competition.moments import moments
 from kit.core.errors import KitError
 

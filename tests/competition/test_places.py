@@ -15,7 +15,8 @@ from support.colours import experiment_content, write_competition
 from support.commands import kit_here
 from support.refusals import refusal_of
 
-from kit.competition.config import CompetitionConfig, FirstConfig, Images
+from kit.competition.config import CompetitionConfig
+from kit.competition.images_config import FirstConfig, Images
 from kit.competition.load import load_competition, load_labels, load_test
 from kit.competition.templates import fields_of_images, image_sources, rows_of_files
 from kit.core.zips import ZipMember

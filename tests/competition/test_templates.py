@@ -7,7 +7,8 @@ import pytest
 from PIL import Image
 from support.refusals import refusal_of
 
-from kit.competition.config import CompetitionConfig, PixelsConfig
+from kit.competition.config import CompetitionConfig
+from kit.competition.images_config import PixelsConfig
 from kit.competition.load import load_competition, load_labels
 from kit.competition.templates import image_paths, image_sources, pixel_table, rows_of_files
 from kit.data.sources import Channels, PixelRow

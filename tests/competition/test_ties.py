@@ -10,9 +10,10 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from kit.competition.config import CompetitionConfig, FoldsConfig
+from kit.competition.config import CompetitionConfig
 from kit.competition.extra import EVERY, ExtraRows, ExtraTable
 from kit.competition.folds import FoldPlan
+from kit.competition.folds_config import FoldsConfig
 from kit.competition.observations import Observations
 from kit.competition.ties import ExtraPlan, Tie, need_plan, plan_extra
 from kit.core.errors import KitError

@@ -11,8 +11,9 @@ from pathlib import Path
 import pandas as pd
 
 from kit.competition.assemble import named_as_in_config
-from kit.competition.config import CompetitionConfig, PixelsConfig
+from kit.competition.config import CompetitionConfig
 from kit.competition.formats import write_like
+from kit.competition.images_config import PixelsConfig
 from kit.competition.load import load_test
 from kit.competition.observations import Observations, observations_of
 from kit.competition.sides import TestSet
