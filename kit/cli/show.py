@@ -16,7 +16,7 @@ if TYPE_CHECKING:  # for annotations alone: they bring torch
     from kit.experiment.blend import BlendResult
     from kit.experiment.find_lr import FindLrResult
     from kit.experiment.init import InitResult
-    from kit.experiment.pool import PolicyScores
+    from kit.experiment.policy_scores import PolicyScores
     from kit.experiment.preview import Preview, PreviewResult
     from kit.experiment.run import ExperimentResult
     from kit.experiment.soup.make import SoupResult

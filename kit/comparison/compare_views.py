@@ -20,7 +20,7 @@ from kit.core.stopping import telling
 from kit.experiment.config import ExperimentConfig
 from kit.experiment.fingerprint import stored_experiment
 from kit.experiment.loaded import LoadedExperiment
-from kit.experiment.pool import PooledPredictions, pooled_frames
+from kit.experiment.pooled_predictions import PooledPredictions, pooled_frames
 from kit.experiment.views import asked_views
 from kit.scoring.config import ScoringConfig
 from kit.scoring.decide import RuleChoice, choose_rule

@@ -29,7 +29,8 @@ from kit.core.errors import some
 from kit.core.runs import RunDir
 from kit.experiment.deviations import deviations
 from kit.experiment.loaded import LoadedExperiment
-from kit.experiment.pool import RunScore, ScoredRuns, decided, score_identity
+from kit.experiment.policy_scores import RunScore, score_identity
+from kit.experiment.pool import ScoredRuns, decided
 
 
 def content_of(

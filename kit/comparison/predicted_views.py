@@ -16,7 +16,7 @@ from kit.core.runs import RunDir, predictions
 from kit.data.images import ImageSet, open_images
 from kit.experiment.loaded import LoadedExperiment
 from kit.experiment.pixels import as_they_were_read
-from kit.experiment.pool import held_out_predictions
+from kit.experiment.pooled_predictions import held_out_predictions
 from kit.experiment.views import prediction_data, views_of
 from kit.training.views import View, Views
 

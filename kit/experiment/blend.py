@@ -28,7 +28,9 @@ from kit.core.settings import Name, fingerprint
 from kit.experiment.blend_files import FilesMember
 from kit.experiment.blend_members import BLEND, BlendMember, members_of, need_same_folds, shared_plan
 from kit.experiment.config import ExperimentConfig, load_experiment
-from kit.experiment.pool import PooledPredictions, hand_in, held_out, pooled, score_identity, stored_scores
+from kit.experiment.policy_scores import score_identity, stored_scores
+from kit.experiment.pool import hand_in
+from kit.experiment.pooled_predictions import PooledPredictions, held_out, pooled
 from kit.scoring.blend import BlendChoice, choose_blend
 from kit.scoring.config import ScoringConfig
 from kit.scoring.decide import choose_rule

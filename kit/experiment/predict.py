@@ -31,7 +31,9 @@ from kit.experiment.features.predict import predictions_of_heads
 from kit.experiment.find_runs import find_runs, usual_sources
 from kit.experiment.options import RunOptions, seconds_of
 from kit.experiment.pixels import as_they_were_read, tell_noticed
-from kit.experiment.pool import by_fold, hand_in, stored_rule
+from kit.experiment.policy_scores import stored_rule
+from kit.experiment.pool import hand_in
+from kit.experiment.pooled_predictions import by_fold
 from kit.experiment.view_clock import ViewClock, nothing
 from kit.experiment.views import asked_views, prediction_data, views_of
 from kit.model.build import build_model, normalisation

@@ -16,7 +16,7 @@ from kit.data.sources import Source
 from kit.experiment.find_runs import find_runs
 from kit.experiment.loaded import LoadedExperiment
 from kit.experiment.pixels import as_they_were_read, tell_noticed
-from kit.experiment.pool import by_fold
+from kit.experiment.pooled_predictions import by_fold
 from kit.experiment.predict import predict_all
 from kit.experiment.views import prediction_data, views_of
 

@@ -17,7 +17,8 @@ from kit.experiment.config import ExperimentConfig
 from kit.experiment.fingerprint import stored_experiment
 from kit.experiment.fold_plan import read_plan
 from kit.experiment.pixels import as_they_were_read
-from kit.experiment.pool import pooled, score_identity, stored_scores
+from kit.experiment.policy_scores import score_identity, stored_scores
+from kit.experiment.pooled_predictions import pooled
 from kit.experiment.shared_folder import writing
 from kit.lr import Clock, PolicyConfig
 from kit.lr.clock import policy_groups

@@ -8,7 +8,7 @@ import pandas as pd
 
 from kit.comparison.record import ComparedPolicy, Comparison, ViewRecord
 from kit.core.runs import TRAINING, RunRecord
-from kit.experiment.pool import PolicyScores
+from kit.experiment.policy_scores import PolicyScores
 from kit.training.records import Activations, Learning
 
 

@@ -14,7 +14,7 @@ from kit.core.runs import ExperimentDir, RunKey, RunRecord
 from kit.experiment.config import validate
 from kit.experiment.loaded import LoadedExperiment
 from kit.experiment.options import RunOptions
-from kit.experiment.pool import stored_scores
+from kit.experiment.policy_scores import stored_scores
 from kit.experiment.runner import Runner
 
 

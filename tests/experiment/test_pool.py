@@ -17,7 +17,9 @@ from kit.core.files import write_text
 from kit.core.runs import ExperimentDir, RunKey, RunRecord, predictions, write_predictions
 from kit.experiment.config import validate
 from kit.experiment.loaded import LoadedExperiment
-from kit.experiment.pool import hand_in, pool_policy, pooled, stored_rule
+from kit.experiment.policy_scores import stored_rule
+from kit.experiment.pool import hand_in, pool_policy
+from kit.experiment.pooled_predictions import pooled
 from kit.scoring.config import ScoringConfig
 from kit.scoring.decide import decide_test, rule_from_json
 from kit.scoring.rules import Half

@@ -19,7 +19,7 @@ from kit.core.runs import ExperimentDir, RunDir
 from kit.experiment.config import ExperimentConfig, validate
 from kit.experiment.loaded import LoadedExperiment
 from kit.experiment.options import RunOptions
-from kit.experiment.pool import pooled
+from kit.experiment.pooled_predictions import pooled
 from kit.kaggle.rehearsal.hidden_test import write_variant
 from kit.report.audit import audit
 

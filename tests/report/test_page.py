@@ -17,7 +17,7 @@ from support.made_up_runs import GROUPS, POLICIES, write_experiment
 
 from kit.core.paths import OutputDirs
 from kit.core.plotting import COLOURS
-from kit.experiment.pool import PolicyScores
+from kit.experiment.policy_scores import PolicyScores
 from kit.report.figures import by_class, drawing
 from kit.report.gather import gather
 from kit.report.material import PolicyData, PolicyOutcome, ReportData

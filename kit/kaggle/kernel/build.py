@@ -22,7 +22,7 @@ from kit.core.runs import ExperimentDir
 from kit.experiment.config import ExperimentConfig
 from kit.experiment.loaded import LoadedExperiment
 from kit.experiment.own_files import files_of_code
-from kit.experiment.pool import stored_rule, stored_scores
+from kit.experiment.policy_scores import stored_rule, stored_scores
 from kit.kaggle.archive import need_no_secrets
 from kit.kaggle.datasets import dataset_folder
 from kit.kaggle.image import KaggleImage, read_table

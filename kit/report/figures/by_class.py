@@ -6,7 +6,7 @@ from typing import Any
 
 import numpy as np
 
-from kit.experiment.pool import PolicyScores
+from kit.experiment.policy_scores import PolicyScores
 from kit.report.figures.drawing import (
     Figure,
     LegendEntry,
