@@ -91,7 +91,8 @@ def build(
 ) -> None:
     """Write kernels/build/NAME/: metadata and one code file that carries kit, config and folds."""
     from kit.experiment.config import load_experiment
-    from kit.kaggle.kernel.build import build_all, shareable_command
+    from kit.kaggle.kernel.build import build_all
+    from kit.kaggle.kernel.code_file import shareable_command
 
     experiment = load_experiment(config, [*(overrides or []), *chosen_folds(fold)], policy or [])
     if fold and kind == "infer":

@@ -168,7 +168,7 @@ def collect_wheels(
     say : callable
         Takes lines about what happens.
     """
-    from kit.kaggle.kernel.build import TEMPLATES
+    from kit.kaggle.kernel.code_file import TEMPLATES
 
     table = read_table(TEMPLATES / "image.txt")
     images = _images(table, python, read_facts(), say)
@@ -237,7 +237,7 @@ def kaggle_image(
         Of the image that is meant, like "3.13". Left out: the first that the table knows; lists need it where the
         table knows several.
     """
-    from kit.kaggle.kernel.build import TEMPLATES
+    from kit.kaggle.kernel.code_file import TEMPLATES
 
     table, requirements, changes = TEMPLATES / "image.txt", TEMPLATES.parent / "requirements.txt", None
     if published:

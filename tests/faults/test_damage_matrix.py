@@ -32,9 +32,10 @@ from kit.experiment.config import ExperimentConfig, validate
 from kit.experiment.examine import examine_runs
 from kit.experiment.predict import predict_test
 from kit.kaggle.commands import list_submissions
-from kit.kaggle.kernel.build import _files, build
+from kit.kaggle.kernel.build import build
 from kit.kaggle.kernel.fetch import take_runs
 from kit.kaggle.kernel.folder import KernelFolder
+from kit.kaggle.kernel.travelling import travelling_files
 from kit.kaggle.submissions import LogEntry, write_entry
 from kit.kaggle.submit import _source
 from kit.report.gather import write_report
@@ -148,7 +149,9 @@ def kernel_build(config: ExperimentConfig, output: Path, say: Say) -> Any:
     attached = config.kernel.model_copy(update={"datasets": ("tester/runs",)})
     there = config.model_copy(update={"competition": section, "kernel": attached})
     packed = {
-        name: content for name, content in _files(there, "infer", output).items() if name.startswith("runs/")
+        name: content
+        for name, content in travelling_files(there, "infer", output).items()
+        if name.startswith("runs/")
     }
     return packed, build(there, "infer", output=output).notes
 

@@ -1,41 +1,25 @@
 """An experiment as a folder that Kaggle takes: metadata and one code file that carries everything."""
 
-import base64
-import json
-import pprint
-import re
-import shlex
 import shutil
-import textwrap
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator
 from dataclasses import dataclass
 from hashlib import sha256
 from pathlib import Path
 from typing import Any
 
-from kit.competition.folds import folds_text
-from kit.core.bundle import Files, pack, package_files
+from kit.core.bundle import pack
 from kit.core.errors import KitError
 from kit.core.files import need_writable, write_bytes, write_json, write_text
-from kit.core.paths import OutputDirs
-from kit.core.runs import ExperimentDir
 from kit.experiment.config import ExperimentConfig
-from kit.experiment.loaded import LoadedExperiment
-from kit.experiment.own_files import files_of_code
-from kit.experiment.policy_scores import stored_rule, stored_scores
+from kit.experiment.policy_scores import stored_rule
 from kit.kaggle.archive import need_no_secrets
 from kit.kaggle.datasets import dataset_folder
-from kit.kaggle.image import KaggleImage, read_table
 from kit.kaggle.kernel.attached import AttachedRuns, attached_notes, fetched_runs, reference_of
-from kit.kaggle.kernel.extra import FOLDER, extra_files, extra_sources, extra_there
+from kit.kaggle.kernel.code_file import code_of, head_of, templates_for
+from kit.kaggle.kernel.extra import extra_sources
 from kit.kaggle.kernel.folder import BUILT, BuildRecord, KernelFolder, Kind, built
-
-PACKAGE = Path(__file__).resolve().parents[2]  # kit/
-TEMPLATES = PACKAGE.parent / "kernels"
-SHOWN_VERSIONS = ("torch", "torchvision", "timm", "albumentations", "numpy", "pandas", "scikit-learn")
-LINE = 100  # characters of the archive in a line
-# A kernel joins no cluster: of that folder only what says so, and what needs no Ray, travels.
-LEFT_OUT, STAYS = "kit/experiment/cluster/", ("__init__.py", "joining.py", "slurm.py")
+from kit.kaggle.kernel.names import default_name, slug_of
+from kit.kaggle.kernel.travelling import scores_file, travelling_config, travelling_files
 
 
 @dataclass(frozen=True)
@@ -171,14 +155,14 @@ def build(
     folder = KernelFolder(root / BUILT / slug)
     _need_same_type(folder, notebook)
     attached = fetched_runs(experiment, root) if kind == "infer" else {}
-    files = _files(experiment, kind, root)
+    files = travelling_files(experiment, kind, root)
     need_no_secrets(files | {"the command line": command.encode()})  # it stands in the code file's head
     archive = pack(files)
     need_writable(folder.path)
     family = _family(experiment, kind, files, notebook)
     record = _record(experiment, kind, slug, sha256(archive).hexdigest(), family)
-    about = _about(experiment, record, files, command)
-    code, apart = _code(experiment, record, about, archive, notebook, attached)
+    about = head_of(experiment, record, files, command)
+    code, apart = code_of(experiment, record, about, archive, notebook, attached)
     _clear(folder)
     if apart:
         _write_code_dataset(folder, apart, archive)
@@ -205,35 +189,6 @@ def _record(experiment: ExperimentConfig, kind: Kind, slug: str, digest: str, fa
         sha256=digest,
         family=family,
     )
-
-
-def default_name(experiment: ExperimentConfig, kind: Kind, notebook: bool = False) -> str:
-    """Return <experiment>-<kind>, with the folds of a train kernel where not all are chosen.
-
-    A name that would begin with a digit begins with "kit-", and that of a notebook ends with "-notebook".
-    """
-    chosen, name = experiment.folds.chosen, f"{experiment.name}-{kind}"
-    if kind == "train" and len(chosen) < experiment.folds.k:
-        name += f"-fold{'s' * (len(chosen) > 1)}-{'-'.join(map(str, chosen))}"
-    return f"{'' if _begins_with_letter(name) else 'kit-'}{name}{'-notebook' * notebook}"
-
-
-def slug_of(name: str) -> str:
-    """Return the slug that Kaggle makes of a title; KitError where Kaggle takes none like it."""
-    slug = _slug(name)
-    if not 5 <= len(slug) <= 50:
-        raise KitError(f"{slug!r}: a kernel's name has 5 to 50 characters, this has {len(slug)}; give --name NAME")
-    if not slug[0].isalpha():  # reported: "not found" of every look at such a kernel
-        raise KitError(f"{slug!r}: a kernel's name begins with a letter; give --name, like kit-{slug}")
-    return slug
-
-
-def _slug(name: str) -> str:
-    return re.sub(r"[^a-z0-9]+", "-", name.lower()).strip("-")
-
-
-def _begins_with_letter(name: str) -> bool:
-    return _slug(name)[:1].isalpha()
 
 
 def _need_same_type(folder: KernelFolder, notebook: bool) -> None:
@@ -306,179 +261,18 @@ def _pushed(experiment: ExperimentConfig, root: Path) -> tuple[str, ...]:
     )
 
 
-def _files(experiment: ExperimentConfig, kind: Kind, root: Path) -> dict[str, bytes]:
-    """Return what travels: the kit's source, the config, and what the kind of kernel needs.
-
-    For training that is the fold plan; for predicting the scores of the pooled runs, which hold the decision rule.
-    """
-    files = {name: content for name, content in package_files(PACKAGE).items() if not _left_out(name)}
-    for name, content in files_of_code(experiment).items():
-        if name.split("/")[0] in ("kit", "config.yaml", "folds.csv", "runs", FOLDER):
-            raise KitError(
-                f"{name}: the bundle has a file or folder of this name; call the file of your own otherwise"
-            )
-        files[name] = content
-    files["config.yaml"] = _travelling(experiment).to_yaml().encode()
-    if kind == "infer" and (scores := _scores(experiment, root)).is_file():
-        stored_scores(scores, experiment.scoring, experiment.competition)  # refuses what is damaged
-        files[scores.relative_to(root).as_posix()] = scores.read_bytes()
-    if kind == "train":
-        folder = ExperimentDir(OutputDirs(root).runs / experiment.name)
-        loaded = LoadedExperiment.open(experiment, folder, OutputDirs(root))
-        files["folds.csv"] = folds_text(loaded.folds).encode()
-        files |= extra_files(experiment.competition)
-    return files
-
-
-def _left_out(name: str) -> bool:
-    return name.startswith(LEFT_OUT) and name.removeprefix(LEFT_OUT) not in STAYS
-
-
-def _scores(experiment: ExperimentConfig, root: Path) -> Path:
-    """Return the file of scores of the policy that an infer kernel predicts with."""
-    folder = ExperimentDir(OutputDirs(root).runs / experiment.name)
-    return folder.policy(next(iter(experiment.policies))) / "scores.json"
-
-
-def _travelling(experiment: ExperimentConfig) -> ExperimentConfig:
-    """Return the config without the paths of this machine."""
-    competition, model = experiment.competition, experiment.model
-    last = (competition.slug or competition.embedded or experiment.name).rpartition("/")[2]
-    there = {"path": f"data/{last}", **extra_there(competition)}
-    changes: dict[str, Any] = {"competition": competition.model_copy(update=there)}
-    if model.weights not in ("none", "hub"):
-        changes["model"] = model.model_copy(update={"weights": Path(model.weights).name})
-    return experiment.model_copy(update=changes)
-
-
 def _family(experiment: ExperimentConfig, kind: Kind, files: dict[str, bytes], notebook: bool) -> str:
     """Return a digest that is the same for kernels that differ in their folds only."""
     whole = experiment.model_copy(update={"folds": experiment.folds.model_copy(update={"run": "all"})})
-    common = files | {"config.yaml": _travelling(whole).to_yaml().encode(), "kind": f"{kind} {notebook}".encode()}
-    templates = ("launcher.py", f"{kind}/kernel.py")
-    common |= {name: (TEMPLATES / name).read_text(encoding="utf-8").encode() for name in templates}
+    common = files | {
+        "config.yaml": travelling_config(whole).to_yaml().encode(),
+        "kind": f"{kind} {notebook}".encode(),
+    }
+    common |= {name: text.encode() for name, text in templates_for(kind).items()}
     digest = sha256()
     for path, content in sorted(common.items()):
         digest.update(sha256(path.encode()).digest() + sha256(content).digest())
     return digest.hexdigest()[:16]
-
-
-def _about(experiment: ExperimentConfig, record: BuildRecord, files: Files, command: str) -> str:
-    """Return the head of the code file."""
-    policies, folds = ", ".join(record.policies), ", ".join(map(str, record.folds))
-    if record.kind == "train":
-        does = (
-            f"Trains folds {folds} of the experiment {record.experiment} (policies {policies}; seeds "
-            f"{', '.join(map(str, record.seeds))}); weights, predictions, rates and a log go to /kaggle/working."
-        )
-    else:
-        does = (
-            f"Predicts the test set that is there with the runs of {record.experiment} (policy "
-            f"{record.policies[0]}) that are attached, and writes /kaggle/working/submission.csv."
-        )
-    facts = {
-        "made by": command or "kit.kaggle.kernel.build",
-        "made for": f"{'; or '.join(map(_versions, _images()))} (kernels/image.txt)",
-        "holds": f"{len(files)} files, the kit's source among them; sha256 {record.sha256}",
-    }
-    lines = [f"{record.slug.replace('-', ' ')}: a Kaggle kernel of the kit for image classification under F1", ""]
-    lines += textwrap.wrap(does, LINE)
-    for fact, text in facts.items():
-        lines += ["", *textwrap.wrap(f"{fact:9} {text}", LINE, subsequent_indent=" " * 10, break_on_hyphens=False)]
-    config = _travelling(experiment).to_yaml(stated_only=True)
-    return "\n".join([*lines, "", "config", textwrap.indent(config.rstrip(), "    "), ""])
-
-
-def _images() -> tuple[KaggleImage, ...]:
-    """Return the images that a session may get."""
-    return read_table(TEMPLATES / "image.txt").images
-
-
-def _versions(image: KaggleImage) -> str:
-    shown = [f"{name} {image.versions[name]}" for name in SHOWN_VERSIONS if image.versions.get(name)]
-    return ", ".join([f"Python {image.python}", *shown])
-
-
-def _code(
-    experiment: ExperimentConfig,
-    record: BuildRecord,
-    about: str,
-    archive: bytes,
-    notebook: bool,
-    attached: AttachedRuns,
-) -> tuple[str, str]:
-    """Return the code file, and the dataset that holds the archive where the file would be too large, else ""."""
-    kernel = experiment.kernel
-
-    def render(apart: str) -> str:
-        text = "" if apart else _lines(base64.b85encode(archive).decode())
-        facts = {
-            "internet": kernel.internet and record.kind == "train",
-            "hours": record.hours,
-            **({"budget": experiment.budget} if experiment.budget and record.kind == "train" else {}),
-            "datasets": list(kernel.datasets),
-            "code": apart,
-            "sha256": record.sha256,
-            **({"experiment": record.experiment, "runs": record.runs} if record.kind == "train" else {}),
-            "made_for": made_for(),
-            **({"attached": attached} if record.kind == "infer" else {}),
-        }
-        code = _fill((TEMPLATES / record.kind / "kernel.py").read_text(encoding="utf-8"), about, facts, text)
-        return _as_notebook(code) if notebook else code
-
-    if len((code := render("")).encode()) <= 1000 * kernel.max_code_kb:
-        return code, ""
-    if kernel.owner is None:
-        raise KitError(
-            f"kernel.max_code_kb: the code file has {len(code.encode()) / 1000:.0f} kB, more than "
-            f"{kernel.max_code_kb}, so the code has to travel as a dataset: name its owner in kernel.owner"
-        )
-    apart = f"{kernel.owner}/{_code_slug(record.slug)}"
-    return render(apart), apart
-
-
-def made_for() -> dict[str, Any]:
-    """Return what the launcher compares a session with: the Pythons of Kaggle's images, and the torch of each."""
-    torch = {image.python: image.versions.get("torch") for image in _images()}
-    return {"python": list(torch), "torch": torch}
-
-
-def _code_slug(slug: str) -> str:
-    """Return the slug of the dataset that holds the code; at most 50 characters, and another for every kernel."""
-    if len(slug) <= 45:
-        return f"{slug}-code"
-    return f"{slug[:36].rstrip('-')}-{sha256(slug.encode()).hexdigest()[:8]}-code"
-
-
-def _lines(text: str) -> str:
-    return "\n".join(text[start : start + LINE] for start in range(0, len(text), LINE))
-
-
-def _fill(template: str, about: str, facts: dict[str, Any], archive: str) -> str:
-    launcher = (TEMPLATES / "launcher.py").read_text(encoding="utf-8").partition('"""\n\n')[2]
-    about = about.replace("\\", "\\\\").replace('"""', '\\"\\"\\"')
-    values = {
-        '"""{{about}}"""': f'"""{about}"""',
-        "# {{launcher}}": launcher.strip(),
-        '"{{kernel}}"': pprint.pformat(facts, sort_dicts=False),
-        '"{{archive}}"': f'r"""\n{archive}\n"""',
-    }
-    for mark, value in values.items():
-        template = template.replace(mark, value)
-    return template
-
-
-def _as_notebook(code: str) -> str:
-    cell: dict[str, Any] = {
-        "cell_type": "code",
-        "execution_count": None,
-        "metadata": {},
-        "outputs": [],
-        "source": code,
-    }
-    kernel = {"display_name": "Python 3", "language": "python", "name": "python3"}
-    metadata = {"kernelspec": kernel, "language_info": {"name": "python"}}
-    return json.dumps({"cells": [cell], "metadata": metadata, "nbformat": 4, "nbformat_minor": 4}, indent=1) + "\n"
 
 
 def _metadata(
@@ -547,24 +341,10 @@ def _notes(experiment: ExperimentConfig, kind: Kind, apart: str, root: Path, att
     if (
         kind == "infer"
         and fitted
-        and stored_rule(_scores(experiment, root), scoring, experiment.competition) is None
+        and stored_rule(scores_file(experiment, root), scoring, experiment.competition) is None
     ):
         notes.append(
             "the runs are not pooled here, so the kernel fits its decision rule on their out-of-fold predictions "
             "and the train table (python -m kit kernel fetch pools them)"
         )
     return notes
-
-
-# Where a path begins that leads out of the folder the command runs in, and how far it goes: as a whole value to
-# its end, inside of one to what closes it.
-OUTSIDE = r"(~[\w.-]*|[A-Za-z]:|\.\.)?[/\\]"
-OUTSIDE_PATH = re.compile(
-    rf"""(^|(?<==)){OUTSIDE}.*|(?<='){OUTSIDE}[^']*|(?<="){OUTSIDE}[^"]*|(?<=[\s,:;(\[{{]){OUTSIDE}[^,\]}}]*"""
-)
-
-
-def shareable_command(words: Sequence[str]) -> str:
-    """Return `python -m kit` and its words; of paths that tell about this machine the last name only."""
-    shown = [OUTSIDE_PATH.sub(lambda path: re.split(r"[/\\]+", path[0].rstrip("/\\"))[-1], word) for word in words]
-    return shlex.join(["python", "-m", "kit", *shown])

@@ -34,7 +34,7 @@ from kit.kaggle.facts import (
     write_facts,
 )
 from kit.kaggle.image import read_table
-from kit.kaggle.kernel.build import TEMPLATES
+from kit.kaggle.kernel.code_file import TEMPLATES
 from kit.kaggle.kernel.folder import BUILT, BuildRecord, KernelFolder
 from kit.kaggle.kernel.outputs import outputs_with
 from kit.kaggle.kernel.push import push, pushed_kernel

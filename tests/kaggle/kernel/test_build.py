@@ -24,7 +24,8 @@ from support.small_kernels import train_outputs, write_push
 
 import kit as package
 from kit.experiment.config import validate
-from kit.kaggle.kernel.build import TEMPLATES, build_kernels, shareable_command
+from kit.kaggle.kernel.build import build_kernels
+from kit.kaggle.kernel.code_file import TEMPLATES, shareable_command
 from kit.kaggle.kernel.folder import KernelFolder
 
 PROJECT = Path(package.__file__).resolve().parents[1]
@@ -592,7 +593,7 @@ def test_code_that_was_not_rehearsed_is_of_another_family(build, tmp_path, monke
     build("--fold", "0")
     templates = shutil.copytree(TEMPLATES, tmp_path / "templates", ignore=shutil.ignore_patterns("build"))
     (templates / name).write_text((templates / name).read_text() + "\nprint('more')\n")
-    monkeypatch.setattr("kit.kaggle.kernel.build.TEMPLATES", templates)
+    monkeypatch.setattr("kit.kaggle.kernel.code_file.TEMPLATES", templates)
     build("--fold", "1")
     first, second = (KernelFolder.at(f"kernels/build/tiny-train-fold-{fold}").record for fold in (0, 1))
     assert first.family != second.family

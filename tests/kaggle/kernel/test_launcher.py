@@ -20,7 +20,7 @@ from support.interpreters import need_interpreter
 from kit.core.bundle import pack
 from kit.core.durations import duration
 from kit.experiment.config import validate
-from kit.kaggle.kernel import build
+from kit.kaggle.kernel import code_file
 from kit.kaggle.kernel.folder import METADATA_KEYS, BuildRecord, KernelFolder
 
 POSIX = pytest.mark.skipif(os.name != "posix", reason="signals are POSIX's")
@@ -65,7 +65,7 @@ class Kernel:
             sha256=hashlib.sha256(self.archive).hexdigest(),
             family="",
         )
-        text, self.code_dataset = build._code(
+        text, self.code_dataset = code_file.code_of(
             experiment, record, "A tiny kernel.\n", self.archive, notebook, attached or {}
         )
         self.text = text
@@ -121,7 +121,7 @@ def kernel(tmp_path, monkeypatch) -> Kernel:
         torch = version("torch").partition("+")[0]
     except PackageNotFoundError:
         torch = "none"
-    monkeypatch.setattr(build, "made_for", lambda: {"python": [HERE], "torch": {HERE: torch}})
+    monkeypatch.setattr(code_file, "made_for", lambda: {"python": [HERE], "torch": {HERE: torch}})
     return Kernel(tmp_path)
 
 
@@ -657,7 +657,7 @@ def test_an_infer_kernel_fails_where_another_version_is_attached(kernel):
 
 def test_versions_that_it_was_not_made_for_are_told_in_a_line(kernel, monkeypatch):
     told = {"3.98": "2.98.0", OTHER: "2.99.0"}
-    monkeypatch.setattr(build, "made_for", lambda: {"python": list(told), "torch": told})
+    monkeypatch.setattr(code_file, "made_for", lambda: {"python": list(told), "torch": told})
     kernel.build("print('done')")
     code, lines = kernel.run()
     made_for = "made for Python 3.98 with torch 2.98.0 or Python 3.99 with torch 2.99.0"
