@@ -26,6 +26,7 @@ from kit.training.losses import (
     FocalLossOfLabels,
     LogitAdjustedLoss,
 )
+from kit.training.own_loss import OwnLoss
 
 # Takes inputs, targets, and the weights of the images or None; gives them mixed.
 Mix = Callable[
@@ -102,100 +103,6 @@ class WeightedCrossEntropy(nn.Module):
             reduction="none",
         )
         return (each * of_rows).mean()
-
-
-class OwnLoss(nn.Module):
-    """A loss of the user's own, the mean over images.
-
-    Parameters
-    ----------
-    config : LossConfig
-        Names it.
-    weights : Tensor, optional
-        Of each class, float32 [classes]: an image's loss counts by its class's.
-
-    Raises
-    ------
-    KitError
-        Where it cannot be loaded or does not take its options.
-    """
-
-    def __init__(self, config: LossConfig, weights: torch.Tensor | None = None):
-        super().__init__()
-        self.code = config.code
-        try:
-            self.loss = self.code.bind(config.options, ("logits", "targets"))  # a module is registered as one
-        except KitError as error:
-            raise KitError(f"training.loss: {error}") from error
-        self.register_buffer("weights", weights)
-        self.weights: torch.Tensor | None
-
-    def forward(
-        self, logits: torch.Tensor, targets: torch.Tensor, of_rows: torch.Tensor | None = None
-    ) -> torch.Tensor:
-        """Return the loss of logits [batch, classes] and targets: indices [batch], or [batch, classes].
-
-        `of_rows`: what each image counts, [batch].
-        """
-        each = self.loss(logits, targets)
-        if self.weights is not None and targets.ndim == 1:
-            each = each * self.weights[targets]
-        return (each if of_rows is None else each * of_rows).mean()
-
-    def check(
-        self, n_classes: int, multilabel: bool, mixed: bool, shares: bool = False, weighs: bool = False
-    ) -> None:
-        """Try the loss on made-up logits and targets; KitError where it gives no loss that can be learned from.
-
-        Parameters
-        ----------
-        n_classes : int
-        multilabel : bool
-            Whether a row may have several labels.
-        mixed, shares : bool
-            Whether images are mixed, and whether labels of some rows are shares of classes: either way targets are
-            shares.
-        weighs : bool
-            Whether rows have weights.
-        """
-        generator = torch.Generator().manual_seed(0)
-        logits = torch.randn(6, n_classes, generator=generator).requires_grad_()
-        targets: torch.Tensor = torch.arange(6) % n_classes
-        if multilabel:
-            targets = torch.rand(6, n_classes, generator=generator) < 0.5
-        if mixed or shares:
-            targets = torch.rand(6, n_classes, generator=generator).softmax(1)
-        place = f"training.loss: {self.code.reference}"
-        if self.weights is not None and (multilabel or mixed or shares):
-            raise KitError(
-                "training.class_weights: with mixed images or several labels a row a loss of your own has to "
-                "weigh classes itself, and with shares of classes, too; leave class_weights out"
-            )
-        if any(value.requires_grad for value in self.parameters()):
-            raise KitError(
-                f"{place} has parameters of its own, which would not learn: the model's are optimized alone"
-            )
-        try:
-            each = self.loss(logits, targets)
-            again = self.loss(torch.cat([logits, logits]), torch.cat([targets, targets]))
-        except Exception as error:
-            raise KitError(f"{place}: {self.code.fault(error)}") from error
-        if not isinstance(each, torch.Tensor) or each.shape not in ((), (6,)):
-            given = f"shape {list(each.shape)}" if isinstance(each, torch.Tensor) else repr(each)
-            raise KitError(f"{place} gives {given} for 6 images; the loss of each, [6], or their mean is needed")
-        if self.weights is not None and each.shape == ():
-            raise KitError(f"{place} gives a mean; for class_weights the loss of each image, [batch], is needed")
-        if weighs and each.shape == ():
-            raise KitError(
-                f"{place} gives a mean; for rows with weights (competition.weight, competition.extra) the loss of "
-                "each image, [batch], is needed"
-            )
-        if not each.isfinite().all():
-            raise KitError(f"{place} is not finite: {each.tolist()}")
-        if each.shape == () and each.abs() > 1e-6 and torch.allclose(again, 2 * each, rtol=1e-3):
-            raise KitError(f"{place} doubles where each image is there twice, as a sum does; a mean is needed")
-        if not each.requires_grad:
-            raise KitError(f"{place} has no gradient; make it of torch operations on the logits")
 
 
 def build_loss(

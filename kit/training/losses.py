@@ -30,7 +30,7 @@ class LossOfEach(nn.Module):
         Label smoothing.
     """
 
-    def __init__(self, weights: torch.Tensor | None, smoothing: float):
+    def __init__(self, weights: torch.Tensor | None, smoothing: float = 0.0):
         super().__init__()
         self.smoothing = smoothing
         self.register_buffer("weights", weights)
