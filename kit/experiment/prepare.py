@@ -37,6 +37,7 @@ from kit.model.build import Normalisation, build_model, normalisation
 from kit.model.groups import DepthGroup, has_order
 from kit.model.own import check_output
 from kit.model.sizes import need_sides
+from kit.model.trial import forward_on_trial
 from kit.training.averaging import averages
 from kit.training.batches import batches_of
 from kit.training.class_weights import class_weights
@@ -240,7 +241,9 @@ def _check_training(loaded: LoadedExperiment, say: Say) -> Recipe:
     Augmentation(data)
     try_decoder(data, competition.train_images[0])
     shape = (min(2, training.batch_size), data.channels, data.size, data.size)
-    _check_forward(model, shape, len(competition.classes), experiment.model.name)
+    cannot = f"{experiment.model.name} cannot train on batches of {' × '.join(map(str, shape))}"
+    with forward_on_trial(cannot, "data.size, training.batch_size or the model"), torch.no_grad():
+        check_output(model.train(), len(competition.classes), torch.zeros(shape), experiment.model.name)
     sides = {view.side for view in asked_views(experiment)}
     need_sides(model, sides, data.size, data.channels, experiment.model.name)
     return recipe
@@ -309,20 +312,6 @@ def _check_norms(model: nn.Module, training: TrainingConfig, say: Say) -> None:
             f"batch norms see the {training.batch_size} images of their process alone, of "
             f"{processes * training.batch_size}; training.sync_batch_norm: true lets them see all"
         )
-
-
-def _check_forward(model: nn.Module, shape: tuple[int, ...], n_classes: int, name: str) -> None:
-    try:
-        with torch.no_grad():
-            check_output(model.train(), n_classes, torch.zeros(shape), name)
-    except KitError:
-        raise
-    except Exception as error:  # whatever a network makes of images it is not made for
-        reason = " ".join(str(error).split())[:200]
-        raise KitError(
-            f"model: {name} cannot train on batches of {' × '.join(map(str, shape))} ({reason}); change "
-            "data.size, training.batch_size or the model"
-        ) from error
 
 
 @dataclass(frozen=True)

@@ -8,6 +8,7 @@ from kit.experiment.features.parts import inner_parts
 from kit.experiment.loaded import LoadedExperiment
 from kit.model.build import Normalisation, build_model, normalisation
 from kit.model.features import Taps, block_named
+from kit.model.trial import forward_on_trial
 from kit.training.device import process_state, resolve_precision
 
 WEIGHING = ("sampler", "loss", "class_weights")  # of `training`: what makes rows or classes count unlike
@@ -43,17 +44,9 @@ def checked_body(loaded: LoadedExperiment, say: Say) -> Normalisation:
     if config.model.weights == "none":
         say("model.weights: none: these are features of random weights, which tell little")
     names = list(dict.fromkeys(block_named(model, features.taken_of(head)) for head in features.heads))
-    try:
-        with torch.inference_mode():
-            Taps(model.eval(), names)(torch.zeros(1, data.channels, data.size, data.size))
-    except KitError:
-        raise
-    except Exception as error:  # whatever a network makes of images it is not made for
-        reason = " ".join(str(error).split())[:200]
-        raise KitError(
-            f"model: {config.model.name} gives no features of images of {data.size} px ({reason}); change "
-            "data.size or the model"
-        ) from error
+    cannot = f"{config.model.name} gives no features of images of {data.size} px"
+    with forward_on_trial(cannot, "data.size or the model"), torch.inference_mode():
+        Taps(model.eval(), names)(torch.zeros(1, data.channels, data.size, data.size))
     try_decoder(data, competition.train_images[0])
     usual = normalisation(config.model.name, data.channels, model)
     return Normalisation(data.mean or usual.mean, data.std or usual.std)
