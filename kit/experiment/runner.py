@@ -24,6 +24,7 @@ from kit.core.progress import beside
 from kit.core.runs import ExperimentDir, RunDir, RunKey, RunRecord
 from kit.core.settings import fingerprint
 from kit.core.stopping import OUT_OF_TIME, Stopped, need_go_on, telling
+from kit.experiment.budget_plan import Plan
 from kit.experiment.config import ExperimentConfig
 from kit.experiment.features.head_run import forget, train_head
 from kit.experiment.loaded import LoadedExperiment
@@ -32,11 +33,12 @@ from kit.experiment.options import RunOptions
 from kit.experiment.parallel import run_parallel
 from kit.experiment.prepare import TrainingData, check, decode
 from kit.experiment.prior import hand_in_prior
+from kit.experiment.run_clock import RunClock
 from kit.experiment.settle import settle
 from kit.experiment.shared_folder import claim_training
 from kit.experiment.side_by_side import Sharing, SideBySide, sharing_workers
 from kit.experiment.soup.average import make_soup
-from kit.experiment.timekeeping import Budget, Plan, RunClock
+from kit.experiment.timekeeping import Budget
 from kit.experiment.train_run import counted, nothing, train_run, trained_on
 from kit.experiment.turns import Turns
 from kit.training.batches import Together, batches_of

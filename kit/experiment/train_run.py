@@ -29,7 +29,7 @@ from kit.experiment.own_files import packages_of_code
 from kit.experiment.pixels import reading_of, test_pixels_digest
 from kit.experiment.policies import groups_of
 from kit.experiment.prepare import TrainingData
-from kit.experiment.timekeeping import RunClock, unlimited
+from kit.experiment.run_clock import RunClock, unlimited
 from kit.model.build import build_model
 from kit.scoring.config import ScoringConfig
 from kit.training.device import computing_with, device_facts, make_accelerator

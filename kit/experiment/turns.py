@@ -8,8 +8,8 @@ from contextlib import closing
 from kit.core.claims import Claim, Holder
 from kit.core.errors import Say, some
 from kit.core.runs import ExperimentDir, RunKey
+from kit.experiment.budget_plan import Plan
 from kit.experiment.shared_folder import claim_training, holder_of_run
-from kit.experiment.timekeeping import Plan
 
 TICK = 1.0  # seconds between two looks at what others do
 LONGEST = 60.0  # seconds of waiting after which the processes of torchrun hear from the first one

@@ -16,12 +16,13 @@ from kit.core import claims
 from kit.core.runs import ExperimentDir, RunKey
 from kit.experiment import runner as kit_runner
 from kit.experiment import turns
+from kit.experiment.budget_plan import Plan
 from kit.experiment.config import validate
 from kit.experiment.fingerprint import stored_experiment
 from kit.experiment.options import RunOptions
 from kit.experiment.runner import Runner
 from kit.experiment.shared_folder import MEMBER, RUN, claim_training, join, others_at_work, writing
-from kit.experiment.timekeeping import Budget, Plan
+from kit.experiment.timekeeping import Budget
 from kit.experiment.turns import Turns
 from kit.training import history
 

@@ -15,18 +15,19 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from support.colours import experiment_content
 from support.commands import ROOT
-from support.faketime import LIBRARY, clock_of
+from support.faketime import LIBRARY, clock_of, set_clock
 from support.refusals import refusal_of
 
-import kit.experiment.timekeeping as timekeeping
 from kit import run
 from kit.comparison.compare import compare
 from kit.core.runs import ExperimentDir, RunKey, RunRecord, read_predictions
 from kit.core.stopping import Stopped
 from kit.experiment.budget import MARGIN, Pace, Work, by_unit
+from kit.experiment.budget_plan import Plan
 from kit.experiment.config import validate
 from kit.experiment.options import RunOptions, seconds_of
-from kit.experiment.timekeeping import LEAST, SHARE, Budget, Plan, RunClock, pace_of
+from kit.experiment.run_clock import RunClock
+from kit.experiment.timekeeping import LEAST, SHARE, Budget, pace_of
 from kit.training.predict import Predictor
 from kit.training.trainer import Trainer
 
@@ -95,7 +96,7 @@ class Simulation:
 
     def run(self):
         with pytest.MonkeyPatch.context() as patch:
-            patch.setattr(timekeeping, "time", SimpleNamespace(monotonic=lambda: self.now))
+            set_clock(patch, SimpleNamespace(monotonic=lambda: self.now))
             for key in self.begins():
                 self.train(key)
         return self
@@ -212,7 +213,7 @@ def test_jobs_at_a_time():
         made.plan.jobs = 2
         made.budget.take("flat", truth, looked=True)
         with pytest.MonkeyPatch.context() as patch:
-            patch.setattr(timekeeping, "time", SimpleNamespace(monotonic=lambda made=made: made.now))
+            set_clock(patch, SimpleNamespace(monotonic=lambda made=made: made.now))
             begins = made.begins()
             first = [next(begins), next(begins)]
             assert first == made.plan.due[:2]
@@ -226,7 +227,7 @@ def test_jobs_at_a_time():
 def test_time_for_the_end_is_measured_and_kept(monkeypatch):
     """Two runs are pooled in three seconds and drawn in five: ten runs take 15 and 5."""
     now = [0.0]
-    monkeypatch.setattr(timekeeping, "time", SimpleNamespace(monotonic=lambda: now[0]))
+    set_clock(monkeypatch, SimpleNamespace(monotonic=lambda: now[0]))
 
     def takes(seconds):
         now[0] += seconds
@@ -275,11 +276,8 @@ class TestWholeExperiments:
     def clock(self, monkeypatch):
         now = [100.0]
         fake = SimpleNamespace(monotonic=lambda: now[0])
-        for module in (
-            "kit.experiment.timekeeping",
-            "kit.training.predict",
-            "kit.experiment.options",
-        ):
+        set_clock(monkeypatch, fake)
+        for module in ("kit.training.predict", "kit.experiment.options"):
             monkeypatch.setattr(f"{module}.time", fake)
 
         def taking(seconds, method):

@@ -6,12 +6,14 @@ from types import SimpleNamespace
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from support.faketime import set_clock
 
 import kit.experiment.turns as turns
 from kit.core.claims import Holder
 from kit.core.runs import ExperimentDir, RunKey, RunRecord
 from kit.experiment.budget import Pace, Work, by_unit
-from kit.experiment.timekeeping import Budget, Plan
+from kit.experiment.budget_plan import Plan
+from kit.experiment.timekeeping import Budget
 from kit.experiment.turns import Turns
 
 KEYS = [RunKey(policy, seed, fold) for policy in ("flat", "steep") for seed in range(2) for fold in range(2)]
@@ -131,7 +133,7 @@ def test_as_a_slow_version_that_looks_at_all(story, later, seconds):
             world = World(kind, seconds, later)
             clock = SimpleNamespace(monotonic=lambda: world.now, sleep=world.sleep)  # noqa: B023
             patch.setattr(turns, "time", clock)
-            patch.setattr("kit.experiment.timekeeping.time", clock)
+            set_clock(patch, clock)
             patch.setattr(turns, "holder_of_run", lambda key: world.held.get(key))  # noqa: B023
             seen.append(([world.does(*step) for step in story], world.said))
     assert seen[0] == seen[1]

@@ -1,7 +1,10 @@
-"""libfaketime, where it is installed: a process whose clock is set while it runs."""
+"""Clocks that are set: of a process by libfaketime, where it is installed, and of budgets in this process."""
 
 import os
 from pathlib import Path
+from types import SimpleNamespace
+
+import pytest
 
 _PLACES = ("usr/lib/*/faketime", "usr/lib*/faketime", "usr/local/lib/faketime")
 
@@ -29,3 +32,9 @@ def clock_of(file: Path) -> dict[str, str]:
         "FAKETIME_DONT_FAKE_MONOTONIC": "1",
         "DONT_FAKE_MONOTONIC": "1",
     }
+
+
+def set_clock(patch: pytest.MonkeyPatch, clock: SimpleNamespace) -> None:
+    """Let `clock` stand for `time` wherever the time of a budget is looked at."""
+    for module in ("timekeeping", "budget_plan", "run_clock"):
+        patch.setattr(f"kit.experiment.{module}.time", clock)

@@ -22,15 +22,16 @@ from kit.core.paths import inside
 from kit.core.runs import TRAINED_ANEW, RunDir, RunKey, RunRecord
 from kit.core.settings import fingerprint
 from kit.core.whole import need_sealed
+from kit.experiment.budget_plan import Plan
 from kit.experiment.cluster.memory import memory_of
 from kit.experiment.cluster.order import open_order
 from kit.experiment.cluster.site import NodeReport, Site
 from kit.experiment.fingerprint import as_now
 from kit.experiment.loaded import LoadedExperiment
 from kit.experiment.prepare import TrainingData
+from kit.experiment.run_clock import RunClock
 from kit.experiment.runner import is_settled, train_within
 from kit.experiment.shared_folder import claim_training, holder_of_run
-from kit.experiment.timekeeping import Plan, RunClock
 from kit.experiment.train_run import nothing, trained_on
 from kit.training.device import agreed, make_accelerator, process_state
 

@@ -19,7 +19,7 @@ from kit.experiment.features.parts import inner_parts
 from kit.experiment.loaded import LoadedExperiment
 from kit.experiment.pixels import test_pixels_digest
 from kit.experiment.prepare import TrainingData
-from kit.experiment.timekeeping import RunClock
+from kit.experiment.run_clock import RunClock
 from kit.experiment.train_run import beginning_anew, first_record, test_predictions, unread_rows
 from kit.model.features import block_named
 from kit.scoring.f1 import plain_score

@@ -24,7 +24,7 @@ from kit.experiment.fingerprint import as_now, config_digest
 from kit.experiment.loaded import LoadedExperiment
 from kit.experiment.pixels import test_pixels_digest
 from kit.experiment.prepare import TrainingData
-from kit.experiment.timekeeping import RunClock
+from kit.experiment.run_clock import RunClock
 from kit.experiment.train_run import beginning_anew, first_record, test_predictions, trainer_of, unread_rows
 from kit.scoring.f1 import plain_score
 from kit.training.device import make_accelerator

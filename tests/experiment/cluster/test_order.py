@@ -18,6 +18,7 @@ from kit.core.errors import KitError
 from kit.core.files import write_bytes
 from kit.core.paths import OutputDirs
 from kit.core.runs import ExperimentDir, RunKey
+from kit.experiment.budget_plan import Plan
 from kit.experiment.cluster.order import config_files, open_order, order_files
 from kit.experiment.cluster.site import Site
 from kit.experiment.cluster.train_there import Errand, _handed_over, _here, files_of, receive, train_there
@@ -25,7 +26,7 @@ from kit.experiment.config import load_experiment
 from kit.experiment.options import RunOptions
 from kit.experiment.prepare import prepare
 from kit.experiment.run import run
-from kit.experiment.timekeeping import Budget, Plan
+from kit.experiment.timekeeping import Budget
 
 KEY = RunKey("uniform", 0, 0)
 
