@@ -251,7 +251,7 @@ def fit_blend(
         stack = fit_stack(members, truth, folds)
         return Blend(method, stack.shares(count), stack)
     if method == "greedy":
-        return Blend(method, greedy_weights(members, lambda values: plain_score(values, truth, config)))
+        return Blend(method, greedy_weights(members, lambda values: cheapest_score(values, truth, config)))
     best = int(np.argmax([choose_rule(member, truth, folds, config).cross_fitted for member in members]))
     return Blend(method, tuple(float(index == best) for index in range(count)))
 
@@ -302,7 +302,7 @@ def greedy_weights(members: Sequence[np.ndarray], worth: Callable[[np.ndarray], 
     return tuple(count / sum(best) for count in best)
 
 
-def plain_score(values: np.ndarray, truth: np.ndarray, config: ScoringConfig) -> float:
+def cheapest_score(values: np.ndarray, truth: np.ndarray, config: ScoringConfig) -> float:
     """Return the score of values [rows, classes] with the cheapest decision that suits the metric.
 
     That is the highest value, or one threshold for all classes, the best F for these very rows (of a metric of the

@@ -20,10 +20,10 @@ from kit.competition.folds import (
     group_texts,
     make_folds,
     read_folds,
-    stratify_groups,
     write_folds,
 )
 from kit.competition.folds_config import FoldsConfig
+from kit.competition.stratify import stratify_groups
 
 
 def ids(count: int) -> list[str]:

@@ -7,7 +7,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from kit.competition.folds import stratify_groups
+from kit.competition.stratify import stratify_groups
 
 
 @st.composite

@@ -6,7 +6,7 @@ from scipy.stats import rankdata
 
 from kit.core.errors import KitError
 from kit.scoring import blend as blending
-from kit.scoring.blend import Blend, choose_blend, fit_blend, greedy_weights, methods_for, plain_score, ranks
+from kit.scoring.blend import Blend, cheapest_score, choose_blend, fit_blend, greedy_weights, methods_for, ranks
 from kit.scoring.config import ScoringConfig
 from kit.scoring.decide import TIE, choose_rule
 
@@ -97,7 +97,7 @@ def test_the_best_single_member_is_the_best_by_its_own_rule():
     noise = np.where(generator.random(400) < 0.5, truth, generator.integers(0, 3, 400))
     bold = np.eye(3)[noise] * 0.8 + 0.2 / 3
     members = [shy / shy.sum(axis=1, keepdims=True), bold]
-    assert plain_score(members[0], truth, MACRO) < plain_score(members[1], truth, MACRO)
+    assert cheapest_score(members[0], truth, MACRO) < cheapest_score(members[1], truth, MACRO)
     choice = choose_blend(members, truth, np.arange(400) % 5, MACRO)
     assert by_method(choice)["single"]["weights"] == [1.0, 0.0]
     alone = choose_rule(members[0], truth, np.arange(400) % 5, MACRO)
@@ -117,7 +117,7 @@ def test_a_copy_of_a_member_changes_no_greedy_choice():
     (good, other), truth, _ = one_label([1.0, 1.3])
     twice = fit_blend("greedy", [good, good, other], truth, np.zeros(len(truth)), MACRO).weights
     once = fit_blend("greedy", [good, other], truth, np.zeros(len(truth)), MACRO).weights
-    score = lambda weights, members: plain_score(Blend("greedy", weights).combine(members), truth, MACRO)  # noqa: E731
+    score = lambda weights, members: cheapest_score(Blend("greedy", weights).combine(members), truth, MACRO)  # noqa: E731
     assert score(twice, [good, good, other]) >= score(once, [good, other]) - 0.005
 
 
@@ -141,7 +141,7 @@ def test_the_best_single_member_is_cross_fitted_too():
     truth = generator.integers(0, 2, 100)
     members = [generator.dirichlet(np.ones(2), 100) for _ in range(10)]
     single = by_method(choose_blend(members, truth, np.arange(100) % 5, ARGMAX))["single"]
-    best = max(plain_score(member, truth, ARGMAX) for member in members)
+    best = max(cheapest_score(member, truth, ARGMAX) for member in members)
     assert single["optimistic"] == pytest.approx(best)
     assert single["cross_fitted"] < best - 0.03
 
@@ -207,7 +207,8 @@ def test_greedy_is_never_worse_than_the_best_member_on_its_rows():
         members, truth, _ = several_labels([1.0, 2.0, 4.0], rows=150, seed=seed)
         blended = fit_blend("greedy", members, truth, np.zeros(len(truth)), MACRO).combine(members)
         assert (
-            plain_score(blended, truth, MACRO) >= max(plain_score(each, truth, MACRO) for each in members) - 1e-6
+            cheapest_score(blended, truth, MACRO)
+            >= max(cheapest_score(each, truth, MACRO) for each in members) - 1e-6
         )
 
 
