@@ -87,7 +87,7 @@ def test_balanced_weights_are_rows_without_a_class_over_rows_with_it(data, rows)
 @pytest.mark.parametrize("kind", [bool, np.float32])
 @pytest.mark.parametrize("seed", range(10))
 def test_a_label_that_all_or_no_rows_have_is_not_balanced_whatever_rows_weigh(seed, kind):
-    """The sum of all weights and that of the rows with the label differ by rounding, which is no row without it."""
+    """The sum of all weights and that of the rows with the label differ by rounding alone."""
     generator = np.random.default_rng(seed)
     of_rows = generator.uniform(0.1, 2, 1000)
     targets = np.stack([np.ones(1000), np.zeros(1000), generator.random(1000) < 0.3], axis=1).astype(kind)
