@@ -81,7 +81,7 @@ class Head(ConfigSection):
 
     @model_serializer(mode="wrap")
     def _with_its_name(self, rest: SerializerFunctionWrapHandler) -> dict[str, Any]:
-        """Name the kind even where defaults are left out: what stands under a name of the user's own tells none."""
+        """Name the kind even where defaults are left out: a name of the user's own does not tell it."""
         return {"name": vars(self)["name"], **rest(self)}
 
     @property

@@ -24,9 +24,16 @@ KEY = RunKey("ridge", 0, 1)
 def test_what_ends_it_is_written_down_and_raised(tmp_path, error, raised, said):
     run = ExperimentDir(tmp_path).run(KEY)
     record = RunRecord(status="running", policy="ridge", seed=0, fold=1, kind="head")
-    with pytest.raises(raised) as found, beginning_anew(KEY, run, record, lambda: None):
-        assert run.record.status == "running"
-        raise error
+    seen = []
+
+    def work() -> None:
+        with beginning_anew(KEY, run, record, lambda: None):
+            seen.append(run.record.status)
+            raise error
+
+    with pytest.raises(raised) as found:
+        work()
+    assert seen == ["running"]
     stored = json.loads((run.path / "run.json").read_text())
     assert {name: stored[name] for name in ("status", "error") if name in stored} == said
     assert isinstance(error, KitError) == str(found.value).startswith(f"{KEY}: ")
@@ -40,9 +47,13 @@ def test_nothing_is_written_where_the_run_is_anothers_by_now(tmp_path):
         if not mine[0]:
             raise KitError("it is another's")
 
-    with pytest.raises(KitError, match="ridge seed 0 fold 1: odd"), beginning_anew(KEY, run, record, need):
-        mine[0] = False
-        raise KitError("odd")
+    def work() -> None:
+        with beginning_anew(KEY, run, record, need):
+            mine[0] = False
+            raise KitError("odd")
+
+    with pytest.raises(KitError, match="ridge seed 0 fold 1: odd"):
+        work()
     assert run.record.status == "running"
-    with pytest.raises(KitError, match="it is another's"), beginning_anew(KEY, run, record, need):
-        pytest.fail("it began")
+    with pytest.raises(KitError, match=r"^it is another's"):  # before it began
+        work()
