@@ -89,7 +89,7 @@ class BlendChoice:
     predicted : ndarray
         Each row decided with weights and a rule that were both fitted on the other folds.
     left_out : ndarray or None
-        Of a stack: each row by the stack that was fitted on the other folds, float [rows, classes]. `blend` has seen
+        Of a stack: each row by the one that was fitted on the other folds, float [rows, classes]. `blend` has seen
         the labels of these rows.
     candidates : list of dict
         method, rule, weights, cross_fitted, optimistic and chosen of each method, from the simplest on.
