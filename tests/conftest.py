@@ -44,8 +44,13 @@ def _threads():
     import torch
 
     torch.set_num_threads(1)
+
+
+@pytest.fixture(scope="module", autouse=True)
+def _collected():
+    """What is there before a file's tests is not looked at again by collections: a training makes two of them."""
     gc.collect()
-    gc.freeze()  # a training ends with a collection, which would look at every module and test anew
+    gc.freeze()
 
 
 @pytest.fixture

@@ -128,7 +128,7 @@ def to_compare(
     overrides, policies
         As `load_experiment` takes them, for all.
     size : tuple of (int or None, int or None)
-        How many seeds, and folds.
+        How many seeds, and folds; of several the seeds of those that train.
 
     Raises
     ------
@@ -146,7 +146,9 @@ def to_compare(
         loaded = load_varied(configs[0], vary, overrides, policies)
     else:
         loaded = [load_experiment(config, overrides, policies) for config in configs]
-    return [of_size(experiment, *size) for experiment in loaded]
+    seeds, folds = size
+    others = [of_size(each, seeds if each.trains else None, folds) for each in loaded[1:]]
+    return [of_size(loaded[0], seeds, folds), *others]
 
 
 def explain_broken_imports() -> None:

@@ -93,9 +93,10 @@ def remarks_on(configs: Sequence[ExperimentConfig]) -> list[str]:
             for each in others
         ):
             lines.append(f"The sections `{section}` differ; {what} are those of {first.name}, for all.")
-    fixed = [each.name for each in configs if not each.trains]
-    if fixed and len(first.seeds) > 1:
-        paired = sorted({seed for each in configs if each.name in fixed for seed in _seeds_of(each, first)})
+    fixed = {each.name: _seeds_of(each, first) for each in configs if not each.trains}
+    moved = any(fixed.get(each.name, each.seeds) != each.seeds for each in configs)
+    if fixed and (len(first.seeds) > 1 or moved):
+        paired = sorted({seed for seeds in fixed.values() for seed in seeds})
         lines.append(f"{some(fixed)}: the same for all seeds, so paired at seed {some(paired)} alone.")
     seeds = {each.name: first.seeds if each.name in fixed else each.seeds for each in configs}
     if any((seeds[each.name], each.folds.chosen) != (first.seeds, first.folds.chosen) for each in others):

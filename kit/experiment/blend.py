@@ -2,7 +2,8 @@
 
 runs/<blend>/
   blend.json     members with weights, the methods tried, the rule, the scores
-  oof.parquet  test.parquet      blended, the test rows' the mean over folds
+  oof.parquet  test.parquet      blended, the test rows' the mean over folds; of a stack each row of oof.parquet
+                                 by the one that was fitted on the other folds
 """
 
 from collections.abc import Sequence
@@ -278,7 +279,9 @@ def _write(
     submission = dirs.submissions / f"{record['name']}.csv"
     ids, folds = pools[0].oof.index, pools[0].folds
     test_ids = next(iter(pools[0].test.values())).index.tolist()
-    oof = choice.blend.combine_out_of_fold([pool.oof.to_numpy() for pool in pools], folds)
+    oof = choice.left_out  # a stack itself has seen the labels of these rows
+    if oof is None:
+        oof = choice.blend.combine_out_of_fold([pool.oof.to_numpy() for pool in pools], folds)
     values = {fold: _test_of(fold, choice, pools) for fold in pools[0].test}
     test = {
         fold: pd.DataFrame(each, index=pd.Index(test_ids, name="id"), columns=list(classes))

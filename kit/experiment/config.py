@@ -261,10 +261,11 @@ def of_size(experiment: ExperimentConfig, seeds: int | None = None, folds: int |
     Raises
     ------
     KitError
-        For more folds than the plan has.
+        For more folds than the plan has, and for several seeds of what is the same for each.
     """
-    if seeds is not None and seeds > 1 and experiment.features:
-        raise KitError(f"--seeds {seeds}: heads over features are the same for each seed; leave it out")
+    if seeds is not None and seeds > 1 and not experiment.trains:
+        what = "heads over features" if experiment.features else "means of weights"
+        raise KitError(f"--seeds {seeds}: {experiment.name}: {what} are the same for each seed; leave it out")
     if seeds is not None:
         after = range(max(experiment.seeds) + 1, max(experiment.seeds) + 1 + seeds)
         experiment = experiment.model_copy(update={"seeds": (*experiment.seeds, *after)[:seeds]})

@@ -88,6 +88,9 @@ class BlendChoice:
         The score of blend and rule on the rows they were fitted on.
     predicted : ndarray
         Each row decided with weights and a rule that were both fitted on the other folds.
+    left_out : ndarray or None
+        Of a stack: each row by the one that was fitted on the other folds, float [rows, classes]. `blend` has seen
+        the labels of these rows.
     candidates : list of dict
         method, rule, weights, cross_fitted, optimistic and chosen of each method, from the simplest on.
     """
@@ -97,6 +100,7 @@ class BlendChoice:
     cross_fitted: float
     optimistic: float
     predicted: np.ndarray
+    left_out: np.ndarray | None
     candidates: list[dict[str, Any]]
 
 
@@ -109,6 +113,7 @@ class _Tried:
     cross_fitted: float
     optimistic: float
     predicted: np.ndarray
+    left_out: np.ndarray | None
 
 
 def choose_blend(
@@ -368,7 +373,7 @@ def _cross_fitted(
     multilabel = truth.ndim == 2
     names = config.rules(multilabel) if config.rule == "auto" else (config.rule,)
     predicted = {name: np.zeros(truth.shape, dtype=bool if multilabel else np.int64) for name in names}
-    blended = np.zeros_like(members[0]) if config.of_probabilities else None
+    blended = np.zeros_like(members[0]) if config.of_probabilities or method == STACK else None
     for part in np.unique(parts):
         held_out = parts == part
         others = truth[~held_out]
@@ -379,10 +384,11 @@ def _cross_fitted(
             predicted[name][held_out] = rule.decide_among(values, held_out)
         if blended is not None:
             blended[held_out] = values[held_out]
-    scores = {name: score(truth, labels, config, blended) for name, labels in predicted.items()}
+    taken = blended if config.of_probabilities else None
+    scores = {name: score(truth, labels, config, taken) for name, labels in predicted.items()}
     name = next(name for name in names if scores[name] >= max(scores.values()) - TIE)
     blend = fit_blend(method, members, truth, parts, config)
     values = blend.merge(members)
     rule = fit_rule(name, values, truth, config)
     optimistic = score(truth, rule.decide(values), config, values)
-    return _Tried(blend, rule, scores[name], optimistic, predicted[name])
+    return _Tried(blend, rule, scores[name], optimistic, predicted[name], blended if blend.stack else None)

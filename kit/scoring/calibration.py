@@ -40,6 +40,8 @@ def log_loss(chances: np.ndarray, targets: np.ndarray) -> float:
 def calibrate(scores: np.ndarray, targets: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
     """Return the gain and the bias of each class, [classes] each, under which the targets are likeliest.
 
+    A class of which these rows tell nothing, as the scores of none of its own know it, keeps a bias of 0.
+
     Parameters
     ----------
     scores : ndarray
@@ -54,6 +56,8 @@ def calibrate(scores: np.ndarray, targets: np.ndarray) -> tuple[np.ndarray, np.n
         known = np.isfinite(scores[np.arange(len(targets)), targets])
         scores, targets = scores[known], targets[known]
     usable = np.isfinite(scores)
+    if not several:  # else a class of one part alone would seem never to be right, and get no probability
+        usable &= np.isin(np.arange(classes), targets)
     filled = np.where(usable, scores, 0.0)
     size = max(float(filled[usable].std()) if usable.any() else 0.0, 1e-12)
     there = targets.astype(float) if several else np.eye(classes)[targets]

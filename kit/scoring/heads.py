@@ -11,7 +11,7 @@ from dataclasses import dataclass
 from typing import Annotated, Any, ClassVar, Literal
 
 import numpy as np
-from pydantic import Discriminator, Field, Tag, field_validator
+from pydantic import Discriminator, Field, SerializerFunctionWrapHandler, Tag, field_validator, model_serializer
 
 from kit.core.errors import KitError
 from kit.core.settings import ConfigSection
@@ -78,6 +78,11 @@ class Head(ConfigSection):
 
     calibrated: ClassVar[bool] = True
     block: str | None = None
+
+    @model_serializer(mode="wrap")
+    def _with_its_name(self, rest: SerializerFunctionWrapHandler) -> dict[str, Any]:
+        """Name the kind even where defaults are left out: a name of the user's own does not tell it."""
+        return {"name": vars(self)["name"], **rest(self)}
 
     @property
     @abstractmethod

@@ -12,8 +12,9 @@ from support.commands import config_file, kit_here
 from support.planted import experiment, store
 from support.refusals import refusal_of
 
+from kit.cli.options import to_compare
 from kit.comparison.compare import compare
-from kit.comparison.experiments import default_name, runners
+from kit.comparison.experiments import alike, default_name, remarks_on, runners
 from kit.comparison.record import read_comparison
 from kit.competition.folds import read_folds, write_folds
 from kit.core.errors import KitError
@@ -385,11 +386,37 @@ def test_heads_are_paired_with_trainings_at_one_seed(competition, tmp_path):
     other = validate(content | {"name": "i", "seeds": [1]}, "test")
     made = compare([trained, other], tmp_path, say=said.append)
     assert (made.content.views[0].comparisons[0].seeds, made.trained) == ([1], 2)
+    later = trained.model_copy(update={"seeds": (3,)})
+    told = "i: the same for all seeds, so paired at seed 3 alone."
+    assert (remarks_on([later, other]), alike([later, other])[1].seeds) == ([told], (3,))
+    assert remarks_on([trained.model_copy(update={"seeds": (1,)}), other]) == []
     differs = {line.key: list(line.values.values()) for line in made.content.differs}
     assert differs["policy.name"] == ["uniform", "ridge"]
     assert differs["features.block"] == [None, "last"]
     assert differs["policy.lr"] == [0.01, None]
     assert report(made.folder, OutputDirs(tmp_path)).is_file()
+
+
+def test_a_number_of_seeds_is_of_those_that_train(competition, tmp_path):
+    """--seeds beside heads, or a soup: both keep their one seed, as their config could not be read again else."""
+    soup = {"soup": {"of": "a", "seeds": [0, 1]}, "model": {"weights": "hub"}}
+    contents = {"a": {}, "heads": {"features": {"heads": "ridge"}}, "soup": soup}
+    files = {name: tmp_path / f"{name}.yaml" for name in contents}
+    for name, sections in contents.items():
+        content = experiment_content(competition, name=name, seeds=[0], **sections)
+        if name == "heads":
+            content.pop("policies")
+        files[name].write_text(yaml.safe_dump(content))
+    made = to_compare([str(file) for file in files.values()], (), (), (), (3, 2))
+    assert [(each.name, each.seeds, each.folds.chosen) for each in made] == [
+        ("a", (0, 1, 2), (0, 1)),
+        ("heads", (0,), (0, 1)),
+        ("soup", (0,), (0, 1)),
+    ]
+    assert [each.seeds for each in alike(made)] == [(0, 1, 2), (0,), (0,)]
+    for name, what in (("heads", "heads over features"), ("soup", "means of weights")):
+        told = refusal_of(lambda name=name: to_compare([str(files[name]), str(files["a"])], (), (), (), (3, None)))
+        assert told == f"--seeds 3: {name}: {what} are the same for each seed; leave it out"
 
 
 def test_each_experiment_gets_an_equal_part_of_what_is_left(competition, tmp_path, monkeypatch):

@@ -190,6 +190,16 @@ def test_observations(rows):
     assert "has no column 'observation' (competition.predict_by)" in without.told(THREE, [1])[1]
 
 
+def test_observations_that_the_id_tells():
+    """Though the extra table calls its column of ids otherwise."""
+    names = ["ab", "ab", "cd", "cd", "ef", "ef"]
+    observations = Observations([f"t{row}" for row in range(TRAIN)], names, "mean", True)
+    of_extra = table(2, cells={"file": ["cd-1", "xy-1"]}, ids=["cd-1", "xy-1"])
+    made = planned(ExtraRows((of_extra,)), observations=observations, predict_by="{id:.2}")
+    assert [made.training_rows(THREE, fold).tolist() for fold in range(3)] == [[0, 1], [1], [0, 1]]
+    assert len(made.told(THREE, [1])) == 1  # nothing is lacking
+
+
 def test_time_lets_earlier_rows_train():
     cells = {"id": [f"t{row}" for row in range(TRAIN)], "day": ["2020-01-01", "2020-01-02", "2020-02-01"] * 2}
     forward = plan([-1, 0, 1, -1, 0, 1], forward=True)

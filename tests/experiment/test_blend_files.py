@@ -11,6 +11,8 @@ from typer.testing import CliRunner
 from kit.cli.main import app
 from kit.core.runs import ExperimentDir
 from kit.experiment.blend import blend
+from kit.experiment.config import load_experiment
+from kit.scoring.stack import fit_stack
 
 
 def written(output, experiment="two", name="theirs", by_fold=True, ending=".csv"):
@@ -70,6 +72,19 @@ def test_as_typed_with_a_stack(two, monkeypatch):  # noqa: F811
     assert record["method"] == "stack"
     assert np.shape(record["stack"]["coefficients"]) == (3, 6)
     assert (two / "submissions/both.csv").is_file()
+    found = pd.read_parquet(two / "runs/both/oof.parquet").set_index("id")
+    config = load_experiment(two / "runs/one/experiment.yaml")
+    each = {"one": next(iter(config.policies)), "two": "cosine"}
+    runs = [ExperimentDir(two / "runs" / name).finished(policy) for name, policy in each.items()]
+    known = [pd.concat([run.read_oof() for run in of_one]) for of_one in runs]
+    labels = pd.read_csv(f"{config.competition.path}/train.csv").set_index("id")["label"]
+    truth, folds = labels.map(CLASSES.index), pd.read_csv(two / "runs/one/folds.csv").set_index("id")["fold"]
+    out, seen = folds[folds == 1].index, folds[folds != 1].index
+    stack = fit_stack(
+        [each.loc[seen].to_numpy() for each in known], truth[seen].to_numpy(), folds[seen].to_numpy()
+    )
+    expected = stack.combine([each.loc[out].to_numpy() for each in known])
+    np.testing.assert_allclose(found.loc[out, CLASSES], expected, atol=1e-3)
 
 
 def _swap(frame):

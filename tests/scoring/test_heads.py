@@ -222,6 +222,19 @@ def test_calibration_is_never_worse_than_a_scale_or_none(seed, several, size):
         assert found <= log_loss(plain, truth) + 5e-3  # but for the penalty
 
 
+def test_what_no_row_tells_of_takes_no_part_in_the_calibration():
+    """Scores of class 2 are known of rows of others alone: they would say that it is never right."""
+    generator = np.random.default_rng(0)
+    targets = np.arange(90) % 3
+    scores = 4 * np.eye(3)[targets] + generator.normal(size=(90, 3))
+    scores[targets == 2, 2] = -np.inf
+    gain, bias = calibrate(scores, targets)
+    known = targets < 2
+    alone = calibrate(scores[known][:, :2], targets[known])
+    np.testing.assert_allclose(gain[:2], alone[0], rtol=1e-3)
+    np.testing.assert_allclose(bias, [*alone[1], 0], atol=1e-3)
+
+
 def test_log_loss_is_scikit_learns():
     chances = np.array([[0.7, 0.2, 0.1], [0.1, 0.1, 0.8]])
     assert log_loss(chances, np.array([0, 1])) == pytest.approx(

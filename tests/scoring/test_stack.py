@@ -93,6 +93,18 @@ def test_members_that_know_nothing_do_not_raise_the_score_that_is_told(make, con
     assert np.mean(optimistic) > np.mean(told) + gap
 
 
+@pytest.mark.parametrize("make", [one_label, several_labels])
+def test_what_is_left_out_was_never_seen(make):
+    members, truth, folds = make([1.0] * 3, rows=90)
+    config = MACRO if truth.ndim == 1 else SAMPLES
+    choice = choose_blend(members, truth, folds, config, method="stack")
+    for fold in range(5):
+        out = folds == fold
+        alone = fit_stack([each[~out] for each in members], truth[~out], folds[~out])
+        np.testing.assert_array_equal(choice.left_out[out], alone.combine([each[out] for each in members]))
+    assert choose_blend(members, truth, folds, config, method="mean").left_out is None
+
+
 def test_test_rows_are_combined_as_out_of_fold_rows_are():
     members, truth, folds = one_label([0.5, 2.0])
     blend = choose_blend(members, truth, folds, MACRO, method="stack").blend

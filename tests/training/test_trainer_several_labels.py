@@ -84,6 +84,19 @@ def test_balanced_weights_are_rows_without_a_class_over_rows_with_it(data, rows)
             assert weights[place] * there == pytest.approx(rows - there, rel=1e-6)
 
 
+@pytest.mark.parametrize("kind", [bool, np.float32])
+@pytest.mark.parametrize("seed", range(10))
+def test_a_label_that_all_or_no_rows_have_is_not_balanced_whatever_rows_weigh(seed, kind):
+    """The sum of all weights and that of the rows with the label differ by rounding alone."""
+    generator = np.random.default_rng(seed)
+    of_rows = generator.uniform(0.1, 2, 1000)
+    targets = np.stack([np.ones(1000), np.zeros(1000), generator.random(1000) < 0.3], axis=1).astype(kind)
+    config = TrainingConfig(class_weights="balanced")
+    weights = class_weights(config, list("abc"), targets, of_rows, multilabel=True)
+    there = of_rows[targets[:, 2] > 0].sum()
+    assert weights.tolist() == pytest.approx([1, 1, (of_rows.sum() - there) / there])
+
+
 def test_weights_by_name():
     config = TrainingConfig(class_weights={"b": 3.0})
     assert class_weights(config, ["a", "b"], np.ones((2, 2), bool)).tolist() == [1.0, 3.0]

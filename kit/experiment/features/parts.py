@@ -13,8 +13,13 @@ def inner_parts(plan: FoldPlan, rows: np.ndarray, targets: np.ndarray) -> np.nda
     """Return which part each training row is in, int64 [rows]; −1: in none.
 
     The parts are the folds that train, several in one where there are more than four. Where a single fold trains
-    (of two), its rows are dealt to three, row groups together.
+    (of two), its rows are dealt to three, row groups together. The rows of a class that one part alone has, as its
+    rows are few groups, are dealt to all parts: scores of fits that never saw the class would tell nothing of it.
     """
+    return _without_confined(_parts(plan, rows, targets), targets[rows])
+
+
+def _parts(plan: FoldPlan, rows: np.ndarray, targets: np.ndarray) -> np.ndarray:
     folds = plan.fold[rows]
     there = [fold for fold in np.unique(folds) if fold >= 0]
     if len(there) >= 2:
@@ -32,4 +37,14 @@ def inner_parts(plan: FoldPlan, rows: np.ndarray, targets: np.ndarray) -> np.nda
         raise KitError(f"features: {FEWEST} row groups at least have to train, to choose and calibrate a head by")
     for part, (_, out) in enumerate(GroupKFold(FEWEST).split(rows, groups=groups)):
         parts[out] = part
+    return parts
+
+
+def _without_confined(parts: np.ndarray, targets: np.ndarray) -> np.ndarray:
+    """Return parts in which no class of two rows or more is in a single one, unless that is never left out."""
+    numbers = np.unique(parts[parts >= 0])
+    for label in range(targets.shape[1]) if targets.ndim == 2 else np.unique(targets):
+        mine = np.flatnonzero(targets[:, label] if targets.ndim == 2 else targets == label)
+        if len(mine) > 1 and parts[mine[0]] >= 0 and (parts[mine] == parts[mine[0]]).all():
+            parts[mine] = numbers[np.arange(len(mine)) % len(numbers)]
     return parts

@@ -274,6 +274,13 @@ def test_heads_are_compared_reported_and_blended_like_policies(done):
     assert not folder.faults
 
 
+@pytest.mark.parametrize("heads", ["ridge", {"near": {"name": "knn"}}, {"ridge": {"name": "svm", "C": [0.5]}}])
+def test_the_kind_of_a_head_is_stated_though_it_is_a_default(competition, heads):
+    config = experiment(competition, features={"heads": heads})
+    stated = yaml.safe_load(config.to_yaml(stated_only=True))
+    assert validate(stated, "test").features == config.features
+
+
 def test_another_seed_is_another_experiment_of_heads(competition, tmp_path):
     """As seeds stand in experiment.yaml, which could not be read again with two of them."""
     run(experiment(competition, seeds=[0]), tmp_path)

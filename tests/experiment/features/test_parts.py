@@ -8,6 +8,7 @@ from hypothesis import strategies as st
 from kit.competition.folds import FoldPlan
 from kit.core.errors import KitError
 from kit.experiment.features.parts import PARTS, inner_parts
+from kit.scoring.heads import HeadRows, Logistic, Prototypes, Ridge, Svm
 
 
 def plan_of(fold, groups=None, **others) -> FoldPlan:
@@ -60,3 +61,36 @@ def test_too_few_row_groups():
     plan = plan_of([0, 0, 1, 1], np.array([0, 1, 2, 3]))
     with pytest.raises(KitError, match="3 row groups"):
         inner_parts(plan, plan.training_rows(0), np.zeros(4, int))
+
+
+@pytest.mark.parametrize("several", [False, True])
+def test_a_class_that_one_part_alone_has_is_dealt_to_all(several):
+    fold, targets = np.repeat(np.arange(4), 10), np.arange(40) % 2
+    targets[np.flatnonzero(fold == 1)[:7]] = 2  # three parts of three, two and two rows
+    plan, rows = plan_of(fold, np.arange(40) // 5), np.arange(10, 40)
+    labels = np.eye(3, dtype=bool)[targets] if several else targets
+    parts = inner_parts(plan, rows, labels)
+    assert np.bincount(parts[targets[rows] == 2]).tolist() == [3, 2, 2]
+    others = targets[rows] != 2
+    assert parts[others].tolist() == (fold[rows] - 1)[others].tolist()
+
+
+def test_a_class_of_one_row_group_is_predicted():
+    """A calibration by fits that never saw the class would give it no probability at all."""
+    generator = np.random.default_rng(1)
+    centres = generator.normal(size=(4, 20))
+
+    def drawn(rows: int) -> tuple[np.ndarray, np.ndarray]:
+        targets = generator.choice(4, size=rows, p=[0.3, 0.3, 0.3, 0.1])
+        return (centres[targets] + 1.5 * generator.normal(size=(rows, 20))).astype(np.float32), targets
+
+    (features, targets), (others, truth) = drawn(600), drawn(2000)
+    fold = np.where(targets == 3, 1, np.arange(600) % 5)
+    plan = plan_of(fold, np.where(targets == 3, 0, np.arange(600) + 1))
+    rows = plan.training_rows(0)
+    parts = inner_parts(plan, rows, targets)
+    for head in (Ridge(), Svm(), Prototypes(), Logistic()):
+        arrays, _ = head.fit(HeadRows(features[rows], targets[rows], 4, parts))
+        found = head.predict(arrays, others)
+        assert abs(found[:, 3].mean() - 0.1) < 0.05, head.name
+        assert (found.argmax(axis=1) == 3)[truth == 3].mean() > 0.4, head.name

@@ -18,6 +18,7 @@ from kit.cli.main import app
 from kit.core.paths import OutputDirs
 from kit.core.runs import ExperimentDir, RunKey
 from kit.experiment.config import validate
+from kit.experiment.fingerprint import config_digest
 from kit.experiment.prepare import prepare
 from kit.experiment.soup import average, make
 from kit.experiment.train_run import trainer_of
@@ -213,6 +214,16 @@ def test_models_that_predicted_in_other_views_are_refused(trained, tmp_path):
     run.write(run.record.with_fields(predicted={"turns": ["hflip"]}))
     told = refusal_of(lambda: kit.soup("tiny", output=output))
     assert told.startswith("soup: 1 of 9 models of tiny predicted in plain + hflip, and a soup would in one view")
+
+
+def test_models_of_an_early_version_make_a_soup(trained, tmp_path):
+    """It counted the views of a prediction among what decides a training."""
+    output, config = trained
+    output = shutil.copytree(output, tmp_path / "copy")
+    run = ExperimentDir(output / "runs/tiny").run(RunKey("uniform", 1, 2))
+    then = run.record.depends_on | {"config": config_digest(config, "hflip")}
+    run.write(run.record.with_fields(depends_on=then, predicted={}))
+    assert kit.soup("tiny", output=output).soup >= 0
 
 
 def test_heads_on_the_body_of_a_soup_can_be_read_again(trained, made, tmp_path):
