@@ -27,7 +27,7 @@ from kit.data.config import DataConfig
 from kit.data.images import ReadableImages, open_readable
 from kit.data.loading import EvaluationLoader
 from kit.experiment.config import ExperimentConfig
-from kit.experiment.features.predict import predictions_of_heads
+from kit.experiment.features.predict import predictions_of_heads, views_of_heads
 from kit.experiment.find_runs import find_runs, usual_sources
 from kit.experiment.options import RunOptions, seconds_of
 from kit.experiment.pixels import as_they_were_read, tell_noticed
@@ -182,7 +182,7 @@ def _views(runs: Sequence[RunDir], experiment: ExperimentConfig, say: Say) -> Vi
         Where runs were predicted at different sizes.
     """
     if experiment.features:
-        return Views(experiment.data.size, experiment.data.size, experiment.features.views)
+        return views_of_heads(experiment)
     each = [views_of(run.record, experiment) for run in runs]
     asked, first = asked_views(experiment), each[0]
     if sizes := {views.side for views in each} - {first.side}:
@@ -311,11 +311,14 @@ def predict_all(
     Each predicts in the views of its out-of-fold predictions; where time is short, in one.
     """
     accelerator, rows = predicting(experiment.training, say), len(readable.rows)
-    if experiment.features:
-        made = list(predictions_of_heads(experiment, runs, readable, accelerator, _after(deadline), say))
-        return Made(readable, made)
+    wait = waiting_for(accelerator)
+    if experiment.features:  # one body is what takes time, for all heads
+        heads = f"{len(runs)} head{'s' * (len(runs) > 1)} over features"
+        clock = ViewClock(1, rows, deadline, say, wait, heads)
+        made = list(predictions_of_heads(experiment, runs, readable, accelerator, clock, say))
+        return Made(readable, made, len(made) * clock.reduced)
     made, in_one_view = [], 0
-    clock = ViewClock(len(runs), rows, deadline, say, waiting_for(accelerator))
+    clock = ViewClock(len(runs), rows, deadline, say, wait)
     with closing(EvaluationLoader()) as loader:  # all models see the same images
         for run in runs:
             frame = predict_with(experiment, run, readable, accelerator, loader, clock, say)
