@@ -25,7 +25,7 @@ def heads(competition: Path, name: str, views: list[str]) -> ExperimentConfig:
 
 @pytest.fixture(scope="module")
 def done(tmp_path_factory):
-    """Heads on an image and its mirror, fitted: the config, where, and features of the nine test images as such."""
+    """Heads on an image and its mirror, fitted: the config, where, and features of the test images as such."""
     output = tmp_path_factory.mktemp("heads")
     competition = write_competition(output / "colours")
     config, plain = heads(competition, "mirrored", ["hflip"]), heads(competition, "plain", [])
