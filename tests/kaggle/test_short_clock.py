@@ -49,7 +49,11 @@ def write_config(name: str, pause: float, **sections) -> None:
         folds={"k": 2},
         policies={"uniform": {"lr": 1e-4}},
         training={"epochs": 1},
-        kernel={"owner": "tester", "accelerator": "none", "datasets": ["tester/body", "tester/runs"]},
+        kernel={
+            "owner": "tester",
+            "accelerator": "none",
+            "datasets": ["tester/body-weights", "tester/finished-runs"],
+        },
         **sections,
     )
     if "features" in sections:
@@ -67,7 +71,7 @@ def project(tmp_path, monkeypatch) -> Path:
     names: dict = {}
     exec(NET, names)
     save_file(names["Net"](3).state_dict(), "body.safetensors")
-    body = Path("kernels/datasets/body")
+    body = Path("kernels/datasets/body-weights")
     body.mkdir(parents=True)
     shutil.copy("body.safetensors", body)
     return tmp_path
@@ -75,7 +79,7 @@ def project(tmp_path, monkeypatch) -> Path:
 
 def rehearsed(kit, config: Path, name: str, seconds: int) -> str:
     """What the infer kernel said, on five times the test rows, its runs being in a dataset."""
-    shutil.copytree("runs", "kernels/datasets/runs/runs")
+    shutil.copytree("runs", "kernels/datasets/finished-runs/runs")
     code, told = kit("kernel", "build", config, "--kind", "infer")
     assert code == 0, told
     code, told = kit("kernel", "rehearse", f"kernels/build/{name}", "--test-rows", "x5", "--time-limit", seconds)

@@ -223,6 +223,31 @@ def test_configs_that_are_refused(competition, sections, said):
     assert said in str(raised.value)
 
 
+@pytest.mark.parametrize(
+    ("key", "value"), [("extra", {"table": "more.csv", "images": "more/{id}.png"}), ("weight", "certainty")]
+)
+def test_rows_that_are_not_for_heads_are_refused(competition, tmp_path, monkeypatch, capsys, key, value):
+    """Before anything is built or computed, by whatever command."""
+    monkeypatch.chdir(tmp_path)
+    said = (
+        f"competition.{key}: heads over features are fitted on the rows of the train table, each alike; leave it"
+    )
+    heads, networks = content(competition), experiment_content(competition)
+    for name, stated in (("heads.yaml", heads), ("any.yaml", networks)):
+        stated["competition"] |= {"slug": "colours", key: value}
+        Path(name).write_text(yaml.safe_dump(stated))
+    commands = [
+        ("run", "heads.yaml"),
+        ("kernel", "build", "heads.yaml", "--kind", "train"),
+        ("features", "any.yaml"),
+    ]
+    for words in commands:
+        code, _, errors = kit_here(monkeypatch, capsys, *words)
+        assert code == 1
+        assert said in errors
+    assert not list(tmp_path.glob("*/"))
+
+
 def test_a_block_that_is_none_is_refused_with_those_there_are(competition, tmp_path):
     with pytest.raises(KitError, match=r"there is no 'layer9'.*conv1, layer1.0"):
         run(experiment(competition, features={"heads": "knn", "block": "layer9"}), tmp_path)
