@@ -6,6 +6,7 @@ from pathlib import Path
 
 import numpy as np
 import pandas as pd
+import plotly.graph_objects as go
 import pytest
 import yaml
 from support.colours import experiment_content, write_competition
@@ -380,3 +381,29 @@ def test_heads_have_no_next_round_of_pseudo_labels(done):
     config, output, _, _ = done
     with pytest.raises(KitError, match="train on no extra rows"):
         pseudo(config.name, output=output)
+
+
+def test_the_report_shows_scores_by_depth(competition, tmp_path):
+    """Of heads that differ in their block alone: the scores and intervals of the table."""
+    from kit.comparison.features import features
+    from kit.report.gather import write_report
+
+    made = features(validate(experiment_content(competition), "test"), block="all", output=tmp_path)
+    page = write_report("tiny-blocks", tmp_path).file.read_text()
+    drawn = json.loads(page.split('<script type="application/json" id="figures">')[1].split("</script>")[0])
+    band, folds, pooled = drawn["score-by-block"]["data"]
+    assert pooled["y"] == pytest.approx([head.oof for head in made.heads], abs=1e-4)
+    assert [text.partition(":")[0] for text in pooled["text"]] == [head.block for head in made.heads]
+    assert folds["y"] == pytest.approx([score for head in made.heads for score in head.folds], abs=1e-4)
+    ends = [head.high for head in made.heads] + [head.low for head in reversed(made.heads)]
+    assert band["y"] == pytest.approx(ends, abs=1e-4)
+    assert go.Figure(drawn["score-by-block"]).data  # one that Plotly takes
+    assert "Scores by depth of the body" in page
+
+
+def test_the_report_on_other_heads_has_no_depth(done):
+    from kit.report.gather import write_report
+
+    page = write_report("tiny", done[1]).file.read_text()
+    assert "score-by-block" not in page
+    assert "Scores by depth of the body" not in page
