@@ -1,7 +1,6 @@
 """A submission from trained runs alone: no train table, no training. What an infer kernel does."""
 
 import time
-from collections import Counter
 from collections.abc import Callable, Sequence
 from contextlib import closing
 from dataclasses import dataclass, replace
@@ -27,13 +26,13 @@ from kit.data.config import DataConfig
 from kit.data.images import ReadableImages, open_readable
 from kit.data.loading import EvaluationLoader
 from kit.experiment.config import ExperimentConfig
-from kit.experiment.features.predict import predictions_of_heads, views_of_heads
+from kit.experiment.features.predict import predictions_of_heads
 from kit.experiment.find_runs import find_runs, usual_sources
 from kit.experiment.options import RunOptions, seconds_of
 from kit.experiment.pixels import as_they_were_read, tell_noticed
 from kit.experiment.pool import by_fold, hand_in, stored_rule
 from kit.experiment.view_clock import ViewClock, nothing
-from kit.experiment.views import asked_views, prediction_data, views_of
+from kit.experiment.views import prediction_data, views_of, views_of_runs
 from kit.model.build import build_model, normalisation
 from kit.scoring.decide import Rule, choose_rule, plain_rule
 from kit.scoring.rules import Argmax
@@ -130,7 +129,7 @@ def predict_test(
     policy, test = next(iter(experiment.policies)), load_test(experiment.competition)
     need_an_image(test, experiment.competition)
     runs = find_runs(experiment, policy, sources or usual_sources(experiment, dirs))
-    views = _views(runs, experiment, say)
+    views = views_of_runs(runs, experiment, say)
     oof = _out_of_fold(runs, experiment, test)
     write = _writer(experiment, test, oof, submission)
     if main:  # before what may take long
@@ -169,37 +168,6 @@ def _writer(
         hand_in(label_format, rule, frames, scoring.transfer, submission, prior=prior)
 
     return write
-
-
-def _views(runs: Sequence[RunDir], experiment: ExperimentConfig, say: Say) -> Views:
-    """The views of the first run; told where they are not those of the config, or not those of all.
-
-    Of heads, those of their features.
-
-    Raises
-    ------
-    KitError
-        Where runs were predicted at different sizes.
-    """
-    if experiment.features:
-        return views_of_heads(experiment)
-    each = [views_of(run.record, experiment) for run in runs]
-    asked, first = asked_views(experiment), each[0]
-    if sizes := {views.side for views in each} - {first.side}:
-        raise KitError(
-            f"prediction.size: {runs[0].path} was predicted at {first.side} px, others at {some(sorted(sizes))}; "
-            "python -m kit run predicts all anew, alike"
-        )
-    counts = Counter(map(str, each))
-    if len(counts) > 1:
-        told = ", ".join(f"{count} in {name}" for name, count in counts.items())
-        say(f"runs were predicted in different views ({told}); each model predicts in its own")
-    elif first != asked:
-        say(
-            f"prediction: the config asks for {asked}, but out-of-fold predictions are in {first}, and so are "
-            "these: the decision rule is theirs; python -m kit run predicts both anew"
-        )
-    return first
 
 
 def _out_of_fold(runs: Sequence[RunDir], experiment: ExperimentConfig, test: TestSet) -> pd.DataFrame:

@@ -15,15 +15,9 @@ from kit.experiment.config import ExperimentConfig
 from kit.experiment.features.extract import Body
 from kit.experiment.features.head_run import chances, head_of, need_same_body, read_head
 from kit.experiment.view_clock import ViewClock
+from kit.experiment.views import views_of_heads
 from kit.model.features import block_named
 from kit.training.memory import END_OTHERS, advising_on_memory
-from kit.training.views import Views
-
-
-def views_of_heads(experiment: ExperimentConfig) -> Views:
-    """Return the views over which the features are the mean that heads were fitted to."""
-    assert experiment.features, "only to be asked of an experiment of heads"
-    return Views(experiment.data.size, experiment.data.size, experiment.features.views)
 
 
 def predictions_of_heads(
