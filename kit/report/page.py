@@ -61,8 +61,7 @@ def render(report_data: ReportData) -> str:
     from plotly.offline import get_plotlyjs
 
     chosen = OF_EXPERIMENTS if report_data.experiments else SECTIONS
-    left_out = () if report_data.trained else OF_TRAININGS
-    left_out += () if report_data.blocks else OF_BLOCKS
+    left_out = [*(() if report_data.trained else OF_TRAININGS), *(() if report_data.blocks else OF_BLOCKS)]
     made = [section(report_data) for section in chosen if section not in left_out]
     figures = [figure for section in made for figure in section.all_figures]
     environment = jinja2.Environment(
