@@ -13,7 +13,7 @@ from support.planted import experiment, store
 from support.refusals import refusal_of
 
 from kit.comparison.compare import compare
-from kit.comparison.experiments import default_name, runners
+from kit.comparison.experiments import default_name, remarks_on, runners
 from kit.comparison.record import read_comparison
 from kit.competition.folds import read_folds, write_folds
 from kit.core.errors import KitError
@@ -74,6 +74,18 @@ def test_planted_differences_between_experiments_are_found(wide, tmp_path):
         ("a", 10, 1.0), ("b", 10, 1.0), ("c", 10, 1.0),
     ]  # fmt: skip
     assert read_comparison(made.folder / "comparison.json") == made.content
+
+
+def test_what_differs_in_its_views_alone_is_told_to_train_the_same(wide):
+    plain = experiment(wide, UNIFORM, name="a")
+    flipped = experiment(wide, UNIFORM, name="b", prediction={"views": ["hflip"]})
+    (line,) = remarks_on([plain, flipped])
+    assert line.startswith(
+        "b: trained as a once more, as `prediction`, which decides no training, is all that differs"
+    )
+    longer = experiment(wide, UNIFORM, name="b", prediction={"views": ["hflip"]}, training={"epochs": 4})
+    other = experiment(wide, COSINE, name="b", prediction={"views": ["hflip"]})
+    assert [remarks_on([plain, each]) for each in (longer, other)] == [[], []]
 
 
 def test_the_statistics_are_those_of_the_same_runs_as_policies(wide, tmp_path):
