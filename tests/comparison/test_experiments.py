@@ -80,9 +80,7 @@ def test_what_differs_in_its_views_alone_is_told_to_train_the_same(wide):
     plain = experiment(wide, UNIFORM, name="a")
     flipped = experiment(wide, UNIFORM, name="b", prediction={"views": ["hflip"]})
     (line,) = remarks_on([plain, flipped])
-    assert line.startswith(
-        "b: trained as a once more, as `prediction`, which decides no training, is all that differs"
-    )
+    assert line.startswith("b: the trainings of a once more, as only `prediction` differs, which decides none; ")
     longer = experiment(wide, UNIFORM, name="b", prediction={"views": ["hflip"]}, training={"epochs": 4})
     other = experiment(wide, COSINE, name="b", prediction={"views": ["hflip"]})
     assert [remarks_on([plain, each]) for each in (longer, other)] == [[], []]
