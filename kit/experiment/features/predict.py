@@ -70,7 +70,7 @@ def predictions_of_heads(
 
 
 def _in_time(body: Body, block: str, readable: ReadableImages, clock: ViewClock) -> np.ndarray:
-    """Return the features of test images: the mean over all views, where there is no time for them of one view.
+    """Return the features of test images: the mean over all views, or those of one where time is short.
 
     Of all images alike, and of the first ones alone where the time does not suffice for one view either.
     """
