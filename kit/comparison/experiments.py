@@ -103,7 +103,21 @@ def remarks_on(configs: Sequence[ExperimentConfig]) -> list[str]:
         lines.append(f"Seeds and folds are those of {first.name}, for all.")
     if more := [each.name for each in configs if len(each.policies) > 1]:
         lines.append(f"Of {some(more)} the first policy takes part alone.")
+    if same := [each.name for each in others if _differs_in_prediction_alone(each, first)]:
+        lines.append(
+            f"{some(same)}: the trainings of {first.name} once more, as only `prediction` differs, which decides "
+            f"none; python -m kit views {first.name} compares views on the weights that are there."
+        )
     return lines
+
+
+def _differs_in_prediction_alone(config: ExperimentConfig, first: ExperimentConfig) -> bool:
+    """Whether two experiments train the same weights, and predict with them in another way."""
+    one, other = (next(iter(each.policies.items())) for each in (config, first))
+    if config.prediction == first.prediction or one != other:
+        return False
+    apart = ("name", "policies", "seeds", "folds", "prediction", "scoring", "compare", "kernel", "budget", "code")
+    return config.model_copy(update={key: getattr(first, key) for key in apart}) == first
 
 
 def not_compared(configs: Sequence[ExperimentConfig]) -> list[str]:

@@ -21,6 +21,10 @@ _WHY_NOT = {
     "folds": "compared experiments follow one fold plan",
     "competition": "compared experiments are of the same rows and labels",
     "scoring": "nothing is trained by it: python -m kit run CONFIG --set scoring.…=… scores runs that are there",
+    "prediction": (
+        "nothing is trained by it, and each value would train the same weights again: after python -m kit run "
+        "CONFIG, python -m kit views EXPERIMENT compares views, sizes and averages on the weights that are there"
+    ),
     "seeds": "all are trained with the same seeds: --seeds N",
     "compare": "nothing is trained by it: set it with --set",
     "kernel": "nothing is trained by it",

@@ -31,6 +31,18 @@ STORED_REMEDY = (
     "remove it, and python -m kit run CONFIG writes it anew; where it was changed by hand, remove manifest.json "
     "beside it"
 )
+
+
+def _need_rows_alike(competition: CompetitionConfig) -> None:
+    """Raise ValueError where rows of a competition count unlike each other, or some are no rows of its table."""
+    for key in ("extra", "weight"):
+        if getattr(competition, key):
+            raise ValueError(
+                f"competition.{key}: heads over features are fitted on the rows of the train table, each alike; "
+                "leave it out, or train the network (leave features out)"
+            )
+
+
 HEAD = PolicyConfig(lr=1.0, description="a head over features, which has no rates")  # in the place of a policy
 
 
@@ -123,6 +135,7 @@ class ExperimentConfig(ConfigSection):
                 f"policies: heads over features stand in their place, so {some(strange)} cannot be trained here; "
                 "leave policies out (python -m kit features CONFIG does that for a config that has some)"
             )
+        _need_rows_alike(self.competition)
         if self.compare.tune or self.compare.equalise:
             raise ValueError("compare: tune and equalise are about rates, which heads over features have not")
         if len(self.seeds) > 1:
@@ -147,7 +160,17 @@ class ExperimentConfig(ConfigSection):
         return self
 
     def with_features(self, features: FeaturesConfig) -> "ExperimentConfig":
-        """Return the experiment with these heads in the place of its policies, and without what needs rates."""
+        """Return the experiment with these heads in the place of its policies, and without what needs rates.
+
+        Raises
+        ------
+        KitError
+            Where its rows are not for heads.
+        """
+        try:
+            _need_rows_alike(self.competition)
+        except ValueError as error:
+            raise KitError(str(error)) from error
         heads = dict.fromkeys(features.heads, HEAD)
         compare = self.compare.model_copy(update={"tune": None, "equalise": False, "baseline": None})
         prediction = PredictionConfig(batch_size=self.prediction.batch_size)

@@ -1,7 +1,6 @@
 """A submission from trained runs alone: no train table, no training. What an infer kernel does."""
 
 import time
-from collections import Counter
 from collections.abc import Callable, Sequence
 from contextlib import closing
 from dataclasses import dataclass, replace
@@ -35,7 +34,7 @@ from kit.experiment.policy_scores import stored_rule
 from kit.experiment.pool import hand_in
 from kit.experiment.pooled_predictions import by_fold
 from kit.experiment.view_clock import ViewClock, nothing
-from kit.experiment.views import asked_views, prediction_data, views_of
+from kit.experiment.views import prediction_data, views_of, views_of_runs
 from kit.model.build import build_model, normalisation
 from kit.scoring.decide import Rule, choose_rule, plain_rule
 from kit.scoring.rules import Argmax
@@ -132,7 +131,7 @@ def predict_test(
     policy, test = next(iter(experiment.policies)), load_test(experiment.competition)
     need_an_image(test, experiment.competition)
     runs = find_runs(experiment, policy, sources or usual_sources(experiment, dirs))
-    views = _views(runs, experiment, say)
+    views = views_of_runs(runs, experiment, say)
     oof = _out_of_fold(runs, experiment, test)
     write = _writer(experiment, test, oof, submission)
     if main:  # before what may take long
@@ -171,37 +170,6 @@ def _writer(
         hand_in(label_format, rule, frames, scoring.transfer, submission, prior=prior)
 
     return write
-
-
-def _views(runs: Sequence[RunDir], experiment: ExperimentConfig, say: Say) -> Views:
-    """The views of the first run; told where they are not those of the config, or not those of all.
-
-    Of heads, those of their features.
-
-    Raises
-    ------
-    KitError
-        Where runs were predicted at different sizes.
-    """
-    if experiment.features:
-        return Views(experiment.data.size, experiment.data.size, experiment.features.views)
-    each = [views_of(run.record, experiment) for run in runs]
-    asked, first = asked_views(experiment), each[0]
-    if sizes := {views.side for views in each} - {first.side}:
-        raise KitError(
-            f"prediction.size: {runs[0].path} was predicted at {first.side} px, others at {some(sorted(sizes))}; "
-            "python -m kit run predicts all anew, alike"
-        )
-    counts = Counter(map(str, each))
-    if len(counts) > 1:
-        told = ", ".join(f"{count} in {name}" for name, count in counts.items())
-        say(f"runs were predicted in different views ({told}); each model predicts in its own")
-    elif first != asked:
-        say(
-            f"prediction: the config asks for {asked}, but out-of-fold predictions are in {first}, and so are "
-            "these: the decision rule is theirs; python -m kit run predicts both anew"
-        )
-    return first
 
 
 def _out_of_fold(runs: Sequence[RunDir], experiment: ExperimentConfig, test: TestSet) -> pd.DataFrame:
@@ -313,11 +281,14 @@ def predict_all(
     Each predicts in the views of its out-of-fold predictions; where time is short, in one.
     """
     accelerator, rows = predicting(experiment.training, say), len(readable.rows)
-    if experiment.features:
-        made = list(predictions_of_heads(experiment, runs, readable, accelerator, _after(deadline), say))
-        return Made(readable, made)
+    wait = waiting_for(accelerator)
+    if experiment.features:  # one body is what takes time, for all heads
+        heads = f"{len(runs)} head{'s' * (len(runs) > 1)} over features"
+        clock = ViewClock(1, rows, deadline, say, wait, heads)
+        made = list(predictions_of_heads(experiment, runs, readable, accelerator, clock, say))
+        return Made(readable, made, len(made) * clock.reduced)
     made, in_one_view = [], 0
-    clock = ViewClock(len(runs), rows, deadline, say, waiting_for(accelerator))
+    clock = ViewClock(len(runs), rows, deadline, say, wait)
     with closing(EvaluationLoader()) as loader:  # all models see the same images
         for run in runs:
             frame = predict_with(experiment, run, readable, accelerator, loader, clock, say)

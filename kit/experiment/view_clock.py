@@ -29,6 +29,8 @@ class ViewClock:
         Takes a line where views are given up.
     wait : callable
         Waits until the device has done what it was given: what is measured before that is too little.
+    what : str
+        What predicts, as the line has it; left out: so many models.
 
     Attributes
     ----------
@@ -39,9 +41,16 @@ class ViewClock:
     """
 
     def __init__(
-        self, models: int, rows: int, deadline: float, say: Say = ignore, wait: Callable[[], None] = nothing
+        self,
+        models: int,
+        rows: int,
+        deadline: float,
+        say: Say = ignore,
+        wait: Callable[[], None] = nothing,
+        what: str = "",
     ):
         self._models, self._rows, self._deadline, self._say, self._wait = models, rows, deadline, say, wait
+        self._what = what or f"{models} model{'s' * (models > 1)}"
         self.gave_up = self.reduced = False
         self._done, self._slowest = 0, 0.0  # models, and seconds of the slowest in the views of those to come
         self._views: Views | None = None
@@ -102,6 +111,6 @@ class ViewClock:
         self._slowest *= views.one.passes / views.passes
         done = f", {self._done} are done in all views" if self._done else ""
         self._say(
-            f"the time does not suffice for {self._models} models in {views}: views are given up, and those left "
+            f"the time does not suffice for {self._what} in {views}: views are given up, and those left "
             f"predict one view{done}; the decision rule was chosen on out-of-fold predictions in {views}"
         )

@@ -6,6 +6,7 @@ from pathlib import Path
 
 import numpy as np
 
+from kit.comparison.bootstrap import interval_of
 from kit.comparison.record import ComparedRun, Comparison, DivergedRun, ExperimentComparison, read_comparison
 from kit.competition.load import Competition, load_competition
 from kit.core.errors import KitError, Say, ignore
@@ -155,6 +156,7 @@ def gather(folder: ExperimentDir, dirs: OutputDirs) -> ReportData:
     return replace(
         _gathered(experiment.name, experiment, shown, comparison, baseline, outdated),
         config=folder.config.read_text(encoding="utf-8"),
+        blocks=experiment.features.by_block if experiment.features else {},
     )
 
 
@@ -373,9 +375,13 @@ def _outcome(
         return None
     plan = read_plan(shown.experiment, shown.folder, competition)
     pool = pooled(runs, competition, plan, with_test=False)
-    predicted, probabilities = pool.choose(scored_by.scoring).predicted, pool.oof.to_numpy()
+    scoring, probabilities = scored_by.scoring, pool.oof.to_numpy()
+    predicted, interval = pool.choose(scoring).predicted, None
+    if shown.experiment.features and shown.experiment.features.by_block:
+        taken = probabilities if scoring.of_probabilities else None
+        interval = interval_of(pool.truth, predicted, scoring, pool.groups, taken)
     if pool.truth.ndim == 2:
         doubt = np.abs(probabilities - pool.truth).mean(axis=1)
     else:
         doubt = 1 - probabilities[np.arange(len(pool.truth)), pool.truth]
-    return PolicyOutcome(pool.oof.index, pool.truth, predicted, doubt)
+    return PolicyOutcome(pool.oof.index, pool.truth, predicted, doubt, interval)

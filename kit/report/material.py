@@ -59,12 +59,15 @@ class PolicyOutcome:
         int [rows], or bool [rows, classes] where a row may have several labels.
     doubt : ndarray
         float [rows]: how far the probabilities were from the truth, 0 to 1.
+    interval : tuple of float, optional
+        The ends of the score's 95 % interval, were there other rows; where it is not drawn, it is left out.
     """
 
     ids: pd.Index
     truth: np.ndarray
     predicted: np.ndarray
     doubt: np.ndarray
+    interval: tuple[float, float] | None = None
 
     @property
     def wrong(self) -> np.ndarray:
@@ -179,6 +182,8 @@ class ReportData:
         The hash of the fold plan.
     experiments : bool
         Whether what is called a policy is an experiment: a comparison of several is shown.
+    blocks : dict of str to str
+        The block of the body that each head is on, in the order of the config, where heads differ in nothing else.
     """
 
     name: str
@@ -196,6 +201,7 @@ class ReportData:
     fold_plan: str = ""
     metric_key: str = ""
     experiments: bool = False
+    blocks: dict[str, str] = field(default_factory=dict)
 
     @property
     def trained(self) -> bool:

@@ -17,6 +17,7 @@ SECTIONS = (
     verdicts.verdict_section,
     sections.differences_section,
     sections.folds_section,
+    sections.blocks_section,
     sections.curves_section,
     sections.rates_section,
     sections.activations_section,
@@ -50,6 +51,9 @@ OF_TRAININGS = (
     sections.learning_section,
 )
 
+# What only heads have that differ in the block of a body.
+OF_BLOCKS = (sections.blocks_section,)
+
 
 def render(report_data: ReportData) -> str:
     """Return the page as text; the same data give the same page."""
@@ -57,7 +61,7 @@ def render(report_data: ReportData) -> str:
     from plotly.offline import get_plotlyjs
 
     chosen = OF_EXPERIMENTS if report_data.experiments else SECTIONS
-    left_out = () if report_data.trained else OF_TRAININGS
+    left_out = [*(() if report_data.trained else OF_TRAININGS), *(() if report_data.blocks else OF_BLOCKS)]
     made = [section(report_data) for section in chosen if section not in left_out]
     figures = [figure for section in made for figure in section.all_figures]
     environment = jinja2.Environment(

@@ -39,6 +39,16 @@ def folds_section(report_data: ReportData) -> PageSection:
     return section
 
 
+def blocks_section(report_data: ReportData) -> PageSection:
+    """Return at which depth a frozen body is best tapped."""
+    section = PageSection("blocks", "Scores by depth of the body")
+    if figure := figures.score_by_block(report_data):
+        section.figures.append(figure)
+    else:
+        section.texts.append("No scores of several blocks: python -m kit features CONFIG --block all goes on.")
+    return section
+
+
 def curves_section(report_data: ReportData) -> PageSection:
     """Return the learning curves."""
     section = PageSection("curves", "Learning curves")

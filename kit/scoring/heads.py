@@ -14,6 +14,7 @@ import numpy as np
 from pydantic import Discriminator, Field, SerializerFunctionWrapHandler, Tag, field_validator, model_serializer
 
 from kit.core.errors import KitError
+from kit.core.named import Named
 from kit.core.settings import ConfigSection
 from kit.scoring.calibration import calibrate, log_loss, probabilities
 
@@ -67,7 +68,7 @@ class HeadRows:
         return self.targets if self.several else self.targets[:, None] == np.arange(self.classes)
 
 
-class Head(ConfigSection):
+class Head(ConfigSection, Named):
     """A head and its options, as `features.heads` states it.
 
     Attributes
@@ -401,7 +402,7 @@ HeadConfig = Annotated[
     | Annotated[Prototypes, Tag("prototypes")],
     Discriminator(_kind),
 ]
-HEADS = ("logistic", "ridge", "svm", "knn", "prototypes")
+HEADS = tuple(Head.members)
 
 
 def _unit(rows: np.ndarray) -> np.ndarray:

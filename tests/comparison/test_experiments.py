@@ -77,6 +77,16 @@ def test_planted_differences_between_experiments_are_found(wide, tmp_path):
     assert read_comparison(made.folder / "comparison.json") == made.content
 
 
+def test_what_differs_in_its_views_alone_is_told_to_train_the_same(wide):
+    plain = experiment(wide, UNIFORM, name="a")
+    flipped = experiment(wide, UNIFORM, name="b", prediction={"views": ["hflip"]})
+    (line,) = remarks_on([plain, flipped])
+    assert line.startswith("b: the trainings of a once more, as only `prediction` differs, which decides none; ")
+    longer = experiment(wide, UNIFORM, name="b", prediction={"views": ["hflip"]}, training={"epochs": 4})
+    other = experiment(wide, COSINE, name="b", prediction={"views": ["hflip"]})
+    assert [remarks_on([plain, each]) for each in (longer, other)] == [[], []]
+
+
 def test_the_statistics_are_those_of_the_same_runs_as_policies(wide, tmp_path):
     policies = {"first": {"lr": 1e-2}, "second": {"lr": 1e-3}, "third": {"lr": 1e-4}}
     whole = experiment(wide, policies, folds={"k": 5}, seeds=[0, 1])

@@ -75,6 +75,12 @@ def test_names_are_names_and_tell_values_apart(values):
         ("folds=[{k: 4}]", "--vary folds: compared experiments follow one fold plan"),
         ("competition.path=[x]", "--vary competition.path: compared experiments are of the same rows and labels"),
         ("scoring.average=[micro]", "--vary scoring.average: nothing is trained by it: python -m kit run CONFIG"),
+        (
+            "prediction.views=[[hflip], [d4]]",
+            "--vary prediction.views: nothing is trained by it, and each value would train the same weights "
+            "again: after python -m kit run CONFIG, python -m kit views EXPERIMENT",
+        ),
+        ("prediction.size=[48]", "--vary prediction.size: nothing is trained by it"),
         ("seeds=[[0, 1]]", "--vary seeds: all are trained with the same seeds: --seeds N"),
         ("name=[x]", "--vary name: it is where the runs are"),
     ],

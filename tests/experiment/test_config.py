@@ -56,6 +56,17 @@ def faults(**sections) -> list[str]:
     return [line.removeprefix("config.yaml: ") for line in lines]
 
 
+def test_what_is_stated_of_heads_is_read_again():
+    """A head's name is its kind's default, without which it could not be read."""
+    stated = {"heads": {"near": {"name": "knn"}, "ridge": {}, "strict": {"name": "svm", "C": [0.1]}}}
+    content = experiment_content(Path("here"), features=stated)
+    content.pop("policies")
+    made = validate(content, "config.yaml")
+    for stated_only in (True, False):
+        Path("again.yaml").write_text(made.to_yaml(stated_only))
+        assert load_experiment("again.yaml") == made
+
+
 def test_defaults():
     experiment = load()
     assert experiment.name == "tiny"

@@ -1,5 +1,6 @@
 """Kernels of heads over features: built, rehearsed, and refused where the body could not be had."""
 
+import ast
 from pathlib import Path
 
 import pytest
@@ -34,6 +35,17 @@ def test_train_and_infer_kernels_of_heads_pass_rehearsal(kit, tmp_path, monkeypa
         code, told = kit("kernel", "rehearse", f"kernels/build/heads-{kind}")
         assert code == 0, told
         assert told_of in told
+
+
+def test_the_head_of_a_kernel_says_which_heads_it_fits(kit, tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    write_competition(Path("data/colours"))
+    write_config()
+    code, told = kit("kernel", "build", "heads.yaml", "--kind", "train")
+    assert code == 0, told
+    about = ast.get_docstring(ast.parse(Path("kernels/build/heads-train/heads-train.py").read_text()))
+    said = yaml.safe_load(about.partition("config\n")[2])
+    assert said["features"]["heads"] == {"logistic": {"name": "logistic"}, "knn": {"name": "knn"}}
 
 
 @pytest.mark.parametrize(

@@ -25,12 +25,6 @@ def checked_body(loaded: LoadedExperiment, say: Say) -> Normalisation:
     config, competition = loaded.config, loaded.competition
     data, features = config.data, config.features
     assert features, "only to be asked of an experiment of heads"
-    if competition.extra or competition.weights is not None:
-        key = "extra" if competition.extra else "weight"
-        raise KitError(
-            f"competition.{key}: heads over features are fitted on the rows of the train table, each alike; leave "
-            "it out, or train the network (leave features out)"
-        )
     if told := [f"training.{key}" for key in WEIGHING if getattr(config.training, key) not in (None, "none")]:
         say(f"{some(told)}: for trainings alone; heads are fitted on each training row alike")
     if process_state(config.training).num_processes > 1:

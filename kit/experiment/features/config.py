@@ -55,6 +55,13 @@ class FeaturesConfig(ConfigSection):
         return self.heads[head].block or self.block
 
     @property
+    def by_block(self) -> dict[str, str]:
+        """The block of each head where they differ in nothing else, as of `--block all`; else nothing."""
+        kinds = {fingerprint({**head.canonical(), "block": None}) for head in self.heads.values()}
+        blocks = {name: self.taken_of(name) for name in self.heads}
+        return blocks if len(kinds) == 1 and 1 < len(blocks) == len(set(blocks.values())) else {}
+
+    @property
     def shared(self) -> dict[str, Any]:
         """What decides the features of all heads, as plain values."""
         values = self.canonical()

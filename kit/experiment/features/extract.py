@@ -3,7 +3,7 @@
 import json
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import closing, contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import lru_cache
 from hashlib import sha256
 from importlib.metadata import version
@@ -50,6 +50,8 @@ class Body:
         Takes lines about what happens.
     shown : bool
         Whether there is a progress bar.
+    batch_done : callable
+        Told after each batch of how many images there are features.
     """
 
     config: ExperimentConfig
@@ -59,6 +61,7 @@ class Body:
     accelerator: Accelerator
     say: Say = ignore
     shown: bool = True
+    batch_done: Callable[[int], None] = lambda rows: None
 
     @classmethod
     def of(
@@ -75,6 +78,14 @@ class Body:
         stated = Normalisation(data.mean or usual.mean, data.std or usual.std)
         model.to(accelerator.device, memory_format=torch.channels_last)  # type: ignore[call-overload]  # it takes it
         return cls(config, model, digest, stated, accelerator, say)
+
+    @property
+    def plainly(self) -> "Body":
+        """The same body, to which each image is shown once, whatever views its features are the mean over."""
+        features = self.config.features
+        assert features, "only to be asked of an experiment of heads"
+        once = features.model_copy(update={"views": ()})
+        return replace(self, config=self.config.model_copy(update={"features": once}))
 
     def features(
         self,
@@ -133,6 +144,7 @@ class Body:
                 for name, values in self._of_views(taps, normalise(pixels)).items():
                     parts[name].append(values.cpu().numpy())
                 progress.update(progress.done + len(pixels))
+                self.batch_done(progress.done)
         empty = np.zeros((0, 0), np.float32)
         return {name: np.concatenate(each) if each else empty for name, each in parts.items()}
 

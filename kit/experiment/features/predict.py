@@ -1,7 +1,8 @@
 """Test images predicted by finished heads alone: what an infer kernel does."""
 
 import time
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Iterator, Sequence
+from dataclasses import replace
 
 import numpy as np
 import pandas as pd
@@ -13,6 +14,8 @@ from kit.data.images import ReadableImages
 from kit.experiment.config import ExperimentConfig
 from kit.experiment.features.extract import Body
 from kit.experiment.features.head_run import chances, head_of, need_same_body, read_head
+from kit.experiment.view_clock import ViewClock
+from kit.experiment.views import views_of_heads
 from kit.model.features import block_named
 from kit.training.memory import END_OTHERS, advising_on_memory
 
@@ -22,7 +25,7 @@ def predictions_of_heads(
     runs: Sequence[RunDir],
     readable: ReadableImages,
     accelerator: Accelerator,
-    expired: Callable[[], bool],
+    clock: ViewClock,
     say: Say,
 ) -> Iterator[tuple[int, pd.DataFrame]]:
     """Yield the fold of each head, and what it predicts; the features are computed once for all.
@@ -34,8 +37,9 @@ def predictions_of_heads(
         Of one head.
     readable : ReadableImages
     accelerator : Accelerator
-    expired : callable
-        Once it is true no further feature is computed: each head predicts the images that were reached.
+    clock : ViewClock
+        To it, the features are one model. Once its time is over no further feature is computed: each head predicts
+        the images that were reached.
     say : callable
 
     Raises
@@ -43,6 +47,8 @@ def predictions_of_heads(
     KitError
         Where the body is not the one that the heads were fitted on.
     """
+    if not runs:
+        return
     began, name = time.monotonic(), next(iter(experiment.policies))
     classes = list(runs[0].read_oof().columns)
     body = Body.of(experiment, len(classes), accelerator, say)
@@ -50,9 +56,7 @@ def predictions_of_heads(
         need_same_body(run, body)
     assert experiment.features
     block = block_named(body.model, experiment.features.taken_of(name))
-    with advising_on_memory(END_OTHERS):
-        title = f"Features of test images ({block})"
-        features = body.features(readable.images, [block], readable.rows, expired, title)[block]
+    features = _in_time(body, block, readable, clock)
     say(f"features of {len(features)} test images: {time.monotonic() - began:.1f} s")
     if not len(features):
         return
@@ -63,3 +67,19 @@ def predictions_of_heads(
         never = [classes.index(label) for label in run.record.never]
         made = chances(head_of(experiment, name), read_head(run), features, never)
         yield run.record.fold, predictions(ids, made, classes)
+
+
+def _in_time(body: Body, block: str, readable: ReadableImages, clock: ViewClock) -> np.ndarray:
+    """Return the features of test images: the mean over all views, or those of one where time is short.
+
+    Of all images alike, and of the first ones alone where the time does not suffice for one view either.
+    """
+    views, title = views_of_heads(body.config), f"Features of test images ({block})"
+    told = replace(body, batch_done=clock.batch_done)
+    clock.begin(views)  # where time is over already, nothing is reached
+    with advising_on_memory(END_OTHERS):
+        found = told.features(readable.images, [block], readable.rows, clock.expired, title)[block]
+        if clock.again and len(found) < len(readable.rows):
+            clock.begin(views)
+            found = told.plainly.features(readable.images, [block], readable.rows, clock.expired, title)[block]
+    return found

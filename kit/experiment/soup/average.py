@@ -70,15 +70,15 @@ def members_of(loaded: LoadedExperiment, key: RunKey) -> list[RunDir]:
     Raises
     ------
     KitError
-        Where one is missing, was trained otherwise, or began from random weights.
+        Where one is missing, was trained otherwise, or did not begin as the others did.
     """
     config, soup = loaded.config, loaded.config.soup
     assert soup, "only to be asked of a soup"
-    need_same_beginning(config)
     source = ExperimentDir(loaded.folder.path.parent / soup.of)
     runs = [source.run(RunKey(key.policy, seed, key.fold)) for seed in soup.seeds]
     if lacking := [str(run.path) for run in runs if not run.finished]:
         raise KitError(f"{some(lacking, 3)} is not finished; python -m kit run trains it")
+    need_same_beginning(config, runs)
     trained = config.model_copy(update={"soup": None})
     wanted = loaded.dependencies(key) | {"config": config_digest(trained)}
     for run in runs:
@@ -91,13 +91,31 @@ def members_of(loaded: LoadedExperiment, key: RunKey) -> list[RunDir]:
     return runs
 
 
-def need_same_beginning(config: ExperimentConfig) -> None:
-    """Raise KitError where models begin from random weights, each from its own."""
-    if config.model.weights == "none":
+def need_same_beginning(config: ExperimentConfig, runs: Sequence[RunDir]) -> None:
+    """Raise KitError where models did not begin from the same weights, or only a network's own code may know it.
+
+    Parameters
+    ----------
+    config : ExperimentConfig
+        What trained them.
+    runs : sequence of RunDir
+        Finished ones; those of networks that load weights by themselves tell whether all began alike.
+    """
+    if config.model.weights != "none":
+        return
+    own = config.model.own(config.model.name)
+    if own is None:
         raise KitError(
             "model.weights: none: each seed began from random weights of its own, and the mean of such models is "
             "no model, as their features lie in other places; a soup takes models that began from the same "
             "pretrained weights"
+        )
+    began = {run.record.initial_weights for run in runs}
+    if len(began) > 1 or None in began:
+        raise KitError(
+            f"model.weights: none: {own.reference} began with other weights under each seed (initial_weights in "
+            "run.json), and whether it drew all of them, so that a mean would be no model, or some, only its code "
+            "knows; name the file of its weights, head included, in model.weights, and train with that"
         )
 
 

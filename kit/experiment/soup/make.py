@@ -146,7 +146,7 @@ def _config(member: BlendMember) -> tuple[ExperimentConfig, Sequence[int]]:
     if experiment.features or experiment.soup:
         kind = "heads over features" if experiment.features else "a soup itself"
         raise KitError(f"soup: {member.title} is {kind}; name an experiment whose networks were trained")
-    need_same_beginning(experiment)
+    need_same_beginning(experiment, member.runs)
     there = {(record.seed, record.fold) for record in member.records}
     folds = sorted(member.folds)
     seeds = [seed for seed in experiment.seeds if all((seed, fold) in there for fold in folds)]

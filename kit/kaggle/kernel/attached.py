@@ -11,8 +11,12 @@ from kit.core.files import sha256
 from kit.core.paths import OutputDirs
 from kit.core.runs import ExperimentDir, RunDir
 from kit.experiment.config import ExperimentConfig
+from kit.experiment.views import views_of_runs
 from kit.kaggle.kernel.folder import KernelFolder, built
 
+ANEW_THERE = (
+    "state these, or predict anew here (python -m kit run) and attach runs/ as a dataset instead of the kernels"
+)
 AttachedRuns = Mapping[str, Mapping[str, str]]  # kernel → folder of a run in its outputs → SHA-256 of its run.json
 
 
@@ -58,6 +62,27 @@ def _runs(folder: KernelFolder, experiment: ExperimentConfig) -> dict[str, str]:
     except Damaged as error:
         raise KitError(f"{error.args[0].partition(';')[0]}; python -m kit kernel fetch {folder.path}") from error
     return {run.path.relative_to(folder.output).as_posix(): sha256(run.path / "run.json") for run in finished}
+
+
+def views_notes(experiment: ExperimentConfig, attached: AttachedRuns, root: Path) -> list[str]:
+    """Return what to know of the views in which an infer kernel predicts: those of out-of-fold predictions.
+
+    Parameters are those of `attached_notes`; where no fetched run is attached, the runs here are looked at.
+
+    Raises
+    ------
+    KitError
+        Where the kernel would refuse the runs, as they were predicted at different sizes.
+    """
+    folders = {reference_of(folder): folder for folder in built(root) if folder.push}
+    runs = [RunDir(folders[reference].output / place) for reference in attached for place in attached[reference]]
+    here = ExperimentDir(OutputDirs(root).runs / experiment.name)
+    notes: list[str] = []
+    if runs:
+        views_of_runs(runs, experiment, notes.append, ANEW_THERE)
+    elif runs := list(here.finished(next(iter(experiment.policies)))):
+        views_of_runs(runs, experiment, notes.append)
+    return notes
 
 
 def _older(folder: KernelFolder) -> int | None:

@@ -14,7 +14,7 @@ from kit.experiment.config import ExperimentConfig
 from kit.experiment.policy_scores import stored_rule
 from kit.kaggle.archive import need_no_secrets
 from kit.kaggle.datasets import dataset_folder
-from kit.kaggle.kernel.attached import AttachedRuns, attached_notes, fetched_runs, reference_of
+from kit.kaggle.kernel.attached import AttachedRuns, attached_notes, fetched_runs, reference_of, views_notes
 from kit.kaggle.kernel.code_file import code_of, head_of, templates_for
 from kit.kaggle.kernel.extra import extra_sources
 from kit.kaggle.kernel.folder import BUILT, BuildRecord, KernelFolder, Kind, built
@@ -155,6 +155,7 @@ def build(
     folder = KernelFolder(root / BUILT / slug)
     _need_same_type(folder, notebook)
     attached = fetched_runs(experiment, root) if kind == "infer" else {}
+    of_views = views_notes(experiment, attached, root) if kind == "infer" else []
     files = travelling_files(experiment, kind, root)
     need_no_secrets(files | {"the command line": command.encode()})  # it stands in the code file's head
     archive = pack(files)
@@ -171,7 +172,8 @@ def build(
     write_json(folder.metadata_file, _metadata(experiment, record, code_file, notebook, apart))
     folder.write_record(record)
     sizes = {path: len(files[path]) for path in sorted(files)}
-    return BuildResult(folder, sizes, len(code.encode()), _notes(experiment, kind, apart, root, attached))
+    notes = _notes(experiment, kind, apart, root, attached)
+    return BuildResult(folder, sizes, len(code.encode()), notes + of_views)
 
 
 def _record(experiment: ExperimentConfig, kind: Kind, slug: str, digest: str, family: str) -> BuildRecord:

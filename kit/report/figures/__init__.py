@@ -4,6 +4,7 @@ They are drawn from `kit.report.material`. `drawing` holds what they share, the 
 subject.
 """
 
+from kit.report.figures.by_block import score_by_block
 from kit.report.figures.by_class import (
     best_and_baseline,
     class_scores,
@@ -30,4 +31,5 @@ __all__ = [
     "learning_curves",
     "lowest_classes",
     "rates",
+    "score_by_block",
 ]

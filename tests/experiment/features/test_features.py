@@ -6,6 +6,7 @@ from pathlib import Path
 
 import numpy as np
 import pandas as pd
+import plotly.graph_objects as go
 import pytest
 import yaml
 from support.colours import experiment_content, write_competition
@@ -223,6 +224,31 @@ def test_configs_that_are_refused(competition, sections, said):
     assert said in str(raised.value)
 
 
+@pytest.mark.parametrize(
+    ("key", "value"), [("extra", {"table": "more.csv", "images": "more/{id}.png"}), ("weight", "certainty")]
+)
+def test_rows_that_are_not_for_heads_are_refused(competition, tmp_path, monkeypatch, capsys, key, value):
+    """Before anything is built or computed, by whatever command."""
+    monkeypatch.chdir(tmp_path)
+    said = (
+        f"competition.{key}: heads over features are fitted on the rows of the train table, each alike; leave it"
+    )
+    heads, networks = content(competition), experiment_content(competition)
+    for name, stated in (("heads.yaml", heads), ("any.yaml", networks)):
+        stated["competition"] |= {"slug": "colours", key: value}
+        Path(name).write_text(yaml.safe_dump(stated))
+    commands = [
+        ("run", "heads.yaml"),
+        ("kernel", "build", "heads.yaml", "--kind", "train"),
+        ("features", "any.yaml"),
+    ]
+    for words in commands:
+        code, _, errors = kit_here(monkeypatch, capsys, *words)
+        assert code == 1
+        assert said in errors
+    assert not list(tmp_path.glob("*/"))
+
+
 def test_a_block_that_is_none_is_refused_with_those_there_are(competition, tmp_path):
     with pytest.raises(KitError, match=r"there is no 'layer9'.*conv1, layer1.0"):
         run(experiment(competition, features={"heads": "knn", "block": "layer9"}), tmp_path)
@@ -362,3 +388,29 @@ def test_heads_have_no_next_round_of_pseudo_labels(done):
     config, output, _, _ = done
     with pytest.raises(KitError, match="train on no extra rows"):
         pseudo(config.name, output=output)
+
+
+def test_the_report_shows_scores_by_depth(competition, tmp_path):
+    """Of heads that differ in their block alone: the scores and intervals of the table."""
+    from kit.comparison.features import features
+    from kit.report.gather import write_report
+
+    made = features(validate(experiment_content(competition), "test"), block="all", output=tmp_path)
+    page = write_report("tiny-blocks", tmp_path).file.read_text()
+    drawn = json.loads(page.split('<script type="application/json" id="figures">')[1].split("</script>")[0])
+    band, folds, pooled = drawn["score-by-block"]["data"]
+    assert pooled["y"] == pytest.approx([head.oof for head in made.heads], abs=1e-4)
+    assert [text.partition(":")[0] for text in pooled["text"]] == [head.block for head in made.heads]
+    assert folds["y"] == pytest.approx([score for head in made.heads for score in head.folds], abs=1e-4)
+    ends = [head.high for head in made.heads] + [head.low for head in reversed(made.heads)]
+    assert band["y"] == pytest.approx(ends, abs=1e-4)
+    assert go.Figure(drawn["score-by-block"]).data  # one that Plotly takes
+    assert "Scores by depth of the body" in page
+
+
+def test_the_report_on_other_heads_has_no_depth(done):
+    from kit.report.gather import write_report
+
+    page = write_report("tiny", done[1]).file.read_text()
+    assert "score-by-block" not in page
+    assert "Scores by depth of the body" not in page

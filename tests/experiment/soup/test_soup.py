@@ -7,6 +7,7 @@ import numpy as np
 import pandas as pd
 import pytest
 import torch
+import yaml
 from safetensors.torch import load_file, save_file
 from support.colours import experiment_content
 from support.refusals import refusal_of
@@ -158,6 +159,55 @@ def test_models_that_began_from_random_weights_are_refused(competition, tmp_path
     content |= {"name": "soup", "seeds": [0], "soup": {"of": "tiny", "seeds": [0, 1]}}
     told = refusal_of(lambda: kit.run(validate(content, "test"), tmp_path))
     assert "each seed began from random weights of its own" in told
+
+
+OWN = """
+import torch
+from torch import nn
+
+
+class Net(nn.Module):
+    def __init__(self, num_classes, in_chans=3, same_head=True):
+        super().__init__()
+        self.num_classes = num_classes
+        self.conv, self.fc = nn.Conv2d(in_chans, 4, 3), nn.Linear(4, num_classes)
+        fixed = torch.Generator().manual_seed(7)  # in the place of a file that it would load
+        with torch.no_grad():
+            for value in self.parameters() if same_head else self.conv.parameters():
+                value.uniform_(-0.1, 0.1, generator=fixed)
+
+    def forward(self, images):
+        return self.fc(self.conv(images).mean(dim=(2, 3)))
+
+    def depth_groups(self):
+        return [self.conv, self.fc]
+"""
+
+
+@pytest.mark.parametrize("same_head", [True, False])
+def test_an_own_network_that_loads_its_own_weights_is_taken_where_its_runs_show_that(
+    competition, tmp_path, same_head
+):
+    """Not where it drew some of them: whether those are all, only its code knows."""
+    (tmp_path / "net.py").write_text(OWN)
+    content = experiment_content(
+        competition,
+        model={"name": "net.py:Net", "options": {"same_head": same_head}},
+        policies={"uniform": {"lr": 1e-4}},
+        seeds=[0, 1],
+        training={"epochs": 1},
+        folds={"k": 3, "run": [0]},
+    )
+    (tmp_path / "own.yaml").write_text(yaml.safe_dump(content))
+    kit.run(kit.load_experiment(tmp_path / "own.yaml"), tmp_path)
+    if same_head:
+        made = kit.soup("tiny", output=tmp_path)
+        assert made.kept
+        assert made.seeds == [0, 1]
+        return
+    told = refusal_of(lambda: kit.soup("tiny", output=tmp_path))
+    assert "net.py:Net began with other weights under each seed (initial_weights in run.json)" in told
+    assert "random weights of its own" not in told
 
 
 def test_one_seed_is_no_soup(competition, pretrained, tmp_path):

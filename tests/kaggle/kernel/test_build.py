@@ -23,6 +23,7 @@ from support.colours import experiment_content, write_competition
 from support.small_kernels import train_outputs, write_push
 
 import kit as package
+from kit.core.runs import RunDir
 from kit.experiment.config import validate
 from kit.kaggle.kernel.build import build_kernels
 from kit.kaggle.kernel.code_file import TEMPLATES, shareable_command
@@ -503,6 +504,45 @@ def test_runs_that_are_here_but_not_attached_are_told(build, experiment, tmp_pat
         "  WARNING: it predicts without uniform seed 0 fold 1: finished here, but in no kernel that it attaches; "
         "pack runs/ into an archive in a dataset, which Kaggle unpacks, and name that in kernel.datasets"
     )
+
+
+def predict_as(folder: Path, predicted: dict) -> None:
+    """Let runs below a folder be such as were predicted in these views."""
+    for file in folder.rglob("run.json"):
+        run = RunDir(file.parent)
+        run.write(run.record.with_fields(predicted=predicted))
+
+
+OTHER_VIEWS = (
+    "  prediction: the config asks for {}, but out-of-fold predictions are in {}, and so are those of test rows: "
+    "the decision rule is theirs; "
+)
+
+
+def test_other_views_than_those_of_attached_runs_are_told(build, experiment, tmp_path):
+    """They predict in the views of their out-of-fold predictions, whatever was done with the runs here since."""
+    build()
+    pushed("tiny-train")
+    output = fetched(experiment, "tiny-train", (0, 1, 2), tmp_path)
+    assert "prediction:" not in build(kind="infer")[1]
+    told = build(kind="infer", prediction={"views": ["hflip"]})[1].splitlines()[-1]
+    assert told.startswith(OTHER_VIEWS.format("plain + hflip", "one view") + "state these, or predict anew here")
+    predict_as(output, {"turns": ["hflip"]})
+    assert "prediction:" not in build(kind="infer", prediction={"views": ["hflip"]})[1]
+    assert OTHER_VIEWS.format("one view", "plain + hflip") in build(kind="infer")[1]
+    predict_as(output / "runs/tiny/uniform/seed0/fold1", {"size": 40})
+    shutil.rmtree("kernels/build/tiny-infer")
+    assert "was predicted at 32 px, others at 40" in refusal(build(kind="infer"))
+    assert not Path("kernels/build/tiny-infer").exists()
+
+
+def test_other_views_than_those_of_runs_in_a_dataset_are_told(build, experiment, tmp_path):
+    train_outputs(tmp_path / "made", experiment, (0, 1, 2))
+    shutil.copytree(tmp_path / "made/runs", "runs")
+    kernel = {"datasets": ["tester/finished-runs"]}
+    assert "prediction:" not in build(kind="infer", kernel=kernel)[1]
+    told = build(kind="infer", kernel=kernel, prediction={"views": ["d4"]})[1].splitlines()[-1]
+    assert told == OTHER_VIEWS.format("plain + d4", "one view") + "python -m kit run predicts both anew"
 
 
 def test_an_older_version_that_was_fetched_is_told(build, experiment, tmp_path):
