@@ -3,7 +3,9 @@
 import difflib
 import re
 from collections.abc import Hashable
+from copy import deepcopy
 from dataclasses import dataclass, field
+from functools import lru_cache
 from pathlib import Path
 from typing import Any
 
@@ -165,8 +167,15 @@ def read_yaml(path: Path, written: bool = False) -> Any:
     return parse_yaml(text, str(path), written)
 
 
+@lru_cache(maxsize=4)
+def _parsed(text: str, written: bool) -> Any:
+    return yaml.load(text, _WrittenLoader if written else _Loader)
+
+
 def parse_yaml(text: str, source: str, written: bool = False) -> Any:
     """Return the content of a text in YAML.
+
+    The last texts are known, as a command looks at the same config again and again.
 
     Parameters
     ----------
@@ -185,7 +194,7 @@ def parse_yaml(text: str, source: str, written: bool = False) -> Any:
     if len(text) > LONGEST:
         raise KitError(f"{source}: {len(text):,} characters; YAML is read up to {LONGEST:,}")
     try:
-        return yaml.load(text, _WrittenLoader if written else _Loader)
+        return deepcopy(_parsed(text, written))
     except yaml.MarkedYAMLError as error:
         line = f":{error.problem_mark.line + 1}" if error.problem_mark and "\n" in text else ""
         odd = "cannot start any token" in str(error.problem) or text.lstrip()[:1] == "%"

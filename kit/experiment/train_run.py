@@ -41,6 +41,7 @@ from kit.training.trainer import Trainer, TrainResult
 from kit.training.views import Views
 
 PACKAGES = ("torch", "torchvision", "timm", "albumentations", "accelerate", "numpy", "scikit-learn", "pandas")
+_version = cache(version)  # which reads a file
 
 
 def nothing() -> None:
@@ -256,7 +257,7 @@ def first_record(
 
 def trained_on(config: ExperimentConfig, accelerator: Accelerator) -> dict[str, Any]:
     """Return what run.json says of where a run is trained: versions, device, precision."""
-    packages = {"python": platform.python_version(), **{name: version(name) for name in PACKAGES}}
+    packages = {"python": platform.python_version(), **{name: _version(name) for name in PACKAGES}}
     return {
         "versions": packages | packages_of_code(config),
         "device": str(accelerator.device),
