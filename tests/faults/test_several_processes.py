@@ -11,19 +11,13 @@ from pathlib import Path
 
 import pytest
 from support.commands import ROOT, config_file
-from support.zygote import Child, Zygote
+from support.zygote import Child
 
 pytestmark = pytest.mark.skipif(not sys.platform.startswith("linux"), reason="forks, and looks into /proc")
 
 POLICIES = {"uniform": {"lr": 1e-2, "groups": "stage"}, "late": {"lr": 3e-3}}
 TRAINED = re.compile(r"^(\w+ seed \d fold \d): macro F1", re.M)
 UNSHARE = ["unshare", "--user", "--map-root-user", "--pid", "--fork", "--kill-child", "--mount-proc"]
-
-
-@pytest.fixture(scope="module")
-def zygote():
-    with Zygote() as zygote:
-        yield zygote
 
 
 @pytest.fixture(scope="module")
