@@ -15,12 +15,13 @@ demo: $(VENV)/.installed
 	$(BIN)/python -m kit run configs/digits.yaml
 
 # A file's tests run in one process, which makes their fixtures once. In the order of the files: sorted by how
-# many tests they hold, those of one long test would come last, while another process idles.
+# many tests they hold, those of one long test would come last, while another process idles. Bytecode is kept:
+# tests begin some hundred processes that import the kit.
 test: $(VENV)/.installed-dev lint
-	$(BIN)/python -m pytest -n auto --maxprocesses 4 --dist loadfile --no-loadscope-reorder
+	PYTHONDONTWRITEBYTECODE= $(BIN)/python -m pytest -n auto --maxprocesses 4 --dist loadfile --no-loadscope-reorder
 
 test-slow: $(VENV)/.installed-dev
-	$(BIN)/python -m pytest -m slow -n auto --maxprocesses 4 --dist loadfile
+	PYTHONDONTWRITEBYTECODE= $(BIN)/python -m pytest -m slow -n auto --maxprocesses 4 --dist loadfile
 
 soak: $(VENV)/.installed-dev
 	PYTHONPATH=.:tests $(BIN)/python -m faults.soak

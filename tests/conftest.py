@@ -2,6 +2,7 @@
 
 import gc
 import os
+import sys
 from collections.abc import Generator
 from pathlib import Path
 
@@ -12,7 +13,7 @@ os.environ.setdefault("HF_HUB_OFFLINE", "1")  # no test may reach out
 os.environ.setdefault("OMP_WAIT_POLICY", "passive")  # processes that share cores: do not spin for each other
 os.environ.setdefault("OMP_NUM_THREADS", "1")  # a miniature network takes longer with more
 
-pytest_plugins = ["support.kaggle_setting", "support.processes"]
+pytest_plugins = ["support.kaggle_setting", "support.processes", "support.quick"]
 
 
 @pytest.hookimpl(wrapper=True, tryfirst=True)
@@ -25,7 +26,15 @@ def pytest_collection() -> Generator[None, object, object]:
         gc.enable()
 
 
+_imported = 0  # modules, when garbage was last collected for good
+
+
 def pytest_runtest_setup(item: pytest.Item) -> None:
+    global _imported
+    if len(sys.modules) > _imported:  # a training makes two collections, which would look at every module anew
+        _imported = len(sys.modules)
+        gc.collect()
+        gc.freeze()
     if item.get_closest_marker("gpu"):
         import torch
 
@@ -44,13 +53,6 @@ def _threads():
     import torch
 
     torch.set_num_threads(1)
-
-
-@pytest.fixture(scope="module", autouse=True)
-def _collected():
-    """What is there before a file's tests is not looked at again by collections: a training makes two of them."""
-    gc.collect()
-    gc.freeze()
 
 
 @pytest.fixture

@@ -6,11 +6,16 @@ thumbnails. It asks for nothing over the network.
 
 import base64
 import gzip
+from functools import cache
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 from kit.report import differs, sections, verdicts
 from kit.report.figures.drawing import FONT
 from kit.report.material import ReportData
+
+if TYPE_CHECKING:
+    from jinja2 import Template
 
 TEMPLATE = Path(__file__).with_name("page.html")
 SECTIONS = (
@@ -57,21 +62,32 @@ OF_BLOCKS = (sections.blocks_section,)
 
 def render(report_data: ReportData) -> str:
     """Return the page as text; the same data give the same page."""
-    import jinja2
-    from plotly.offline import get_plotlyjs
-
     chosen = OF_EXPERIMENTS if report_data.experiments else SECTIONS
     left_out = [*(() if report_data.trained else OF_TRAININGS), *(() if report_data.blocks else OF_BLOCKS)]
     made = [section(report_data) for section in chosen if section not in left_out]
     figures = [figure for section in made for figure in section.all_figures]
-    environment = jinja2.Environment(
-        autoescape=True, trim_blocks=True, lstrip_blocks=True, undefined=jinja2.StrictUndefined
-    )
-    template = environment.from_string(TEMPLATE.read_text(encoding="utf-8"))
-    return template.render(
+    return _template().render(
         report_data=report_data,
         sections=made,
         content={figure.name: {"data": figure.data, "layout": figure.layout} for figure in figures},
-        plotly=base64.b64encode(gzip.compress(get_plotlyjs().encode(), 9, mtime=0)).decode(),
+        plotly=_packed_plotly(),
         font=FONT,
     )
+
+
+@cache
+def _template() -> "Template":
+    import jinja2
+
+    environment = jinja2.Environment(
+        autoescape=True, trim_blocks=True, lstrip_blocks=True, undefined=jinja2.StrictUndefined
+    )
+    return environment.from_string(TEMPLATE.read_text(encoding="utf-8"))
+
+
+@cache
+def _packed_plotly() -> str:
+    """Return Plotly's script, packed, as text; packing it takes longer than all the rest of a page."""
+    from plotly.offline import get_plotlyjs
+
+    return base64.b64encode(gzip.compress(get_plotlyjs().encode(), 9, mtime=0)).decode()

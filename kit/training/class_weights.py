@@ -108,7 +108,8 @@ def _counts(targets: np.ndarray, n_classes: int, of_rows: np.ndarray | None) -> 
 def _balanced(targets: np.ndarray, n_classes: int, of_rows: np.ndarray | None, several: bool) -> np.ndarray:
     counts, rows = _counts(targets, n_classes, of_rows)
     if several:
-        absent = rows - counts
+        without = ~targets if targets.dtype == bool else 1 - targets
+        absent, _ = _counts(without, n_classes, of_rows)  # exactly 0 where all have it; rows − counts is rounded
         both = (counts > 0) & (absent > 0)  # else there is nothing to balance
         return np.where(both, absent / np.where(both, counts, 1), 1.0)
     there = counts > 0

@@ -15,6 +15,7 @@ from support.fake_kaggle import Outcome
 from support.small_kernels import REF, pushed, write_kernel
 
 import kit
+from kit.cli.doctor import Finding
 from kit.core.errors import KitError
 from kit.core.jsonable import json_model
 
@@ -95,7 +96,7 @@ def test_what_is_there_already(trained, told):
     assert lines == f"{graded['metric']} {graded['value']:.4f} (9 rows)\n"
 
 
-def test_what_needs_no_training(trained, told):
+def test_what_needs_no_training(trained, told, monkeypatch):
     folder, _ = trained
     config, output = folder / "tiny.yaml", ("--output", folder)
     seen, lines = told("audit", "audit", config, *output)
@@ -113,6 +114,7 @@ def test_what_needs_no_training(trained, told):
     found, _ = told("find_lr", "find-lr", config, "--steps", 30, "--policy", "uniform", *output)
     assert set(found["suggestions"]["all"]) == {"valley", "slide", "minimum", "steep"}
     assert len(found["tests"]["all"]["rates"]) == len(found["tests"]["all"]["losses"])
+    monkeypatch.setattr("kit.cli.doctor._imports_and_gpu", lambda: [Finding("imports", "torch")])  # takes seconds
     examined, _ = told("doctor", "doctor", *output)
     assert [each["subject"] for each in examined["findings"]][:2] == ["Python", "packages"]
     listed, lines = told("submissions", "submissions", "--output", folder / "nowhere")

@@ -14,11 +14,6 @@ from kit.core.errors import KitError
 ROOT = Path(__file__).parents[2]
 
 
-def kit(*words: str, **keywords) -> subprocess.CompletedProcess:
-    command = [sys.executable, "-m", "kit", *words]
-    return subprocess.run(command, capture_output=True, text=True, check=False, cwd=ROOT, **keywords)
-
-
 @pytest.fixture
 def config(competition, tmp_path):
     path = tmp_path / "tiny.yaml"
@@ -44,11 +39,11 @@ def test_help_loads_nothing_heavy():
 
 
 def test_run_twice_and_grade(config, competition, tmp_path, monkeypatch, capsys):
-    first = kit("run", str(config), "--output", str(tmp_path))
-    assert first.returncode == 0, first.stderr
-    assert "uniform seed 0 fold 0: macro F1" in first.stdout
-    assert "pooled out-of-fold macro F1" in first.stdout
-    assert "(12 of 36 rows)" in first.stdout
+    code, output, errors = kit_here(monkeypatch, capsys, "run", str(config), "--output", str(tmp_path))
+    assert code == 0, errors
+    assert "uniform seed 0 fold 0: macro F1" in output
+    assert "pooled out-of-fold macro F1" in output
+    assert "(12 of 36 rows)" in output
     code, output, errors = kit_here(monkeypatch, capsys, "run", str(config), "--output", str(tmp_path))
     assert code == 0, errors
     assert "Nothing to train: all 1 runs" in output

@@ -143,7 +143,7 @@ def batches(tmp_path, augmentation, workers=0, first=None, step=0):
     return [pixels.numpy().tobytes() for pixels, _ in made]
 
 
-@pytest.mark.parametrize("method", ["fork", "spawn", "forkserver"])
+@pytest.mark.parametrize("method", ["fork", "spawn"])
 def test_workers_do_not_change_a_byte(config, tmp_path, method):
     augmentation = Augmentation(config({"mine.py:add_noise": {"p": 0.7}}, "HorizontalFlip", "mine.py:Masked"))
     alone = batches(tmp_path, augmentation)

@@ -231,15 +231,15 @@ def test_damaged_rows_are_decoded_anew_written_back_and_told_once(folder, capfd)
     assert capfd.readouterr().err == ""
 
 
-@pytest.mark.parametrize("method", ["fork", "spawn"])
-def test_workers_notice_as_well(folder, capfd, monkeypatch, method):
+@pytest.mark.parametrize(("method", "workers"), [("fork", 2), ("spawn", 1)])
+def test_workers_notice_as_well(folder, capfd, monkeypatch, method, workers):
     file = opened(folder).cache.file
     flip(file, 128 + 4 * 192)
     images = opened(folder)
     before = multiprocessing.get_start_method(allow_none=True)
     multiprocessing.set_start_method(method, force=True)
     try:
-        batches = list(plain_batches(images, range(5), 8, 2, Workers(2)))
+        batches = list(plain_batches(images, range(5), 8, 2, Workers(workers)))
     finally:
         multiprocessing.set_start_method(before, force=True)
     np.testing.assert_array_equal(np.concatenate(batches), decoded(folder))

@@ -10,6 +10,8 @@ from PIL import Image
 from kit.core.runs import ExperimentDir, RunKey, RunRecord
 from kit.experiment.curves import draw_curves
 
+pytestmark = pytest.mark.usefixtures("painted")
+
 
 def add_run(folder: Path, policy: str, fold: int, scores: list[float], groups: int = 3, status="finished"):
     """A run of two steps an epoch, whose rates are step + 1 times 1e-3 times the group's number from 1."""

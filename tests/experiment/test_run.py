@@ -431,10 +431,13 @@ class TestPooled:
         one.oof.unlink()
         assert run(experiment(competition, training={"epochs": 1}), short_copy).trained == 1
 
-    def test_the_picture_is_drawn_where_it_is_missing(self, competition, short_copy, no_training):
-        (short_copy / "runs/tiny/curves.png").unlink()
+    def test_the_picture_is_drawn_where_it_is_missing(self, competition, short_copy, no_training, painted):
+        folder = ExperimentDir(short_copy / "runs/tiny")
+        folder.curves.unlink()
         run(experiment(competition, training={"epochs": 1}), short_copy)
-        assert (short_copy / "runs/tiny/curves.png").exists()
+        with Image.open(folder.curves) as image:
+            assert image.size == (902, 418)
+            assert len(image.convert("RGB").getcolors(2**16)) > 20
 
     def test_a_picture_of_some_of_the_runs_is_drawn_anew(self, competition, short_copy, no_training):
         """It is there where a command was killed after it had pooled in between."""

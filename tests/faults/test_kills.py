@@ -6,15 +6,8 @@ from pathlib import Path
 
 import pytest
 from faults.soak import Bench, Tally
-from support.zygote import Zygote
 
 pytestmark = pytest.mark.skipif(not sys.platform.startswith("linux"), reason="looks for processes in /proc")
-
-
-@pytest.fixture(scope="module")
-def zygote():
-    with Zygote() as zygote:
-        yield zygote
 
 
 @pytest.fixture

@@ -11,7 +11,7 @@ from pathlib import Path
 
 import pytest
 from support.commands import ROOT, config_file
-from support.zygote import Child, Zygote
+from support.zygote import Child
 
 pytestmark = pytest.mark.skipif(not sys.platform.startswith("linux"), reason="forks, and looks into /proc")
 
@@ -21,14 +21,8 @@ UNSHARE = ["unshare", "--user", "--map-root-user", "--pid", "--fork", "--kill-ch
 
 
 @pytest.fixture(scope="module")
-def zygote():
-    with Zygote() as zygote:
-        yield zygote
-
-
-@pytest.fixture(scope="module")
 def config(competition, tmp_path_factory) -> Path:
-    training = {"epochs": 8, "batch_size": 6, "log_every": 2, "checkpoint_minutes": 0}
+    training = {"epochs": 4, "batch_size": 6, "log_every": 2, "checkpoint_minutes": 0}
     file = tmp_path_factory.mktemp("several") / "config.yaml"
     return config_file(competition, file, training=training, policies=POLICIES)
 
@@ -105,7 +99,7 @@ def _with_checkpoint(output: Path, mine: re.Pattern[str]) -> Path | None:
 
 def test_nothing_is_replaced_while_another_command_trains(zygote, config, tmp_path):
     words = ("run", config, "--output", tmp_path)
-    first = zygote.start(*words, log=tmp_path / "first.log")
+    first = zygote.start(*words, "--set", "training.epochs=80", log=tmp_path / "first.log")
     while not (runs := list(tmp_path.glob("runs/tiny/*/seed0/fold*/run.json"))):
         assert zygote.wait(first, 0) is None, first.told
         time.sleep(0.005)
@@ -113,7 +107,7 @@ def test_nothing_is_replaced_while_another_command_trains(zygote, config, tmp_pa
     assert zygote.wait(second) == 1
     said = second.told.splitlines()[-1]
     assert said.startswith(
-        f"error: {tmp_path / 'runs/tiny'} was made from another config (training.epochs: 8 there"
+        f"error: {tmp_path / 'runs/tiny'} was made from another config (training.epochs: 80 there"
     )
     assert f"and process {first.pid} on " in said
     assert runs[0].is_file()

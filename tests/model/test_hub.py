@@ -64,6 +64,7 @@ def test_the_hub_without_a_network_is_told_at_once(tmp_path, silent, refusing):
     code = (
         "import os, sys, huggingface_hub; from kit.model.build import build_model\n"
         "from kit.model.config import ModelConfig; from kit.core.errors import KitError\n"
+        "from kit.model import hub; hub.PATIENCE = 0.5\n"
         "for os.environ['HTTPS_PROXY'] in sys.argv[1:]:\n"
         "    huggingface_hub.close_session()\n"
         "    try: build_model(ModelConfig(name='resnet18', weights='hub'), 3, 3, 64, 0)\n"
@@ -74,7 +75,7 @@ def test_the_hub_without_a_network_is_told_at_once(tmp_path, silent, refusing):
     ran = subprocess.run(command, env=os.environ | variables, capture_output=True, text=True, check=True)
     refused, unanswered = ran.stdout.splitlines()
     assert refused == cannot_be_had("resnet18", "asking https://huggingface.co: [Errno 111] Connection refused")
-    assert unanswered == cannot_be_had("resnet18", "https://huggingface.co does not answer within 4 s")
+    assert unanswered == cannot_be_had("resnet18", "https://huggingface.co does not answer within 0.5 s")
 
 
 @pytest.fixture

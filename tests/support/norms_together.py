@@ -1,9 +1,6 @@
-"""Small trainings in one process, or in several that share each batch.
+"""Small trainings in one process, or in several that share each batch."""
 
-python -m support.norms_together RANK WORLD DEVICE STORE OUT
-"""
-
-import sys
+from pathlib import Path
 
 import numpy as np
 import timm
@@ -123,18 +120,15 @@ def train(case: tuple[str, str, torch.dtype], rank: int = 0, world: int = 0, on=
     return {"losses": mean, **gradients, **{name: value.clone() for name, value in model.state_dict().items()}}
 
 
-def main(rank: str, world: str, device: str, store: str, out: str) -> None:
+def main(rank: int, world: int, device: str, store: Path, out: Path) -> None:
+    """Be one of the processes."""
     torch.set_num_threads(1)
     on = f"cuda:{rank}" if device == "cuda" else device
     if device == "cuda":
         torch.cuda.set_device(on)
-    backend, ranks = "nccl" if device == "cuda" else "gloo", {"rank": int(rank), "world_size": int(world)}
-    dist.init_process_group(backend, init_method=f"file://{store}", **ranks)
-    made = {case: train(case, int(rank), int(world), on) for case in CASES}
+    backend = "nccl" if device == "cuda" else "gloo"
+    dist.init_process_group(backend, init_method=f"file://{store}", rank=rank, world_size=world)
+    made = {case: train(case, rank, world, on) for case in CASES}
     torch.save({case: {name: value.cpu() for name, value in each.items()} for case, each in made.items()}, out)
     dist.barrier()
     dist.destroy_process_group()
-
-
-if __name__ == "__main__":
-    main(*sys.argv[1:])

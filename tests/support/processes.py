@@ -1,8 +1,17 @@
-"""Which processes were started."""
+"""Which processes were started, and one that starts commands at once."""
 
 import multiprocessing.process as processes
+from collections.abc import Iterator
 
 import pytest
+from support.zygote import Zygote
+
+
+@pytest.fixture(scope="session")
+def zygote() -> Iterator[Zygote]:
+    """The process that forks for each command; importing takes it longer than most commands take."""
+    with Zygote() as zygote:
+        yield zygote
 
 
 @pytest.fixture

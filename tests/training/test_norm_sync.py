@@ -1,14 +1,12 @@
 """Batch norms over processes: two processes of gloo against one with the whole batch."""
 
-import os
-import subprocess
 import sys
+from multiprocessing import get_context
 from types import SimpleNamespace
 
 import pytest
 import torch
 from support import norms_together
-from support.commands import ROOT
 from support.norms_together import CASES
 from support.refusals import refusal_of
 from timm.layers import EvoNorm2dB0, FrozenBatchNormAct2d
@@ -21,25 +19,17 @@ from kit.training.norm_sync import need_usual_norms, synchronise, together
 
 def trained_together(folder, world, device="cpu"):
     """What each of some processes gives, of each case."""
-    variables = {"PYTHONPATH": os.pathsep.join((str(ROOT), str(ROOT / "tests")))}
-    if device == "cpu":
-        variables["CUDA_VISIBLE_DEVICES"] = ""
-    words, files = (
-        [sys.executable, "-m", "support.norms_together"],
-        [folder / f"{rank}.pt" for rank in range(world)],
-    )
+    forks = device == "cpu" and sys.platform == "linux"  # which have imported all
+    context, files = get_context("fork" if forks else "spawn"), [folder / f"{rank}.pt" for rank in range(world)]
     processes = [
-        subprocess.Popen(
-            [*words, str(rank), str(world), device, folder / "store", file],
-            env=os.environ | variables,
-            stderr=subprocess.PIPE,
-            text=True,
-        )
+        context.Process(target=norms_together.main, args=(rank, world, device, folder / "store", file))
         for rank, file in enumerate(files)
     ]
     for process in processes:
-        _, errors = process.communicate(timeout=300)
-        assert process.returncode == 0, errors
+        process.start()
+    for process in processes:
+        process.join(timeout=300)
+    assert [process.exitcode for process in processes] == [0] * world
     return [torch.load(file, weights_only=True) for file in files]
 
 
