@@ -168,18 +168,23 @@ def group_texts(config: FoldsConfig, table: pd.DataFrame | None) -> list[str]:
     """
     assert config.group is not None, "only to be asked where folds.group names a column"
     cells = _column(table, config.group, "folds.group")
-    if config.group_pattern is None:
-        name_of = {cell: plain(cell) for cell in cells.unique()}  # a space more is no other group
-        return [name_of[cell] for cell in cells]
-    pattern = re.compile(config.group_pattern)
-    found = [pattern.search(cell) for cell in cells]
-    texts = [match[min(1, pattern.groups)] if match else None for match in found]
+    texts = groups_told(config, cells)
     if without := [cell for cell, text in zip(cells, texts, strict=True) if text is None]:
         raise KitError(
             f"folds.group_pattern: {config.group_pattern!r} finds nothing in {len(without)} of {len(cells)} cells "
             f"of column {config.group!r} ({some(without, 5)})"
         )
     return [text for text in texts if text is not None]
+
+
+def groups_told(config: FoldsConfig, cells: pd.Series) -> list[str | None]:
+    """Return the text that tells the row group of each cell; None where the pattern finds nothing in it."""
+    if config.group_pattern is None:
+        name_of = {cell: plain(cell) for cell in cells.unique()}  # a space more is no other group
+        return [name_of[cell] for cell in cells]
+    pattern = re.compile(config.group_pattern)
+    found = [pattern.search(cell) for cell in cells]
+    return [match[min(1, pattern.groups)] if match else None for match in found]
 
 
 def check_folds(config: FoldsConfig, classes: tuple[str, ...], targets: np.ndarray) -> None:

@@ -10,7 +10,7 @@ import pandas as pd
 from kit.competition.config import CompetitionConfig
 from kit.competition.duplicates import NEAR, HashedImages, duplicates_between
 from kit.competition.extra import EVERY, FOLD_PLAN, ExtraRows, ExtraTable
-from kit.competition.folds import FoldPlan, group_texts
+from kit.competition.folds import FoldPlan, group_texts, groups_told
 from kit.competition.folds_config import FoldsConfig
 from kit.competition.headers import column_named
 from kit.competition.moments import moments
@@ -282,10 +282,8 @@ def _text_ties(
     ties, start = [], 0
     for table in extra.tables:
         rows, start = np.arange(start, start + len(table)), start + len(table)
-        if folds.group and (column := column_named(table.cells.columns, folds.group)):
-            filled = _filled(table, column, "folds.group")
-            texts = np.array([""] * len(table), dtype=object)
-            texts[filled] = group_texts(folds, table.cells[filled])
+        if (cells := _group_cells(table, config, folds)) is not None:
+            texts = np.array([text or "" for text in groups_told(folds, cells)], dtype=object)
             codes = _coded(np.array(group_texts(folds, train), dtype=object), texts)
             ties.append(Tie(GROUP, rows, codes[1], codes[0]))
         there = {config.id_column, *table.cells.columns}
@@ -312,8 +310,16 @@ def _ungrouped(
     lines = []
     for table in extra.tables:
         lacking = {}
-        if folds.group and column_named(table.cells.columns, folds.group) is None:
+        if folds.group and (cells := _group_cells(table, config, folds)) is None:
             lacking["folds.group"] = [folds.group]
+        elif folds.group:
+            odd = [cell for cell, text in zip(cells, groups_told(folds, cells), strict=True) if cell and not text]
+            if odd:
+                lines.append(
+                    f"{table.key}: folds.group_pattern finds no row group in {len(odd)} of {len(table)} rows of "
+                    f"{table.name} (column {folds.group!r}: {some(odd, 3)}): these train, but for those with a "
+                    "held-out picture"
+                )
         if observations and config.predict_by:
             there = {config.id_column, *table.cells.columns}
             lacking["competition.predict_by"] = [
@@ -328,15 +334,30 @@ def _ungrouped(
     return lines
 
 
-def _filled(table: ExtraTable, column: str, key: str) -> np.ndarray:
-    """Return which rows have a text in a column, bool [rows]; KitError where one of the table's own has none."""
-    filled = (table.cells[column].str.strip() != "").to_numpy()
-    if column not in table.beside and not filled.all():
+def _group_cells(table: ExtraTable, config: CompetitionConfig, folds: FoldsConfig) -> pd.Series | None:
+    """Return the cells that tell the row group of each row, "" in one of a column beside that says nothing.
+
+    None where the table has no such column. The ids are in whatever column the table has them in.
+
+    Raises
+    ------
+    KitError
+        Where a column of the table's own is empty in a row.
+    """
+    if folds.group is None:
+        return None
+    if folds.group == config.id_column:
+        return pd.Series([table.ids[image] for image in table.image], dtype=object)
+    if (column := column_named(table.cells.columns, folds.group)) is None:
+        return None
+    cells = table.cells[column].reset_index(drop=True)
+    empty = cells.str.strip() == ""
+    if column not in table.beside and empty.any():
         raise KitError(
-            f"{key}: {table.where}: column {column!r} is empty in {(~filled).sum()} rows; fill them in, or leave "
-            "the column out"
+            f"folds.group: {table.where}: column {column!r} is empty in {empty.sum()} rows; fill them in, or "
+            "leave the column out"
         )
-    return filled
+    return cells.mask(empty, "")
 
 
 def _moments_of(table: ExtraTable, time: str) -> list[str]:

@@ -179,6 +179,21 @@ def test_row_groups_by_their_column():
     assert made.training_rows(THREE, 1).tolist() == [1, 2]
 
 
+def test_row_groups_that_the_id_tells():
+    """Whatever the extra table calls its ids; those in which the pattern finds nothing are told."""
+    cells = {"id": ["a_0", "a_1", "b_0", "b_1", "c_0", "c_1"]}
+    by_pattern = {"group": "id", "group_pattern": "^([a-z])_"}
+    named = table(3, cells={"file": ["b_7", "d_7", "0007"]}, ids=["b_7", "d_7", "0007"])
+    made = planned(ExtraRows((named,)), cells=cells, folds=by_pattern)
+    assert [made.training_rows(THREE, fold).tolist() for fold in range(3)] == [[0, 1, 2], [1, 2], [0, 1, 2]]
+    assert made.told(THREE, [1])[1] == (
+        "competition.extra: folds.group_pattern finds no row group in 1 of 3 rows of more.csv (column 'id': 0007):"
+        " these train, but for those with a held-out picture"
+    )
+    all_told = planned(ExtraRows((table(2, ids=["a_3", "b_3"]),)), cells=cells, folds=by_pattern)
+    assert len(all_told.told(THREE, [0])) == 1
+
+
 @pytest.mark.parametrize("rows", ["observation", "{observation}"])
 def test_observations(rows):
     names = ["x", "x", "y", "y", "z", "z"]
