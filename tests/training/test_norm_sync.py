@@ -22,7 +22,7 @@ def trained_together(folder, world, device="cpu"):
     forks = device == "cpu" and sys.platform == "linux"  # which have imported all
     context, files = get_context("fork" if forks else "spawn"), [folder / f"{rank}.pt" for rank in range(world)]
     processes = [
-        context.Process(target=norms_together.main, args=(rank, world, device, folder / "store", file))
+        context.Process(target=norms_together.main, args=(rank, world, device, folder / "store", file), daemon=True)
         for rank, file in enumerate(files)
     ]
     for process in processes:
