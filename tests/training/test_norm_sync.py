@@ -22,10 +22,11 @@ def trained_together(folder, world, device="cpu"):
     forks = device == "cpu" and sys.platform == "linux"  # which have imported all
     context, files = get_context("fork" if forks else "spawn"), [folder / f"{rank}.pt" for rank in range(world)]
     processes = [
-        context.Process(target=norms_together.main, args=(rank, world, device, folder / "store", file), daemon=True)
+        context.Process(target=norms_together.main, args=(rank, world, device, folder / "store", file))
         for rank, file in enumerate(files)
     ]
     for process in processes:
+        process.daemon = True  # one that waits for another that failed ends with the tests
         process.start()
     for process in processes:
         process.join(timeout=300)
