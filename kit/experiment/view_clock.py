@@ -88,7 +88,8 @@ class ViewClock:
         row = (time.monotonic() - self._first) / (rows - self._rows_of_first)
         whole = (self._first - self._began) + row * (self._rows - self._rows_of_first)
         to_come = row * (self._rows - rows) + whole * (self._models - self._done - 1)
-        if MARGIN * to_come > self._left:
+        left, again = self._left, rows * row * self._views.one.passes / self._views.passes
+        if MARGIN * to_come > left and (self._done or again < left):  # else one view would reach fewer images
             self._give_up(self._views)
 
     def expired(self) -> bool:

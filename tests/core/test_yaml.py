@@ -185,3 +185,17 @@ def test_aliases_and_depth_within_bounds_are_read():
 def test_bounds_hold_however_it_is_read(written):
     with pytest.raises(KitError, match="more than 100 lists"):
         parse_yaml("[" * 200 + "]" * 200, "a", written=written)
+
+
+def test_what_is_done_to_a_content_does_not_reach_the_next_reader():
+    text = "{a: [1, {b: 01}], c: &x [1], d: *x}"
+    first = parse_yaml(text, "here", written=True)
+    first["a"][1]["b"] = 2
+    first["c"].append(3)
+    again, plain = parse_yaml(text, "here", written=True), parse_yaml(text, "there")
+    assert again == {
+        "a": [Written(1, "1"), {"b": Written(1, "01")}],
+        "c": [Written(1, "1")],
+        "d": [Written(1, "1")],
+    }
+    assert plain == {"a": [1, {"b": 1}], "c": [1], "d": [1]}

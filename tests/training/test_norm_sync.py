@@ -26,6 +26,7 @@ def trained_together(folder, world, device="cpu"):
         for rank, file in enumerate(files)
     ]
     for process in processes:
+        process.daemon = True  # one that waits for another that failed ends with the tests
         process.start()
     for process in processes:
         process.join(timeout=300)

@@ -89,7 +89,7 @@ def _share_arenas() -> None:
     glibc gives threads an arena each. What Ray's many threads free in theirs stays there in small pieces, and this
     process would grow with every task: by some 50 kB, measured.
     """
-    with suppress(OSError, AttributeError):  # another system, or another library of C
+    with suppress(OSError, AttributeError, TypeError):  # another library of C, or Windows, which has no such
         ctypes.CDLL(None).mallopt(M_ARENA_MAX, 1)
 
 

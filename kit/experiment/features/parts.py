@@ -7,6 +7,7 @@ from kit.core.errors import KitError
 
 FEWEST = 3  # parts, where a single fold trains
 PARTS = 4  # at most
+ROUNDS = 4  # in which labels are dealt, where a row may have several; few need a second one
 
 
 def inner_parts(plan: FoldPlan, rows: np.ndarray, targets: np.ndarray) -> np.ndarray:
@@ -42,9 +43,10 @@ def _parts(plan: FoldPlan, rows: np.ndarray, targets: np.ndarray) -> np.ndarray:
 
 def _without_confined(parts: np.ndarray, targets: np.ndarray) -> np.ndarray:
     """Return parts in which no class of two rows or more is in a single one, unless that is never left out."""
-    numbers = np.unique(parts[parts >= 0])
-    for label in range(targets.shape[1]) if targets.ndim == 2 else np.unique(targets):
-        mine = np.flatnonzero(targets[:, label] if targets.ndim == 2 else targets == label)
-        if len(mine) > 1 and parts[mine[0]] >= 0 and (parts[mine] == parts[mine[0]]).all():
-            parts[mine] = numbers[np.arange(len(mine)) % len(numbers)]
+    numbers, several = np.unique(parts[parts >= 0]), targets.ndim == 2
+    for first in range(ROUNDS if several else 1):  # a row that is dealt takes its other labels along
+        for label in range(targets.shape[1]) if several else np.unique(targets):
+            mine = np.flatnonzero(targets[:, label] if several else targets == label)
+            if len(mine) > 1 and parts[mine[0]] >= 0 and (parts[mine] == parts[mine[0]]).all():
+                parts[mine] = numbers[(first + np.arange(len(mine))) % len(numbers)]
     return parts

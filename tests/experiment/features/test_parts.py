@@ -75,6 +75,18 @@ def test_a_class_that_one_part_alone_has_is_dealt_to_all(several):
     assert parts[others].tolist() == (fold[rows] - 1)[others].tolist()
 
 
+def test_a_label_is_not_left_in_one_part_by_another():
+    """Row 1 has both: as the first is dealt, the second is in one part; as that is dealt, the first is again."""
+    labels = np.zeros((12, 3), bool)
+    labels[[0, 1], 0] = labels[[1, 4], 1] = labels[:, 2] = True
+    plan = plan_of(np.repeat([1, 2, 3, 0], 4))
+    parts = inner_parts(plan, np.arange(12), labels)
+    for label in range(3):
+        assert len(np.unique(parts[labels[:, label]])) > 1
+    others = [row for row in range(12) if row not in (0, 1, 4)]
+    assert parts[others].tolist() == np.repeat([0, 1, 2], 4)[others].tolist()
+
+
 def test_a_class_of_one_row_group_is_predicted():
     """A calibration by fits that never saw the class would give it no probability at all."""
     generator = np.random.default_rng(1)
