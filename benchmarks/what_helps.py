@@ -42,7 +42,7 @@ class Row:
 
     def submission(self, folder: Path) -> Path:
         """The file in submissions/: an experiment's own is that of the policy that it began with."""
-        named = folder / f"{self.blend or self.members[-1].replace('/', '-')}.csv"
+        named = folder / f"{self.blend or self.members[-1].replace('/', '+')}.csv"
         return named if named.is_file() else folder / f"{self.members[-1].partition('/')[0]}.csv"
 
 
@@ -174,11 +174,12 @@ class Table:
             folder = policy_folder(self.work / "runs", member)
             experiment = ExperimentDir(folder.parent)
             records = [run.record for run in experiment.runs(folder.name)]
-            trained = load_experiment(str(experiment.config)).data.size
-            area = (trained / self.experiment.data.size) ** 2
-            each = [area * passes_of(record.predicted, trained) for record in records]
-            # Heads of all folds share one body.
-            passes += max(each) if records[0].kind == "head" else sum(each)
+            config = load_experiment(str(experiment.config))
+            area = (config.data.size / self.experiment.data.size) ** 2
+            if config.features:  # the heads of all folds share one body
+                passes += area * (1 + len(config.features.views))
+                continue
+            passes += sum(area * passes_of(record.predicted, config.data.size) for record in records)
         return passes
 
     def _labels(self, submission: Path) -> pd.Series:

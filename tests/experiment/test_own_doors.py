@@ -119,6 +119,7 @@ def test_audit_reads_images_and_tables_by_it(kit, home):
     assert "What to do: nothing" in said
 
 
+@pytest.mark.slow
 def test_compare_and_report_and_predict_go_by_it(kit, home, arrays):
     code, said, errors = kit("compare")
     assert code == 0, errors

@@ -473,6 +473,7 @@ def run_as_script(competition, folder, method, guard):
     return subprocess.run(command, env=variables, capture_output=True, text=True, check=False)
 
 
+@pytest.mark.slow
 def test_a_script_without_a_guard_is_refused_where_processes_are_not_forked(competition, tmp_path):
     ran = run_as_script(competition, tmp_path, "spawn", "if True:")
     assert (ran.returncode, ran.stdout) == (1, "")

@@ -22,6 +22,7 @@ def test_what_is_interrupted_again_and_again_ends_with_the_same_bytes(bench: Ben
     assert bench.tally.clean, "\n".join([*bench.tally.troubles, bench.tally.table])
 
 
+@pytest.mark.slow
 def test_processes_that_share_a_folder_end_with_the_same_bytes_when_one_is_killed(bench: Bench):
     bench.scenario("static").shared(3, 1)
     assert bench.tally.clean, "\n".join([*bench.tally.troubles, bench.tally.table])

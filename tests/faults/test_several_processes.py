@@ -49,6 +49,7 @@ def trained(*children: Child) -> list[str]:
     return sorted(name for child in children for name in TRAINED.findall(child.told))
 
 
+@pytest.mark.slow
 def test_two_commands_that_begin_at_once_share_the_runs(zygote, config, alone, tmp_path):
     """One wants a policy more than the other; both see the folder empty."""
     words = ("run", config, "--output", tmp_path)

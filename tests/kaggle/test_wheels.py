@@ -120,6 +120,7 @@ def test_wheels_for_the_images_python_with_what_they_need_beside_it(tmp_path, im
 
 
 @pytest.mark.usefixtures("offline")
+@pytest.mark.slow
 def test_wheels_for_two_images_say_which_they_are_for(tmp_path, image):
     """What differs comes twice, what is of no one Python once; a second collection takes the first one's place."""
     next_image = KaggleImage("3.13", "2026-11", VERSIONS | {"torch": "2.11.0"})
