@@ -13,6 +13,8 @@ import resource
 import sys
 import tempfile
 import time
+from concurrent.futures import ProcessPoolExecutor
+from multiprocessing import get_context
 from pathlib import Path
 
 sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
@@ -24,6 +26,7 @@ from kit.experiment.config import load_experiment
 from kit.experiment.options import RunOptions
 from kit.experiment.run import run
 
+_started: list = []  # of the process that simulates nodes
 DIGITS = Path(__file__).resolve().parents[1] / "configs/digits.yaml"
 
 
@@ -33,20 +36,30 @@ def main() -> None:
     parser.add_argument("--runs", type=int, default=0, help="of a tiny model on digits; a multiple of 5")
     parser.add_argument("--nodes", type=int, default=4)
     chosen = parser.parse_args()
-    from ray.cluster_utils import Cluster as Nodes
-
-    nodes = Nodes()
-    for number in range(chosen.nodes):
-        head = {"include_dashboard": False} if number == 0 else {}
-        nodes.add_node(num_cpus=1, object_store_memory=80 * 2**20, **head)
-    os.environ["RAY_ADDRESS"] = nodes.address
-    try:
-        with tempfile.TemporaryDirectory() as place:
+    # In a process of its own, as it would be: what it does to memory is not the driver's.
+    with ProcessPoolExecutor(1, get_context("spawn")) as other, tempfile.TemporaryDirectory() as place:
+        os.environ["RAY_ADDRESS"] = other.submit(_start, chosen.nodes).result()
+        try:
             _empty_tasks(Path(place), chosen.tasks, chosen.nodes)
             if chosen.runs:
                 _real_runs(Path(place), chosen.runs, chosen.nodes)
-    finally:
-        nodes.shutdown()
+        finally:
+            other.submit(_stop).result()
+
+
+def _start(nodes: int) -> str:
+    """Start simulated nodes; return their address."""
+    from ray.cluster_utils import Cluster as Nodes
+
+    _started.append(Nodes())
+    for number in range(nodes):
+        head = {"include_dashboard": False} if number == 0 else {}
+        _started[0].add_node(num_cpus=1, object_store_memory=80 * 2**20, **head)
+    return _started[0].address
+
+
+def _stop() -> None:
+    _started.pop().shutdown()
 
 
 def _empty_tasks(cache: Path, tasks: int, nodes: int) -> None:
