@@ -15,7 +15,8 @@ def nothing() -> None:
 class ViewClock:
     """Measures models that predict one after the other, and says in which views the next one does, and until when.
 
-    Once what is left does not fit in all views, all of it is predicted in one; models that were done stay.
+    Once what is left does not fit in all views, all of it is predicted in one; models that were done stay. The
+    first model begins again in one view only where that reaches more images.
 
     Parameters
     ----------
@@ -88,9 +89,18 @@ class ViewClock:
         row = (time.monotonic() - self._first) / (rows - self._rows_of_first)
         whole = (self._first - self._began) + row * (self._rows - self._rows_of_first)
         to_come = row * (self._rows - rows) + whole * (self._models - self._done - 1)
-        left, again = self._left, rows * row * self._views.one.passes / self._views.passes
-        if MARGIN * to_come > left and (self._done or again < left):  # else one view would reach fewer images
+        if MARGIN * to_come > self._left and (self._done or self._one_reaches_more(rows, row)):
             self._give_up(self._views)
+
+    def _one_reaches_more(self, rows: int, row: float) -> bool:
+        """Whether a model that begins again in one view does all images, or more than all views do until the end.
+
+        `rows` are done, `row` seconds each.
+        """
+        assert self._views
+        left, share = self._left, self._views.one.passes / self._views.passes
+        start = max(0.0, self._first - self._began - row * self._rows_of_first)
+        return start + share * min(row * self._rows, row * rows + left) < left
 
     def expired(self) -> bool:
         """Whether the model is to stop: as time is over, or as views were given up, and it has to begin again."""
@@ -103,8 +113,10 @@ class ViewClock:
 
     def end(self) -> float:
         """Take note that a model has predicted all rows; return how many seconds that took."""
-        seconds = time.monotonic() - self._began
-        self._done, self._slowest = self._done + 1, max(self._slowest, seconds)
+        seconds = took = time.monotonic() - self._began
+        if self.again and self._views:  # given up with its last images: those to come are in one view
+            took *= self._views.one.passes / self._views.passes
+        self._done, self._slowest = self._done + 1, max(self._slowest, took)
         return seconds
 
     def _give_up(self, views: Views) -> None:

@@ -7,7 +7,7 @@ from types import SimpleNamespace
 
 import numpy as np
 import pytest
-from hypothesis import HealthCheck, given, settings
+from hypothesis import HealthCheck, example, given, settings
 from hypothesis import strategies as st
 from sklearn.metrics import f1_score
 from support.colours import experiment_content, write_competition
@@ -189,7 +189,7 @@ class Predicting:
     """Models on paper: a start, then a time a pass of an image, in batches of ten."""
 
     def __init__(self, seconds: float, models: int, rows: int, views: Views, start: float, image: float):
-        self.now, self.said, self.in_views, self.models = 0.0, list[str](), 0, 0
+        self.now, self.said, self.in_views, self.models, self.reached = 0.0, list[str](), 0, 0, 0
         with pytest.MonkeyPatch.context() as patch:
             patch.setattr(view_clock, "time", SimpleNamespace(monotonic=lambda: self.now))
             self.clock = ViewClock(models, rows, seconds, self.said.append)
@@ -201,6 +201,7 @@ class Predicting:
                 if done < rows and self.clock.again:
                     now = self.clock.begin(views)
                     done = self.go(rows, now or views.one, start, image)
+                self.reached = max(self.reached, done if not self.models else 0)
                 if done < rows:
                     break
                 self.models += 1
@@ -226,6 +227,8 @@ class Predicting:
     st.floats(0, 5),
     st.floats(0.01, 1),
 )
+@example(125.0, 3, 18, 8, 4.5, 0.466)  # views are given up as the first model has just done all rows
+@example(125.0, 1, 120, 8, 60.0, 0.1)  # to begin again takes longer than there is time
 def test_views_go_before_models(seconds, models, rows, passes, start, image):
     views = Views(8, 8, tuple(Views.of_form({"turns": list(TURNS[: passes - 1])}, 8).turns))
     assert views.passes == passes
@@ -238,6 +241,7 @@ def test_views_go_before_models(seconds, models, rows, passes, start, image):
         assert made.models == models
     if made.models < models and made.models:
         assert made.clock.gave_up  # no model is given up before views are
+    assert made.reached >= min(rows, (seconds - start) / (image * passes) - 10)  # as far as without giving up
     assert made.now <= seconds + start + image * passes * 10 + 1e-6
     assert len(made.said) == made.clock.gave_up
 
