@@ -310,9 +310,10 @@ def _ungrouped(
     lines = []
     for table in extra.tables:
         lacking = {}
-        if folds.group and (cells := _group_cells(table, config, folds)) is None:
+        cells = _group_cells(table, config, folds)
+        if folds.group and cells is None:
             lacking["folds.group"] = [folds.group]
-        elif folds.group:
+        if cells is not None:
             odd = [cell for cell, text in zip(cells, groups_told(folds, cells), strict=True) if cell and not text]
             if odd:
                 lines.append(
