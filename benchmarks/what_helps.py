@@ -78,7 +78,7 @@ def rows_of(name: str, chosen: argparse.Namespace) -> dict[str, Row]:
     def run(*changes: str) -> Command:
         return ["run", config, *sets, *(word for each in changes for word in ("--set", each))]
 
-    plain = run("seeds=[0]")
+    plain = run("seeds=[0]", "prediction.views=[]")
     features = ["features", config, *sets, *(word for each in chosen.features for word in ("--set", each))]
     heads = [*features, "--views", "hflip", "--head", "ridge", "--head", "logistic"]
     ridge, logistic = f"{name}-features/ridge", f"{name}-features/logistic"

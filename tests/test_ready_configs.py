@@ -42,7 +42,15 @@ COLUMNS = {  # of a submission
     DIGITS: ("ImageId", "Label"),
 }
 METRICS = {PATHOLOGY: "samples", SEEDLINGS: "micro", IMET: "micro", PROTEINS: "macro", DIGITS: "micro"}
-STATED = ("imet-2020-fgvc7", "scenes", "sheep-classification-challenge-2025", "signs", "snakeclef2022", "trashnet")
+STATED = (
+    "imet-2020-fgvc7",
+    "scenes",
+    "sheep-classification-challenge-2025",
+    "signs",
+    "snakeclef2022",
+    "trashnet",
+    "trashnet-224",
+)
 SEVERAL = (PATHOLOGY, IMET, PROTEINS)
 EVERY = pytest.mark.parametrize("layout", WRITERS)
 THREE_KINDS = pytest.mark.parametrize("layout", [PATHOLOGY, PROTEINS, DIGITS])

@@ -1,6 +1,8 @@
 """Fixtures that spare tests what takes time and is shown elsewhere."""
 
 import os
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 
 import pytest
@@ -29,9 +31,18 @@ def _curves_are_not_painted():
 
 
 @pytest.fixture
-def painted(monkeypatch):
+def painted():
     """Curves are painted, as outside of tests."""
-    monkeypatch.setattr(curves, "save", plotting.save)
+    with painting():
+        yield
+
+
+@contextmanager
+def painting() -> Iterator[None]:
+    """Curves are painted meanwhile, as by the processes that a test starts."""
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(curves, "save", plotting.save)
+        yield
 
 
 def _save_empty(figure: object, path: Path, source: str = "") -> None:

@@ -7,6 +7,7 @@ import pytest
 import torch
 from support.clusters import ray_nodes, until
 from support.commands import kit_run
+from support.quick import painting
 from support.studies import left_by, study
 
 import kit.experiment.cluster.cluster as module
@@ -21,7 +22,7 @@ SERVER = "kit.experiment.cluster.server"
 @pytest.fixture(scope="module")
 def long(competition):
     """A single run of many epochs."""
-    training = {"epochs": 60, "batch_size": 8, "log_every": 5, "checkpoint_minutes": 0, "device": "cpu"}
+    training = {"epochs": 200, "batch_size": 8, "log_every": 5, "checkpoint_minutes": 0, "device": "cpu"}
     config = study(competition, training=training, seeds=[0], folds={"k": 3, "run": [0]})
     return config.model_copy(update={"policies": {"uniform": config.policies["uniform"]}})
 
@@ -32,7 +33,8 @@ def alone(long, tmp_path_factory):
     folder, threads = tmp_path_factory.mktemp("alone"), torch.get_num_threads()
     torch.set_num_threads(1)
     try:
-        run(long, RunOptions(folder, jobs=1, threads=1))
+        with painting():  # as the command does
+            run(long, RunOptions(folder, jobs=1, threads=1))
     finally:
         torch.set_num_threads(threads)
     return left_by(folder / "runs" / "study")
