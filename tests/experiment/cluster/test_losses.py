@@ -15,7 +15,7 @@ from kit.experiment.options import RunOptions
 from kit.experiment.run import run
 
 pytest.importorskip("ray", reason="Ray has no wheel here")
-pytestmark = pytest.mark.slow
+pytestmark = [pytest.mark.slow, pytest.mark.usefixtures("painted")]  # as by the command
 SERVER = "kit.experiment.cluster.server"
 
 
@@ -33,7 +33,7 @@ def alone(long, tmp_path_factory):
     folder, threads = tmp_path_factory.mktemp("alone"), torch.get_num_threads()
     torch.set_num_threads(1)
     try:
-        with painting():  # as the command does
+        with painting():
             run(long, RunOptions(folder, jobs=1, threads=1))
     finally:
         torch.set_num_threads(threads)
