@@ -36,7 +36,9 @@ def ray_nodes(nodes: Sequence[dict[str, Any]]) -> Iterator[Any]:
 def add_node(cluster: Any, name: str, **options: Any) -> Any:
     small = dict(SMALL) if not cluster.list_all_nodes() else {"object_store_memory": SMALL["object_store_memory"]}
     variables = {"NODE": name} | options.pop("env_vars", {})
-    return cluster.add_node(**{"num_cpus": 1} | small | options, env_vars=variables)
+    node = cluster.add_node(**{"num_cpus": 1} | small | options, env_vars=variables)
+    cluster.named = getattr(cluster, "named", {}) | {name: node}  # Ray keeps them in no order
+    return node
 
 
 @contextmanager

@@ -106,7 +106,7 @@ def test_a_lost_node(long, alone, tmp_path, monkeypatch, shared):
 
         def lose():
             (server,) = servers()
-            nodes.remove_node(each[server.environ()["NODE"]])
+            nodes.remove_node(nodes.named[server.environ()["NODE"]])
 
         thread = once_it_trains(runs, lose)
         run(long, RunOptions(out, on="auto"), say=lines.append)
