@@ -192,7 +192,7 @@ class Table:
         truth = self._labels(self.solution)
         assert labels.index.equals(truth.index), "the submission has other rows"
         if not competition.separator:
-            # As in `kit grade`: classes are all those of the competition, whatever a draw of rows holds.
+            # The same classes whatever a draw of rows holds.
             return float(
                 f1_score(
                     truth.iloc[taken],
