@@ -365,6 +365,11 @@ class ExperimentDir:
         """The page about the experiment."""
         return self.path / "report.html"
 
+    @property
+    def pseudo(self) -> Path:
+        """The folder of the labels that its models gave, on which other experiments train."""
+        return self.path / "pseudo"
+
     def policy(self, name: str) -> Path:
         """Return the folder of a policy."""
         return self.path / name
