@@ -1,4 +1,4 @@
-"""Memory that a training on the CPU frees stays with its process, unless the user has chosen how glibc allocates."""
+"""Memory that a training on the CPU frees stays with its process, unless the user says how glibc allocates."""
 
 import os
 import platform
