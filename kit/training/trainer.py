@@ -2,8 +2,8 @@
 
 import dataclasses
 import time
-from collections.abc import Callable, Iterator, Mapping, Sequence
-from contextlib import AbstractContextManager, nullcontext
+from collections.abc import Callable, Generator, Iterator, Mapping, Sequence
+from contextlib import AbstractContextManager, closing, nullcontext
 from dataclasses import dataclass
 
 import numpy as np
@@ -204,12 +204,15 @@ class Trainer:
         evaluating = 0.0  # seconds
         self._measure_butterfly(first)
         main, images = self.accelerator.is_main_process, self.plan.samples_per_update
-        with Progress(title, total, first, shown=main, images=images) as progress:
+        with (
+            Progress(title, total, first, shown=main, images=images) as progress,
+            closing(self.updates(first)) as updates,
+        ):
             self.stops.look(first, self.logged, together=True)
             if first and self._evaluates_at(first) and not self.history.scored(first):  # where that was given up
                 self._begin(first)
                 evaluating += self._score(first)
-            for step in self.updates(first):
+            for step in updates:
                 done = step + 1
                 progress.update(done)
                 self._measure_butterfly(done)
@@ -252,17 +255,17 @@ class Trainer:
         self._log_score(probabilities, done)
         return time.monotonic() - began
 
-    def updates(self, first: int = 0) -> Iterator[int]:
+    def updates(self, first: int = 0) -> Generator[int, None, None]:
         """Make one update after the other, from number `first` on, and yield the number of each afterwards."""
-        batches = self.batches.after(first, self._workers())
         self._begin(first)
         self.made = first
-        for step in range(first, self.plan.total_steps):
-            self._update(step, batches)
-            self.made = step + 1
-            yield step
+        with closing(self.batches.after(first, self._workers())) as batches:
+            for step in range(first, self.plan.total_steps):
+                self._update(step, batches)
+                self.made = step + 1
+                yield step
 
-    def remaining_updates(self) -> tuple[int, Iterator[int]]:
+    def remaining_updates(self) -> tuple[int, Generator[int, None, None]]:
         """Take up the checkpoint, and return how many updates it holds, and what makes the others."""
         self.checkpoints.say = ignore
         first, self.logged = self.checkpoints.restore()
