@@ -394,10 +394,12 @@ class Trainer:
         """Let probes look at the first of the forward passes of an update."""
         return self.probes.watching(step) if self.probes and part == 0 else nullcontext()
 
-    def _gradient_scale(self) -> float:
-        """Return what fp16's gradients are still multiplied by."""
+    def _gradient_scale(self) -> float | torch.Tensor:
+        """Return what fp16's gradients are still multiplied by; `get_scale()` would wait for the device."""
         scaler = self.accelerator.scaler
-        return scaler.get_scale() if scaler and not (self.config.clip_grad or self.signal_meter) else 1.0
+        if not scaler or self.config.clip_grad or self.signal_meter:
+            return 1.0
+        return scaler.scale(torch.ones((), device=self.device))
 
     def _workers(self) -> Workers:
         """Return the processes that prepare batches."""
