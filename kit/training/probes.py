@@ -323,9 +323,7 @@ def _looked_at(output: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
     place = ((magnitude.log2() - LOWEST) * PER_OCTAVE).floor()  # −inf for zero
     place = place.nan_to_num(N_BINS, N_BINS, -1).clamp(-1, N_BINS).long() + 1
     counts = torch.zeros(N_BINS + 2, dtype=torch.int32, device=place.device)
-    counts.scatter_add_(
-        0, place, torch.ones_like(place, dtype=torch.int32)
-    )  # bincount waits for the largest place
+    counts.scatter_add_(0, place, torch.ones_like(place, dtype=torch.int32))  # bincount would wait
     near = (magnitude <= NEAR_ZERO * values.square().mean().sqrt()).float().mean()
     return counts, torch.stack([values.mean(), values.std(unbiased=False), near])
 

@@ -36,7 +36,7 @@ class BlockingCopies(TorchDispatchMode):
 
 
 class MadeThere(TorchFunctionMode):
-    """Notes tensors that are made of Python's numbers right on the meta device, which a GPU would be waited for."""
+    """Notes tensors made of Python's numbers right on the meta device: a GPU would be waited for."""
 
     def __init__(self) -> None:
         super().__init__()
