@@ -78,7 +78,8 @@ class LastWeights:
     @torch.no_grad()
     def _take(self, model: nn.Module) -> None:
         """What `AveragedModel.update_parameters` does, which waits for the device to read the number there."""
-        before, mean, now = self.averaged.n_averaged, list(self.module.parameters()), list(model.parameters())
+        before, mean = self.averaged.n_averaged, [value.data for value in self.module.parameters()]
+        now = [value.data for value in model.parameters()]
         if before > 0:
             self._mean_with(mean, now, before)
         else:

@@ -236,6 +236,11 @@ class Probes:
         )
 
 
+def layers_of(model: nn.Module) -> dict[str, nn.Module]:
+    """Return the layers that probes of a model look at."""
+    return probed_layers(model, _stages_of(model))
+
+
 def probed_layers(model: nn.Module, groups: Sequence[DepthGroup]) -> dict[str, nn.Module]:
     """Return the layers that are looked at: the first convolution or linear layer, then the end of every stage.
 
