@@ -41,6 +41,7 @@ from kit.model.trial import forward_on_trial
 from kit.training.averaging import averages
 from kit.training.batches import batches_of
 from kit.training.class_weights import class_weights
+from kit.training.compiled import need_compilable
 from kit.training.config import TrainingConfig
 from kit.training.device import process_state, resolve_precision
 from kit.training.fold_data import Recipe
@@ -238,6 +239,8 @@ def _check_training(loaded: LoadedExperiment, say: Say) -> Recipe:
     shares = competition.extra is not None and competition.extra.has_shares
     check_loss(training, weights, len(competition.classes), multilabel, shares, competition.weighs)
     _check_norms(model, training, say)
+    if training.compile:
+        need_compilable(model, training, process_state(training).num_processes)
     Augmentation(data)
     try_decoder(data, competition.train_images[0])
     shape = (min(2, training.batch_size), data.channels, data.size, data.size)

@@ -25,6 +25,7 @@ from kit.scoring.f1 import plain_score
 from kit.training.averaging import LastWeights, Settling, build_average
 from kit.training.batches import Batch, FoldBatches, batches_of
 from kit.training.checkpoint import Checkpoints
+from kit.training.compiled import Compiled, telling_what_fails
 from kit.training.device import seed_device
 from kit.training.fold_data import FoldData, Recipe
 from kit.training.history import History
@@ -138,6 +139,7 @@ class Trainer:
         self.ema = build_average(config, self.model, total)
         self.final_model: nn.Module = self.ema.module if self.ema else self.model
         optimizer = build_optimizer(config.optimizer, model, groups, device, policy.peak)
+        self.compiled = Compiled(self.model, config.compile == "graphs") if config.compile else None
         # Not the model: accelerate would put autocast into its `forward`, for all that look into it.
         self.optimizer = accelerator.prepare_optimizer(optimizer)
         self.network: nn.Module = self.model  # what a batch goes through: where processes train together, DDP
@@ -192,7 +194,7 @@ class Trainer:
         self.stops.begin(title, expired)
         first, self.logged = self.checkpoints.restore()
         try:
-            with self.history.following():
+            with self.history.following(), telling_what_fails() if self.compiled else nullcontext():
                 return self._train(first, title, on_step)
         except BaseException:
             self.checkpoints.close()  # what is being written is worth having
@@ -220,6 +222,8 @@ class Trainer:
                 if logs:
                     progress.update(done, f"loss {self._log_losses(self.logged, done):.3f}")
                     self.logged = done
+                    if self.compiled and (news := self.compiled.news(done)):
+                        self.say(news)
                 self.stops.look(done, self.logged, together=logs)
                 if self._evaluates_at(done):
                     evaluating += self._score(done)
@@ -397,10 +401,12 @@ class Trainer:
         """Let probes look at the first of the forward passes of an update."""
         return self.probes.watching(step) if self.probes and part == 0 else nullcontext()
 
-    def _gradient_scale(self) -> float:
-        """Return what fp16's gradients are still multiplied by."""
+    def _gradient_scale(self) -> float | torch.Tensor:
+        """Return what fp16's gradients are still multiplied by; `get_scale()` would wait for the device."""
         scaler = self.accelerator.scaler
-        return scaler.get_scale() if scaler and not (self.config.clip_grad or self.signal_meter) else 1.0
+        if not scaler or self.config.clip_grad or self.signal_meter:
+            return 1.0
+        return scaler.scale(torch.ones((), device=self.device))
 
     def _workers(self) -> Workers:
         """Return the processes that prepare batches."""

@@ -785,6 +785,7 @@ DECIDING = {
     "training.sync_batch_norm": True,
     "training.on_nonfinite": "skip",
     "training.deterministic": False,
+    "training.compile": True,
     "features": {"heads": ["knn"]},
     "soup": {"of": "other", "seeds": [0, 1]},
     "scoring.average": "micro",
