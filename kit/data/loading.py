@@ -5,7 +5,6 @@ from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass, replace
 from functools import lru_cache
 from itertools import islice
-from typing import Protocol
 
 import numpy as np
 import torch
@@ -15,20 +14,12 @@ from kit.core.children import help_parent
 from kit.core.errors import KitError, some
 from kit.core.processes import need_guard
 from kit.core.seeds import derive
-from kit.data.augment import centre_crop
+from kit.data.augment import Augmentation, centre_crop
 from kit.data.images import ImageSet
 from kit.data.workers import ALONE, LOOK, Lives, Workers, handed_over, steadily
 
 # A micro-batch as loaders take it: of each sample the epoch, its number, and how often the epoch had it before.
 Visits = list[tuple[int, int, int]]
-
-
-class Augments(Protocol):
-    """What turns the stored pixels of an image into those of a batch, like `Augmentation`."""
-
-    @property
-    def pixels_bytes(self) -> int: ...
-    def __call__(self, pixels: np.ndarray, seed: int) -> np.ndarray: ...
 
 
 class Drawing:
@@ -70,12 +61,6 @@ def times_before(order: np.ndarray) -> np.ndarray:
     times = np.empty(len(order), np.int64)
     times[places] = np.arange(len(order)) - firsts
     return times
-
-
-def sample_seed(seed: int, epoch: int, name: str, before: int) -> int:
-    """Return the seed by which an image is augmented, where the epoch has had it `before` times already."""
-    again = (before,) if before else ()  # drawn twice in an epoch, it is augmented anew
-    return derive("augment", seed, epoch, name, *again)
 
 
 @lru_cache(maxsize=4)
@@ -164,7 +149,9 @@ class _TrainingSamples(Dataset):
     A fault of the user's code is returned, too: raised in a worker, its line would come as a traceback.
     """
 
-    def __init__(self, images: ImageSet, rows: np.ndarray, targets: np.ndarray, augmentation: Augments, seed: int):
+    def __init__(
+        self, images: ImageSet, rows: np.ndarray, targets: np.ndarray, augmentation: Augmentation, seed: int
+    ):
         self.images, self.rows, self.targets = images, rows, targets
         self.augmentation, self.seed = augmentation, seed
 
@@ -178,8 +165,9 @@ class _TrainingSamples(Dataset):
 
     def _sample(self, epoch: int, row: int, before: int) -> np.ndarray:
         name = self.images.ids[row]
+        again = (before,) if before else ()  # drawn twice in an epoch, an image is augmented anew
         try:
-            return self.augmentation(self.images[row], sample_seed(self.seed, epoch, name, before))
+            return self.augmentation(self.images[row], derive("augment", self.seed, epoch, name, *again))
         except KitError as error:
             raise KitError(f"{error} (image {name}, epoch {epoch + 1})") from error
 
@@ -201,7 +189,7 @@ def training_batches(
     images: ImageSet,
     rows: np.ndarray,
     targets: np.ndarray,
-    augmentation: Augments,
+    augmentation: Augmentation,
     plan: BatchPlan,
     first_step: int = 0,
     workers: Workers = ALONE,
@@ -216,7 +204,7 @@ def training_batches(
         int64 [n]: which.
     targets : ndarray
         Their labels, aligned with `rows`.
-    augmentation : Augments
+    augmentation : Augmentation
         From stored pixels to what training sees.
     plan : BatchPlan
         Which samples a micro-batch holds.

@@ -10,20 +10,25 @@ from kit.data.config import DataConfig
 from kit.data.device.ahead import ahead
 from kit.data.device.augment import DeviceAugmentation, augments_on_device
 from kit.data.device.resident import ResidentImages, places_of, resident, to_device
+from kit.data.device.uniforms import SampleSeeds
 from kit.data.images import ImageSet
-from kit.data.loading import BatchPlan, Visits, sample_seed, training_batches
+from kit.data.loading import BatchPlan, Visits, training_batches
 from kit.data.workers import ALONE, Workers
 
 
-class AsStored:
-    """In the place of an augmentation: leaves pixels as they are stored, for the device to augment."""
+class AsStored(Augmentation):
+    """Leaves pixels as they are stored, for the device to augment."""
 
     def __init__(self, config: DataConfig):
-        self.pixels_bytes = config.stored_size**2 * config.channels
+        self._build(config)
 
-    def __call__(self, pixels: np.ndarray, seed: int) -> np.ndarray:
-        """Return the pixels."""
-        return pixels
+    def _build(self, config: DataConfig) -> None:
+        self._config, self._compose = config, None
+
+    @property
+    def pixels_bytes(self) -> int:
+        """Of an image that it gives."""
+        return self._config.stored_size**2 * self._config.channels
 
 
 def batches_for(
@@ -62,8 +67,9 @@ def batches_for(
     else:
         loaded = training_batches(images, rows, targets, AsStored(config), plan, first_step, workers)
         stored = ahead(loaded, device)
-    seeds = (_seeds(images, rows, plan.seed, visits) for visits in plan.micro_batches(first_step))
-    return _augmented(stored, seeds, DeviceAugmentation(config), device)
+    seeds = SampleSeeds(plan.seed, [images.ids[row] for row in rows])
+    each = (seeds(np.array(visits)) for visits in plan.micro_batches(first_step))
+    return _augmented(stored, each, DeviceAugmentation(config), device)
 
 
 def plain_batches_there(
@@ -84,12 +90,6 @@ def _gathered(
     for visits in micro_batches:
         samples = [sample for _, sample, _ in visits]
         yield there.of(places[samples]), to_device(targets[samples], there.device)
-
-
-def _seeds(images: ImageSet, rows: np.ndarray, seed: int, visits: Visits) -> np.ndarray:
-    """Return the seed of each sample of a micro-batch, uint64: the one that the CPU augments it by."""
-    each = [sample_seed(seed, epoch, images.ids[rows[sample]], before) for epoch, sample, before in visits]
-    return np.array(each, dtype=np.uint64)
 
 
 def _augmented(

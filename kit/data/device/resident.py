@@ -11,7 +11,7 @@ from kit.data.augment import centre_crop
 from kit.data.images import ImageSet, map_in_threads
 from kit.data.joined import JoinedImages
 
-AT_ONCE = 1 << 24  # bytes that a thread reads before it copies them to the device
+AT_ONCE, PARTS = 1 << 24, 16  # bytes that a thread reads, and how many times that before all are copied
 _kept: dict[tuple[object, ...], "ResidentImages"] = {}  # by device and the sets that they are of
 
 
@@ -37,15 +37,18 @@ class ResidentImages:
             first += len(images)
 
     def _fill(self, images: ImageSet, first: int) -> None:
-        """Copy the pixels of a set to the places from `first` on."""
+        """Copy the pixels of a set to the places from `first` on; threads read, this one copies."""
         step = max(1, AT_ONCE // int(np.prod(self.shape)))
 
-        def copy(start: int) -> None:
-            rows = range(start, min(start + step, len(images)))
-            content = torch.from_numpy(np.stack([images[row] for row in rows]))
-            self._pixels[first + start : first + start + len(rows)].copy_(content)
+        def stacked(start: int) -> np.ndarray:
+            return np.stack([images[row] for row in range(start, min(start + step, len(images)))])
 
-        map_in_threads(copy, range(0, len(images), step), lambda done, total: None)
+        starts = range(0, len(images), step)
+        for part in range(0, len(starts), PARTS):
+            some = starts[part : part + PARTS]
+            for start, content in zip(some, map_in_threads(stacked, some, lambda *_: None), strict=True):
+                place = first + start
+                self._pixels[place : place + len(content)].copy_(torch.from_numpy(content))
 
     def of(self, places: np.ndarray) -> torch.Tensor:
         """Return the pixels at some places, uint8 [places, side, side, channels]."""

@@ -22,6 +22,7 @@ from kit.data.device import resident as resident_module
 from kit.data.device.augment import DeviceAugmentation, augments_on_device
 from kit.data.device.batches import batches_for, plain_batches_there
 from kit.data.device.resident import places_of, resident
+from kit.data.device.uniforms import splitmix64
 from kit.data.images import ImageSet
 from kit.data.joined import JoinedImages
 from kit.data.loading import BatchPlan, Drawing, plain_batches, training_batches
@@ -64,13 +65,14 @@ def made(images, plan=PLAN, config=None, first=0, workers=ALONE, rows=ROWS, targ
 
 
 def test_a_batch_is_each_of_its_images_alone(images):
-    """The slow way: one image at a time, by the seed that the CPU augments it by."""
+    """The slow way: one image at a time, by a seed of its own."""
     augmentation, batches = DeviceAugmentation(described()), made(images)
     for (pixels, targets), visits in zip(batches, PLAN.micro_batches(), strict=True):
         alone = []
         for epoch, sample, _ in visits:
             row = ROWS[sample]
-            seeds = np.array([derive("augment", 3, epoch, f"id{row:02d}")], dtype=np.uint64)
+            total = (derive("image", f"id{row:02d}") + derive("augment", 3, epoch, 0)) % 2**64
+            seeds = splitmix64(np.array([total], dtype=np.uint64), 1)[0]
             stored = torch.from_numpy(images[row].copy())[None]
             alone.append(augmentation(stored, torch.from_numpy(augmentation.draw(seeds))))
         assert pixels == torch.cat(alone).numpy().tobytes()

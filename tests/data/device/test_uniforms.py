@@ -4,7 +4,8 @@ import numpy as np
 from hypothesis import given
 from hypothesis import strategies as st
 
-from kit.data.device.uniforms import splitmix64, uniforms
+from kit.core.seeds import derive
+from kit.data.device.uniforms import SampleSeeds, splitmix64, uniforms
 
 WORD = 2**64
 
@@ -47,3 +48,19 @@ def test_uniforms_are_the_leading_bits():
     counts = np.histogram(drawn, bins=100, range=(0, 1))[0]
     assert abs(counts - 500).max() < 4.5 * 500**0.5  # 50,000 in 100 equal parts
     assert abs(np.corrcoef(drawn.T) - np.eye(50)).max() < 4.5 / 1000**0.5  # seeds in a row, places side by side
+
+
+def test_seeds_of_samples():
+    """Of seed, epoch, id and times before alone, by a slow way; never two alike."""
+    ids = [f"image {number}" for number in range(20)]
+    visits = [(epoch, sample, before) for epoch in range(5) for sample in range(20) for before in range(3)]
+    made = {}
+    for seed in (0, 1):
+        seeds = SampleSeeds(seed, ids)(np.array(visits)).tolist()
+        for (epoch, sample, before), got in zip(visits, seeds, strict=True):
+            total = derive("image", ids[sample]) + derive("augment", seed, epoch, before)
+            assert got == slowly(total % WORD, 1)[0]
+            made[seed, epoch, sample, before] = got
+    assert len(set(made.values())) == len(made) == 600
+    reverse = SampleSeeds(0, ids[::-1])(np.array([(2, 19, 0)]))
+    assert reverse.tolist() == [made[0, 2, 0, 0]]
