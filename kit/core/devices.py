@@ -11,6 +11,7 @@ def kind_of(record: RunRecord) -> dict[str, str]:
     `device` is its name, in runs of early versions its type alone (cpu, cuda).
     """
     told = {"device": record.device_name or record.device.partition(":")[0], "precision": record.precision}
+    told["augmented_on"] = record.augmented_on
     return told | {name: record.versions[name] for name in DECIDE_BITS if name in record.versions}
 
 
@@ -29,4 +30,5 @@ def kind_in_words(record: RunRecord) -> str:
     """Return the kind in words, like "Tesla T4 in fp16, torch 2.9.0, timm 1.0.26"."""
     kind = kind_of(record)
     versions = ", ".join(f"{name} {kind[name]}" for name in DECIDE_BITS if name in kind) or "torch unknown"
-    return f"{kind['device']} in {kind['precision']}, {versions}"
+    there = ", augmented there" if kind["augmented_on"] == "device" else ""
+    return f"{kind['device']} in {kind['precision']}{there}, {versions}"

@@ -76,6 +76,8 @@ class RunRecord(BaseModel):
         That trained together.
     precision : str
         fp32 (on a GPU without TF32, see `kit.training.numerics`), fp16 or bf16.
+    augmented_on : str
+        cpu, or device: where images were augmented, which draws other numbers there.
     error : str, optional
         Why it failed or diverged, in one line.
     test : str, optional
@@ -138,6 +140,7 @@ class RunRecord(BaseModel):
     threads: int | None = None
     processes: int = 1
     precision: str = "fp32"
+    augmented_on: str = "cpu"
     error: str | None = None
     test: str | None = None
     unread: list[str] | None = None

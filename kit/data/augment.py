@@ -1,7 +1,7 @@
 """Augmentation with albumentations and own code; the draws of a sample depend on (seed, epoch, id) alone."""
 
 import random
-from typing import Any
+from typing import TYPE_CHECKING, Any, TypeVar
 
 import cv2
 import numpy as np
@@ -10,6 +10,10 @@ from kit.core.errors import KitError
 from kit.data.config import DataConfig
 from kit.data.transforms import composed, try_out
 
+if TYPE_CHECKING:
+    import torch
+
+Pixels = TypeVar("Pixels", np.ndarray, "torch.Tensor")
 cv2.setNumThreads(0)  # images are small; its threads would fight with the loop's and the workers'
 
 PRESETS: dict[str, list[dict[str, dict[str, Any]]]] = {
@@ -59,7 +63,7 @@ class Augmentation:
     """
 
     def __init__(self, config: DataConfig):
-        try_out(_steps(config), config)
+        try_out(steps_of(config), config)
         self._build(config)
 
     def __getstate__(self) -> DataConfig:
@@ -69,7 +73,7 @@ class Augmentation:
         self._build(config)
 
     def _build(self, config: DataConfig) -> None:
-        self._config, self._compose = config, composed(_steps(config), config)
+        self._config, self._compose = config, composed(steps_of(config), config)
 
     @property
     def has_own_code(self) -> bool:
@@ -100,11 +104,12 @@ class Augmentation:
             raise
 
 
-def centre_crop(pixels: np.ndarray, size: int) -> np.ndarray:
+def centre_crop(pixels: Pixels, size: int) -> Pixels:
     """Cut out what evaluation sees: the middle `size` × `size` pixels of [..., side, side, channels]."""
     start = (pixels.shape[-2] - size) // 2
     return pixels[..., start : start + size, start : start + size, :]
 
 
-def _steps(config: DataConfig) -> list[Any]:
+def steps_of(config: DataConfig) -> list[Any]:
+    """Return the steps of `data.augment`: a preset's, or those of a list."""
     return PRESETS[config.augment] if isinstance(config.augment, str) else config.augment

@@ -56,6 +56,12 @@ class DataConfig(RefersToCode, ConfigSection):
     augment
         none, light, medium, heavy, or a list of albumentations, its compositions and of the user's own:
         [{HorizontalFlip: {p: 0.5}}, {"mine.py:add_noise": {p: 0.5}}, {OneOf: {transforms: [...], p: 0.5}}].
+    augment_on
+        Where images are augmented: `cpu`, by albumentations; `device`, on the one that trains, where all steps
+        have to be known; `auto`: on a GPU where they are, else by the CPU.
+    device_memory
+        The share of the device's memory in which decoded images may stay, so that batches are gathered there; 0:
+        none stay.
     decoder
         The user's own, which reads image files, like "mine.py:read_dicom" or {name: "mine.py:read_dicom", window:
         lung}; left out: PIL does.
@@ -73,9 +79,9 @@ class DataConfig(RefersToCode, ConfigSection):
 
     # What background and levels do to the pixels of these files is compared instead: with most it is nothing.
     incidental: ClassVar[frozenset[str]] = frozenset(
-        {"background", "levels", "cache", "cache_gb", "workers", "megapixels", "text_chunk_mb"}
+        {"background", "levels", "cache", "cache_gb", "workers", "megapixels", "text_chunk_mb", "device_memory"}
     )
-    later: ClassVar[frozenset[str]] = frozenset({"decoder"})
+    later: ClassVar[frozenset[str]] = frozenset({"decoder", "augment_on"})
 
     size: Annotated[int, Field(ge=8, le=4096)] = 224
     channels: Annotated[int, Field(ge=1, le=32)] = 3
@@ -87,6 +93,8 @@ class DataConfig(RefersToCode, ConfigSection):
     mean: tuple[float, ...] | None = None
     std: tuple[Annotated[float, Field(gt=0)], ...] | None = None
     augment: Preset | list[str | dict[str, dict[str, Any]]] = "light"
+    augment_on: Literal["auto", "cpu", "device"] = "auto"
+    device_memory: Annotated[float, Field(ge=0, le=1)] = 0.25
     decoder: DecoderConfig | None = None
     megapixels: Annotated[float, Field(gt=0)] = 178.95697
     text_chunk_mb: Annotated[float, Field(gt=0)] = 1.0

@@ -21,6 +21,7 @@ from kit.core.stopping import telling
 from kit.data.augment import Augmentation
 from kit.data.config import DataConfig
 from kit.data.decode import try_decoder
+from kit.data.device.augment import augments_on_device
 from kit.data.images import ImageSet, Report, need_all, open_images, open_readable
 from kit.data.levels import with_levels
 from kit.data.loading import worker_count
@@ -242,6 +243,7 @@ def _check_training(loaded: LoadedExperiment, say: Say) -> Recipe:
     if training.compile:
         need_compilable(model, training, process_state(training).num_processes)
     Augmentation(data)
+    augments_on_device(data, process_state(training).device)  # refuses what the device does not know
     try_decoder(data, competition.train_images[0])
     shape = (min(2, training.batch_size), data.channels, data.size, data.size)
     cannot = f"{experiment.model.name} cannot train on batches of {' × '.join(map(str, shape))}"

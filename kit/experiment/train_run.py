@@ -20,6 +20,7 @@ from kit.core.errors import Damaged, Diverged, KitError, NotWritten, Say, ignore
 from kit.core.runs import TRAINING, RunDir, RunKey, RunRecord, predictions, write_predictions
 from kit.core.settings import fingerprint
 from kit.core.stopping import Stopped
+from kit.data.device.augment import augments_on_device
 from kit.data.images import ImageSet
 from kit.experiment.attempts import Attempt, Attempts
 from kit.experiment.config import ExperimentConfig
@@ -256,7 +257,8 @@ def first_record(
 
 
 def trained_on(config: ExperimentConfig, accelerator: Accelerator) -> dict[str, Any]:
-    """Return what run.json says of where a run is trained: versions, device, precision."""
+    """Return what run.json says of where a run is trained: versions, device, precision, what augments."""
+    there = config.trains and augments_on_device(config.data, accelerator.device)
     packages = {"python": platform.python_version(), **{name: _version(name) for name in PACKAGES}}
     return {
         "versions": packages | packages_of_code(config),
@@ -264,6 +266,7 @@ def trained_on(config: ExperimentConfig, accelerator: Accelerator) -> dict[str, 
         **device_facts(accelerator.device),
         "processes": accelerator.num_processes,
         "precision": accelerator.mixed_precision.replace("no", "fp32"),
+        **({"augmented_on": "device"} if there else {}),
     }
 
 

@@ -231,6 +231,7 @@ def _circumstances(records: Sequence[RunRecord], report_data: ReportData) -> lis
         (f"{record.device_name} ({record.device})" if record.device_name else record.device)
         + (f" with driver {record.driver}" if record.driver else "")
         + f", {record.precision if 'precision' in record.model_fields_set else 'unknown precision'}"
+        + (", augmented there" if record.augmented_on == "device" else "")
         + (f", {record.processes} processes" if record.processes > 1 else "")
         + (f", threads: {record.threads}" if record.threads and record.device == "cpu" else "")
         for record in records

@@ -8,9 +8,9 @@ from typing import Protocol
 import torch
 
 from kit.core.errors import KitError
-from kit.data.augment import Augmentation
 from kit.data.config import DataConfig
-from kit.data.loading import BatchPlan, training_batches
+from kit.data.device.batches import batches_for
+from kit.data.loading import BatchPlan
 from kit.data.workers import ALONE, Workers
 from kit.training.config import TrainingConfig
 from kit.training.fold_data import FoldData
@@ -57,11 +57,14 @@ class FoldBatches:
         How images are augmented.
     plan : BatchPlan
         Which samples each micro-batch holds.
+    device : device
+        Where they are trained on, and augmented where `data.augment_on` says so.
     """
 
     fold: FoldData
     data: DataConfig
     plan: BatchPlan
+    device: torch.device
 
     def after(self, first: int, workers: Workers) -> Generator[Batch, None, None]:
         """Yield those of the updates from number `first` on, prepared by `workers`."""
@@ -73,5 +76,5 @@ class FoldBatches:
 
     def _of(self, plan: BatchPlan, first: int, workers: Workers) -> Generator[Batch, None, None]:
         rows = self.fold.train_rows
-        augmentation, targets = Augmentation(self.data), self.fold.targets[rows]
-        return training_batches(self.fold.images, rows, targets, augmentation, plan, first, workers)
+        targets, images = self.fold.targets[rows], self.fold.images
+        return batches_for(self.device, images, rows, targets, self.data, plan, first, workers)

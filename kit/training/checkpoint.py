@@ -71,6 +71,8 @@ class Checkpoints:
         Takes lines about what is taken up and what is damaged.
     step : int
         The updates that the newest checkpoint on disk holds; 0: there is none.
+    augments : bool
+        Whether the device augments images.
     """
 
     def __init__(
@@ -84,7 +86,7 @@ class Checkpoints:
     ):
         self.run, self.minutes, self.accelerator = run, minutes, accelerator
         self.parts, self.losses, self.history = parts, losses, history
-        self.of, self.say, self.step = "", ignore, 0
+        self.of, self.say, self.step, self.augments = "", ignore, 0, False
         self.sound: Callable[[int], bool] = lambda done: True  # whether the state is worth being kept
         self.need: Callable[[], None] = lambda: None  # raises where another process has taken the run over
         self._seconds: float | None = None  # that the last one took
@@ -136,7 +138,7 @@ class Checkpoints:
                 self._newest_is_whole &= path != self.run.checkpoint
                 wrong.append(str(error))
                 continue
-            if state["made_on"] != (here := _made_on(self.accelerator)):
+            if state["made_on"] != (here := _made_on(self.accelerator, self.augments)):
                 raise KitError(
                     f"{path} was made on {state['made_on']}, this is {here}, where the same bits cannot be had; "
                     "go on there, or delete that file to start this run anew"
@@ -234,7 +236,7 @@ class Checkpoints:
         """What a checkpoint holds; the tensors are those in use."""
         return {
             "of": self.of,
-            "made_on": _made_on(self.accelerator),
+            "made_on": _made_on(self.accelerator, self.augments),
             "step": done,
             "logged": logged,
             "losses": self.losses,
@@ -254,10 +256,11 @@ class Checkpoints:
             self._error = error
 
 
-def _made_on(accelerator: Accelerator) -> str:
+def _made_on(accelerator: Accelerator, augments: bool) -> str:
     """Say on what a training runs: a checkpoint can go on only where that is the same."""
     precision = accelerator.mixed_precision.replace("no", "fp32")
-    return f"{accelerator.num_processes} × {accelerator.device.type} in {precision}"
+    there = ", which augments" if augments else ""
+    return f"{accelerator.num_processes} × {accelerator.device.type} in {precision}{there}"
 
 
 def write_checkpoint(run: RunDir, state: Mapping[str, Any], keep: bool = True) -> None:

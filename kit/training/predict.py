@@ -2,7 +2,7 @@
 
 import dataclasses
 import time
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass, field
 from typing import cast
@@ -15,6 +15,8 @@ from torch import nn
 
 from kit.core.errors import KitError, Say, ignore
 from kit.data.config import DataConfig
+from kit.data.device.ahead import ahead
+from kit.data.device.batches import plain_batches_there
 from kit.data.images import ImageSet
 from kit.data.loading import EvaluationLoader, worker_count
 from kit.data.workers import Workers
@@ -217,7 +219,7 @@ class Predictor:
             count = worker_count(self.data.workers, on_gpu, processes) if len(left) > size else 0
             workers = Workers(count, on_gpu, processes, self.say)
             try:
-                for pixels in self.loader.batches(images, left, side, size, workers):
+                for pixels in self._batches(images, left, side, size, workers):
                     if expired():
                         break
                     outputs.append(self._probabilities(self.normalise(pixels), views, at_sides))
@@ -235,6 +237,14 @@ class Predictor:
             self.say(
                 f"the device's memory is too small to predict {size} images at a time; goes on with {size // 2}"
             )
+
+    def _batches(
+        self, images: ImageSet, rows: list[int], side: int, size: int, workers: Workers
+    ) -> Iterator[torch.Tensor]:
+        """Yield the pixels of each batch: from the device where they stay there, else from the loader."""
+        device = self.accelerator.device
+        there = plain_batches_there(device, images, rows, side, size, self.data)
+        return there or ahead(self.loader.batches(images, rows, side, size, workers), device)
 
     def _at_sides(self) -> dict[int, nn.Module]:
         """Return the model as it takes images of each side that is seen."""

@@ -16,6 +16,7 @@ from kit.core.progress import Progress
 from kit.core.runs import RunDir
 from kit.core.seeds import derive
 from kit.core.stopping import Stopped
+from kit.data.device.augment import augments_on_device
 from kit.data.images import ImageSet
 from kit.data.loading import plain_batches, worker_count
 from kit.data.workers import Workers
@@ -130,7 +131,7 @@ class Trainer:
         total, per_epoch = self.plan.total_steps, self.plan.steps_per_epoch
 
         self.normalise = Normalise.of(recipe.normalisation.mean, recipe.normalisation.std, device)
-        self.batches = FoldBatches(fold, recipe.data, self.plan)
+        self.batches = FoldBatches(fold, recipe.data, self.plan, device)
         self.objective = Objective.of(config, fold, sampler, self.plan, device)
 
         self.model = model.to(device, memory_format=torch.channels_last)  # type: ignore[call-overload] # stubs lag
@@ -502,6 +503,7 @@ class Trainer:
         minutes = self.config.checkpoint_minutes
         checkpoints = Checkpoints(run, minutes, self.accelerator, state, self.losses, self.history.lines)
         checkpoints.sound = self._is_sound
+        checkpoints.augments = augments_on_device(self.recipe.data, self.device)
         return checkpoints
 
     def _is_sound(self, done: int) -> bool:

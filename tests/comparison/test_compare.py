@@ -432,6 +432,7 @@ NAMED = {"device_name": "AMD EPYC", "versions": {"torch": "2.9.0", "timm": "1.0.
             NAMED | {"device_name": "Intel Xeon"},
             ("AMD EPYC in fp32, torch 2.9.0, timm 1.0.26", "Intel Xeon in"),
         ),
+        (NAMED, NAMED | {"augmented_on": "device"}, ("in fp32, torch 2.9.0", "in fp32, augmented there, torch")),
         (NAMED, NAMED | {"precision": "bf16"}, ("AMD EPYC in fp32", "AMD EPYC in bf16")),
         (NAMED, NAMED | {"versions": {"torch": "2.9.0", "timm": "1.0.31"}}, ("timm 1.0.26", "timm 1.0.31")),
     ],
