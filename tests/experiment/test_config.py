@@ -746,6 +746,7 @@ DECIDING = {
     "data.std": [0.5, 0.5, 0.5],
     "data.augment": ["HorizontalFlip"],
     "data.decoder": "PIL.Image:open",
+    "data.decode": "fast",
     "model.name": "resnet18",
     "model.drop": 0.1,
     "model.options": {"drop_path_rate": 0.1},
