@@ -748,6 +748,7 @@ DECIDING = {
     "data.augment": ["HorizontalFlip"],
     "data.augment_on": "device",
     "data.decoder": "PIL.Image:open",
+    "data.decode": "fast",
     "model.name": "resnet18",
     "model.drop": 0.1,
     "model.options": {"drop_path_rate": 0.1},
