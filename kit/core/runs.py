@@ -484,7 +484,7 @@ def rows_in(index: pd.Index, rows: Mapping[Any, int]) -> np.ndarray:
 
 
 def _places(indexes: list[pd.Index], ids: Sequence[str] | None) -> tuple[pd.Index, list[np.ndarray]]:
-    """Return the ids of a mean (see `average`), and for each index the rows of its ids in it, −1 where they are not.
+    """Return the ids of a mean (see `average`), and for each index the rows of its ids in it, −1 for none.
 
     One table of ids serves all of them.
     """

@@ -6,7 +6,6 @@ from pathlib import Path
 
 import numpy as np
 import pandas as pd
-import pandas as pd
 import pyarrow.parquet as pq
 import pytest
 from hypothesis import given, settings
