@@ -5,7 +5,7 @@ import time
 from collections.abc import Iterator
 
 import pytest
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from kit.data.ahead import one_ahead
@@ -18,6 +18,7 @@ def threads() -> list[str]:
 
 
 @given(st.lists(st.integers() | st.none()))
+@settings(deadline=None)
 def test_items_come_in_their_order(items):
     assert list(one_ahead(items)) == items
     assert not threads()

@@ -12,7 +12,7 @@ from support.refusals import refusal_of
 from timm.layers import EvoNorm2dB0, FrozenBatchNormAct2d
 from torch import nn
 
-from kit.experiment import prepare
+from kit.experiment import check_training
 from kit.training.config import TrainingConfig
 from kit.training.norm_sync import need_usual_norms, synchronise, together
 
@@ -99,9 +99,11 @@ def test_what_cannot_be_shared_is_refused():
     ],
 )
 def test_a_line_where_norms_see_a_share(monkeypatch, processes, sync, norm, told):
-    monkeypatch.setattr(prepare, "process_state", lambda training: SimpleNamespace(num_processes=processes))
+    monkeypatch.setattr(check_training, "process_state", lambda training: SimpleNamespace(num_processes=processes))
     said = []
-    prepare._check_norms(nn.Sequential(norm), TrainingConfig(batch_size=8, sync_batch_norm=sync), said.append)
+    check_training._check_norms(
+        nn.Sequential(norm), TrainingConfig(batch_size=8, sync_batch_norm=sync), said.append
+    )
     line = (
         "batch norms see the 8 images of their process alone, of 16; training.sync_batch_norm: true lets them see "
     )
