@@ -20,6 +20,7 @@ import pandas as pd
 from side_by_side import machine
 
 from kit import KitError, load_experiment, run
+from kit.competition.load import load_competition
 from kit.core.runs import ExperimentDir
 from kit.experiment.config import ExperimentConfig
 from kit.scoring.config import ScoringConfig
@@ -81,10 +82,10 @@ def long_tailed(
 ) -> tuple[ExperimentConfig, np.ndarray]:
     """Write the competition with a long tail into a folder; return its experiment and the rows of its classes."""
     competition = experiment.competition
-    there, train = Path(competition.path), Path(competition.train)
+    there, train = Path(competition.path), competition.train or "train.csv"  # labels may be names of folders
     if not isinstance(competition.label, str) or competition.separator:
         raise KitError("competition.label: this benchmark is for one label a row, in one column")
-    rows = pd.read_csv(there / train, dtype=str)
+    rows = load_competition(competition).train
     counts = rows[competition.label].value_counts(sort=True)
     steps = np.arange(len(counts)) / max(1, len(counts) - 1)
     wanted = np.round(counts.iloc[0] * ratio**-steps).astype(int)
@@ -94,12 +95,12 @@ def long_tailed(
     cut = shuffled[place < shuffled[competition.label].map(kept)].sort_index()
     folder.mkdir(parents=True)
     for entry in there.iterdir():
-        if entry.name not in (train.name, "solution.csv"):
+        if entry.name not in (train, "solution.csv"):
             (folder / entry.name).symlink_to(entry.resolve())
-    cut.to_csv(folder / train.name, index=False)
+    cut.to_csv(folder / train, index=False)
     name, policy = next(iter(experiment.policies.items()))
     update = {
-        "competition": competition.model_copy(update={"path": str(folder), "train": train.name}),
+        "competition": competition.model_copy(update={"path": str(folder), "train": train}),
         "policies": {name: policy},
     }
     return experiment.model_copy(update=update), np.array(list(kept.values()))
@@ -134,6 +135,8 @@ def scores_of(experiment: ExperimentConfig, folder: Path, solution: Path | None)
 
 def indices(labels: pd.Series, classes: pd.Index) -> np.ndarray:
     """Return the places of labels among the classes, int64 [rows]."""
+    if all(str(name).isdecimal() for name in (*classes, *labels)):  # names of folders: "00007" is class 7
+        classes, labels = classes.map(int), labels.map(int)
     found = classes.get_indexer(labels)
     if (found < 0).any():
         raise KitError(f"labels: {sorted(set(labels[found < 0]))[:5]} are no columns of the predictions")

@@ -4,9 +4,10 @@ from typing import Annotated
 
 import typer
 
-from kit.cli.options import Config, DataRoot, On, Overrides, Policies, explain_broken_imports, run_options
+from kit.cli.options import Config, DataRoot, On, Overrides, Policies, run_options
 from kit.cli.output import give, prints, say
 from kit.core.errors import KitError
+from kit.model.imports import explain_broken_imports
 
 
 def init(

@@ -149,13 +149,3 @@ def to_compare(
     seeds, folds = size
     others = [of_size(each, seeds if each.trains else None, folds) for each in loaded[1:]]
     return [of_size(loaded[0], seeds, folds), *others]
-
-
-def explain_broken_imports() -> None:
-    """Turn the puzzling errors of a broken set-up into advice, before anything else imports torch."""
-    try:
-        import timm  # noqa: F401  # imports torch and torchvision
-    except (ImportError, RuntimeError, OSError) as error:
-        raise KitError(
-            f"torch, torchvision or timm cannot be imported ({error}); run: python -m kit doctor"
-        ) from error

@@ -22,13 +22,13 @@ from kit.cli.options import (
     Threads,
     Vary,
     chosen_folds,
-    explain_broken_imports,
     names_in,
     one_budget,
     run_options,
 )
 from kit.cli.output import give, say
 from kit.core.errors import KitError
+from kit.model.imports import explain_broken_imports
 
 if TYPE_CHECKING:  # for annotations alone: --help has to be fast
     from kit.experiment.predict import PredictResult
@@ -64,7 +64,6 @@ def run(
 
     budget = one_budget(budget, seconds)
     experiment = load_experiment(config, [*(overrides or []), *chosen_folds(fold)], policy or [])
-    explain_broken_imports()
     from kit.experiment.run import run
 
     cluster = {"on": on, "data_root": data_root, "devices": devices}
@@ -170,7 +169,6 @@ def features(
 
     budget = one_budget(budget, seconds)
     experiment = load_experiment(config, overrides or [])
-    explain_broken_imports()
     from kit.cli.show import show_features
     from kit.comparison.features import features
 

@@ -10,7 +10,7 @@ from kit.competition.config import CompetitionConfig
 from kit.competition.images_config import templates_of
 from kit.core.errors import some
 from kit.core.zips import ZipDirectory, ZipMember, zip_directory
-from kit.data.sources import Channels, File, PixelRow, Source, files_of, missing_files
+from kit.data.sources import Channels, File, PixelRow, Source, files_of, key_of, missing_files
 
 NOT_MEANT = frozenset({"__MACOSX", "@eaDir", "$RECYCLE.BIN", "System Volume Information", "lost+found"})
 OF_SYSTEMS = frozenset({"thumbs.db", "ehthumbs.db", "desktop.ini"})
@@ -32,8 +32,8 @@ def first_folder(template: object) -> str:
 
 def shared_images(train: Sequence[Source], test: Sequence[Source]) -> list[str]:
     """Return a line about the test images that are images of training rows as well, if there are some."""
-    known = {image for image in train if not isinstance(image, PixelRow)}
-    both = [image for image in test if not isinstance(image, PixelRow) and image in known]
+    known = {key_of(image) for image in train if not isinstance(image, PixelRow)}
+    both = [image for image in test if not isinstance(image, PixelRow) and key_of(image) in known]
     if not both:
         return []
     return [
@@ -74,24 +74,30 @@ def unused_files(
     places = {name: key for name, key in folders.items() if (folder / name).is_dir() or _is_zip(folder / name)}
     if not places:
         return ()
-    files = [file for source in (*train, *test) for file in files_of(source)]
-    used = {os.path.normpath(str(file)) for file in files}
-    used |= {os.path.normpath(file.archive) for file in files if isinstance(file, ZipMember)}
+    used = {os.path.normpath(str(file)) for images in (train, test) for each in images for file in files_of(each)}
+    archives = {each.archive for images in (train, test) for each in _members(images)}
+    used |= set(map(os.path.normpath, archives))
     used |= {os.path.normpath(folder / name) for name in config.named_tables}
     lines = [_unused(folder / name, f"competition.{key}", used, not name) for name, key in places.items()]
     return tuple(line for line in lines if line)
+
+
+def _members(images: Sequence[Source]) -> Iterator[ZipMember]:
+    return (file for each in images for file in files_of(each) if isinstance(file, ZipMember))
 
 
 def _unused(place: Path, key: str, used: set[str], images_only: bool) -> str:
     from PIL import Image
 
     known, endings, example, total = set(Image.registered_extensions()), Counter[str](), "", 0
+    normal = os.path.normpath(place) == str(place)  # and so is what lies below it
     for path, hidden in _files_below(place):
-        ending = os.path.splitext(path)[1].lower()
+        unused = (path if normal else os.path.normpath(path)) not in used
+        ending = os.path.splitext(path)[1].lower() if unused or hidden or images_only else ""
         if (hidden or images_only) and ending not in known:
             continue
         total += 1
-        if os.path.normpath(path) not in used:
+        if unused:
             endings[ending or "no ending"] += 1
             example = min(example, path) if example else path
     if not endings:
@@ -122,7 +128,8 @@ def _files_below(place: Path) -> Iterator[tuple[str, bool]]:
         seen.add((status.st_dev, status.st_ino))
         hidden = hidden_below.pop(folder)
         hidden_below |= {os.path.join(folder, name): hidden or is_hidden(name) for name in folders}
-        yield from ((os.path.join(folder, name), hidden) for name in files if not is_hidden(name))
+        beginning = os.path.join(folder, "")
+        yield from ((beginning + name, hidden) for name in files if not is_hidden(name))
 
 
 def _is_zip(place: Path) -> bool:

@@ -59,9 +59,9 @@ class Places:
         KitError
             Where it leads out of the folder, an archive cannot be read, or two files differ in their ending alone.
         """
-        path = inside(self.folder, relative.replace(ANY, "*"), self.key)
         if ANY not in relative:
-            return self._file(relative, path)
+            return self._file(relative, inside(self.folder, relative, self.key))
+        inside(self.folder, relative.replace(ANY, "*"), self.key)
         parents, _, name = relative.rpartition("/")
         for place in self._places(parents):
             if found := self._name_in(place, name):

@@ -239,5 +239,6 @@ def need_files(folder: Path, images: list[Source], template: Images, key: str) -
 
 def incomplete(images: list[Source]) -> list[Source]:
     """Return those of which a file is not there."""
-    gone = set(missing_files(images))
+    if not (gone := set(missing_files(images))):
+        return []
     return [image for image in images if gone.intersection(files_of(image))]

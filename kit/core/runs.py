@@ -11,8 +11,9 @@ runs/<experiment>/
 
 import os
 import re
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
+from itertools import chain
 from pathlib import Path
 from typing import Any
 
@@ -25,6 +26,8 @@ from kit.core.files import as_record, atomic, read_object, write_json
 from kit.core.whole import digest, is_whole, need_sealed, need_whole, sealed
 
 TRAINING, HEAD, SOUP = "training", "head", "soup"  # kinds of runs
+_PIECE = 2**24  # probabilities that are written at a time: 64 MB
+_ROWS = 65_536  # that are added at a time
 TRAINED_ANEW = "remove the run's folder, and it is trained anew by python -m kit run"
 PREDICTED_ANEW = "python -m kit run, or compare, predicts it anew with the saved weights"
 
@@ -368,6 +371,11 @@ class ExperimentDir:
         """The page about the experiment."""
         return self.path / "report.html"
 
+    @property
+    def pseudo(self) -> Path:
+        """The folder of the labels that its models gave, on which other experiments train."""
+        return self.path / "pseudo"
+
     def policy(self, name: str) -> Path:
         """Return the folder of a policy."""
         return self.path / name
@@ -392,9 +400,25 @@ def predictions(ids: Sequence[str], probabilities: np.ndarray, classes: Sequence
 
 
 def write_predictions(frame: pd.DataFrame, path: Path) -> None:
-    """Write a frame of predictions (see `predictions`) as Parquet, at once."""
+    """Write a frame of predictions (see `predictions`) as Parquet, at once; those of other types as float32."""
+    import pyarrow as pa
+    import pyarrow.parquet as pq
+
+    number = max(1, _PIECE // max(1, frame.shape[1]))
+    pieces = (
+        frame.iloc[at : at + number] for at in range(0, max(1, len(frame)), number)
+    )  # of no rows one as well
     with atomic(path) as temporary:
-        frame.reset_index().to_parquet(temporary, index=False)
+        if len(frame) <= number:
+            next(pieces).astype(np.float32).reset_index().to_parquet(temporary, index=False)
+            return
+        tables = (
+            pa.Table.from_pandas(piece.astype(np.float32).reset_index(), preserve_index=False) for piece in pieces
+        )
+        first = next(tables)
+        with pq.ParquetWriter(temporary, first.schema) as writer:
+            for table in (first, *tables):
+                writer.write_table(table)
 
 
 def read_predictions(path: Path) -> pd.DataFrame:
@@ -444,27 +468,47 @@ def average(frames: Iterable[pd.DataFrame], ids: Sequence[str] | None = None) ->
         Where the frames are of different classes.
     """
     frames = list(frames)
-    columns, there = frames[0].columns, frames[0].index
+    columns = frames[0].columns
     for frame in frames[1:]:
         if set(frame.columns) != set(columns):
             odd = sorted(set(frame.columns) ^ set(columns))
             raise KitError(f"predictions of different classes cannot be averaged: not all have {some(odd, 5)}")
-        if not frame.index.equals(there):
-            there = there.append(frame.index.difference(there, sort=False))
-    if ids is not None:
-        there = pd.Index(ids).intersection(there, sort=False)
+    there, places = _places([frame.index for frame in frames], ids)
     total, count = np.zeros((len(there), len(columns))), np.zeros(len(there))  # the one copy that is made
-    for frame in frames:
+    for frame, place in zip(frames, places, strict=True):
         values = (frame if frame.columns.equals(columns) else frame[columns]).to_numpy()
-        rows: slice | np.ndarray = slice(None)
-        if not frame.index.equals(there):
-            rows = there.get_indexer(frame.index)
-            if (rows < 0).any():
-                rows, values = rows[rows >= 0], values[rows >= 0]
-        total[rows] += values
-        count[rows] += 1
+        for start in range(0, len(values), _ROWS):
+            rows = place[start : start + _ROWS]
+            known = rows >= 0
+            total[rows[known]] += values[start : start + _ROWS][known]
+            count[rows[known]] += 1
     total /= count[:, None]
     return pd.DataFrame(total, index=there.rename("id"), columns=columns, copy=False)
+
+
+def rows_in(index: pd.Index, rows: Mapping[Any, int]) -> np.ndarray:
+    """Return the row of each id, int64; −1 for one that `rows` does not have."""
+    return np.fromiter((rows.get(name, -1) for name in index.tolist()), np.int64, len(index))
+
+
+def _places(indexes: list[pd.Index], ids: Sequence[str] | None) -> tuple[pd.Index, list[np.ndarray]]:
+    """Return the ids of a mean (see `average`), and for each index the rows of its ids in it, −1 for none.
+
+    One table of ids serves all of them.
+    """
+    first = indexes[0]
+    if ids is None and all(index.equals(first) for index in indexes[1:]):
+        return first, [np.arange(len(first))] * len(indexes)
+    names = dict.fromkeys(chain.from_iterable(index.tolist() for index in indexes) if ids is None else ids)
+    rows = {name: row for row, name in enumerate(names)}
+    places, there = [rows_in(index, rows) for index in indexes], np.zeros(len(names), dtype=bool)
+    for place in places:
+        there[place[place >= 0]] = True
+    made = pd.Index(list(names))
+    if there.all():
+        return made, places
+    moved = np.append(np.where(there, np.cumsum(there) - 1, -1), -1)  # the last is that of −1
+    return made[there], [moved[place] for place in places]
 
 
 def in_order(frame: pd.DataFrame, ids: Sequence[str] | pd.Index) -> pd.DataFrame:

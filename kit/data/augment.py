@@ -76,6 +76,11 @@ class Augmentation:
         self._config, self._compose = config, composed(steps_of(config), config)
 
     @property
+    def has_own_code(self) -> bool:
+        """Whether a transform is the user's own."""
+        return any(True for _ in self._config.references())
+
+    @property
     def pixels_bytes(self) -> int:
         """Of an image that it gives."""
         return self._config.size**2 * self._config.channels

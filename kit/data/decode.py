@@ -8,14 +8,16 @@ from functools import lru_cache
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
-from PIL import Image, ImageOps, PngImagePlugin, UnidentifiedImageError
+from PIL import Image, PngImagePlugin, UnidentifiedImageError
 
 from kit.core.errors import KitError
 from kit.core.files import first_overlong_line
 from kit.core.zips import MemberError
 from kit.data.config import DataConfig, DecoderConfig
 from kit.data.deep import DeepError, as_eight_bits, is_deep, unread_tiff
+from kit.data.jpeg import exact_part, jpeg_pixels
 from kit.data.reading import USUAL, Note, Reading, orientation_of, unnoticed, upright
+from kit.data.resizing import BY_TORCH, Picture, Resizing
 from kit.data.sources import Channels, File, Member, PixelRow, PixelTable, Source, on_disk, opened_file, readable
 
 if TYPE_CHECKING:
@@ -30,7 +32,7 @@ class DecodeError(Exception):
 
 @dataclass(frozen=True)
 class Decoder:
-    """Decodes an image to uint8 [side, side, channels]: EXIF rotation applied, converted, resized by PIL.
+    """Decodes an image to uint8 [side, side, channels]: EXIF rotation applied, converted, resized.
 
     Attributes
     ----------
@@ -61,7 +63,7 @@ class Decoder:
     def settings(self) -> dict[str, Any]:
         """Return all that decides the pixels of a file, as plain values: for caches."""
         stated = {name: value for name, value in vars(self).items() if name != "reading"}
-        return stated | reading_settings(self.reading)
+        return stated | reading_settings(self.reading) | ({"decode": "fast"} if self.reading.fast else {})
 
     def __call__(self, source: Source, note: Note = unnoticed) -> np.ndarray:
         """Decode one image; raises DecodeError where that cannot be done.
@@ -74,8 +76,10 @@ class Decoder:
             the levels), "assumed" (levels that were not known), "thin" (padding would have left nothing of it).
         """
         own = self.reading.own
+        if (whole := self._jpeg_pixels(source)) is not None:
+            return self._pixels(whole, note)
         if isinstance(source, Channels):
-            return self._stacked(_channels(source, 2 * self.side, self.reading, note), note)
+            return self._stacked(_channels(source, self._reduce_to, self.reading, note), note)
         if own and isinstance(source, File | Member):
             pixels = _read_own(self.reading, source, note)
             if isinstance(pixels, np.ndarray) and pixels.shape[2] == self.channels:
@@ -86,40 +90,39 @@ class Decoder:
                 )
             image = _as_image(pixels)
         else:
-            image = open_image(source, 2 * self.side, self.reading, note)
+            image = open_image(source, self._reduce_to, self.reading, note)
         if self.channels != 4:
             image = self.reading.flat(image, note)
         if self.channels not in MODES:
-            return self._stacked([image.convert("L")] * self.channels, note)
-        return self._pixels(image.convert(MODES[self.channels]), note)
+            return self._stacked([_in_mode(image, "L")] * self.channels, note)
+        return self._pixels(_in_mode(image, MODES[self.channels]), note)
 
     def _stacked(self, channels: Sequence[Image.Image], note: Note) -> np.ndarray:
         return np.concatenate([self._pixels(channel, note) for channel in channels], axis=2)
 
-    def _pixels(self, image: Image.Image, note: Note = unnoticed) -> np.ndarray:
-        return np.asarray(self._fit(image, note)).reshape(self.side, self.side, -1)
+    def _jpeg_pixels(self, source: Source) -> np.ndarray | None:
+        """Return the pixels of a JPEG where they are wanted fast, and can be had faster than by Pillow."""
+        mode = MODES.get(self.channels, "")
+        if not self.reading.fast or self.reading.own or mode not in BY_TORCH or not isinstance(source, File):
+            return None
+        self.reading.set_limits()
+        return jpeg_pixels(source, mode, self._wants_whole)
 
-    def _fit(self, image: Image.Image, note: Note = unnoticed) -> Image.Image:
-        method = Image.Resampling[self.interpolation.upper()]
-        square = (self.side, self.side)
-        if self.resize == "crop":
-            return ImageOps.fit(image, square, method)
-        if self.resize == "pad":
-            return self._padded(image, method, note)
-        return image if image.size == square else image.resize(square, method)
+    def _wants_whole(self, size: tuple[int, int]) -> bool:
+        """Return whether all pixels of a JPEG are wanted, and torch resizes them."""
+        return exact_part(size, 2 * self.side) == 1 and self._resizing.is_by_torch(size)
 
-    def _padded(self, image: Image.Image, method: Image.Resampling, note: Note) -> Image.Image:
-        """Return the whole image between black bars; of one that is long and thin a pixel at least is left."""
-        longer, shorter = max(image.size), min(image.size)
-        if round(shorter / longer * self.side) > 0:
-            return ImageOps.pad(image, (self.side, self.side), method)
-        note("thin")
-        lies = image.width > image.height
-        line = image.resize((self.side, 1) if lies else (1, self.side), method)
-        middle = round((self.side - 1) * 0.5)  # as `ImageOps.pad` rounds
-        padded = Image.new(image.mode, (self.side, self.side))
-        padded.paste(line, (0, middle) if lies else (middle, 0))
-        return padded
+    def _pixels(self, picture: Picture, note: Note = unnoticed) -> np.ndarray:
+        return self._resizing(picture, note).reshape(self.side, self.side, -1)
+
+    @property
+    def _resizing(self) -> Resizing:
+        return Resizing(self.side, self.resize, self.interpolation, self.reading.fast)
+
+    @property
+    def _reduce_to(self) -> int | None:
+        """Pixels a side that are enough of a JPEG; None: all, of which `nearest` takes some as they are."""
+        return None if self.reading.fast and self.interpolation == "nearest" else 2 * self.side
 
 
 def reading_settings(reading: Reading) -> dict[str, Any]:
@@ -218,8 +221,20 @@ def _read_file(file: File, reduce_to: int | None, reading: Reading, note: Note) 
             raise DecodeError(unread_tiff(content.read(8), content) or reading.reason(error)) from error
     with opened as image:
         if reduce_to:
-            image.draft(None, (reduce_to, reduce_to))
+            _reduce(image, reduce_to, reading.fast)
         return _upright(image, reading, note)
+
+
+def _reduce(image: Image.Image, least: int, exactly: bool) -> None:
+    """Have a JPEG decoded at a half, a quarter or an eighth of its size, not below so many pixels a side.
+
+    `exactly`: only at one that divides width and height (see `exact_part`).
+    """
+    if not exactly:
+        image.draft(None, (least, least))
+        return
+    if (part := exact_part(image.size, least)) > 1:
+        image.draft(None, (image.width // part, image.height // part))
 
 
 def _upright(image: Image.Image, reading: Reading, note: Note) -> Image.Image:
@@ -232,7 +247,8 @@ def _upright(image: Image.Image, reading: Reading, note: Note) -> Image.Image:
         image.info["transparency"] = min(255, grey * grey_steps)
     if orientation != 1:
         return _eight_bit(upright(deep, orientation))
-    return _eight_bit(deep.copy() if deep is image else deep)
+    # A JPEG is whole once it is loaded; to copy a large one takes a quarter of the time, most of it for memory.
+    return _eight_bit(deep.copy() if deep is image and image.format != "JPEG" else deep)
 
 
 def _grey_steps(image: Image.Image) -> int | None:
@@ -300,6 +316,11 @@ def _channels(source: Channels, reduce_to: int | None, reading: Reading, note: N
         sizes = ", ".join(f"{width} × {height}" for width, height in (channel.size for channel in channels))
         raise DecodeError(f"channels of different sizes: {sizes}")
     return channels
+
+
+def _in_mode(image: Image.Image, mode: str) -> Image.Image:
+    """Return an image in a mode; itself where it has it, which `convert` copies."""
+    return image if image.mode == mode else image.convert(mode)
 
 
 def _eight_bit(image: Image.Image) -> Image.Image:

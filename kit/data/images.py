@@ -265,6 +265,18 @@ def open_readable(
         return ReadableImages(images, [], {})
 
 
+def kept_images(
+    ids: Sequence[str], sources: Sequence[Source], config: DataConfig, cache_folder: Path
+) -> ImageSet | None:
+    """Return the images as `open_readable` does where all of them were decoded before; None where it would decode.
+
+    Parameters are those of `open_images`.
+    """
+    images = ImageSet(list(ids), list(sources), Decoder.of(config))
+    there = not len(images) or _Place.of(images, cache_folder).holds(images, config)
+    return images if there else None
+
+
 @dataclass(frozen=True)
 class _Place:
     """Where the pixels of an image set are kept, and what was noticed of them.

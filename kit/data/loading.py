@@ -1,7 +1,7 @@
 """Batches of uint8 pixels, in an order and with an augmentation that depend on counters alone."""
 
 import os
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Callable, Generator, Iterable, Iterator, Sequence
 from dataclasses import dataclass, replace
 from functools import lru_cache
 from itertools import islice
@@ -14,6 +14,7 @@ from kit.core.children import help_parent
 from kit.core.errors import KitError, some
 from kit.core.processes import need_guard
 from kit.core.seeds import derive
+from kit.data.ahead import one_ahead
 from kit.data.augment import Augmentation, centre_crop
 from kit.data.images import ImageSet
 from kit.data.workers import ALONE, LOOK, Lives, Workers, handed_over, steadily
@@ -193,7 +194,7 @@ def training_batches(
     plan: BatchPlan,
     first_step: int = 0,
     workers: Workers = ALONE,
-) -> Iterator[tuple[torch.Tensor, torch.Tensor]]:
+) -> Generator[tuple[torch.Tensor, torch.Tensor], None, None]:
     """Iterate over the micro-batches of a training, augmented.
 
     Parameters
@@ -212,6 +213,9 @@ def training_batches(
         The update to begin with.
     workers : Workers
         The processes that prepare batches.
+
+    Without workers, a thread makes the next batch while this one trains, unless code of the user's augments, which
+    may draw from generators that the loop draws from.
 
     Yields
     ------
@@ -236,12 +240,13 @@ def training_batches(
     if workers.count:
         size = plan.batch * (augmentation.pixels_bytes + targets[:1].nbytes)
         workers = workers.fitting(size)
-    return steadily(lambda first, workers: _loader(samples, batches(first), workers), workers, place, Lives())
+    made = steadily(lambda first, workers: _loader(samples, batches(first), workers), workers, place, Lives())
+    return made if workers.count or augmentation.has_own_code else one_ahead(made)
 
 
 def plain_batches(
     images: ImageSet, rows: Sequence[int], size: int, batch: int, workers: Workers = ALONE
-) -> Iterator[torch.Tensor]:
+) -> Generator[torch.Tensor, None, None]:
     """Iterate over batches as evaluation sees them, not augmented.
 
     Yields
@@ -253,12 +258,13 @@ def plain_batches(
     samples = _PlainSamples(images, size)
     if workers.count:
         workers = workers.fitting(_plain_bytes(images, size, batch))
-    return steadily(
+    made = steadily(
         lambda first, workers: _loader(samples, batches[first:], workers),
         workers,
         _place_of(images, batches),
         Lives(),
     )
+    return made if workers.count or len(batches) == 1 else one_ahead(made)
 
 
 class EvaluationLoader:
@@ -277,7 +283,7 @@ class EvaluationLoader:
 
     def batches(
         self, images: ImageSet, rows: Sequence[int], size: int, batch: int, workers: Workers = ALONE
-    ) -> Iterator[torch.Tensor]:
+    ) -> Generator[torch.Tensor, None, None]:
         """Iterate over batches as `plain_batches` does; what was left of the iteration before is dropped."""
         if not workers.count:
             return plain_batches(images, rows, size, batch, workers)

@@ -49,6 +49,8 @@ class Reading:
         and 65535 are taken.
     megapixels, text_chunk_mb
         Pillow's limits, as in `DataConfig`.
+    fast
+        Whether images are read and resized as `decode: fast` wants.
     """
 
     own: DecoderConfig | None = None
@@ -57,6 +59,7 @@ class Reading:
     levels: tuple[float, float] | None = None
     megapixels: float = MEGAPIXELS
     text_chunk_mb: float = TEXT_CHUNK_MB
+    fast: bool = False
 
     @classmethod
     def of(cls, config: DataConfig) -> "Reading":
@@ -68,6 +71,7 @@ class Reading:
             levels=None if config.levels == "auto" else config.levels,
             megapixels=config.megapixels,
             text_chunk_mb=config.text_chunk_mb,
+            fast=config.decode == "fast",
         )
 
     def flat(self, image: Image.Image, note: Note = unnoticed) -> Image.Image:

@@ -1,6 +1,7 @@
 """Where an image's pixels come from: a file, one inside a zip, several as its channels, a part, a table's row."""
 
 import io
+import os
 import tempfile
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import contextmanager
@@ -81,22 +82,24 @@ class Member:
 
 
 Source = File | Channels | Member | PixelRow
+_FEW = 32  # files of one folder that are asked for one by one; for more of them the folder is listed once
 
 
 def in_container(files: Iterable[File], root: Path) -> list[File | Member]:
     """Return files as they are, and those whose path leads into a file below `root` as members of it."""
-    container_of: dict[Path, Path | None] = {}
+    container_of: dict[str, Path | None] = {}
     found: list[File | Member] = []
     for file in files:
         if isinstance(file, ZipMember):
             found.append(file)
             continue
-        folder = file.parent
-        if folder not in container_of:
+        name = str(file).rpartition(os.sep)[0]
+        if name not in container_of:
+            folder = file.parent
             above = [folder, *folder.parents] if folder != root and not folder.is_dir() else []
             below = [each for each in above if each.is_relative_to(root) and each != root]
-            container_of[folder] = next((each for each in below if is_there(each)), None)
-        container = container_of[folder]
+            container_of[name] = next((each for each in below if is_there(each)), None)
+        container = container_of[name]
         found.append(Member(container, file.relative_to(container).as_posix()) if container else file)
     return found
 
@@ -203,12 +206,42 @@ def _stamp(file: Path) -> str:
 
 def missing_files(sources: Iterable[Source]) -> list[File]:
     """Return the files that are not there, each once."""
-    there: dict[File, bool] = {}
-    for source in sources:
-        for file in files_of(source):
-            if file not in there:
-                there[file] = is_there(file)
-    return [file for file, found in there.items() if not found]
+    files = {key_of(file): file for source in sources for file in files_of(source)}
+    listed = _listed(key for key in files if isinstance(key, str))
+    # What a listing does not have may be there all the same, on a disk that takes A.png for a.png.
+    return [file for key, file in files.items() if key not in listed and not is_there(file)]
+
+
+def key_of(source: Source) -> Source | str:
+    """Return what tells an image, or a file, from others: of a file on disk its path as text.
+
+    The text is what a path keeps; its own hash takes a million paths seconds to make.
+    """
+    return str(source) if isinstance(source, Path) else source
+
+
+def _listed(paths: Iterable[str]) -> set[str]:
+    """Return those of the paths that the listings of their folders have, of folders with more than a few of them.
+
+    A folder is listed once: to ask for a million files one by one takes far longer where a disk is on a network.
+    """
+    asked: dict[str, list[str]] = {}
+    for path in paths:
+        asked.setdefault(path.rpartition(os.sep)[0], []).append(path)
+    there: set[str] = set()
+    for folder, names in asked.items():
+        if len(names) > _FEW:
+            there |= _files_in(names[0].removesuffix(names[0].rpartition(os.sep)[2]), folder)
+    return there
+
+
+def _files_in(beginning: str, folder: str) -> set[str]:
+    """Return the paths of the files in a folder, links to files with them; none where it cannot be listed."""
+    try:
+        with os.scandir(folder or beginning or os.curdir) as entries:
+            return {beginning + entry.name for entry in entries if entry.is_file()}
+    except (OSError, ValueError):
+        return set()
 
 
 def is_there(file: File) -> bool:

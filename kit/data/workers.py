@@ -2,7 +2,7 @@
 
 import signal
 import threading
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Generator, Iterator
 from contextlib import nullcontext
 from dataclasses import dataclass, replace
 from multiprocessing.connection import wait
@@ -108,7 +108,7 @@ def steadily(
     workers: Workers,
     place: Callable[[int], str],
     lives: Lives,
-) -> Iterator[Any]:
+) -> Generator[Any, None, None]:
     """Yield the batches of a loader, which is made anew once where a worker dies.
 
     Parameters

@@ -17,7 +17,7 @@ from kit.core.runs import ExperimentDir, RunDir, average, in_order, write_predic
 from kit.experiment.fingerprint import stored_experiment
 from kit.experiment.loaded import LoadedExperiment
 from kit.experiment.policy_scores import REMEDY, PolicyScores, RuleScore, RunScore, rule_identity
-from kit.experiment.pooled_predictions import PooledPredictions, held_out, pooled
+from kit.experiment.pooled_predictions import OwnPredictions, PooledPredictions, held_out, pooled
 from kit.scoring.config import ScoringConfig, Transfer
 from kit.scoring.decide import Rule, RuleChoice, decide_test
 from kit.scoring.f1 import per_class, score
@@ -210,8 +210,8 @@ def pool_policy(
     if write:
         files = [folder / name for name in POOLED]
         with noting(loaded.folder.path, *files):
-            write_predictions(pool.oof.astype(np.float32), files[0])
-            write_predictions(mean.astype(np.float32), files[1])
+            write_predictions(pool.oof, files[0])
+            write_predictions(mean, files[1])
             scores.save(files[2])
     hand_in(competition.submission, choice.rule, pool.test, config.transfer, submission, mean=mean, write=write)
     return PolicyResult(scores, table.assign(**{"class": names}), submission, result)
@@ -231,23 +231,25 @@ def _as_listed(path: Path) -> bool:
 
 
 def _score_of(
-    run: RunDir, frame: pd.DataFrame, pool: PooledPredictions, choice: RuleChoice, config: ScoringConfig
+    run: RunDir, own: OwnPredictions, pool: PooledPredictions, choice: RuleChoice, config: ScoringConfig
 ) -> RunScore:
     """The score of a run on its held-out rows, each decided by a rule that was fitted without them, among the rows
     of all folds."""
-    record = run.record
-    rows = pool.oof.index.get_indexer(frame.index)
-    probabilities, predicted = pool.oof.to_numpy(copy=True), choice.predicted.copy()
-    probabilities[rows] = frame.to_numpy()
-    mine = np.zeros(len(predicted), dtype=bool)
-    mine[rows] = True
-    for part in np.unique(choice.folds[rows]):
-        those = mine & (choice.folds == part)
-        predicted[those] = choice.by_fold[int(part)].decide_among(probabilities, those)
+    record, rows, probabilities = run.record, own.rows, pool.oof.to_numpy()
+    predicted = choice.predicted  # of these very probabilities, where they are the run's own
+    if own.values is not None:
+        probabilities, predicted = probabilities.copy(), predicted.copy()
+        probabilities[rows] = own.values
+        mine = np.zeros(len(predicted), dtype=bool)
+        mine[rows] = True
+        for part in np.unique(choice.folds[rows]):
+            those = mine & (choice.folds == part)
+            predicted[those] = choice.by_fold[int(part)].decide_among(probabilities, those)
+    taken = probabilities[rows] if config.metric else None
     return RunScore(
         seed=record.seed,
         fold=record.fold,
         fingerprint=record.fingerprint,
         predicted=record.predicted,
-        score=score(pool.truth[rows], predicted[rows], config, probabilities[rows]),
+        score=score(pool.truth[rows], predicted[rows], config, taken),
     )

@@ -12,7 +12,7 @@ from kit.competition.folds import FoldPlan, join_groups
 from kit.competition.load import Competition
 from kit.competition.observations import KEY, Observations
 from kit.core.errors import Damaged, KitError, some
-from kit.core.runs import TRAINED_ANEW, RunRecord, average, in_order
+from kit.core.runs import TRAINED_ANEW, RunRecord, average, in_order, rows_in
 from kit.scoring.config import ScoringConfig
 from kit.scoring.decide import RuleChoice, choose_rule
 
@@ -31,6 +31,22 @@ class Predicted(Protocol):
 
 
 @dataclass(frozen=True)
+class OwnPredictions:
+    """What one run predicted of the pooled rows.
+
+    Attributes
+    ----------
+    rows : ndarray
+        int64 [rows], which of the pooled rows it predicted.
+    values : ndarray or None
+        float [rows, classes]; None: those of the pooled rows, as no other run predicted them.
+    """
+
+    rows: np.ndarray
+    values: np.ndarray | None
+
+
+@dataclass(frozen=True)
 class PooledPredictions:
     """Predictions joined by id, the mean over seeds.
 
@@ -44,7 +60,7 @@ class PooledPredictions:
         int64 [rows], in which fold it was held out.
     groups : ndarray or None
         int64 [rows], its row group; None where no two rows belong together.
-    each : list of DataFrame
+    each : list of OwnPredictions
         The predictions of each run, of which `oof` is the mean.
     test : dict of int to DataFrame
         By fold, the predictions of the test rows by its models, indexed by id.
@@ -54,7 +70,7 @@ class PooledPredictions:
     truth: np.ndarray
     folds: np.ndarray
     groups: np.ndarray | None
-    each: list[pd.DataFrame]
+    each: list[OwnPredictions]
     test: dict[int, pd.DataFrame]
 
     def choose(self, config: ScoringConfig) -> RuleChoice:
@@ -91,26 +107,40 @@ def pooled(
 
 def pooled_frames(each: list[pd.DataFrame], competition: Competition, plan: FoldPlan) -> PooledPredictions:
     """Join predictions of held-out rows, a frame a run, as `pooled` does; without those of test rows."""
-    place = {name: row for row, name in enumerate(competition.ids)}
     oof = average(each, competition.ids)
-    rows = np.array([place[name] for name in oof.index], dtype=np.int64)
+    rows = np.arange(len(oof))
+    if len(oof) < len(competition.ids):
+        rows = rows_in(oof.index, {name: row for row, name in enumerate(competition.ids)})
     groups = None if plan.groups is None else plan.groups[rows]
     if (observations := competition.observations) is not None:
         rows, groups = _first_rows(observations, rows, plan, groups)
         oof = observations.pooled(oof)
         for at, frame in enumerate(each):  # one after the other, so that no run's predictions are held twice
             each[at] = observations.pooled(frame).astype(np.float32)
-    return PooledPredictions(oof, competition.targets[rows], plan.fold[rows], groups, each, {})
+    # Where each row was predicted once, its mean is that prediction.
+    alone = observations is None and sum(map(len, each)) == len(oof)
+    place = {name: row for row, name in enumerate(oof.index.tolist())}
+    own = [
+        OwnPredictions(rows_in(one.index, place), None if alone else one[oof.columns].to_numpy()) for one in each
+    ]
+    return PooledPredictions(oof, _of_rows(competition.targets, rows), plan.fold[rows], groups, own, {})
+
+
+def _of_rows(targets: np.ndarray, rows: np.ndarray) -> np.ndarray:
+    """Return the targets of these rows, without a copy where they are all in order."""
+    return targets if len(rows) == len(targets) and (np.diff(rows) == 1).all() else targets[rows]
 
 
 def held_out_predictions(run: Predicted, plan: FoldPlan) -> pd.DataFrame:
     """Return a run's predictions of the rows that its fold holds out; Damaged where they are of others."""
     frame = run.read_oof()
-    _need_rows(frame, [plan.ids[row] for row in plan.validation_rows(run.record.fold)], run.oof)
+    _need_rows(frame, [plan.ids[row] for row in plan.validation_rows(run.record.fold).tolist()], run.oof)
     return frame
 
 
-def _need_rows(frame: pd.DataFrame, ids: Sequence[str], path: Path) -> None:
+def _need_rows(frame: pd.DataFrame, ids: list[str], path: Path) -> None:
+    if frame.index.tolist() == ids:  # as runs write them
+        return
     if len(frame) != len(ids) or (odd := frame.index.symmetric_difference(pd.Index(ids))).size:
         told = f"{len(frame)} rows, not {len(ids)}" if len(frame) != len(ids) else f"not both have {some(odd, 3)}"
         raise Damaged(f"{path} is of other rows than it should be ({told}); {TRAINED_ANEW}")

@@ -228,8 +228,9 @@ def _on_cluster(
     say: Say,
 ) -> Made:
     """What nodes of a cluster predict."""
-    from kit.experiment.cluster.predict_there import asked, asked_files, in_order, look_at_test, predict_there
+    from kit.experiment.cluster.predict_there import asked, asked_files, look_at_test, predict_there
     from kit.experiment.cluster.runs import ClusterRuns
+    from kit.experiment.predict_side_by_side import in_order
 
     with ClusterRuns(experiment, options, say) as cluster:
         cluster.look(asked_files(experiment, test, readable), look_at_test, data)
@@ -287,6 +288,10 @@ def predict_all(
         clock = ViewClock(1, rows, deadline, say, wait, heads)
         made = list(predictions_of_heads(experiment, runs, readable, accelerator, clock, say))
         return Made(readable, made, len(made) * clock.reduced)
+    from kit.experiment.predict_side_by_side import gpus_for, predict_side_by_side
+
+    if (gpus := gpus_for(accelerator, len(runs), rows, say)) > 1:
+        return predict_side_by_side(experiment, runs, readable, gpus, deadline, say)
     made, in_one_view = [], 0
     clock = ViewClock(len(runs), rows, deadline, say, wait)
     with closing(EvaluationLoader()) as loader:  # all models see the same images

@@ -2,8 +2,7 @@
 
 from collections.abc import Callable, Iterable
 from contextlib import closing, nullcontext
-from dataclasses import dataclass, replace
-from pathlib import Path
+from dataclasses import replace
 from typing import Any
 
 import numpy as np
@@ -11,6 +10,7 @@ import numpy as np
 from kit.core.errors import KitError, Say
 from kit.core.runs import RunDir, predictions, read_predictions, write_predictions
 from kit.core.whole import digest
+from kit.experiment.due import Due, due_of
 from kit.experiment.features.head_run import predicted_by_head
 from kit.experiment.loaded import LoadedExperiment
 from kit.experiment.pixels import test_pixels_digest
@@ -18,13 +18,10 @@ from kit.experiment.prepare import TrainingData
 from kit.experiment.shared_folder import holding_run
 from kit.experiment.timekeeping import Budget
 from kit.experiment.train_run import nothing, test_predictions, told, trainer_of, unread_rows
-from kit.experiment.views import asked_views, gave_up, views_of
+from kit.experiment.views import asked_views, views_of
 from kit.scoring.f1 import plain_score
 from kit.training.device import agreed, make_accelerator, process_state
 from kit.training.memory import END_OTHERS, advising_on_memory
-from kit.training.views import Views
-
-VIEWS_GIVEN_UP = "views had been given up for want of time"
 
 
 def predict_anew(
@@ -65,7 +62,7 @@ def predict_anew(
     """
     main = process_state(loaded.config.training).is_main_process
     for run in agreed(list(runs)):
-        due = agreed(_due(run, loaded, data, with_test, views))
+        due = agreed(due_of(run, loaded, data.test, with_test, views))
         if not due:
             continue
         key, images = run.record.key, len(data.test) + (len(loaded.folds.validation_rows(run.record.fold)))
@@ -74,50 +71,8 @@ def predict_anew(
             say(f"{key}: {why}; the time does not suffice to predict it anew, the next run does it")
             continue
         with holding_run(run, f"predicts with {key}", say) if main else nullcontext(nothing) as need:
-            if due := agreed(_due(run, loaded, data, with_test, views)):
+            if due := agreed(due_of(run, loaded, data.test, with_test, views)):
                 _predict(run, loaded, data, due, say, need)
-
-
-@dataclass(frozen=True)
-class _Due:
-    """What of a run is to be predicted anew.
-
-    Attributes
-    ----------
-    lost : list of Path
-        Files that are missing or damaged.
-    other : str
-        Why what is there is of no use; "" where it is.
-    views : Views
-        In which it is predicted.
-    whole : bool
-        Whether held-out rows are predicted, too.
-    """
-
-    lost: list[Path]
-    views: Views
-    other: str = ""
-    whole: bool = False
-
-    def __bool__(self) -> bool:
-        return bool(self.lost or self.other)
-
-
-def _due(run: RunDir, loaded: LoadedExperiment, data: TrainingData, with_test: bool, views: bool) -> _Due:
-    asked = asked_views(loaded.config)
-    if not run.finished:
-        return _Due([], asked)
-    lost = [path for path in (run.oof, run.test) if not run.is_whole(path)]
-    other = _other_test(run, loaded, data) if with_test else ""
-    then = views_of(run.record, loaded.config)
-    if then == asked:
-        return _Due(lost, asked, other)
-    # What is lost alone is to be as it was; of another size no images are at hand for that.
-    anew = views or bool(other) or (bool(lost) and then.side != asked.side)
-    if not anew:
-        return _Due(lost, then)
-    reason = VIEWS_GIVEN_UP if gave_up(run.record, asked.form()) else f"was predicted as {then}, now {asked}"
-    return _Due(lost, asked, other or reason, whole=True)
 
 
 def has_time_for_views(policies: Iterable[str], loaded: LoadedExperiment, test: int, budget: Budget) -> bool:
@@ -144,7 +99,7 @@ def has_time_for_views(policies: Iterable[str], loaded: LoadedExperiment, test: 
 
 
 def _predict(
-    run: RunDir, loaded: LoadedExperiment, data: TrainingData, due: _Due, say: Say, need: Callable[[], None]
+    run: RunDir, loaded: LoadedExperiment, data: TrainingData, due: Due, say: Say, need: Callable[[], None]
 ) -> None:
     record, accelerator = run.record, make_accelerator(loaded.config.training)
     if loaded.config.features:
@@ -175,7 +130,7 @@ def _tell(
     data: TrainingData,
     oof: np.ndarray | None,
     test: np.ndarray | None,
-    due: _Due,
+    due: Due,
     say: Say,
     need: Callable[[], None],
 ) -> None:
@@ -198,7 +153,7 @@ def _write(
     data: TrainingData,
     oof: np.ndarray | None,
     test: np.ndarray | None,
-    due: _Due,
+    due: Due,
 ) -> None:
     """Write predictions that were made anew, and what run.json says of them, where that has changed.
 
@@ -229,16 +184,3 @@ def _write(
         fields["files"] = record.files | {path.name: digest(path) for path in (run.oof, run.test)}
     if (changed := record.with_fields(**fields)) != record:
         run.write(changed)
-
-
-def _other_test(run: RunDir, loaded: LoadedExperiment, data: TrainingData) -> str:
-    """Say why the test predictions of a finished run are of no use now; "" where they are."""
-    record = run.record
-    if record.test != loaded.test_digest:
-        return "the test set has changed"
-    if record.test_pixels != test_pixels_digest(data.test):
-        return "test images are read otherwise than when it was trained"
-    # To pool rows one has to know which of them hold the prior alone; older kits did not note it.
-    if record.unread is None and loaded.competition.test_observations is not None:
-        return "which test images could be read was not noted"
-    return ""

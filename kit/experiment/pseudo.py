@@ -187,7 +187,7 @@ class _Plan:
             )
         folder = None if options.folder is None else Path(options.folder).expanduser()
         policy = _policy(config, options)
-        place = dirs.runs / source / "pseudo" / f"{policy}-{_name_of(folder)}"
+        place = ExperimentDir(dirs.runs / source).pseudo / f"{policy}-{_name_of(folder)}"
         name = options.name or next_name(rounds)
         plan = cls(source, config, policy, name, folder, place / f"{name}.csv")
         _need_new(plan, rounds, options.replace)

@@ -4,6 +4,7 @@ from collections.abc import Sequence
 from contextlib import nullcontext
 from dataclasses import dataclass
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import pandas as pd
 
@@ -17,13 +18,16 @@ from kit.experiment.config import ExperimentConfig
 from kit.experiment.curves import are_drawn, draw_curves
 from kit.experiment.fingerprint import stored_experiment
 from kit.experiment.loaded import LoadedExperiment
+from kit.experiment.nothing_due import all_is_there
 from kit.experiment.options import RunOptions
 from kit.experiment.pool import PolicyResult, damaged_pooled, pool_policy, submission_file
-from kit.experiment.predict_anew import has_time_for_views, predict_anew
 from kit.experiment.prepare import run_keys
-from kit.experiment.runner import Runner
 from kit.experiment.shared_folder import writing
 from kit.experiment.views import asked_views, gave_up
+from kit.model.imports import explain_broken_imports
+
+if TYPE_CHECKING:  # where nothing trains, torch is not waited for
+    from kit.experiment.runner import Runner
 
 
 @dataclass(frozen=True)
@@ -110,18 +114,26 @@ def run(
     """
     options = RunOptions.of(options, output)
     keys = options.chosen(run_keys(experiment))
+    if there := all_is_there(experiment, options, keys, say):
+        with there:
+            return _pooled_as_it_is(experiment, there.loaded, options.dirs, keys, say)
+    explain_broken_imports()
+    from kit.experiment.runner import Runner
+
     with Runner.set_up(experiment, options, say, keys) as runner:
         return train_and_pool(experiment, runner, keys=keys)
 
 
 @telling("while runs were pooled; they are kept, and the same command pools them")
 def train_and_pool(
-    experiment: ExperimentConfig, runner: Runner, tolerant: bool = False, keys: Sequence[RunKey] | None = None
+    experiment: ExperimentConfig, runner: "Runner", tolerant: bool = False, keys: Sequence[RunKey] | None = None
 ) -> ExperimentResult:
     """Do what `run` does with a runner that is set up, perhaps for more policies than those of `experiment`.
 
     `tolerant` as in `Runner.train`; `keys` are the runs to train, all where they are left out.
     """
+    from kit.experiment.predict_anew import has_time_for_views, predict_anew
+
     keys, budget = run_keys(experiment) if keys is None else keys, runner.budget
     loaded, folder = runner.loaded, runner.loaded.folder
 
@@ -130,8 +142,7 @@ def train_and_pool(
             return _pool_policies(experiment, loaded, runner.dirs, runner.main, runner.say)
 
     def draw() -> None:
-        with writing(folder, f"draws the curves of {experiment.name}", runner.say):
-            draw_curves(folder, experiment.scoring.title, _policies_in(folder))
+        _draw(experiment, folder, runner.say)
 
     def hand_in_and_draw() -> None:
         hand_in()
@@ -149,12 +160,40 @@ def train_and_pool(
     results = hand_in()
     if runner.main and results and not are_drawn(folder, _policies_in(folder)):
         budget.draw(draw)
+    lacking = runner.due(keys, tolerant) if budget.limited else []
+    kept = len(keys) - trained.here - trained.left
+    given_up = _given_up(experiment, folder, keys, lacking)
+    return ExperimentResult(folder.path, trained.here, kept, results, trained.left, given_up)
+
+
+@telling("while runs were pooled; they are kept, and the same command pools them")
+def _pooled_as_it_is(
+    experiment: ExperimentConfig, loaded: LoadedExperiment, dirs: OutputDirs, keys: Sequence[RunKey], say: Say
+) -> ExperimentResult:
+    """Do what `train_and_pool` does where all runs are finished, and predicted as the config asks for."""
+    folder = loaded.folder
+    say(f"{len(keys)} of {len(keys)} runs are finished already")
+    with writing(folder, f"pools {experiment.name}", say):
+        results = _pool_policies(experiment, loaded, dirs, write=True, say=say)
+    if not are_drawn(folder, _policies_in(folder)):
+        _draw(experiment, folder, say)
+    return ExperimentResult(
+        folder.path, 0, len(keys), results, given_up=_given_up(experiment, folder, keys, lacking=())
+    )
+
+
+def _draw(experiment: ExperimentConfig, folder: ExperimentDir, say: Say) -> None:
+    with writing(folder, f"draws the curves of {experiment.name}", say):
+        draw_curves(folder, experiment.scoring.title, _policies_in(folder))
+
+
+def _given_up(
+    experiment: ExperimentConfig, folder: ExperimentDir, keys: Sequence[RunKey], lacking: Sequence[RunKey]
+) -> tuple[str, ...]:
+    """What a budget gave up, in words: the runs that lack, and the views of those that are there."""
     asked = asked_views(experiment).form()
     without = [key for key in keys if (run := folder.run(key)).finished and gave_up(run.record, asked)]
-    lacking = runner.due(keys, tolerant) if budget.limited else []
-    given_up = tuple(as_told(lacking, keys, len(without)))
-    kept = len(keys) - trained.here - trained.left
-    return ExperimentResult(folder.path, trained.here, kept, results, trained.left, given_up)
+    return tuple(as_told(lacking, keys, len(without)))
 
 
 def pool(experiment: ExperimentConfig, output: str | Path = ".", say: Say = ignore) -> ExperimentResult:

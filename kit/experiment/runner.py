@@ -18,10 +18,9 @@ from kit.core.claims import Claim
 from kit.core.devices import kind_in_words
 from kit.core.errors import Say, ignore
 from kit.core.files import need_writable
-from kit.core.litter import sweep
 from kit.core.paths import OutputDirs
 from kit.core.progress import beside
-from kit.core.runs import ExperimentDir, RunDir, RunKey, RunRecord
+from kit.core.runs import ExperimentDir, RunKey, RunRecord
 from kit.core.settings import fingerprint
 from kit.core.stopping import OUT_OF_TIME, Stopped, need_go_on, telling
 from kit.experiment.budget_plan import Plan
@@ -35,7 +34,7 @@ from kit.experiment.prepare import TrainingData, check, decode
 from kit.experiment.prior import hand_in_prior
 from kit.experiment.run_clock import RunClock
 from kit.experiment.settle import settle
-from kit.experiment.shared_folder import claim_training
+from kit.experiment.shared_folder import claim_training, tidy
 from kit.experiment.side_by_side import Sharing, SideBySide, sharing_workers
 from kit.experiment.soup.average import make_soup
 from kit.experiment.timekeeping import Budget
@@ -129,10 +128,7 @@ class Runner:
         if not main:
             say = ignore
         if main:
-            sweep((folder.path, dirs.cache, dirs.submissions), say)
-            for file in folder.path.rglob("fold*/run.json"):
-                for checkpoint in RunDir(file.parent).left_over:
-                    checkpoint.unlink(missing_ok=True)
+            tidy(folder, dirs, say)
         replace, plan, member = options.replace and main, options.fold_file, None
         with state.main_process_first():
             while True:
@@ -140,7 +136,7 @@ class Runner:
                 if budget.limited and main:  # before what may take long
                     hand_in_prior(checked.loaded, dirs, say)
                 loaded, data = decode(checked, dirs, replace, say, main, lambda: budget.over)
-                if not main or (member := settle(loaded, data, dirs, replace, plan, say)):
+                if not main or (member := settle(loaded, data.train, dirs, replace, plan, say)):
                     break
         loaded = dataclasses.replace(loaded, differs=None)
         cluster = None

@@ -11,17 +11,17 @@ from kit.core.files import write_bytes, write_text
 from kit.core.manifest import noting
 from kit.core.paths import OutputDirs
 from kit.core.runs import ExperimentDir
+from kit.data.images import ImageSet
 from kit.experiment.fingerprint import difference, with_what_was_run_before
 from kit.experiment.fold_plan import read_plan
 from kit.experiment.loaded import LoadedExperiment
 from kit.experiment.own_files import files_of_code
 from kit.experiment.pixels import other_pixels
-from kit.experiment.prepare import TrainingData
 from kit.experiment.shared_folder import EXPERIMENT, join, need_nobody, others_at_work, writing
 
 
 def settle(
-    loaded: LoadedExperiment, data: TrainingData, dirs: OutputDirs, replace: bool, given: Path | None, say: Say
+    loaded: LoadedExperiment, train: ImageSet, dirs: OutputDirs, replace: bool, given: Path | None, say: Say
 ) -> Claim | None:
     """Write down the config, the fold plan and own code, and say to others that this process works in the folder.
 
@@ -30,7 +30,8 @@ def settle(
     Parameters
     ----------
     loaded : LoadedExperiment
-    data : TrainingData
+    train : ImageSet
+        All training images.
     dirs : OutputDirs
     replace : bool
         Whether runs of another config or other data are thrown away.
@@ -54,7 +55,7 @@ def settle(
     folder = loaded.folder
     with writing(folder, f"sets up {loaded.config.name}", say):
         differs = difference(loaded.config, folder, loaded.competition, loaded.depends_on, loaded.folds)
-        differs = differs or other_pixels(data.train, folder)
+        differs = differs or other_pixels(train, folder)
         if bool(differs) != bool(loaded.differs):
             return None
         if loaded.differs:

@@ -11,7 +11,9 @@ from contextlib import contextmanager, suppress
 
 from kit.core.claims import Claim, Holder, claim, claimed, dead_claims, holder_of, holding, living_holder
 from kit.core.errors import KitError, Say, ignore
+from kit.core.litter import sweep
 from kit.core.owner import Owner
+from kit.core.paths import OutputDirs
 from kit.core.runs import ExperimentDir, RunDir, RunKey
 
 RUN, EXPERIMENT, MEMBER = "run.json", "experiment", "member"
@@ -38,6 +40,14 @@ def writing(folder: ExperimentDir, what: str, say: Say = ignore) -> Iterator[Non
         for path in missing:  # nothing was written, as it was refused
             with suppress(OSError):
                 path.rmdir()
+
+
+def tidy(folder: ExperimentDir, dirs: OutputDirs, say: Say) -> None:
+    """Remove what processes left that were killed: temporary files, and checkpoints of finished runs."""
+    sweep((folder.path, dirs.cache, dirs.submissions), say)
+    for file in folder.path.rglob("fold*/run.json"):
+        for checkpoint in RunDir(file.parent).left_over:
+            checkpoint.unlink(missing_ok=True)
 
 
 def join(folder: ExperimentDir, what: str) -> Claim:

@@ -363,7 +363,7 @@ def measure(trial: Trial) -> Pace:
             taken = time.monotonic() - began
             memory = torch.cuda.max_memory_reserved(trainer.device) if on_gpu else _resident()
             free = torch.cuda.mem_get_info(trainer.device)[0] if on_gpu else 0
-            updates.close()  # type: ignore[attr-defined]  # a generator, whose loaders end
+            updates.close()
         del trainer
     free_memory()
     return Pace(made * images / taken, memory, free)

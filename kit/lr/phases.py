@@ -90,6 +90,8 @@ class Phase:
     def frozen(self, clock: Clock, groups: Sequence[PolicyGroup]) -> np.ndarray:
         """Return which depth groups are frozen at this moment, bool [depth groups]."""
         first = self.first_learning(groups[0].count)
+        if not first and type(self.profile).frozen is ProfileBase.frozen and 0 not in self.kinds.values():
+            return np.zeros(len(groups), dtype=bool)  # as most policies have it, and each update asks
         return np.array(
             [
                 group.index < first or self.kinds.get(group.kind) == 0 or self.profile.frozen(clock, group)

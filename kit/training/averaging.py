@@ -43,11 +43,11 @@ class LastWeights:
     Attributes
     ----------
     averaged : AveragedModel
-        With `module`, the mean, and `n_averaged`, over how many updates.
+        With `module`, the mean, and `n_averaged`, over how many updates: on the CPU, wherever the model is.
     """
 
     def __init__(self, model: nn.Module, first: int):
-        self.averaged = AveragedModel(model, multi_avg_fn=get_swa_multi_avg_fn())
+        self.averaged, self._mean_with = AveragedModel(model), get_swa_multi_avg_fn()
         self.first = first
 
     @classmethod
@@ -68,12 +68,25 @@ class LastWeights:
     def update(self, model: nn.Module, step: int) -> None:
         """Take in the weights after update number `step`."""
         if step >= self.first:
-            self.averaged.update_parameters(model)
+            self._take(model)
 
     def follow(self, model: nn.Module) -> None:
         """Before the first update that counts: take the weights as they are."""
-        self.averaged.update_parameters(model)  # the first is copied
+        self._take(model)  # the first is copied
         self.averaged.n_averaged.zero_()
+
+    @torch.no_grad()
+    def _take(self, model: nn.Module) -> None:
+        """What `AveragedModel.update_parameters` does, which waits for the device to read the number there."""
+        before, mean = self.averaged.n_averaged, [value.data for value in self.module.parameters()]
+        now = [value.data for value in model.parameters()]
+        if before > 0:
+            self._mean_with(mean, now, before)
+        else:
+            torch._foreach_copy_(mean, now)
+        for kept, buffer in zip(self.module.buffers(), model.buffers(), strict=True):
+            kept.copy_(buffer)
+        before += 1
 
 
 def build_average(config: TrainingConfig, model: nn.Module, total: int) -> ModelEmaV3 | LastWeights | None:

@@ -1,6 +1,6 @@
 """The batches of a training, in their order: which samples fill an update, and their pixels."""
 
-from collections.abc import Iterator
+from collections.abc import Generator, Iterator
 from dataclasses import dataclass, replace
 from itertools import islice
 from typing import Protocol
@@ -66,7 +66,7 @@ class FoldBatches:
     plan: BatchPlan
     device: torch.device
 
-    def after(self, first: int, workers: Workers) -> Iterator[Batch]:
+    def after(self, first: int, workers: Workers) -> Generator[Batch, None, None]:
         """Yield those of the updates from number `first` on, prepared by `workers`."""
         return self._of(self.plan, first, workers)
 
@@ -74,7 +74,7 @@ class FoldBatches:
         """Yield the first of the training, of its first epoch at most; this process prepares them."""
         return islice(self._of(replace(self.plan, epochs=1), 0, ALONE), count)
 
-    def _of(self, plan: BatchPlan, first: int, workers: Workers) -> Iterator[Batch]:
+    def _of(self, plan: BatchPlan, first: int, workers: Workers) -> Generator[Batch, None, None]:
         rows = self.fold.train_rows
         targets, images = self.fold.targets[rows], self.fold.images
         return batches_for(self.device, images, rows, targets, self.data, plan, first, workers)

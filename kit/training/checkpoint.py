@@ -131,7 +131,7 @@ class Checkpoints:
             if not path.is_file():
                 continue
             try:
-                state = read_checkpoint(path, self.accelerator.device)
+                state = read_checkpoint(path)
                 if state["of"] != self.of:
                     raise Damaged(f"{path} is of another run, or of another config")
             except Damaged as error:
@@ -284,14 +284,10 @@ def write_checkpoint(run: RunDir, state: Mapping[str, Any], keep: bool = True) -
             os.replace(run.checkpoint, run.checkpoint_before)
 
 
-def read_checkpoint(path: Path, device: torch.device | str = "cpu") -> dict[str, Any]:
-    """Return the state that a checkpoint holds; nothing in the file is executed.
+def read_checkpoint(path: Path) -> dict[str, Any]:
+    """Return the state that a checkpoint holds, its tensors on the CPU; nothing in the file is executed.
 
-    Parameters
-    ----------
-    path : Path
-    device : device
-        Where its tensors go.
+    Who takes it up copies it to where it belongs: loaded onto a GPU it would lie there twice.
 
     Raises
     ------
@@ -310,10 +306,8 @@ def read_checkpoint(path: Path, device: torch.device | str = "cpu") -> dict[str,
         if _digest(file, length) != trailer[len(MAGIC) :]:
             raise Damaged(f"{path} is damaged (it does not hold what was written)")
         file.seek(0)
-        device = torch.device(device)
-        there = torch.device("cpu") if device.type == "cpu" else device  # torchrun's cpu:0 is no place to load to
         try:
-            return torch.load(file, map_location=there, weights_only=True)
+            return torch.load(file, map_location="cpu", weights_only=True)
         except (RuntimeError, pickle.UnpicklingError) as error:  # it is whole: of another version of torch
             reason = " ".join(str(error).split())[:200]
             raise KitError(f"{path} cannot be loaded ({reason}); delete it to begin this run anew") from error

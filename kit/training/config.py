@@ -169,13 +169,16 @@ class TrainingConfig(ConfigSection):
     deterministic : bool
         The same bits in every run on the same machine (torch warns of a GPU kernel that has no such form); false
         may be faster on a GPU, most of all for models with attention.
+    compile : bool or str
+        true: what the model computes while it learns is compiled (torch.compile), block by block where it repeats
+        blocks; graphs: as a whole, and a GPU replays it as CUDA graphs, which helps small models most.
     """
 
     incidental: ClassVar[frozenset[str]] = frozenset(
         {"evaluate_every", "log_every", "checkpoint_minutes", "probes", "tracker", "device"}
     )
     later: ClassVar[frozenset[str]] = frozenset(
-        {"sampler", "loss", "norm_batches", "on_nonfinite", "sync_batch_norm", "average"}
+        {"sampler", "loss", "norm_batches", "on_nonfinite", "sync_batch_norm", "average", "compile"}
     )
 
     epochs: Annotated[int, Field(ge=1)] = 5
@@ -202,6 +205,7 @@ class TrainingConfig(ConfigSection):
     tracker: TrackerName | None = None
     device: Literal["auto", "cpu"] = "auto"
     deterministic: bool = True
+    compile: bool | Literal["graphs"] = False
 
     @field_validator("optimizer", mode="before")
     @classmethod
@@ -237,6 +241,15 @@ class TrainingConfig(ConfigSection):
                 "class_weights: balanced corrects the frequencies of classes, as the loss logit_adjusted does; "
                 "take one of the two"
             )
+        return self
+
+    @model_validator(mode="after")
+    def _compiled_without(self) -> Self:
+        if self.compile and self.sync_batch_norm:
+            raise ValueError("compile and sync_batch_norm do not go together; leave one of them out")
+        if self.compile == "graphs" and (self.accumulate > 1 or self.probes):
+            key = "probes" if self.probes else "accumulate"
+            raise ValueError(f"compile: graphs runs an update as one pass; leave {key} out, or take compile: true")
         return self
 
     @property

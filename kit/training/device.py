@@ -16,6 +16,7 @@ from accelerate.state import AcceleratorState
 from accelerate.utils import GradientAccumulationPlugin, broadcast_object_list
 
 from kit.core.errors import KitError
+from kit.training.allocator import give_back_freed_memory, keep_freed_memory
 from kit.training.config import TrainingConfig
 from kit.training.numerics import set_numerics
 
@@ -38,6 +39,8 @@ def make_accelerator(config: TrainingConfig) -> Accelerator:
         ),
     )
     set_numerics(accelerator.device.type == "cuda", config.deterministic)
+    if accelerator.device.type == "cpu":
+        keep_freed_memory()
     return accelerator
 
 
@@ -175,8 +178,9 @@ def computing_with(threads: int | None) -> Iterator[None]:
 
 
 def free_memory() -> None:
-    """Give back what nothing uses: accelerate ties models into cycles, and torch keeps a GPU's memory."""
+    """Give back what nothing uses: accelerate ties models into cycles, and memory is kept once it was freed."""
     gc.collect()
+    give_back_freed_memory()
     if torch.cuda.is_initialized():
         torch.cuda.empty_cache()
 

@@ -58,7 +58,8 @@ def halved(training: TrainingConfig, norms: bool) -> int | None:
         Whether the model has batch norms, to which one image alone says nothing of a batch.
     """
     half, odd = divmod(training.batch_size, 2)
-    return None if odd or (training.mixes and half % 2) or half < (2 if norms else 1) else half
+    whole = odd or training.compile == "graphs"  # an update in parts is none
+    return None if whole or (training.mixes and half % 2) or half < (2 if norms else 1) else half
 
 
 def with_micro_batch(training: TrainingConfig, size: int | None) -> TrainingConfig:

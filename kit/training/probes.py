@@ -86,13 +86,13 @@ class Probes:
         self.moments.append(torch.stack([seen[name][1] for name in self.layers]))
 
     @torch.no_grad()
-    def before_update(self, scale: float = 1.0) -> None:
+    def before_update(self, scale: float | torch.Tensor = 1.0) -> None:
         """Keep weights and the norms of gradients, right before the optimizer's step of an update that is due.
 
         Parameters
         ----------
-        scale : float
-            What the gradients are still multiplied by (fp16).
+        scale : float or Tensor
+            What the gradients are still multiplied by (fp16); a tensor of one number, on the device.
         """
         for kept, group in zip(self._scratch, self._parameters, strict=True):
             torch._foreach_copy_(kept, group)
@@ -115,7 +115,7 @@ class Probes:
         # ‖w/‖w‖ − w₀/‖w₀‖‖, the chord of the angle: an arc cosine would lose small angles in rounding.
         chord = ((away**2 - (now - start) ** 2).clamp(min=0) / (now * start)).sqrt()
         rotation = torch.rad2deg(2 * torch.asin((chord / 2).clamp(max=1)))
-        rates = torch.tensor(self._rates(optimizer), device=now.device) / before**2
+        rates = torch.tensor(self._rates(optimizer)).to(now.device, non_blocking=True) / before**2
         self.learning.append(torch.stack([moved / before, away / start, rotation, gradient, rates]))
         self.steps.append(step)
         self._before = None
@@ -236,6 +236,11 @@ class Probes:
         )
 
 
+def layers_of(model: nn.Module) -> dict[str, nn.Module]:
+    """Return the layers that probes of a model look at."""
+    return probed_layers(model, _stages_of(model))
+
+
 def probed_layers(model: nn.Module, groups: Sequence[DepthGroup]) -> dict[str, nn.Module]:
     """Return the layers that are looked at: the first convolution or linear layer, then the end of every stage.
 
@@ -322,7 +327,8 @@ def _looked_at(output: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
     magnitude = values.abs()
     place = ((magnitude.log2() - LOWEST) * PER_OCTAVE).floor()  # −inf for zero
     place = place.nan_to_num(N_BINS, N_BINS, -1).clamp(-1, N_BINS).long() + 1
-    counts = torch.bincount(place, minlength=N_BINS + 2).int()  # without weights it is exact on every device
+    counts = torch.zeros(N_BINS + 2, dtype=torch.int32, device=place.device)
+    counts.scatter_add_(0, place, torch.ones_like(place, dtype=torch.int32))  # bincount would wait
     near = (magnitude <= NEAR_ZERO * values.square().mean().sqrt()).float().mean()
     return counts, torch.stack([values.mean(), values.std(unbiased=False), near])
 
@@ -374,4 +380,5 @@ def _log_probabilities(logits: torch.Tensor, multilabel: bool) -> torch.Tensor:
 def _norms(groups: Sequence[Sequence[torch.Tensor]]) -> torch.Tensor:
     """Return Euclidean norms, float32 [groups], on the device; 0 of no tensors, as of a frozen group."""
     device = next((member.device for members in groups for member in members), None)
-    return torch.stack([get_total_norm(members).float().to(device) for members in groups])
+    none = torch.zeros((), device=device)  # torch's would be on the CPU
+    return torch.stack([get_total_norm(members).float() if members else none for members in groups])

@@ -1,5 +1,6 @@
 """The one place where a rate is written into the optimizer, and the record of what was realised."""
 
+import math
 from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
@@ -113,8 +114,9 @@ class RateWriter:
         """
         self._check_groups(step, optimizer)
         self._now = rates = self.intended(step)
+        each = rates.lr.tolist()
         for group in optimizer.param_groups:
-            set_rate(group, float(rates.lr[group["depth"]]))
+            set_rate(group, each[group["depth"]])
             set_momentum(group, rates.momentum)
         wanted = [
             (frozen, frozen and moving)
@@ -150,9 +152,9 @@ class RateWriter:
         for name, values in self.signals.items():
             values[step] = signals[name]
         multiplier[step], self._state = controller.step(self._state, signals, self._now.lr, self._fraction(step))
-        rates = self._now.lr * multiplier[step]
+        rates = (self._now.lr * multiplier[step]).tolist()
         for group in optimizer.param_groups:
-            set_rate(group, float(rates[group["depth"]]))
+            set_rate(group, rates[group["depth"]])
 
     def record(self, step: int, optimizer: Optimizer) -> None:
         """Record the rates as they stand in the optimizer, right before it uses them.
@@ -164,13 +166,14 @@ class RateWriter:
             in two rates or two momenta, or where other parameters have gradients than the policy says.
         """
         self._check_groups(step, optimizer)
-        for group in optimizer.param_groups:
+        row = self.lr[step].tolist()
+        for group, rate in zip(optimizer.param_groups, rates_of(optimizer), strict=True):
             depth = group["depth"]
-            before, rate = self.lr[step, depth], float(group["lr"])
-            if not np.isnan(before) and before != rate:
-                name = self.groups[depth].label
+            if row[depth] != rate and not math.isnan(row[depth]):
+                name, before = self.groups[depth].label, row[depth]
                 raise KitError(f"step {step}: depth group {name} is split in two rates, {before:g} and {rate:g}")
-            self.lr[step, depth] = rate
+            row[depth] = rate
+        self.lr[step] = row
         self.frozen[step] = [frozen for frozen, _ in self._applied]
         for switch, depth_group in zip(self._switches, self.groups, strict=True):
             if not switch.as_set:
@@ -184,13 +187,17 @@ class RateWriter:
         """Record the momentum (or Adam's first beta, or both), which is one over all depth groups."""
         first = momenta(optimizer.param_groups[0])
         self.momentum[step] = first[0] if first else np.nan
+        one = self._now.momentum is None or len(set(first)) <= 1
         for group in optimizer.param_groups:
-            name, here = self.groups[group["depth"]].label, momenta(group)
+            here = momenta(group)
+            if here == first and one:
+                continue
+            name = self.groups[group["depth"]].label
             if here != first:
                 raise KitError(
                     f"step {step}: depth group {name} has the momentum {_listed(here)}, others {_listed(first)}"
                 )
-            if self._now.momentum is not None and len(set(here)) > 1:
+            if not one:
                 raise KitError(
                     f"step {step}: depth group {name} has the momentum and the first beta {_listed(here)}, but "
                     f"the policy says {self._now.momentum:g} for both: something else writes into the optimizer's"
@@ -211,8 +218,9 @@ class RateWriter:
         KitError
             Where one has changed.
         """
-        for group in optimizer.param_groups:
-            recorded, rate = self.lr[step, group["depth"]], float(group["lr"])
+        row = self.lr[step].tolist()
+        for group, rate in zip(optimizer.param_groups, rates_of(optimizer), strict=True):
+            recorded = row[group["depth"]]
             if rate != recorded:
                 raise KitError(
                     f"step {step}: the rate of depth group {self.groups[group['depth']].name} was changed from "
@@ -230,8 +238,34 @@ class RateWriter:
         KitError
             Names the first difference.
         """
+        each = self._intended_in(steps)
+        if not each:
+            return
+        intended = np.array([lr for lr, _ in each])
+        right = np.isclose(self.lr[steps.start : steps.stop], intended, rtol=1e-9, atol=0)
+        momentum, realised = np.array([momentum for _, momentum in each]), self.momentum[steps.start : steps.stop]
+        moved = ~np.isnan(momentum) & ~np.isnan(realised) & (realised != momentum)
+        wrong = np.flatnonzero(~right.all(axis=1) | moved)
+        if not len(wrong):
+            return
+        first = int(wrong[0])
+        where = f"step {steps[first]}:"
+        if not right[first].all():
+            depth = int(right[first].argmin())
+            raise KitError(
+                f"{where} depth group {self.groups[depth].label} learned at {self.lr[steps[first], depth]:g}, "
+                f"but the policy says {intended[first, depth]:g}: something else writes into the optimizer's rates"
+            )
+        raise KitError(
+            f"{where} the momentum was {realised[first]:g}, but the policy says {momentum[first]:g}: something "
+            "else writes into the optimizer's momentum"
+        )
+
+    def _intended_in(self, steps: range) -> list[tuple[np.ndarray, float]]:
+        """Return what the policy intended in some updates: rates of depth groups, and the momentum or NaN."""
         controller, multipliers = self.policy.controller, self.multiplier
         state = controller.start(len(self.groups)) if controller else {}
+        each = []
         for step in steps:
             rates = self.intended(step)
             intended = rates.lr
@@ -241,19 +275,8 @@ class RateWriter:
                     signals = {name: values[step] for name, values in self.signals.items()}
                     multiplier, state = controller.step(state, signals, rates.lr, self._fraction(step))
                 intended = rates.lr * multiplier
-            wrong = np.flatnonzero(~np.isclose(self.lr[step], intended, rtol=1e-9, atol=0))
-            if len(wrong):
-                depth = wrong[0]
-                raise KitError(
-                    f"step {step}: depth group {self.groups[depth].label} learned at {self.lr[step, depth]:g}, "
-                    f"but the policy says {intended[depth]:g}: something else writes into the optimizer's rates"
-                )
-            realised = self.momentum[step]
-            if rates.momentum is not None and not np.isnan(realised) and realised != rates.momentum:
-                raise KitError(
-                    f"step {step}: the momentum was {realised:g}, but the policy says {rates.momentum:g}: "
-                    "something else writes into the optimizer's momentum"
-                )
+            each.append((intended, np.nan if rates.momentum is None else rates.momentum))
+        return each
 
     def _fraction(self, step: int) -> float:
         return self.policy.fraction(Clock(step, self.total_steps, self.steps_per_epoch))
@@ -309,6 +332,11 @@ class RateWriter:
         """Return everything that is recorded; the arrays are this writer's own."""
         names = [group.label for group in self.groups]
         return RateRecord(names, self.lr, self.frozen, self.momentum, self.multiplier, self.signals)
+
+
+def rates_of(optimizer: Optimizer) -> list[float]:
+    """Return the rate of each parameter group, as it stands in the optimizer."""
+    return [float(group["lr"]) for group in optimizer.param_groups]
 
 
 def _listed(values: Sequence[float]) -> str:

@@ -110,7 +110,7 @@ class SignalMeter:
 
     def load_state_dict(self, state: dict[str, Any]) -> None:
         """Go on from a checkpoint."""
-        self._direction = state["direction"]
+        self._direction = state["direction"].to(self._direction.device)
         if self._tails:
             self._tails.load_state_dict(state["tail"])
 

@@ -2,8 +2,8 @@
 
 import dataclasses
 import time
-from collections.abc import Callable, Iterator, Mapping, Sequence
-from contextlib import AbstractContextManager, nullcontext
+from collections.abc import Callable, Generator, Iterator, Mapping, Sequence
+from contextlib import AbstractContextManager, closing, nullcontext
 from dataclasses import dataclass
 
 import numpy as np
@@ -26,6 +26,7 @@ from kit.scoring.f1 import plain_score
 from kit.training.averaging import LastWeights, Settling, build_average
 from kit.training.batches import Batch, FoldBatches, batches_of
 from kit.training.checkpoint import Checkpoints
+from kit.training.compiled import Compiled, telling_what_fails
 from kit.training.device import seed_device
 from kit.training.fold_data import FoldData, Recipe
 from kit.training.history import History
@@ -139,6 +140,7 @@ class Trainer:
         self.ema = build_average(config, self.model, total)
         self.final_model: nn.Module = self.ema.module if self.ema else self.model
         optimizer = build_optimizer(config.optimizer, model, groups, device, policy.peak)
+        self.compiled = Compiled(self.model, config.compile == "graphs") if config.compile else None
         # Not the model: accelerate would put autocast into its `forward`, for all that look into it.
         self.optimizer = accelerator.prepare_optimizer(optimizer)
         self.network: nn.Module = self.model  # what a batch goes through: where processes train together, DDP
@@ -193,7 +195,7 @@ class Trainer:
         self.stops.begin(title, expired)
         first, self.logged = self.checkpoints.restore()
         try:
-            with self.history.following():
+            with self.history.following(), telling_what_fails() if self.compiled else nullcontext():
                 return self._train(first, title, on_step)
         except BaseException:
             self.checkpoints.close()  # what is being written is worth having
@@ -205,12 +207,15 @@ class Trainer:
         evaluating = 0.0  # seconds
         self._measure_butterfly(first)
         main, images = self.accelerator.is_main_process, self.plan.samples_per_update
-        with Progress(title, total, first, shown=main, images=images) as progress:
+        with (
+            Progress(title, total, first, shown=main, images=images) as progress,
+            closing(self.updates(first)) as updates,
+        ):
             self.stops.look(first, self.logged, together=True)
             if first and self._evaluates_at(first) and not self.history.scored(first):  # where that was given up
                 self._begin(first)
                 evaluating += self._score(first)
-            for step in self.updates(first):
+            for step in updates:
                 done = step + 1
                 progress.update(done)
                 self._measure_butterfly(done)
@@ -218,6 +223,8 @@ class Trainer:
                 if logs:
                     progress.update(done, f"loss {self._log_losses(self.logged, done):.3f}")
                     self.logged = done
+                    if self.compiled and (news := self.compiled.news(done)):
+                        self.say(news)
                 self.stops.look(done, self.logged, together=logs)
                 if self._evaluates_at(done):
                     evaluating += self._score(done)
@@ -253,17 +260,17 @@ class Trainer:
         self._log_score(probabilities, done)
         return time.monotonic() - began
 
-    def updates(self, first: int = 0) -> Iterator[int]:
+    def updates(self, first: int = 0) -> Generator[int, None, None]:
         """Make one update after the other, from number `first` on, and yield the number of each afterwards."""
-        batches = self.batches.after(first, self._workers())
         self._begin(first)
         self.made = first
-        for step in range(first, self.plan.total_steps):
-            self._update(step, batches)
-            self.made = step + 1
-            yield step
+        with closing(self.batches.after(first, self._workers())) as batches:
+            for step in range(first, self.plan.total_steps):
+                self._update(step, batches)
+                self.made = step + 1
+                yield step
 
-    def remaining_updates(self) -> tuple[int, Iterator[int]]:
+    def remaining_updates(self) -> tuple[int, Generator[int, None, None]]:
         """Take up the checkpoint, and return how many updates it holds, and what makes the others."""
         self.checkpoints.say = ignore
         first, self.logged = self.checkpoints.restore()
@@ -395,10 +402,12 @@ class Trainer:
         """Let probes look at the first of the forward passes of an update."""
         return self.probes.watching(step) if self.probes and part == 0 else nullcontext()
 
-    def _gradient_scale(self) -> float:
-        """Return what fp16's gradients are still multiplied by."""
+    def _gradient_scale(self) -> float | torch.Tensor:
+        """Return what fp16's gradients are still multiplied by; `get_scale()` would wait for the device."""
         scaler = self.accelerator.scaler
-        return scaler.get_scale() if scaler and not (self.config.clip_grad or self.signal_meter) else 1.0
+        if not scaler or self.config.clip_grad or self.signal_meter:
+            return 1.0
+        return scaler.scale(torch.ones((), device=self.device))
 
     def _workers(self) -> Workers:
         """Return the processes that prepare batches."""

@@ -4,13 +4,15 @@ from pathlib import Path
 
 import pandas as pd
 import pytest
+from hypothesis import given
+from hypothesis import strategies as st
 from PIL import Image
 from support.refusals import refusal_of
 
 from kit.competition.config import CompetitionConfig
-from kit.competition.images_config import PixelsConfig
+from kit.competition.images_config import FirstConfig, PixelsConfig
 from kit.competition.load import load_competition, load_labels
-from kit.competition.templates import image_paths, image_sources, pixel_table, rows_of_files
+from kit.competition.templates import filled, image_paths, image_sources, pixel_table, rows_of_files
 from kit.data.sources import Channels, PixelRow
 
 
@@ -39,6 +41,23 @@ def images(folder: Path, *names: str) -> None:
 def test_a_template_is_filled_with_the_rows_text(tmp_path, template, expected):
     rows = table(id=["a.7"], site=["N 1"], **{"file.name": ["f.jpg"]})
     assert image_paths(tmp_path, rows, template, "key") == [tmp_path / expected]
+
+
+@given(
+    cells=st.lists(st.tuples(*[st.text("ab.{}%é ", min_size=1)] * 2), min_size=1, max_size=4),
+    template=st.sampled_from(["{a}", "x/{b}{a}.png", "{{{a}}}/{b}", "{a}{a}/{{}}%s{b}%"]),
+)
+def test_plain_columns_are_filled_in_as_by_str_format(cells, template):
+    rows = table(a=[a for a, _ in cells], b=[b for _, b in cells])
+    assert filled(template, rows, "key") == [template.format(a=a, b=b) for a, b in cells]
+
+
+def test_of_several_templates_the_first_whose_file_is_there_is_each_rows(tmp_path):
+    images(tmp_path, "one/a.png", "two/a.png", "two/b.png", "three/c.png")
+    template = FirstConfig(first=["one/{id}.png", "two/{id}.png", "three/{id}.png"])
+    names = ["one/a.png", "two/b.png", "three/c.png", "one/d.png"]
+    found = image_paths(tmp_path, table(id=["a", "b", "c", "d"]), template, "key")
+    assert found == [tmp_path / name for name in names]
 
 
 def test_a_list_of_templates_is_a_file_a_channel_in_their_order(tmp_path):

@@ -6,6 +6,7 @@ from pathlib import Path
 
 import numpy as np
 import pandas as pd
+import pyarrow.parquet as pq
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
@@ -58,6 +59,19 @@ def test_parquet_keeps_classes_of_any_name(tmp_path, classes):
     read = read_predictions(tmp_path / "oof.parquet")
     assert read.columns.tolist() == classes
     np.testing.assert_array_equal(read.to_numpy(), frame.to_numpy())
+
+
+@pytest.mark.parametrize("rows", [0, 1, 5, 12])
+def test_predictions_of_any_number_of_rows_are_written_in_pieces(tmp_path, monkeypatch, rows):
+    frame = random_predictions([f"{row:02d}" for row in range(rows)], 0)
+    write_predictions(frame, tmp_path / "whole.parquet")
+    monkeypatch.setattr("kit.core.runs._PIECE", 5 * len(CLASSES))
+    write_predictions(frame.astype(float), tmp_path / "pieces.parquet")  # means are of twice the precision
+    whole, pieces = (read_predictions(tmp_path / f"{name}.parquet") for name in ("whole", "pieces"))
+    pd.testing.assert_frame_equal(pieces, whole)
+    assert (pieces.dtypes == np.float32).all()
+    groups = pq.ParquetFile(tmp_path / "pieces.parquet").num_row_groups
+    assert groups == max(1, -(-rows // 5))
 
 
 def test_average_is_by_id_not_by_position():

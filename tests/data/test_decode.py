@@ -8,6 +8,7 @@ from PIL import Image
 
 from kit.data.config import DataConfig
 from kit.data.decode import DecodeError, Decoder
+from kit.data.resizing import Resizing
 
 METHODS = {
     "bicubic": Image.Resampling.BICUBIC,
@@ -179,17 +180,17 @@ def photo(tmp_path_factory) -> Path:
 @pytest.mark.parametrize("resize", ["squash", "crop", "pad"])
 @pytest.mark.parametrize("side", [40, 100, 300, 500])
 def test_large_jpeg_decoded_at_a_fraction_looks_like_full_decoding(photo, resize, side):
-    full = Decoder(side, 3, resize, "bicubic")._fit(Image.open(photo).convert("RGB"))
-    difference = abs(decode(photo, side, resize=resize).astype(int) - np.asarray(full).astype(int))
+    full = Resizing(side, resize, "bicubic")(Image.open(photo).convert("RGB"))
+    difference = abs(decode(photo, side, resize=resize).astype(int) - full.astype(int))
     assert difference.mean() < 1.2
     assert difference.max() <= 8
 
 
 def test_large_jpeg_is_not_decoded_whole_for_a_small_side(photo, monkeypatch):
     decoded = []
-    load = Image.Image.convert
+    resize = Image.Image.resize
     monkeypatch.setattr(
-        Image.Image, "convert", lambda image, mode: decoded.append(image.size) or load(image, mode)
+        Image.Image, "resize", lambda image, *how: decoded.append(image.size) or resize(image, *how)
     )
     decode(photo, 40)
     assert decoded == [(150, 100)]  # an eighth, and still more than twice 40

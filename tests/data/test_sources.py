@@ -302,6 +302,61 @@ def test_files_that_are_missing_are_named_once(tmp_path):
     ]
 
 
+class TestManyFilesOfAFolder:
+    """They are looked up in one listing of it; what is there is what is there one by one."""
+
+    def test_are_looked_up_without_a_call_each(self, tmp_path, monkeypatch):
+        folders = [tmp_path / name for name in ("a", "b")]
+        there = [folder / f"{at}.png" for folder in folders for at in range(100)]
+        for file in there:
+            file.parent.mkdir(exist_ok=True)
+            file.touch()
+        asked, listed = [], []
+        scandir = os.scandir
+        monkeypatch.setattr(Path, "is_file", lambda self: asked.append(self) or os.path.isfile(self))
+        monkeypatch.setattr(os, "scandir", lambda folder: listed.append(str(folder)) or scandir(folder))
+        gone = [folders[0] / "gone.png", folders[1] / "gone.png"]
+        assert missing_files([*there, *gone, *there]) == gone
+        assert listed == [str(folder) for folder in folders]
+        assert asked == gone  # a disk may take other letters than it lists
+
+    def test_a_link_to_a_file_is_one_and_a_folder_and_a_link_to_nothing_are_none(self, tmp_path):
+        files = [tmp_path / f"{at:02}.png" for at in range(60)]
+        for file in files[3:]:
+            file.touch()
+        files[0].symlink_to(files[5])
+        files[1].symlink_to(tmp_path / "nothing")
+        files[2].mkdir()
+        assert missing_files(files) == files[1:3]
+
+    def test_where_a_disk_does_not_tell_letters_apart(self, tmp_path, monkeypatch):
+        files = [tmp_path / f"A{at:02}.png" for at in range(60)]
+        for file in files:
+            file.with_name(file.name.lower()).touch()
+        monkeypatch.setattr(Path, "is_file", lambda self: os.path.isfile(self.with_name(self.name.lower())))
+        assert missing_files(files) == []
+
+    @pytest.mark.parametrize("beginning", ["", "./sub/../", "sub/"])
+    def test_by_a_path_in_whatever_form(self, tmp_path, monkeypatch, beginning):
+        (tmp_path / "sub").mkdir()
+        monkeypatch.chdir(tmp_path)
+        files = [Path(f"{beginning}{at}.png") for at in range(60)]
+        for file in files[1:]:
+            file.touch()
+        assert missing_files(files) == files[:1]
+
+    def test_a_folder_that_cannot_be_listed_or_is_none(self, tmp_path, monkeypatch):
+        def refused(folder):
+            raise PermissionError(13, "Permission denied", folder)
+
+        files = [tmp_path / f"{at}.png" for at in range(60)]
+        for file in files[1:]:
+            file.touch()
+        gone = [tmp_path / f"none/{at}.png" for at in range(60)]
+        monkeypatch.setattr(os, "scandir", refused)
+        assert missing_files(files + gone) == files[:1] + gone
+
+
 def test_a_path_that_leads_into_a_file_is_an_image_in_it(tmp_path):
     (tmp_path / "data/plain").mkdir(parents=True)
     (tmp_path / "data/all.h5").write_bytes(b"x")

@@ -18,10 +18,11 @@ from kit.core.runs import ExperimentDir, RunKey, RunRecord, predictions, write_p
 from kit.experiment.config import validate
 from kit.experiment.loaded import LoadedExperiment
 from kit.experiment.policy_scores import stored_rule
-from kit.experiment.pool import hand_in, pool_policy
+from kit.experiment.pool import decided, hand_in, pool_policy
 from kit.experiment.pooled_predictions import pooled
 from kit.scoring.config import ScoringConfig
 from kit.scoring.decide import decide_test, rule_from_json
+from kit.scoring.f1 import score
 from kit.scoring.rules import Half
 
 TAGS = ("day", "rain", "snow")
@@ -116,6 +117,23 @@ def test_each_run_is_scored_by_a_rule_that_did_not_see_its_fold(several, folder,
         predicted = choice.by_fold[run.fold].decide(oof.to_numpy())
         rows = [competition.ids.index(name) for name in oof.index]
         assert run.score == pytest.approx(f1_score(truth[rows], predicted, average="macro", zero_division=0))
+
+
+@pytest.mark.parametrize("seeds", [(0,), (0, 1)])
+def test_a_run_is_scored_by_its_own_predictions_whatever_number_of_seeds(several, folder, tmp_path, seeds):
+    experiment, truth = several
+    competition = load_competition(experiment.competition)
+    runs = [run for run in folder.runs("uniform") if run.record.seed in seeds]
+    plan, scoring = plan_of(competition), experiment.scoring
+    made = decided(runs, competition, plan, scoring)
+    pool = pooled(runs, competition, plan)
+    choice = pool.choose(scoring)
+    for run, scored in zip(runs, made.runs, strict=True):
+        everything, own = pool.oof.copy(), run.read_oof()
+        everything.loc[own.index] = own.astype(float)
+        rows = plan.fold == run.record.fold
+        predicted = choice.by_fold[run.record.fold].decide_among(everything.to_numpy(), rows)
+        assert scored.score == score(truth[rows], predicted, scoring)
 
 
 def test_the_submission_is_decided_by_the_stored_rule(several, folder, tmp_path):

@@ -40,11 +40,26 @@ def test_a_checkpoint_comes_back_as_it_was(run):
     assert content[-40:-32] == b"kit-ckp1"
 
 
-def test_processes_by_torchrun_take_it_up_on_a_cpu(run):
-    """There the device is called cpu:0, which torch.load does not know."""
-    write_checkpoint(run, state_of(1))
-    state = read_checkpoint(run.checkpoint, torch.device("cpu", 0))
-    assert torch.equal(state["weights"]["a"], state_of(1)["weights"]["a"])
+def test_it_is_read_by_the_cpu_and_its_weights_go_to_where_they_lie(competition, tmp_path, monkeypatch):
+    settings = EACH | {"policies": {"uniform": {"lr": 1e-2, "controller": "constant_update"}}}
+    first = trainer_of(competition, tmp_path, **settings)
+    with pytest.raises(Killed):
+        first.train(on_step=kill_at(3))
+    places, load = [], torch.load
+
+    def noting(file, map_location, **options):
+        places.append(map_location)
+        return load(file, map_location=map_location, **options)
+
+    monkeypatch.setattr(torch, "load", noting)
+    second = trainer_of(competition, tmp_path, **settings)
+    kept = [*second.model.parameters(), *second.model.buffers(), second.losses]
+    addresses = [value.data_ptr() for value in kept]
+    assert second.checkpoints.restore()[0] == 4
+    assert places == ["cpu"]
+    assert [value.data_ptr() for value in kept] == addresses
+    for mine, theirs in zip(second.model.state_dict().values(), first.model.state_dict().values(), strict=True):
+        assert torch.equal(mine, theirs)
 
 
 def test_a_whole_one_that_cannot_be_loaded_is_not_passed_over(run):

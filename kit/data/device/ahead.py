@@ -1,12 +1,14 @@
 """Batches that are copied to the device while the one before is computed with."""
 
-from collections.abc import Iterator
-from typing import Any
+from collections.abc import Generator, Iterator
+from typing import Any, TypeVar
 
 import torch
 
+Batch = TypeVar("Batch")
 
-def ahead(batches: Iterator[Any], device: torch.device) -> Iterator[Any]:
+
+def ahead(batches: Generator[Batch, None, None], device: torch.device) -> Generator[Batch, None, None]:
     """Yield batches (a tensor, or a tuple of tensors) on the device, in their order.
 
     To a GPU each is copied on a stream of its own, while the one before it is computed with; from pinned memory
@@ -15,7 +17,7 @@ def ahead(batches: Iterator[Any], device: torch.device) -> Iterator[Any]:
     return _copied(batches, device) if device.type == "cuda" else batches
 
 
-def _copied(batches: Iterator[Any], device: torch.device) -> Iterator[Any]:
+def _copied(batches: Iterator[Any], device: torch.device) -> Generator[Any, None, None]:
     stream = torch.cuda.Stream(device)
     following = _begun(batches, device, stream)
     while following is not None:

@@ -1,6 +1,6 @@
 """Batches for a device: gathered there where images stay there, else from the loader; augmented there or here."""
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Generator, Iterator, Sequence
 
 import numpy as np
 import torch
@@ -40,7 +40,7 @@ def batches_for(
     plan: BatchPlan,
     first_step: int = 0,
     workers: Workers = ALONE,
-) -> Iterator[tuple[torch.Tensor, torch.Tensor]]:
+) -> Generator[tuple[torch.Tensor, torch.Tensor], None, None]:
     """Iterate over the micro-batches of a training, augmented where `config.augment_on` says.
 
     Parameters
@@ -85,7 +85,7 @@ def plain_batches_there(
 
 def _gathered(
     there: ResidentImages, places: np.ndarray, targets: np.ndarray, micro_batches: Iterator[Visits]
-) -> Iterator[tuple[torch.Tensor, torch.Tensor]]:
+) -> Generator[tuple[torch.Tensor, torch.Tensor], None, None]:
     """Yield the stored pixels and the targets of each micro-batch."""
     for visits in micro_batches:
         samples = [sample for _, sample, _ in visits]
@@ -97,6 +97,6 @@ def _augmented(
     seeds: Iterator[np.ndarray],
     augmentation: DeviceAugmentation,
     device: torch.device,
-) -> Iterator[tuple[torch.Tensor, torch.Tensor]]:
+) -> Generator[tuple[torch.Tensor, torch.Tensor], None, None]:
     for pixels, targets in stored:
         yield augmentation(pixels, to_device(augmentation.draw(next(seeds)), device)), targets

@@ -19,11 +19,12 @@ from kit.core.errors import KitError, ignore
 from kit.core.paths import OutputDirs, competition_folder, weight_file
 from kit.core.runs import ExperimentDir
 from kit.core.yaml import read_yaml
+from kit.experiment.check_training import recipe_of
 from kit.experiment.cluster.site import Site
 from kit.experiment.config import ExperimentConfig, validate
 from kit.experiment.loaded import LoadedExperiment
 from kit.experiment.own_files import files_of_code, pinned
-from kit.experiment.prepare import Checked, TrainingData, check, decode, recipe_of
+from kit.experiment.prepare import Checked, TrainingData, check, decode
 from kit.model.build import Normalisation
 
 CONFIG, FOLDS, ORDER = "experiment.yaml", "folds.csv", "order.json"

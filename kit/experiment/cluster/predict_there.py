@@ -3,7 +3,7 @@
 import dataclasses
 import tempfile
 import time
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator
 from contextlib import closing, contextmanager
 from dataclasses import dataclass
 from pathlib import Path
@@ -149,11 +149,3 @@ def _run(model: Asked) -> Iterator[RunDir]:
         for name, content in model.files.items():
             write_bytes(run.path / name, content)
         yield run
-
-
-def in_order(made: Sequence[tuple[int, pd.DataFrame, bool]], rows: int) -> list[tuple[int, pd.DataFrame, bool]]:
-    """Return what models predicted, in their order: those that did all rows; else the one that got furthest."""
-    ordered = sorted(made, key=lambda each: each[0])
-    whole = [each for each in ordered if len(each[1]) == rows]
-    started = [each for each in ordered if len(each[1])]
-    return whole or sorted(started, key=lambda each: -len(each[1]))[:1]

@@ -75,9 +75,10 @@ class SoupResult(ShownAsTables):
                 f"Kept ({gap:+.4f} to all seeds together): {self.folder} predicts with one model a fold; "
                 f"submission {self.submission}"
             ]
+        left = f"only {ExperimentDir(self.folder).pseudo} was left" if self.folder.exists() else "nothing was left"
         return [
-            f"Not kept: {-gap:.4f} less than all seeds together, whose predictions are averaged instead; nothing "
-            "was left in runs/ or submissions/"
+            f"Not kept: {-gap:.4f} less than all seeds together, whose predictions are averaged instead; {left} "
+            "in runs/ and submissions/"
         ]
 
 
@@ -132,12 +133,23 @@ def soup(
     outcome = made.policies[member.policy]
     kept = outcome.scores.oof >= together - TIE
     if not kept:
-        shutil.rmtree(folder.path)
+        _remove(folder)
         outcome.submission.unlink(missing_ok=True)
     submission = outcome.submission if kept else None
     return SoupResult(
         folder.path, config.scoring.title, outcome.scores.oof, together, alone, list(seeds), kept, submission
     )
+
+
+def _remove(folder: ExperimentDir) -> None:
+    """Remove a soup, but not labels that an earlier one of this name gave: trainings may refer to them."""
+    for entry in folder.path.iterdir():
+        if entry.is_file():
+            entry.unlink()
+        elif entry != folder.pseudo:
+            shutil.rmtree(entry)
+    if not any(folder.path.iterdir()):
+        folder.path.rmdir()
 
 
 def _config(member: BlendMember) -> tuple[ExperimentConfig, Sequence[int]]:
@@ -183,7 +195,8 @@ def _need_same_views(member: BlendMember) -> None:
 def _need_free(folder: ExperimentDir, dirs: OutputDirs) -> None:
     """Raise KitError where another experiment or file has the soup's name."""
     others = [run for run in folder.runs() if run.record.kind != SOUP]
-    if others or (folder.path.exists() and not folder.config.exists() and any(folder.path.iterdir())):
+    there = set(folder.path.iterdir()) - {folder.pseudo} if folder.path.exists() else ()
+    if others or (there and not folder.config.exists()):
         raise KitError(f"soup: {folder.path} is no soup, and the soup would replace it; remove or rename it")
     if (file := dirs.submissions / f"{folder.path.name}.csv").exists() and not folder.config.exists():
         raise KitError(f"soup: {file} is there, and of no soup; remove or rename it")

@@ -12,6 +12,7 @@ from kit.data.config import DataConfig
 from kit.experiment.cluster import predict_there
 from kit.experiment.cluster.site import Site
 from kit.experiment.config import validate
+from kit.experiment.predict_side_by_side import in_order
 
 
 def test_a_node_whose_time_is_over_before_it_begins_has_predicted_nothing(tmp_path, monkeypatch):
@@ -26,4 +27,4 @@ def test_a_node_whose_time_is_over_before_it_begins_has_predicted_nothing(tmp_pa
     model = predict_there.Asked(4, Path("fold1"), {}, "", DataConfig(), 0, 90.0, 2)
     number, made, in_one_view = predict_there.predict_there(site, model)
     assert (number, len(made), list(made.columns), in_one_view) == (4, 0, ["blue", "green", "red"], False)
-    assert predict_there.in_order([(number, made, in_one_view)], 3) == []
+    assert in_order([(number, made, in_one_view)], 3) == []

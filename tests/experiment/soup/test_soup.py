@@ -139,6 +139,14 @@ def test_a_soup_that_is_worse_is_not_kept(trained, tmp_path, monkeypatch):
     assert not found.folder.exists()
     assert not (output / "submissions/tiny-soup.csv").exists()
     assert found.remarks()[0].startswith("Not kept: ")
+    assert "nothing was left" in found.remarks()[0]
+
+    labels = found.folder / "pseudo/uniform-test/next.csv"  # an earlier soup's, on which others may train
+    labels.parent.mkdir(parents=True)
+    labels.write_text("id\n")
+    again = kit.soup("tiny/uniform", output=output)
+    assert [path for path in again.folder.rglob("*") if path.is_file()] == [labels]
+    assert f"only {again.folder / 'pseudo'} was left" in again.remarks()[0]
 
 
 def test_as_typed(competition, pretrained, tmp_path, monkeypatch):

@@ -1,0 +1,199 @@
+"""Compiled models: the same numbers by the same names, whatever is frozen; predictions are as without."""
+
+import copy
+
+import pytest
+import timm
+import torch
+from support.refusals import refusal_of
+from support.trainings import Killed, kill_at, outcome, trainer_of
+
+from kit.core.errors import KitError
+from kit.model.groups import depth_groups
+from kit.training import compiled
+from kit.training.compiled import Compiled, need_compilable, repeated_blocks, telling_what_fails
+from kit.training.config import TrainingConfig
+
+DROPS = {"drop_rate": 0.2, "drop_path_rate": 0.2}
+INPUTS = {"test_resnet": (8, 3, 32, 32), "test_vit": (4, 3, 160, 160)}
+
+
+@pytest.fixture
+def eagerly(monkeypatch):
+    """The compiler's front alone, whose code computes what torch does without: the same bits."""
+    monkeypatch.setattr(compiled, "BACKEND", "eager")
+
+
+def pair_of(name, **options):
+    """A model and its compiled copy, with its depth groups each."""
+    torch.manual_seed(0)
+    plain = timm.create_model(name, num_classes=3, **DROPS).train()
+    other = copy.deepcopy(plain)
+    made = Compiled(other, **options)
+    return plain, other, made
+
+
+def update(model, step, inputs):
+    torch.manual_seed(step)
+    optimizer = torch.optim.SGD(model.parameters(), 0.01)
+    outputs = model(inputs)
+    outputs.square().mean().backward()
+    optimizer.step()
+    optimizer.zero_grad()
+    return outputs.detach()
+
+
+def same(one, other):
+    return all(
+        torch.equal(a, b) for a, b in zip(one.state_dict().values(), other.state_dict().values(), strict=True)
+    )
+
+
+@pytest.mark.parametrize(
+    ("name", "kinds"),
+    [
+        ("resnet18", {"BasicBlock": 8}),
+        ("vit_tiny_patch16_224", {"Block": 12}),
+        ("convnext_atto", {"ConvNeXtBlock": 12}),
+        ("efficientnet_lite0", {"InvertedResidual": 15}),
+        ("levit_128s", {"LevitBlock": 9}),
+        ("regnetx_002", {}),
+    ],
+)
+def test_the_blocks_that_a_network_repeats(name, kinds):
+    found = [type(block).__name__ for block in repeated_blocks(timm.create_model(name))]
+    assert {kind: found.count(kind) for kind in found} == kinds
+
+
+@pytest.mark.parametrize(("name", "graphs"), [("test_resnet", False), ("test_vit", False), ("test_resnet", True)])
+def test_learning_is_the_same_frozen_and_thawed(eagerly, name, graphs):
+    plain, other, made = pair_of(name, graphs=graphs)
+    assert list(other.state_dict()) == list(plain.state_dict())
+    inputs = torch.randn(INPUTS[name], generator=torch.Generator().manual_seed(1))
+    switches = [[group.freezer() for group in depth_groups(model)] for model in (plain, other)]
+    told = []
+    for step, frozen in enumerate([False, False, True, True, False]):
+        for each in switches:
+            for place, switch in enumerate(each[:-1]):
+                switch.set(frozen, True, train_norm=bool(place % 2))
+        assert torch.equal(update(plain, step, inputs), update(other, step, inputs))
+        told.append(bool(made.news(step)))
+    assert same(plain, other)
+    assert told == [True, False, True, False, False]  # what was compiled serves again
+
+
+def test_predictions_and_copies_compute_as_without(eagerly, monkeypatch):
+    plain, other, made = pair_of("test_resnet")
+    average = copy.deepcopy(other)
+    assert average.layer1[0].forward.__self__ is average.layer1[0]  # not the one it was copied from
+    monkeypatch.setattr(compiled, "_code_of", lambda *_, **__: pytest.fail("compiled"))
+    inputs = torch.randn(3, 3, 32, 32)
+    for model in (other.eval(), average.eval()):
+        assert torch.equal(model(inputs), plain.eval()(inputs))
+    with torch.no_grad():
+        assert torch.equal(other.train()(inputs).isfinite().all(), torch.tensor(True))
+    assert made.news(1) == ""
+
+
+def test_a_killed_run_ends_with_the_same_bits_as_one_that_is_not_compiled(competition, tmp_path, eagerly):
+    training = {"ema": 0.9, "accumulate": 2, "batch_size": 4, "checkpoint_minutes": 0, "log_every": 1}
+    settings = {"model": {"drop": 0.2}, "training": training | {"probes": {"every": 2, "runs": "all"}}}
+    without = trainer_of(competition, tmp_path / "without", **settings)
+    expected = outcome(without, without.train())
+    settings["training"] |= {"compile": True}
+    first = trainer_of(competition, tmp_path / "with", **settings)
+    with pytest.raises(Killed):
+        first.train(on_step=kill_at(3))
+    second = trainer_of(competition, tmp_path / "with", **settings)
+    lines = []
+    second.say = lines.append
+    assert outcome(second, second.train()) == expected
+    assert len(second.compiled.blocks) == 3
+    assert all("graphs compiled by update" in line for line in lines)
+
+
+def test_errors_of_the_compiler_are_told_in_a_line(eagerly, monkeypatch):
+    def fails(graph, inputs):
+        raise RuntimeError("no such\n  instruction")
+
+    torch._dynamo.reset()
+    monkeypatch.setattr(compiled, "BACKEND", fails)
+    _, other, _ = pair_of("test_resnet")
+    with pytest.raises(KitError) as told, telling_what_fails():
+        other(torch.randn(2, 3, 32, 32))
+    assert str(told.value).startswith("training.compile: the model cannot be compiled (backend='fails' raised: ")
+    assert "no such instruction" in str(told.value)
+    assert "\n" not in str(told.value)
+    with pytest.raises(ValueError, match="of another kind"), telling_what_fails():
+        raise ValueError("of another kind")
+
+
+def test_without_a_compiler_it_is_refused():
+    from torch._inductor import config
+
+    model, training = timm.create_model("test_resnet"), TrainingConfig(compile=True, device="cpu")
+    need_compilable(model, training, 1)
+    with config.patch({"cpp.cxx": (None, "no-such-compiler")}):
+        line = refusal_of(need_compilable, model, training, 1)
+    assert line.startswith("training.compile: compiling for a CPU needs a C++ compiler, and there is none; ")
+
+
+@pytest.mark.parametrize(
+    ("training", "message"),
+    [
+        ({"compile": "graphs", "accumulate": 2}, "leave accumulate out"),
+        ({"compile": "graphs", "probes": {"every": 2}}, "leave probes out"),
+        ({"compile": True, "sync_batch_norm": True}, "compile and sync_batch_norm do not go together"),
+        ({"compile": "often"}, "compile"),
+    ],
+)
+def test_what_does_not_go_with_it(training, message):
+    with pytest.raises(ValueError, match=message):
+        TrainingConfig(**training)
+
+
+def test_graphs_are_for_one_process():
+    line = refusal_of(need_compilable, timm.create_model("test_resnet"), TrainingConfig(compile="graphs"), 2)
+    assert line == "training.compile: graphs is for one process; take compile: true where several train together"
+
+
+def test_probes_look_between_blocks_alone():
+    training = TrainingConfig(compile=True, probes={"every": 2}, device="cpu")
+    need_compilable(timm.create_model("test_vit"), training, 1)
+    assert "repeats no blocks" in refusal_of(need_compilable, timm.create_model("regnetx_002"), training, 1)
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("mode", [True, "graphs"])
+def test_compiled_for_this_cpu_it_learns_the_same_up_to_rounding(competition, tmp_path, monkeypatch, mode):
+    """Random numbers, too, are those of the loop without it; and a killed run ends with the same bits."""
+    monkeypatch.setenv("TORCHINDUCTOR_CACHE_DIR", str(tmp_path / "code"))
+    settings = {"model": {"drop": 0.2}, "training": {"checkpoint_minutes": 0, "log_every": 1, "epochs": 3}}
+    without = trainer_of(competition, tmp_path / "without", **settings)
+    plain = without.train()
+    settings["training"] |= {"compile": mode}
+    whole = trainer_of(competition, tmp_path / "whole", **settings)
+    expected = whole.train()
+    torch.testing.assert_close(
+        torch.from_numpy(expected.probabilities), torch.from_numpy(plain.probabilities), rtol=1e-3, atol=1e-4
+    )
+    first = trainer_of(competition, tmp_path / "killed", **settings)
+    with pytest.raises(Killed):
+        first.train(on_step=kill_at(3))
+    torch._dynamo.reset()  # as in a process that begins
+    second = trainer_of(competition, tmp_path / "killed", **settings)
+    assert outcome(second, second.train()) == outcome(whole, expected)
+
+
+@pytest.mark.gpu
+@pytest.mark.parametrize("mode", [True, "graphs"])
+def test_on_a_gpu_it_learns_the_same_up_to_rounding_and_repeats_its_bits(competition, tmp_path, mode):
+    settings = {"model": {"drop": 0.2}, "training": {"device": "auto", "precision": "fp32", "epochs": 3}}
+    plain = trainer_of(competition, tmp_path / "without", **settings).train()
+    settings["training"] |= {"compile": mode}
+    first, second = (trainer_of(competition, tmp_path / name, **settings) for name in ("first", "second"))
+    trained = first.train()
+    torch.testing.assert_close(
+        torch.from_numpy(trained.probabilities), torch.from_numpy(plain.probabilities), rtol=1e-2, atol=1e-3
+    )
+    assert outcome(first, trained) == outcome(second, second.train())
