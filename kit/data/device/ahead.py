@@ -1,6 +1,7 @@
 """Batches that are copied to the device while the one before is computed with."""
 
 from collections.abc import Generator, Iterator
+from contextlib import closing
 from typing import Any, TypeVar
 
 import torch
@@ -17,18 +18,19 @@ def ahead(batches: Generator[Batch, None, None], device: torch.device) -> Genera
     return _copied(batches, device) if device.type == "cuda" else batches
 
 
-def _copied(batches: Iterator[Any], device: torch.device) -> Generator[Any, None, None]:
+def _copied(batches: Generator[Any, None, None], device: torch.device) -> Generator[Any, None, None]:
     stream = torch.cuda.Stream(device)
-    following = _begun(batches, device, stream)
-    while following is not None:
-        current = torch.cuda.current_stream(device)
-        current.wait_stream(stream)  # before the next copy is begun, for which it would wait, too
-        batch = following
-        for tensor in _tensors(batch):
-            tensor.record_stream(current)  # else its memory is given to the next copy while it is in use
+    with closing(batches):
         following = _begun(batches, device, stream)
-        yield batch
-        del batch
+        while following is not None:
+            current = torch.cuda.current_stream(device)
+            current.wait_stream(stream)  # before the next copy is begun, for which it would wait, too
+            batch = following
+            for tensor in _tensors(batch):
+                tensor.record_stream(current)  # else its memory is given to the next copy while it is in use
+            following = _begun(batches, device, stream)
+            yield batch
+            del batch
 
 
 def _begun(batches: Iterator[Any], device: torch.device, stream: Any) -> Any:

@@ -6,10 +6,8 @@ import torch
 from kit.core.errors import KitError
 from kit.data.augment import centre_crop, steps_of
 from kit.data.config import DataConfig
-from kit.data.device.known import NAMES, known_step
 from kit.data.device.steps import DeviceStep
 from kit.data.device.uniforms import uniforms
-from kit.data.transforms import build_step
 
 
 def augments_on_device(config: DataConfig, device: torch.device) -> bool:
@@ -35,6 +33,9 @@ def augments_on_device(config: DataConfig, device: torch.device) -> bool:
 
 def _built(config: DataConfig) -> dict[str, DeviceStep | None]:
     """The steps of the augmentation by place and name, None for those that the device does not know."""
+    from kit.data.device.known import NAMES, known_step  # albumentations: where nothing is augmented it is not
+    from kit.data.transforms import build_step  # waited for
+
     built: dict[str, DeviceStep | None] = {}
     for number, step in enumerate(steps_of(config)):
         place = f"data.augment[{number}]"

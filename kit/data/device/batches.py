@@ -1,6 +1,7 @@
 """Batches for a device: gathered there where images stay there, else from the loader; augmented there or here."""
 
 from collections.abc import Generator, Iterator, Sequence
+from contextlib import closing
 
 import numpy as np
 import torch
@@ -74,7 +75,7 @@ def batches_for(
 
 def plain_batches_there(
     device: torch.device, images: ImageSet, rows: Sequence[int], size: int, batch: int, config: DataConfig
-) -> Iterator[torch.Tensor] | None:
+) -> Generator[torch.Tensor, None, None] | None:
     """Iterate over batches as `kit.data.loading.plain_batches` does, of images that stay on the device.
 
     None where they do not, as they do wherever the device augments and they fit.
@@ -93,10 +94,11 @@ def _gathered(
 
 
 def _augmented(
-    stored: Iterator[tuple[torch.Tensor, torch.Tensor]],
+    stored: Generator[tuple[torch.Tensor, torch.Tensor], None, None],
     seeds: Iterator[np.ndarray],
     augmentation: DeviceAugmentation,
     device: torch.device,
 ) -> Generator[tuple[torch.Tensor, torch.Tensor], None, None]:
-    for pixels, targets in stored:
-        yield augmentation(pixels, to_device(augmentation.draw(next(seeds)), device)), targets
+    with closing(stored):
+        for pixels, targets in stored:
+            yield augmentation(pixels, to_device(augmentation.draw(next(seeds)), device)), targets

@@ -1,7 +1,7 @@
 """Images that stay in the memory of the device: read once, then gathered there by their rows."""
 
 import weakref
-from collections.abc import Iterator, Sequence
+from collections.abc import Generator, Sequence
 
 import numpy as np
 import psutil
@@ -54,7 +54,7 @@ class ResidentImages:
         """Return the pixels at some places, uint8 [places, side, side, channels]."""
         return self._pixels.index_select(0, to_device(np.asarray(places, dtype=np.int64), self.device))
 
-    def batches(self, places: np.ndarray, size: int, batch: int) -> Iterator[torch.Tensor]:
+    def batches(self, places: np.ndarray, size: int, batch: int) -> Generator[torch.Tensor, None, None]:
         """Yield batches as evaluation sees them: centre crops, uint8 [≤ batch, size, size, channels]."""
         for start in range(0, len(places), batch):
             yield centre_crop(self.of(places[start : start + batch]), size).contiguous()

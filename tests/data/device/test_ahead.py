@@ -65,12 +65,28 @@ def test_the_next_batch_is_copied_before_this_one_is_used(happened):
     ]
 
 
+def test_what_makes_batches_is_closed_with_them(happened):
+    closed = []
+
+    def made():
+        try:
+            while True:
+                yield (Tensor("pixels", happened),)
+        finally:
+            closed.append(True)
+
+    batches = ahead(made(), torch.device("cuda"))
+    next(batches)
+    batches.close()
+    assert closed == [True]
+
+
 def test_nothing_comes_of_nothing(happened):
-    assert list(ahead(iter(()), torch.device("cuda"))) == []
+    assert list(ahead((each for each in ()), torch.device("cuda"))) == []
 
 
 def test_elsewhere_batches_are_what_they_were():
-    batches = iter([torch.zeros(1)])
+    batches = (each for each in [torch.zeros(1)])
     assert ahead(batches, torch.device("cpu")) is batches
 
 
@@ -79,6 +95,6 @@ def test_batches_arrive_whole():
     if not torch.cuda.is_available():
         pytest.skip("no CUDA device")
     batches = [torch.full((1 << 22,), number, dtype=torch.uint8).pin_memory() for number in range(20)]
-    for number, batch in enumerate(ahead(iter(batches), torch.device("cuda"))):
+    for number, batch in enumerate(ahead((each for each in batches), torch.device("cuda"))):
         assert batch.is_cuda
         assert (batch.float().sum() == number * (1 << 22)).item()

@@ -12,6 +12,7 @@ import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from support.pixel_caches import pixel_cache
+from torch.utils._python_dispatch import TorchDispatchMode
 
 from kit.core.errors import KitError
 from kit.core.seeds import derive
@@ -313,3 +314,48 @@ def test_own_code_is_not_looked_into():
 def test_what_is_asked_of_the_device_and_not_known_there_is_refused(augment, named):
     with pytest.raises(KitError, match=rf"^data.augment_on: {named} is not known on the device; leave it out"):
         augments_on_device(described(augment), CPU)
+
+
+# What a GPU would wait for, or miss, found without one.
+
+
+class Seen(TorchDispatchMode):
+    """Writes down each operation."""
+
+    def __init__(self):
+        super().__init__()
+        self.names = set()
+
+    def __torch_dispatch__(self, operation, types, arguments=(), keywords=None):
+        self.names.add(operation.overloadpacket.__name__)
+        return operation(*arguments, **(keywords or {}))
+
+
+WAITING = {
+    "_local_scalar_dense",
+    "nonzero",
+    "masked_select",
+    "item",
+    "is_nonzero",
+    "equal",
+    "bincount",
+    "unique_dim",
+}
+
+
+def test_nothing_reads_from_the_device(images):
+    """Else each batch would wait for all that the device has to do."""
+    with Seen() as seen:
+        assert len(made(images)) == len(list(PLAN.micro_batches()))
+    assert {"grid_sampler_2d", "index_select", "where"} <= seen.names
+    assert not seen.names & WAITING
+
+
+@pytest.mark.parametrize("preset", PRESETS)
+def test_all_that_is_made_is_made_on_the_device_of_the_pixels(preset):
+    """torch refuses to combine tensors of the CPU with others than numbers on another device."""
+    augment = augmentation(preset)
+    pixels = torch.empty((4, STORED, STORED, 3), dtype=torch.uint8, device="meta")
+    drawn = torch.from_numpy(augment.draw(np.arange(4, dtype=np.uint64))).to("meta")
+    made = augment(pixels, drawn)
+    assert (made.device.type, made.shape, made.dtype) == ("meta", (4, SIZE, SIZE, 3), torch.uint8)

