@@ -262,7 +262,7 @@ class RateWriter:
         )
 
     def _intended_in(self, steps: range) -> list[tuple[np.ndarray, float]]:
-        """Return what the policy intended in some updates: the rate of each depth group, and the momentum or NaN."""
+        """Return what the policy intended in some updates: the rates of the depth groups, the momentum or NaN."""
         controller, multipliers = self.policy.controller, self.multiplier
         state = controller.start(len(self.groups)) if controller else {}
         each = []
