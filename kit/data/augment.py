@@ -91,7 +91,7 @@ class Augmentation:
             return pixels
         # One generator shared by all transforms: `set_random_seed` would give each its own with the same
         # seed, and then a flip and a rotation of equal probability always come together.
-        generator = np.random.Generator(np.random.Philox(seed))
+        generator: Any = _Generator(seed) if isinstance(self._config.augment, str) else _generator(seed)
         self._compose.set_random_state(generator, random.Random(seed))
         try:
             return self._compose(image=pixels)["image"]
@@ -102,6 +102,28 @@ class Augmentation:
                 if (own := self._config.own(name)) and own.raised(error):
                     raise KitError(f"data.{key}: {name}: {own.fault(error)}") from error
             raise
+
+
+def _generator(seed: int) -> np.random.Generator:
+    return np.random.Generator(np.random.Philox(seed))
+
+
+class _Generator:
+    """numpy's generator, made when something asks it first: most of what the presets draw is Python's.
+
+    Transforms of albumentations that are not in the presets, and own code, may need the real one.
+    """
+
+    _made: np.random.Generator
+
+    def __init__(self, seed: int):
+        self._seed = seed
+
+    def __getattr__(self, name: str) -> Any:
+        if name != "_made":
+            return getattr(self._made, name)
+        self._made = made = _generator(self._seed)
+        return made
 
 
 def centre_crop(pixels: Pixels, size: int) -> Pixels:

@@ -10,6 +10,7 @@ import numpy as np
 
 from kit.core.errors import KitError
 from kit.core.own_code import OwnCode
+from kit.data.affine import affine
 from kit.data.config import COMPOSITIONS, DataConfig
 
 os.environ.setdefault("NO_ALBUMENTATIONS_UPDATE", "1")  # or its import asks the network for a newer version
@@ -87,7 +88,7 @@ def build_step(step: Any, place: str, config: DataConfig) -> Step:
         return _composition(name, arguments, place, config)
     if own := config.own(name):
         return _own_transform(own, arguments, place)
-    kind = getattr(A, name, None)
+    kind = affine() if name == "Affine" else getattr(A, name, None)
     if not (isinstance(kind, type) and issubclass(kind, A.BasicTransform)):
         raise KitError(f"{place}: {name!r} is no transform of albumentations {A.__version__}")
     return _made(kind, _tuples(arguments), f"{place}: {name}")

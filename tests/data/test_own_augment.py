@@ -3,6 +3,7 @@
 import multiprocessing
 import pickle
 import random
+import threading
 
 import albumentations as A
 import numpy as np
@@ -46,6 +47,10 @@ def smaller(pixels, random): return pixels[:4]
 def others(pixels, random): return (pixels + np.random.randint(0, 255, pixels.shape)).astype(np.uint8)
 def fails(pixels, random): return pixels + undefined
 def one_only(pixels): return pixels
+def where(pixels, random):
+    import threading
+    threading.seen = [*getattr(threading, "seen", []), threading.get_ident()]
+    return pixels
 def fails_on_77(pixels, random):
     if pixels[0, 0, 0] == 77:
         raise RuntimeError("seventy-seven")
@@ -153,6 +158,16 @@ def test_workers_do_not_change_a_byte(config, tmp_path, method):
         assert batches(tmp_path, augmentation, workers=1, step=2) == alone[2:]
     finally:
         multiprocessing.set_start_method(usual, force=True)
+
+
+def test_own_code_runs_where_the_loop_does(config, tmp_path, monkeypatch):
+    # It may draw from numpy's global generator, or seed it, as mixup of the same update does.
+    augmentation = Augmentation(config({"OneOf": {"transforms": ["HorizontalFlip", {"mine.py:where": {"p": 1}}]}}))
+    assert augmentation.has_own_code
+    monkeypatch.setattr(threading, "seen", [], raising=False)
+    batches(tmp_path, augmentation)
+    assert set(threading.seen) == {threading.get_ident()}
+    assert not Augmentation(config("HorizontalFlip")).has_own_code
 
 
 @pytest.mark.parametrize("workers", [0, 1])
