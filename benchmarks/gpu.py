@@ -79,9 +79,8 @@ def beside_others(model: str, side: int, batch: int, options: argparse.Namespace
 
 
 def lines_of(output: str) -> list[tuple[str, str]]:
-    """The lines of a table of speeds: who, and what is said of them."""
-    found = re.findall(r"^(\S.*?)\s{2,}(\d.*images/s.*)$", output, re.MULTILINE)
-    return [(name, " ".join(told.split())) for name, told in found]
+    """The lines of the benchmark's table: who, and the numbers, as they stand in its columns."""
+    return re.findall(r"^(\w+)  +(\d.*)$", output, re.MULTILINE)
 
 
 def ways_of(model: str, side: int, batch: int, options: argparse.Namespace) -> list[Row]:
