@@ -8,7 +8,7 @@ BIN := $(VENV)/bin
 CLIENT_TESTS := tests/kaggle/kernel/test_push.py $(addprefix tests/kaggle/test_,\
   answers.py client.py credentials.py datasets.py download.py retry.py submit.py)
 
-.PHONY: demo test test-slow test-clients soak lint rehearse-image clean-venv
+.PHONY: demo test test-slow test-clients gpu soak lint rehearse-image clean-venv
 .DELETE_ON_ERROR:
 
 demo: $(VENV)/.installed
@@ -22,6 +22,12 @@ test: $(VENV)/.installed-dev lint
 
 test-slow: $(VENV)/.installed-dev
 	PYTHONDONTWRITEBYTECODE= $(BIN)/python -m pytest -m slow -n auto --maxprocesses 4 --dist loadfile
+
+# What a CPU cannot show; without a GPU it says so and fails.
+gpu: $(VENV)/.installed-dev
+	PYTHONPATH=. $(BIN)/python benchmarks/gpu.py --need
+	PYTHONDONTWRITEBYTECODE= $(BIN)/python -m pytest -m gpu
+	PYTHONPATH=. $(BIN)/python benchmarks/gpu.py
 
 soak: $(VENV)/.installed-dev
 	PYTHONPATH=.:tests $(BIN)/python -m faults.soak

@@ -78,9 +78,11 @@ class RunRecord(BaseModel):
     processes : int
         That trained together.
     precision : str
-        fp32 (on a GPU without TF32, see `kit.training.numerics`), fp16 or bf16.
+        fp32, fp16 or bf16.
     augmented_on : str
         cpu, or device: where images were augmented, which draws other numbers there.
+    tf32 : bool, optional
+        Whether fp32 may have been rounded to TF32 on the GPU, which the kit never lets it be; None on a CPU.
     error : str, optional
         Why it failed or diverged, in one line.
     test : str, optional
@@ -144,6 +146,7 @@ class RunRecord(BaseModel):
     processes: int = 1
     precision: str = "fp32"
     augmented_on: str = "cpu"
+    tf32: bool | None = None
     error: str | None = None
     test: str | None = None
     unread: list[str] | None = None

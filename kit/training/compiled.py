@@ -111,6 +111,10 @@ def need_compilable(model: nn.Module, training: TrainingConfig, processes: int) 
 
 def _need_compiler(on_gpu: bool) -> None:
     """Raise KitError where torch cannot compile for this device."""
+    try:
+        torch.compile(_compiled)
+    except RuntimeError as error:  # for a Python, or a system, that it does not know
+        raise KitError(f"training.compile: {error}; leave compile out") from error
     if on_gpu:
         from torch.utils._triton import has_triton
 

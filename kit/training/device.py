@@ -18,7 +18,7 @@ from accelerate.utils import GradientAccumulationPlugin, broadcast_object_list
 from kit.core.errors import KitError
 from kit.training.allocator import give_back_freed_memory, keep_freed_memory
 from kit.training.config import TrainingConfig
-from kit.training.numerics import set_numerics
+from kit.training.numerics import rounds_to_tf32, set_numerics
 
 Value = TypeVar("Value")
 DRIVER = Path("/proc/driver/nvidia/version")
@@ -135,13 +135,15 @@ def device_facts(device: torch.device) -> dict[str, Any]:
     -------
     dict of str to object
         `device_name`: that of the GPU, or of the processor; `driver`: the version of NVIDIA's driver, "" where it
-        is not told or the CPU computes; `threads`: those that torch computes with on the CPU.
+        is not told or the CPU computes; `threads`: those that torch computes with on the CPU; `tf32`, of a GPU:
+        whether fp32 may be rounded to it.
     """
     name = torch.cuda.get_device_name(device) if device.type == "cuda" else processor_name()
     return {
         "device_name": name,
         "driver": _driver() if device.type == "cuda" else "",
         "threads": torch.get_num_threads(),
+        **({"tf32": rounds_to_tf32()} if device.type == "cuda" else {}),
     }
 
 

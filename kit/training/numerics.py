@@ -49,6 +49,13 @@ class Numerics:
         torch.backends.cuda.enable_cudnn_sdp(cudnn)
 
 
+def rounds_to_tf32() -> bool:
+    """Tell whether torch may round fp32 to TF32 on a GPU, in convolutions or matrix products."""
+    with warnings.catch_warnings():  # as below
+        warnings.simplefilter("ignore")
+        return bool(torch.backends.cudnn.allow_tf32 or torch.backends.cuda.matmul.allow_tf32)
+
+
 _found: Numerics | None = None  # what was in force before a GPU was first trained on
 
 

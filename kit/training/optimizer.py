@@ -21,6 +21,7 @@ from kit.core.own_code import OwnCode
 from kit.model.groups import DepthGroup
 from kit.training.averaging import averages
 from kit.training.config import OptimizerConfig
+from kit.training.fused import quicken
 
 # Those whose fused form gives, on every device, what the plain one gives: with parameters that get their first
 # gradient late, updates that fp16's scaler skips, and a state that is saved and loaded.
@@ -71,6 +72,7 @@ def build_optimizer(
             **_with_tuples(options),
         )
         _start_at_rest(optimizer)
+        quicken(optimizer)
         return optimizer
     except (TypeError, ValueError, LookupError, AssertionError, RuntimeError, ImportError) as error:
         raise KitError(f"training.optimizer: {config.name} refuses {options}: {error}") from error

@@ -22,6 +22,7 @@ INPUTS = {"test_resnet": (8, 3, 32, 32), "test_vit": (4, 3, 160, 160)}
 def eagerly(monkeypatch):
     """The compiler's front alone, whose code computes what torch does without: the same bits."""
     monkeypatch.setattr(compiled, "BACKEND", "eager")
+    monkeypatch.setattr(compiled, "_need_compiler", lambda on_gpu: None)
 
 
 def pair_of(name, **options):
@@ -132,7 +133,6 @@ def test_without_a_compiler_it_is_refused():
     from torch._inductor import config
 
     model, training = timm.create_model("test_resnet"), TrainingConfig(compile=True, device="cpu")
-    need_compilable(model, training, 1)
     with config.patch({"cpp.cxx": (None, "no-such-compiler")}):
         line = refusal_of(need_compilable, model, training, 1)
     assert line.startswith("training.compile: compiling for a CPU needs a C++ compiler, and there is none; ")
@@ -157,7 +157,17 @@ def test_graphs_are_for_one_process():
     assert line == "training.compile: graphs is for one process; take compile: true where several train together"
 
 
-def test_probes_look_between_blocks_alone():
+def test_a_python_that_torch_cannot_compile_is_told(monkeypatch):
+    def refuse(function):
+        raise RuntimeError("torch.compile is not supported on Python 3.99")
+
+    monkeypatch.setattr(torch, "compile", refuse)
+    model, training = timm.create_model("test_resnet"), TrainingConfig(compile=True, device="cpu")
+    line = refusal_of(need_compilable, model, training, 1)
+    assert line == "training.compile: torch.compile is not supported on Python 3.99; leave compile out"
+
+
+def test_probes_look_between_blocks_alone(eagerly):
     training = TrainingConfig(compile=True, probes={"every": 2}, device="cpu")
     need_compilable(timm.create_model("test_vit"), training, 1)
     assert "repeats no blocks" in refusal_of(need_compilable, timm.create_model("regnetx_002"), training, 1)

@@ -62,6 +62,9 @@ def test_of_a_gpu_its_name_and_driver_are_told(tmp_path, monkeypatch, text, vers
     monkeypatch.setattr(torch.cuda, "get_device_name", lambda device: "Tesla T4")
     told = device_facts(torch.device("cuda", 0))
     assert (told["device_name"], told["driver"]) == ("Tesla T4", version)
+    monkeypatch.setattr(device, "rounds_to_tf32", lambda: True)
+    assert told["tf32"] in (False, True)
+    assert device_facts(torch.device("cuda", 0))["tf32"] is True
 
 
 @pytest.mark.gpu

@@ -11,7 +11,7 @@ from torch.backends import cuda, cudnn
 from kit.training import device
 from kit.training.config import TrainingConfig
 from kit.training.device import make_accelerator
-from kit.training.numerics import Numerics, set_numerics
+from kit.training.numerics import Numerics, rounds_to_tf32, set_numerics
 
 
 @pytest.fixture(autouse=True)
@@ -68,6 +68,9 @@ def test_fp32_is_not_rounded_to_tf32(deterministic):
     assert not cudnn.allow_tf32  # torch refuses this question where its two ways to ask it disagree
     assert not cuda.matmul.allow_tf32
     assert cudnn.conv.fp32_precision in ("none", "ieee")
+    assert not rounds_to_tf32()
+    cudnn.allow_tf32 = True
+    assert rounds_to_tf32()
 
 
 @pytest.mark.parametrize(("kind", "expected"), [("cuda", [False] * 3), ("cpu", [True] * 3)])
