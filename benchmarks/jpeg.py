@@ -66,7 +66,9 @@ def compare(paths: list[Path], size: Size, side: int, resize: str, interpolation
     for turn in range(rounds):
         for name in both if turn % 2 == 0 else reversed(both):
             decoder = both[name]
-            taken[name].append(statistics.mean(milliseconds(lambda at=path, by=decoder: by(at)) for path in paths))
+            taken[name].append(
+                statistics.mean(milliseconds(lambda at=path, by=decoder: by.again(at)) for path in paths)
+            )
     ratios = sorted(one / other for one, other in zip(taken["usual"], taken["fast"], strict=True))
     middle = {name: statistics.median(each) for name, each in taken.items()}
     grey = differences(paths, resize, interpolation, side)
