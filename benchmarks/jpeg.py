@@ -62,6 +62,7 @@ def differences(paths: list[Path], resize: str, interpolation: str, side: int) -
 
 def compare(paths: list[Path], size: Size, side: int, resize: str, interpolation: str, rounds: int) -> None:
     both = decoders(resize, interpolation, side)
+    grey = differences(paths, resize, interpolation, side)  # first: torch is there then
     taken: dict[str, list[float]] = {name: [] for name in both}
     for turn in range(rounds):
         for name in both if turn % 2 == 0 else reversed(both):
@@ -71,7 +72,6 @@ def compare(paths: list[Path], size: Size, side: int, resize: str, interpolation
             )
     ratios = sorted(one / other for one, other in zip(taken["usual"], taken["fast"], strict=True))
     middle = {name: statistics.median(each) for name, each in taken.items()}
-    grey = differences(paths, resize, interpolation, side)
     print(
         f"{size[0]:5} × {size[1]:<5} → {side:3} {resize:6} {interpolation:8} "
         f"usual {middle['usual']:6.2f} ms, {grey['usual']:.2f} grey levels; "
