@@ -76,8 +76,6 @@ class Decoder:
             the levels), "assumed" (levels that were not known), "thin" (padding would have left nothing of it).
         """
         own = self.reading.own
-        if (whole := self._jpeg_pixels(source)) is not None:
-            return self._pixels(whole, note)
         if isinstance(source, Channels):
             return self._stacked(_channels(source, self._reduce_to, self.reading, note), note)
         if own and isinstance(source, File | Member):
@@ -96,6 +94,14 @@ class Decoder:
         if self.channels not in MODES:
             return self._stacked([_in_mode(image, "L")] * self.channels, note)
         return self._pixels(_in_mode(image, MODES[self.channels]), note)
+
+    def again(self, source: Source) -> np.ndarray:
+        """Decode an image that was decoded before: the same pixels, a JPEG in less time where that is wanted.
+
+        It is known to be whole then, which OpenCV does not see of all damaged files.
+        """
+        whole = self._jpeg_pixels(source)
+        return self(source) if whole is None else self._pixels(whole)
 
     def _stacked(self, channels: Sequence[Image.Image], note: Note) -> np.ndarray:
         return np.concatenate([self._pixels(channel, note) for channel in channels], axis=2)

@@ -74,7 +74,7 @@ class ImageSet:
     def __getitem__(self, row: int) -> np.ndarray:
         if self.cache is None:
             try:
-                return self.decoder(self.sources[row])
+                return self.decoder.again(self.sources[row])
             except DecodeError as error:  # it could be decoded before
                 raise KitError(f"{self.sources[row]} cannot be read any more: {error}") from error
         try:

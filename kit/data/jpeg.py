@@ -29,7 +29,8 @@ def jpeg_pixels(file: File, mode: str, wanted: Callable[[tuple[int, int]], bool]
     """Return the pixels of a JPEG, the same that Pillow reads, in less time; None where Pillow has to read it.
 
     That is a file of another format or mode, one that EXIF turns, one of a size that is not wanted, and one that
-    is damaged, of which Pillow tells what is wrong.
+    is seen to be damaged, of which Pillow tells what is wrong. Not all damage is seen: Pillow has to have read the
+    file before.
 
     Parameters
     ----------
