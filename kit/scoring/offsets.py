@@ -1,5 +1,7 @@
 """Class offsets for one label a row: the class with the highest log probability plus the class's offset."""
 
+from collections.abc import Iterator
+
 import numpy as np
 
 from kit.scoring.config import ScoringConfig
@@ -12,10 +14,13 @@ _FLOOR = 1e-12  # probabilities below it are taken to be it
 _TOLERANCE = 1e-10
 _SWEEPS = 10  # of coordinate ascent, at most
 _NEAR = 1024  # rows looked at for a class, at least,
+_BLOCK = 1_000_000  # probabilities looked at at a time
 _TIMES = 16  # and so many times the rows that have the class
 
 
-def best_offsets(probabilities: np.ndarray, truth: np.ndarray, config: ScoringConfig) -> np.ndarray:
+def best_offsets(
+    probabilities: np.ndarray, truth: np.ndarray, config: ScoringConfig, kept: np.ndarray | None = None
+) -> np.ndarray:
     """Return offsets that raise macro, weighted or the lowest F on these rows.
 
     Parameters
@@ -26,6 +31,8 @@ def best_offsets(probabilities: np.ndarray, truth: np.ndarray, config: ScoringCo
         int [rows].
     config : ScoringConfig
         The metric's options.
+    kept : ndarray or None
+        Which rows are looked at, bool [rows]; None: all.
 
     Returns
     -------
@@ -44,15 +51,24 @@ def best_offsets(probabilities: np.ndarray, truth: np.ndarray, config: ScoringCo
     the classes that gains less than `GAIN` is the last, and the tenth is, too. Of more than `MANY` probabilities a
     random part of the rows, always the same, is looked at; a class that is not in it keeps zero.
     """
-    positive = np.bincount(truth, minlength=probabilities.shape[1])
+    rows = np.arange(len(truth)) if kept is None else np.flatnonzero(kept)
+    positive = np.bincount(truth[rows], minlength=probabilities.shape[1])
     values = np.where(positive > 0, 0.0, -np.inf)
-    if probabilities.size > MANY:
-        rows = _part(truth, max(1, MANY // probabilities.shape[1]))
-        probabilities, truth = probabilities[rows], truth[rows]
-    present, truth = np.unique(truth, return_inverse=True)
+    if len(rows) * probabilities.shape[1] > MANY:
+        rows = rows[_part(truth[rows], max(1, MANY // probabilities.shape[1]))]
+    present, truth = np.unique(truth[rows], return_inverse=True)
     if len(present) > 1:
-        values[present] = _Ascent(logarithm(probabilities[:, present]), truth, config).run()
+        logs = np.empty((len(rows), len(present)))
+        for block in _blocks(len(rows), probabilities.shape[1]):
+            logs[block] = logarithm(probabilities[rows[block]][:, present])
+        values[present] = _Ascent(logs, truth, config).run()
     return values
+
+
+def _blocks(rows: int, classes: int) -> Iterator[slice]:
+    """Yield parts of so many rows, each of no more than `_BLOCK` probabilities."""
+    step = max(1, _BLOCK // classes)
+    return (slice(start, start + step) for start in range(0, rows, step))
 
 
 def logarithm(probabilities: np.ndarray) -> np.ndarray:
@@ -180,12 +196,14 @@ class _Ascent:
 
     def _look(self, rows: np.ndarray) -> None:
         """Find the two best classes of these rows anew; of equals the first."""
-        moved = self.logs[rows] + self.offsets
-        each = np.arange(len(rows))
-        for classes, values in ((self.first, self.best), (self.second, self.next)):
-            found = np.argmax(moved, axis=1)
-            classes[rows], values[rows] = found, moved[each, found]
-            moved[each, found] = -np.inf
+        for block in _blocks(len(rows), len(self.offsets)):
+            part = rows[block]
+            moved = self.logs[part] + self.offsets
+            each = np.arange(len(part))
+            for classes, values in ((self.first, self.best), (self.second, self.next)):
+                found = np.argmax(moved, axis=1)
+                classes[part], values[part] = found, moved[each, found]
+                moved[each, found] = -np.inf
 
 
 def _middle(turns: np.ndarray, objective: np.ndarray, complete: bool) -> tuple[float, float]:
