@@ -175,8 +175,8 @@ class _Table:
     def _objective(self, predicted: np.ndarray, hits: np.ndarray) -> np.ndarray:
         """Return what is maximised from counts [classes, n]: [n]."""
         if self.config.average == "micro":
-            counts = (each.sum(axis=0, dtype=np.int64) for each in (hits, predicted))
-            return self._f(*counts, self.positive.sum())
+            ahead, count = (each.sum(axis=0, dtype=np.int64) for each in (hits, predicted))
+            return self._f(ahead, count, self.positive.sum())
         total, lowest = np.zeros(hits.shape[1]), np.full(hits.shape[1], np.inf)
         for one in range(len(hits)):
             values = self._f(hits[one], predicted[one], self.positive[one])

@@ -12,10 +12,11 @@ from typing import Any, ClassVar, Self
 import numpy as np
 
 from kit.core.errors import KitError, some
+from kit.scoring.columns import NEVER
 from kit.scoring.expected import expected_f
 from kit.scoring.f1 import argmax
 from kit.scoring.offsets import logarithm
-from kit.scoring.thresholds import NEVER, threshold_at
+from kit.scoring.thresholds import threshold_at
 
 FEWEST_ROWS = 100  # on fewer rows shares of rows mean little
 _BLOCK = 4_000_000  # probabilities that are decided at a time
@@ -206,7 +207,7 @@ class _MultilabelRule(Rule):
     def above(
         self, probabilities: np.ndarray, thresholds: np.ndarray, rows: np.ndarray | None = None
     ) -> np.ndarray:
-        """Return the labels at or above their thresholds, within the limits; of all rows, or of some, int [some]."""
+        """Return the labels at or above their thresholds, within the limits, of all rows or of some of them."""
         if thresholds.ndim:
             _columns_are(len(thresholds), probabilities)
         number = len(probabilities) if rows is None else len(rows)
