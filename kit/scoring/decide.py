@@ -1,7 +1,7 @@
 """Choose a decision rule by its cross-fitted score, and decide the test rows with it. See docs/decisions.md."""
 
-from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
 from typing import Any
 
 import numpy as np
@@ -9,27 +9,15 @@ import numpy as np
 from kit.core.errors import KitError
 from kit.scoring.config import ScoringConfig, Transfer
 from kit.scoring.f1 import score
-from kit.scoring.offsets import best_offsets
-from kit.scoring.rules import (
-    FEWEST_ROWS,
-    Argmax,
-    ExpectedF,
-    Half,
-    Offsets,
-    PositiveThreshold,
-    Prevalence,
-    Rule,
-    Threshold,
-    Thresholds,
-    rule_from_json,
-    thresholds_at,
-)
-from kit.scoring.thresholds import best_threshold, best_thresholds, label_limits
+from kit.scoring.fits import FittedRule, fit_rules
+from kit.scoring.rules import FEWEST_ROWS, Argmax, ExpectedF, Half, Rule, rule_from_json
+from kit.scoring.thresholds import label_limits
 
 __all__ = ["TIE", "Rule", "RuleChoice", "choose_rule", "decide_test", "fit_rule", "plain_rule", "rule_from_json"]
 
 TIE = 0.002  # cross-fitted scores this close are tied, and the simpler rule is taken
 _PARTS = 5  # where there are no folds
+_NONE = np.empty(0)
 
 
 @dataclass(frozen=True)
@@ -111,8 +99,14 @@ def choose_rule(
     names = config.rules(multilabel) if config.rule == "auto" else (config.rule,)
     if len(np.unique(folds)) < 2:  # a single row or group says nothing about a fitted rule
         names = names[:1]
-    tried = [_cross_fitted(name, probabilities, truth, folds, config) for name in names]
-    best = max(each.cross_fitted for each in tried)
+    fitted = fit_rules(names, probabilities, truth, _kept(folds), config)
+    tried: list[RuleChoice] = []
+    best = -np.inf
+    for name in names:
+        tried.append(_tried(fitted.pop(name), probabilities, truth, folds, config))
+        best = max(best, tried[-1].cross_fitted)
+        # The labels of those that will not be chosen are let go: of many classes they take much memory.
+        tried = [each if each.cross_fitted >= best - TIE else replace(each, predicted=_NONE) for each in tried]
     chosen = next(each for each in tried if each.cross_fitted >= best - TIE)
     candidates = [_candidate(name, each, each is chosen) for name, each in zip(names, tried, strict=True)]
     return RuleChoice(**{**vars(chosen), "candidates": candidates})
@@ -129,9 +123,8 @@ def _candidate(name: str, tried: RuleChoice, chosen: bool) -> dict[str, Any]:
 
 def fit_rule(name: str, probabilities: np.ndarray, truth: np.ndarray, config: ScoringConfig) -> Rule:
     """Return the rule of this name, fitted on these rows; shapes are as in `choose_rule`."""
-    if truth.ndim == 1:
-        return _ONE_LABEL[name](probabilities, truth, config)
-    return _SEVERAL_LABELS[name](probabilities, truth, config)
+    everything = np.ones((1, len(truth)), dtype=bool)
+    return fit_rules([name], probabilities, truth, everything, config)[name][0].rule
 
 
 def plain_rule(probabilities: np.ndarray, multilabel: bool, config: ScoringConfig) -> Rule:
@@ -228,27 +221,30 @@ def _majority(rule: Rule, decided: list[np.ndarray], mean: np.ndarray) -> np.nda
     return rule.limited(chosen, votes + mean / 2)
 
 
-def _cross_fitted(
-    name: str, probabilities: np.ndarray, truth: np.ndarray, folds: np.ndarray, config: ScoringConfig
+def _tried(
+    rules: list[FittedRule], probabilities: np.ndarray, truth: np.ndarray, folds: np.ndarray, config: ScoringConfig
 ) -> RuleChoice:
-    """Return one rule, fitted on all rows, with what it is worth."""
-    rule = fit_rule(name, probabilities, truth, config)
+    """Return one rule, fitted on all rows and without each fold in their order, with what it is worth."""
     predicted = np.zeros(truth.shape, dtype=bool if truth.ndim == 2 else np.int64)
-    by_fold: dict[int, Rule] = {}
-    for fold in np.unique(folds):
+    for fold, fitted in zip(np.unique(folds), rules[1:], strict=True):
         held_out = folds == fold
-        others = slice(None) if held_out.all() else ~held_out
-        by_fold[int(fold)] = fit_rule(name, probabilities[others], truth[others], config)
-        predicted[held_out] = by_fold[int(fold)].decide_among(probabilities, held_out)
+        predicted[held_out] = fitted.decide(probabilities, held_out)
     return RuleChoice(
-        rule=rule,
+        rule=rules[0].rule,
         cross_fitted=score(truth, predicted, config, probabilities),
-        optimistic=score(truth, rule.decide(probabilities), config, probabilities),
+        optimistic=score(truth, rules[0].decide(probabilities), config, probabilities),
         predicted=predicted,
         folds=folds,
-        by_fold=by_fold,
+        by_fold={int(fold): each.rule for fold, each in zip(np.unique(folds), rules[1:], strict=True)},
         candidates=[],
     )
+
+
+def _kept(folds: np.ndarray) -> np.ndarray:
+    """Return the rows of each fit, bool [fits, rows]: all, then all without each fold; of one fold all."""
+    present = np.unique(folds)
+    others = [folds != fold if len(present) > 1 else np.ones(len(folds), dtype=bool) for fold in present]
+    return np.stack([np.ones(len(folds), dtype=bool), *others])
 
 
 def _parts(folds: np.ndarray, row_groups: np.ndarray | None) -> np.ndarray:
@@ -285,64 +281,8 @@ def _checked(probabilities: np.ndarray, truth: np.ndarray) -> tuple[np.ndarray, 
     return probabilities, truth.astype(bool if truth.ndim == 2 else np.int64, copy=False)
 
 
-def _limits(truth: np.ndarray, config: ScoringConfig) -> dict[str, int]:
-    least, most = label_limits(truth, config)
-    return {"at_least": least, "at_most": most}
-
-
 def _share(probabilities: np.ndarray, threshold: float) -> float:
     """Return the share of probabilities at or above a threshold."""
     if probabilities.size == 0:
         return 0.0
     return int(np.count_nonzero(probabilities >= probabilities.dtype.type(threshold))) / probabilities.size
-
-
-def _fit_half(probabilities: np.ndarray, truth: np.ndarray, config: ScoringConfig) -> Rule:
-    return Half(threshold=0.5, share=_share(probabilities, 0.5), **_limits(truth, config))
-
-
-def _fit_threshold(probabilities: np.ndarray, truth: np.ndarray, config: ScoringConfig) -> Rule:
-    threshold = best_threshold(probabilities, truth, config)
-    return Threshold(threshold=threshold, share=_share(probabilities, threshold), **_limits(truth, config))
-
-
-def _fit_positive_threshold(probabilities: np.ndarray, truth: np.ndarray, config: ScoringConfig) -> Rule:
-    threshold = best_threshold(probabilities, truth, config)
-    return PositiveThreshold(threshold, _share(probabilities[:, 1], threshold))
-
-
-def _fit_thresholds(probabilities: np.ndarray, truth: np.ndarray, config: ScoringConfig) -> Rule:
-    thresholds = best_thresholds(probabilities, truth, config)
-    shares = [_share(*column) for column in zip(probabilities.T, thresholds, strict=True)]
-    return Thresholds(thresholds=tuple(thresholds.tolist()), shares=tuple(shares), **_limits(truth, config))
-
-
-def _fit_prevalence(probabilities: np.ndarray, truth: np.ndarray, config: ScoringConfig) -> Rule:
-    shares = tuple((np.count_nonzero(truth, axis=0) / len(truth)).tolist())
-    thresholds = tuple(thresholds_at(probabilities, shares).tolist())
-    return Prevalence(shares=shares, thresholds=thresholds, **_limits(truth, config))
-
-
-def _fit_expected_f(probabilities: np.ndarray, truth: np.ndarray, config: ScoringConfig) -> Rule:
-    return ExpectedF(beta=config.beta, zero_division=config.zero_division, **_limits(truth, config))
-
-
-def _fit_offsets(probabilities: np.ndarray, truth: np.ndarray, config: ScoringConfig) -> Rule:
-    values = best_offsets(probabilities, truth, config)
-    total = np.maximum(probabilities.sum(axis=1, dtype=np.float64), 1e-12)
-    return Offsets(tuple(values.tolist()), float(np.mean(probabilities.max(axis=1) / total)))
-
-
-_Fit = Callable[[np.ndarray, np.ndarray, ScoringConfig], Rule]
-_ONE_LABEL: dict[str, _Fit] = {
-    "argmax": lambda *_: Argmax(),
-    "threshold": _fit_positive_threshold,
-    "offsets": _fit_offsets,
-}
-_SEVERAL_LABELS: dict[str, _Fit] = {
-    "half": _fit_half,
-    "threshold": _fit_threshold,
-    "prevalence": _fit_prevalence,
-    "expected_f": _fit_expected_f,
-    "thresholds": _fit_thresholds,
-}

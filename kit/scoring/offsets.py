@@ -1,9 +1,10 @@
 """Class offsets for one label a row: the class with the highest log probability plus the class's offset."""
 
+from collections.abc import Iterator
+
 import numpy as np
 
 from kit.scoring.config import ScoringConfig
-from kit.scoring.f1 import fbeta
 from kit.scoring.lowest import SHARE, lowest_of_steps
 
 MANY = 20_000_000  # probabilities, whose logarithms take 320 MB
@@ -12,10 +13,14 @@ _FLOOR = 1e-12  # probabilities below it are taken to be it
 _TOLERANCE = 1e-10
 _SWEEPS = 10  # of coordinate ascent, at most
 _NEAR = 1024  # rows looked at for a class, at least,
+_FEW_ROWS, _MANY_ROWS = 4_096, 32_768  # that tell where the first rows end, and where more are looked through
+_BLOCK = 1_000_000  # probabilities looked at at a time
 _TIMES = 16  # and so many times the rows that have the class
 
 
-def best_offsets(probabilities: np.ndarray, truth: np.ndarray, config: ScoringConfig) -> np.ndarray:
+def best_offsets(
+    probabilities: np.ndarray, truth: np.ndarray, config: ScoringConfig, kept: np.ndarray | None = None
+) -> np.ndarray:
     """Return offsets that raise macro, weighted or the lowest F on these rows.
 
     Parameters
@@ -26,6 +31,8 @@ def best_offsets(probabilities: np.ndarray, truth: np.ndarray, config: ScoringCo
         int [rows].
     config : ScoringConfig
         The metric's options.
+    kept : ndarray or None
+        Which rows are looked at, bool [rows]; None: all.
 
     Returns
     -------
@@ -44,15 +51,24 @@ def best_offsets(probabilities: np.ndarray, truth: np.ndarray, config: ScoringCo
     the classes that gains less than `GAIN` is the last, and the tenth is, too. Of more than `MANY` probabilities a
     random part of the rows, always the same, is looked at; a class that is not in it keeps zero.
     """
-    positive = np.bincount(truth, minlength=probabilities.shape[1])
+    rows = np.arange(len(truth)) if kept is None else np.flatnonzero(kept)
+    positive = np.bincount(truth[rows], minlength=probabilities.shape[1])
     values = np.where(positive > 0, 0.0, -np.inf)
-    if probabilities.size > MANY:
-        rows = _part(truth, max(1, MANY // probabilities.shape[1]))
-        probabilities, truth = probabilities[rows], truth[rows]
-    present, truth = np.unique(truth, return_inverse=True)
+    if len(rows) * probabilities.shape[1] > MANY:
+        rows = rows[_part(truth[rows], max(1, MANY // probabilities.shape[1]))]
+    present, truth = np.unique(truth[rows], return_inverse=True)
     if len(present) > 1:
-        values[present] = _Ascent(logarithm(probabilities[:, present]), truth, config).run()
+        logs = np.empty((len(rows), len(present)))
+        for block in _blocks(len(rows), probabilities.shape[1]):
+            logs[block] = logarithm(probabilities[rows[block]][:, present])
+        values[present] = _Ascent(logs, truth, config).run()
     return values
+
+
+def _blocks(rows: int, classes: int) -> Iterator[slice]:
+    """Yield parts of so many rows, each of no more than `_BLOCK` probabilities."""
+    step = max(1, _BLOCK // classes)
+    return (slice(start, start + step) for start in range(0, rows, step))
 
 
 def logarithm(probabilities: np.ndarray) -> np.ndarray:
@@ -71,7 +87,8 @@ class _Ascent:
     """Coordinate ascent over the offsets of classes that all have rows.
 
     For each row it keeps the two best classes after offsets, and their values; they are looked for again only
-    where a change may have moved them, which is mostly in few rows.
+    where a change may have moved them, which is mostly in few rows. For each class it keeps how many rows have it
+    first, and how many of these rightly.
 
     Parameters
     ----------
@@ -95,7 +112,10 @@ class _Ascent:
         self.offsets = np.zeros(len(self.positive))
         self.first, self.second = np.empty_like(self.truth), np.empty_like(self.truth)
         self.best, self.next = np.empty(len(truth)), np.empty(len(truth))
+        self.turns = np.empty(len(truth), dtype=np.float32)
+        self.predicted, self.right = (np.zeros(len(self.positive), dtype=np.int64) for _ in range(2))
         self._look(np.arange(len(truth)))
+        self._count(np.arange(len(truth)), 1)
 
     def run(self) -> np.ndarray:
         """Return the offsets, float64 [classes]."""
@@ -110,52 +130,60 @@ class _Ascent:
 
     def _now(self) -> float:
         """Return what is maximised, of the present offsets: the average F, or that with the lowest."""
-        hits = np.bincount(self.first[self.first == self.truth], minlength=len(self.positive))
-        predicted = np.bincount(self.first, minlength=len(self.positive))
-        values = fbeta(hits, predicted, self.positive, self.beta)
+        values = self._f(self.right, self.predicted, self.positive)
         average = float(np.sum(self.weights * values))
         return SHARE * average + float(values.min()) if self.lowest else average
 
+    def _f(self, hits: np.ndarray, predicted: np.ndarray, positive: np.ndarray) -> np.ndarray:
+        """Return F-beta as `fbeta` does; each class has rows, so that nothing is divided by zero."""
+        return (1 + self.beta**2) * hits / (self.beta**2 * positive + predicted)
+
     def _step(self, index: int) -> float:
         """Set the best offset of one class with the others fixed; return what it reaches of what is maximised."""
-        mine = self.first == index
-        left = np.where(mine, self.second, self.first)
+        mine, column = np.flatnonzero(self.first == index), self.columns[index]
         # Single precision keeps the order but for ties, and a cut in their middle parts the exact values, too.
-        turns = (np.where(mine, self.next, self.best) - self.columns[index]).astype(np.float32)
+        turns = np.subtract(self.best, column, out=self.turns, casting="same_kind")
+        turns[mine] = self.next[mine] - column[mine]
         # The present cut is always among them, so that no step can lose.
-        number = min(len(turns), max(_NEAR, _TIMES * self.positive[index], np.count_nonzero(mine) + 1))
+        number = min(len(turns), max(_NEAR, _TIMES * self.positive[index], len(mine) + 1))
         # The row after those may end the last interval, but is not turned itself.
         complete = number == len(turns)
-        near = np.arange(number) if complete else np.flatnonzero(turns <= np.partition(turns, number)[number])
+        near = np.arange(number) if complete else _first(turns, number)
         order = near[np.argsort(turns[near])]
-        objective = self._f_at_cuts(index, left, order)
+        objective = self._f_at_cuts(index, mine, order)
         offset, reached = _middle(turns[order].astype(np.float64), objective, complete)
-        self._change(index, offset)
+        self._change(index, offset, mine)
         return reached
 
-    def _f_at_cuts(self, index: int, left: np.ndarray, order: np.ndarray) -> np.ndarray:
+    def _f_at_cuts(self, index: int, mine: np.ndarray, order: np.ndarray) -> np.ndarray:
         """Return what is maximised when the first i rows of `order` [n] turned to class `index`: [n + 1].
 
-        All other rows keep class `left` [rows].
+        All other rows keep their class; those of `mine`, which have this one now, their second.
         """
         number, positive, weights = len(order), self.positive, self.weights
-        right_now = left[left == self.truth]
-        kept, kept_right = (np.bincount(each, minlength=len(positive)) for each in (left, right_now))
+        kept, kept_right = self.predicted.copy(), self.right.copy()
+        kept[index] = kept_right[index] = 0
+        second = self.second[mine]
+        kept += np.bincount(second, minlength=len(positive))
+        kept_right += np.bincount(second[second == self.truth[mine]], minlength=len(positive))
+        truth, turned = self.truth[order], self.first[order]
+        turned = np.where(turned == index, self.second[order], turned)
         hits = np.zeros(number + 1)
-        np.cumsum(self.truth[order] == index, out=hits[1:])
-        gained = fbeta(hits, np.arange(number + 1), positive[index], self.beta)
-        turned = left[order]
+        np.cumsum(truth == index, out=hits[1:])
+        gained = self._f(hits, np.arange(number + 1), positive[index])
         by_class = np.argsort(turned, kind="stable")
-        classes, right = turned[by_class], (self.truth[order] == turned)[by_class]
+        classes, right = turned[by_class], (truth == turned)[by_class]
         first = np.searchsorted(classes, np.arange(len(positive), dtype=self.kind))[classes]
         sums = np.concatenate([[0], np.cumsum(right)])
         # Rows of the same class that turned before are gone.
         at, rest = kept_right[classes] - (sums[:-1] - sums[first]), kept[classes] - (np.arange(number) - first)
         each = positive[classes]
-        lost = np.empty(number)
-        after = fbeta(at - right, rest - 1, each, self.beta)
-        lost[by_class] = weights[classes] * (after - fbeta(at, rest, each, self.beta))
-        start = fbeta(kept_right, kept, positive, self.beta)
+        lost, start = np.empty(number), self._f(kept_right, kept, positive)
+        after = self._f(at - right, rest - 1, each)
+        before = np.append(0.0, after[:-1])  # what the row of the same class before it left
+        begins = np.flatnonzero(first == np.arange(number))
+        before[begins] = start[classes[begins]]
+        lost[by_class] = weights[classes] * (after - before)
         average = weights[index] * gained + np.sum(weights * start) + np.concatenate([[0], np.cumsum(lost)])
         if not self.lowest:
             return average
@@ -164,28 +192,59 @@ class _Ascent:
         steps = np.concatenate([np.zeros(len(start), dtype=np.int64), by_class + 1])
         return SHARE * average + np.minimum(gained, lowest_of_steps(owner, steps, others, number))
 
-    def _change(self, index: int, offset: float) -> None:
+    def _change(self, index: int, offset: float, mine: np.ndarray) -> None:
         """Set an offset, and find out what it changes of the two best classes of each row."""
+        if offset == self.offsets[index]:
+            return
         lower, self.offsets[index] = offset < self.offsets[index], offset
-        column, mine = self.columns[index] + offset, self.first == index
-        risen = np.flatnonzero(~mine & (column > self.next))
+        column = self.columns[index] + offset
         # Which class comes third is not kept.
-        fallen = np.flatnonzero((mine & (column < self.next)) | (lower & (self.second == index)))
-        np.copyto(self.best, column, where=mine)
+        fallen = column[mine] < self.next[mine]
+        if lower:
+            anew, risen = np.concatenate([mine[fallen], np.flatnonzero(self.second == index)]), mine[:0]
+        else:
+            anew, risen = mine[fallen], np.flatnonzero((self.first != index) & (column > self.next))
+        self.best[mine] = column[mine]
+        self._count(risen, -1)
         values, first, best = column[risen], self.first[risen], self.best[risen]
         ahead = values > best
         self.second[risen], self.next[risen] = np.where(ahead, first, index), np.where(ahead, best, values)
         self.first[risen], self.best[risen] = np.where(ahead, index, first), np.where(ahead, values, best)
-        self._look(fallen)
+        self._count(risen, 1)
+        self._count(anew, -1)
+        self._look(anew)
+        self._count(anew, 1)
+
+    def _count(self, rows: np.ndarray, sign: int) -> None:
+        """Add the classes of these rows to the counts, or take them away."""
+        first, classes = self.first[rows], len(self.positive)
+        self.predicted += sign * np.bincount(first, minlength=classes)
+        self.right += sign * np.bincount(first[first == self.truth[rows]], minlength=classes)
 
     def _look(self, rows: np.ndarray) -> None:
         """Find the two best classes of these rows anew; of equals the first."""
-        moved = self.logs[rows] + self.offsets
-        each = np.arange(len(rows))
-        for classes, values in ((self.first, self.best), (self.second, self.next)):
-            found = np.argmax(moved, axis=1)
-            classes[rows], values[rows] = found, moved[each, found]
-            moved[each, found] = -np.inf
+        for block in _blocks(len(rows), len(self.offsets)):
+            part = rows[block]
+            moved = self.logs[part] + self.offsets
+            each = np.arange(len(part))
+            for classes, values in ((self.first, self.best), (self.second, self.next)):
+                found = np.argmax(moved, axis=1)
+                classes[part], values[part] = found, moved[each, found]
+                moved[each, found] = -np.inf
+
+
+def _first(turns: np.ndarray, number: int) -> np.ndarray:
+    """Return the rows of the `number` + 1 lowest values, and of those that equal the last of them, ascending."""
+    if len(turns) > _MANY_ROWS:
+        # Beyond what a part of the rows makes the bound, there are mostly none of them.
+        few = turns[:: len(turns) // _FEW_ROWS]
+        place = int(1.2 * number * len(few) / len(turns)) + 50
+        if place < len(few):
+            near = np.flatnonzero(turns <= np.partition(few, place)[place])
+            if len(near) > number:
+                values = turns[near]
+                return near[values <= np.partition(values, number)[number]]
+    return np.flatnonzero(turns <= np.partition(turns, number)[number])
 
 
 def _middle(turns: np.ndarray, objective: np.ndarray, complete: bool) -> tuple[float, float]:

@@ -12,13 +12,14 @@ from typing import Any, ClassVar, Self
 import numpy as np
 
 from kit.core.errors import KitError, some
+from kit.scoring.columns import NEVER
 from kit.scoring.expected import expected_f
 from kit.scoring.f1 import argmax
 from kit.scoring.offsets import logarithm
-from kit.scoring.thresholds import NEVER, threshold_at
+from kit.scoring.thresholds import threshold_at
 
 FEWEST_ROWS = 100  # on fewer rows shares of rows mean little
-_ROWS = 65_536  # decided at a time
+_BLOCK = 4_000_000  # probabilities that are decided at a time
 
 
 @dataclass(frozen=True)
@@ -147,7 +148,7 @@ class Offsets(Rule):
     def decide(self, probabilities: np.ndarray) -> np.ndarray:
         _columns_are(len(self.offsets), probabilities)
         decided = np.empty(len(probabilities), dtype=np.int64)
-        for rows in _blocks(len(probabilities)):
+        for rows in _blocks(probabilities.shape):
             decided[rows] = np.argmax(self.power * logarithm(probabilities[rows]) + self.offsets, axis=1)
         return decided
 
@@ -185,9 +186,14 @@ class _MultilabelRule(Rule):
     at_most: int
 
     def limited(self, chosen: np.ndarray, ranking: np.ndarray) -> np.ndarray:
-        counts = chosen.sum(axis=1)
+        counts = np.count_nonzero(chosen, axis=1)
         out = (counts < self.at_least) | (counts > self.at_most)
         if not out.any():
+            return chosen
+        if self.at_least == 1 and not (counts > self.at_most).any():  # then one is added to rows without any
+            chosen = chosen.copy()
+            rows = np.flatnonzero(out)
+            chosen[rows, np.argmax(ranking[rows], axis=1)] = True
             return chosen
         # Chosen ones first, each by rank: adding and leaving are then the same.
         order = np.lexsort((-ranking[out], ~chosen[out]), axis=1)
@@ -198,15 +204,22 @@ class _MultilabelRule(Rule):
         chosen[out] = changed
         return chosen
 
-    def _above(self, probabilities: np.ndarray, thresholds: np.ndarray) -> np.ndarray:
-        """Return the labels at or above their thresholds, within the limits."""
+    def above(
+        self, probabilities: np.ndarray, thresholds: np.ndarray, rows: np.ndarray | None = None
+    ) -> np.ndarray:
+        """Return the labels at or above their thresholds, within the limits, of all rows or of some of them."""
         if thresholds.ndim:
             _columns_are(len(thresholds), probabilities)
-        chosen = np.empty(probabilities.shape, dtype=bool)
-        for rows in _blocks(len(probabilities)):
-            values = probabilities[rows]
-            ranking = np.where(thresholds == NEVER, values - 2, values)
-            chosen[rows] = self.limited(values >= _like(thresholds, values), ranking)
+        number = len(probabilities) if rows is None else len(rows)
+        chosen = np.empty((number, probabilities.shape[1]), dtype=bool)
+        for block in _blocks(chosen.shape):
+            values = probabilities[block if rows is None else rows[block]]
+            np.greater_equal(values, _like(thresholds, values), out=chosen[block])
+            counts = np.count_nonzero(chosen[block], axis=1)
+            if (out := (counts < self.at_least) | (counts > self.at_most)).any():
+                odd = values[out]
+                ranking = np.where(thresholds == NEVER, odd - 2, odd)
+                chosen[block.start + np.flatnonzero(out)] = self.limited(chosen[block][out], ranking)
         return chosen
 
     def _limits(self, classes: list[str]) -> str:
@@ -232,7 +245,7 @@ class Threshold(_MultilabelRule):
     share: float
 
     def decide(self, probabilities: np.ndarray) -> np.ndarray:
-        return self._above(probabilities, np.asarray(self.threshold))
+        return self.above(probabilities, np.asarray(self.threshold))
 
     def adapted(self, probabilities: np.ndarray) -> Self:
         return replace(self, threshold=_adapted_threshold(self.threshold, self.share, probabilities))
@@ -267,7 +280,7 @@ class Thresholds(_MultilabelRule):
     shares: tuple[float, ...]
 
     def decide(self, probabilities: np.ndarray) -> np.ndarray:
-        return self._above(probabilities, np.array(self.thresholds))
+        return self.above(probabilities, np.array(self.thresholds))
 
     def adapted(self, probabilities: np.ndarray) -> Self:
         return replace(
@@ -297,12 +310,13 @@ class Prevalence(_MultilabelRule):
     thresholds: tuple[float, ...]
 
     def decide(self, probabilities: np.ndarray) -> np.ndarray:
-        return self._above(probabilities, self._thresholds(probabilities))
+        return self.above(probabilities, self.thresholds_on(probabilities))
 
     def decide_among(self, probabilities: np.ndarray, rows: np.ndarray) -> np.ndarray:
-        return self._above(probabilities[rows], self._thresholds(probabilities))
+        return self.above(probabilities, self.thresholds_on(probabilities), np.flatnonzero(rows))
 
-    def _thresholds(self, probabilities: np.ndarray) -> np.ndarray:
+    def thresholds_on(self, probabilities: np.ndarray) -> np.ndarray:
+        """Return the thresholds at which each class has its share of these rows, float64 [classes]."""
         _columns_are(len(self.shares), probabilities)
         if len(probabilities) < FEWEST_ROWS:
             return np.array(self.thresholds)
@@ -382,9 +396,10 @@ def _adapted_threshold(threshold: float, share: float, probabilities: np.ndarray
     return threshold_at(probabilities, share)
 
 
-def _blocks(rows: int) -> Iterator[slice]:
-    """Yield parts of so many rows: each row is decided by itself, and copies of all take several times as much."""
-    return (slice(start, start + _ROWS) for start in range(0, rows, _ROWS))
+def _blocks(shape: tuple[int, ...]) -> Iterator[slice]:
+    """Yield parts of the rows of [rows, classes]: each row is decided by itself, and copies of all take much."""
+    step = max(1, _BLOCK // max(1, shape[1]))
+    return (slice(start, min(start + step, shape[0])) for start in range(0, shape[0], step))
 
 
 def _like(threshold: float | np.ndarray, probabilities: np.ndarray) -> np.ndarray:
