@@ -8,7 +8,6 @@ import numpy as np
 
 from kit.core.errors import KitError
 from kit.data.config import DataConfig
-from kit.data.transforms import composed, try_out
 
 cv2.setNumThreads(0)  # images are small; its threads would fight with the loop's and the workers'
 
@@ -59,6 +58,8 @@ class Augmentation:
     """
 
     def __init__(self, config: DataConfig):
+        from kit.data.transforms import try_out
+
         try_out(_steps(config), config)
         self._build(config)
 
@@ -69,6 +70,8 @@ class Augmentation:
         self._build(config)
 
     def _build(self, config: DataConfig) -> None:
+        from kit.data.transforms import composed  # albumentations: where nothing is augmented it is not waited for
+
         self._config, self._compose = config, composed(_steps(config), config)
 
     @property
