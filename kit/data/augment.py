@@ -8,7 +8,6 @@ import numpy as np
 
 from kit.core.errors import KitError
 from kit.data.config import DataConfig
-from kit.data.transforms import composed, try_out
 
 if TYPE_CHECKING:
     import torch
@@ -63,6 +62,8 @@ class Augmentation:
     """
 
     def __init__(self, config: DataConfig):
+        from kit.data.transforms import try_out
+
         try_out(steps_of(config), config)
         self._build(config)
 
@@ -73,6 +74,8 @@ class Augmentation:
         self._build(config)
 
     def _build(self, config: DataConfig) -> None:
+        from kit.data.transforms import composed  # albumentations: where nothing is augmented it is not waited for
+
         self._config, self._compose = config, composed(steps_of(config), config)
 
     @property

@@ -7,6 +7,7 @@ import shutil
 from collections.abc import Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field
+from functools import cached_property
 from hashlib import sha256
 from pathlib import Path
 from typing import Any, TypeVar
@@ -106,6 +107,11 @@ class ImageSet:
                 "disk or memory may be at fault"
             )
         return pixels
+
+    @cached_property
+    def key(self) -> str:
+        """`cache_key`, of the files as they were when it was first asked for: that is when they are opened."""
+        return cache_key(self)
 
     def count(self, what: str) -> int:
         """Return of how many images this was noticed."""
@@ -290,7 +296,7 @@ class _Place:
 
     @classmethod
     def of(cls, images: ImageSet, folder: Path) -> "_Place":
-        key = cache_key(images)
+        key = images.key
         return cls(key, folder / f"pixels-{key}.npy", folder / f"checked-{key}.json")
 
     @property

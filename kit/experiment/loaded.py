@@ -2,6 +2,7 @@
 
 from contextlib import suppress
 from dataclasses import dataclass, replace
+from functools import cached_property
 from pathlib import Path
 
 import numpy as np
@@ -142,9 +143,9 @@ class LoadedExperiment:
             return rows
         return np.concatenate([rows, len(self.competition.ids) + self.extra.training_rows(self.folds, fold)])
 
-    @property
+    @cached_property
     def test_digest(self) -> str:
-        """The digest of what test predictions are of."""
+        """The digest of what test predictions are of, as it was when first asked for: every run asks."""
         return test_digest(self.competition)
 
     def dependencies(self, key: RunKey) -> dict[str, str]:

@@ -15,6 +15,7 @@ import torch
 from accelerate import PartialState
 
 from kit.core.claims import Claim
+from kit.core.collector import passing_over_what_is_there
 from kit.core.devices import kind_in_words
 from kit.core.errors import Say, ignore
 from kit.core.files import need_writable
@@ -190,6 +191,12 @@ class Runner:
         hand_in : callable, optional
             Hands in what is finished; called once the first run is, where there is a budget.
         """
+        with passing_over_what_is_there():
+            return self._train(keys, what, tolerant, hand_in)
+
+    def _train(
+        self, keys: Sequence[RunKey], what: str, tolerant: bool, hand_in: Callable[[], object] | None
+    ) -> Trained:
         due = self.due(keys, tolerant)
         runs = f"{what} runs" if what else "runs"
         if len(due) < len(keys):

@@ -5,6 +5,7 @@ from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from hashlib import sha256
 from typing import Any
+from weakref import WeakKeyDictionary
 
 import torch
 from torch import nn
@@ -14,11 +15,14 @@ from kit.model.groups import depth_groups
 from kit.model.weights import classifier_names
 
 LAST = "last"  # the body's output as the classifier gets it
+_known: WeakKeyDictionary[nn.Module, list[str]] = WeakKeyDictionary()  # each head of each fold asks for them
 
 
 def blocks(model: nn.Module) -> list[str]:
     """Return what features can be taken of: the depth groups but that of the classifier, then `last`."""
-    return [*(group.name for group in depth_groups(model)[:-1]), LAST]
+    if model not in _known:
+        _known[model] = [*(group.name for group in depth_groups(model)[:-1]), LAST]
+    return list(_known[model])
 
 
 def block_named(model: nn.Module, block: str) -> str:

@@ -18,7 +18,7 @@ from kit.core.claims import holding
 from kit.core.errors import KitError, Say, ignore, some
 from kit.core.progress import Progress
 from kit.core.stopping import OUT_OF_TIME, Stopped, need_go_on
-from kit.data.images import ImageSet, cache_key
+from kit.data.images import ImageSet
 from kit.data.kept import is_kept, keeping
 from kit.data.loading import EvaluationLoader, worker_count
 from kit.data.workers import Workers
@@ -283,7 +283,7 @@ def _key(body: Body, images: ImageSet, name: str) -> str:
     """Return what decides the bits of features, as hexadecimal digits."""
     config, features = body.config, body.config.features
     decides = {
-        "images": cache_key(images),
+        "images": images.key,
         "body": [config.model.name, config.model.options, body.digest, code_of(config, config.model)],
         "normalisation": [body.normalisation.mean, body.normalisation.std],
         "size": config.data.size,
