@@ -67,8 +67,8 @@ def jpeg_pixels(file: File, mode: str, wanted: Callable[[tuple[int, int]], bool]
             plain = (header.format, header.mode, orientation_of(header)) == ("JPEG", mode, 1)
             if not plain or not wanted(header.size):
                 return None
-        as_it_is = cv2.IMREAD_GRAYSCALE if mode == "L" else cv2.IMREAD_COLOR_RGB
+        as_it_is = cv2.IMREAD_GRAYSCALE if mode == "L" else cv2.IMREAD_COLOR
         pixels = cv2.imdecode(np.frombuffer(content, np.uint8), as_it_is | cv2.IMREAD_IGNORE_ORIENTATION)
     except (OSError, ValueError, SyntaxError, MemberError, Image.DecompressionBombError, cv2.error):
         return None
-    return pixels
+    return pixels if pixels is None or mode == "L" else cv2.cvtColor(pixels, cv2.COLOR_BGR2RGB, dst=pixels)
