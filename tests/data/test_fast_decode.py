@@ -314,7 +314,7 @@ def test_images_without_a_cache_are_read_by_pillow_once_and_then_fast(tmp_path, 
 
 def test_caches_know_the_decoding_and_those_of_usual_decoding_are_still_good(tmp_path):
     path = saved(PHOTOS[0].resize((40, 30)), tmp_path / "a.jpg")
-    decoders = [Decoder.of(DataConfig(size=16, decode=how)) for how in ("usual", "fast")]
+    decoders = [Decoder.of(DataConfig(size=16, decode=how)) for how in ("pillow", "fast")]
     plain = {"side": 16, "channels": 3, "resize": "squash", "interpolation": "bicubic"}
     assert [decoder.settings() for decoder in decoders] == [plain, plain | {"decode": "fast"}]
     keys = {cache_key(ImageSet(["a"], [path], decoder)) for decoder in decoders}
