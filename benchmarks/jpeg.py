@@ -1,4 +1,4 @@
-"""Decoding JPEGs: `decode: pillow` and `fast`, and what libraries take for the decoding alone; in CPU milliseconds.
+"""Decoding JPEGs: `decode: pillow` and `fast`, and what libraries take for decoding alone; in CPU milliseconds.
 
 Photos are scikit-learn's two, at the sizes asked for; the difference is that to all pixels, resized by Pillow. In
 turns within one run: medians over the rounds, and the range of the ratio.
