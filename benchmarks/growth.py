@@ -2,8 +2,8 @@
 
     PYTHONPATH=. python benchmarks/growth.py [--largest 0.1] [--measures loading]
 
-A rule is chosen with all its candidates, cross-fitted over five folds, on float32 probabilities: of 100 classes
-for more and more rows, and of 20,000 rows for more and more classes. Loading is of empty image files in one folder,
+A rule is chosen, with all its candidates cross-fitted over five folds, on float32 probabilities: of 100 classes
+for more and more rows, and of 20,000 rows for more and more classes. Loading is of empty files in one folder,
 a tenth of them test rows. Each measure runs in its own process. `memory` is the most that the process held
 beyond what it held before, the probabilities counted in, over the probabilities. The exponent is that of the CPU
 seconds from one size to the next: 1 is linear. `busy`: its own CPU time over the wall's.
