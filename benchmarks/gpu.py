@@ -53,7 +53,7 @@ def main() -> None:
     width = max(len(row.what) for row in rows)
     print(f"\n{torch.cuda.get_device_name()}; torch {torch.__version__}, CUDA {torch.version.cuda}, bf16 or fp16")
     print(
-        f"medians (lowest to highest) of {options.rounds} rounds; of the loops in the columns of the tables above\n"
+        f"medians (lowest to highest) of {options.rounds} rounds; loops: columns as above\n"
     )
     for row in rows:
         print(f"{row.what:{width}}  {row.value}")
