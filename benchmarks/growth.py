@@ -1,12 +1,12 @@
 """How a decision rule's choice and the loading of a competition grow: CPU seconds and memory at three sizes each.
 
-    PYTHONPATH=. python benchmarks/growth.py [--largest 1.0] [--measures "rows, several" ...]
+    PYTHONPATH=. python benchmarks/growth.py [--largest 0.1] [--measures loading]
 
-A rule is chosen with all its candidates, cross-fitted over five folds, on float32 probabilities: of 100 classes for
-more and more rows, and of 20,000 rows for more and more classes. Loading is of empty image files in one folder, a
-tenth of them test rows. Each measure runs in a process of its own. `memory` is the most that the process held beyond
-what it held before, the probabilities counted in, over the probabilities. The exponent is that of the CPU seconds
-over the last doubling or more of the size: 1 is linear. `busy`: its own CPU time over the wall's.
+A rule is chosen, with all its candidates cross-fitted over five folds, on float32 probabilities: of 100 classes
+for more and more rows, and of 20,000 rows for more and more classes. Loading is of empty files in one folder,
+a tenth of them test rows. Each measure runs in its own process. `memory` is the most that the process held
+beyond what it held before, the probabilities counted in, over the probabilities. The exponent is that of the CPU
+seconds from one size to the next: 1 is linear. `busy`: its own CPU time over the wall's.
 """
 
 import argparse
@@ -51,10 +51,8 @@ def main() -> None:
             exponent = math.log(made["cpu"] / before[1]) / math.log(share / before[0]) if before else math.nan
             memory = f"{made['memory']:.2f}" if made["memory"] else ""
             shown = f"{exponent:.2f}" if before else ""
-            print(
-                f"| {name} | {rows:,} × {classes:,} | {made['cpu']:.1f} | {made['busy']:.2f} | {memory} | {shown} |",
-                flush=True,
-            )
+            figures = f"{made['cpu']:.1f} | {made['busy']:.2f} | {memory} | {shown}"
+            print(f"| {name} | {rows:,} × {classes:,} | {figures} |", flush=True)
             before = share, made["cpu"]
 
 
@@ -114,14 +112,10 @@ def loading(rows: int) -> dict[str, float]:
 
     with tempfile.TemporaryDirectory() as name:
         folder, test = Path(name), rows // 10
-        ids = {
-            "train": [f"image{row:08d}" for row in range(rows - test)],
-            "test": [f"test{row}" for row in range(test)],
-        }
-        labels = [f"class{row % 10}" for row in range(rows)]
-        pd.DataFrame({"id": ids["train"], "label": labels[: rows - test]}).to_csv(
-            folder / "train.csv", index=False
-        )
+        counts = {"train": rows - test, "test": test}
+        ids = {side: [f"{side}{row:08d}" for row in range(count)] for side, count in counts.items()}
+        labels = [f"class{row % 10}" for row in range(counts["train"])]
+        pd.DataFrame({"id": ids["train"], "label": labels}).to_csv(folder / "train.csv", index=False)
         pd.DataFrame({"id": ids["test"], "label": "class0"}).to_csv(folder / "sample.csv", index=False)
         for side, each in ids.items():
             (folder / side).mkdir()
