@@ -59,7 +59,7 @@ def parse() -> argparse.Namespace:
 
 
 def write_images(folder: Path, options: argparse.Namespace) -> Path:
-    """A competition of random images, of which half train: a batch more than a turn takes, so that no epoch ends."""
+    """A competition of random images, half of which train: a batch more than a turn takes, so no epoch ends."""
     generator = np.random.default_rng(0)
     rows = 2 * options.batch * (options.steps + options.warmup + 1)
     (folder / "train").mkdir(parents=True)
