@@ -1,4 +1,4 @@
-"""Decoding JPEGs: `decode: usual` and `fast`, and what libraries take for the decoding alone; in CPU milliseconds.
+"""Decoding JPEGs: `decode: pillow` and `fast`, and what libraries take for decoding alone; in CPU milliseconds.
 
 Photos are scikit-learn's two, at the sizes asked for; the difference is that to all pixels, resized by Pillow. In
 turns within one run: medians over the rounds, and the range of the ratio.
@@ -44,7 +44,7 @@ def milliseconds(call: Callable[[], object]) -> float:
 
 def decoders(resize: str, interpolation: str, side: int) -> dict[str, Decoder]:
     return {
-        name: Decoder(side, 3, resize, interpolation, Reading(fast=name == "fast")) for name in ("usual", "fast")
+        name: Decoder(side, 3, resize, interpolation, Reading(fast=name == "fast")) for name in ("pillow", "fast")
     }
 
 
@@ -70,11 +70,11 @@ def compare(paths: list[Path], size: Size, side: int, resize: str, interpolation
             taken[name].append(
                 statistics.mean(milliseconds(lambda at=path, by=decoder: by.again(at)) for path in paths)
             )
-    ratios = sorted(one / other for one, other in zip(taken["usual"], taken["fast"], strict=True))
+    ratios = sorted(one / other for one, other in zip(taken["pillow"], taken["fast"], strict=True))
     middle = {name: statistics.median(each) for name, each in taken.items()}
     print(
         f"{size[0]:5} × {size[1]:<5} → {side:3} {resize:6} {interpolation:8} "
-        f"usual {middle['usual']:6.2f} ms, {grey['usual']:.2f} grey levels; "
+        f"pillow {middle['pillow']:6.2f} ms, {grey['pillow']:.2f} grey levels; "
         f"fast {middle['fast']:6.2f} ms, {grey['fast']:.2f}; "
         f"speed {statistics.median(ratios):.2f} ({ratios[0]:.2f} to {ratios[-1]:.2f})",
         flush=True,

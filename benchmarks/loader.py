@@ -87,7 +87,7 @@ def main() -> None:
         ids = [path.stem for path in paths]
         ways = {
             "cache": {"cache": True},
-            "JPEG, usual": {"cache": False},
+            "JPEG, pillow": {"cache": False},
             "JPEG, fast": {"cache": False, "decode": "fast"},
         }
         for augment in arguments.augment:

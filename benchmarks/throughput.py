@@ -5,9 +5,9 @@
 
 Each has a process of its own, trains the same timm model (channels last) from the same PNG files under AdamW in
 the same precision, and they take turns for `--rounds` rounds of `--steps` batches; the first `--warmup` batches of
-a turn do not count. What each does is said in `contenders.py`. Ratios are formed within a round, so that a
-machine whose speed drifts favours nobody: by the clock, and in CPU seconds, which a busy machine changes less. `share` says
-how busy it was: the CPU seconds that a contender got of those that its threads could have had by the clock.
+a turn do not count. What each does is said in `contenders.py`. Ratios are formed within a round, so that a machine
+whose speed drifts favours nobody: by the clock, and in CPU seconds, which a busy machine changes less. `share`
+says how busy it was: the CPU seconds that a contender got, of those that its threads could have had by the clock.
 """
 
 import argparse
@@ -59,9 +59,9 @@ def parse() -> argparse.Namespace:
 
 
 def write_images(folder: Path, options: argparse.Namespace) -> Path:
-    """A competition of random images, enough for one turn without repeats in an epoch."""
+    """A competition of random images, enough for one turn of half of them, or of predictions of twice as many."""
     generator = np.random.default_rng(0)
-    rows = 2 * options.batch * (options.steps + options.warmup) * (2 if options.predict else 1)
+    rows = 2 * options.batch * (options.steps + options.warmup)
     (folder / "train").mkdir(parents=True)
     for row in range(rows):
         pixels = generator.integers(0, 256, (options.size, options.size, 3), dtype=np.uint8)

@@ -66,7 +66,7 @@ class DataConfig(RefersToCode, ConfigSection):
         The user's own, which reads image files, like "mine.py:read_dicom" or {name: "mine.py:read_dicom", window:
         lung}; left out: PIL does.
     decode
-        `usual`: Pillow decodes and resizes. `fast`: pixels differ by less than a grey level on average, in a half
+        `pillow`: Pillow decodes and resizes. `fast`: pixels differ by less than a grey level on average, in a half
         of the time (see `kit.data.resizing`).
     megapixels
         A larger image is not read; Pillow's limit.
@@ -99,7 +99,7 @@ class DataConfig(RefersToCode, ConfigSection):
     augment_on: Literal["auto", "cpu", "device"] = "auto"
     device_memory: Annotated[float, Field(ge=0, le=1)] = 0.25
     decoder: DecoderConfig | None = None
-    decode: Literal["usual", "fast"] = "usual"
+    decode: Literal["pillow", "fast"] = "pillow"
     megapixels: Annotated[float, Field(gt=0)] = 178.95697
     text_chunk_mb: Annotated[float, Field(gt=0)] = 1.0
     cache: Literal["auto"] | bool = "auto"

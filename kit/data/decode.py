@@ -15,7 +15,7 @@ from kit.core.files import first_overlong_line
 from kit.core.zips import MemberError
 from kit.data.config import DataConfig, DecoderConfig
 from kit.data.deep import DeepError, as_eight_bits, is_deep, unread_tiff
-from kit.data.jpeg import exact_part, jpeg_pixels
+from kit.data.jpeg import decode_part, jpeg_pixels, part_of
 from kit.data.reading import USUAL, Note, Reading, orientation_of, unnoticed, upright
 from kit.data.resizing import BY_TORCH, Picture, Resizing
 from kit.data.sources import Channels, File, Member, PixelRow, PixelTable, Source, on_disk, opened_file, readable
@@ -116,7 +116,7 @@ class Decoder:
 
     def _wants_whole(self, size: tuple[int, int]) -> bool:
         """Return whether all pixels of a JPEG are wanted, and torch resizes them."""
-        return exact_part(size, 2 * self.side) == 1 and self._resizing.is_by_torch(size)
+        return part_of(size, 2 * self.side) == 1 and self._resizing.is_by_torch(size)
 
     def _pixels(self, picture: Picture, note: Note = unnoticed) -> np.ndarray:
         return self._resizing(picture, note).reshape(self.side, self.side, -1)
@@ -226,21 +226,11 @@ def _read_file(file: File, reduce_to: int | None, reading: Reading, note: Note) 
         with opened_file(file) as content:
             raise DecodeError(unread_tiff(content.read(8), content) or reading.reason(error)) from error
     with opened as image:
-        if reduce_to:
-            _reduce(image, reduce_to, reading.fast)
+        if reduce_to and reading.fast:
+            decode_part(image, reduce_to)
+        elif reduce_to:
+            image.draft(None, (reduce_to, reduce_to))
         return _upright(image, reading, note)
-
-
-def _reduce(image: Image.Image, least: int, exactly: bool) -> None:
-    """Have a JPEG decoded at a half, a quarter or an eighth of its size, not below so many pixels a side.
-
-    `exactly`: only at one that divides width and height (see `exact_part`).
-    """
-    if not exactly:
-        image.draft(None, (least, least))
-        return
-    if (part := exact_part(image.size, least)) > 1:
-        image.draft(None, (image.width // part, image.height // part))
 
 
 def _upright(image: Image.Image, reading: Reading, note: Note) -> Image.Image:

@@ -5,6 +5,7 @@ from dataclasses import dataclass
 import numpy as np
 from PIL import Image
 
+from kit.data.jpeg import COVERED
 from kit.data.reading import Note, unnoticed
 
 Size = tuple[int, int]  # width, height
@@ -79,11 +80,14 @@ class Resizing:
         return self.fast and self.interpolation != "nearest" and not any(edge % 1 for edge in box)
 
 
-def _size(picture: Picture) -> Size:
-    return picture.size if isinstance(picture, Image.Image) else (picture.shape[1], picture.shape[0])
+def _size(picture: Picture) -> tuple[float, float]:
+    """Width and height; of a JPEG that is decoded at a part of its size those that it covers."""
+    if isinstance(picture, np.ndarray):
+        return picture.shape[1], picture.shape[0]
+    return picture.info.get(COVERED, picture.size)
 
 
-def middle_square(size: Size) -> Box:
+def middle_square(size: tuple[float, float]) -> Box:
     """Return the largest square amid an image; its edges may lie between pixels (as of `ImageOps.fit`)."""
     width, height = size
     short = min(size)
@@ -91,7 +95,7 @@ def middle_square(size: Size) -> Box:
     return left, top, left + short, top + short
 
 
-def inner_size(size: Size, side: int) -> Size:
+def inner_size(size: tuple[float, float], side: int) -> Size:
     """Return width and height of a whole image in a square, as `ImageOps.pad`; 0 where rounding leaves nothing."""
     width, height = size
     if width > height:

@@ -33,6 +33,7 @@ from kit.experiment.prepare import TrainingData
 from kit.experiment.run_clock import RunClock, unlimited
 from kit.model.build import build_model
 from kit.scoring.config import ScoringConfig
+from kit.training.allocator import give_back_freed_memory
 from kit.training.device import computing_with, device_facts, make_accelerator
 from kit.training.memory import TRAIN_WITH_LESS, advising_on_memory
 from kit.training.micro_batch import asking_for_less
@@ -171,6 +172,7 @@ def _train_run(
     say(f"{key}: {_in_words(trained, loaded.config.scoring, len(trainer.fold.valid_rows))}")
     del trainer, trained
     gc.collect()  # accelerate ties models into cycles; a GPU cannot wait for those to be noticed
+    give_back_freed_memory()
 
 
 def _tell_deviations(key: RunKey, attempts: Attempts, say: Say) -> None:

@@ -2,6 +2,7 @@
 
 import os
 import re
+from hashlib import sha256
 
 from kit.core.bundle import Files
 from kit.core.errors import KitError, some
@@ -30,11 +31,23 @@ SECRET_VARIABLES = ("KAGGLE_KEY", "KAGGLE_API_TOKEN", "HF_TOKEN", "WANDB_API_KEY
 SHORTEST_SECRET = 12  # characters; a shorter value is a placeholder, which may well stand in any file
 
 
+_looked_at: dict[bytes, frozenset[str]] = {}  # SHA-256 → kinds: of several kernels most files are the same
+
+
+def _kinds_in(content: bytes) -> frozenset[str]:
+    """Return the kinds of secrets that a file holds."""
+    digest = sha256(content).digest()
+    if digest not in _looked_at:
+        _looked_at[digest] = frozenset(kind for kind, text in SECRET_TEXTS.items() if re.search(text, content))
+    return _looked_at[digest]
+
+
 def need_no_secrets(files: Files) -> None:
     """Raise KitError that names the files which hold a secret, or are called like one that does."""
     found = [f"{name} (by its name)" for name in files if SECRET_NAMES.search(name)]
-    for kind, pattern in SECRET_TEXTS.items():
-        found += [f"{name} ({kind})" for name, content in files.items() if re.search(pattern, content)]
+    held = {name: _kinds_in(content) for name, content in files.items()}
+    for kind in SECRET_TEXTS:
+        found += [f"{name} ({kind})" for name, kinds in held.items() if kind in kinds]
     for variable in SECRET_VARIABLES:
         if len(secret := os.environ.get(variable, "").encode()) >= SHORTEST_SECRET:
             found += [f"{name} (your {variable})" for name, content in files.items() if secret in content]

@@ -373,12 +373,6 @@ def rule_from_json(content: dict[str, Any]) -> Rule:
     return _KINDS[kind](**{key: _unplain(value) for key, value in values.items()})
 
 
-def thresholds_at(probabilities: np.ndarray, shares: tuple[float, ...]) -> np.ndarray:
-    """Return the threshold of each class that its share of the rows lies at or above, float64 [classes]."""
-    columns = zip(probabilities.T, shares, strict=True)
-    return np.array([threshold_at(column, share) if share > 0 else NEVER for column, share in columns])
-
-
 def _adapted_thresholds(
     probabilities: np.ndarray, shares: tuple[float, ...], thresholds: tuple[float, ...]
 ) -> np.ndarray:

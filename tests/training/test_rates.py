@@ -1,9 +1,13 @@
 """Writing, recording and auditing rates."""
 
+import re
+
 import numpy as np
 import pytest
 import timm
 import torch
+from hypothesis import given, settings
+from hypothesis import strategies as st
 from support.trainings import trainer_of
 
 from kit.core.errors import KitError
@@ -109,6 +113,34 @@ def test_a_depth_group_in_two_rates_is_found(training):
 
     with pytest.raises(KitError, match=r"step 1: depth group .* is split in two rates"):
         run(writer, optimizer, meddle)
+
+
+@settings(max_examples=30)
+@given(
+    rates=st.lists(st.tuples(st.integers(0, STEPS - 1), st.integers(0, 3)), max_size=3),
+    momenta=st.lists(st.integers(0, STEPS - 1), max_size=2),
+    first=st.integers(0, STEPS - 1),
+)
+def test_an_audit_names_the_first_difference_in_its_steps(rates, momenta, first):
+    writer, optimizer = training_anew()
+    run(writer, optimizer)
+    for step, depth in rates:
+        writer.lr[step, depth] *= 1 + 1e-6
+    for step in momenta:
+        writer.momentum[step] = 0.5
+    wrong = sorted([(step, 0, depth) for step, depth in rates] + [(step, 1, 0) for step in momenta])
+    expected = next((each for each in wrong if each[0] >= first), None)
+    if expected is None:
+        writer.audit(range(first, STEPS))
+        return
+    step, of_momentum, depth = expected
+    what = "the momentum was 0.5" if of_momentum else f"depth group {writer.groups[depth].name} learned at"
+    with pytest.raises(KitError, match=f"^step {step}: {re.escape(what)}"):
+        writer.audit(range(first, STEPS))
+
+
+def test_no_steps_are_audited_without_a_word(training):
+    training[0].audit(range(3, 3))
 
 
 def test_a_step_that_was_never_taken_is_found(training):
