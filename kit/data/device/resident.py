@@ -82,6 +82,11 @@ def resident_already(images: ImageSet, device: torch.device) -> ResidentImages |
     return _kept.get(_sets_and_key(images, device)[1])
 
 
+def let_go() -> None:
+    """Give the memory of all devices back that images of this process stay in, until they are asked for again."""
+    _kept.clear()
+
+
 def _sets_and_key(images: ImageSet, device: torch.device) -> tuple[tuple[ImageSet, ...], tuple[object, ...]]:
     sets = images.sets if isinstance(images, JoinedImages) else (images,)
     return sets, (str(device), *map(id, sets))
