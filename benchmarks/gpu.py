@@ -52,9 +52,7 @@ def main() -> None:
         rows += ways_of(model, side, batch, options)
     width = max(len(row.what) for row in rows)
     print(f"\n{torch.cuda.get_device_name()}; torch {torch.__version__}, CUDA {torch.version.cuda}, bf16 or fp16")
-    print(
-        f"medians (lowest to highest) of {options.rounds} rounds; loops: columns as above\n"
-    )
+    print(f"medians (lowest to highest) of {options.rounds} rounds; loops: columns as above\n")
     for row in rows:
         print(f"{row.what:{width}}  {row.value}")
 
