@@ -73,11 +73,11 @@ def main() -> None:
                 taken.setdefault(name, []).append(seconds_of(command, folder))
     yardstick = median(cpu for cpu, _ in taken[YARDSTICK])
     print(f"{os.cpu_count()} cores, Python {platform.python_version()}, {rounds} rounds")
-    print(f"{'':42}{'CPU s':>22}{'wall s':>22}{'/ import':>10}{'of a core':>11}")
+    print(f"{'':42}{'CPU s':>24}{'wall s':>24}{'/ import':>10}{'of a core':>11}")
     for name, each in taken.items():
         cpu, wall = zip(*each, strict=True)
         spans = [f"{median(kind):.2f} ({min(kind):.2f} to {max(kind):.2f})" for kind in (cpu, wall)]
-        print(f"{name:42}{spans[0]:>22}{spans[1]:>22}{median(cpu) / yardstick:10.2f}{sum(cpu) / sum(wall):11.2f}")
+        print(f"{name:42}{spans[0]:>24}{spans[1]:>24}{median(cpu) / yardstick:10.2f}{sum(cpu) / sum(wall):11.2f}")
 
 
 if __name__ == "__main__":

@@ -59,9 +59,9 @@ def parse() -> argparse.Namespace:
 
 
 def write_images(folder: Path, options: argparse.Namespace) -> Path:
-    """A competition of random images, enough for one turn of half of them, or of predictions of twice as many."""
+    """A competition of random images, half of which train: a batch more than a turn takes, so no epoch ends."""
     generator = np.random.default_rng(0)
-    rows = 2 * options.batch * (options.steps + options.warmup)
+    rows = 2 * options.batch * (options.steps + options.warmup + 1)
     (folder / "train").mkdir(parents=True)
     for row in range(rows):
         pixels = generator.integers(0, 256, (options.size, options.size, 3), dtype=np.uint8)

@@ -78,7 +78,8 @@ def test_of_models_that_were_not_done_in_time_the_whole_ones_count():
 def trained(tmp_path_factory):
     """A competition, and what training three folds on it made."""
     root = tmp_path_factory.mktemp("trained")
-    run(validate(experiment_content(write_competition(root / "data", rows=30)), "test"), root)
+    content = experiment_content(write_competition(root / "data", rows=30), training={"epochs": 1})
+    run(validate(content, "test"), root)
     return root
 
 
@@ -90,7 +91,7 @@ def predict(trained, tmp_path, monkeypatch):
     def call(**options):
         said = []
         file = tmp_path / "submission.csv"
-        experiment = validate(experiment_content(trained / "data"), "test")
+        experiment = validate(experiment_content(trained / "data", training={"epochs": 1}), "test")
         predict_test(experiment, [trained / "runs"], file, tmp_path, say=said.append, **options)
         return file.read_bytes(), said
 

@@ -59,7 +59,7 @@ def test_a_killed_run_under_freezing_ends_with_the_same_bits(competition, tmp_pa
     """With parameters that get their first gradient after the checkpoint."""
     settings = {
         "training": {"epochs": 3, "optimizer": {"name": optimizer}, "checkpoint_minutes": 0, "log_every": 1},
-        "policies": {"thaw": {"lr": 1e-3, "profile": {"name": "gradual_unfreezing", "every": 0.4}}},
+        "policies": {"uniform": {"lr": 1e-3, "profile": {"name": "gradual_unfreezing", "every": 0.4}}},
     }
     whole = trainer_of(competition, tmp_path / "whole", **settings)
     expected = outcome(whole, whole.train())
