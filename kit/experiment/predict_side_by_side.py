@@ -57,7 +57,7 @@ class Part:
     deadline : float
         By `time.monotonic`, which is one for all processes of a machine.
     models : int
-        How many a GPU has to predict with until then, this one included.
+        How many of such parts its GPU has to predict until then, this one included.
     """
 
     number: int
@@ -90,7 +90,8 @@ def parts_of(
     experiment = experiment.model_copy(update={"data": data})
     whole = len(runs) - len(runs) % jobs
     for number, run in enumerate(runs):
-        models, count = -(-(len(runs) - number) // jobs), 1 if number < whole else jobs
+        count = 1 if number < whole else jobs
+        models = -(-(whole - number) // jobs) + (whole < len(runs)) if number < whole else len(runs) - number
         rows, each = readable.rows, -(-len(readable.rows) // count)
         for place in range(count):
             if mine := rows[place * each : (place + 1) * each]:

@@ -22,6 +22,7 @@ from kit.core.durations import in_words
 from kit.core.errors import KitError, Say
 from kit.core.processes import need_guard
 from kit.core.runs import ExperimentDir, RunDir, RunKey
+from kit.data.device.resident import let_go
 from kit.data.loading import worker_count
 from kit.experiment.loaded import LoadedExperiment
 from kit.experiment.parallel import run_parallel
@@ -365,6 +366,7 @@ def measure(trial: Trial) -> Pace:
             free = torch.cuda.mem_get_info(trainer.device)[0] if on_gpu else 0
             updates.close()
         del trainer
+    let_go()  # other processes may be those that train
     free_memory()
     return Pace(made * images / taken, memory, free)
 

@@ -14,7 +14,7 @@ from kit.training.config import TrainingConfig
 from kit.training.probes import layers_of
 
 BACKEND = "inductor"
-_codes: dict[tuple[type[nn.Module], str, bool], Callable[..., Any]] = {}
+_codes: dict[tuple[type[nn.Module], str, bool, bool], Callable[..., Any]] = {}
 MOST = 1024  # graphs of one class of blocks: each kind, with each set of its parameters frozen; torch's 8 are few
 
 
@@ -172,9 +172,15 @@ def _in_graphs(block: nn.Module, *arguments: Any, **named: Any) -> Any:
 
 
 def _code_of(kind: type[nn.Module], backend: str, graphs: bool = False) -> Callable[..., Any]:
-    """Return the compiled `forward` of a class: of one function, so that blocks that are alike share it."""
-    if (key := (kind, backend, graphs)) not in _codes:
-        options: dict[str, Any] | None = {"triton.cudagraphs": graphs, "fallback_random": True}
-        options = options if backend == "inductor" else None
-        _codes[key] = torch.compile(kind.forward, backend=backend, dynamic=False, options=options)
+    """Return the compiled `forward` of a class: of one function, so that blocks that are alike share it.
+
+    Where the same bits are wanted, nothing that changes them is chosen by what is faster now, like the padding of
+    matrices.
+    """
+    same_bits = torch.are_deterministic_algorithms_enabled()
+    if (key := (kind, backend, graphs, same_bits)) not in _codes:
+        options: dict[str, Any] = {"triton.cudagraphs": graphs, "fallback_random": True}
+        options |= {"deterministic": True} if same_bits else {}
+        of_backend = options if backend == "inductor" else None
+        _codes[key] = torch.compile(kind.forward, backend=backend, dynamic=False, options=of_backend)
     return _codes[key]

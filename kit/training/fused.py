@@ -40,7 +40,8 @@ class _Kept:
     def gradients(self, optimizer: Optimizer) -> list[Tensors] | None:
         """Return the gradients of each group; None where the lists do not hold any more."""
         # What is loaded comes in new containers.
-        if not (self.whole and self.state is optimizer.state and self.groups is optimizer.param_groups):
+        there = self.state is optimizer.state and self.groups is optimizer.param_groups
+        if not (self.whole and there and len(self.members) == len(self.groups)):
             return None
         each = []
         for members, group in zip(self.members, optimizer.param_groups, strict=True):

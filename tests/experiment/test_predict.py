@@ -193,6 +193,16 @@ def test_images_that_cannot_be_read_get_the_prior(trained, data, predicted, tmp_
     assert usual["test003"] != usual["test007"]  # so that at least one of the two is another than without a fault
 
 
+def test_on_a_device_where_images_stay_those_that_cannot_be_read_are_not_asked_for(
+    trained, data, predicted, monkeypatch
+):
+    monkeypatch.setattr("kit.data.device.batches.augments_on_device", lambda config, device: True)
+    (data / "test/test003.png").unlink()
+    labels, _, made = predicted()
+    assert made.unreadable == ["test003"]
+    assert labels == by_the_run(trained) | {"test003": prior_of(trained).idxmax()}
+
+
 def test_where_no_image_can_be_read_all_get_the_prior(trained, data, predicted):
     for image in (data / "test").iterdir():
         image.write_bytes(b"no image")

@@ -13,6 +13,9 @@ from kit import run
 from kit.core.errors import KitError
 from kit.core.paths import OutputDirs
 from kit.core.runs import ExperimentDir, RunKey, RunRecord
+from kit.data.device import batches
+from kit.data.device import resident as resident_module
+from kit.data.device.resident import resident
 from kit.experiment import side_by_side
 from kit.experiment.config import validate
 from kit.experiment.options import RunOptions
@@ -236,6 +239,15 @@ def test_a_run_goes_on_with_the_threads_it_began_with(competition, tmp_path, mon
 @pytest.mark.parametrize("threads", [0, -2])
 def test_a_number_of_threads_that_is_none_is_refused(threads):
     assert refusal_of(lambda: RunOptions(threads=threads)) == f"--threads {threads}: expected a number from 1"
+
+
+def test_what_was_measured_leaves_no_images_on_the_device(prepared, monkeypatch):
+    asked = []
+    monkeypatch.setattr(batches, "resident", lambda *arguments: asked.append(1) or resident(*arguments))
+    monkeypatch.setattr(batches, "augments_on_device", lambda config, device: True)
+    measure(Trial(KEYS[0], *prepared, 1, None, 1, seconds=0.0))
+    assert asked
+    assert not resident_module._kept
 
 
 @pytest.mark.gpu

@@ -195,6 +195,18 @@ def test_compiled_for_this_cpu_it_learns_the_same_up_to_rounding(competition, tm
     assert outcome(second, second.train()) == outcome(whole, expected)
 
 
+@pytest.mark.parametrize("same_bits", [True, False])
+def test_where_the_same_bits_are_wanted_nothing_is_chosen_by_what_is_faster(monkeypatch, same_bits):
+    """By default the compiler times whether padded matrices are faster on a GPU, and others add up otherwise."""
+    asked = []
+    monkeypatch.setattr(compiled, "_codes", {})
+    monkeypatch.setattr(torch, "compile", lambda code, options, **named: asked.append(options))
+    monkeypatch.setattr(torch, "are_deterministic_algorithms_enabled", lambda: same_bits)
+    compiled._code_of(torch.nn.Linear, "inductor")
+    assert asked[0].get("deterministic", False) is same_bits
+    assert set(asked[0]) <= set(torch._inductor.list_options())
+
+
 @pytest.mark.gpu
 @pytest.mark.parametrize("mode", [True, "graphs"])
 def test_on_a_gpu_it_learns_the_same_up_to_rounding_and_repeats_its_bits(competition, tmp_path, mode):

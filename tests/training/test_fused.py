@@ -100,6 +100,20 @@ def test_parameters_that_learn_late_and_a_state_that_is_loaded(kind, launched):
 
 
 @pytest.mark.parametrize("kind", KINDS)
+def test_a_parameter_group_that_is_added(kind, launched):
+    plain, quick = pair_of(kind)
+    for optimizer in (plain, quick):
+        step(optimizer, 0)
+        step(optimizer, 1)
+        optimizer.add_param_group({"params": [nn.Parameter(torch.ones(3))]})
+        _start_at_rest(optimizer)
+        for number in (2, 3):
+            step(optimizer, number)
+    assert bits(quick) == bits(plain)
+    assert len(launched) == 2
+
+
+@pytest.mark.parametrize("kind", KINDS)
 def test_scaled_gradients_and_steps_that_the_scaler_skips(kind, launched):
     plain, quick = pair_of(kind)
     for number, skips in enumerate([True, False, True, False, False]):

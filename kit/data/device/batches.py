@@ -10,7 +10,7 @@ from kit.data.augment import Augmentation
 from kit.data.config import DataConfig
 from kit.data.device.ahead import ahead
 from kit.data.device.augment import DeviceAugmentation, augments_on_device
-from kit.data.device.resident import ResidentImages, places_of, resident, to_device
+from kit.data.device.resident import ResidentImages, places_of, resident, resident_already, to_device
 from kit.data.device.uniforms import SampleSeeds
 from kit.data.images import ImageSet
 from kit.data.loading import BatchPlan, Visits, training_batches
@@ -78,9 +78,13 @@ def plain_batches_there(
 ) -> Generator[torch.Tensor, None, None] | None:
     """Iterate over batches as `kit.data.loading.plain_batches` does, of images that stay on the device.
 
-    None where they do not, as they do wherever the device augments and they fit.
+    None where they do not. They are put there where the device augments and all of them are asked for: of some,
+    the others may be unreadable, or too many to be read for nothing.
     """
-    there = resident(images, device, config.device_memory) if augments_on_device(config, device) else None
+    if not augments_on_device(config, device):
+        return None
+    whole = len(rows) == len(images)
+    there = resident(images, device, config.device_memory) if whole else resident_already(images, device)
     return there.batches(places_of(images, rows), size, batch) if there else None
 
 

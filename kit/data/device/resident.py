@@ -66,8 +66,7 @@ def resident(images: ImageSet, device: torch.device, share: float) -> ResidentIm
     None where their pixels are in no cache, or do not fit: all that stays on a device takes at most this share of
     its memory, and half of what is free.
     """
-    sets = images.sets if isinstance(images, JoinedImages) else (images,)
-    key = (str(device), *map(id, sets))
+    sets, key = _sets_and_key(images, device)
     if key not in _kept:
         if any(each.cache is None for each in sets if len(each)) or not _fits(_bytes_of(sets), device, share):
             return None
@@ -76,6 +75,21 @@ def resident(images: ImageSet, device: torch.device, share: float) -> ResidentIm
         for each in sets:  # the end of one of them is theirs
             weakref.finalize(each, _kept.pop, key, None)
     return _kept[key]
+
+
+def resident_already(images: ImageSet, device: torch.device) -> ResidentImages | None:
+    """Return the images as they stay on the device, None where `resident` has not put them there."""
+    return _kept.get(_sets_and_key(images, device)[1])
+
+
+def let_go() -> None:
+    """Give the memory of all devices back that images of this process stay in, until they are asked for again."""
+    _kept.clear()
+
+
+def _sets_and_key(images: ImageSet, device: torch.device) -> tuple[tuple[ImageSet, ...], tuple[object, ...]]:
+    sets = images.sets if isinstance(images, JoinedImages) else (images,)
+    return sets, (str(device), *map(id, sets))
 
 
 def places_of(images: ImageSet, rows: Sequence[int] | np.ndarray) -> np.ndarray:

@@ -204,6 +204,7 @@ def test_resident_images_are_the_stored_ones_and_are_read_once(images, monkeypat
 
 def test_evaluation_sees_the_same_batches(images):
     config, rows = described(), [5, 0, 13, 2, 2]
+    assert resident(images, CPU, 0.25) is not None
     for size in (SIZE, STORED):
         there = list(plain_batches_there(CPU, images, rows, size, 2, config))
         for pixels, expected in zip(there, plain_batches(images, rows, size, 2), strict=True):
@@ -213,6 +214,19 @@ def test_evaluation_sees_the_same_batches(images):
 @pytest.mark.parametrize("options", [{"augment_on": "auto"}, {"augment_on": "cpu"}, {"device_memory": 0}])
 def test_evaluation_goes_by_the_loader_where_nothing_stays(images, options):
     assert plain_batches_there(CPU, copy.copy(images), [0], SIZE, 2, described(**options)) is None
+
+
+def test_evaluation_of_some_rows_reads_no_others(images, monkeypatch):
+    """Those of a set with images that cannot be read, or its part of one that processes share."""
+    images, read, ordinary = copy.copy(images), [], ImageSet.__getitem__
+    monkeypatch.setattr(ImageSet, "__getitem__", lambda images, row: read.append(row) or ordinary(images, row))
+    assert plain_batches_there(CPU, images, range(N - 1), SIZE, 2, described()) is None
+    assert read == []
+    whole = torch.cat(list(plain_batches_there(CPU, images, range(N), SIZE, 2, described())))
+    assert sorted(read) == list(range(N))
+    some = torch.cat(list(plain_batches_there(CPU, images, range(N - 1), SIZE, 2, described())))
+    assert torch.equal(some, whole[:-1])
+    assert len(read) == N
 
 
 def test_joined_images(images, tmp_path):
