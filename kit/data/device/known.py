@@ -6,6 +6,7 @@ from typing import Any
 import albumentations as A
 import cv2
 
+from kit.data.affine import affine
 from kit.data.config import DataConfig
 from kit.data.device.steps import (
     ALL_EIGHT,
@@ -102,6 +103,7 @@ _KNOWN: dict[type, Callable[[Any], DeviceStep | None]] = {
     A.RandomRotate90: _turn(QUARTERS),
     A.D4: _turn(ALL_EIGHT),
     A.Affine: _affine,
+    affine(): _affine,  # what a config's Affine is made of
     A.RandomBrightnessContrast: _brightness_contrast,
     A.GaussianBlur: _blur,
     A.CoarseDropout: _holes,
