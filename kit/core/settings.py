@@ -168,6 +168,13 @@ _WORDS = {
     "tuple_type": "expected a list",
     "list_type": "expected a list",
     "string_type": "expected text",
+    "bool_type": "expected true or false",
+    "bool_parsing": "expected true or false",
+    "int_type": "expected a whole number",
+    "int_parsing": "expected a whole number",
+    "int_from_float": "expected a whole number",
+    "float_type": "expected a number",
+    "float_parsing": "expected a number",
     "string_pattern_mismatch": "expected letters, digits, '.', '_' and '-', beginning with a letter or digit",
 }
 
@@ -203,7 +210,12 @@ def explain(error: ValidationError, content: Any, model: type[BaseModel], whole:
         values[path] = _value(fault)
     # Where a value may be of two types, the fault inside the one that fits says more than the other's.
     deepest = [path for path in messages if not any(other[: len(path)] == path != other for other in messages)]
-    return [f"{_dotted(path) or whole}{values[path]}: {', or '.join(messages[path])}" for path in deepest]
+    return [f"{_dotted(path) or whole}{values[path]}: {_either(messages[path])}" for path in deepest]
+
+
+def _either(messages: list[str]) -> str:
+    first, *more = messages
+    return ", or ".join([first, *(message.removeprefix("expected ") for message in more)])
 
 
 def _message(fault: ErrorDetails, path: KeyPath, section: type[BaseModel] | None) -> str:

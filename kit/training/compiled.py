@@ -51,6 +51,14 @@ class Compiled:
             block.forward = MethodType(_in_graphs if graphs else _compiled, block)
         self._before = self._told = _count()
 
+    def notice(self) -> str:
+        """Say that compiling comes first, where this process has compiled nothing yet; else ""."""
+        return (
+            ""
+            if self._before
+            else "training.compile: the model is compiled in its first update; that may take minutes"
+        )
+
     def news(self, done: int) -> str:
         """Say how many graphs were compiled since this was last asked, after `done` updates; "" for none."""
         if (count := _count()) == self._told:

@@ -205,6 +205,8 @@ class Trainer:
         total, per_epoch = self.plan.total_steps, self.plan.steps_per_epoch
         started = time.monotonic()
         evaluating = 0.0  # seconds
+        if self.compiled and (notice := self.compiled.notice()):
+            self.say(notice)
         self._measure_butterfly(first)
         main, images = self.accelerator.is_main_process, self.plan.samples_per_update
         with (

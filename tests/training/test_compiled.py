@@ -81,6 +81,12 @@ def test_learning_is_the_same_frozen_and_thawed(eagerly, name, graphs):
         told.append(bool(made.news(step)))
     assert same(plain, other)
     assert told == [True, False, True, False, False]  # what was compiled serves again
+    assert Compiled(copy.deepcopy(plain)).notice() == ""  # this process has compiled
+
+
+def test_that_compiling_comes_first_is_said_once(eagerly, monkeypatch):
+    monkeypatch.setattr(compiled, "_count", lambda: 0)
+    assert pair_of("test_resnet")[2].notice().startswith("training.compile: the model is compiled in its first")
 
 
 def test_predictions_and_copies_compute_as_without(eagerly, monkeypatch):
