@@ -16,8 +16,9 @@ from kit.kaggle.kernel.extra import FOLDER, extra_files, extra_there
 from kit.kaggle.kernel.folder import Kind
 
 PACKAGE = Path(__file__).resolve().parents[2]  # kit/
-# A kernel joins no cluster: of that folder only what says so, and what needs no Ray, travels.
-LEFT_OUT, STAYS = "kit/experiment/cluster/", ("__init__.py", "joining.py", "slurm.py")
+# A kernel joins no cluster: of that folder only what says so, and what needs no Ray, travels. It rehearses none.
+CLUSTER, STAYS = "kit/experiment/cluster/", ("__init__.py", "joining.py", "slurm.py")
+REHEARSAL = "kit/kaggle/rehearsal/"
 
 
 def travelling_files(experiment: ExperimentConfig, kind: Kind, root: Path) -> dict[str, bytes]:
@@ -45,7 +46,8 @@ def travelling_files(experiment: ExperimentConfig, kind: Kind, root: Path) -> di
 
 
 def _left_out(name: str) -> bool:
-    return name.startswith(LEFT_OUT) and name.removeprefix(LEFT_OUT) not in STAYS
+    in_cluster = name.startswith(CLUSTER) and name.removeprefix(CLUSTER) not in STAYS
+    return in_cluster or name.startswith(REHEARSAL)
 
 
 def scores_file(experiment: ExperimentConfig, root: Path) -> Path:
