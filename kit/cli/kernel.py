@@ -150,7 +150,14 @@ def rehearse(
     ] = None,
 ) -> None:
     """Run a built kernel as Kaggle would, without network or credentials, and judge what it leaves."""
-    from kit.kaggle.rehearsal.rehearse import RehearsalOptions, rehearse
+    try:
+        from kit.kaggle.rehearsal.rehearse import RehearsalOptions, rehearse
+    except ModuleNotFoundError as error:
+        if not str(error.name).startswith("kit."):
+            raise
+        raise KitError(
+            "kernel rehearse: the kit of a kernel rehearses none; run it where the whole kit is"
+        ) from error
 
     options = RehearsalOptions(
         test_rows=test_rows,

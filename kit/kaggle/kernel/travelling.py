@@ -16,9 +16,12 @@ from kit.kaggle.kernel.extra import FOLDER, extra_files, extra_there
 from kit.kaggle.kernel.folder import Kind
 
 PACKAGE = Path(__file__).resolve().parents[2]  # kit/
-# A kernel joins no cluster: of that folder only what says so, and what needs no Ray, travels. It rehearses none.
-CLUSTER, STAYS = "kit/experiment/cluster/", ("__init__.py", "joining.py", "slurm.py")
-REHEARSAL = "kit/kaggle/rehearsal/"
+# A kernel joins no cluster and rehearses none: of these folders only what is named travels, which says so or needs
+# no Ray.
+LEFT_OUT = {
+    "kit/experiment/cluster/": ("__init__.py", "joining.py", "slurm.py"),
+    "kit/kaggle/rehearsal/": ("__init__.py",),
+}
 
 
 def travelling_files(experiment: ExperimentConfig, kind: Kind, root: Path) -> dict[str, bytes]:
@@ -46,8 +49,7 @@ def travelling_files(experiment: ExperimentConfig, kind: Kind, root: Path) -> di
 
 
 def _left_out(name: str) -> bool:
-    in_cluster = name.startswith(CLUSTER) and name.removeprefix(CLUSTER) not in STAYS
-    return in_cluster or name.startswith(REHEARSAL)
+    return any(name.startswith(each) and name.removeprefix(each) not in stays for each, stays in LEFT_OUT.items())
 
 
 def scores_file(experiment: ExperimentConfig, root: Path) -> Path:

@@ -122,17 +122,27 @@ def test_two_copies_of_the_project_build_the_same(tmp_path):
     assert len(here["digits-train.py"]) <= 700_000  # of kernel.max_code_kb: own code and labels need room, too
 
 
-def test_a_kernel_rehearses_none_and_joins_no_cluster_and_says_so(build, tmp_path):
+def test_a_kernel_joins_no_cluster_and_rehearses_none_and_says_so(build, tmp_path):
     assert build()[0] == 0
     files = packed(built("tiny-train")[1])
     cluster = {name.rpartition("/")[2] for name in files if name.startswith("kit/experiment/cluster/")}
     assert cluster == {"__init__.py", "joining.py", "slurm.py"}
+    assert [name for name in files if "rehearsal" in name] == ["kit/kaggle/rehearsal/__init__.py"]
     for name, content in files.items():
         file = tmp_path / "there" / name
         file.parent.mkdir(parents=True, exist_ok=True)
         file.write_bytes(content)
-    assert not any(name.startswith("kit/kaggle/rehearsal/") for name in files)
-    code = "import kit.cli.main; from kit.experiment.cluster.joining import need_ray; need_ray('ray')"
+    ended = subprocess.run(
+        [sys.executable, "-m", "kit", "kernel", "rehearse", "."],
+        cwd=tmp_path / "there",
+        capture_output=True,
+        text=True,
+    )
+    assert (ended.returncode, ended.stdout) == (1, "")
+    assert ended.stderr.splitlines()[-1].endswith(
+        "kernel rehearse: the kit of a kernel rehearses none; run it where the whole kit is"
+    )
+    code = "from kit.experiment.cluster.joining import need_ray; need_ray('ray')"
     ended = subprocess.run([sys.executable, "-c", code], cwd=tmp_path / "there", capture_output=True, text=True)
     assert ended.stderr.strip().endswith(
         "KitError: --on ray: the kit of a kernel joins no cluster; run it where the whole kit is"
