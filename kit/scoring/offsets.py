@@ -1,6 +1,7 @@
 """Class offsets for one label a row: the class with the highest log probability plus the class's offset."""
 
 from collections.abc import Iterator
+from dataclasses import dataclass
 
 import numpy as np
 
@@ -15,6 +16,8 @@ _SWEEPS = 10  # of coordinate ascent, at most
 _NEAR = 1024  # rows looked at for a class, at least,
 _FEW_ROWS, _MANY_ROWS = 4_096, 32_768  # that tell where the first rows end, and where more are looked through
 _BLOCK = 1_000_000  # probabilities looked at at a time
+_BUCKETS, _SORTED = 64, 4_096  # parts of rows of which the best are sorted, and rows that are sorted anyway
+_SLACK = 1e-9  # by which a bound may be below the best and is looked at still
 _TIMES = 16  # and so many times the rows that have the class
 
 
@@ -83,6 +86,24 @@ def _part(truth: np.ndarray, number: int) -> np.ndarray:
     return np.sort(by_class[np.arange(number) * len(truth) // number])
 
 
+@dataclass(frozen=True)
+class _Turned:
+    """Counts where some rows have turned to a class: of each class's rows, of those rightly of it; of the turned.
+
+    Attributes
+    ----------
+    kept, right : ndarray
+        int [classes], of the other classes.
+    size, hits : int
+        Of the rows that turned, and of those that have the class.
+    """
+
+    kept: np.ndarray
+    right: np.ndarray
+    size: int = 0
+    hits: int = 0
+
+
 class _Ascent:
     """Coordinate ascent over the offsets of classes that all have rows.
 
@@ -149,28 +170,82 @@ class _Ascent:
         # The row after those may end the last interval, but is not turned itself.
         complete = number == len(turns)
         near = np.arange(number) if complete else _first(turns, number)
-        order = near[np.argsort(turns[near])]
-        objective = self._f_at_cuts(index, mine, order)
-        offset, reached = _middle(turns[order].astype(np.float64), objective, complete)
+        before = self._before(index, mine)
+        turned = self.first[near]
+        turned = np.where(turned == index, self.second[near], turned)
+        ends = complete  # whether the last cut counts
+        if len(near) > _SORTED:
+            looked_at, before, is_last = self._best_part(index, turns[near], self.truth[near], turned, before)
+            near, turned, ends = near[looked_at], turned[looked_at], complete or not is_last
+        sorting = np.argsort(turns[near])
+        order = near[sorting]
+        objective = self._f_at_cuts(index, self.truth[order], turned[sorting], before)
+        offset, reached = _middle(turns[order].astype(np.float64), objective, ends)
         self._change(index, offset, mine)
         return reached
 
-    def _f_at_cuts(self, index: int, mine: np.ndarray, order: np.ndarray) -> np.ndarray:
-        """Return what is maximised when the first i rows of `order` [n] turned to class `index`: [n + 1].
-
-        All other rows keep their class; those of `mine`, which have this one now, their second.
-        """
-        number, positive, weights = len(order), self.positive, self.weights
-        kept, kept_right = self.predicted.copy(), self.right.copy()
-        kept[index] = kept_right[index] = 0
+    def _before(self, index: int, mine: np.ndarray) -> "_Turned":
+        """Return the counts where no row has class `index`: those of `mine`, which have it now, have the next."""
+        kept, right = self.predicted.copy(), self.right.copy()
+        kept[index] = right[index] = 0
         second = self.second[mine]
-        kept += np.bincount(second, minlength=len(positive))
-        kept_right += np.bincount(second[second == self.truth[mine]], minlength=len(positive))
-        truth, turned = self.truth[order], self.first[order]
-        turned = np.where(turned == index, self.second[order], turned)
-        hits = np.zeros(number + 1)
-        np.cumsum(truth == index, out=hits[1:])
-        gained = self._f(hits, np.arange(number + 1), positive[index])
+        kept += np.bincount(second, minlength=len(kept))
+        right += np.bincount(second[second == self.truth[mine]], minlength=len(kept))
+        return _Turned(kept, right)
+
+    def _best_part(
+        self, index: int, turns: np.ndarray, truth: np.ndarray, turned: np.ndarray, before: "_Turned"
+    ) -> tuple[np.ndarray, "_Turned", bool]:
+        """Return the rows among which all best cuts lie, the counts before them, and whether they are the last.
+
+        They are parted by their `turns`. In a part, F of this class rises at most as if those that have it turned
+        first, and F of another as if those that were wrongly of it did.
+        """
+        low, classes = turns.min(), len(self.positive)
+        scale = _BUCKETS / max(float(turns.max() - low), 1e-30)
+        part = np.minimum((turns - low) * scale, _BUCKETS - 1).astype(np.intp)
+        size, hits = (np.bincount(each, minlength=_BUCKETS) for each in (part, part[truth == index]))
+        place, right = part * classes + turned, truth == turned
+        lost, lost_right = (
+            np.bincount(each, minlength=_BUCKETS * classes).reshape(_BUCKETS, classes)
+            for each in (place, place[right])
+        )
+        sizes, ahead, gone, gone_right = (
+            np.cumsum(each, axis=0) - each for each in (size, hits, lost, lost_right)
+        )
+        kept, kept_right = before.kept - gone, before.right - gone_right
+        reached = self._average(
+            index, self._f(ahead, sizes, self.positive[index]), self._f(kept_right, kept, self.positive)
+        )
+        first = self._f(ahead + hits, sizes + hits, self.positive[index])
+        bound = self._average(index, first, self._f(kept_right, kept - (lost - lost_right), self.positive))
+        best = np.flatnonzero(bound >= reached.max() - _SLACK)
+        start, last = int(best[0]), int(best[-1])
+        counts = _Turned(kept[start], kept_right[start], int(sizes[start]), int(ahead[start]))
+        return np.flatnonzero((part >= start) & (part <= last)), counts, last == _BUCKETS - 1
+
+    def _average(self, index: int, own: np.ndarray, others: np.ndarray) -> np.ndarray:
+        """Return what is maximised of the F of class `index` [n] and of all others [n, classes]: [n]."""
+        others[:, index] = own
+        average = others @ self.weights
+        return SHARE * average + others.min(axis=1) if self.lowest else average
+
+    def _f_at_cuts(self, index: int, truth: np.ndarray, turned: np.ndarray, before: "_Turned") -> np.ndarray:
+        """Return what is maximised when the first i of some rows turned to class `index`: [n + 1].
+
+        Parameters
+        ----------
+        index : int
+        truth, turned : ndarray
+            The rows' class, and the one that they turn from, in the order in which they turn [n].
+        before : _Turned
+            The counts before the first of them turns.
+        """
+        number, positive, weights = len(truth), self.positive, self.weights
+        kept, kept_right = before.kept, before.right
+        hits = np.full(number + 1, float(before.hits))
+        hits[1:] += np.cumsum(truth == index)
+        gained = self._f(hits, np.arange(before.size, before.size + number + 1), positive[index])
         by_class = np.argsort(turned, kind="stable")
         classes, right = turned[by_class], (truth == turned)[by_class]
         first = np.searchsorted(classes, np.arange(len(positive), dtype=self.kind))[classes]

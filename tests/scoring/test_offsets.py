@@ -113,7 +113,7 @@ def test_few_rows_are_looked_at_and_no_step_loses(monkeypatch):
     ascent = module._Ascent(logarithm(probabilities[:, present]), labels, ScoringConfig())
     cuts, looked = module._Ascent._f_at_cuts, []
     monkeypatch.setattr(
-        module._Ascent, "_f_at_cuts", lambda *arguments: looked.append(len(arguments[-1])) or cuts(*arguments)
+        module._Ascent, "_f_at_cuts", lambda *arguments: looked.append(len(arguments[2])) or cuts(*arguments)
     )
     before = ascent._now()
     for index, rows in enumerate(np.bincount(labels)):
@@ -169,3 +169,28 @@ def test_many_classes_take_seconds():
     values = best_offsets(probabilities, truth, ScoringConfig())
     assert time.process_time() - start < 4  # 1.5 s; 10 s before the work was bounded
     assert reached(probabilities, truth, values) > reached(probabilities, truth, 0) + 0.08
+
+
+@pytest.mark.parametrize("average", ["macro", "weighted", "lowest"])
+@pytest.mark.parametrize("parts", [2, 7, 64])
+@pytest.mark.parametrize("seed", range(4))
+def test_only_rows_where_the_best_may_lie_are_sorted(monkeypatch, average, parts, seed):
+    generator = np.random.default_rng(seed)
+    classes = (2, 3, 8, 20)[seed]
+    truth = np.minimum(generator.geometric(0.3, 700) - 1, classes - 1)
+    probabilities = generator.dirichlet(np.ones(classes), 700).astype(np.float32)
+    probabilities[np.arange(700), truth] += 0.4
+    if seed % 2:
+        probabilities = np.round(probabilities, 2)  # ties
+    config = ScoringConfig(average=average)
+    monkeypatch.setattr(module, "_NEAR", 50)
+    expected = best_offsets(probabilities, truth, config)
+    sorted_at_once = []
+    middle = module._middle
+    monkeypatch.setattr(
+        module, "_middle", lambda turns, *others: sorted_at_once.append(len(turns)) or middle(turns, *others)
+    )
+    monkeypatch.setattr(module, "_SORTED", 10)
+    monkeypatch.setattr(module, "_BUCKETS", parts)
+    np.testing.assert_array_equal(best_offsets(probabilities, truth, config), expected)
+    assert parts < 64 or classes < 8 or np.median(sorted_at_once) < 350
