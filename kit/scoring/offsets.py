@@ -255,10 +255,10 @@ class _Ascent:
         each = positive[classes]
         lost, start = np.empty(number), self._f(kept_right, kept, positive)
         after = self._f(at - right, rest - 1, each)
-        before = np.append(0.0, after[:-1])  # what the row of the same class before it left
+        prior = np.append(0.0, after[:-1])  # what the row of the same class before it left
         begins = np.flatnonzero(first == np.arange(number))
-        before[begins] = start[classes[begins]]
-        lost[by_class] = weights[classes] * (after - before)
+        prior[begins] = start[classes[begins]]
+        lost[by_class] = weights[classes] * (after - prior)
         average = weights[index] * gained + np.sum(weights * start) + np.concatenate([[0], np.cumsum(lost)])
         if not self.lowest:
             return average
