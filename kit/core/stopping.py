@@ -8,6 +8,7 @@ import os
 import signal
 import sys
 import threading
+import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from types import FrameType
@@ -17,7 +18,7 @@ from kit.core.errors import KitError
 
 OUT_OF_TIME = 1  # the exit code of a command that its time limit stopped
 SAVE = getattr(signal, "SIGUSR1", None)  # Windows has none
-AGAIN_SECONDS = 0.01  # until an interruption that got lost is repeated
+AGAIN_SECONDS = 0.05  # until an interruption that got lost is repeated
 
 
 class Stopped(KitError):
@@ -244,10 +245,13 @@ def _repeat_lost(unraisable: Any) -> None:
         return
     import _thread
 
+    returning = threading.Event()
+
     def again() -> None:
+        returning.wait()  # what is raised in this very function is lost for good
+        time.sleep(AGAIN_SECONDS)
         _wishes.lost = True
         _thread.interrupt_main(signal.SIGTERM)
 
-    timer = threading.Timer(AGAIN_SECONDS, again)
-    timer.daemon = True
-    timer.start()
+    _thread.start_new_thread(again, ())  # `Thread.start` would wait for the thread, on a busy machine for long
+    returning.set()
