@@ -5,6 +5,7 @@ import gc
 import re
 import sys
 from collections.abc import Iterator
+from importlib.util import find_spec
 from typing import TYPE_CHECKING, Annotated, Literal
 
 import typer
@@ -116,6 +117,12 @@ def _show_built(built: "KernelBuildResult") -> None:
             print(f"  {note}")
 
 
+def _need_rehearsal() -> None:
+    """Raise KitError in a kernel, whose kit leaves out what rehearses."""
+    if find_spec("kit.kaggle.rehearsal.rehearse") is None:
+        raise KitError("kernel rehearse: the kit of a kernel rehearses none; run it where the whole kit is")
+
+
 @kernel_app.command()
 def rehearse(
     folder: Dir,
@@ -150,14 +157,8 @@ def rehearse(
     ] = None,
 ) -> None:
     """Run a built kernel as Kaggle would, without network or credentials, and judge what it leaves."""
-    try:
-        from kit.kaggle.rehearsal.rehearse import RehearsalOptions, rehearse
-    except ModuleNotFoundError as error:
-        if not str(error.name).startswith("kit."):
-            raise
-        raise KitError(
-            "kernel rehearse: the kit of a kernel rehearses none; run it where the whole kit is"
-        ) from error
+    _need_rehearsal()
+    from kit.kaggle.rehearsal.rehearse import RehearsalOptions, rehearse
 
     options = RehearsalOptions(
         test_rows=test_rows,
