@@ -259,6 +259,15 @@ class Cluster:
         )
         return number, carry_out.remote(call, self.board)
 
+    def take_back(self, reference: Any, at_once: bool = False) -> None:
+        """Cancel a task, or kill its worker `at_once`; nothing where that cannot be done any more.
+
+        Not what it called itself: a call to the board that Ray cancels before it was sent leaves a gap in the
+        worker's numbers of calls, and the board waits for that number, whatever the worker asks later.
+        """
+        with suppress(Exception):
+            self._ray.cancel(reference, force=at_once, recursive=False)
+
     def exchange(self, wishes: dict[str, Any], gone: list[int]) -> dict[int, dict[str, Any]]:
         """Tell the board what the user asks for, print the lines of tasks, and return what is under way."""
         try:

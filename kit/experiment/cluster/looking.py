@@ -1,7 +1,6 @@
 """Nodes of a cluster look at themselves before they are given work; a look that is lost is begun again."""
 
 from collections import Counter
-from contextlib import suppress
 from dataclasses import dataclass, field, replace
 from typing import TYPE_CHECKING, Any
 
@@ -82,11 +81,8 @@ class Looks:
 
     def _forget(self, there: dict[str, dict[str, Any]]) -> None:
         """Take looks back that wait for a node which is gone."""
-        import ray
-
         for reference, node in list(self._under_way.items()):
             if node["NodeID"] not in there:
                 del self._under_way[reference]
-                with suppress(Exception):
-                    ray.cancel(reference)
+                self.cluster.take_back(reference)
                 self.cluster.say(f"{node['NodeManagerHostname']}: the node is gone before it said what it is")

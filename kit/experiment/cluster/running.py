@@ -262,15 +262,12 @@ class Running:
 
     def _close(self, stop: int = 0) -> None:
         """Begin nothing any more, and with `stop` let those under way stop; what waits at Ray is taken back."""
-        import ray
-
         self._wishes.closed, self._wishes.stop = True, stop or self._wishes.stop
         self._tend(now=True)
         self._waiting.clear()
         for reference, entry in self._running.items():
             if entry.number not in self._begun:  # nor will it, as the board says so to whoever asks
-                with suppress(Exception):
-                    ray.cancel(reference)
+                self.cluster.take_back(reference)
 
     def _tend(self, now: bool = False) -> None:
         """Each second: pass on what the user asks, print and show what tasks say, and look at the nodes."""
@@ -304,13 +301,10 @@ class Running:
 
     def _take_back(self) -> None:
         """Take tasks back that wait for nodes of which none is there any more."""
-        import ray
-
         good = self.cluster.good.keys()
         for reference, entry in list(self._running.items()):
             if not entry.keys & good and entry.number not in self._begun:
-                with suppress(Exception):
-                    ray.cancel(reference)
+                self.cluster.take_back(reference)
                 del self._running[reference]
                 self._waiting.insert(0, entry)
 
@@ -337,4 +331,4 @@ class Running:
                 self._close(128 + signal.SIGTERM)
                 ray.wait(list(self._running), num_returns=len(self._running), timeout=END_SECONDS)
             for reference in self._running:
-                ray.cancel(reference, force=True)
+                self.cluster.take_back(reference, at_once=True)

@@ -1,11 +1,13 @@
 """Tasks on a real cluster of Ray: results, errors, what a task finds around it."""
 
 import hashlib
+import time
+from contextlib import suppress
 
 import pytest
 from support import cluster_tasks as tasks
 from support import torch_tasks
-from support.clusters import joined, ray_nodes
+from support.clusters import joined, ray_nodes, until
 from support.refusals import refusal_of
 
 from kit.core.errors import KitError
@@ -192,6 +194,33 @@ def test_a_look_whose_process_is_always_killed_leaves_the_node_out(cluster, parc
     message = refusal_of(lambda: cluster.look(tasks.look_that_dies_once, "", Needs(), parcel))
     killed = "the process that looked at it was killed by signal 9, as the system does when memory runs out"
     assert f"{killed}, the 4th time" in message
+
+
+def test_a_worker_whose_task_was_taken_back_is_still_answered(cluster, tmp_path):
+    import ray
+
+    @ray.remote(num_cpus=0)
+    class Answers:
+        def one(self):
+            return 1
+
+    @ray.remote(max_retries=0)
+    def ask(answers, times, begun):
+        begun.touch()
+        for _ in range(times):
+            answers.one.remote().future().result(10)
+        return 1
+
+    answers = Answers.remote()
+    for number in range(10):
+        begun = tmp_path / str(number)
+        asking = ask.remote(answers, 300, begun)
+        until(begun.exists)
+        time.sleep(0.001 * number)
+        cluster.take_back(asking)
+        with suppress(ray.exceptions.RayError):
+            ray.get(asking, timeout=60)
+        assert ray.get(ask.remote(answers, 1, begun), timeout=60) == 1
 
 
 def test_a_parcel_is_known_by_its_content(cluster):
