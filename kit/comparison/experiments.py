@@ -269,8 +269,8 @@ def _need_one_kind_now(configs: Sequence[ExperimentConfig]) -> None:
         if kind != base:
             raise KitError(
                 f"compare: {configs[0].name} would be trained on {base}, {name} on {kind}: what differs may be "
-                "the device's; state the same training.device, training.precision and data.augment_on in both, or "
-                "compare all the same with --mixed-devices (compare.mixed_devices: true)"
+                "the device's. If that is what you compare, add --mixed-devices (compare.mixed_devices: true); "
+                "else state the same training.device, training.precision and data.augment_on in both"
             )
 
 

@@ -144,12 +144,14 @@ def _need_compiler(on_gpu: bool) -> None:
 
 
 @contextmanager
-def telling_what_fails() -> Iterator[None]:
-    """Turn errors of the compiler within into a line."""
+def telling_what_fails(compiled: Compiled | None) -> Iterator[None]:
+    """Turn errors of the compiler within into a line; without a compiled model they pass."""
     try:
         yield
     except Exception as error:
-        if not isinstance(error, (torch._dynamo.exc.TorchDynamoException, *_errors_of_inductor())):
+        if compiled is None or not isinstance(
+            error, (torch._dynamo.exc.TorchDynamoException, *_errors_of_inductor())
+        ):
             raise
         reason = " ".join(str(error).split())[:200] or type(error).__name__
         raise KitError(f"training.compile: the model cannot be compiled ({reason}); leave compile out") from error

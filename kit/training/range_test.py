@@ -13,6 +13,7 @@ import numpy as np
 
 from kit.core.errors import KitError
 from kit.lr import Clock, PolicyGroup, Rates
+from kit.training.compiled import telling_what_fails
 from kit.training.trainer import Trainer
 
 BETA = 0.98  # of the smoothed loss
@@ -141,7 +142,8 @@ def range_test(
     """
     model, optimizer = copy.deepcopy(trainer.model.state_dict()), copy.deepcopy(trainer.optimizer.state_dict())
     try:
-        return _raise_rates(trainer, sweep, on_step)
+        with telling_what_fails(trainer.compiled):
+            return _raise_rates(trainer, sweep, on_step)
     finally:
         trainer.rates.release()
         trainer.model.load_state_dict(model)

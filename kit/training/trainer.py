@@ -195,7 +195,7 @@ class Trainer:
         self.stops.begin(title, expired)
         first, self.logged = self.checkpoints.restore()
         try:
-            with self.history.following(), telling_what_fails() if self.compiled else nullcontext():
+            with self.history.following(), telling_what_fails(self.compiled):
                 return self._train(first, title, on_step)
         except BaseException:
             self.checkpoints.close()  # what is being written is worth having

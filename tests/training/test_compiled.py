@@ -7,6 +7,7 @@ import timm
 import torch
 from support.refusals import refusal_of
 from support.trainings import Killed, kill_at, outcome, trainer_of
+from torch._dynamo.exc import TorchDynamoException
 
 from kit.core.errors import KitError
 from kit.model.groups import depth_groups
@@ -125,14 +126,16 @@ def test_errors_of_the_compiler_are_told_in_a_line(eagerly, monkeypatch):
 
     torch._dynamo.reset()
     monkeypatch.setattr(compiled, "BACKEND", fails)
-    _, other, _ = pair_of("test_resnet")
-    with pytest.raises(KitError) as told, telling_what_fails():
+    _, other, made = pair_of("test_resnet")
+    with pytest.raises(KitError) as told, telling_what_fails(made):
         other(torch.randn(2, 3, 32, 32))
     assert str(told.value).startswith("training.compile: the model cannot be compiled (backend='fails' raised: ")
     assert "no such instruction" in str(told.value)
     assert "\n" not in str(told.value)
-    with pytest.raises(ValueError, match="of another kind"), telling_what_fails():
+    with pytest.raises(ValueError, match="of another kind"), telling_what_fails(made):
         raise ValueError("of another kind")
+    with pytest.raises(TorchDynamoException), telling_what_fails(None):  # the user's own use of a compiler
+        other(torch.randn(2, 3, 32, 32))
 
 
 def test_without_a_compiler_it_is_refused():

@@ -4,12 +4,14 @@ import numpy as np
 import pytest
 import torch
 from support.colours import experiment_content
+from support.refusals import refusal_of
 from support.trainings import trainer_of
 
 from kit.core.errors import KitError
 from kit.experiment.train_run import trainer_of as trainer_of_run
 from kit.lr import Clock
 from kit.model.build import weights_digest
+from kit.training import compiled
 from kit.training.range_test import SUGGESTIONS, RangeTestResult, Sweep, range_test
 
 
@@ -139,3 +141,17 @@ def test_a_run_that_ends_too_early_says_what_to_do():
         KitError, match=r"diverged after 12 updates, too few to say anything; start lower \(--start\)"
     ):
         few.suggestions()
+
+
+def test_an_error_of_the_compiler_is_told_in_a_line(competition, tmp_path, monkeypatch):
+    def fails(graph, inputs):
+        raise RuntimeError("no such instruction")
+
+    torch._dynamo.reset()
+    monkeypatch.setattr(compiled, "BACKEND", fails)
+    monkeypatch.setattr(compiled, "_need_compiler", lambda on_gpu: None)
+    rise = sweep(len(swept(competition, tmp_path, None).groups))
+    trainer = swept(competition, tmp_path, rise, compile=True)
+    message = refusal_of(lambda: range_test(trainer, rise))
+    assert message.startswith("training.compile: the model cannot be compiled (")
+    assert "no such instruction" in message
