@@ -847,7 +847,7 @@ def test_what_cannot_work_is_one_line_before_training(competition, tmp_path, no_
 
 @pytest.mark.slow
 def test_the_demo_reaches_its_scores(tmp_path):
-    """`make demo`: five folds of ResNet-18 on the digits."""
+    """`make demo`: five folds of a small ResNet on the digits."""
     from kit import load_experiment
 
     digits = load_experiment("configs/digits.yaml", [f"competition.path={tmp_path / 'digits'}"])
@@ -863,7 +863,7 @@ def test_the_threads_pair_on_digits(tmp_path):
 
     pair = load_experiment(
         "configs/digits.yaml",
-        [f"competition.path={tmp_path / 'digits'}", "training.epochs=3", "folds.run=[0]"],
+        [f"competition.path={tmp_path / 'digits'}", "model.name=resnet18", "training.epochs=3", "folds.run=[0]"],
         ["uniform", "discriminative"],
     )
     scores = {name: outcome.scores.oof for name, outcome in run(pair, tmp_path).policies.items()}
