@@ -11,6 +11,7 @@ from kit.core.stopping import look
 
 QUIET_SECONDS = 5.0  # between two lines where the output is no terminal
 NOTEBOOK_SECONDS = 0.2  # between two changes of the bar in a notebook, each of which is a message
+WARM_UP = 3  # steps before the pace counts: the first ones compile, fill caches and start workers
 REPORT_SECONDS = 0.5  # between two reports to what shows the progress of several processes
 
 Report = Callable[[str, int, int, str, float], object]  # title, done, total, note, images a second (0: not known)
@@ -76,6 +77,7 @@ class Progress:
         self.title, self.total, self.done, self.unit, self.images = title, total, done, unit, images
         self.note, self.shown = "", shown and total > 0
         self._first, self._started = done, time.monotonic()
+        self._warm: tuple[int, float] | None = None  # the step after which the pace counts, and when that was
         self._view: _View | None = None
 
     def __enter__(self) -> "Progress":
@@ -92,6 +94,8 @@ class Progress:
         """Show that `done` of `total` steps are done; `note` stays until another one is given."""
         look()
         self.done, self.note = done, note or self.note
+        if self._warm is None and done - self._first >= WARM_UP:
+            self._warm = done, time.monotonic()
         if self._view:
             self._view.update(self)
 
@@ -113,7 +117,8 @@ class Progress:
     @property
     def line(self) -> str:
         """How far it is, in words."""
-        left = self.seconds / max(1, self.done - self._first) * (self.total - self.done)
+        since, began = self._warm if self._warm and self.done > self._warm[0] else (self._first, self._started)
+        left = (time.monotonic() - began) / max(1, self.done - since) * (self.total - self.done)
         time_left = f", {left:.0f} s left" if self.done < self.total else f", {self.seconds:.1f} s"
         note = f", {notes}" if (notes := self.notes) else ""
         return f"{self.title}: {self.unit} {self.done}/{self.total}{time_left}{note}"

@@ -3,12 +3,11 @@
 import time
 
 from kit.core.errors import Say, ignore
+from kit.core.progress import WARM_UP
 from kit.core.runs import RunKey
 from kit.experiment.budget import MARGIN, Cost, Pace
 from kit.experiment.budget_plan import Plan
 from kit.experiment.timekeeping import Budget
-
-WARM_UP = 3  # updates before the pace counts: the first ones compile, fill caches and start workers
 
 
 class RunClock:

@@ -18,6 +18,18 @@ def test_a_line_now_and_then(monkeypatch, capsys):
     assert re.fullmatch(r"uniform: step 4/4, \d+\.\d s, loss 0\.5", lines[1])
 
 
+def test_the_time_left_is_by_the_pace_after_the_first_steps(monkeypatch):
+    now = [0.0]
+    monkeypatch.setattr(showing.time, "monotonic", lambda: now[0])
+    progress = Progress("uniform", 103, shown=False)
+    lefts = []
+    for done, seconds in ((1, 100.0), (2, 101.0), (3, 102.0), (4, 104.0), (13, 122.0)):
+        now[0] = seconds
+        progress.update(done)
+        lefts.append(progress.line.split(", ")[1])
+    assert lefts == [f"{left:.0f} s left" for left in (100 * 102, 101 / 2 * 101, 102 / 3 * 100, 2 * 99, 2 * 90)]
+
+
 @pytest.mark.parametrize(("total", "shown"), [(0, True), (4, False)])
 def test_nothing_where_there_is_nothing_to_show(monkeypatch, capsys, total, shown):
     monkeypatch.setattr(showing, "QUIET_SECONDS", 0.0)
