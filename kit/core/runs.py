@@ -403,7 +403,11 @@ def predictions(ids: Sequence[str], probabilities: np.ndarray, classes: Sequence
 
 
 def write_predictions(frame: pd.DataFrame, path: Path) -> None:
-    """Write a frame of predictions (see `predictions`) as Parquet, at once; those of other types as float32."""
+    """Write a frame of predictions (see `predictions`) as Parquet, at once; those of other types as float32.
+
+    Without dictionaries of values: nearly each is another one, and to find that out takes five times as long as to
+    write them.
+    """
     import pyarrow as pa
     import pyarrow.parquet as pq
 
@@ -413,13 +417,13 @@ def write_predictions(frame: pd.DataFrame, path: Path) -> None:
     )  # of no rows one as well
     with atomic(path) as temporary:
         if len(frame) <= number:
-            next(pieces).astype(np.float32).reset_index().to_parquet(temporary, index=False)
+            next(pieces).astype(np.float32).reset_index().to_parquet(temporary, index=False, use_dictionary=False)
             return
         tables = (
             pa.Table.from_pandas(piece.astype(np.float32).reset_index(), preserve_index=False) for piece in pieces
         )
         first = next(tables)
-        with pq.ParquetWriter(temporary, first.schema) as writer:
+        with pq.ParquetWriter(temporary, first.schema, use_dictionary=False) as writer:
             for table in (first, *tables):
                 writer.write_table(table)
 
@@ -470,23 +474,19 @@ def average(frames: Iterable[pd.DataFrame], ids: Sequence[str] | None = None) ->
     KitError
         Where the frames are of different classes.
     """
-    frames = list(frames)
-    columns = frames[0].columns
-    for frame in frames[1:]:
-        if set(frame.columns) != set(columns):
-            odd = sorted(set(frame.columns) ^ set(columns))
-            raise KitError(f"predictions of different classes cannot be averaged: not all have {some(odd, 5)}")
-    there, places = _places([frame.index for frame in frames], ids)
-    total, count = np.zeros((len(there), len(columns))), np.zeros(len(there))  # the one copy that is made
-    for frame, place in zip(frames, places, strict=True):
-        values = (frame if frame.columns.equals(columns) else frame[columns]).to_numpy()
-        for start in range(0, len(values), _ROWS):
-            rows = place[start : start + _ROWS]
-            known = rows >= 0
-            total[rows[known]] += values[start : start + _ROWS][known]
-            count[rows[known]] += 1
-    total /= count[:, None]
-    return pd.DataFrame(total, index=there.rename("id"), columns=columns, copy=False)
+    if ids is None:
+        frames = list(frames)
+        ids = _first_seen([frame.index for frame in frames])
+    names = dict.fromkeys(ids)
+    rows = {name: row for row, name in enumerate(names)}
+    sum_of: _Sum | None = None
+    for frame in frames:
+        sum_of = sum_of or _Sum(len(rows), frame.columns)
+        sum_of.add(frame, rows_in(frame.index, rows))
+    assert sum_of, "one frame at least"
+    total, there = sum_of.mean()
+    index = pd.Index(list(names), name="id")
+    return pd.DataFrame(total, index=index if there.all() else index[there], columns=sum_of.columns, copy=False)
 
 
 def rows_in(index: pd.Index, rows: Mapping[Any, int]) -> np.ndarray:
@@ -494,24 +494,43 @@ def rows_in(index: pd.Index, rows: Mapping[Any, int]) -> np.ndarray:
     return np.fromiter((rows.get(name, -1) for name in index.tolist()), np.int64, len(index))
 
 
-def _places(indexes: list[pd.Index], ids: Sequence[str] | None) -> tuple[pd.Index, list[np.ndarray]]:
-    """Return the ids of a mean (see `average`), and for each index the rows of its ids in it, −1 for none.
-
-    One table of ids serves all of them.
-    """
+def _first_seen(indexes: list[pd.Index]) -> list[Any]:
+    """Return the ids of all indexes in the order in which they first appear."""
     first = indexes[0]
-    if ids is None and all(index.equals(first) for index in indexes[1:]):
-        return first, [np.arange(len(first))] * len(indexes)
-    names = dict.fromkeys(chain.from_iterable(index.tolist() for index in indexes) if ids is None else ids)
-    rows = {name: row for row, name in enumerate(names)}
-    places, there = [rows_in(index, rows) for index in indexes], np.zeros(len(names), dtype=bool)
-    for place in places:
-        there[place[place >= 0]] = True
-    made = pd.Index(list(names))
-    if there.all():
-        return made, places
-    moved = np.append(np.where(there, np.cumsum(there) - 1, -1), -1)  # the last is that of −1
-    return made[there], [moved[place] for place in places]
+    if all(index.equals(first) for index in indexes[1:]):
+        return list(first)
+    return list(dict.fromkeys(chain.from_iterable(index.tolist() for index in indexes)))
+
+
+class _Sum:
+    """The sum of predictions by row, and how many there are of each row."""
+
+    def __init__(self, rows: int, columns: pd.Index) -> None:
+        self.columns = columns
+        self._total, self._count = np.zeros((rows, len(columns))), np.zeros(rows)
+
+    def add(self, frame: pd.DataFrame, place: np.ndarray) -> None:
+        """Add predictions to the rows at `place`, int64, of which −1 is none."""
+        if set(frame.columns) != set(self.columns):
+            odd = sorted(set(frame.columns) ^ set(self.columns))
+            raise KitError(f"predictions of different classes cannot be averaged: not all have {some(odd, 5)}")
+        values = (frame if frame.columns.equals(self.columns) else frame[self.columns]).to_numpy()
+        for start in range(0, len(values), _ROWS):
+            rows, block = place[start : start + _ROWS], values[start : start + _ROWS]
+            if (known := rows >= 0).all():
+                self._total[rows] += block
+            else:
+                self._total[rows[known]] += block[known]
+            self._count[rows[known]] += 1
+
+    def mean(self) -> tuple[np.ndarray, np.ndarray]:
+        """Return the mean of the rows that were predicted, and which these are, bool; the sum is used up."""
+        there = self._count > 0
+        if not there.all():
+            self._total, self._count = self._total[there], self._count[there]
+        if (self._count > 1).any():
+            self._total /= self._count[:, None]
+        return self._total, there
 
 
 def in_order(frame: pd.DataFrame, ids: Sequence[str] | pd.Index) -> pd.DataFrame:

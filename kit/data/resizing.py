@@ -68,7 +68,8 @@ class Resizing:
             picture = np.array(picture)
         if isinstance(picture, np.ndarray) and torch_can:
             left, top, right, bottom = map(int, box)
-            return resized_by_torch(picture[top:bottom, left:right], size, self.interpolation)
+            part = np.ascontiguousarray(picture[top:bottom, left:right])  # else torch shares it out to threads
+            return resized_by_torch(part, size, self.interpolation)
         image = Image.fromarray(picture) if isinstance(picture, np.ndarray) else picture
         return np.asarray(image.resize(size, Image.Resampling[self.interpolation.upper()], box))
 

@@ -17,7 +17,7 @@ from kit.core.runs import ExperimentDir, RunDir, average, in_order, write_predic
 from kit.experiment.fingerprint import stored_experiment
 from kit.experiment.loaded import LoadedExperiment
 from kit.experiment.policy_scores import REMEDY, PolicyScores, RuleScore, RunScore, rule_identity
-from kit.experiment.pooled_predictions import OwnPredictions, PooledPredictions, held_out, pooled
+from kit.experiment.pooled_predictions import OwnPredictions, PooledPredictions, held_out, pooled, pooled_test
 from kit.scoring.config import ScoringConfig, Transfer
 from kit.scoring.decide import Rule, RuleChoice, decide_test
 from kit.scoring.f1 import per_class, score
@@ -187,7 +187,7 @@ def pool_policy(
     PolicyResult
     """
     competition, folder = loaded.competition, loaded.folder.policy(policy)
-    pool = pooled(runs, competition, loaded.folds)
+    pool = pooled(runs, competition, loaded.folds, with_test=False)
     choice = pool.choose(config)
     result = _decided(runs, pool, choice, config)
     table = per_class(pool.truth, choice.predicted, competition.classes, config.beta)
@@ -206,14 +206,15 @@ def pool_policy(
         runs=result.runs,
         per_class=table.assign(name=names).to_dict("records"),
     )
-    mean = average(pool.test.values())
+    test = pooled_test(runs, competition, pool)  # not before: to choose a rule takes memory, too
+    mean = average(test.values())
     if write:
         files = [folder / name for name in POOLED]
         with noting(loaded.folder.path, *files):
             write_predictions(pool.oof, files[0])
             write_predictions(mean, files[1])
             scores.save(files[2])
-    hand_in(competition.submission, choice.rule, pool.test, config.transfer, submission, mean=mean, write=write)
+    hand_in(competition.submission, choice.rule, test, config.transfer, submission, mean=mean, write=write)
     return PolicyResult(scores, table.assign(**{"class": names}), submission, result)
 
 

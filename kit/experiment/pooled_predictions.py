@@ -1,7 +1,8 @@
 """Predictions of several runs joined by id: of the rows that were held out, and of the test rows."""
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass, replace
+from itertools import repeat
 from pathlib import Path
 from typing import Protocol
 
@@ -93,36 +94,60 @@ def pooled(
     KitError
         Where folds hold out an observation in parts.
     """
-    made = pooled_frames([held_out_predictions(run, plan) for run in runs], competition, plan)
+    alone = len({run.record.fold for run in runs}) == len(runs)
+    made = pooled_frames((held_out_predictions(run, plan) for run in runs), competition, plan, alone)
+    return replace(made, test=pooled_test(runs, competition, made)) if with_test else made
+
+
+def pooled_test(
+    runs: Sequence[Predicted], competition: Competition, made: PooledPredictions
+) -> dict[int, pd.DataFrame]:
+    """Return by fold what its models predicted of the test rows, the mean over seeds; see `pooled`."""
     test = {}
-    for fold in sorted({run.record.fold for run in runs} if with_test else ()):
+    for fold in sorted({run.record.fold for run in runs}):
         # One fold after the other: no more than the predictions of its seeds are read at a time.
         mean = average(_read_test(run, competition) for run in runs if run.record.fold == fold)
         if competition.test_observations is None:
             test[fold] = in_order(mean, competition.test_ids)
         else:
             test[fold] = _of_test(mean, made.oof[made.folds == fold].mean(), competition)
-    return replace(made, test=test)
+    return test
 
 
-def pooled_frames(each: list[pd.DataFrame], competition: Competition, plan: FoldPlan) -> PooledPredictions:
-    """Join predictions of held-out rows, a frame a run, as `pooled` does; without those of test rows."""
-    oof = average(each, competition.ids)
+def pooled_frames(
+    each: Iterable[pd.DataFrame], competition: Competition, plan: FoldPlan, alone: bool = False
+) -> PooledPredictions:
+    """Join predictions of held-out rows, a frame a run, as `pooled` does; without those of test rows.
+
+    `alone`: each row was predicted once. Then no frame is kept: what a run predicted is what is pooled.
+    """
+    observations = competition.observations
+    frames: list[pd.DataFrame] = []
+    if observations is not None or not alone:
+        frames = each if isinstance(each, list) else list(each)
+    indexes: list[pd.Index] = []
+
+    def noted() -> Iterator[pd.DataFrame]:
+        for frame in frames or each:
+            indexes.append(frame.index)
+            yield frame
+
+    oof = average(noted(), competition.ids)
     rows = np.arange(len(oof))
     if len(oof) < len(competition.ids):
         rows = rows_in(oof.index, {name: row for row, name in enumerate(competition.ids)})
     groups = None if plan.groups is None else plan.groups[rows]
-    if (observations := competition.observations) is not None:
+    if observations is not None:
         rows, groups = _first_rows(observations, rows, plan, groups)
         oof = observations.pooled(oof)
-        for at, frame in enumerate(each):  # one after the other, so that no run's predictions are held twice
-            each[at] = observations.pooled(frame).astype(np.float32)
-    # Where each row was predicted once, its mean is that prediction.
-    alone = observations is None and sum(map(len, each)) == len(oof)
+        for at, frame in enumerate(frames):  # one after the other, so that no run's predictions are held twice
+            frames[at] = observations.pooled(frame).astype(np.float32)
+            indexes[at] = frames[at].index
+    elif sum(map(len, indexes)) == len(oof):
+        frames = []
     place = {name: row for row, name in enumerate(oof.index.tolist())}
-    own = [
-        OwnPredictions(rows_in(one.index, place), None if alone else one[oof.columns].to_numpy()) for one in each
-    ]
+    values = (frame[oof.columns].to_numpy() for frame in frames) if frames else repeat(None)
+    own = [OwnPredictions(rows_in(index, place), one) for index, one in zip(indexes, values, strict=False)]
     return PooledPredictions(oof, _of_rows(competition.targets, rows), plan.fold[rows], groups, own, {})
 
 

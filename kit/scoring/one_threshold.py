@@ -9,7 +9,7 @@ from functools import cached_property
 
 import numpy as np
 
-from kit.scoring.columns import NEVER, TOLERANCE, SortedColumn, bits_of, columns_of, middle
+from kit.scoring.columns import NEVER, TOLERANCE, bits_of, columns_of, middle
 from kit.scoring.config import ScoringConfig
 from kit.scoring.f1 import fbeta
 from kit.scoring.lowest import SHARE, lowest_of_steps
@@ -18,6 +18,7 @@ _EDGES = 512
 _ROWS_AN_EDGE = 64  # at least, so that the counts at the edges take little beside the probabilities
 _LOOKED_AT = 4_000_000  # probabilities of which the edges are quantiles
 _BLOCK = 4_000_000  # probabilities looked at at a time
+_REST, _LAST = np.uint32(13), np.uint32(2**13 - 1)  # bits of a float32 beside its first 19, and the last of them
 _SLACK = 1e-9  # by which an objective may be below the best and is looked at still
 
 
@@ -222,23 +223,56 @@ def _tables(
     config: ScoringConfig,
 ) -> list[_Table]:
     """Return the counts of each fit at the edges, which descend."""
-    bits, fits, classes = bits_of(kept), len(kept), probabilities.shape[1]
-    predicted, hits = (np.zeros((fits, classes, len(edges)), dtype=np.int32) for _ in range(2))
+    fits, classes, number = len(kept), probabilities.shape[1], len(edges)
+    sets, of_row = np.unique(bits_of(kept), return_inverse=True)  # of fits, that see the same rows
+    seen_by = (sets >> np.arange(fits, dtype=np.uint32)[:, None] & np.uint32(1)).astype(np.int64)
+    below = _Below(edges[::-1])
+    predicted, hits = (np.zeros((fits, classes, number), dtype=np.int32) for _ in range(2))
     positive = np.zeros((fits, classes), dtype=np.int64)
     for index, (column, labels) in enumerate(columns_of(probabilities, truth)):
         loose = free.of_class(index)
-        seen = bits if loose is None else np.where(loose[0], bits, np.uint32(0))
-        whole = SortedColumn(column, labels, seen)
-        at = len(column) - np.searchsorted(whole.values[::-1], edges.astype(column.dtype))
-        ahead = np.searchsorted(whole.positions, at)
+        places = (below(column) * len(sets) + of_row) * 2 + labels
+        if loose is not None:
+            places = places[loose[0]]
+        counts = np.bincount(places, minlength=(number + 1) * len(sets) * 2).reshape(number + 1, len(sets), 2)
+        # Of the values at or above the highest edge, at or above the two highest ones, and so on.
+        above = np.cumsum(counts[::-1], axis=0)[:number]
+        predicted[:, index], hits[:, index] = seen_by @ above.sum(axis=2).T, seen_by @ above[:, :, 1].T
         forced = np.flatnonzero(loose[1]) if loose is not None else np.empty(0, dtype=np.int64)
         for fit in range(fits):
-            mine = whole.of(fit)
             chosen = forced[kept[fit][forced]]
-            predicted[fit, index] = np.append(0, mine.counts)[at] + len(chosen)
-            hits[fit, index] = np.append(0, mine.hits)[ahead] + np.count_nonzero(labels[chosen])
+            predicted[fit, index] += len(chosen)
+            hits[fit, index] += np.count_nonzero(labels[chosen])
             positive[fit, index] = np.count_nonzero(labels & kept[fit])
     return [_Table(*each, config) for each in zip(predicted, hits, positive, strict=True)]
+
+
+class _Below:
+    """How many of some edges lie at or below values; the first bits of a float32 in [0, 1] tell it of nearly all.
+
+    Parameters
+    ----------
+    edges : ndarray
+        Ascending, float64.
+    """
+
+    def __init__(self, edges: np.ndarray) -> None:
+        self.edges = edges
+        first = np.arange((np.float32(1).view(np.uint32) >> _REST) + 1, dtype=np.uint32) << _REST
+        least, most = (
+            np.searchsorted(edges, bits.view(np.float32), side="right") for bits in (first, first | _LAST)
+        )
+        self._table = np.where(least == most, least, -1).astype(np.int16)
+
+    def __call__(self, values: np.ndarray) -> np.ndarray:
+        """Return the number of edges for each of [n] values, int64 [n]."""
+        single = values.astype(np.float32, copy=False) + np.float32(0)  # of the two zeros the positive one
+        if not (np.array_equal(single, values) and values.min() >= 0 and values.max() <= 1):
+            return np.searchsorted(self.edges, values, side="right")
+        found = self._table[single.view(np.uint32) >> _REST].astype(np.int64)
+        odd = np.flatnonzero(found < 0)
+        found[odd] = np.searchsorted(self.edges, values[odd], side="right")
+        return found
 
 
 def _edges(probabilities: np.ndarray, truth: np.ndarray) -> np.ndarray:
