@@ -424,7 +424,7 @@ def write_predictions(frame: pd.DataFrame, path: Path) -> None:
         )
         first = next(tables)
         with pq.ParquetWriter(temporary, first.schema, use_dictionary=False) as writer:
-            for table in (first, *tables):
+            for table in chain((first,), tables):
                 writer.write_table(table)
 
 
@@ -436,8 +436,11 @@ def read_predictions(path: Path) -> pd.DataFrame:
     Damaged
         Where the file holds no predictions, an id twice, or what is no probability.
     """
+    import pyarrow
+
     try:
         frame = pd.read_parquet(path).set_index("id")
+        pyarrow.default_memory_pool().release_unused()  # what it has copied from; it keeps that for the next file
         values = frame.to_numpy(dtype=np.float32)
     except Exception as error:  # whatever a damaged file makes pyarrow raise
         reason = " ".join(str(error).split())[:200] or type(error).__name__
@@ -474,32 +477,27 @@ def average(frames: Iterable[pd.DataFrame], ids: Sequence[str] | None = None) ->
     KitError
         Where the frames are of different classes.
     """
+    rows: dict[Any, int] | None = None  # id → row; None: each frame has all rows, in order
     if ids is None:
         frames = list(frames)
-        ids = _first_seen([frame.index for frame in frames])
-    names = dict.fromkeys(ids)
-    rows = {name: row for row, name in enumerate(names)}
+        index = frames[0].index.rename("id")
+        if not all(frame.index.equals(index) for frame in frames[1:]):
+            ids = list(chain.from_iterable(frame.index.tolist() for frame in frames))
+    if ids is not None:
+        rows = {name: row for row, name in enumerate(dict.fromkeys(ids))}
+        index = pd.Index(list(rows), name="id")
     sum_of: _Sum | None = None
     for frame in frames:
-        sum_of = sum_of or _Sum(len(rows), frame.columns)
-        sum_of.add(frame, rows_in(frame.index, rows))
+        sum_of = sum_of or _Sum(len(index), frame.columns)
+        sum_of.add(frame, np.arange(len(index)) if rows is None else rows_in(frame.index, rows))
     assert sum_of, "one frame at least"
     total, there = sum_of.mean()
-    index = pd.Index(list(names), name="id")
     return pd.DataFrame(total, index=index if there.all() else index[there], columns=sum_of.columns, copy=False)
 
 
 def rows_in(index: pd.Index, rows: Mapping[Any, int]) -> np.ndarray:
     """Return the row of each id, int64; −1 for one that `rows` does not have."""
     return np.fromiter((rows.get(name, -1) for name in index.tolist()), np.int64, len(index))
-
-
-def _first_seen(indexes: list[pd.Index]) -> list[Any]:
-    """Return the ids of all indexes in the order in which they first appear."""
-    first = indexes[0]
-    if all(index.equals(first) for index in indexes[1:]):
-        return list(first)
-    return list(dict.fromkeys(chain.from_iterable(index.tolist() for index in indexes)))
 
 
 class _Sum:

@@ -1,7 +1,7 @@
 """A policy's runs pooled: out-of-fold scores, the decision rule, the labels of the test rows, the submission."""
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 
 import numpy as np
@@ -206,6 +206,8 @@ def pool_policy(
         runs=result.runs,
         per_class=table.assign(name=names).to_dict("records"),
     )
+    if competition.test_observations is None:
+        pool = replace(pool, oof=pool.oof.astype(np.float32))  # as it is written; half of the memory
     test = pooled_test(runs, competition, pool)  # not before: to choose a rule takes memory, too
     mean = average(test.values())
     if write:

@@ -11,6 +11,8 @@ from numpy.typing import ArrayLike
 
 from kit.scoring.config import ScoringConfig
 
+_BLOCK = 4_000_000  # probabilities looked at at a time
+
 
 def score(
     truth: np.ndarray, predicted: np.ndarray, config: ScoringConfig, probabilities: np.ndarray | None = None
@@ -138,7 +140,12 @@ def per_class(truth: np.ndarray, predicted: np.ndarray, classes: Sequence[str], 
 
 def argmax(probabilities: np.ndarray) -> np.ndarray:
     """Return the class index of the highest of each row's probabilities [rows, classes]: int [rows]."""
-    return np.argmax(probabilities, axis=1)
+    found = np.empty(len(probabilities), dtype=np.intp)
+    step = max(1, _BLOCK // max(1, probabilities.shape[1]))
+    for start in range(0, len(probabilities), step):  # numpy copies all of an array that is read-only
+        part = slice(start, start + step)
+        np.argmax(probabilities[part], axis=1, out=found[part])
+    return found
 
 
 def _counts_by_class(

@@ -11,7 +11,7 @@ import numpy as np
 
 from kit.scoring.columns import NEVER, TOLERANCE, bits_of, columns_of, middle
 from kit.scoring.config import ScoringConfig
-from kit.scoring.f1 import fbeta
+from kit.scoring.f1 import argmax, fbeta
 from kit.scoring.lowest import SHARE, lowest_of_steps
 
 _EDGES = 512
@@ -79,7 +79,7 @@ class _Free:
         if at_least == 0 and at_most >= classes:
             return
         if at_least == 1 and at_most >= classes:
-            self.first = np.argmax(probabilities, axis=1)
+            self.first = argmax(probabilities)
             return
         self.state = np.zeros((rows, classes), dtype=np.int8)
         for block in _blocks(probabilities.shape):
