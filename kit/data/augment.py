@@ -1,6 +1,7 @@
 """Augmentation with albumentations and own code; the draws of a sample depend on (seed, epoch, id) alone."""
 
 import random
+import threading
 from typing import TYPE_CHECKING, Any, TypeVar
 
 import cv2
@@ -77,6 +78,7 @@ class Augmentation:
         from kit.data.transforms import composed  # albumentations: where nothing is augmented it is not waited for
 
         self._config, self._compose = config, composed(steps_of(config), config)
+        self._drawing = threading.Lock()  # the generator is the transforms' from where it is set to the last draw
 
     @property
     def has_own_code(self) -> bool:
@@ -95,9 +97,10 @@ class Augmentation:
         # One generator shared by all transforms: `set_random_seed` would give each its own with the same
         # seed, and then a flip and a rotation of equal probability always come together.
         generator: Any = _Generator(seed) if isinstance(self._config.augment, str) else _generator(seed)
-        self._compose.set_random_state(generator, random.Random(seed))
         try:
-            return self._compose(image=pixels)["image"]
+            with self._drawing:
+                self._compose.set_random_state(generator, random.Random(seed))
+                return self._compose(image=pixels)["image"]
         except KitError:
             raise
         except Exception as error:

@@ -1,5 +1,7 @@
 """Augmentation: what is drawn depends on the seed alone, and every list is tried before the training."""
 
+import sys
+from concurrent.futures import ThreadPoolExecutor
 from functools import cache
 
 import albumentations as A
@@ -32,6 +34,20 @@ def test_same_seed_gives_the_same_pixels_in_any_order(preset):
         Augmentation(DataConfig(size=32, crop_pct=0.8, augment=preset))(pixels, seed) for seed in seeds[::-1]
     ]
     np.testing.assert_array_equal(forwards, backwards[::-1])
+
+
+def test_threads_that_share_it_get_the_pixels_of_one():
+    """Threads take turns as often as they can, so that one comes between the seed and the draws of another."""
+    shared, pixels, seeds = augmentation(), noise(), range(400)
+    expected = [shared(pixels, seed) for seed in seeds]
+    interval = sys.getswitchinterval()
+    sys.setswitchinterval(1e-6)
+    try:
+        with ThreadPoolExecutor(4) as pool:
+            made = list(pool.map(lambda seed: shared(pixels, seed), seeds))
+    finally:
+        sys.setswitchinterval(interval)
+    np.testing.assert_array_equal(made, expected)
 
 
 @pytest.mark.parametrize("preset", ["light", "medium", "heavy"])
