@@ -9,8 +9,8 @@ rule among all candidates, cross-fitted, score, decide the test rows, write the 
 
 Each step runs in a process of its own, at three sizes. `busy` is its own CPU time over the wall's. GB is the most
 memory that the process held, Python with its libraries (some .25 GB) and the input included; `memory` for pooling
-what it held beyond them, over the training rows' float32 probabilities. The exponent is that of the CPU
-seconds from one size to the next: 1 is linear.
+what it held beyond the libraries, over the float32 probabilities that the folds predicted (each training row once,
+each test row five times). The exponent is that of the CPU seconds from one size to the next: 1 is linear.
 """
 
 import argparse
@@ -48,7 +48,7 @@ def main() -> None:
                 made = in_a_process(step, rows, classes, scratch)
             cpu = max(made["cpu"], 1e-3)
             exponent = f"{math.log(cpu / before[1]) / math.log(share / before[0]):.2f}" if before else ""
-            memory = f"{made['grew'] / (rows * classes * 4):.2f}" if step.startswith("pooling") else ""
+            memory = f"{made['grew'] / predicted_bytes(rows, classes):.2f}" if step.startswith("pooling") else ""
             figures = f"{cpu:.1f} | {made['busy']:.2f} | {made['peak'] / 1e9:.2f} | {memory} | {exponent}"
             print(f"| {step} | {rows:,} × {classes:,} | {figures} |", flush=True)
             before = share, cpu
@@ -67,6 +67,11 @@ def parse() -> argparse.Namespace:
 def sizes(step: str, share: float) -> tuple[int, int]:
     """Rows and classes of a step at a share of the largest size."""
     return (20_000, int(5_000 * share)) if "of classes" in step else (int(1_000_000 * share), 100)
+
+
+def predicted_bytes(rows: int, classes: int) -> int:
+    """Of float32 probabilities of the training rows, and by each fold of the test rows."""
+    return (rows + FOLDS * (rows // 10)) * classes * 4
 
 
 def in_a_process(step: str, rows: int, classes: int, scratch: str) -> dict[str, float]:
