@@ -57,7 +57,7 @@ def main() -> None:
 def parse() -> argparse.Namespace:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--largest", type=float, default=1.0, help="share of the sizes of docs/throughput.md")
-    parser.add_argument("--steps", nargs="*", default=list(STEPS), choices=STEPS)
+    parser.add_argument("--steps", nargs="+", default=list(STEPS), choices=STEPS)
     parser.add_argument("--scratch", help="where files are written, some 2 GB; left out: the system's folder")
     for name, kind in (("--step", str), ("--rows", int), ("--classes", int)):
         parser.add_argument(name, type=kind, help=argparse.SUPPRESS)

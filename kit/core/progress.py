@@ -11,7 +11,7 @@ from kit.core.stopping import look
 
 QUIET_SECONDS = 5.0  # between two lines where the output is no terminal
 NOTEBOOK_SECONDS = 0.2  # between two changes of the bar in a notebook, each of which is a message
-WARM_UP = 3  # steps before the pace counts: the first ones compile, fill caches and start workers
+WARM_UP = 3  # steps before the pace counts at least: the first ones compile, fill caches and start workers
 REPORT_SECONDS = 0.5  # between two reports to what shows the progress of several processes
 
 Report = Callable[[str, int, int, str, float], object]  # title, done, total, note, images a second (0: not known)
@@ -94,7 +94,8 @@ class Progress:
         """Show that `done` of `total` steps are done; `note` stays until another one is given."""
         look()
         self.done, self.note = done, note or self.note
-        if self._warm is None and done - self._first >= WARM_UP:
+        # With a note a result was looked at: beside a GPU, steps without one were only asked for.
+        if self._warm is None and note and done - self._first >= WARM_UP:
             self._warm = done, time.monotonic()
         if self._view:
             self._view.update(self)

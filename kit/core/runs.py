@@ -412,20 +412,13 @@ def write_predictions(frame: pd.DataFrame, path: Path) -> None:
     import pyarrow.parquet as pq
 
     number = max(1, _PIECE // max(1, frame.shape[1]))
-    pieces = (
-        frame.iloc[at : at + number] for at in range(0, max(1, len(frame)), number)
-    )  # of no rows one as well
-    with atomic(path) as temporary:
-        if len(frame) <= number:
-            next(pieces).astype(np.float32).reset_index().to_parquet(temporary, index=False, use_dictionary=False)
-            return
-        tables = (
-            pa.Table.from_pandas(piece.astype(np.float32).reset_index(), preserve_index=False) for piece in pieces
-        )
-        first = next(tables)
-        with pq.ParquetWriter(temporary, first.schema, use_dictionary=False) as writer:
-            for table in chain((first,), tables):
-                writer.write_table(table)
+    names, kinds = ["id", *frame.columns], [pa.string(), *[pa.float32()] * frame.shape[1]]
+    schema = pa.schema(list(zip(names, kinds, strict=True)))
+    with atomic(path) as temporary, pq.ParquetWriter(temporary, schema, use_dictionary=False) as writer:
+        for start in range(0, max(1, len(frame)), number):  # of no rows a piece as well
+            piece = frame.iloc[start : start + number]
+            values = np.ascontiguousarray(piece.to_numpy(dtype=np.float32).T)
+            writer.write_table(pa.table([pa.array(piece.index.tolist(), pa.string()), *values], schema=schema))
 
 
 def read_predictions(path: Path) -> pd.DataFrame:

@@ -68,7 +68,7 @@ class Resizing:
             picture = np.array(picture)
         if isinstance(picture, np.ndarray) and torch_can:
             left, top, right, bottom = map(int, box)
-            part = np.ascontiguousarray(picture[top:bottom, left:right])  # else torch shares it out to threads
+            part = np.ascontiguousarray(picture[top:bottom, left:right])  # else torch's threads copy it
             return resized_by_torch(part, size, self.interpolation)
         image = Image.fromarray(picture) if isinstance(picture, np.ndarray) else picture
         return np.asarray(image.resize(size, Image.Resampling[self.interpolation.upper()], box))

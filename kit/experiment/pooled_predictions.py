@@ -1,8 +1,8 @@
 """Predictions of several runs joined by id: of the rows that were held out, and of the test rows."""
 
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Collection, Iterable, Iterator, Sequence
 from dataclasses import dataclass, replace
-from itertools import repeat
+from itertools import chain
 from pathlib import Path
 from typing import Protocol
 
@@ -94,8 +94,9 @@ def pooled(
     KitError
         Where folds hold out an observation in parts.
     """
-    alone = len({run.record.fold for run in runs}) == len(runs)
-    made = pooled_frames((held_out_predictions(run, plan) for run in runs), competition, plan, alone)
+    folds = {run.record.fold for run in runs}
+    once = folds if len(folds) == len(runs) else None
+    made = pooled_frames((held_out_predictions(run, plan) for run in runs), competition, plan, once)
     return replace(made, test=pooled_test(runs, competition, made)) if with_test else made
 
 
@@ -115,16 +116,20 @@ def pooled_test(
 
 
 def pooled_frames(
-    each: Iterable[pd.DataFrame], competition: Competition, plan: FoldPlan, alone: bool = False
+    each: Iterable[pd.DataFrame], competition: Competition, plan: FoldPlan, once: Collection[int] | None = None
 ) -> PooledPredictions:
     """Join predictions of held-out rows, a frame a run, as `pooled` does; without those of test rows.
 
-    `alone`: each row was predicted once. Then no frame is kept: what a run predicted is what is pooled.
+    `once`: the folds, where there is one run of each. Then no frame is kept: they predicted what is pooled.
     """
     observations = competition.observations
     frames: list[pd.DataFrame] = []
-    if observations is not None or not alone:
+    if once is None or observations is not None:
         frames = each if isinstance(each, list) else list(each)
+        there = set(chain.from_iterable(frame.index for frame in frames))
+        rows = np.flatnonzero([name in there for name in competition.ids])
+    else:
+        rows = np.flatnonzero(np.isin(plan.fold, list(once)))
     indexes: list[pd.Index] = []
 
     def noted() -> Iterator[pd.DataFrame]:
@@ -132,10 +137,9 @@ def pooled_frames(
             indexes.append(frame.index)
             yield frame
 
-    oof = average(noted(), competition.ids)
-    rows = np.arange(len(oof))
-    if len(oof) < len(competition.ids):
-        rows = rows_in(oof.index, {name: row for row, name in enumerate(competition.ids)})
+    whole = len(rows) == len(competition.ids)
+    oof = average(noted(), competition.ids if whole else [competition.ids[row] for row in rows.tolist()])
+    assert len(oof) == len(rows), "a fold's run predicts the rows that it holds out"
     groups = None if plan.groups is None else plan.groups[rows]
     if observations is not None:
         rows, groups = _first_rows(observations, rows, plan, groups)
@@ -146,8 +150,10 @@ def pooled_frames(
     elif sum(map(len, indexes)) == len(oof):
         frames = []
     place = {name: row for row, name in enumerate(oof.index.tolist())}
-    values = (frame[oof.columns].to_numpy() for frame in frames) if frames else repeat(None)
-    own = [OwnPredictions(rows_in(index, place), one) for index, one in zip(indexes, values, strict=False)]
+    own = [
+        OwnPredictions(rows_in(index, place), frames[at][oof.columns].to_numpy() if frames else None)
+        for at, index in enumerate(indexes)
+    ]
     return PooledPredictions(oof, _of_rows(competition.targets, rows), plan.fold[rows], groups, own, {})
 
 

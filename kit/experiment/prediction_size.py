@@ -12,7 +12,7 @@ from kit.experiment.loaded import LoadedExperiment
 NEAR = 0.5  # of what is free: from here on it is told, as images, model and other programs need some too
 _FITTED = 50_000_000  # predictions that rules are fitted on at most (`scoring.thresholds.MANY`),
 _FIT = 64  # bytes for each while one is: sorted values, their order, the metric at each cut
-_LABELS = 6  # tables of labels, a byte each: the truth, that of the other folds, and what four rules decide
+_LABELS = 7  # tables of labels, a byte each: the truth, that of the other folds, what four rules decide, a copy
 
 
 @dataclass(frozen=True)
@@ -53,19 +53,21 @@ class PredictionSize:
     def pooled(self) -> int:
         """Bytes while a policy is pooled: `kit.experiment.pool.pool_policy`.
 
-        The predictions of each run (float32), their mean over seeds and the test rows' by fold (float64); beside
-        them, one after the other, rules are fitted and decide in two tables like the mean, a run is scored in a
-        copy of the mean, the means are written (by three copies, float32), and the test rows are decided (at most
-        five times their mean: offsets). What is kept of each policy to compare it comes on top.
+        First the mean over seeds (float64), and the predictions of each run (float32) where a row has several;
+        beside them rules are fitted and decide in two tables like it, and a run is scored in a copy of it. Then
+        the mean as it is written (float32) and the test rows' predictions by fold (float64); beside them they are
+        written (by three copies, float32), and then the test rows are decided (at most five times their mean:
+        offsets). What is kept of each policy to compare it comes on top.
         """
         cells, test = self.rows * self.classes, self.test_rows * self.classes
+        own = (4 * self.seeds * cells if self.seeds > 1 else 0) + (_LABELS * cells if self.several else 0)
         fit = 16 * cells + _FIT * min(cells, _FITTED)
         scored = 8 * (cells + max(self.held_out) * self.classes)
-        held = 4 * self.seeds * cells + 8 * cells + 8 * len(self.held_out) * test
-        held += _LABELS * cells if self.several else 0
-        kept = (cells if self.several else 8 * self.rows) + (8 * cells if self.probabilities else 0)
+        chosen = own + 8 * cells + max(fit, scored if self.seeds > 1 else 0)
         written = 8 * test + 12 * max(cells, test)
-        return held + max(fit, scored, written, 40 * test) + self.policies * kept
+        decided = own + 4 * cells + 8 * len(self.held_out) * test + max(written, 40 * test)
+        kept = (cells if self.several else 8 * self.rows) + (8 * cells if self.probabilities else 0)
+        return max(chosen, decided) + self.policies * kept
 
     @property
     def memory(self) -> int:

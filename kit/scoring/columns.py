@@ -238,7 +238,8 @@ def _ends(values: np.ndarray, first: int, last: int) -> tuple[float, float]:
 def _descending(column: np.ndarray) -> np.ndarray:
     """Return the rows from the highest value on, int [rows]; in what order equal ones come is left open."""
     single = column.astype(np.float32, copy=False)
-    if len(column) >= 2**32 or not (column.dtype == np.float32 or np.array_equal(single, column)):
+    exact = column.dtype == np.float32 or np.array_equal(single, column)
+    if not exact or len(column) >= 2**32 or (len(column) and single.min() < 0):
         return np.argsort(column)[::-1]
     # The bits of floats from 0 on are in the order of their values: to sort numbers of these and the row takes
     # less than half of the time that sorting indices by values takes.

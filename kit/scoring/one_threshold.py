@@ -9,7 +9,7 @@ from functools import cached_property
 
 import numpy as np
 
-from kit.scoring.columns import NEVER, TOLERANCE, bits_of, columns_of, middle
+from kit.scoring.columns import NEVER, TOLERANCE, columns_of, middle
 from kit.scoring.config import ScoringConfig
 from kit.scoring.f1 import argmax, fbeta
 from kit.scoring.lowest import SHARE, lowest_of_steps
@@ -224,26 +224,22 @@ def _tables(
 ) -> list[_Table]:
     """Return the counts of each fit at the edges, which descend."""
     fits, classes, number = len(kept), probabilities.shape[1], len(edges)
-    sets, of_row = np.unique(bits_of(kept), return_inverse=True)  # of fits, that see the same rows
-    seen_by = (sets >> np.arange(fits, dtype=np.uint32)[:, None] & np.uint32(1)).astype(np.int64)
     below = _Below(edges[::-1])
     predicted, hits = (np.zeros((fits, classes, number), dtype=np.int32) for _ in range(2))
     positive = np.zeros((fits, classes), dtype=np.int64)
     for index, (column, labels) in enumerate(columns_of(probabilities, truth)):
         loose = free.of_class(index)
-        places = (below(column) * len(sets) + of_row) * 2 + labels
-        if loose is not None:
-            places = places[loose[0]]
-        counts = np.bincount(places, minlength=(number + 1) * len(sets) * 2).reshape(number + 1, len(sets), 2)
-        # Of the values at or above the highest edge, at or above the two highest ones, and so on.
-        above = np.cumsum(counts[::-1], axis=0)[:number]
-        predicted[:, index], hits[:, index] = seen_by @ above.sum(axis=2).T, seen_by @ above[:, :, 1].T
+        places = below(column) * 2 + labels
         forced = np.flatnonzero(loose[1]) if loose is not None else np.empty(0, dtype=np.int64)
-        for fit in range(fits):
-            chosen = forced[kept[fit][forced]]
-            predicted[fit, index] += len(chosen)
-            hits[fit, index] += np.count_nonzero(labels[chosen])
-            positive[fit, index] = np.count_nonzero(labels & kept[fit])
+        for fit, rows in enumerate(kept):
+            seen = places[rows if loose is None else rows & loose[0]]
+            counts = np.bincount(seen, minlength=2 * (number + 1)).reshape(number + 1, 2)
+            # Of the values at or above the highest edge, at or above the two highest ones, and so on.
+            others, right = np.cumsum(counts[::-1], axis=0)[:number].T
+            chosen = forced[rows[forced]]
+            predicted[fit, index] = others + right + len(chosen)
+            hits[fit, index] = right + np.count_nonzero(labels[chosen])
+            positive[fit, index] = np.count_nonzero(labels & rows)
     return [_Table(*each, config) for each in zip(predicted, hits, positive, strict=True)]
 
 

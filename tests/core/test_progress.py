@@ -18,16 +18,31 @@ def test_a_line_now_and_then(monkeypatch, capsys):
     assert re.fullmatch(r"uniform: step 4/4, \d+\.\d s, loss 0\.5", lines[1])
 
 
-def test_the_time_left_is_by_the_pace_after_the_first_steps(monkeypatch):
+def test_the_time_left_is_by_the_pace_after_the_first_look(monkeypatch):
+    """The first step compiles; others are asked for at once, and only a look, which has a note, waits for them."""
     now = [0.0]
     monkeypatch.setattr(showing.time, "monotonic", lambda: now[0])
-    progress = Progress("uniform", 103, shown=False)
-    lefts = []
-    for done, seconds in ((1, 100.0), (2, 101.0), (3, 102.0), (4, 104.0), (13, 122.0)):
-        now[0] = seconds
-        progress.update(done)
-        lefts.append(progress.line.split(", ")[1])
-    assert lefts == [f"{left:.0f} s left" for left in (100 * 102, 101 / 2 * 101, 102 / 3 * 100, 2 * 99, 2 * 90)]
+    progress = Progress("uniform", 150, shown=False)
+    lefts = {}
+    for done, seconds, note in (
+        (1, 30, ""),
+        (2, 30, "a"),
+        (49, 30, ""),
+        (50, 50, "b"),
+        (51, 50, ""),
+        (100, 60, "c"),
+    ):
+        now[0] = float(seconds)
+        progress.update(done, note)
+        lefts[done] = progress.line.split(", ")[1]
+    assert lefts == {
+        1: f"{30 * 149} s left",
+        2: f"{15 * 148} s left",
+        49: "62 s left",
+        50: "100 s left",
+        51: "0 s left",
+        100: "10 s left",
+    }
 
 
 @pytest.mark.parametrize(("total", "shown"), [(0, True), (4, False)])

@@ -87,6 +87,19 @@ def test_the_figure_is_what_pooling_takes(written, rows, test_rows, seeds, sever
     assert 0.7 * figure < peak < 1.05 * figure  # indices and ids are not counted, Arrow's copies not seen
 
 
+def test_one_fold_of_many_takes_no_more_than_its_own_rows(written, monkeypatch):
+    for module in ("kit.scoring.thresholds.MANY", "kit.scoring.offsets.MANY"):
+        monkeypatch.setattr(module, 20_000)
+    monkeypatch.setattr(prediction_size, "_FITTED", 20_000)
+    loaded = written(12_000, 100, 1, False, folds=10)
+    runs = [run for run in loaded.folder.runs("uniform") if run.record.fold == 0]
+    tracemalloc.start()
+    pool_policy("uniform", runs, loaded.config.scoring, loaded, loaded.folder.path / "submission.csv", write=True)
+    peak = tracemalloc.get_traced_memory()[1]
+    tracemalloc.stop()
+    assert peak < 1.3 * PredictionSize((1_200,), 100, CLASSES, 1).pooled + 200 * 12_000  # ids of all rows, too
+
+
 def free(monkeypatch, memory: float, disk: float) -> None:
     monkeypatch.setattr("psutil.virtual_memory", lambda: SimpleNamespace(available=memory))
     monkeypatch.setattr("shutil.disk_usage", lambda _: SimpleNamespace(free=disk))
@@ -108,9 +121,8 @@ def test_a_herbarium_is_refused_with_the_figure(tmp_path, monkeypatch):
     keys = run_keys(loaded.config)
     free(monkeypatch, 400e9, 1e15)
     cells, test = 1_000_000 * 32_000, 200_000 * 32_000
-    # Both seeds' predictions, their mean and the test rows' by fold; then rules are fitted in two tables more.
-    fitted = prediction_size._FIT * prediction_size._FITTED
-    memory = 8 * cells + 8 * cells + 5 * 8 * test + 16 * cells + fitted + 8_000_000
+    # Both seeds' predictions, the mean as it is written, by three copies; the test rows' by fold, and their mean.
+    memory = 8 * cells + 4 * cells + 12 * cells + 5 * 8 * test + 8 * test + 8_000_000
     assert refusal_of(need_room, loaded, keys, print) == (
         "predictions: 1,000,000 held-out and 200,000 test rows × 32,000 classes (128.0 GB out of fold for a "
         f"policy and seed): they take {memory / 1e9:,.1f} GB of memory at once, where 400.0 GB are free; train "
