@@ -89,3 +89,12 @@ def test_every_command_and_file_that_the_readme_names_is_there():
     assert commands <= known
     for path in re.findall(r"\]\((?!http)([^)#]+)\)", readme) + re.findall(r"configs/[\w/.-]+\.yaml", readme):
         assert (ROOT / path).exists(), path
+
+
+def test_benchmarks_that_pages_name_are_there():
+    pages = [ROOT / "README.md", ROOT / "CONTRIBUTING.md", ROOT / "Makefile", *(ROOT / "docs").glob("*.md")]
+    named = {
+        name for page in pages for name in re.findall(r"benchmarks/(\w+\.py)", page.read_text(encoding="utf-8"))
+    }
+    assert len(named) > 20
+    assert {name for name in named if not (ROOT / "benchmarks" / name).is_file()} == set()
