@@ -117,12 +117,17 @@ class Progress:
 
     @property
     def line(self) -> str:
-        """How far it is, in words."""
+        """How far it is, in words, and how long the rest takes; of images that is not told before some steps."""
+        if self.images and self.done < min(self.total, self._first + WARM_UP):
+            return f"{self.title}: {self.unit} {self.done}/{self.total}{self._noted}"
         since, began = self._warm if self._warm and self.done > self._warm[0] else (self._first, self._started)
         left = (time.monotonic() - began) / max(1, self.done - since) * (self.total - self.done)
         time_left = f", {left:.0f} s left" if self.done < self.total else f", {self.seconds:.1f} s"
-        note = f", {notes}" if (notes := self.notes) else ""
-        return f"{self.title}: {self.unit} {self.done}/{self.total}{time_left}{note}"
+        return f"{self.title}: {self.unit} {self.done}/{self.total}{time_left}{self._noted}"
+
+    @property
+    def _noted(self) -> str:
+        return f", {notes}" if (notes := self.notes) else ""
 
 
 class _View(Protocol):

@@ -159,7 +159,8 @@ def read_yaml(path: Path, written: bool = False) -> Any:
         there = sorted(file.name for file in path.parent.glob("*.yaml")) if path.parent.is_dir() else []
         close = difflib.get_close_matches(path.stem, [Path(name).stem for name in there], n=1)
         hint = f"; did you mean {close[0]}.yaml?" if close else f"; in that folder: {some(there)}" if there else ""
-        raise KitError(f"{path} does not exist{hint}")
+        what = "is a folder, not a YAML file" if path.is_dir() else "does not exist"
+        raise KitError(f"{path} {what}{hint}")
     try:
         text = path.read_text(encoding="utf-8")
     except UnicodeDecodeError as error:

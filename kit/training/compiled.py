@@ -1,5 +1,6 @@
 """Compiling what a model computes while it learns (training.compile), block by block."""
 
+import logging
 from collections import Counter
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
@@ -9,6 +10,7 @@ from typing import Any
 import torch
 from torch import nn
 
+from kit.core import stopping
 from kit.core.errors import KitError
 from kit.training.config import TrainingConfig
 from kit.training.probes import layers_of
@@ -49,22 +51,25 @@ class Compiled:
         self.blocks = [model] if graphs else repeated_blocks(model) or [model]
         for block in self.blocks:
             block.forward = MethodType(_in_graphs if graphs else _compiled, block)
+        self._graphs, self._on_gpu = graphs, any(value.is_cuda for value in model.parameters())
         self._before = self._told = _count()
+        # It tells of a CUDA toolkit without a GPU; that there is none is seen elsewhere.
+        logging.getLogger("torch.utils.cpp_extension").setLevel(logging.ERROR)
 
     def notice(self) -> str:
         """Say that compiling comes first, where this process has compiled nothing yet; else ""."""
-        return (
-            ""
-            if self._before
-            else "training.compile: the model is compiled in its first update; that may take minutes"
-        )
+        if self._before:
+            return ""
+        line = "training.compile: the model is compiled in its first update; that may take minutes"
+        return f"{line}; without a GPU there are no CUDA graphs" if self._graphs and not self._on_gpu else line
 
     def news(self, done: int) -> str:
         """Say how many graphs were compiled since this was last asked, after `done` updates; "" for none."""
         if (count := _count()) == self._told:
             return ""
         new, self._told = count - self._told, count
-        return f"training.compile: {new} graphs compiled by update {done} ({count - self._before} in all)"
+        graphs = "graph" if new == 1 else "graphs"
+        return f"training.compile: {new} {graphs} compiled by update {done} ({count - self._before} in all)"
 
 
 def repeated_blocks(model: nn.Module) -> list[nn.Module]:
@@ -149,18 +154,28 @@ def telling_what_fails(compiled: Compiled | None) -> Iterator[None]:
     try:
         yield
     except Exception as error:
-        if compiled is None or not isinstance(
-            error, (torch._dynamo.exc.TorchDynamoException, *_errors_of_inductor())
-        ):
+        if compiled is None or not isinstance(error, _errors_of_compiler()):
             raise
-        reason = " ".join(str(error).split())[:200] or type(error).__name__
+        # A signal to the whole process group, as a terminal sends it, ends the C++ compiler.
+        stopping.need_go_on("while the model was compiled; the same command goes on")
+        reason = _reason(str(error)) or type(error).__name__
         raise KitError(f"training.compile: the model cannot be compiled ({reason}); leave compile out") from error
 
 
-def _errors_of_inductor() -> tuple[type[Exception], ...]:
+def _reason(text: str) -> str:
+    """Return in a line what a compiler said: the first error, of a C++ compiler without its command."""
+    _, command, said = text.partition("Output:")
+    if command and not said.strip():
+        return "the C++ compiler ended without a word; it may have been killed, as when memory runs out"
+    lines = [line for line in said.splitlines() if "error" in line.lower()]
+    return " ".join((lines[0] if lines else said or text).split())[:200]
+
+
+def _errors_of_compiler() -> tuple[type[Exception], ...]:
     from torch._inductor import exc
 
-    return tuple(getattr(exc, name) for name in ("InductorError", "CppCompileError") if hasattr(exc, name))
+    of_inductor = (getattr(exc, name) for name in ("InductorError", "CppCompileError") if hasattr(exc, name))
+    return (torch._dynamo.exc.TorchDynamoException, *of_inductor)
 
 
 def _count() -> int:

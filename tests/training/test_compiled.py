@@ -8,8 +8,11 @@ import torch
 from support.refusals import refusal_of
 from support.trainings import Killed, kill_at, outcome, trainer_of
 from torch._dynamo.exc import TorchDynamoException
+from torch._inductor.exc import CppCompileError
 
+from kit.core import stopping
 from kit.core.errors import KitError
+from kit.core.stopping import Stopped
 from kit.model.groups import depth_groups
 from kit.training import compiled
 from kit.training.compiled import Compiled, need_compilable, repeated_blocks, telling_what_fails
@@ -131,11 +134,41 @@ def test_errors_of_the_compiler_are_told_in_a_line(eagerly, monkeypatch):
         other(torch.randn(2, 3, 32, 32))
     assert str(told.value).startswith("training.compile: the model cannot be compiled (backend='fails' raised: ")
     assert "no such instruction" in str(told.value)
+    assert "no such instruction" in str(told.value)
     assert "\n" not in str(told.value)
     with pytest.raises(ValueError, match="of another kind"), telling_what_fails(made):
         raise ValueError("of another kind")
     with pytest.raises(TorchDynamoException), telling_what_fails(None):  # the user's own use of a compiler
         other(torch.randn(2, 3, 32, 32))
+
+
+@pytest.mark.parametrize(
+    ("said", "told"),
+    [
+        (
+            "a.cpp: In function main\na.cpp:1:10: fatal error: x.h: No such file\nmore",
+            "a.cpp:1:10: fatal error: x.h: No such file",
+        ),
+        ("no space left", "no space left"),
+        ("", "the C++ compiler ended without a word; it may have been killed, as when memory runs out"),
+    ],
+)
+def test_of_a_cpp_compiler_the_error_is_told_and_not_its_command(said, told):
+    error = CppCompileError(["g++", "a.cpp", *["-D_FLAG"] * 50], said)
+    with pytest.raises(KitError) as raised, telling_what_fails(pair_of("test_resnet")[2]):
+        raise error
+    assert str(raised.value) == f"training.compile: the model cannot be compiled ({told}); leave compile out"
+
+
+def test_a_stop_that_ended_the_cpp_compiler_is_a_stop(monkeypatch):
+    monkeypatch.setattr(stopping._wishes, "code", 130)
+    made = pair_of("test_resnet")[2]
+    with (
+        pytest.raises(Stopped, match=r"^stopped while the model was compiled; ") as raised,
+        telling_what_fails(made),
+    ):
+        raise CppCompileError(["g++"], "")
+    assert raised.value.code == 130
 
 
 def test_without_a_compiler_it_is_refused():

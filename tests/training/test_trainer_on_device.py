@@ -88,7 +88,7 @@ def test_what_the_device_does_not_know_is_refused_before_the_training(competitio
     )
     folder = ExperimentDir(tmp_path / "runs" / "tiny")
     line = refusal_of(lambda: prepare(experiment, folder, OutputDirs(tmp_path), shown=False))
-    assert line.startswith("data.augment_on: data.augment[0] (MotionBlur) is not known on the device; ")
+    assert line.startswith("data.augment_on: data.augment[0] (MotionBlur): not known on the device, or")
 
 
 @pytest.mark.slow

@@ -25,8 +25,8 @@ def augments_on_device(config: DataConfig, device: torch.device) -> bool:
     lacking = [place for place, step in _built(config).items() if step is None]
     if lacking and config.augment_on == "device":
         raise KitError(
-            f"data.augment_on: {', '.join(lacking)} is not known on the device; leave it out, or set "
-            "data.augment_on to cpu (docs/configuration.md says what is known)"
+            f"data.augment_on: {', '.join(lacking)}: not known on the device, or not with these options; set "
+            "data.augment_on to cpu, or take what docs/configuration.md says is known"
         )
     return not lacking
 

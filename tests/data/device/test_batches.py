@@ -326,7 +326,9 @@ def test_own_code_is_not_looked_into():
     ],
 )
 def test_what_is_asked_of_the_device_and_not_known_there_is_refused(augment, named):
-    with pytest.raises(KitError, match=rf"^data.augment_on: {named} is not known on the device; leave it out"):
+    with pytest.raises(
+        KitError, match=rf"^data.augment_on: {named}: not known on the device, or not with these options"
+    ):
         augments_on_device(described(augment), CPU)
 
 
