@@ -43,6 +43,7 @@ def has_learned(output, fold=0, updates=3):
     return history.is_file() and len(history.read_text().splitlines()) >= updates
 
 
+@pytest.mark.slow
 def test_sigterm_with_workers_and_json_then_the_same_command(competition, tmp_path, monkeypatch, capsys, begun):
     config = config_file(competition, tmp_path / "a.yaml", training=LONG, folds={"run": [0]}, data={"workers": 2})
     words = ["run", str(config), "--json", "--output"]

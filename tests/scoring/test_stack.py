@@ -78,6 +78,7 @@ def test_what_members_confuse_is_put_right():
     assert right == pytest.approx(choice.cross_fitted, abs=0.04)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(("make", "config", "gap"), [(one_label, MACRO, 0.05), (several_labels, SAMPLES, 0)])
 def test_members_that_know_nothing_do_not_raise_the_score_that_is_told(make, config, gap):
     """Four of them: on the rows it was fitted on, a stack seems to know something."""

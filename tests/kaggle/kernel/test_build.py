@@ -96,6 +96,7 @@ def pushed(name: str, owner: str = "tester") -> None:
 # The same bytes
 
 
+@pytest.mark.slow
 def test_two_copies_of_the_project_build_the_same(tmp_path):
     environment = {name: text for name, text in os.environ.items() if not name.startswith(("KAGGLE", "PYTHON"))}
     found = {}
