@@ -455,10 +455,10 @@ def average(frames: Iterable[pd.DataFrame], ids: Sequence[str] | None = None) ->
     Parameters
     ----------
     frames : iterable of DataFrame
-        Predictions, indexed by id; one frame at least.
+        Predictions, indexed by id; one frame at least. With `ids` they are taken one after the other, and let go.
     ids : sequence of str, optional
-        The order of the rows: those of these ids that a frame holds, and no others. Left out: that in which the
-        ids first appear.
+        The order of the rows: those of these ids that a frame holds, and no others; memory is taken for all of
+        them. Left out: that in which the ids first appear.
 
     Returns
     -------

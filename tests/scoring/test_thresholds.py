@@ -1,4 +1,5 @@
 import itertools
+import tracemalloc
 
 import numpy as np
 import pytest
@@ -6,10 +7,20 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from support.simulation import World, draw
 
+from kit.scoring import thresholds
+from kit.scoring.columns import SortedColumn
 from kit.scoring.config import ScoringConfig
 from kit.scoring.f1 import fbeta, score
 from kit.scoring.rules import Threshold
-from kit.scoring.thresholds import GAIN, NEVER, best_threshold, best_thresholds, label_limits, threshold_at
+from kit.scoring.thresholds import (
+    GAIN,
+    NEVER,
+    best_threshold,
+    best_threshold_of_fits,
+    best_thresholds,
+    label_limits,
+    threshold_at,
+)
 
 AVERAGES = ["macro", "micro", "weighted", "samples", "lowest"]
 CASES = {"seed": st.integers(0, 10_000), "beta": st.sampled_from([0.5, 1.0, 2.0])}
@@ -222,3 +233,26 @@ def test_of_very_many_probabilities_a_part_of_the_rows_tells_the_threshold(avera
     assert part != exact
     best, near = (score(truth, probabilities >= threshold, config) for threshold in (exact, part))
     assert best - 0.002 < near < best
+
+
+@pytest.mark.parametrize("dtype", [np.float32, np.float64])
+def test_what_rounding_leaves_below_zero_is_the_lowest(dtype):
+    column, seen = np.array([-1e-7, 0.2, 0.9, 0.0, 0.5], dtype=dtype), np.ones(5, dtype=np.uint32)
+    assert SortedColumn(column, column > 0.3, seen).order.tolist() == [2, 4, 1, 3, 0]
+
+
+def test_many_unequal_folds_of_more_rows_than_are_looked_at(monkeypatch):
+    """Each fit looks at another part of its rows, so that nearly each row is seen by other fits."""
+    generator, rows, folds = np.random.default_rng(0), 20_000, 20
+    monkeypatch.setattr(thresholds, "MANY", rows)
+    probabilities = generator.random((rows, 2))
+    truth = generator.random((rows, 2)) < probabilities
+    fold = np.minimum((generator.random(rows) ** 2 * folds).astype(int), folds - 1)
+    kept = np.stack([fold != one for one in range(folds)])
+    config = ScoringConfig(at_least=0, at_most=2)
+    tracemalloc.start()
+    found = best_threshold_of_fits(probabilities, truth, kept, config)
+    peak = tracemalloc.get_traced_memory()[1]
+    tracemalloc.stop()
+    assert found == [best_threshold_of_fits(probabilities, truth, rows[None], config)[0] for rows in kept]
+    assert peak < 30 * probabilities.nbytes
